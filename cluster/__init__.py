@@ -1,0 +1,1 @@
+"""The outside world: Ray, ZeroMQ, files and the command line."""

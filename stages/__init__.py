@@ -1,0 +1,1 @@
+"""What runs inside a worker: hand-written forward and backward passes in NumPy."""

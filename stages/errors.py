@@ -1,0 +1,96 @@
+"""Every error that a user can meet.
+
+PipetrainError
+├── UserMistake            exit 2: one line a problem, no traceback
+│   ├── InvalidJob         the job file; carries every problem at once
+│   ├── InvalidData        a source that cannot be read or does not fit the model
+│   ├── InvalidSchedule    a program with a gap, a cycle or a doubled action; carries the drawn grid
+│   └── NotEnoughResources memory, CPUs or a cluster that is not there
+└── JobFailed              exit 1: the first cause, not its echoes
+    ├── StageFailed        an action raised; carries stage, worker, action, original traceback
+    ├── WorkerLost         a worker process died
+    ├── WorkerHung         a worker did not report within its limit
+    └── NonFinite          a value became NaN or infinite; carries layer, step, micro-batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PipetrainError(Exception):
+    """Base of every error that pipetrain raises on purpose. `exit_code` is the command's."""
+
+    exit_code = 1
+
+
+class UserMistake(PipetrainError):
+    """Something the user can put right; shown as one line a problem."""
+
+    exit_code = 2
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One line for each problem."""
+        return (str(self),)
+
+
+class InvalidJob(UserMistake):
+    """The job file is wrong. `problems` has a line for each mistake, with its path, value and the right one."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self._problems = tuple(problems)
+        super().__init__("\n".join(self._problems))
+
+    def __reduce__(self) -> tuple[type[InvalidJob], tuple[tuple[str, ...]]]:
+        return (type(self), (self._problems,))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self._problems
+
+
+class InvalidData(UserMistake):
+    """A data source is missing, unreadable, or does not fit the model."""
+
+
+class InvalidSchedule(UserMistake):
+    """A program breaks a law of pipelines. `grid` is the program drawn, with the place marked."""
+
+    def __init__(self, message: str, grid: str = "") -> None:
+        super().__init__(message)
+        self.grid = grid
+
+    def __reduce__(self) -> tuple[type[InvalidSchedule], tuple[str, str]]:
+        return (type(self), (str(self), self.grid))
+
+
+class NotEnoughResources(UserMistake):
+    """The cluster or a worker's memory cannot hold the job."""
+
+
+class JobFailed(PipetrainError):
+    """The job ended without finishing. The message names the first cause."""
+
+
+class StageFailed(JobFailed):
+    """An action raised inside a worker. `traceback` is the original one, as text."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+    def __reduce__(self) -> tuple[type[StageFailed], tuple[str, str]]:
+        return (type(self), (str(self), self.traceback))
+
+
+class WorkerLost(JobFailed):
+    """A worker process ended without being asked to."""
+
+
+class WorkerHung(JobFailed):
+    """A worker did not answer within its limit."""
+
+
+class NonFinite(JobFailed):
+    """A loss, an activation or a gradient became NaN or infinite."""
