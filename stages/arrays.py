@@ -1,0 +1,50 @@
+"""Array types, and buffers that are used again instead of being allocated for every micro-batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating[Any]]
+"""float32 or float64. Activations and their gradients: shape (features, rows), C-contiguous inside a stage."""
+
+_ALIGNMENT = 64  # bytes: a cache line, and the width of AVX-512
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialised C-contiguous array that starts on a cache line, wherever the allocator puts it."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+class Buffers:
+    """A pool of (features, rows) arrays. `take` lends one, `give` returns it; the bytes lent are counted."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._free: dict[tuple[int, ...], list[Array]] = {}
+        self.lent_bytes = 0
+        self.peak_bytes = 0
+
+    def take(self, features: int, rows: int) -> Array:
+        """An array of shape (features, rows) with undefined content."""
+        shape = (features, rows)
+        free = self._free.get(shape)
+        array = free.pop() if free else aligned_empty(shape, self._dtype)
+        self.lent_bytes += array.nbytes
+        if self.lent_bytes > self.peak_bytes:
+            self.peak_bytes = self.lent_bytes
+        return array
+
+    def give(self, array: Array) -> None:
+        """Return an array that `take` lent. Its content stays readable until the next `take`."""
+        self.lent_bytes -= array.nbytes
+        self._free.setdefault(array.shape, []).append(array)
+
+    def drop_free(self) -> None:
+        """Give the memory of arrays that nobody has borrowed back to the allocator."""
+        self._free.clear()

@@ -1,0 +1,72 @@
+"""A stage's parameters and gradients: one flat vector each, so that an update is a few long operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.arrays import Array, aligned_empty
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a parameter lies in the flat vectors."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class Parameters:
+    """Values and gradients of named parameters (`3.weight`), each starting on a cache line of a flat vector."""
+
+    def __init__(self, shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]) -> None:
+        line = 64 // dtype.itemsize
+        slots, position = [], 0
+        for name, shape in shapes:
+            size = int(np.prod(shape))
+            slots.append(Slot(name, shape, position, position + size))
+            position += -(-size // line) * line
+        self.slots = tuple(slots)
+        self.values = aligned_empty((position,), dtype)
+        self.gradients = aligned_empty((position,), dtype)
+        self.values[:] = 0
+        self.gradients[:] = 0
+
+    def value(self, name: str) -> Array:
+        """A view of the parameter, in its shape."""
+        return self._view(self.values, name)
+
+    def gradient(self, name: str) -> Array:
+        """A view of the parameter's gradient, in its shape."""
+        return self._view(self.gradients, name)
+
+    def named(self, flat: Array) -> dict[str, Array]:
+        """Copies of the parts of `flat` (`values`, `gradients`, or a vector like them) by parameter name."""
+        return {slot.name: flat[slot.start : slot.stop].reshape(slot.shape).copy() for slot in self.slots}
+
+    def load(self, values: Mapping[str, Array]) -> None:
+        """Take the values of every parameter from `values`. Raises KeyError for a missing one."""
+        for slot in self.slots:
+            self.value(slot.name)[...] = values[slot.name]
+
+    def squared_norms(self) -> dict[str, float]:
+        """Σ g² of each gradient. NaN or infinite only if the gradient holds such a value."""
+        return {slot.name: _squared_norm(self.gradients[slot.start : slot.stop]) for slot in self.slots}
+
+    def _view(self, flat: Array, name: str) -> Array:
+        slot = next(slot for slot in self.slots if slot.name == name)
+        return flat[slot.start : slot.stop].reshape(slot.shape)
+
+
+def _squared_norm(vector: Array) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        fast = float(np.dot(vector, vector))
+        if np.isfinite(fast):
+            return fast
+        wide = vector.astype(np.float64)  # squares of large float32 values overflow where the values do not
+        return float(np.dot(wide, wide))
