@@ -45,6 +45,7 @@ class Buffers:
         self.lent_bytes -= array.nbytes
         self._free.setdefault(array.shape, []).append(array)
 
-    def drop_free(self) -> None:
-        """Give the memory of arrays that nobody has borrowed back to the allocator."""
-        self._free.clear()
+    @property
+    def held_bytes(self) -> int:
+        """Bytes lent and bytes waiting to be lent again: what the pool takes from the machine."""
+        return self.lent_bytes + sum(array.nbytes for free in self._free.values() for array in free)

@@ -8,7 +8,7 @@ groups are there. So every schedule gives bitwise the same gradient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -179,18 +179,8 @@ class Stage:
                 self.buffers.give(array)
         self._saved.clear()
 
-    def saved_values(self, micro_batch: int) -> Mapping[int, Array]:
-        """The kept input or output next to each layer, by global layer index (input for linear and gelu)."""
-        saved = self._saved[micro_batch]
-        found = {}
-        for i, layer in enumerate(self.layers):
-            number = self._layout.buffer[i if layer.keeps_input else i + 1]
-            if number in saved.memory:
-                found[layer.index] = saved.memory[number]
-        return found
-
-    def first_non_finite_forward(self, x: Array) -> int | None:
-        """The global index of the first layer whose output for `x` is not finite, or None."""
+    def first_non_finite_layer(self, x: Array) -> int:
+        """The global index of the first layer whose output for the stage input `x` is not finite."""
         current = x
         for layer in self.layers:
             out = np.empty((layer.n_out, current.shape[1]), dtype=self.parameters.values.dtype)
@@ -198,7 +188,13 @@ class Stage:
             if not np.isfinite(out).all():
                 return layer.index
             current = out
-        return None
+        return self.layer_indices[-1]
+
+    def first_non_finite_gradient(self, micro_batch: int) -> int:
+        """The global index of the last layer, the first on the way back, whose ∂ℓ/∂f is not finite."""
+        gradients = self._saved[micro_batch].gradients
+        broken = [i for i in sorted(gradients, reverse=True) if not np.isfinite(gradients[i]).all()]
+        return self.layers[broken[0]].index if broken else self.layer_indices[0]
 
 
 def _parameter_shapes(

@@ -1,0 +1,83 @@
+"""The port that carries arrays between workers, and its form inside one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from stages.actions import Kind
+from stages.arrays import Array
+
+
+class Tag(NamedTuple):
+    """What an array is: the input of `stage`'s forward (F) or backward (I) action of a micro-batch.
+
+    `round` counts the steps and evaluations of a run, so that a worker may be a step ahead of its neighbour.
+    """
+
+    round: int
+    stage: int
+    kind: Kind
+    micro_batch: int
+
+    def __str__(self) -> str:
+        what = "activations" if self.kind is Kind.FORWARD else "gradients"
+        return f"{what} for {self.stage}{self.kind}{self.micro_batch}"
+
+
+class ReceiveTimeout(Exception):
+    """Nothing came within the limit. Mostly an echo: some other worker is the cause."""
+
+
+class ChannelClosed(Exception):
+    """The run was ended while a worker waited."""
+
+
+class Channel(Protocol):
+    """Carries arrays to other workers, in any order of arrival."""
+
+    def send(self, worker: int, tag: Tag, array: Array) -> None:
+        """Send `array` to `worker`. It is copied: the caller may change it at once."""
+
+    def receive(self, tag: Tag) -> Array:
+        """The array sent under `tag`; it may be read-only. Raises ReceiveTimeout, ChannelClosed."""
+
+
+class LocalExchange:
+    """The meeting point of workers that are threads of one process."""
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._arrays: dict[Tag, Array] = {}
+        self._closed = False
+
+    def send(self, worker: int, tag: Tag, array: Array) -> None:
+        """See Channel. The receiver gets a read-only array, as strict as one that came over a network."""
+        copy = array.copy()
+        copy.flags.writeable = False
+        with self._changed:
+            self._arrays[tag] = copy
+            self._changed.notify_all()
+
+    def receive(self, tag: Tag) -> Array:
+        """See Channel."""
+        deadline = self._clock() + self._timeout_s
+        with self._changed:
+            while tag not in self._arrays:
+                if self._closed:
+                    raise ChannelClosed
+                left = deadline - self._clock()
+                if left <= 0:
+                    raise ReceiveTimeout(f"waited {self._timeout_s:g} s for the {tag}")
+                self._changed.wait(left)
+            return self._arrays.pop(tag)
+
+    def close(self) -> None:
+        """Wake every waiting worker with ChannelClosed."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,46 @@
+"""Finds where a value first became NaN or infinite, at the cost of one dot product an action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stages.actions import Action
+from stages.arrays import Array
+from stages.errors import NonFinite
+from stages.stage import Stage
+
+_ADVICE = "try a lower learning rate, clip_norm, or float64"
+
+
+def check_output(stage: Stage, x: Array, y: Array, step: int, action: Action) -> None:
+    """Raise NonFinite, naming the first layer, if the stage's output `y` for input `x` has NaN or infinity."""
+    if is_finite(y):
+        return
+    layer = stage.first_non_finite_layer(x)
+    raise NonFinite(f"the output of layer {layer} became NaN or infinite in step {step}, "
+                    f"micro-batch {action.micro_batch} ({action}); {_ADVICE}")
+
+
+def check_gradient(stage: Stage, dx: Array, step: int, action: Action) -> None:
+    """Raise NonFinite, naming the first layer on the way back, if the input gradient has NaN or infinity."""
+    if is_finite(dx):
+        return
+    layer = stage.first_non_finite_gradient(action.micro_batch)
+    raise NonFinite(f"the gradient ∂ℓ/∂f of layer {layer} became NaN or infinite in step {step}, "
+                    f"micro-batch {action.micro_batch} ({action}); {_ADVICE}")
+
+
+def check_gradients_total(squared_norms: Mapping[str, float], step: int) -> None:
+    """Raise NonFinite if a parameter's gradient, summed over micro-batches, has NaN or infinity."""
+    for name, value in sorted(squared_norms.items(), key=lambda item: -int(item[0].split(".")[0])):
+        if not np.isfinite(value):
+            raise NonFinite(f"the gradient of {name} became NaN or infinite in step {step}, "
+                            f"in the sum over micro-batches; {_ADVICE}")
+
+
+def is_finite(array: Array) -> bool:
+    """Whether every element is finite. A finite sum of squares says yes at once; squares may overflow, so no is checked."""
+    flat = array.reshape(-1)
+    return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(array).all())

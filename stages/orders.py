@@ -1,0 +1,143 @@
+"""What the coordinator asks of workers, and what they report. Every worker gets the same orders in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from stages.actions import Action, Lane
+from stages.arrays import Array
+from stages.spec import ModelSpec, SgdSpec
+
+Split = Literal["train", "validation"]
+Part = Literal["parameters", "gradients"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A fault at a named point, for tests of what happens then: before `action` of `step`, worker does `what`."""
+
+    step: int
+    action: str
+    what: Literal["raise", "exit", "hang", "nan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup:
+    """All that a worker must know. `bounds[s]` … `bounds[s + 1]` are the layers of stage s; `placement[s]` its worker;
+    `lanes[m]` what this worker does in a step of m micro-batches."""
+
+    worker: int
+    model: ModelSpec
+    sgd: SgdSpec
+    bounds: tuple[int, ...]
+    placement: tuple[int, ...]
+    lanes: Mapping[int, Lane]
+    micro_batches: int
+    weight_grad_group: int = 1
+    fault: Fault | None = None
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The stages that this worker holds."""
+        return tuple(s for s, worker in enumerate(self.placement) if worker == self.worker)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStep:
+    """Forward and backward on rows `first` … `last` − 1 of the epoch's order. No update."""
+
+    step: int
+    epoch: int
+    first: int
+    last: int
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """Apply SGD with the gradients of the last step, multiplied by `scale`."""
+
+    learning_rate: float
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Loss over all `total_rows` rows of a split, in chunks of `rows`. Changes nothing."""
+
+    split: Split
+    total_rows: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gather:
+    """Bring every parameter or gradient of the worker to the coordinator."""
+
+    part: Part
+
+
+Order = TrainStep | Update | Evaluate | Gather
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """One worker's account of one step. Times are seconds; `started` and `ended` are on the host's monotonic clock.
+
+    `loss_total` and `correct` come from the worker that holds the last stage. `seconds` has the time in F, I, W,
+    update, wait (for arrays) and send. `saved_bytes` is the peak of saved arrays by stage. `timeline` is there
+    when the step was traced.
+    """
+
+    step: int
+    rows: int
+    loss_total: float | None
+    correct: int | None
+    squared_norms: Mapping[str, float]
+    seconds: Mapping[str, float]
+    started: float
+    ended: float
+    saved_bytes: Mapping[int, int]
+    timeline: tuple[tuple[Action, float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateReport:
+    """Seconds that the update took."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateReport:
+    """Loss summed over the split's rows; only from the worker that holds the last stage."""
+
+    rows: int
+    loss_total: float
+    correct: int | None
+
+
+Report = StepReport | UpdateReport | EvaluateReport | Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a worker stopped. `kind`: `raised`, `non_finite`, `timeout` and `closed` (mostly echoes of another's)."""
+
+    kind: Literal["raised", "non_finite", "timeout", "closed"]
+    worker: int
+    step: int | None
+    action: Action | None
+    message: str
+    traceback: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The reports of a list of orders; cut short by `failure`."""
+
+    reports: tuple[Report, ...] = ()
+    failure: Failure | None = None

@@ -1,0 +1,297 @@
+"""Performs a lane: receives, computes, sends, measures. Thread, Ray actor and test run this same class."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.actions import Action, Kind
+from stages.arrays import Array
+from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
+from stages.data import Dataset, epoch_order, micro_batch_sizes
+from stages.diagnosis import check_gradient, check_gradients_total, check_output
+from stages.errors import NonFinite
+from stages.faults import strike
+from stages.loss import evaluate_loss, loss_count
+from stages.orders import (
+    Evaluate,
+    EvaluateReport,
+    Failure,
+    Gather,
+    Order,
+    Report,
+    Result,
+    StepReport,
+    TrainStep,
+    Update,
+    UpdateReport,
+    WorkerSetup,
+)
+from stages.stage import Stage
+
+_now = time.perf_counter
+
+
+class Worker:
+    """Holds the stages that `setup` gives it. `train` and `validation` are needed where the first or last stage is."""
+
+    def __init__(
+        self, setup: WorkerSetup, channel: Channel, *, train: Dataset | None, validation: Dataset | None = None
+    ) -> None:
+        self._setup, self._channel = setup, channel
+        self._data = {"train": train, "validation": validation}
+        bounds = setup.bounds
+        self.stages = {
+            s: Stage(setup.model, bounds[s], bounds[s + 1], setup.sgd, weight_grad_group=setup.weight_grad_group)
+            for s in setup.stages
+        }
+        self._last_stage = len(bounds) - 2
+        self._handed: dict[Tag, Array] = {}  # from one stage of this worker to the next
+        self._round = 0
+        self._step: int | None = None
+        self._action: Action | None = None
+        self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+        self._clock = _Clock()
+
+    @property
+    def activity(self) -> tuple[int | None, Action | None]:
+        """The step and action being performed: what to blame if this worker falls silent."""
+        return self._step, self._action
+
+    def run(self, orders: Sequence[Order]) -> Result:
+        """Perform the orders. Never raises: the first failure ends the list and is in the result."""
+        reports: list[Report] = []
+        try:
+            with np.errstate(all="ignore"):  # NaN and infinity are looked for, and named, by `diagnosis`
+                reports.extend(self._perform(order) for order in orders)
+        except ReceiveTimeout as error:
+            return self._failed(reports, "timeout", str(error))
+        except ChannelClosed:
+            return self._failed(reports, "closed", "the run was ended")
+        except NonFinite as error:
+            return self._failed(reports, "non_finite", str(error))
+        except Exception as error:
+            return self._failed(reports, "raised", f"{type(error).__name__}: {error}", traceback.format_exc())
+        self._action = None
+        return Result(reports=tuple(reports))
+
+    def load(self, parameters: dict[str, Array]) -> None:
+        """Take the values of this worker's parameters from `parameters`."""
+        for stage in self.stages.values():
+            stage.parameters.load(parameters)
+
+    def _failed(self, reports: list[Report], kind: Any, message: str, trace: str = "") -> Result:
+        failure = Failure(
+            kind=kind, worker=self._setup.worker, step=self._step, action=self._action, message=message, traceback=trace
+        )
+        return Result(reports=tuple(reports), failure=failure)
+
+    def _perform(self, order: Order) -> Report:
+        if isinstance(order, TrainStep):
+            return self._train_step(order)
+        if isinstance(order, Update):
+            return self._update(order)
+        if isinstance(order, Evaluate):
+            return self._evaluate(order)
+        return self._gather(order)
+
+    # one training step ---------------------------------------------------------------------------------------------
+
+    def _train_step(self, order: TrainStep) -> StepReport:
+        self._step = order.step
+        started = _now()
+        rows = self._rows(order)
+        sizes = micro_batch_sizes(order.last - order.first, self._setup.micro_batches)
+        batch = _Batch(order, rows, [0, *np.cumsum(sizes).tolist()])
+        for stage in self.stages.values():
+            stage.buffers.peak_bytes = stage.buffers.lent_bytes
+            stage.begin_step(len(sizes))
+        self._clock.reset(order.trace)
+        fault = self._setup.fault
+        for action in self._setup.lanes[len(sizes)]:
+            self._action = action
+            if fault is not None:
+                strike(fault, order.step, action, self.stages[action.stage])
+            if action.kind is Kind.FORWARD:
+                self._forward(action, batch)
+            else:
+                if action.kind is not Kind.BACKWARD_WEIGHT:
+                    self._backward_input(action, batch)
+                if action.kind is not Kind.BACKWARD_INPUT:
+                    self.stages[action.stage].backward_weight(action.micro_batch)
+                    self._clock.add("W", action)
+        self._action = None
+        norms = {k: v for stage in self.stages.values() for k, v in stage.parameters.squared_norms().items()}
+        check_gradients_total(norms, order.step)
+        self._clock.add("norm")
+        self._round += 1
+        return StepReport(
+            step=order.step,
+            rows=order.last - order.first,
+            loss_total=batch.loss_total if self._last_stage in self.stages else None,
+            correct=batch.correct,
+            squared_norms=norms,
+            seconds=self._clock.seconds,
+            started=started,
+            ended=_now(),
+            saved_bytes={s: stage.buffers.peak_bytes for s, stage in self.stages.items()},
+            timeline=tuple(self._clock.timeline),
+        )
+
+    def _forward(self, action: Action, batch: _Batch) -> None:
+        s, j = action.stage, action.micro_batch
+        x = batch.inputs(self._data["train"], j) if s == 0 else self._receive(s, Kind.FORWARD, j)
+        self._clock.add("wait")
+        stage = self.stages[s]
+        y = stage.forward(j, x)
+        check_output(stage, x, y, batch.order.step, action)
+        if s < self._last_stage:
+            self._clock.add("F", action)
+            self._send(s + 1, Kind.FORWARD, j, y)
+            self._clock.add("send")
+            return
+        data = self._data["train"]
+        assert data is not None, "the worker of the last stage has the targets"
+        model = self._setup.model
+        count = loss_count(model.loss, batch.order.last - batch.order.first, y.shape[0])
+        result = evaluate_loss(model.loss, y, batch.targets(data, j), count)
+        if not np.isfinite(result.total):
+            raise NonFinite(f"the loss became {result.total} in step {batch.order.step}, micro-batch {j}, "
+                            "though every layer's output is finite; try a lower learning rate")
+        batch.losses[j] = (result.total, result.correct)
+        self._handed[Tag(self._round, s, Kind.BACKWARD_INPUT, j)] = result.gradient
+        self._clock.add("F", action)
+
+    def _backward_input(self, action: Action, batch: _Batch) -> None:
+        s, j = action.stage, action.micro_batch
+        dy = self._receive(s, Kind.BACKWARD_INPUT, j)
+        self._clock.add("wait")
+        stage = self.stages[s]
+        dx = stage.backward_input(j, dy)
+        check_gradient(stage, dx, batch.order.step, action)
+        self._clock.add("I", action)
+        if s > 0:
+            self._send(s - 1, Kind.BACKWARD_INPUT, j, dx)
+            self._clock.add("send")
+
+    def _update(self, order: Update) -> Report:
+        started = _now()
+        for stage in self.stages.values():
+            stage.update(order.learning_rate, order.scale)
+        return UpdateReport(seconds=_now() - started)
+
+    # evaluation and gathering --------------------------------------------------------------------------------------
+
+    def _evaluate(self, order: Evaluate) -> Report:
+        self._step = None
+        data = self._data[order.split]
+        total, correct, rows = 0.0, 0, 0
+        n_chunks = -(-order.total_rows // order.rows)
+        # skewed by stage, so that a worker with several stages fills the pipeline instead of waiting for each chunk
+        actions = sorted((j + s, -s, j) for j in range(n_chunks) for s in self.stages)
+        for _, minus_s, j in actions:
+            s, a, b = -minus_s, j * order.rows, min((j + 1) * order.rows, order.total_rows)
+            self._action = Action(s, Kind.FORWARD, j)
+            if s == 0:
+                assert data is not None, "the worker of the first stage has the inputs"
+                y = self.stages[s].infer(data.x[a:b].T)
+            else:
+                y = self.stages[s].infer(self._receive(s, Kind.FORWARD, j))
+            if s < self._last_stage:
+                self._send(s + 1, Kind.FORWARD, j, y)
+                continue
+            assert data is not None, "the worker of the last stage has the targets"
+            result = evaluate_loss(self._setup.model.loss, y, _columns(data.y[a:b]), 1)
+            total, correct, rows = total + result.total, correct + (result.correct or 0), rows + b - a
+        self._action = None
+        self._round += 1
+        has_accuracy = self._setup.model.loss == "cross_entropy"
+        return EvaluateReport(rows=rows, loss_total=total, correct=correct if has_accuracy else None)
+
+    def _gather(self, order: Gather) -> Report:
+        found: dict[str, Array] = {}
+        for stage in self.stages.values():
+            p = stage.parameters
+            found.update(p.named(p.values if order.part == "parameters" else p.gradients))
+        return found
+
+    # carrying ------------------------------------------------------------------------------------------------------
+
+    def _send(self, stage: int, kind: Kind, micro_batch: int, array: Array) -> None:
+        tag, to = Tag(self._round, stage, kind, micro_batch), self._setup.placement[stage]
+        if to == self._setup.worker:
+            self._handed[tag] = array.copy()
+        else:
+            self._channel.send(to, tag, array)
+
+    def _receive(self, stage: int, kind: Kind, micro_batch: int) -> Array:
+        tag = Tag(self._round, stage, kind, micro_batch)
+        handed = self._handed.pop(tag, None)
+        return self._channel.receive(tag) if handed is None else handed
+
+    def _rows(self, order: TrainStep) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+        data = self._data["train"]
+        if data is None:
+            return None
+        if self._epoch_order is None or self._epoch_order[0] != order.epoch:
+            self._epoch_order = (order.epoch, epoch_order(self._setup.model.seed, order.epoch, len(data.x)))
+        return self._epoch_order[1][order.first : order.last]
+
+
+class _Batch:
+    """The rows of one step, cut into micro-batches; and the loss as it comes in."""
+
+    def __init__(self, order: TrainStep, rows: Any, cuts: Sequence[int]) -> None:
+        self.order, self._rows, self._cuts = order, rows, cuts
+        self.losses: dict[int, tuple[float, int | None]] = {}
+
+    def inputs(self, data: Dataset | None, j: int) -> Array:
+        """(features, rows) of micro-batch j."""
+        assert data is not None, "the worker of the first stage has the inputs"
+        return data.x[self._rows[self._cuts[j] : self._cuts[j + 1]]].T
+
+    def targets(self, data: Dataset, j: int) -> Any:
+        """Labels (rows,), or targets (outputs, rows), of micro-batch j."""
+        return _columns(data.y[self._rows[self._cuts[j] : self._cuts[j + 1]]])
+
+    @property
+    def loss_total(self) -> float:
+        """Summed in micro-batch order, whatever order the schedule ran."""
+        return sum(self.losses[j][0] for j in sorted(self.losses))
+
+    @property
+    def correct(self) -> int | None:
+        """Right answers of the batch; None where the loss knows none."""
+        counts = [correct for _, correct in self.losses.values() if correct is not None]
+        return sum(counts) if counts else None
+
+
+def _columns(y: Any) -> Any:
+    return y if y.ndim == 1 else y.T
+
+
+class _Clock:
+    """Splits a lane's time into kinds; the stretch since the last `add` belongs to what is named."""
+
+    def __init__(self) -> None:
+        self.reset(False)
+
+    def reset(self, trace: bool) -> None:
+        """Begin a step."""
+        self.seconds = dict.fromkeys(("F", "I", "W", "wait", "send", "norm"), 0.0)
+        self.timeline: list[tuple[Action, float, float]] = []
+        self._trace = trace
+        self._last = _now()
+
+    def add(self, kind: str, action: Action | None = None) -> None:
+        """Book the time since the last call under `kind`."""
+        now = _now()
+        self.seconds[kind] += now - self._last
+        if self._trace and action is not None:
+            part = action if kind == action.kind else Action(action.stage, Kind(kind), action.micro_batch)
+            self.timeline.append((part, self._last, now))
+        self._last = now
