@@ -1,0 +1,178 @@
+"""The job: what a user submits, read from YAML, validated as a whole, every default filled in.
+
+spec = load_job(Path("examples/digits.yaml"), ["training.epochs=3"], stages=2)
+spec.model_spec(), spec.sgd(), spec.pipeline.stages
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from coordinator.job_checks import cross_problems
+from coordinator.job_overrides import apply_override, apply_replacement
+from coordinator.job_problems import problems_of
+from coordinator.job_sections import (
+    LARGEST,
+    LAYER_KINDS,
+    DataSection,
+    ModelSection,
+    PipelineSection,
+    ResourcesSection,
+    Section,
+    TrainingSection,
+    bytes_text,
+)
+from coordinator.job_yaml import read_yaml, write_yaml
+from coordinator.source_names import resolve_path, resolve_source
+from stages.errors import InvalidJob
+from stages.spec import ModelSpec, Precision, SgdSpec
+
+MAX_JOB_FILE_BYTES = 10_000_000
+
+
+class JobSpec(Section):
+    """A whole job, validated. Made by `load_job` and `parse_job`; see docs of the job file for each entry.
+
+    Equal specs describe the same training, bit for bit, on the same machine.
+    """
+
+    name: str = Field(
+        default="job", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z", description="a name of letters, digits, . _ and -"
+    )
+    seed: int = Field(default=0, ge=0, le=LARGEST, description="a whole number, at least 0")
+    precision: Precision = Field(default="float32", description="float32 or float64")
+    model: ModelSection
+    data: DataSection
+    training: TrainingSection
+    pipeline: PipelineSection = PipelineSection()
+    resources: ResourcesSection = ResourcesSection()
+
+    def model_spec(self) -> ModelSpec:
+        """The network as workers are told about it."""
+        return ModelSpec(
+            input_shape=self.model.input,
+            layers=tuple(layer.spec() for layer in self.model.layers),
+            loss=self.model.loss,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+    def sgd(self) -> SgdSpec:
+        """The optimizer as workers are told about it."""
+        return self.training.optimizer.sgd.spec()
+
+    def document(self) -> dict[str, Any]:
+        """The job as plain lists, mappings, texts and numbers, every default written out."""
+        document = self.model_dump(mode="json")
+        document["model"]["layers"] = [_layer_document(layer) for layer in document["model"]["layers"]]
+        memory = self.resources.memory_per_worker
+        document["resources"]["memory_per_worker"] = None if memory is None else bytes_text(memory)
+        return document
+
+    def to_yaml(self) -> str:
+        """The resolved job as a job file; `load_job` of it gives an equal spec."""
+        return write_yaml(self.document())
+
+    def replace(self, **replacements: object) -> JobSpec:
+        """The same job with some entries changed, validated again.
+
+        `stages=2` or `schedule="gpipe"` change `pipeline`; elsewhere `training__epochs=1` names the path. None
+        leaves an entry as it is. Raises InvalidJob.
+        """
+        document = self.document()
+        problems = [line for key, value in replacements.items() for line in apply_replacement(document, key, value)]
+        if problems:
+            raise InvalidJob(problems)
+        return parse_job(document)
+
+
+def parse_job(document: object) -> JobSpec:
+    """The job that a parsed document describes. Raises InvalidJob with a line for every mistake in it."""
+    return _parse(document, ())
+
+
+def load_job(path: Path, overrides: Sequence[str] = (), **replacements: object) -> JobSpec:
+    """Read a job file.
+
+    `overrides` are `a.b=c` as `--set` takes them, with c in YAML; list entries are `model.layers[0]`.
+    `replacements` are those of `JobSpec.replace`, made last. A relative path to data or to a schedule file is seen
+    from the job file's folder, or from the working directory where an override or a replacement gives it.
+    Without a `name` the job is called like its file. Raises InvalidJob with a line for every mistake.
+    """
+    document, problems = read_yaml(_read_text(path))
+    if document is None:
+        raise InvalidJob([f"{path}: {line}" for line in problems or ["is empty; a job needs model, data and training"]])
+    if isinstance(document, dict):
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:100]
+        document.setdefault("name", name or "job")
+        _resolve_paths(document, path.absolute().parent)
+        for override in overrides:
+            problems += apply_override(document, override)
+        for key, value in replacements.items():
+            problems += apply_replacement(document, key, value)
+        _resolve_paths(document, Path.cwd())
+    return _parse(document, problems)
+
+
+def _parse(document: object, problems: Sequence[str]) -> JobSpec:
+    lines, wrong, spec = list(problems), list[tuple[str | int, ...]](), None
+    try:
+        spec = JobSpec.model_validate(document)
+    except ValidationError as error:
+        found = problems_of(error, JobSpec)
+        wrong = [path for path, _ in found]
+        lines += [line for _, line in found]
+    lines += cross_problems(document, wrong)
+    if lines or spec is None:
+        raise InvalidJob(lines)
+    return spec
+
+
+def _layer_document(layer: dict[str, Any]) -> object:
+    (kind,) = (kind for kind in LAYER_KINDS if layer[kind] is not None)
+    return {kind: layer[kind]} if layer[kind] else kind
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JOB_FILE_BYTES + 1)
+        if len(content) > MAX_JOB_FILE_BYTES:
+            raise InvalidJob([f"{path}: is larger than {MAX_JOB_FILE_BYTES} bytes, so it is not a job file"])
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InvalidJob([f"{path}: no such file{_nearest_file(path)}"]) from None
+    except IsADirectoryError:
+        raise InvalidJob([f"{path}: is a directory, must be a job file such as {path / 'job.yaml'}"]) from None
+    except UnicodeDecodeError:
+        raise InvalidJob([f"{path}: is not text in UTF-8, so it is not a job file"]) from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidJob([f"{path!s}: cannot be read: {reason}"]) from None
+
+
+def _nearest_file(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _resolve_paths(document: dict[Any, Any], folder: Path) -> None:
+    """Make the document's relative paths absolute, seen from `folder`, where they are texts at all."""
+    data, pipeline = document.get("data"), document.get("pipeline")
+    if isinstance(data, dict):
+        for key in ("source", "validation"):
+            if isinstance(data.get(key), str):
+                data[key] = resolve_source(data[key], folder)
+    schedule = pipeline.get("schedule") if isinstance(pipeline, dict) else None
+    if isinstance(pipeline, dict) and isinstance(schedule, str) and schedule.lower().endswith(".csv"):
+        pipeline["schedule"] = resolve_path(schedule, folder)

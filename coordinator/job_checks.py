@@ -1,0 +1,102 @@
+"""Checks across the sections of a job: what no single entry can know.
+
+They read the user's document, not the validated job, so that they are reported together with the mistakes of
+single entries. A check whose inputs are missing or wrong themselves is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from coordinator.job_problems import Path, show
+from coordinator.source_names import TABLES, extension
+
+
+class Facts:
+    """The entries of a document that have no problem of their own."""
+
+    def __init__(self, document: object, wrong: Collection[Path]) -> None:
+        self._document = document
+        self._wrong = wrong
+
+    def get(self, *path: str | int, default: Any = None) -> Any:
+        """The value at a path; `default` where it is not given; None where it or a part of it is wrong."""
+        if any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self._wrong):
+            return None
+        return self._walk(path, default)
+
+    def n_layers(self) -> int | None:
+        """How many layers are listed, whether or not each of them is right."""
+        layers = self._walk(("model", "layers"), None)
+        return len(layers) if isinstance(layers, (list, tuple)) and layers else None
+
+    def _walk(self, path: Path, default: Any) -> Any:
+        value: Any = self._document
+        for part in path:
+            listed = isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value)
+            if not listed and not (isinstance(value, dict) and part in value):
+                return default
+            value = value[part]
+        return value
+
+
+def cross_problems(document: object, wrong: Collection[Path]) -> Iterator[str]:
+    """A line for each contradiction between right entries of the document. `wrong` are the paths of wrong ones."""
+    facts = Facts(document, wrong)
+    yield from _model(facts)
+    yield from _data(facts)
+    yield from _training(facts)
+    yield from _pipeline(facts)
+
+
+def _model(facts: Facts) -> Iterator[str]:
+    shape: tuple[int, ...] | None = facts.get("model", "input")
+    n_layers = facts.n_layers() or 0
+    any_linear = False
+    for k in range(n_layers):
+        layer = facts.get("model", "layers", k)
+        if layer is None:  # wrong itself: what comes out of it is not known, and reported elsewhere
+            shape, any_linear = None, True
+        elif layer == "flatten" or (isinstance(layer, dict) and "flatten" in layer):
+            shape = None if shape is None else (math.prod(shape),)
+        elif isinstance(layer, dict) and "linear" in layer:
+            if shape is not None and len(shape) > 1:
+                yield f"model.layers[{k}].linear: its input has the shape {show(shape)}; put flatten before it"
+            shape, any_linear = (layer["linear"]["units"],), True
+    if n_layers and not any_linear:
+        yield "model.layers: no linear layer, so there is nothing to train; add linear: {units: 10}"
+    if shape is not None and n_layers and facts.get("model", "loss") == "cross_entropy" and math.prod(shape) < 2:
+        yield "model.loss: got 'cross_entropy', needs at least 2 outputs (one a class), but the last layer gives 1"
+
+
+def _data(facts: Facts) -> Iterator[str]:
+    source, target = facts.get("data", "source"), facts.get("data", "target")
+    if source is not None and target is not None and extension(source) not in TABLES:
+        yield f"data.target: got {show(target)}, but only .csv and .parquet have columns; remove it for {show(source)}"
+
+
+def _training(facts: Facts) -> Iterator[str]:
+    batch, parts = facts.get("training", "batch_size"), facts.get("training", "micro_batches", default=1)
+    if batch is not None and parts is not None and parts > batch:
+        yield f"training.micro_batches: got {parts}, must be at most {batch}, the rows of training.batch_size"
+    sgd = ("training", "optimizer", "sgd")
+    if facts.get(*sgd, "nesterov") is True and facts.get(*sgd, "momentum", default=0) == 0:
+        yield "training.optimizer.sgd.nesterov: got true, needs momentum above 0; write momentum: 0.9"
+
+
+def _pipeline(facts: Facts) -> Iterator[str]:
+    n_layers = facts.n_layers()
+    partition = facts.get("pipeline", "partition", default="auto")
+    given = partition if isinstance(partition, (list, tuple)) else None
+    stages = facts.get("pipeline", "stages", default=1 if given is None else len(given))
+    workers = facts.get("pipeline", "workers")
+    if stages is not None and n_layers is not None and stages > n_layers:
+        yield f"pipeline.stages: got {stages}, must be at most {n_layers}, the number of model.layers"
+    if stages is not None and workers is not None and workers > stages:
+        yield f"pipeline.workers: got {workers}, must be at most {stages}, the number of pipeline.stages"
+    if given is not None and stages is not None and len(given) != stages:
+        yield f"pipeline.partition: got {show(given)}, must have {stages} entries, one for each of pipeline.stages"
+    if given is not None and n_layers is not None and sum(given) != n_layers:
+        yield f"pipeline.partition: got {show(given)}, must sum to {n_layers}, the number of model.layers"

@@ -1,0 +1,146 @@
+"""Pydantic's errors as lines that a user can act on: the path in the file, the value, what would be right.
+
+training.optimizer.sgd.learning_rate: got -0.1, must be a number above 0
+model.layers[2].linear.unit: got 10, unknown key; did you mean units?
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import reprlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from coordinator.job_sections import LAYER_KINDS, LayerEntry
+
+Path = tuple[str | int, ...]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 3, 8, 8, 6
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def show(value: object) -> str:
+    """A value on one line, short, written as YAML does where that differs from Python."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "null"
+    if isinstance(value, tuple):
+        value = list(value)
+    try:
+        return re.sub(r"\s+", " ", _SHORT.repr(value))
+    except ValueError:  # a whole number with thousands of digits
+        return "a number with too many digits"
+
+
+def path_text(path: Sequence[str | int]) -> str:
+    """`("model", "layers", 2, "linear")` as `model.layers[2].linear`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            name = part if re.fullmatch(r"[\w-]+", part) else _SHORT.repr(part)
+            text += f".{name}" if text else name
+    return text or "the job file"
+
+
+def nearest(word: object, known: Sequence[str]) -> str:
+    """ "; did you mean units?" where a known word is close, else nothing."""
+    near = difflib.get_close_matches(str(word)[:100].lower(), known, n=1) if isinstance(word, str) else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def problems_of(error: ValidationError, root: type[BaseModel]) -> list[tuple[Path, str]]:
+    """Each mistake once, as its path (the root is empty) and its line, in the order of the model's fields."""
+    found: dict[str, Path] = {}
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:  # pydantic counts right entries; wrong ones have lines
+            continue
+        path, line = _problem(detail["loc"], detail["type"], detail["input"], detail.get("ctx", {}), root)
+        found.setdefault(line, path)
+    return [(path, line) for line, path in found.items()]
+
+
+def _problem(loc: Path, kind: str, value: object, context: dict[str, Any], root: type[BaseModel]) -> tuple[Path, str]:
+    owner, field, path = _find(loc, root)
+    where = path_text(path)
+    if kind == "extra_forbidden":
+        return path, f"{where}: {_unknown_key(path[-1], value, owner)}"
+    if kind == "invalid_key":
+        return path, f"{path_text(path[:-1])}: got the key {show(value)}, keys must be text"
+    right = _section_text(owner) if field is None else field.description or "something else"
+    if kind == "missing":
+        return path, f"{where}: missing, must be {right}"
+    hint = str(context.get("error") or "")
+    choices = _choices(field) if field is not None else LAYER_KINDS if owner is LayerEntry else ()
+    return path, f"{where}: got {show(value)}, must be {right}" + (f"; {hint}" if hint else nearest(value, choices))
+
+
+def _unknown_key(key: str | int, value: object, owner: type[BaseModel]) -> str:
+    known = tuple(owner.model_fields)
+    if owner is LayerEntry:
+        return f"unknown kind of layer, must be {_either(LAYER_KINDS)}{nearest(key, known)}"
+    near = nearest(key, known)
+    if not near:
+        near = f"; known here: {', '.join(known)}" if known else "; there is nothing to set here"
+    return f"got {show(value)}, unknown key{near}"
+
+
+def _find(loc: Path, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None, Path]:
+    """The innermost section on the way, the leaf's field (None for a section or an unknown key), the path in the file.
+
+    What pydantic adds behind a leaf (members of a union) is not in the file and is left out.
+    """
+    owner, field, path = root, None, list[str | int]()
+    here: object = root
+    for part in loc:
+        if (section := _section(here)) is not None:
+            path.append(part)
+            owner, field = section, section.model_fields.get(str(part))
+            if field is None:
+                return owner, None, tuple(path)
+            here = field.annotation
+        elif get_origin(here) is tuple and isinstance(part, int):
+            path.append(part)
+            here = get_args(here)[0]
+        else:
+            break
+    section = _section(here)
+    return (owner, field, tuple(path)) if section is None else (section, None, tuple(path))
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The section that `M` or `M | None` names; None for a leaf or a list."""
+    for candidate in (annotation, *(get_args(annotation) if get_origin(annotation) is not tuple else ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _section_text(owner: type[BaseModel]) -> str:
+    if owner is LayerEntry:
+        return f"one kind of layer: {_either(LAYER_KINDS)}"
+    keys = ", ".join(owner.model_fields)
+    return f"a section with {keys}" if keys else "empty: there is nothing to set"
+
+
+def _choices(field: FieldInfo) -> Sequence[str]:
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    extra = field.json_schema_extra
+    return list(_texts(extra.get("choices"))) if isinstance(extra, dict) else ()
+
+
+def _texts(values: object) -> Iterator[str]:
+    if isinstance(values, list):
+        yield from (value for value in values if isinstance(value, str))
+
+
+def _either(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,260 @@
+"""The sections of a job file as frozen pydantic models. `coordinator.job.JobSpec` puts them together.
+
+Every leaf has a description that completes "must be …": problems are written with it (see `job_problems`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+
+from coordinator.source_names import WHAT_A_SOURCE_IS, source_problem
+from stages.spec import LayerKind, LayerSpec, LossKind, SgdSpec
+
+LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
+SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
+"""The built-in schedules, by the names that `pipeline.schedule` takes."""
+
+LARGEST = 2**63 - 1  # whole numbers of a job fit into 64 bits
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40} | {
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _bytes(value: object) -> object:
+    """Bytes of "512MiB"; numbers pass through."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", value.strip())
+    if match is None:
+        raise ValueError
+    unit = match[2] or "B"
+    if unit not in _UNITS:
+        known = {name.lower(): name for name in _UNITS}
+        near = difflib.get_close_matches(unit.lower(), known, n=1)
+        raise ValueError(f"did you mean {match[1]}{known[near[0]]}?" if near else "")
+    return round(float(match[1]) * _UNITS[unit])
+
+
+def bytes_text(n_bytes: int) -> str | int:
+    """A number of bytes as a job file writes it: "512MiB" where that is exact, else the plain number."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if n_bytes and n_bytes % _UNITS[unit] == 0:
+            return f"{n_bytes // _UNITS[unit]}{unit}"
+    return n_bytes
+
+
+def _source(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    if problem := source_problem(value):
+        raise ValueError(problem.partition("; ")[2])
+    return value
+
+
+def _validation(value: object) -> float | str:
+    if isinstance(value, str):
+        return _source(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise ValueError
+    return float(value)
+
+
+def _partition(value: object) -> Literal["auto"] | tuple[int, ...]:
+    if value == "auto" and isinstance(value, str):
+        return "auto"
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError
+    if any(isinstance(count, bool) or not isinstance(count, int) or count < 1 for count in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _schedule(value: object) -> str:
+    if not isinstance(value, str) or not (value in SCHEDULES or value.lower().endswith(".csv")) or "\0" in value:
+        raise ValueError
+    return value
+
+
+def _columns(value: object) -> object:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
+def _count(description: str) -> Any:
+    return Field(ge=1, le=LARGEST, description=description)
+
+
+Count = Annotated[int, Field(ge=1, le=LARGEST, description="a whole number, at least 1")]
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class Section(BaseModel):
+    """Frozen, strict about types, and without unknown keys."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NoOptions(Section):
+    """A layer that has nothing to set."""
+
+
+class LinearOptions(Section):
+    """f = β + Ωh: `units` outputs; `bias: false` leaves β out."""
+
+    units: Size = Field(description="a whole number of outputs, at least 1")
+    bias: bool = Field(default=True, description="true or false")
+
+
+class LeakyReluOptions(Section):
+    """`slope` is what values below zero are multiplied by."""
+
+    slope: float = Field(default=0.01, ge=0, lt=1, description="a number from 0 to below 1")
+
+
+class LayerEntry(Section):
+    """One entry of `model.layers`: exactly one kind with its options; `relu` alone is short for `relu: {}`."""
+
+    linear: LinearOptions | None = None
+    relu: NoOptions | None = None
+    leaky_relu: LeakyReluOptions | None = None
+    tanh: NoOptions | None = None
+    sigmoid: NoOptions | None = None
+    gelu: NoOptions | None = None
+    flatten: NoOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {value: {}}
+        if isinstance(value, dict):
+            return {kind: {} if options is None else options for kind, options in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> LayerEntry:
+        if len(self.model_fields_set) != 1:
+            raise ValueError
+        return self
+
+    def spec(self) -> LayerSpec:
+        """The layer as workers are told about it."""
+        (kind,) = (kind for kind in LAYER_KINDS if getattr(self, kind) is not None)
+        return LayerSpec(kind=kind, **getattr(self, kind).model_dump())
+
+
+class ModelSection(Section):
+    """`model`: the shape of one sample, the layers, the loss."""
+
+    input: Annotated[tuple[Size, ...], BeforeValidator(_as_tuple)] = Field(
+        min_length=1, description="the shape of one sample, a list of whole numbers such as [64]"
+    )
+    layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_as_tuple)] = Field(
+        min_length=1, description="a list of layers such as [linear: {units: 10}, relu]"
+    )
+    loss: LossKind = Field(description="cross_entropy, mse or sum_of_squares")
+
+
+class DataSection(Section):
+    """`data`: where the rows come from, which columns are predicted, which rows are kept for validation."""
+
+    source: Annotated[str, PlainValidator(_source)] = Field(description=WHAT_A_SOURCE_IS)
+    target: Annotated[tuple[str, ...] | None, BeforeValidator(_columns)] = Field(
+        default=None, min_length=1, description="a list of column names"
+    )
+    validation: Annotated[float | str, PlainValidator(_validation)] = Field(
+        default=0.2, description="a share of the rows between 0 and 1, or a second source"
+    )
+
+
+class SgdSection(Section):
+    """`training.optimizer.sgd`: the numbers of torch.optim.SGD."""
+
+    learning_rate: float = Field(gt=0, description="a number above 0")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="a number from 0 to below 1")
+    weight_decay: float = Field(default=0.0, ge=0, description="a number, at least 0")
+    nesterov: bool = Field(default=False, description="true or false")
+
+    def spec(self) -> SgdSpec:
+        """The optimizer as workers are told about it."""
+        return SgdSpec(**self.model_dump())
+
+
+class OptimizerSection(Section):
+    """`training.optimizer`: one optimizer by name."""
+
+    sgd: SgdSection
+
+
+class TrainingSection(Section):
+    """`training`: how long, in what portions, with which optimizer."""
+
+    epochs: Count = _count("a whole number, at least 1")
+    batch_size: Count = _count("a whole number of rows, at least 1")
+    micro_batches: Count = Field(default=1, description="a whole number, at least 1")
+    evaluate_batch_size: Count = Field(default=1, description="a whole number of rows, at least 1")
+    optimizer: OptimizerSection
+    clip_norm: float | None = Field(default=None, gt=0, description="a number above 0, or null for no clipping")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _evaluate_as_trained(cls, value: object) -> object:
+        """`evaluate_batch_size` is `batch_size` where it is not given."""
+        if isinstance(value, dict) and value.get("evaluate_batch_size") is None and "batch_size" in value:
+            size = value["batch_size"]
+            right = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= LARGEST
+            return {**value, "evaluate_batch_size": size if right else 1}
+        return value
+
+
+class PipelineSection(Section):
+    """`pipeline`: how the layers are cut into stages and in which order micro-batches pass them."""
+
+    stages: Count = Field(default=1, description="a whole number, at least 1")
+    workers: Count | None = Field(default=None, description="a whole number, at least 1, or null to follow schedule")
+    schedule: Annotated[str, PlainValidator(_schedule)] = Field(
+        default="1f1b",
+        description=f"{', '.join(SCHEDULES)} or a .csv file",
+        json_schema_extra={"choices": [*SCHEDULES]},
+    )
+    partition: Annotated[Literal["auto"] | tuple[int, ...], PlainValidator(_partition)] = Field(
+        default="auto", description="auto or a list with the layers of each stage, at least 1 each, such as [2, 3]"
+    )
+    weight_grad_group: Count = Field(default=1, description="a whole number of micro-batches, at least 1")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stages_of_the_partition(cls, value: object) -> object:
+        """`stages` follows from a given partition where it is not given itself."""
+        if isinstance(value, dict) and "stages" not in value and isinstance(value.get("partition"), (list, tuple)):
+            return {**value, "stages": max(1, len(value["partition"]))}
+        return value
+
+    @property
+    def n_workers(self) -> int | None:
+        """Workers of a built-in schedule; None where a schedule file's lines decide."""
+        if self.workers is not None:
+            return self.workers
+        if self.schedule not in SCHEDULES:
+            return None
+        return (self.stages + 1) // 2 if self.schedule == "interleaved-1f1b" else self.stages
+
+
+class ResourcesSection(Section):
+    """`resources`: what each worker may use."""
+
+    cpus_per_worker: Count = Field(default=1, description="a whole number of CPUs and of BLAS threads, at least 1")
+    memory_per_worker: Annotated[int | None, Field(ge=1, le=LARGEST), BeforeValidator(_bytes)] = Field(
+        default=None, description="a size such as 1GiB, 512MiB or a number of bytes, or null for no limit"
+    )
+    hang_timeout: float = Field(default=60.0, gt=0, description="a number of seconds above 0")
