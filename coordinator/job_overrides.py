@@ -16,7 +16,7 @@ def apply_override(document: dict[Any, Any], override: str) -> Iterator[str]:
     key, equals, text = override.partition("=")
     path = parse_path(key.strip())
     if not equals or path is None:
-        yield f"--set {show(override)}: must be path=value, such as training.epochs=3 or model.layers[0].relu={}"
+        yield f"--set {show(override)}: must be path=value, such as training.epochs=3 or model.layers[0]=relu"
         return
     value, problems = read_yaml(text)
     if problems:

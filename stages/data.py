@@ -1,0 +1,89 @@
+"""Rows of training data and the random streams that order them.
+
+[Note: random streams] Everything follows from the job's seed, so that anyone can reproduce a run from outside:
+order of epoch e (from 0): `default_rng([seed, 1, e]).permutation(n_train)`; validation rows: the first
+`round(n * share)` of `default_rng([seed, 3]).permutation(n)`; training rows are the others, in that order.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+RowNumbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Dataset:
+    """Rows of inputs and what they should give; row i of `x` belongs to row i of `y`.
+
+    x: (rows, features), float32 or float64: the job's precision.
+    y: labels (rows,) int64 for cross_entropy, else targets (rows, outputs) of x's dtype.
+    """
+
+    x: FloatArray
+    y: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.x)
+
+    def take(self, rows: RowNumbers | slice) -> Dataset:
+        """Those rows, in that order; a slice gives views, row numbers give copies."""
+        return Dataset(x=self.x[rows], y=self.y[rows])
+
+    def fingerprint(self) -> int:
+        """A CRC-32 of shapes, dtypes and bytes: equal data gives equal numbers on every machine."""
+        crc = 0
+        for array in (self.x, self.y):
+            little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            crc = zlib.crc32(f"{array.shape}{little_endian.dtype.str}".encode(), crc)
+            crc = zlib.crc32(np.ascontiguousarray(little_endian).data.cast("B") if array.size else b"", crc)
+        return crc
+
+
+def train_validation_split(n_rows: int, share: float, seed: int) -> tuple[RowNumbers, RowNumbers]:
+    """Row numbers (training, validation) of `n_rows` rows. See [Note: random streams].
+
+    Either may be empty where `round(n_rows * share)` is 0 or n_rows. Raises ValueError for a share outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, got {share}")
+    order = np.random.default_rng([seed, 3]).permutation(n_rows)
+    n_validation = round(n_rows * share)
+    return order[n_validation:], order[:n_validation]
+
+
+def epoch_order(seed: int, epoch: int, n_train: int) -> RowNumbers:
+    """The order in which epoch `epoch` (from 0) visits the training rows. See [Note: random streams]."""
+    return np.random.default_rng([seed, 1, epoch]).permutation(n_train)
+
+
+def batch_bounds(n_rows: int, batch_size: int) -> tuple[tuple[int, int], ...]:
+    """(start, stop) of each batch, in order; the last one may be smaller, no row is dropped.
+
+    >>> batch_bounds(10, 4)
+    ((0, 4), (4, 8), (8, 10))
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    return tuple((start, min(start + batch_size, n_rows)) for start in range(0, n_rows, batch_size))
+
+
+def micro_batch_sizes(n_rows: int, n_micro_batches: int) -> tuple[int, ...]:
+    """Rows of each micro-batch, cut as `numpy.array_split` does: sizes differ by at most one, larger ones first.
+
+    Fewer rows than micro-batches give fewer micro-batches, never an empty one.
+
+    >>> micro_batch_sizes(103, 8)
+    (13, 13, 13, 13, 13, 13, 13, 12)
+    """
+    if n_micro_batches < 1:
+        raise ValueError(f"n_micro_batches must be at least 1, got {n_micro_batches}")
+    small, n_larger = divmod(n_rows, n_micro_batches)
+    return (small + 1,) * n_larger + (small,) * ((n_micro_batches - n_larger) if small else 0)
