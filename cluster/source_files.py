@@ -1,0 +1,161 @@
+"""Opening data files and URLs, and reading what is in them: plain arrays with names, nothing judged yet.
+
+Whatever a file or a file system does wrong becomes one line of InvalidData that names the source.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.source_names import extension, is_url, source_problem
+from stages.errors import InvalidData
+
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Arrays:
+    """What an .npz file or a built-in source holds. x: (rows, …); y: (rows, …), None where there is none."""
+
+    x: AnyArray
+    y: AnyArray | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Table:
+    """What a .csv or .parquet file holds: pyarrow's columns by name, in the file's order."""
+
+    columns: dict[str, Any]
+    n_rows: int
+
+
+def read_source(source: str) -> Arrays | Table:
+    """Read a built-in source, a local file or a URL. Raises InvalidData, in one line that names the source."""
+    if problem := source_problem(source):
+        raise InvalidData(f"data source: {problem}")
+    if source in ("digits", "diabetes"):
+        return _built_in(source)
+    with _open(source) as file:
+        try:
+            return _READERS[extension(source)](file, source)
+        except InvalidData:
+            raise
+        except MemoryError:
+            raise InvalidData(
+                f"{source}: does not fit into this machine's memory; split it into smaller files"
+            ) from None
+        except Exception as error:  # zipfile, zlib, NumPy and Arrow each have errors of their own for a broken file
+            kind = extension(source)
+            raise InvalidData(f"{source}: cannot be read as {kind}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line, not longer than a screen is wide; its type's name where it has none."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _open(source: str) -> IO[bytes]:
+    if is_url(source):
+        return _open_url(source)
+    try:
+        return Path(source).open("rb")
+    except FileNotFoundError:
+        raise InvalidData(f"{source}: no such file") from None
+    except IsADirectoryError:
+        raise InvalidData(f"{source}: is a directory, must be a file") from None
+    except (OSError, ValueError) as error:
+        raise InvalidData(f"{source}: cannot be read: {one_line(error)}") from None
+
+
+def _open_url(url: str) -> IO[bytes]:
+    """The URL's bytes, fetched at once: .npz and .parquet need to seek, which many servers do not offer."""
+    import fsspec
+
+    try:
+        with fsspec.open(url, "rb", block_size=0) if url.startswith("http") else fsspec.open(url, "rb") as remote:
+            return io.BytesIO(remote.read())
+    except FileNotFoundError:
+        raise InvalidData(f"{url}: no such file") from None
+    except ImportError as error:  # a protocol whose package is not installed; the text names it
+        raise InvalidData(f"{url}: cannot be opened: {one_line(error)}") from None
+    except Exception as error:  # every file system of fsspec brings its own errors
+        raise InvalidData(f"{url}: cannot be read: {one_line(error)}") from error
+
+
+def _built_in(source: str) -> Arrays:
+    """scikit-learn's data sets, scaled so that plain SGD trains on them.
+
+    digits: 1797 images, x (1797, 64) = pixels / 16, so from 0 to 1; y labels 0..9.
+    diabetes: x (442, 10) and y (442, 1), each column with mean 0 and standard deviation 1 over all 442 rows; an mse
+    of 1 is what always answering the mean would get. (Original target: mean 152.1, standard deviation 77.0.)
+    """
+    from sklearn import datasets
+
+    if source == "digits":
+        x, y = datasets.load_digits(return_X_y=True)
+        return Arrays(x=x / 16, y=y)
+    x, y = datasets.load_diabetes(return_X_y=True, scaled=False)
+    return Arrays(x=_standardised(x), y=_standardised(y[:, None]))
+
+
+def _standardised(columns: AnyArray) -> AnyArray:
+    scaled: AnyArray = (columns - columns.mean(axis=0)) / columns.std(axis=0)
+    return scaled
+
+
+def _read_npz(file: IO[bytes], source: str) -> Arrays:
+    archive = np.load(file, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InvalidData(
+            f"{source}: holds a single array, must hold x and y; write it with numpy.savez(file, x=x, y=y)"
+        )
+    with archive:
+        if "x" not in archive.files:
+            raise InvalidData(f"{source}: has no array x, only {', '.join(archive.files) or 'nothing'}")
+        return Arrays(x=archive["x"], y=archive["y"] if "y" in archive.files else None)
+
+
+def _read_csv(file: IO[bytes], source: str) -> Table:
+    from pyarrow import csv
+
+    return _table(csv.read_csv(file), source)
+
+
+def _read_parquet(file: IO[bytes], source: str) -> Table:
+    from pyarrow import parquet
+
+    return _table(parquet.ParquetFile(file).read(), source)
+
+
+def _table(table: Any, source: str) -> Table:
+    names: list[str] = table.column_names
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidData(f"{source}: has several columns called {doubled[0]!r}; give each its own name")
+    if names and all(_is_number(name) for name in names):
+        raise InvalidData(f"{source}: its first line is {', '.join(names[:5])}; it must name the columns")
+    return Table(columns={name: table.column(name) for name in names}, n_rows=table.num_rows)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_READERS: dict[str, Callable[[IO[bytes], str], Arrays | Table]] = {
+    ".npz": _read_npz,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,80 @@
+"""Columns of a table to inputs and targets. Rows are counted from 1, the first below the names of the columns."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cluster.source_files import AnyArray, Arrays, Table
+from stages.errors import InvalidData
+
+
+def split_columns(table: Table, target: Sequence[str] | None, source: str) -> tuple[list[str], list[str]]:
+    """Names of the input columns and of the target columns (the last column where `target` is None).
+
+    Raises InvalidData for a target that the table does not have, with the nearest one, or where no input is left.
+    """
+    names = list(table.columns)
+    wanted = list(dict.fromkeys(target)) if target is not None else names[-1:]
+    require_columns(table, wanted, source)
+    inputs = [name for name in names if name not in wanted]
+    if not inputs:
+        raise InvalidData(f"{source}: no column is left for the inputs; the target takes {', '.join(wanted) or 'none'}")
+    return inputs, wanted
+
+
+def require_columns(table: Table, names: Sequence[str], source: str) -> None:
+    """Raise InvalidData for the first name that is not a column, with the nearest one."""
+    for name in names:
+        if name not in table.columns:
+            near = difflib.get_close_matches(name, list(table.columns), n=1)
+            known = ", ".join(list(table.columns)[:8]) + (", …" if len(table.columns) > 8 else "")
+            raise InvalidData(
+                f"{source}: has no column {name!r}" + (f"; did you mean {near[0]!r}?" if near else f", only {known}")
+            )
+
+
+def arrays_of(table: Table, inputs: Sequence[str], targets: Sequence[str], source: str) -> Arrays:
+    """x (rows, inputs) float64; y (rows, targets), or None without targets.
+
+    y is of whole numbers where every target column is. Raises InvalidData for a column that is not of numbers.
+    """
+    x = np.empty((table.n_rows, len(inputs)))
+    for i, name in enumerate(inputs):
+        x[:, i] = _column(table, name, source)
+    y = [_column(table, name, source) for name in targets]
+    return Arrays(x=x, y=np.stack(y, axis=1) if y else None)
+
+
+def _column(table: Table, name: str, source: str) -> AnyArray:
+    """The column's numbers; an empty cell raises, because a NaN from it would be named less well."""
+    import pyarrow as pa
+
+    column = table.columns[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.null_count:
+        row = next(i for i, value in enumerate(column) if not value.is_valid) + 1
+        raise InvalidData(f"{source}: row {row} of column {name!r} is empty; fill it in or remove the row")
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    elif pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise InvalidData(f"{source}: column {name!r} is not of numbers: {_first_text(column)}; write it as numbers")
+    return np.asarray(column.to_numpy())
+
+
+def _first_text(column: Any) -> str:
+    """The first cell that is not a number, with its row."""
+    for row, cell in enumerate(column, start=1):
+        value = cell.as_py()
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            return f"row {row} is {str(value)[:40]!r}"
+    return f"its type is {column.type}"

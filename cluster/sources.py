@@ -1,0 +1,97 @@
+"""Data for a job: read, checked against the model, split into training and validation rows.
+
+    data = load_data(spec)                       # both sets, as the job file says
+    test = load_arrays(spec, "held_out.npz")     # another source for the same model: `evaluate --data`
+    x = load_inputs(spec, "new.npz")             # inputs alone: `predict --input`
+
+Sources are `digits`, `diabetes`, .npz (arrays x and y), .csv and .parquet (named columns; `data.target` names those to
+predict, the last one where it names none; all others are inputs), each a local path or a URL that fsspec opens.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.source_checks import fitting_inputs, fitting_targets
+from cluster.source_files import Arrays, Table, read_source
+from cluster.source_tables import arrays_of, require_columns, split_columns
+from coordinator.job import JobSpec
+from stages.data import Dataset, FloatArray, train_validation_split
+from stages.errors import InvalidData
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class JobData:
+    """The rows of a job. `columns` name a table's inputs in their order; None for arrays without names."""
+
+    train: Dataset
+    validation: Dataset
+    columns: tuple[str, ...] | None = None
+
+    def fingerprint(self) -> int:
+        """A CRC-32 of both sets: a worker that reads the data itself notices with it that the data changed."""
+        both = f"{self.train.fingerprint()} {self.validation.fingerprint()} {self.columns}"
+        return zlib.crc32(both.encode("utf-8", "surrogatepass"))
+
+
+def load_data(spec: JobSpec) -> JobData:
+    """Read `data.source`, and `data.validation` where it is a second source; else split off that share of the rows.
+
+    Raises InvalidData with one line that names the source, the place in it and what to do.
+    """
+    data = spec.data
+    everything, columns = _load(spec, data.source, None)
+    if isinstance(data.validation, str):
+        validation, _ = _load(spec, data.validation, columns)
+        return JobData(train=everything, validation=validation, columns=columns)
+    train_rows, validation_rows = train_validation_split(len(everything), data.validation, spec.seed)
+    if not len(train_rows) or not len(validation_rows):
+        kind = "validation" if len(train_rows) else "training"
+        raise InvalidData(
+            f"{data.source}: a share of {data.validation} of its {len(everything)} rows leaves none for {kind}; "
+            "change data.validation or give a second source"
+        )
+    return JobData(train=everything.take(train_rows), validation=everything.take(validation_rows), columns=columns)
+
+
+def load_arrays(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> Dataset:
+    """Inputs and targets of any source, checked against the job's model.
+
+    `columns` are the input columns that the model was trained on (`JobData.columns`); a table may then hold them in
+    another order and others beside them. Raises InvalidData.
+    """
+    return _load(spec, source, columns)[0]
+
+
+def load_inputs(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> FloatArray:
+    """Inputs alone, (rows, features), of any source, checked against the job's model; targets need not be there.
+
+    Without `columns` (see `load_arrays`) every column of a table is an input except those of `data.target`.
+    Raises InvalidData.
+    """
+    content = read_source(source)
+    if isinstance(content, Arrays):
+        return fitting_inputs(content.x, spec.model_spec(), source)
+    if columns is None:
+        columns = [name for name in content.columns if name not in (spec.data.target or ())]
+    require_columns(content, columns, source)
+    return fitting_inputs(arrays_of(content, columns, (), source).x, spec.model_spec(), source, columns)
+
+
+def _load(spec: JobSpec, source: str, columns: Sequence[str] | None) -> tuple[Dataset, tuple[str, ...] | None]:
+    content, model = read_source(source), spec.model_spec()
+    inputs: Sequence[str] | None = None
+    targets: Sequence[str] | None = None
+    if isinstance(content, Table):
+        inputs, targets = split_columns(content, spec.data.target, source)
+        if columns is not None:
+            require_columns(content, columns, source)
+            inputs = columns
+        content = arrays_of(content, inputs, targets, source)
+    if content.y is None:
+        raise InvalidData(f"{source}: has no array y; write it with numpy.savez(file, x=x, y=y)")
+    x = fitting_inputs(content.x, model, source, inputs)
+    y = fitting_targets(content.y, len(x), model, source, targets)
+    return Dataset(x=x, y=y), None if inputs is None else tuple(inputs)
