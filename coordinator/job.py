@@ -69,7 +69,7 @@ class JobSpec(Section):
 
     def document(self) -> dict[str, Any]:
         """The job as plain lists, mappings, texts and numbers, every default written out."""
-        document = self.model_dump(mode="json")
+        document: dict[str, Any] = _plain(self.model_dump())
         document["model"]["layers"] = [_layer_document(layer) for layer in document["model"]["layers"]]
         memory = self.resources.memory_per_worker
         document["resources"]["memory_per_worker"] = None if memory is None else bytes_text(memory)
@@ -132,6 +132,13 @@ def _parse(document: object, problems: Sequence[str]) -> JobSpec:
     if lines or spec is None:
         raise InvalidJob(lines)
     return spec
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, at any depth."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
 def _layer_document(layer: dict[str, Any]) -> object:

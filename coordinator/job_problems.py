@@ -70,6 +70,10 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[tuple[Pat
 def _problem(loc: Path, kind: str, value: object, context: dict[str, Any], root: type[BaseModel]) -> tuple[Path, str]:
     owner, field, path = _find(loc, root)
     where = path_text(path)
+    if kind == "extra_forbidden" and owner is LayerEntry:
+        shown = show(path[-1])
+        right = f"{_section_text(owner)}{nearest(path[-1], LAYER_KINDS)}"
+        return path[:-1], f"{path_text(path[:-1])}: got {shown}, must be {right}"
     if kind == "extra_forbidden":
         return path, f"{where}: {_unknown_key(path[-1], value, owner)}"
     if kind == "invalid_key":
@@ -84,8 +88,6 @@ def _problem(loc: Path, kind: str, value: object, context: dict[str, Any], root:
 
 def _unknown_key(key: str | int, value: object, owner: type[BaseModel]) -> str:
     known = tuple(owner.model_fields)
-    if owner is LayerEntry:
-        return f"unknown kind of layer, must be {_either(LAYER_KINDS)}{nearest(key, known)}"
     near = nearest(key, known)
     if not near:
         near = f"; known here: {', '.join(known)}" if known else "; there is nothing to set here"

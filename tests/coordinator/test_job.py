@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.job import JobSpec, load_job, parse_job
+from stages.errors import InvalidJob
+from stages.spec import LayerSpec, ModelSpec, SgdSpec
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+SMALLEST: dict[str, Any] = {
+    "model": {"input": [64], "layers": [{"linear": {"units": 10}}], "loss": "cross_entropy"},
+    "data": {"source": "digits"},
+    "training": {"epochs": 3, "batch_size": 32, "optimizer": {"sgd": {"learning_rate": 0.1}}},
+}
+LARGEST: dict[str, Any] = {
+    "name": "all-of-it",
+    "seed": 7,
+    "precision": "float64",
+    "model": {
+        "input": [8, 8],
+        "layers": [
+            "flatten",
+            {"linear": {"units": 16, "bias": False}},
+            {"leaky_relu": {"slope": 0.2}},
+            {"linear": {"units": 8}},
+            "tanh",
+            "sigmoid",
+            {"gelu": None},
+            {"linear": {"units": 1}},
+        ],
+        "loss": "mse",
+    },
+    "data": {"source": "file:///d/a.csv", "target": ["price"], "validation": "s3://b/c.parquet"},
+    "training": {
+        "epochs": 3,
+        "batch_size": 32,
+        "micro_batches": 4,
+        "evaluate_batch_size": 7,
+        "optimizer": {"sgd": {"learning_rate": 1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": True}},
+        "clip_norm": 1.0,
+    },
+    "pipeline": {
+        "stages": 4,
+        "workers": 2,
+        "schedule": "/p/mine.csv",
+        "partition": [2, 1, 2, 3],
+        "weight_grad_group": 2,
+    },
+    "resources": {"cpus_per_worker": 2, "memory_per_worker": "1.5GiB", "hang_timeout": 5},
+}
+
+
+def changed(path: str, value: object, base: dict[str, Any] = SMALLEST) -> dict[str, Any]:
+    """The document with one entry set; `path` is dotted, numbers are indices."""
+    document = copy.deepcopy(base)
+    here: Any = document
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in parents:
+        here = here.setdefault(part, {}) if isinstance(here, dict) else here[part]
+    here[last] = value
+    return document
+
+
+def problems(document: object) -> tuple[str, ...]:
+    with pytest.raises(InvalidJob) as caught:
+        parse_job(document)
+    return caught.value.problems
+
+
+def test_every_default_is_filled_in() -> None:
+    assert parse_job(SMALLEST).document() == {
+        "name": "job",
+        "seed": 0,
+        "precision": "float32",
+        "model": {"input": [64], "layers": [{"linear": {"units": 10, "bias": True}}], "loss": "cross_entropy"},
+        "data": {"source": "digits", "target": None, "validation": 0.2},
+        "training": {
+            "epochs": 3,
+            "batch_size": 32,
+            "micro_batches": 1,
+            "evaluate_batch_size": 32,
+            "optimizer": {"sgd": {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False}},
+            "clip_norm": None,
+        },
+        "pipeline": {
+            "stages": 1, "workers": None, "schedule": "1f1b", "partition": "auto", "weight_grad_group": 1
+        },
+        "resources": {"cpus_per_worker": 1, "memory_per_worker": None, "hang_timeout": 60.0},
+    }  # fmt: skip
+
+
+def test_workers_are_told_the_model_and_the_optimizer() -> None:
+    spec = parse_job(LARGEST)
+    assert spec.model_spec() == ModelSpec(
+        input_shape=(8, 8),
+        layers=(
+            LayerSpec(kind="flatten"),
+            LayerSpec(kind="linear", units=16, bias=False),
+            LayerSpec(kind="leaky_relu", slope=0.2),
+            LayerSpec(kind="linear", units=8),
+            LayerSpec(kind="tanh"),
+            LayerSpec(kind="sigmoid"),
+            LayerSpec(kind="gelu"),
+            LayerSpec(kind="linear", units=1),
+        ),
+        loss="mse",
+        precision="float64",
+        seed=7,
+    )
+    assert spec.sgd() == SgdSpec(learning_rate=1.0, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    assert spec.resources.memory_per_worker == 3 * 2**29
+
+
+@pytest.mark.parametrize("document", [SMALLEST, LARGEST])
+def test_the_resolved_job_loads_again_as_an_equal_one(document: dict[str, Any], tmp_path: Path) -> None:
+    spec = parse_job(document)
+    (tmp_path / "job.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+    assert load_job(tmp_path / "job.yaml") == spec
+    assert load_job(tmp_path / "job.yaml").to_yaml() == spec.to_yaml()
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    target=st.lists(st.text(min_size=1), min_size=1, max_size=3),
+    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    seed=st.integers(0, 2**63 - 1),
+    memory=st.integers(1, 2**63 - 1),
+)
+def test_any_value_survives_the_way_through_yaml(
+    tmp_path_factory: pytest.TempPathFactory, target: list[str], rate: float, seed: int, memory: int
+) -> None:
+    document = changed("data", {"source": "/a/b.csv", "target": target})
+    document["seed"], document["resources"] = seed, {"memory_per_worker": memory}
+    document["training"]["optimizer"]["sgd"]["learning_rate"] = rate
+    try:
+        spec = parse_job(document)
+    except InvalidJob:  # a lone surrogate in a column's name
+        return
+    path = tmp_path_factory.mktemp("job") / "job.yaml"
+    path.write_text(spec.to_yaml(), encoding="utf-8", newline="")
+    assert load_job(path) == spec
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    document = {
+        "nam": "x",
+        "precision": "float23",
+        "model": {
+            "input": [64, 0],
+            "layers": [
+                {"linear": {"units": 32}},
+                {"linear": {"unit": 32}},
+                "rellu",
+                {"linear": 3},
+                {},
+                5,
+                {"leaky_relu": {"slope": 1}},
+                {"linear": {"units": 3}, "relu": {}},
+                {"relu": {"slope": 3}},
+            ],
+            "loss": "cross_entropi",
+        },
+        "data": {"source": "digit", "validation": 2},
+        "training": {
+            "epochs": "two",
+            "batch_size": 32,
+            "micro_batches": 64,
+            "optimizer": {"sgd": {"learning_rate": -1, "nesterov": True}},
+        },
+        "pipeline": {"stages": 10, "partition": [1, 2], "schedule": "1f1c", "workers": 11},
+        "resources": {"memory_per_worker": "1GIB", "cpus_per_worker": True},
+    }
+    kinds = "linear, relu, leaky_relu, tanh, sigmoid, gelu or flatten"
+    assert problems(document) == (
+        "precision: got 'float23', must be float32 or float64; did you mean float32?",
+        "model.input[1]: got 0, must be the shape of one sample, a list of whole numbers such as [64]",
+        "model.layers[1].linear.units: missing, must be a whole number of outputs, at least 1",
+        "model.layers[1].linear.unit: got 32, unknown key; did you mean units?",
+        f"model.layers[2]: got 'rellu', must be one kind of layer: {kinds}; did you mean relu?",
+        "model.layers[3].linear: got 3, must be a section with units, bias",
+        f"model.layers[4]: got {{}}, must be one kind of layer: {kinds}",
+        f"model.layers[5]: got 5, must be one kind of layer: {kinds}",
+        "model.layers[6].leaky_relu.slope: got 1, must be a number from 0 to below 1",
+        f"model.layers[7]: got {{'linear': {{'units': 3}}, 'relu': {{}}}}, must be one kind of layer: {kinds}",
+        "model.layers[8].relu.slope: got 3, unknown key; there is nothing to set here",
+        "model.loss: got 'cross_entropi', must be cross_entropy, mse or sum_of_squares; did you mean cross_entropy?",
+        "data.source: got 'digit', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
+        "did you mean digits?",
+        "data.validation: got 2, must be a share of the rows between 0 and 1, or a second source",
+        "training.epochs: got 'two', must be a whole number, at least 1",
+        "training.optimizer.sgd.learning_rate: got -1, must be a number above 0",
+        "pipeline.schedule: got '1f1c', must be gpipe, 1f1b, interleaved-1f1b, zb-h1 or a .csv file; "
+        "did you mean 1f1b?",
+        "resources.cpus_per_worker: got true, must be a whole number of CPUs and of BLAS threads, at least 1",
+        "resources.memory_per_worker: got '1GIB', must be a size such as 1GiB, 512MiB or a number of bytes, "
+        "or null for no limit; did you mean 1GiB?",
+        "nam: got 'x', unknown key; did you mean name?",
+        "training.micro_batches: got 64, must be at most 32, the rows of training.batch_size",
+        "training.optimizer.sgd.nesterov: got true, needs momentum above 0; write momentum: 0.9",
+        "pipeline.stages: got 10, must be at most 9, the number of model.layers",
+        "pipeline.workers: got 11, must be at most 10, the number of pipeline.stages",
+        "pipeline.partition: got [1, 2], must have 10 entries, one for each of pipeline.stages",
+        "pipeline.partition: got [1, 2], must sum to 9, the number of model.layers",
+    )
+
+
+SECTIONS = "name, seed, precision, model, data, training, pipeline, resources"
+
+SHAPE = "the shape of one sample, a list of whole numbers such as [64]"
+UNITS = "a whole number of outputs, at least 1"
+NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train; add linear: {units: 10}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("model.input", [8, 8], "model.layers[0].linear: its input has the shape [8, 8]; put flatten before it"),
+        ("model.input", 64, f"model.input: got 64, must be {SHAPE}"),
+        ("model.input", [], f"model.input: got [], must be {SHAPE}"),
+        ("model.layers", [], "model.layers: got [], must be a list of layers such as [linear: {units: 10}, relu]"),
+        ("model.layers", ["relu"], NOTHING_TO_TRAIN),
+        (
+            "model.layers.0.linear.units",
+            1,
+            "model.loss: got 'cross_entropy', needs at least 2 outputs (one a class), but the last layer gives 1",
+        ),
+        ("model.layers.0", "linear", f"model.layers[0].linear.units: missing, must be {UNITS}"),
+        (
+            "data.target",
+            "a",
+            "data.target: got 'a', but only .csv and .parquet have columns; remove it for 'digits'",
+        ),
+        (
+            "data.source",
+            "rows.cvs",
+            "data.source: got 'rows.cvs', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
+            "did you mean .csv?",
+        ),
+        ("training", None, "training: got null, must be a section with epochs, batch_size, micro_batches, "
+         "evaluate_batch_size, optimizer, clip_norm"),
+        ("training.optimizer", {"adam": {}}, None),
+        ("training.optimizer.sgd.learning_rate", float("nan"),
+         "training.optimizer.sgd.learning_rate: got nan, must be a number above 0"),
+        ("training.optimizer.sgd.learning_rate", "0.1",
+         "training.optimizer.sgd.learning_rate: got '0.1', must be a number above 0"),
+        ("training.optimizer.sgd.momentum", 1,
+         "training.optimizer.sgd.momentum: got 1, must be a number from 0 to below 1"),
+        ("pipeline.weight_grad_group", 0,
+         "pipeline.weight_grad_group: got 0, must be a whole number of micro-batches, at least 1"),
+        ("pipeline.partition", [1, 0],
+         "pipeline.partition: got [1, 0], must be auto or a list with the layers of each stage, at least 1 each, "
+         "such as [2, 3]"),
+        ("seed", 10**5000, "seed: got a number with too many digits, must be a whole number, at least 0"),
+        ("seed", -1, "seed: got -1, must be a whole number, at least 0"),
+        ("name", "a/b", "name: got 'a/b', must be a name of letters, digits, . _ and -"),
+        ("a\nb", 1, f"'a\\nb': got 1, unknown key; known here: {SECTIONS}"),
+        ("resources.memory_per_worker", 0,
+         "resources.memory_per_worker: got 0, must be a size such as 1GiB, 512MiB or a number of bytes, "
+         "or null for no limit"),
+    ],
+)  # fmt: skip
+def test_one_mistake_gives_one_line(path: str, value: object, expected: str | None) -> None:
+    if expected is None:
+        assert problems(changed(path, value)) == (
+            "training.optimizer.sgd: missing, must be a section with learning_rate, momentum, weight_decay, nesterov",
+            "training.optimizer.adam: got {}, unknown key; known here: sgd",
+        )
+    else:
+        assert problems(changed(path, value)) == (expected,)
+
+
+@pytest.mark.parametrize("document", [None, [], "job", 3, b"x", {1, 2}])
+def test_a_document_that_is_not_a_mapping_is_one_problem(document: object) -> None:
+    (line,) = problems(document)
+    assert line.startswith("the job file: got ")
+    assert line.endswith(f", must be a section with {SECTIONS}")
+
+
+def test_stages_follow_from_a_partition() -> None:
+    assert (
+        parse_job(changed("pipeline", {"partition": [2, 1, 5]}, changed("pipeline", {}, LARGEST))).pipeline.stages == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "workers"), [("gpipe", 5), ("1f1b", 5), ("zb-h1", 5), ("interleaved-1f1b", 3), ("a.csv", None)]
+)
+def test_workers_follow_from_the_schedule(schedule: str, workers: int | None) -> None:
+    document = changed("pipeline", {"stages": 5, "schedule": schedule}, LARGEST)
+    assert parse_job(document).pipeline.n_workers == workers
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"), [("1GiB", 2**30), ("512MiB", 2**29), ("1GB", 10**9), ("0.5 KiB", 512), ("100", 100)]
+)
+def test_memory_is_read_with_its_unit(text: str, n_bytes: int) -> None:
+    spec = parse_job(changed("resources.memory_per_worker", text))
+    assert spec.resources.memory_per_worker == n_bytes
+
+
+def test_replacing_entries_validates_again() -> None:
+    spec = parse_job(LARGEST)
+    assert spec.replace(stages=None) == spec
+    other = spec.replace(stages=2, workers=None, partition="auto", schedule="gpipe", training__epochs=9)
+    assert (other.pipeline.stages, other.pipeline.schedule, other.training.epochs) == (2, "gpipe", 9)
+    with pytest.raises(InvalidJob) as caught:
+        spec.replace(stages=9, partition="auto", training__epoch=1)
+    assert caught.value.problems == (
+        "training.epoch: got 1, unknown key; did you mean epochs?",
+        "pipeline.stages: got 9, must be at most 8, the number of model.layers",
+    )
+
+
+_keys = st.text(max_size=4) | st.integers() | st.none() | st.sampled_from([*SMALLEST, "linear", "units", "sgd"])
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=3)
+    | st.sampled_from(["auto", "1f1b", "relu", "digits", "a.csv", "1GiB"]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(_keys, inner, max_size=4),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def _accepts_or_explains(document: object) -> JobSpec | None:
+    try:
+        return parse_job(document)
+    except InvalidJob as error:
+        lines = error.problems
+    assert lines
+    assert all(len(line.splitlines()) == 1 for line in lines)
+    assert len(set(lines)) == len(lines)
+    return None
+
+
+@settings(deadline=None, max_examples=150)
+@given(_values | st.fixed_dictionaries(dict.fromkeys(SMALLEST, _values)))
+def test_no_document_raises_anything_but_invalid_job(document: object) -> None:
+    _accepts_or_explains(document)
+
+
+def _paths(value: object, prefix: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    if isinstance(value, dict):
+        pairs = list(value.items())
+    elif isinstance(value, list):
+        pairs = list(enumerate(value))
+    else:
+        return []
+    return [path for key, inner in pairs for path in [(*prefix, key), *_paths(inner, (*prefix, key))]]
+
+
+@settings(deadline=None, max_examples=250)
+@given(st.data())
+def test_no_mutation_of_a_right_job_raises_anything_but_invalid_job(data: st.DataObject) -> None:
+    document = copy.deepcopy(data.draw(st.sampled_from([SMALLEST, LARGEST])))
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(_paths(document)))
+        here: Any = document
+        for part in path[:-1]:
+            here = here[part]
+        if data.draw(st.booleans()):
+            here[path[-1]] = data.draw(_values)
+        else:
+            del here[path[-1]]
+        if not _paths(document):
+            break
+    if (spec := _accepts_or_explains(document)) is not None:
+        assert parse_job(spec.document()) == spec
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_are_right_and_called_like_their_files(path: Path) -> None:
+    spec = load_job(path)
+    assert spec.name == path.stem
+    assert parse_job(spec.document()) == spec
+
+
+def test_the_example_too_big_for_one_is_and_fits_four() -> None:
+    spec = load_job(EXAMPLES / "too-big-for-one.yaml")
+    sizes = spec.model_spec().features()
+    n_bytes = [12 * (i + 1) * o if i != o else 0 for i, o in itertools.pairwise(sizes)]
+    large = 12 * (2048 + 1) * 2048
+    limit = spec.resources.memory_per_worker
+    assert limit is not None
+    assert sum(n_bytes) + 7 * large > 2 * limit
+    assert sum(n_bytes) + 2 * large + 32 * 2**20 < limit
