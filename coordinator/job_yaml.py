@@ -87,7 +87,9 @@ def read_yaml(text: str) -> tuple[object, list[str]]:
         return None, [_marked(error)]
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        return None, [f"line {line}: holds a character that YAML does not allow ({error.character!r})"]
+        return None, [
+            f"line {line}: holds a character that YAML does not allow ({text[error.position : error.position + 1]!r})"
+        ]
     except (RecursionError, ValueError, TypeError) as error:
         return None, [
             f"cannot be read as YAML: {'it is nested too deeply' if isinstance(error, RecursionError) else error}"

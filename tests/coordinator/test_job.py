@@ -1,72 +1,11 @@
 from __future__ import annotations
 
-import copy
-import itertools
-from pathlib import Path
-from typing import Any
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from coordinator.job import JobSpec, load_job, parse_job
+from coordinator.job import parse_job
 from stages.errors import InvalidJob
 from stages.spec import LayerSpec, ModelSpec, SgdSpec
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-SMALLEST: dict[str, Any] = {
-    "model": {"input": [64], "layers": [{"linear": {"units": 10}}], "loss": "cross_entropy"},
-    "data": {"source": "digits"},
-    "training": {"epochs": 3, "batch_size": 32, "optimizer": {"sgd": {"learning_rate": 0.1}}},
-}
-LARGEST: dict[str, Any] = {
-    "name": "all-of-it",
-    "seed": 7,
-    "precision": "float64",
-    "model": {
-        "input": [8, 8],
-        "layers": [
-            "flatten",
-            {"linear": {"units": 16, "bias": False}},
-            {"leaky_relu": {"slope": 0.2}},
-            {"linear": {"units": 8}},
-            "tanh",
-            "sigmoid",
-            {"gelu": None},
-            {"linear": {"units": 1}},
-        ],
-        "loss": "mse",
-    },
-    "data": {"source": "file:///d/a.csv", "target": ["price"], "validation": "s3://b/c.parquet"},
-    "training": {
-        "epochs": 3,
-        "batch_size": 32,
-        "micro_batches": 4,
-        "evaluate_batch_size": 7,
-        "optimizer": {"sgd": {"learning_rate": 1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": True}},
-        "clip_norm": 1.0,
-    },
-    "pipeline": {
-        "stages": 4,
-        "workers": 2,
-        "schedule": "/p/mine.csv",
-        "partition": [2, 1, 2, 3],
-        "weight_grad_group": 2,
-    },
-    "resources": {"cpus_per_worker": 2, "memory_per_worker": "1.5GiB", "hang_timeout": 5},
-}
-
-
-def changed(path: str, value: object, base: dict[str, Any] = SMALLEST) -> dict[str, Any]:
-    """The document with one entry set; `path` is dotted, numbers are indices."""
-    document = copy.deepcopy(base)
-    here: Any = document
-    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-    for part in parents:
-        here = here.setdefault(part, {}) if isinstance(here, dict) else here[part]
-    here[last] = value
-    return document
+from tests.coordinator.job_documents import LARGEST, SMALLEST, changed
 
 
 def problems(document: object) -> tuple[str, ...]:
@@ -117,36 +56,6 @@ def test_workers_are_told_the_model_and_the_optimizer() -> None:
     )
     assert spec.sgd() == SgdSpec(learning_rate=1.0, momentum=0.9, weight_decay=1e-4, nesterov=True)
     assert spec.resources.memory_per_worker == 3 * 2**29
-
-
-@pytest.mark.parametrize("document", [SMALLEST, LARGEST])
-def test_the_resolved_job_loads_again_as_an_equal_one(document: dict[str, Any], tmp_path: Path) -> None:
-    spec = parse_job(document)
-    (tmp_path / "job.yaml").write_text(spec.to_yaml(), encoding="utf-8")
-    assert load_job(tmp_path / "job.yaml") == spec
-    assert load_job(tmp_path / "job.yaml").to_yaml() == spec.to_yaml()
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    target=st.lists(st.text(min_size=1), min_size=1, max_size=3),
-    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-    seed=st.integers(0, 2**63 - 1),
-    memory=st.integers(1, 2**63 - 1),
-)
-def test_any_value_survives_the_way_through_yaml(
-    tmp_path_factory: pytest.TempPathFactory, target: list[str], rate: float, seed: int, memory: int
-) -> None:
-    document = changed("data", {"source": "/a/b.csv", "target": target})
-    document["seed"], document["resources"] = seed, {"memory_per_worker": memory}
-    document["training"]["optimizer"]["sgd"]["learning_rate"] = rate
-    try:
-        spec = parse_job(document)
-    except InvalidJob:  # a lone surrogate in a column's name
-        return
-    path = tmp_path_factory.mktemp("job") / "job.yaml"
-    path.write_text(spec.to_yaml(), encoding="utf-8", newline="")
-    assert load_job(path) == spec
 
 
 def test_all_problems_are_reported_at_once() -> None:
@@ -258,7 +167,6 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
         ("pipeline.partition", [1, 0],
          "pipeline.partition: got [1, 0], must be auto or a list with the layers of each stage, at least 1 each, "
          "such as [2, 3]"),
-        ("seed", 10**5000, "seed: got a number with too many digits, must be a whole number, at least 0"),
         ("seed", -1, "seed: got -1, must be a whole number, at least 0"),
         ("name", "a/b", "name: got 'a/b', must be a name of letters, digits, . _ and -"),
         ("a\nb", 1, f"'a\\nb': got 1, unknown key; known here: {SECTIONS}"),
@@ -317,82 +225,3 @@ def test_replacing_entries_validates_again() -> None:
         "training.epoch: got 1, unknown key; did you mean epochs?",
         "pipeline.stages: got 9, must be at most 8, the number of model.layers",
     )
-
-
-_keys = st.text(max_size=4) | st.integers() | st.none() | st.sampled_from([*SMALLEST, "linear", "units", "sgd"])
-_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=5)
-    | st.binary(max_size=3)
-    | st.sampled_from(["auto", "1f1b", "relu", "digits", "a.csv", "1GiB"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(_keys, inner, max_size=4),
-    max_leaves=8,
-)  # fmt: skip
-
-
-def _accepts_or_explains(document: object) -> JobSpec | None:
-    try:
-        return parse_job(document)
-    except InvalidJob as error:
-        lines = error.problems
-    assert lines
-    assert all(len(line.splitlines()) == 1 for line in lines)
-    assert len(set(lines)) == len(lines)
-    return None
-
-
-@settings(deadline=None, max_examples=150)
-@given(_values | st.fixed_dictionaries(dict.fromkeys(SMALLEST, _values)))
-def test_no_document_raises_anything_but_invalid_job(document: object) -> None:
-    _accepts_or_explains(document)
-
-
-def _paths(value: object, prefix: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    if isinstance(value, dict):
-        pairs = list(value.items())
-    elif isinstance(value, list):
-        pairs = list(enumerate(value))
-    else:
-        return []
-    return [path for key, inner in pairs for path in [(*prefix, key), *_paths(inner, (*prefix, key))]]
-
-
-@settings(deadline=None, max_examples=250)
-@given(st.data())
-def test_no_mutation_of_a_right_job_raises_anything_but_invalid_job(data: st.DataObject) -> None:
-    document = copy.deepcopy(data.draw(st.sampled_from([SMALLEST, LARGEST])))
-    for _ in range(data.draw(st.integers(1, 3))):
-        path = data.draw(st.sampled_from(_paths(document)))
-        here: Any = document
-        for part in path[:-1]:
-            here = here[part]
-        if data.draw(st.booleans()):
-            here[path[-1]] = data.draw(_values)
-        else:
-            del here[path[-1]]
-        if not _paths(document):
-            break
-    if (spec := _accepts_or_explains(document)) is not None:
-        assert parse_job(spec.document()) == spec
-
-
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_examples_are_right_and_called_like_their_files(path: Path) -> None:
-    spec = load_job(path)
-    assert spec.name == path.stem
-    assert parse_job(spec.document()) == spec
-
-
-def test_the_example_too_big_for_one_is_and_fits_four() -> None:
-    spec = load_job(EXAMPLES / "too-big-for-one.yaml")
-    sizes = spec.model_spec().features()
-    n_bytes = [12 * (i + 1) * o if i != o else 0 for i, o in itertools.pairwise(sizes)]
-    large = 12 * (2048 + 1) * 2048
-    limit = spec.resources.memory_per_worker
-    assert limit is not None
-    assert sum(n_bytes) + 7 * large > 2 * limit
-    assert sum(n_bytes) + 2 * large + 32 * 2**20 < limit
