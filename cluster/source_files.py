@@ -82,12 +82,13 @@ def _open_url(url: str) -> IO[bytes]:
     import fsspec
 
     try:
-        with fsspec.open(url, "rb", block_size=0) if url.startswith("http") else fsspec.open(url, "rb") as remote:
+        streamed = {"block_size": 0} if url.startswith("http") else {}
+        with fsspec.open(url, "rb", **streamed) as remote:
             return io.BytesIO(remote.read())
     except FileNotFoundError:
         raise InvalidData(f"{url}: no such file") from None
     except ImportError as error:  # a protocol whose package is not installed; the text names it
-        raise InvalidData(f"{url}: cannot be opened: {one_line(error)}") from None
+        raise InvalidData(f"{url}: cannot be opened: {one_line(error)}; pip install what it names") from None
     except Exception as error:  # every file system of fsspec brings its own errors
         raise InvalidData(f"{url}: cannot be read: {one_line(error)}") from error
 
@@ -139,10 +140,10 @@ def _read_parquet(file: IO[bytes], source: str) -> Table:
 
 def _table(table: Any, source: str) -> Table:
     names: list[str] = table.column_names
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidData(f"{source}: has several columns called {doubled[0]!r}; give each its own name")
     if names and all(_is_number(name) for name in names):
         raise InvalidData(f"{source}: its first line is {', '.join(names[:5])}; it must name the columns")
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidData(f"{source}: has several columns called {doubled[0]!r}; give each its own name")
     return Table(columns={name: table.column(name) for name in names}, n_rows=table.num_rows)
 
 

@@ -42,6 +42,8 @@ def arrays_of(table: Table, inputs: Sequence[str], targets: Sequence[str], sourc
 
     y is of whole numbers where every target column is. Raises InvalidData for a column that is not of numbers.
     """
+    if not table.n_rows:
+        raise InvalidData(f"{source}: holds no rows")
     x = np.empty((table.n_rows, len(inputs)))
     for i, name in enumerate(inputs):
         x[:, i] = _column(table, name, source)
