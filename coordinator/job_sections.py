@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
@@ -54,8 +54,13 @@ def bytes_text(n_bytes: int) -> str | int:
     return n_bytes
 
 
+def _one_line(name: str) -> bool:
+    """Names of files appear in messages of one line each, and systems refuse null bytes."""
+    return len(name.splitlines()) == 1 and "\0" not in name
+
+
 def _source(value: object) -> str:
-    if not isinstance(value, str) or "\0" in value:
+    if not isinstance(value, str) or not _one_line(value):
         raise ValueError
     if problem := source_problem(value):
         raise ValueError(problem.partition("; ")[2])
@@ -81,17 +86,15 @@ def _partition(value: object) -> Literal["auto"] | tuple[int, ...]:
 
 
 def _schedule(value: object) -> str:
-    if not isinstance(value, str) or not (value in SCHEDULES or value.lower().endswith(".csv")) or "\0" in value:
+    if not isinstance(value, str) or not _one_line(value):
+        raise ValueError
+    if value not in SCHEDULES and not value.lower().endswith(".csv"):
         raise ValueError
     return value
 
 
 def _columns(value: object) -> object:
     return (value,) if isinstance(value, str) else _as_tuple(value)
-
-
-def _count(description: str) -> Any:
-    return Field(ge=1, le=LARGEST, description=description)
 
 
 Count = Annotated[int, Field(ge=1, le=LARGEST, description="a whole number, at least 1")]
@@ -199,9 +202,9 @@ class OptimizerSection(Section):
 class TrainingSection(Section):
     """`training`: how long, in what portions, with which optimizer."""
 
-    epochs: Count = _count("a whole number, at least 1")
-    batch_size: Count = _count("a whole number of rows, at least 1")
-    micro_batches: Count = Field(default=1, description="a whole number, at least 1")
+    epochs: Count
+    batch_size: Count = Field(description="a whole number of rows, at least 1")
+    micro_batches: Count = 1
     evaluate_batch_size: Count = Field(default=1, description="a whole number of rows, at least 1")
     optimizer: OptimizerSection
     clip_norm: float | None = Field(default=None, gt=0, description="a number above 0, or null for no clipping")
@@ -220,7 +223,7 @@ class TrainingSection(Section):
 class PipelineSection(Section):
     """`pipeline`: how the layers are cut into stages and in which order micro-batches pass them."""
 
-    stages: Count = Field(default=1, description="a whole number, at least 1")
+    stages: Count = 1
     workers: Count | None = Field(default=None, description="a whole number, at least 1, or null to follow schedule")
     schedule: Annotated[str, PlainValidator(_schedule)] = Field(
         default="1f1b",

@@ -94,6 +94,28 @@ def test_any_value_survives_the_way_through_yaml(
     assert load_job(path) == spec
 
 
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_no_bytes_in_the_file_and_no_override_raise_anything_but_invalid_job(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    text = parse_job(LARGEST).to_yaml().encode()
+    start = data.draw(st.integers(0, len(text)))
+    yaml_like = st.text("[]{}:,-&*!#|>%@`\"'~<? \t\nab01.e_é\u2028").map(str.encode)
+    middle = data.draw(st.binary(max_size=8) | yaml_like)
+    overrides = data.draw(st.lists(st.text(max_size=8) | st.text("model.layers[0]=ab12{} ", max_size=20), max_size=2))
+    path = tmp_path_factory.mktemp("job") / "job.yaml"
+    path.write_bytes(text[:start] + middle + text[start + data.draw(st.integers(0, 30)) :])
+    try:
+        load_job(path, overrides)
+    except InvalidJob as error:
+        lines = error.problems
+    else:
+        return
+    assert lines
+    assert all(len(line.splitlines()) == 1 for line in lines)
+
+
 def test_a_number_with_thousands_of_digits_is_one_problem() -> None:
     with pytest.raises(InvalidJob) as caught:
         parse_job(changed("seed", 10**5000))
