@@ -1,0 +1,47 @@
+"""A worker's memory: a real limit that the kernel enforces, and what was used."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import numpy as np
+from scipy.linalg import blas
+
+_RUNTIME_SLACK = 32 * 2**20  # for what Python, Ray and ZeroMQ allocate while the job runs
+
+
+def limit_memory(n_bytes: int) -> None:
+    """Let this process allocate `n_bytes` more than it has now, and 32 MiB for its runtime; then MemoryError.
+
+    RLIMIT_DATA counts private writable memory (setrlimit(2)), so shared libraries and Ray's object store do not matter.
+    """
+    limit = data_bytes() + n_bytes + _RUNTIME_SLACK
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def data_bytes() -> int:
+    """Private writable memory of this process in bytes: what RLIMIT_DATA counts."""
+    return _status("VmData")
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had resident, in bytes."""
+    return _status("VmHWM")
+
+
+def warm_up_blas(precision: str) -> None:
+    """Let both BLAS libraries take their work space now, so that it counts as runtime and not as the job's memory."""
+    a = np.ones((256, 256), dtype=precision)
+    np.matmul(a, a)
+    (blas.sgemm if precision == "float32" else blas.dgemm)(1.0, a.T, a.T)
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {key}")

@@ -1,0 +1,323 @@
+"""Workers as Ray actors: one a worker, in a placement group, one call a worker and submission.
+
+[Note: no retries] Ray's own restarts and retries stay off: a call performed twice would add gradients twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.worker_actor import CONTROL, WorkerActor
+from cluster.zmq_channel import Address
+from coordinator.blueprint import Blueprint
+from coordinator.failures import first_cause
+from stages.actions import Program
+from stages.arrays import Array
+from stages.errors import JobFailed, NotEnoughResources, WorkerHung, WorkerLost
+from stages.orders import Failure, Fault, Order, Report, Result
+
+_START_TIMEOUT_S = 120.0
+_PROBE_ANSWER_S = 3.0  # a process that runs answers at once
+_WATCH_EVERY_S = 1.0
+
+
+class RayWorkers:
+    """The workers of one job. `ray` is the module, initialised (see `cluster.ray_session`).
+
+    Raises NotEnoughResources where the cluster cannot hold them, JobFailed where one cannot start.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        blueprint: Blueprint,
+        *,
+        fingerprint: int,
+        parameters: Mapping[str, Array] | None = None,
+        faults: Mapping[int, Fault] | None = None,
+    ) -> None:
+        self._ray = ray
+        self._program = blueprint.program
+        self._hang_timeout = blueprint.spec.resources.hang_timeout
+        self._group: Any = None
+        self._actors: list[Any] = []
+        self.addresses: list[Address] = []
+        try:
+            self._start(blueprint)
+            document = blueprint.spec.document()
+            faults = faults or {}
+            setups = [blueprint.setup(w, faults.get(w)) for w in range(blueprint.n_workers)]
+            self._collect([a.prepare.remote(s, document, fingerprint) for a, s in zip(self._actors, setups, strict=True)])
+            if parameters is not None:
+                shared = ray.put(dict(parameters))
+                self._plain([actor.load.remote(shared) for actor in self._actors], "taking in parameters")
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, orders: Sequence[Order]) -> _RayTicket:
+        """See Workers."""
+        orders = tuple(orders)
+        return _RayTicket([actor.run.remote(orders) for actor in self._actors], self._collect)
+
+    def memory(self) -> list[dict[str, int]]:
+        """Each worker's bytes (see WorkerActor.memory)."""
+        return list(self._plain([actor.memory.remote() for actor in self._actors], "reporting memory"))
+
+    def cpu_seconds(self) -> list[float]:
+        """Each worker's processor time."""
+        return list(self._plain([actor.cpu_seconds.remote() for actor in self._actors], "reporting times"))
+
+    def close(self) -> None:
+        """See Workers. Ends every worker process, one that is stopped or stuck too."""
+        for actor in self._actors:
+            with contextlib.suppress(Exception):
+                self._ray.kill(actor, no_restart=True)
+        self._actors.clear()
+        if self._group is not None:
+            from ray.util.placement_group import remove_placement_group
+
+            with contextlib.suppress(Exception):
+                remove_placement_group(self._group)
+            self._group = None
+        for address in self.addresses:
+            _end_process(address)
+        self.addresses.clear()
+
+    # starting ------------------------------------------------------------------------------------------------------
+
+    def _start(self, blueprint: Blueprint) -> None:
+        ray, resources, n = self._ray, blueprint.spec.resources, blueprint.n_workers
+        bundle: dict[str, float] = {"CPU": resources.cpus_per_worker}
+        if resources.memory_per_worker is not None:
+            bundle["memory"] = resources.memory_per_worker
+        self._reserve(bundle, n)
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        threads = str(resources.cpus_per_worker)
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        actor_class = ray.remote(_with_control_group(ray))
+        for w in range(n):
+            options = {
+                "num_cpus": resources.cpus_per_worker,
+                "max_restarts": 0,
+                "max_task_retries": 0,
+                "concurrency_groups": {CONTROL: 1},
+                "runtime_env": {"env_vars": variables},
+                "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=w),
+            }
+            if "memory" in bundle:
+                options["memory"] = bundle["memory"]
+            self._actors.append(actor_class.options(**options).remote(w, self._hang_timeout))
+        self.addresses = list(self._plain([actor.bind.remote() for actor in self._actors], "starting"))
+        self._plain([actor.connect.remote(self.addresses) for actor in self._actors], "connecting")
+
+    def _reserve(self, bundle: Mapping[str, float], n: int) -> None:
+        from ray.util.placement_group import placement_group
+
+        total = self._ray.cluster_resources()
+        for name, amount in bundle.items():
+            if total.get(name, 0) < amount * n:
+                unit = "CPUs" if name == "CPU" else "bytes of memory"
+                raise NotEnoughResources(
+                    f"the job needs {amount * n:g} {unit} ({n} workers of {amount:g}), "
+                    f"the cluster has {total.get(name, 0):g}"
+                )
+        self._group = placement_group([dict(bundle)] * n, strategy="PACK")
+        try:
+            self._ray.get(self._group.ready(), timeout=_START_TIMEOUT_S)
+        except self._ray.exceptions.GetTimeoutError:
+            free = self._ray.available_resources()
+            raise NotEnoughResources(
+                f"the job needs {n} workers of {bundle['CPU']:g} CPUs; after {_START_TIMEOUT_S:g} s the cluster still "
+                f"has only {free.get('CPU', 0):g} of its {total.get('CPU', 0):g} CPUs free"
+            ) from None
+
+    # collecting ----------------------------------------------------------------------------------------------------
+
+    def _plain(self, refs: Sequence[Any], what: str) -> Sequence[Any]:
+        """Results of calls that are not steps."""
+        try:
+            return list(self._ray.get(list(refs), timeout=_START_TIMEOUT_S))
+        except self._ray.exceptions.GetTimeoutError:
+            raise WorkerHung(f"a worker did not finish {what} within {_START_TIMEOUT_S:g} s") from None
+        except self._ray.exceptions.RayActorError as error:
+            raise WorkerLost(f"a worker died while {what}: {_first_line(error)}") from None
+        except self._ray.exceptions.RayTaskError as error:
+            raise JobFailed(f"a worker failed while {what}: {_first_line(error.cause or error)}") from None
+
+    def _collect(self, refs: Sequence[Any]) -> Sequence[Sequence[Report]]:
+        """Reports of all workers. The first failure ends the wait; who died or hangs is found out."""
+        watch = _Watch(self, list(refs))
+        while watch.waiting:
+            watch.look()
+        return [watch.results[ref].reports for ref in refs]
+
+    def place(self, worker: int) -> str:
+        """How an error names a worker."""
+        stages = [s for s, w in enumerate(self._program.placement) if w == worker]
+        held = f"stage{'s' * (len(stages) > 1)} {', '.join(map(str, stages))}"
+        if worker < len(self.addresses):
+            address = self.addresses[worker]
+            return f"worker {worker} ({held}; process {address.pid} on {address.host})"
+        return f"worker {worker} ({held})"
+
+    def activities(self, workers: Sequence[int]) -> dict[int, str]:
+        """What each of these workers says it does, within a few seconds; who does not answer is left out."""
+        ray, refs = self._ray, {}
+        for worker in workers:
+            refs[self._actors[worker].activity.remote()] = worker
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_PROBE_ANSWER_S) if refs else ([], [])
+        found = {}
+        for ref in ready:
+            with contextlib.suppress(Exception):
+                step, action = ray.get(ref)
+                found[refs[ref]] = "idle" if action is None else f"in {action}" + (f" of step {step}" if step is not None else "")
+        return found
+
+    @property
+    def program(self) -> Program:
+        """The program of a full step."""
+        return self._program
+
+    @property
+    def hang_timeout(self) -> float:
+        """Seconds that a worker may stay in one action, or not answer."""
+        return self._hang_timeout
+
+    @property
+    def ray(self) -> Any:
+        """The Ray module."""
+        return self._ray
+
+
+@dataclass
+class _RayTicket:
+    refs: list[Any]
+    collector: Callable[[Sequence[Any]], Sequence[Sequence[Report]]]
+
+    def collect(self) -> Sequence[Sequence[Report]]:
+        """See Ticket."""
+        return self.collector(self.refs)
+
+
+@dataclass
+class _Watch:
+    """Waits for one submission, and looks after workers that take long."""
+
+    workers: RayWorkers
+    refs: list[Any]
+    results: dict[Any, Result] = field(default_factory=dict)
+    _activity: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> list[Any]:
+        """Calls that have not returned."""
+        return [ref for ref in self.refs if ref not in self.results]
+
+    def look(self) -> None:
+        """Wait a moment; take in results; raise JobFailed for a worker that failed, died or hangs."""
+        ray = self.workers.ray
+        ready, _ = ray.wait(self.waiting, num_returns=1, timeout=_WATCH_EVERY_S)
+        failures: list[Failure] = []
+        for ref in ready:
+            try:
+                result = ray.get(ref)
+            except ray.exceptions.RayActorError as error:
+                raise self._lost(self.refs.index(ref), error) from None
+            if result.failure is not None:
+                failures.append(result.failure)
+            self.results[ref] = result
+        if failures:
+            self._raise_first_cause(failures)
+        if not ready:
+            self._check_activity()
+
+    def _lost(self, worker: int, error: Exception) -> WorkerLost:
+        others = [w for w in range(len(self.refs)) if w != worker]
+        meanwhile = [f"worker {w} was {text}" for w, text in sorted(self.workers.activities(others).items())]
+        last = self._activity.get(worker)
+        where = f" last seen {last[0]};" if last else ""
+        return WorkerLost(
+            f"{self.workers.place(worker)} died:{where} {_death(error)}"
+            + (f"; meanwhile {', '.join(meanwhile)}" if meanwhile else "")
+        )
+
+    def _raise_first_cause(self, failures: list[Failure]) -> None:
+        """A worker that waited in vain is mostly an echo: see whether another one died, failed or hangs."""
+        ray = self.workers.ray
+        if all(failure.kind == "timeout" for failure in failures) and self.waiting:
+            ready, _ = ray.wait(self.waiting, num_returns=len(self.waiting), timeout=_PROBE_ANSWER_S)
+            for ref in ready:
+                try:
+                    other = ray.get(ref)
+                except ray.exceptions.RayActorError as error:
+                    raise self._lost(self.refs.index(ref), error) from None
+                self.results[ref] = other
+                if other.failure is not None:
+                    failures.append(other.failure)
+            silent = self._silent()
+            if silent and all(failure.kind == "timeout" for failure in failures):
+                raise self._hung(silent[0], f"{failures[0].message} (worker {failures[0].worker})")
+        raise first_cause(failures, self.workers.program)
+
+    def _silent(self) -> list[int]:
+        waiting = [self.refs.index(ref) for ref in self.waiting]
+        answered = self.workers.activities(waiting)
+        return [worker for worker in waiting if worker not in answered]
+
+    def _check_activity(self) -> None:
+        now, limit = time.monotonic(), self.workers.hang_timeout
+        waiting = [self.refs.index(ref) for ref in self.waiting]
+        answers = self.workers.activities(waiting)
+        for worker in waiting:
+            known = self._activity.get(worker)
+            text = answers.get(worker, known[0] if known else "starting")
+            if known is None or (worker in answers and known[0] != text):
+                self._activity[worker] = (text, now)
+            elif now - known[1] > limit + 2 * _PROBE_ANSWER_S:
+                how = "it is still in the same action" if worker in answers else "its process does not answer"
+                raise self._hung(worker, f"{text}; {how}")
+
+    def _hung(self, worker: int, detail: str) -> WorkerHung:
+        return WorkerHung(f"{self.workers.place(worker)} hangs: no answer within {self.workers.hang_timeout:g} s; {detail}")
+
+
+def _with_control_group(ray: Any) -> type[WorkerActor]:
+    """The actor class, with the calls from outside in a thread of their own."""
+
+    class PipetrainWorker(WorkerActor):
+        """A WorkerActor that answers `activity` while it works."""
+
+        activity = ray.method(concurrency_group=CONTROL)(WorkerActor.activity)
+
+    return PipetrainWorker
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _death(error: BaseException) -> str:
+    """Why Ray says an actor died, in one line."""
+    text = " ".join(str(error).split())
+    if "OOM" in text or "memory" in text.lower():
+        return "its process was ended, by Ray's account for lack of memory"
+    return "its process ended unexpectedly (killed from outside, or by a crash)"
+
+
+def _end_process(address: Address) -> None:
+    """A stopped process does not hear Ray; end it if it is on this host and still that worker."""
+    if address.host != os.uname().nodename:
+        return
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{address.pid}/cmdline").read_bytes()
+        if b"ray::" in command and b"PipetrainWorker" in command:
+            os.kill(address.pid, signal.SIGKILL)

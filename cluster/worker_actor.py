@@ -1,0 +1,123 @@
+"""Ray's view of one Worker. No arithmetic here: limits, data, channel, and a look from outside."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cluster.process_limits import limit_memory, peak_resident_bytes, warm_up_blas
+from cluster.sources import load_data
+from cluster.zmq_channel import Address, ZmqChannel
+from coordinator.job import parse_job
+from stages.actions import Action
+from stages.arrays import Array
+from stages.errors import InvalidData
+from stages.orders import Failure, Order, Result, WorkerSetup
+from stages.worker import Worker
+
+Activity = tuple[int | None, Action | None]
+CONTROL = "control"
+"""The concurrency group of calls that are answered while a step runs."""
+
+
+class WorkerActor:
+    """Made into an actor by `cluster.ray_workers`. Methods are called in the order in which they stand here."""
+
+    def __init__(self, worker: int, hang_timeout: float) -> None:
+        self._number, self._hang_timeout = worker, hang_timeout
+        self._channel: ZmqChannel | None = None
+        self._worker: Worker | None = None
+        self._baseline = 0
+
+    def bind(self) -> Address:
+        """Open the inbox and say where it is."""
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        ip = ray.util.get_node_ip_address()
+        self._channel = ZmqChannel(self._number, node=node, host_ip=ip, timeout_s=self._hang_timeout)
+        return self._channel.address
+
+    def connect(self, addresses: Sequence[Address]) -> None:
+        """Connect to the other workers."""
+        assert self._channel is not None, "bind comes first"
+        self._channel.connect(addresses)
+
+    def prepare(self, setup: WorkerSetup, document: Mapping[str, Any], fingerprint: int) -> Result:
+        """Read the data where a stage needs it, take the memory limit, build the stages."""
+        assert self._channel is not None, "bind comes first"
+        self._channel.seal()
+        spec = parse_job(dict(document))
+        try:
+            train = validation = None
+            warm_up_blas(spec.precision)
+            self._baseline = peak_resident_bytes()
+            limit = spec.resources.memory_per_worker
+            if {0, len(setup.bounds) - 2} & set(setup.stages):
+                data = load_data(spec)
+                if data.fingerprint() != fingerprint:
+                    raise InvalidData(f"{spec.data.source}: read by worker {self._number} on {os.uname().nodename}, "
+                                      "it is not the data that the job began with; give all hosts the same file")
+                train, validation = data.train, data.validation
+            if limit is not None:
+                limit_memory(limit)
+            self._worker = Worker(setup, self._channel, train=train, validation=validation)
+        except Exception as error:
+            return Result(failure=self._failure(error))
+        return Result()
+
+    def run(self, orders: Sequence[Order]) -> Result:
+        """Perform the orders; the failure, if any, is in the result."""
+        assert self._worker is not None, "prepare comes first"
+        result = self._worker.run(orders)
+        if result.failure is not None:
+            return replace(result, failure=replace(result.failure, host=os.uname().nodename))
+        return result
+
+    def load(self, parameters: Mapping[str, Array]) -> None:
+        """Take parameters from outside."""
+        assert self._worker is not None, "prepare comes first"
+        self._worker.load(dict(parameters))
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: the process's peak above its baseline, and what its stages hold by kind."""
+        assert self._worker is not None, "prepare comes first"
+        stages = self._worker.stages.values()
+        return {
+            "peak_above_baseline": peak_resident_bytes() - self._baseline,
+            "weights": sum(s.parameters.values.nbytes for s in stages),
+            "gradients": sum(s.parameters.gradients.nbytes for s in stages),
+            "optimizer": sum(s.optimizer.momentum.nbytes for s in stages if s.optimizer.momentum is not None),
+            "buffers": sum(s.buffers.held_bytes for s in stages),
+        }
+
+    def cpu_seconds(self) -> float:
+        """Processor time of this process so far."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_utime + usage.ru_stime
+
+    def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            self._channel.close()
+
+    def activity(self) -> Activity:
+        """The step and action being performed; asked while `run` runs."""
+        return (None, None) if self._worker is None else self._worker.activity
+
+    def _failure(self, error: Exception) -> Failure:
+        import traceback
+
+        return Failure(
+            kind="raised",
+            worker=self._number,
+            step=None,
+            action=None,
+            message=f"{type(error).__name__}: {error}",
+            traceback=traceback.format_exc(),
+            host=os.uname().nodename,
+        )
+

@@ -1,0 +1,208 @@
+"""Arrays from worker to worker over ZeroMQ: unix sockets on one host, CURVE-encrypted TCP between hosts.
+
+Each worker binds one inbox and connects to every other worker's. A message is two frames: a header (tag, dtype,
+shape) and the array's bytes. The unix socket's file is needed only until everybody is connected; `seal` removes it,
+so that nothing is left on disk whatever happens to the processes later.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from stages.actions import Kind
+from stages.arrays import Array
+from stages.channel import ReceiveTimeout, Tag
+
+_HEADER = struct.Struct("<qqqqqcc")  # round, stage, micro-batch, features, rows, kind, dtype
+_HELLO = b"hello"
+_QUEUE = 32  # messages per link before a sender waits: bounds the memory of a fast sender's neighbour
+_CODES = {np.dtype(np.float32): b"f", np.dtype(np.float64): b"d"}
+_DTYPES = {code: dtype for dtype, code in _CODES.items()}
+_KINDS = {kind.value.encode(): kind for kind in Kind}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a worker can be reached, and what it proves to others over TCP."""
+
+    worker: int
+    host: str
+    node: str
+    pid: int
+    unix: str
+    tcp: str
+    public_key: bytes
+
+
+class ZmqChannel:
+    """A worker's end. Used by one thread. `timeout_s` is how long a receive or a blocked send may take."""
+
+    def __init__(self, worker: int, *, node: str, host_ip: str, timeout_s: float) -> None:
+        self._worker, self._timeout_s = worker, timeout_s
+        self._context = zmq.Context()
+        self._inbox = self._context.socket(zmq.PULL)
+        self._inbox.setsockopt(zmq.RCVHWM, _QUEUE)
+        self._inbox.setsockopt(zmq.LINGER, 0)
+        self._outboxes: dict[int, zmq.Socket[bytes]] = {}
+        self._arrived: dict[Tag, Array] = {}
+        self._greeted: set[int] = set()
+        self._folder: str | None = tempfile.mkdtemp(prefix="pipetrain-")
+        unix = f"ipc://{self._folder}/inbox"
+        self._inbox.bind(unix)
+        self._public_key, self._secret_key = zmq.curve_keypair()
+        self._authenticator: ThreadAuthenticator | None = None
+        self._tcp: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        self._poller.register(self._inbox, zmq.POLLIN)
+        self.address = Address(
+            worker=worker,
+            host=os.uname().nodename,
+            node=node,
+            pid=os.getpid(),
+            unix=unix,
+            tcp=self._bind_tcp(host_ip),
+            public_key=self._public_key,
+        )
+
+    def _bind_tcp(self, host_ip: str) -> str:
+        """A second inbox for workers on other hosts: it takes nobody in before `connect` names their keys."""
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(domain="*", credentials_provider=_Nobody())
+        self._tcp = self._context.socket(zmq.PULL)
+        self._tcp.setsockopt(zmq.RCVHWM, _QUEUE)
+        self._tcp.setsockopt(zmq.LINGER, 0)
+        self._tcp.curve_secretkey, self._tcp.curve_publickey = self._secret_key, self._public_key
+        self._tcp.curve_server = True
+        port = self._tcp.bind_to_random_port(f"tcp://{host_ip}")
+        self._poller.register(self._tcp, zmq.POLLIN)
+        return f"tcp://{host_ip}:{port}"
+
+    def connect(self, addresses: Sequence[Address]) -> None:
+        """Connect to the others and wait until all of them have greeted. Raises ReceiveTimeout naming who has not."""
+        others = [address for address in addresses if address.worker != self._worker]
+        remote = [address for address in others if address.node != self.address.node]
+        if remote:
+            assert self._authenticator is not None, "made by _bind_tcp"
+            known = _Known({address.public_key for address in remote})
+            self._authenticator.configure_curve_callback(domain="*", credentials_provider=known)
+        else:
+            self._close_tcp()
+        for address in others:
+            self._outboxes[address.worker] = self._open(address)
+            self._outboxes[address.worker].send_multipart([_HELLO, struct.pack("<q", self._worker)])
+        deadline = time.monotonic() + self._timeout_s
+        wanted = {address.worker for address in others}
+        while not wanted <= self._greeted:
+            if not self._take_in(deadline):
+                missing = sorted(wanted - self._greeted)
+                places = ", ".join(f"worker {a.worker} on {a.host}" for a in others if a.worker in missing)
+                raise ReceiveTimeout(f"no connection with {places} after {self._timeout_s:g} s")
+
+    def _open(self, address: Address) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.PUSH)
+        socket.setsockopt(zmq.SNDHWM, _QUEUE)
+        socket.setsockopt(zmq.LINGER, 0)
+        if address.node == self.address.node:
+            socket.connect(address.unix)
+        else:
+            socket.curve_secretkey, socket.curve_publickey = self._secret_key, self._public_key
+            socket.curve_serverkey = address.public_key
+            socket.connect(address.tcp)
+        return socket
+
+    def seal(self) -> None:
+        """Remove the unix socket's file: everybody is connected, nobody else may come."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def send(self, worker: int, tag: Tag, array: Array) -> None:
+        """See Channel. Waits while the link's queue is full, taking in meanwhile: two full links cannot deadlock."""
+        contiguous = np.ascontiguousarray(array)
+        features, rows = contiguous.shape
+        header = _HEADER.pack(
+            tag.round, tag.stage, tag.micro_batch, features, rows, tag.kind.value.encode(), _CODES[contiguous.dtype]
+        )
+        outbox, deadline = self._outboxes[worker], None
+        while True:
+            try:
+                outbox.send_multipart((header, contiguous), zmq.DONTWAIT)
+                return
+            except zmq.Again:
+                now = time.monotonic()
+                deadline = deadline or now + self._timeout_s
+                if now > deadline:
+                    raise ReceiveTimeout(
+                        f"worker {worker} took nothing in for {self._timeout_s:g} s (sending the {tag})"
+                    ) from None
+                self._take_in(min(deadline, now + 0.005))
+
+    def receive(self, tag: Tag) -> Array:
+        """See Channel."""
+        deadline = None
+        while tag not in self._arrived:
+            deadline = deadline or time.monotonic() + self._timeout_s
+            if not self._take_in(deadline):
+                raise ReceiveTimeout(f"waited {self._timeout_s:g} s for the {tag}")
+        return self._arrived.pop(tag)
+
+    def _take_in(self, deadline: float) -> bool:
+        """Take in one message; False if none came before `deadline`."""
+        left = max(0.0, deadline - time.monotonic())
+        for socket, _ in self._poller.poll(left * 1000):
+            header, payload = socket.recv_multipart(copy=False)
+            if header.bytes == _HELLO:
+                self._greeted.add(struct.unpack("<q", payload.bytes)[0])
+            else:
+                rnd, stage, micro_batch, features, rows, kind, code = _HEADER.unpack(header.buffer)
+                array = np.frombuffer(payload.buffer, dtype=_DTYPES[code]).reshape(features, rows)
+                self._arrived[Tag(rnd, stage, _KINDS[kind], micro_batch)] = array
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close every socket and remove what is left on disk. May be called twice."""
+        self.seal()
+        for socket in (self._inbox, *self._outboxes.values()):
+            socket.close()
+        self._outboxes.clear()
+        self._close_tcp()
+        self._context.term()
+
+    def _close_tcp(self) -> None:
+        if self._tcp is not None:
+            self._poller.unregister(self._tcp)
+            self._tcp.close()
+            self._tcp = None
+        if self._authenticator is not None:
+            self._authenticator.stop()
+            self._authenticator = None
+
+
+class _Known:
+    """Takes in exactly these public keys."""
+
+    def __init__(self, keys: set[bytes]) -> None:
+        self._keys = keys
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the key may come in."""
+        return key in self._keys
+
+
+class _Nobody(_Known):
+    """Takes in nobody: the keys are not known yet."""
+
+    def __init__(self) -> None:
+        super().__init__(set())

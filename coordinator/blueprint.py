@@ -1,0 +1,123 @@
+"""From a job to what each worker is told: the cut into stages, and a checked program for every size of step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.job import JobSpec
+from coordinator.memory import predict_stage
+from coordinator.partition import Bounds, balanced_bounds, explicit_bounds, layer_flops
+from coordinator.replay import check
+from coordinator.schedules import build, restrict
+from coordinator.schedules.csv_format import read_csv
+from stages.actions import Program
+from stages.data import batch_bounds, micro_batch_sizes
+from stages.errors import InvalidJob, InvalidSchedule
+from stages.orders import Fault, WorkerSetup
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A job resolved against the number of its training rows.
+
+    `programs[m]` is what a step of m micro-batches does; `rows_by_count[m]` the rows of each of its micro-batches in
+    the largest such step.
+    """
+
+    spec: JobSpec
+    bounds: Bounds
+    programs: Mapping[int, Program]
+    rows_by_count: Mapping[int, tuple[int, ...]]
+
+    @property
+    def program(self) -> Program:
+        """The program of a full batch."""
+        return self.programs[max(self.programs)]
+
+    @property
+    def micro_batch_rows(self) -> tuple[int, ...]:
+        """Rows of each micro-batch of a full batch."""
+        return self.rows_by_count[max(self.programs)]
+
+    @property
+    def n_workers(self) -> int:
+        """Workers that the job needs."""
+        return self.program.n_workers
+
+    def setup(self, worker: int, fault: Fault | None = None) -> WorkerSetup:
+        """All that worker `worker` must know."""
+        return WorkerSetup(
+            worker=worker,
+            model=self.spec.model_spec(),
+            sgd=self.spec.sgd(),
+            bounds=self.bounds,
+            placement=self.program.placement,
+            lanes={m: program.lanes[worker] for m, program in self.programs.items()},
+            micro_batches=self.spec.training.micro_batches,
+            weight_grad_group=self.spec.pipeline.weight_grad_group,
+            fault=fault,
+        )
+
+
+def make_blueprint(spec: JobSpec, n_train: int) -> Blueprint:
+    """Resolve `spec` for `n_train` training rows. Raises InvalidJob, InvalidSchedule."""
+    rows_by_count: dict[int, tuple[int, ...]] = {}
+    for first, last in batch_bounds(n_train, spec.training.batch_size):
+        sizes = tuple(micro_batch_sizes(last - first, spec.training.micro_batches))
+        rows_by_count[len(sizes)] = max(sizes, rows_by_count.get(len(sizes), ()))
+    programs = _programs(spec, tuple(rows_by_count))
+    full = max(programs)
+    bounds = _bounds(spec, programs[full], rows_by_count[full])
+    return Blueprint(spec, bounds, programs, rows_by_count)
+
+
+def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
+    pipeline = spec.pipeline
+    if not pipeline.schedule.endswith(".csv"):
+        return {
+            m: build(
+                pipeline.schedule, n_stages=pipeline.stages, n_micro_batches=m, n_workers=pipeline.n_workers
+            )
+            for m in counts
+        }
+    whole = _read_program(Path(pipeline.schedule))
+    if whole.n_stages != pipeline.stages:
+        raise InvalidJob([f"pipeline.stages: {pipeline.stages}, but {pipeline.schedule} has {whole.n_stages} stages"])
+    if pipeline.workers is not None and whole.n_workers != pipeline.workers:
+        raise InvalidJob([f"pipeline.workers: {pipeline.workers}, but {pipeline.schedule} has {whole.n_workers} lines"])
+    if max(counts) > whole.n_micro_batches:
+        raise InvalidJob(
+            [f"training.micro_batches: {max(counts)}, but {pipeline.schedule} has {whole.n_micro_batches} of them"]
+        )
+    programs = {m: restrict(whole, m) for m in counts}
+    for program in programs.values():
+        check(program)
+    return programs
+
+
+def _read_program(path: Path) -> Program:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSchedule(f"{path}: cannot be read as a schedule: {error}") from None
+    return read_csv(text, name=path.name)
+
+
+def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
+    if spec.pipeline.partition != "auto":
+        return explicit_bounds(spec.pipeline.partition)
+    model, limit = spec.model_spec(), spec.resources.memory_per_worker
+    costs = layer_flops(model)
+    if limit is None:
+        return balanced_bounds(costs, program.n_stages)
+    placement = program.placement
+
+    def fits(stage: int, first: int, last: int) -> bool:
+        share = limit // placement.count(placement[stage])
+        bounds = [first] * (stage + 1) + [last]
+        lane = program.lanes[placement[stage]]
+        return predict_stage(model, bounds, stage, spec.sgd(), lane, sizes, spec.pipeline.weight_grad_group).total <= share
+
+    return balanced_bounds(costs, program.n_stages, fits)

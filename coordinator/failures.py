@@ -1,0 +1,38 @@
+"""From what all workers said when a job stopped to the one error that names the first cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from coordinator.drawing import draw
+from stages.actions import Program
+from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung
+from stages.orders import Failure
+
+_RANK = {"raised": 0, "non_finite": 0, "timeout": 1, "closed": 2}
+"""What can be a cause comes before what is mostly an echo."""
+
+
+def first_cause(failures: Iterable[Failure], program: Program) -> JobFailed:
+    """The error of the failure that can explain the others; of several, the one given first."""
+    failure = min(failures, key=lambda failure: _RANK[failure.kind])
+    where = _where(failure)
+    if failure.kind == "non_finite":
+        return NonFinite(f"{failure.message} [{where}]")
+    if failure.kind in ("timeout", "closed"):
+        return WorkerHung(f"{where} {failure.message}, and no worker said why")
+    picture = ""
+    if failure.action is not None and failure.action in program.lanes[failure.worker]:
+        picture = "\n" + draw(program, mark={failure.action: "failed here"})
+    return StageFailed(f"{where}: {failure.message}", failure.traceback + picture)
+
+
+def _where(failure: Failure) -> str:
+    parts: Sequence[str] = [f"worker {failure.worker}"]
+    if failure.host:
+        parts = [*parts, f"on {failure.host}"]
+    if failure.action is not None:
+        parts = [f"stage {failure.action.stage},", *parts, f"in {failure.action}"]
+    if failure.step is not None:
+        parts = [*parts, f"of step {failure.step}"]
+    return " ".join(parts)

@@ -1,0 +1,233 @@
+"""The epoch and step loop: which rows, which update, when to evaluate; what comes back as rows of metrics.
+
+[Note: steps ahead] Where no decision needs all stages, that is without clipping, updates are authorised ahead: one
+submission holds several steps, and a second one waits at the workers while the first is performed. Steps then overlap
+as far as the arrays allow, and the coordinator is never waited for. With clipping each step's update follows from all
+stages' gradient norms, so it travels with the next step's order.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coordinator.blueprint import Blueprint
+from coordinator.workers import Ticket, Workers
+from stages.data import batch_bounds
+from stages.loss import loss_count
+from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, UpdateReport
+
+_WINDOW_S = 0.25
+"""One submission is about this much work: long beside the cost of a call, short for someone who watches."""
+_MOST_STEPS = 512
+_AHEAD = 2  # submissions under way
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One optimizer step, as the whole pipeline saw it. `seconds` is the slowest worker's; `bubble` the idle share."""
+
+    step: int
+    epoch: int
+    samples: int
+    loss: float
+    seconds: float
+    grad_norm: float
+    learning_rate: float
+    bubble: float
+    accuracy: float | None
+    reports: tuple[StepReport, ...] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row of metrics.jsonl."""
+        row = {name: getattr(self, name) for name in StepRow.__slots__ if name != "reports"}
+        return {"kind": "step", **{name: value for name, value in row.items() if value is not None}}
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRow:
+    """Loss and accuracy over all validation rows, after `step` steps."""
+
+    step: int
+    epoch: int
+    loss: float
+    accuracy: float | None
+    samples: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row of metrics.jsonl."""
+        row = {name: getattr(self, name) for name in EvalRow.__slots__}
+        return {"kind": "eval", **{name: value for name, value in row.items() if value is not None}}
+
+
+Row = StepRow | EvalRow
+
+
+@dataclass
+class _Window:
+    """What one submission holds, beside its ticket."""
+
+    steps: list[TrainStep]
+    evaluates: bool
+    orders: list[Order]
+
+
+class Trainer:
+    """Runs a job's steps on `workers`. Iterate over `rows()`; `stop()` ends it after the steps under way.
+
+    `validation_rows` may be 0: then nothing is evaluated. `trace` steps, counted from 0, have a timeline.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        workers: Workers,
+        *,
+        train_rows: int,
+        validation_rows: int = 0,
+        trace: frozenset[int] = frozenset(),
+        max_steps: int | None = None,
+    ) -> None:
+        self._spec = blueprint.spec
+        self._outputs = self._spec.model_spec().features()[-1]
+        self._workers = workers
+        self._train_rows, self._validation_rows = train_rows, validation_rows
+        self._trace, self._max_steps = trace, max_steps
+        self._learning_rate = self._spec.sgd().learning_rate
+        self._stopping = False
+        self._recent: deque[float] = deque(maxlen=32)
+        self._scale: float | None = None  # of the update that is still owed, with clipping
+        self.steps_done = 0
+
+    @property
+    def steps_total(self) -> int:
+        """Steps of the whole job."""
+        total = self._spec.training.epochs * len(batch_bounds(self._train_rows, self._spec.training.batch_size))
+        return total if self._max_steps is None else min(total, self._max_steps)
+
+    def stop(self) -> None:
+        """Begin nothing new. `rows()` ends once the steps under way are reported; no update is left owed."""
+        self._stopping = True
+
+    def rows(self) -> Iterator[Row]:
+        """Train; yield a row a step and a row an evaluation, in order. Raises JobFailed with the first cause."""
+        clipping = self._spec.training.clip_norm is not None
+        under_way: deque[tuple[_Window, Ticket]] = deque()
+        for window in self._windows():
+            under_way.append((window, self._workers.submit(window.orders)))
+            while len(under_way) >= (1 if clipping else _AHEAD):
+                yield from self._collect(*under_way.popleft())
+        while under_way:
+            yield from self._collect(*under_way.popleft())
+        if self._scale is not None:
+            self._workers.submit([self._owed_update()]).collect()
+
+    # what to do ----------------------------------------------------------------------------------------------------
+
+    def _windows(self) -> Iterator[_Window]:
+        """Cut the job into submissions. Looks at the steps' times and norms as they come in."""
+        step, clipping = 0, self._spec.training.clip_norm is not None
+        for epoch in range(self._spec.training.epochs):
+            batches = deque(batch_bounds(self._train_rows, self._spec.training.batch_size))
+            while batches:
+                steps: list[TrainStep] = []
+                orders: list[Order] = [self._owed_update()] if self._scale is not None else []
+                for _ in range(1 if clipping else self._steps_per_window()):
+                    if not batches or step == self.steps_total or self._stopping:
+                        break
+                    first, last = batches.popleft()
+                    steps.append(TrainStep(step=step, epoch=epoch, first=first, last=last, trace=step in self._trace))
+                    orders.append(steps[-1])
+                    if not clipping:
+                        orders.append(Update(learning_rate=self._learning_rate))
+                    step += 1
+                if not steps:
+                    break
+                yield _Window(steps, False, orders)
+            if self._stopping:
+                return
+            if self._validation_rows:
+                owed: list[Order] = [self._owed_update()] if self._scale is not None else []
+                yield _Window([], True, [*owed, self._evaluate_order()])
+            if step == self.steps_total:
+                return
+
+    def _evaluate_order(self) -> Evaluate:
+        rows = min(self._spec.training.evaluate_batch_size, self._validation_rows)
+        return Evaluate(split="validation", total_rows=self._validation_rows, rows=rows)
+
+    def _steps_per_window(self) -> int:
+        if not self._recent:
+            return 1
+        return max(1, min(_MOST_STEPS, int(_WINDOW_S / max(statistics.median(self._recent), 1e-9))))
+
+    def _owed_update(self) -> Update:
+        assert self._scale is not None, "no update is owed"
+        scale, self._scale = self._scale, None
+        return Update(learning_rate=self._learning_rate, scale=scale)
+
+    # what came of it -----------------------------------------------------------------------------------------------
+
+    def _collect(self, window: _Window, ticket: Ticket) -> Iterator[Row]:
+        reports = ticket.collect()
+        if window.evaluates:
+            yield self._eval_row([worker[-1] for worker in reports])
+            return
+        places = [i for i, order in enumerate(window.orders) if isinstance(order, TrainStep)]
+        for step, place in zip(window.steps, places, strict=True):
+            own = [worker[place] for worker in reports]
+            following = [worker[place + 1] if place + 1 < len(worker) else None for worker in reports]
+            yield self._step_row(step, own, following)
+
+    def _step_row(self, step: TrainStep, reports: Sequence[Report], following: Sequence[Report | None]) -> StepRow:
+        steps = [report for report in reports if isinstance(report, StepReport)]
+        updates = [report.seconds if isinstance(report, UpdateReport) else 0.0 for report in following]
+        seconds = max(r.ended - r.started + u for r, u in zip(steps, updates, strict=True))
+        busy = sum(sum(r.seconds[kind] for kind in ("F", "I", "W", "norm")) + u for r, u in zip(steps, updates, strict=True))
+        self._recent.append(seconds)
+        norm = gradient_norm(steps)
+        if self._spec.training.clip_norm is not None:
+            self._scale = clip_scale(norm, self._spec.training.clip_norm)
+        total = next(r.loss_total for r in steps if r.loss_total is not None)
+        correct = next((r.correct for r in steps if r.correct is not None), None)
+        self.steps_done += 1
+        rows = step.last - step.first
+        return StepRow(
+            step=step.step,
+            epoch=step.epoch,
+            samples=rows,
+            loss=total / loss_count(self._spec.model.loss, rows, self._outputs),
+            seconds=seconds,
+            grad_norm=norm,
+            learning_rate=self._learning_rate,
+            bubble=max(0.0, 1 - busy / (len(steps) * seconds)),
+            accuracy=None if correct is None else correct / rows,
+            reports=tuple(steps),
+        )
+
+    def _eval_row(self, reports: Sequence[Report]) -> EvalRow:
+        report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
+        count = loss_count(self._spec.model.loss, report.rows, self._outputs)
+        steps_an_epoch = len(batch_bounds(self._train_rows, self._spec.training.batch_size))
+        return EvalRow(
+            step=self.steps_done,
+            epoch=(self.steps_done - 1) // steps_an_epoch,
+            loss=report.loss_total / count,
+            accuracy=None if report.correct is None else report.correct / report.rows,
+            samples=report.rows,
+        )
+
+
+def gradient_norm(reports: Sequence[StepReport]) -> float:
+    """The norm of all stages' gradients together. Summed in layer order, so that no cut into stages changes it."""
+    squares = {name: value for report in reports for name, value in report.squared_norms.items()}
+    return math.sqrt(sum(squares[name] for name in sorted(squares, key=lambda name: (int(name.split(".")[0]), name))))
+
+
+def clip_scale(norm: float, limit: float) -> float:
+    """What gradients are multiplied by, as torch.nn.utils.clip_grad_norm_: min(1, limit / (norm + 1e-6))."""
+    return min(1.0, limit / (norm + 1e-6))

@@ -1,0 +1,36 @@
+"""The port to the workers: threads of this process (`coordinator.local`) or Ray actors (`cluster.ray_workers`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from stages.arrays import Array
+from stages.orders import Gather, Order, Part, Report
+
+
+class Ticket(Protocol):
+    """Orders that were given to every worker and whose reports have not been asked for yet."""
+
+    def collect(self) -> Sequence[Sequence[Report]]:
+        """`reports[w][i]`: what worker w reported for order i. Waits. Raises JobFailed with the first cause."""
+
+
+class Workers(Protocol):
+    """All workers of a job."""
+
+    def submit(self, orders: Sequence[Order]) -> Ticket:
+        """Give the same orders to every worker, one call each; several submissions are performed one after another."""
+
+    def close(self) -> None:
+        """End the workers. May be called twice."""
+
+
+def gather(workers: Workers, part: Part) -> Mapping[str, Array]:
+    """Every parameter, or every gradient of the last step, of all stages, by name in the order of layers."""
+    reports = workers.submit([Gather(part=part)]).collect()
+    found: dict[str, Array] = {}
+    for (report,) in reports:
+        assert isinstance(report, Mapping), "Gather is answered with arrays"
+        found.update(report)
+    return dict(sorted(found.items(), key=lambda item: (int(item[0].split(".")[0]), item[0] != f"{item[0].split('.')[0]}.weight")))
