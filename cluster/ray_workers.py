@@ -103,13 +103,12 @@ class RayWorkers:
 
         threads = str(resources.cpus_per_worker)
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        actor_class = ray.remote(_with_control_group(ray))
+        actor_class = ray.remote(concurrency_groups={CONTROL: 1})(_with_control_group(ray))
         for w in range(n):
             options = {
                 "num_cpus": resources.cpus_per_worker,
                 "max_restarts": 0,
                 "max_task_retries": 0,
-                "concurrency_groups": {CONTROL: 1},
                 "runtime_env": {"env_vars": variables},
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=w),
             }
