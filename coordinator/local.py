@@ -42,7 +42,7 @@ class LocalWorkers:
         train: Dataset,
         validation: Dataset | None = None,
         parameters: Mapping[str, Array] | None = None,
-        fault: tuple[int, Fault] | None = None,
+        faults: Mapping[int, Fault] | None = None,
     ) -> None:
         resources = blueprint.spec.resources
         self._program = blueprint.program
@@ -51,7 +51,7 @@ class LocalWorkers:
         self._inboxes: list[queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]] = []
         self._threads = []
         for w in range(blueprint.n_workers):
-            setup = blueprint.setup(w, fault[1] if fault and fault[0] == w else None)
+            setup = blueprint.setup(w, (faults or {}).get(w))
             worker = Worker(setup, self._exchange, train=train, validation=validation)
             if parameters is not None:
                 worker.load(dict(parameters))

@@ -1,0 +1,86 @@
+"""The command line. Commands are loaded when they are called, so that `--help` does not wait for Ray or SciPy."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from stages.errors import InvalidSchedule, JobFailed, PipetrainError
+
+_COMMANDS = {
+    "train": "Train a job and leave its run directory.",
+    "evaluate": "Loss and accuracy of a trained run on any data.",
+    "predict": "Outputs of a trained run for new inputs.",
+    "plan": "Stages, memory, bubble and bottleneck of a job, before it runs.",
+    "show": "Draw a schedule.",
+    "verify": "Prove that every schedule and stage count trains the same weights.",
+    "lecture": "Backpropagation's intermediate values, beside formula and finite difference.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name; imports one only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"cluster.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from coordinator.job_problems import nearest
+
+            raise click.UsageError(f"{error.message.rstrip('.')}{nearest(args[0], _COMMANDS)}", ctx) from None
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("pipetrain"), prog_name="pipetrain")
+def cli() -> None:
+    """Train networks too deep for one machine: exact pipeline-parallel backpropagation in NumPy, on Ray."""
+
+
+def main() -> None:
+    """The `pipetrain` command: 0 done, 1 the job failed, 2 a mistake to put right, 130 stopped by Ctrl-C."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except PipetrainError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def show_error(error: PipetrainError) -> None:
+    """One line a problem; a failed job with the traceback of its first cause; a broken schedule with its picture."""
+    if isinstance(error, InvalidSchedule) and error.grid:
+        click.echo(error.grid, err=True)
+    if isinstance(error, JobFailed):
+        trace = getattr(error, "traceback", "")
+        if trace:
+            click.echo(trace.rstrip(), err=True)
+        click.echo(f"failed: {error}", err=True)
+        return
+    for problem in getattr(error, "problems", (str(error),)):
+        click.echo(f"error: {problem}", err=True)

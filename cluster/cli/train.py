@@ -1,0 +1,98 @@
+"""`pipetrain train`: a job from its file to its run directory, with progress."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from cluster.cli.options import job_options, read_job, where_options
+from cluster.cli.progress import Progress, make_progress
+from cluster.run_dir import RunDir, default_run_dir
+from cluster.training import Outcome, Run, Where
+from stages.errors import UserMistake
+
+
+@click.command()
+@job_options
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where to leave the run; runs/NAME-TIME by default.")
+@where_options
+@click.option("--trace", "trace_steps", type=click.IntRange(0), default=0, metavar="STEPS", help="Record the first STEPS steps to trace.json.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a row on standard output, the last one the result.")
+def train(
+    job: Path,
+    stages: int | None,
+    schedule: str | None,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    local: bool,
+    address: str | None,
+    trace_steps: int,
+    as_json: bool,
+) -> int:
+    """Train JOB.yaml and leave its run directory.
+
+    Ctrl-C ends it after the steps under way and saves what was reached; a second Ctrl-C ends it at once.
+    """
+    if local and address:
+        raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
+    spec = read_job(job, overrides, stages=stages, schedule=schedule)
+    path = run_dir or default_run_dir(spec)
+    prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
+    directory = RunDir.create(path, spec)
+    try:
+        with make_progress(prepared, as_json=as_json) as progress:
+            outcome = _train(prepared, directory, progress)
+    finally:
+        directory.close()
+    _show_result(outcome, path, as_json)
+    return 130 if outcome.stopped else 0
+
+
+def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        run.stop()
+        progress.note("stopping after the steps under way; once more ends it at once")
+
+    def on_start(addresses: object) -> None:
+        signal.signal(signal.SIGINT, on_signal)  # after Ray, which sets handlers of its own
+        signal.signal(signal.SIGTERM, on_signal)
+        progress.started()
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    try:
+        for row in run.rows(directory, on_start):
+            progress.row(row)
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+    assert run.outcome is not None, "rows() ended without an error"
+    return run.outcome
+
+
+def _show_result(outcome: Outcome, path: Path, as_json: bool) -> None:
+    evaluation, step = outcome.last_evaluation, outcome.last_step
+    if as_json:
+        result = {
+            "kind": "result",
+            "state": "stopped" if outcome.stopped else "finished",
+            "run_dir": str(path),
+            "step": outcome.steps,
+            "steps_total": outcome.steps_total,
+            "loss": None if step is None else step.loss,
+            "validation_loss": None if evaluation is None else evaluation.loss,
+            "validation_accuracy": None if evaluation is None else evaluation.accuracy,
+        }
+        click.echo(json.dumps(result))
+        return
+    parts = [f"{'stopped' if outcome.stopped else 'finished'} at step {outcome.steps} of {outcome.steps_total}"]
+    if evaluation is not None:
+        parts.append(f"validation loss {evaluation.loss:.4g}")
+        if evaluation.accuracy is not None:
+            parts.append(f"validation accuracy {evaluation.accuracy:.2%}")
+    click.echo(f"{', '.join(parts)}\nrun directory: {path}")

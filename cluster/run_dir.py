@@ -1,0 +1,135 @@
+"""What a job leaves on disk: one folder, readable without this project."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from safetensors.numpy import load_file, save_file
+
+from coordinator.job import JobSpec, load_job
+from stages.arrays import Array
+from stages.errors import InvalidData, InvalidJob, UserMistake
+
+MODEL_FORMAT = "pipetrain.model/1"
+
+
+class RunDir:
+    """The run directory of one job: opened empty by `create`, or read again by `open_run`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: TextIO | None = None
+        self._events: TextIO | None = None
+
+    @staticmethod
+    def create(path: Path, spec: JobSpec) -> RunDir:
+        """A new run directory with its job.yaml. Raises UserMistake where another run is there already."""
+        if (path / "job.yaml").exists():
+            raise UserMistake(f"{path}: holds a run already; choose another --run-dir, or remove it")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserMistake(f"{path}: cannot be made: {error.strerror}") from None
+        run = RunDir(path)
+        run._write("job.yaml", spec.to_yaml().encode())
+        run._metrics = (path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
+        run._events = (path / "events.jsonl").open("a", buffering=1, encoding="utf-8")
+        return run
+
+    def metric(self, row: Mapping[str, Any]) -> None:
+        """Append a row to metrics.jsonl."""
+        assert self._metrics is not None, "a run that was opened to read"
+        self._metrics.write(json.dumps(row) + "\n")
+
+    def event(self, what: str, **details: Any) -> None:
+        """Append an event with its time to events.jsonl."""
+        assert self._events is not None, "a run that was opened to read"
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._events.write(json.dumps({"time": now, "event": what, **details}) + "\n")
+
+    def save_model(self, spec: JobSpec, parameters: Mapping[str, Array], columns: Sequence[str] | None) -> None:
+        """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not at all."""
+        temporary = self.path / ".model.safetensors.part"
+        save_file(dict(parameters), temporary, metadata={"format": MODEL_FORMAT})
+        _replace(temporary, self.path / "model.safetensors")
+        self._write("model.json", (json.dumps(_describe(spec, columns), indent=2) + "\n").encode())
+
+    def save_trace(self, trace: object) -> None:
+        """Write trace.json (Chrome's format)."""
+        self._write("trace.json", json.dumps(trace).encode())
+
+    def close(self) -> None:
+        """Close the logs."""
+        for file in (self._metrics, self._events):
+            if file is not None:
+                file.close()
+        self._metrics = self._events = None
+
+    def _write(self, name: str, content: bytes) -> None:
+        temporary = self.path / f".{name}.part"
+        temporary.write_bytes(content)
+        _replace(temporary, self.path / name)
+
+
+def default_run_dir(spec: JobSpec) -> Path:
+    """`runs/NAME-DATE-TIME`, not yet taken."""
+    base = Path("runs") / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, count = base, 1
+    while path.exists():
+        count += 1
+        path = base.with_name(f"{base.name}-{count}")
+    return path
+
+
+def open_run(path: Path) -> tuple[JobSpec, dict[str, Array], tuple[str, ...] | None]:
+    """The job, the trained parameters, and the names of the data's input columns if it had any.
+
+    Raises InvalidData where `path` is not a finished run directory.
+    """
+    for name in ("job.yaml", "model.json", "model.safetensors"):
+        if not (path / name).exists():
+            raise InvalidData(f"{path}: has no {name}, so it is not the run directory of a finished job")
+    try:
+        spec = load_job(path / "job.yaml")
+        columns = json.loads((path / "model.json").read_text(encoding="utf-8")).get("columns")
+        parameters = load_file(path / "model.safetensors")
+    except InvalidJob as error:
+        raise InvalidData(f"{path / 'job.yaml'}: {error.problems[0]}") from None
+    except Exception as error:
+        raise InvalidData(f"{path}: the model cannot be read: {error}") from None
+    return spec, parameters, None if columns is None else tuple(columns)
+
+
+def _describe(spec: JobSpec, columns: Sequence[str] | None) -> dict[str, Any]:
+    model = spec.model_spec()
+    sizes = model.features()
+    layers = []
+    for k, layer in enumerate(model.layers):
+        entry: dict[str, Any] = {"index": k, "kind": layer.kind, "in": sizes[k], "out": sizes[k + 1]}
+        if layer.kind == "linear":
+            entry["bias"] = layer.bias
+        if layer.kind == "leaky_relu":
+            entry["slope"] = layer.slope
+        layers.append(entry)
+    return {
+        "format": MODEL_FORMAT,
+        "name": spec.name,
+        "input": list(model.input_shape),
+        "precision": model.precision,
+        "loss": model.loss,
+        "layers": layers,
+        "columns": None if columns is None else list(columns),
+    }
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    """Flush to disk, then put in place: a reader sees the old file or the new one, never a part."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(final)

@@ -1,0 +1,158 @@
+"""One training run from a job to its run directory: what `pipetrain train` does, without the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.ray_session import ray_session
+from cluster.ray_workers import RayWorkers
+from cluster.run_dir import RunDir
+from cluster.sources import JobData, load_data
+from coordinator.blueprint import Blueprint, make_blueprint
+from coordinator.chrome_trace import TimedAction, chrome_trace
+from coordinator.job import JobSpec
+from coordinator.local import LocalWorkers
+from coordinator.trainer import EvalRow, Row, StepRow, Trainer
+from coordinator.workers import Workers, gather
+from stages.data import batch_bounds
+from stages.errors import PipetrainError
+from stages.orders import Fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one."""
+
+    local: bool = False
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended. `stopped`: before its last step, because it was asked to."""
+
+    steps: int
+    steps_total: int
+    stopped: bool
+    last_step: StepRow | None
+    last_evaluation: EvalRow | None
+
+
+class Run:
+    """A training run. `rows()` yields metrics as they come; `outcome` is there when it ended."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        data: JobData,
+        blueprint: Blueprint,
+        where: Where,
+        *,
+        trace_steps: int = 0,
+        faults: Mapping[int, Fault] | None = None,
+    ) -> None:
+        self.spec, self.data, self.blueprint = spec, data, blueprint
+        self._where, self._trace_steps, self._faults = where, trace_steps, faults
+        self._trainer: Trainer | None = None
+        self._stopping = False
+        self.outcome: Outcome | None = None
+
+    @staticmethod
+    def prepare(
+        spec: JobSpec, where: Where, *, trace_steps: int = 0, faults: Mapping[int, Fault] | None = None
+    ) -> Run:
+        """Read the data and lay the job out. Raises UserMistake before anything was started."""
+        data = load_data(spec)
+        return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
+
+    @property
+    def steps_total(self) -> int:
+        """Steps of the whole job."""
+        training = self.spec.training
+        return training.epochs * len(batch_bounds(len(self.data.train), training.batch_size))
+
+    @property
+    def steps_done(self) -> int:
+        """Steps reported so far."""
+        return 0 if self._trainer is None else self._trainer.steps_done
+
+    def stop(self) -> None:
+        """End after the steps under way, and keep what was reached."""
+        self._stopping = True
+        if self._trainer is not None:
+            self._trainer.stop()
+
+    def rows(self, run_dir: RunDir, on_start: Callable[[list[Any]], None] = lambda addresses: None) -> Iterator[Row]:
+        """Train; yield rows as they come. `on_start` is told where the workers are.
+
+        Whatever ends it, the run directory says so. Raises JobFailed, UserMistake.
+        """
+        blueprint = self.blueprint
+        run_dir.event("starting", workers=blueprint.n_workers, stages=len(blueprint.bounds) - 1)
+        try:
+            with connect(blueprint, self.data, self._where, self._faults) as workers:
+                addresses = list(getattr(workers, "addresses", []))
+                on_start(addresses)
+                run_dir.event("started", workers=[{"worker": a.worker, "host": a.host, "pid": a.pid} for a in addresses])
+                yield from self._train(workers, run_dir)
+        except PipetrainError as error:
+            run_dir.event("failed", kind=type(error).__name__, cause=str(error), traceback=getattr(error, "traceback", ""))
+            raise
+        except BaseException as error:
+            run_dir.event("interrupted", cause=type(error).__name__)
+            raise
+
+    def _train(self, workers: Workers, run_dir: RunDir) -> Iterator[Row]:
+        last_step, last_evaluation = None, None
+        timeline: list[TimedAction] = []
+        self._trainer = trainer = Trainer(
+            self.blueprint,
+            workers,
+            train_rows=len(self.data.train),
+            validation_rows=len(self.data.validation),
+            trace=frozenset(range(self._trace_steps)),
+        )
+        if self._stopping:
+            trainer.stop()
+        for row in trainer.rows():
+            run_dir.metric(row.as_dict())
+            if isinstance(row, EvalRow):
+                last_evaluation = row
+            else:
+                last_step = row
+                for worker, report in enumerate(row.reports):
+                    timeline += [TimedAction(worker, action, a, b) for action, a, b in report.timeline]
+            yield row
+        run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
+        if timeline:
+            run_dir.save_trace(chrome_trace(timeline, name=self.spec.name))
+        stopped = trainer.steps_done < trainer.steps_total
+        self.outcome = Outcome(
+            steps=trainer.steps_done,
+            steps_total=trainer.steps_total,
+            stopped=stopped,
+            last_step=last_step,
+            last_evaluation=last_evaluation,
+        )
+        run_dir.event("stopped" if stopped else "finished", step=trainer.steps_done)
+
+
+@contextlib.contextmanager
+def connect(
+    blueprint: Blueprint, data: JobData, where: Where, faults: Mapping[int, Fault] | None = None
+) -> Iterator[Workers]:
+    """The workers of a job, closed afterwards whatever happens."""
+    if where.local:
+        local = LocalWorkers(blueprint, train=data.train, validation=data.validation, faults=faults)
+        with contextlib.closing(local):
+            yield local
+        return
+    resources, n = blueprint.spec.resources, blueprint.n_workers
+    memory = (resources.memory_per_worker or 0) * n
+    with ray_session(where.address, cpus=resources.cpus_per_worker * n, memory=memory) as ray:
+        workers = RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), faults=faults)
+        with contextlib.closing(workers):
+            yield workers

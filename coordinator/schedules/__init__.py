@@ -1,0 +1,52 @@
+"""Schedules: pure functions that return a Program.
+
+    build("1f1b", n_stages=4, n_micro_batches=8)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import lru_cache
+
+from coordinator.schedules.gpipe import gpipe
+from coordinator.schedules.interleaved import interleaved
+from coordinator.schedules.one_f_one_b import one_f_one_b
+from coordinator.schedules.zero_bubble import zero_bubble_h1
+from stages.actions import Program
+from stages.errors import InvalidSchedule
+
+SCHEDULES: dict[str, Callable[[int, int, int], Program]] = {
+    "gpipe": gpipe,
+    "1f1b": one_f_one_b,
+    "interleaved-1f1b": interleaved,
+    "zb-h1": zero_bubble_h1,
+}
+"""Every built-in schedule: (stages, micro-batches, workers) → Program, for any three numbers of at least 1."""
+
+
+def default_workers(name: str, n_stages: int) -> int:
+    """As many workers as stages; half as many, rounded up, for interleaved-1f1b."""
+    return (n_stages + 1) // 2 if name == "interleaved-1f1b" else n_stages
+
+
+@lru_cache(maxsize=64)
+def build(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | None = None) -> Program:
+    """The built-in schedule `name`. Raises InvalidSchedule for an unknown name or impossible numbers."""
+    if name not in SCHEDULES:
+        near = difflib.get_close_matches(name.lower(), SCHEDULES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidSchedule(f"{name!r} is not a schedule; there are {', '.join(SCHEDULES)} and .csv files{hint}")
+    workers = default_workers(name, n_stages) if n_workers is None else n_workers
+    if min(n_stages, n_micro_batches, workers) < 1 or workers > n_stages:
+        raise InvalidSchedule(
+            f"{name}: {n_stages} stages, {n_micro_batches} micro-batches, {workers} workers: each must be at least 1, "
+            "and workers at most stages"
+        )
+    return SCHEDULES[name](n_stages, n_micro_batches, workers)
+
+
+def restrict(program: Program, n_micro_batches: int) -> Program:
+    """The program for fewer micro-batches: the actions on the others are left out."""
+    lanes = tuple(tuple(a for a in lane if a.micro_batch < n_micro_batches) for lane in program.lanes)
+    return Program(program.name, program.n_stages, n_micro_batches, lanes)

@@ -1,0 +1,11 @@
+"""Interleaved 1F1B (Narayanan et al. 2021, arXiv:2104.04473, §2.2): several stages a worker, a smaller bubble."""
+
+from __future__ import annotations
+
+from coordinator.schedules.one_f_one_b import warm_up_then_alternate
+from stages.actions import Program
+
+
+def interleaved(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
+    """Stage s on worker s mod p. Idles (p − 1) / (v m + p − 1) for v stages a worker and m a multiple of p."""
+    return warm_up_then_alternate("interleaved-1f1b", n_stages, n_micro_batches, n_workers)
