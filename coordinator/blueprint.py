@@ -11,10 +11,10 @@ from coordinator.memory import predict_stage
 from coordinator.partition import Bounds, balanced_bounds, explicit_bounds, layer_flops
 from coordinator.replay import check
 from coordinator.schedules import build, restrict
-from coordinator.schedules.csv_format import read_csv
+from coordinator.schedules.csv_format import load_csv
 from stages.actions import Program
 from stages.data import batch_bounds, micro_batch_sizes
-from stages.errors import InvalidJob, InvalidSchedule
+from stages.errors import InvalidJob
 from stages.orders import Fault, WorkerSetup
 
 
@@ -82,7 +82,7 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
             )
             for m in counts
         }
-    whole = _read_program(Path(pipeline.schedule))
+    whole = load_csv(Path(pipeline.schedule))
     if whole.n_stages != pipeline.stages:
         raise InvalidJob([f"pipeline.stages: {pipeline.stages}, but {pipeline.schedule} has {whole.n_stages} stages"])
     if pipeline.workers is not None and whole.n_workers != pipeline.workers:
@@ -95,14 +95,6 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
     for program in programs.values():
         check(program)
     return programs
-
-
-def _read_program(path: Path) -> Program:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSchedule(f"{path}: cannot be read as a schedule: {error}") from None
-    return read_csv(text, name=path.name)
 
 
 def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:

@@ -13,6 +13,7 @@ import csv
 import io
 import re
 from itertools import chain
+from pathlib import Path
 
 from coordinator.replay import Replay, check, replay
 from stages.actions import Action, Program
@@ -39,6 +40,17 @@ def read_csv(text: str, name: str = "schedule.csv") -> Program:
     program = Program(name, stages, micro_batches, tuple(lanes))
     check(program)
     return program
+
+
+def load_csv(path: Path) -> Program:
+    """`read_csv` of a file. Raises InvalidSchedule for an unreadable one."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidSchedule(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidSchedule(f"{path}: is not text, so it is not a schedule") from None
+    return read_csv(text, name=path.name)
 
 
 def write_csv(program: Program) -> str:

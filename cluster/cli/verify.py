@@ -1,0 +1,150 @@
+"""`pipetrain verify`: the parity certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cluster.cli.options import where_options
+from cluster.ray_session import ray_session
+from cluster.ray_workers import RayWorkers
+from cluster.sources import JobData, load_data
+from coordinator.blueprint import Blueprint, make_blueprint
+from coordinator.job import JobSpec, load_job
+from coordinator.local import LocalWorkers
+from coordinator.parity import Comparison, compare, train_pipeline
+from coordinator.reference import train_reference
+from coordinator.schedules import SCHEDULES
+from coordinator.workers import Workers
+from stages.data import batch_bounds
+from stages.errors import InvalidSchedule, UserMistake
+
+
+@click.command()
+@click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml")
+@click.option("--stages", default=None, metavar="1,2,3,4", help="Stage counts; 1,2,3,4 as far as there are layers.")
+@click.option("--schedules", default="all", help="all, or names with commas between them.")
+@click.option("--steps", type=click.IntRange(1), default=20, help="Steps to train.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Instead of any entry; may be repeated.")
+@where_options
+@click.option("--json", "as_json", is_flag=True, help="The table as data.")
+def verify(
+    job: Path,
+    stages: str | None,
+    schedules: str,
+    steps: int,
+    overrides: tuple[str, ...],
+    local: bool,
+    address: str | None,
+    as_json: bool,
+) -> int:
+    """Train JOB.yaml with every schedule and stage count, and compare with one process: exit 1 on any difference.
+
+    The reference is the whole network in a plain loop over the same micro-batches. Equal means equal bits, of every
+    parameter after the last step, every gradient of it, and the loss of each step.
+    """
+    base = load_job(job, [*overrides, "pipeline.workers=null"], stages=1, schedule="gpipe", partition="auto")
+    data = load_data(base)
+    batches = len(batch_bounds(len(data.train), base.training.batch_size))
+    base = base.replace(training__epochs=-(-steps // batches))
+    blueprints = [
+        make_blueprint(_with(base, count, schedule), len(data.train))
+        for schedule in _schedules(schedules)
+        for count in _stage_counts(stages, len(base.model.layers))
+    ]
+    expected = train_reference(base, data.train, steps)
+    rows: list[tuple[Blueprint, Comparison]] = []
+    most = max(blueprint.n_workers for blueprint in blueprints)
+    with _session(base, most, local, address) as ray:
+        for blueprint in blueprints:
+            with contextlib.closing(_workers(ray, blueprint, data)) as workers:
+                found = train_pipeline(blueprint, workers, data.train, steps)
+            rows.append((blueprint, compare(found, expected)))
+            if not as_json:
+                click.echo(_line(blueprint, rows[-1][1]), err=True)
+    _show(rows, base, steps, "threads" if local else "Ray actors", as_json)
+    return 0 if all(comparison.equal for _, comparison in rows) else 1
+
+
+def _with(base: JobSpec, count: int, schedule: str) -> JobSpec:
+    return base.replace(stages=count, schedule=schedule)
+
+
+def _stage_counts(text: str | None, layers: int) -> list[int]:
+    if text is None:
+        return [count for count in (1, 2, 3, 4) if count <= layers]
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserMistake(f"--stages: {text!r} is not a list of whole numbers such as 1,2,4") from None
+    for count in counts:
+        if not 1 <= count <= layers:
+            raise UserMistake(f"--stages: {count} stages for {layers} layers; from 1 to {layers}")
+    return counts
+
+
+def _schedules(text: str) -> list[str]:
+    names = list(SCHEDULES) if text == "all" else [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in SCHEDULES:
+            raise InvalidSchedule(f"--schedules: {name!r} is not one of {', '.join(SCHEDULES)}, or all")
+    return names
+
+
+@contextlib.contextmanager
+def _session(spec: JobSpec, workers: int, local: bool, address: str | None) -> Iterator[Any]:
+    if local:
+        yield None
+        return
+    resources = spec.resources
+    memory = (resources.memory_per_worker or 0) * workers
+    with ray_session(address, cpus=resources.cpus_per_worker * workers, memory=memory) as ray:
+        yield ray
+
+
+def _workers(ray: Any, blueprint: Blueprint, data: JobData) -> Workers:
+    if ray is None:
+        return LocalWorkers(blueprint, train=data.train, validation=data.validation)
+    return RayWorkers(ray, blueprint, fingerprint=data.fingerprint())
+
+
+def _line(blueprint: Blueprint, comparison: Comparison) -> str:
+    verdict = "bitwise equal" if comparison.equal else f"DIFFERENT, first in {comparison.worst or 'the loss'}"
+    return f"{blueprint.program.name:<17} {len(blueprint.bounds) - 1} stages: {verdict}"
+
+
+def _show(rows: list[tuple[Blueprint, Comparison]], spec: JobSpec, steps: int, where: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([
+            {
+                "schedule": blueprint.program.name,
+                "stages": len(blueprint.bounds) - 1,
+                "workers": blueprint.n_workers,
+                "steps": steps,
+                "max_parameter_difference": c.parameters,
+                "max_gradient_difference": c.gradients,
+                "max_loss_difference": c.losses,
+                "equal": c.equal,
+            }
+            for blueprint, c in rows
+        ]))
+        return
+    table = Table(title=f"{spec.name}: {steps} steps on {where} against one process, {spec.precision}")
+    for heading in ("schedule", "stages", "workers", "max |Δ| parameters", "max |Δ| gradients", "max |Δ| loss", "bitwise equal"):
+        table.add_column(heading, justify="left" if heading == "schedule" else "right")
+    for blueprint, c in rows:
+        table.add_row(
+            blueprint.program.name,
+            str(len(blueprint.bounds) - 1),
+            str(blueprint.n_workers),
+            *(f"{value:.3g}" for value in (c.parameters, c.gradients, c.losses)),
+            "yes" if c.equal else f"NO ({c.worst or 'loss'})",
+        )
+    Console(width=None if Console().is_terminal else 110).print(table)

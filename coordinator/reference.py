@@ -1,0 +1,67 @@
+"""The one-process reference of `verify`: the whole network as one stage, micro-batch after micro-batch, in a loop.
+
+No schedule, no worker, no channel and no trainer: only what the lecture says, and the same micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from coordinator.job import JobSpec
+from stages.arrays import Array
+from stages.data import Dataset, batch_bounds, epoch_order, micro_batch_sizes
+from stages.loss import evaluate_loss, loss_count
+from stages.stage import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What some steps of training gave: losses a step, parameters after the last, gradients of the last by name."""
+
+    losses: tuple[float, ...]
+    parameters: Mapping[str, Array]
+    gradients: Mapping[str, Array]
+
+
+def train_reference(spec: JobSpec, train: Dataset, steps: int) -> Trained:
+    """`steps` steps of the job in this process, with as many BLAS threads as a worker has."""
+    with threadpool_limits(limits=spec.resources.cpus_per_worker, user_api="blas"), np.errstate(all="ignore"):
+        return _train(spec, train, steps)
+
+
+def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
+    model, sgd, clip = spec.model_spec(), spec.sgd(), spec.training.clip_norm
+    stage = Stage(model, 0, len(model.layers), sgd, weight_grad_group=spec.pipeline.weight_grad_group)
+    batches = (
+        epoch_order(spec.seed, epoch, len(train))[first:last]
+        for epoch in range(spec.training.epochs)
+        for first, last in batch_bounds(len(train), spec.training.batch_size)
+    )
+    losses, gradients = [], stage.parameters.named(stage.parameters.gradients)
+    for rows in islice(batches, steps):
+        count = loss_count(model.loss, len(rows), stage.n_out)
+        total, cuts = 0.0, np.cumsum([0, *micro_batch_sizes(len(rows), spec.training.micro_batches)])
+        stage.begin_step(len(cuts) - 1)
+        for j, part in enumerate(rows[a:b] for a, b in zip(cuts, cuts[1:], strict=False)):
+            f, y = stage.forward(j, train.x[part].T), train.y[part]
+            result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, count)
+            total += result.total
+            stage.backward_input(j, result.gradient)
+            stage.backward_weight(j)
+        losses.append(total / count)
+        gradients = stage.parameters.named(stage.parameters.gradients)
+        scale = 1.0
+        if clip is not None:
+            squares = stage.parameters.squared_norms()
+            scale = min(1.0, clip / (sum(squares[name] for name in sorted(squares, key=_layer_order)) ** 0.5 + 1e-6))
+        stage.update(sgd.learning_rate, scale)
+    return Trained(losses=tuple(losses), parameters=stage.parameters.named(stage.parameters.values), gradients=gradients)
+
+
+def _layer_order(name: str) -> tuple[int, str]:
+    return int(name.split(".")[0]), name
