@@ -33,6 +33,12 @@ def peak_resident_bytes() -> int:
     return _status("VmHWM")
 
 
+def begin_measuring() -> int:
+    """Forget the peak so far; return the bytes resident now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets the peak resident set size
+    return _status("VmRSS")
+
+
 def warm_up_blas(precision: str) -> None:
     """Let both BLAS libraries take their work space now, so that it counts as runtime and not as the job's memory."""
     a = np.ones((256, 256), dtype=precision)

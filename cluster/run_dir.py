@@ -6,11 +6,13 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from coordinator.job import JobSpec, load_job
 from stages.arrays import Array
@@ -87,23 +89,37 @@ def default_run_dir(spec: JobSpec) -> Path:
     return path
 
 
-def open_run(path: Path) -> tuple[JobSpec, dict[str, Array], tuple[str, ...] | None]:
-    """The job, the trained parameters, and the names of the data's input columns if it had any.
+@dataclass(frozen=True)
+class FinishedRun:
+    """A trained run, read back. Weights stay on disk until `parameter` asks for one."""
 
-    Raises InvalidData where `path` is not a finished run directory.
-    """
+    spec: JobSpec
+    columns: tuple[str, ...] | None
+    weights: Path
+
+    def parameter(self, name: str) -> Array:
+        """One parameter, by its name in model.safetensors. Raises InvalidData for a file that does not hold it."""
+        try:
+            with safe_open(self.weights, framework="numpy") as file:
+                array: Array = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise InvalidData(f"{self.weights}: {name} cannot be read: {error}") from None
+        return array
+
+
+def open_run(path: Path) -> FinishedRun:
+    """A run directory with a trained model. Raises InvalidData where `path` is not one."""
     for name in ("job.yaml", "model.json", "model.safetensors"):
         if not (path / name).exists():
             raise InvalidData(f"{path}: has no {name}, so it is not the run directory of a finished job")
     try:
         spec = load_job(path / "job.yaml")
         columns = json.loads((path / "model.json").read_text(encoding="utf-8")).get("columns")
-        parameters = load_file(path / "model.safetensors")
     except InvalidJob as error:
         raise InvalidData(f"{path / 'job.yaml'}: {error.problems[0]}") from None
-    except Exception as error:
-        raise InvalidData(f"{path}: the model cannot be read: {error}") from None
-    return spec, parameters, None if columns is None else tuple(columns)
+    except (OSError, ValueError, AttributeError) as error:
+        raise InvalidData(f"{path / 'model.json'}: cannot be read: {error}") from None
+    return FinishedRun(spec, None if columns is None else tuple(columns), path / "model.safetensors")
 
 
 def _describe(spec: JobSpec, columns: Sequence[str] | None) -> dict[str, Any]:

@@ -30,6 +30,11 @@ class JobData:
     validation: Dataset
     columns: tuple[str, ...] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for part in (self.train, self.validation) for array in (part.x, part.y))
+
     def fingerprint(self) -> int:
         """A CRC-32 of both sets: a worker that reads the data itself notices with it that the data changed."""
         both = f"{self.train.fingerprint()} {self.validation.fingerprint()} {self.columns}"

@@ -13,6 +13,7 @@ from cluster.run_dir import RunDir
 from cluster.sources import JobData, load_data
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.chrome_trace import TimedAction, chrome_trace
+from coordinator.estimate import estimate
 from coordinator.job import JobSpec
 from coordinator.local import LocalWorkers
 from coordinator.trainer import EvalRow, Row, StepRow, Trainer
@@ -67,6 +68,10 @@ class Run:
         """Read the data and lay the job out. Raises UserMistake before anything was started."""
         data = load_data(spec)
         return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
+
+    def refusals(self) -> tuple[str, ...]:
+        """A line for each worker whose memory limit cannot hold its stages."""
+        return estimate(self.blueprint, self.data.nbytes).refusals
 
     @property
     def steps_total(self) -> int:

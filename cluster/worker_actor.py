@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cluster.process_limits import limit_memory, peak_resident_bytes, warm_up_blas
+from cluster.process_limits import begin_measuring, limit_memory, peak_resident_bytes, warm_up_blas
 from cluster.sources import load_data
 from cluster.zmq_channel import Address, ZmqChannel
 from coordinator.job import parse_job
@@ -53,17 +53,18 @@ class WorkerActor:
         spec = parse_job(dict(document))
         try:
             train = validation = None
+            data_bytes = 0
             warm_up_blas(spec.precision)
-            self._baseline = peak_resident_bytes()
-            limit = spec.resources.memory_per_worker
             if {0, len(setup.bounds) - 2} & set(setup.stages):
                 data = load_data(spec)
                 if data.fingerprint() != fingerprint:
                     raise InvalidData(f"{spec.data.source}: read by worker {self._number} on {os.uname().nodename}, "
                                       "it is not the data that the job began with; give all hosts the same file")
-                train, validation = data.train, data.validation
+                train, validation, data_bytes = data.train, data.validation, data.nbytes
+            self._baseline = begin_measuring() - data_bytes
+            limit = spec.resources.memory_per_worker
             if limit is not None:
-                limit_memory(limit)
+                limit_memory(max(0, limit - data_bytes))
             self._worker = Worker(setup, self._channel, train=train, validation=validation)
         except Exception as error:
             return Result(failure=self._failure(error))

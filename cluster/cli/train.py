@@ -13,13 +13,14 @@ from cluster.cli.options import job_options, read_job, where_options
 from cluster.cli.progress import Progress, make_progress
 from cluster.run_dir import RunDir, default_run_dir
 from cluster.training import Outcome, Run, Where
-from stages.errors import UserMistake
+from stages.errors import NotEnoughResources, UserMistake
 
 
 @click.command()
 @job_options
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where to leave the run; runs/NAME-TIME by default.")
 @where_options
+@click.option("--force", is_flag=True, help="Begin though `plan` says that a worker's memory will not do.")
 @click.option("--trace", "trace_steps", type=click.IntRange(0), default=0, metavar="STEPS", help="Record the first STEPS steps to trace.json.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a row on standard output, the last one the result.")
 def train(
@@ -30,6 +31,7 @@ def train(
     run_dir: Path | None,
     local: bool,
     address: str | None,
+    force: bool,
     trace_steps: int,
     as_json: bool,
 ) -> int:
@@ -42,6 +44,8 @@ def train(
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     path = run_dir or default_run_dir(spec)
     prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
+    if not force and (refusals := prepared.refusals()):
+        raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
     directory = RunDir.create(path, spec)
     try:
         with make_progress(prepared, as_json=as_json) as progress:

@@ -1,0 +1,70 @@
+"""`pipetrain plan`: what a job will take, before it runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cluster.cli.options import job_options, read_job
+from cluster.sources import load_data
+from coordinator.blueprint import Blueprint, make_blueprint
+from coordinator.estimate import Estimate, estimate, mib
+from stages.errors import NotEnoughResources
+
+
+@click.command()
+@job_options
+@click.option("--json", "as_json", is_flag=True, help="The plan as data.")
+def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show stages, layers, parameters, FLOPs, bytes, predicted bubble and bottleneck of JOB.yaml.
+
+    Says no, with exit code 2, where a worker's memory_per_worker does not hold its stages.
+    """
+    spec = read_job(job, overrides, stages=stages, schedule=schedule)
+    data = load_data(spec)
+    blueprint = make_blueprint(spec, len(data.train))
+    found = estimate(blueprint, data.nbytes)
+    if as_json:
+        click.echo(json.dumps(_as_data(found)))
+    else:
+        _print(blueprint, found)
+    if found.refusals:
+        raise NotEnoughResources("\n".join(found.refusals))
+
+
+def _print(blueprint: Blueprint, found: Estimate) -> None:
+    console = Console(width=None if Console().is_terminal else 130)
+    program, spec = blueprint.program, blueprint.spec
+    table = Table(title=f"{spec.name}: {program.name}, {program.n_micro_batches} micro-batches of {max(blueprint.micro_batch_rows)} rows")
+    for heading in ("stage", "worker", "layers", "parameters", "FLOPs/step", "weights", "gradients", "optimizer", "saved at peak", "buffers"):
+        table.add_column(heading, justify="left" if heading == "layers" else "right")
+    for s in found.stages:
+        names = ", ".join(f"{k} {spec.model_spec().layers[k].kind}" for k in s.layers)
+        memory = s.memory
+        table.add_row(str(s.stage), str(s.worker), names, f"{s.parameters:,}", f"{s.flops:.3g}",
+                      *(mib(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)))
+    console.print(table)
+    table = Table(title="workers: bytes beside the runtime's own")
+    for heading in ("worker", "stages", "arrays under way", "data rows", "total", "limit", "busy"):
+        table.add_column(heading, justify="right")
+    for w in found.workers:
+        limit = "none" if w.limit is None else f"{mib(w.limit)}{'' if w.fits else ' TOO SMALL'}"
+        table.add_row(str(w.worker), *(mib(b) for b in (w.stages_bytes, w.message_bytes, w.data_bytes, w.total)), limit, f"{w.busy:.0%}")
+    console.print(table)
+    console.print(f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
+                  f"busy {found.workers[found.bottleneck].busy:.0%} of a step", highlight=False)
+
+
+def _as_data(found: Estimate) -> dict[str, object]:
+    return {
+        "stages": [{**asdict(s), "layers": list(s.layers)} for s in found.stages],
+        "workers": [{**asdict(w), "total": w.total, "fits": w.fits} for w in found.workers],
+        "bubble": found.bubble,
+        "bottleneck": found.bottleneck,
+        "refusals": list(found.refusals),
+    }

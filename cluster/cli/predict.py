@@ -1,0 +1,35 @@
+"""`pipetrain predict`: outputs of a trained run for new inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from cluster.run_dir import open_run
+from cluster.sources import load_inputs
+from coordinator.inference import infer
+from stages.errors import UserMistake
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--input", "source", required=True, metavar="X.npz", help="Array x in an .npz, or a .csv or .parquet of the input columns.")
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="Y.npz", help="Where to write array y.")
+def predict(run_dir: Path, source: str, output: Path) -> None:
+    """Write the network's outputs for every row of the input: `y` (rows, outputs), and for classifiers `label` (rows,)."""
+    if output.suffix != ".npz":
+        raise UserMistake(f"--output: {output} must end in .npz")
+    run = open_run(run_dir)
+    x = load_inputs(run.spec, source, run.columns)
+    chunks = infer(run.spec.model_spec(), run.parameter, x, run.spec.training.evaluate_batch_size)
+    arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}
+    if run.spec.model.loss == "cross_entropy":
+        arrays["label"] = arrays["y"].argmax(axis=1)
+    try:
+        with output.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise UserMistake(f"--output: {output} cannot be written: {error.strerror}") from None
+    click.echo(f"{output}: y {arrays['y'].shape}, {arrays['y'].dtype}")

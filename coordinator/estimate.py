@@ -1,0 +1,141 @@
+"""What `plan` tells of a job before it runs: cost, memory and idle time of each stage and worker, and the bottleneck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.blueprint import Blueprint
+from coordinator.memory import StageMemory, parameter_count, predict_stage
+from coordinator.partition import layer_flops
+from coordinator.replay import Replay, replay
+from stages.actions import Action, Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """One stage: its layers, parameters (numbers), floating-point operations of a batch, and bytes."""
+
+    stage: int
+    worker: int
+    layers: range
+    parameters: int
+    flops: float
+    memory: StageMemory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """One worker: bytes of its stages, of arrays under way to it, and of the data rows it holds; busy share of a step."""
+
+    worker: int
+    stages_bytes: int
+    message_bytes: int
+    data_bytes: int
+    busy: float
+    limit: int | None
+
+    @property
+    def total(self) -> int:
+        """Bytes that the worker needs beside its runtime."""
+        return self.stages_bytes + self.message_bytes + self.data_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether `resources.memory_per_worker` holds it."""
+        return self.limit is None or self.total <= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The whole plan. `bubble` is predicted from the stages' costs, not from unit times."""
+
+    stages: tuple[StagePlan, ...]
+    workers: tuple[WorkerPlan, ...]
+    bubble: float
+    bottleneck: int
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """A line for each worker whose memory does not hold its stages, saying what would help."""
+        return tuple(_refusal(self, worker) for worker in self.workers if not worker.fits)
+
+
+def estimate(blueprint: Blueprint, data_bytes: int) -> Estimate:
+    """The plan of a job whose rows take `data_bytes` in each worker that holds the first or last stage."""
+    spec, program, rows = blueprint.spec, blueprint.program, blueprint.micro_batch_rows
+    model, bounds, placement = spec.model_spec(), blueprint.bounds, program.placement
+    costs = layer_flops(model)
+    stages = tuple(
+        StagePlan(
+            stage=s,
+            worker=placement[s],
+            layers=range(bounds[s], bounds[s + 1]),
+            parameters=parameter_count(model, bounds[s], bounds[s + 1]),
+            flops=sum(rows) * sum(costs[bounds[s] : bounds[s + 1]]),
+            memory=predict_stage(
+                model, bounds, s, spec.sgd(), program.lanes[placement[s]], rows, spec.pipeline.weight_grad_group
+            ),
+        )
+        for s in range(program.n_stages)
+    )
+
+    def duration(action: Action) -> float:
+        share = 2 / 3 if action.kind is Kind.BACKWARD else 1 / 3
+        return max(stages[action.stage].flops, 1.0) / sum(rows) * rows[action.micro_batch] * share
+
+    dry = replay(program, duration)
+    item = 4 if model.precision == "float32" else 8
+    ends = (0, program.n_stages - 1)
+    workers = tuple(
+        WorkerPlan(
+            worker=w,
+            stages_bytes=sum(plan.memory.total for plan in stages if plan.worker == w),
+            message_bytes=_message_bytes(dry, w, model.features(), bounds, rows, item),
+            data_bytes=data_bytes if any(placement[s] == w for s in ends) else 0,
+            busy=dry.busy[w] / dry.makespan,
+            limit=spec.resources.memory_per_worker,
+        )
+        for w in range(program.n_workers)
+    )
+    bottleneck = max(range(program.n_workers), key=lambda w: dry.busy[w])
+    return Estimate(stages=stages, workers=workers, bubble=dry.bubble, bottleneck=bottleneck)
+
+
+def _message_bytes(
+    dry: Replay, worker: int, features: Sequence[int], bounds: Sequence[int], rows: Sequence[int], item: int
+) -> int:
+    """The most bytes sent to `worker` and not yet taken in, in the dry run."""
+    program = dry.program
+    ended = {(a.stage, a.kind is Kind.FORWARD, a.micro_batch): end for lane in dry.spans for a, _, end in lane
+             if a.kind is not Kind.BACKWARD_WEIGHT}
+    changes: list[tuple[float, int]] = []
+    for action, start, _ in dry.spans[worker]:
+        forward = action.kind is Kind.FORWARD
+        source = action.stage + (-1 if forward else 1)
+        if action.kind is Kind.BACKWARD_WEIGHT or not 0 <= source < program.n_stages or program.placement[source] == worker:
+            continue
+        size = features[bounds[action.stage if forward else action.stage + 1]] * rows[action.micro_batch] * item
+        changes += [(ended[source, forward, action.micro_batch], size), (start, -size)]
+    now = most = 0
+    for _, change in sorted(changes, key=lambda item: (item[0], -item[1])):
+        now += change
+        most = max(most, now)
+    return most
+
+
+def _refusal(plan: Estimate, worker: WorkerPlan) -> str:
+    own = [stage for stage in plan.stages if stage.worker == worker.worker]
+    names = ", ".join(str(stage.stage) for stage in own)
+    parameters = sum(s.memory.weights + s.memory.gradients + s.memory.optimizer for s in own)
+    assert worker.limit is not None, "what has no limit fits"
+    return (
+        f"worker {worker.worker} (stage {names}) needs {mib(worker.total)}, resources.memory_per_worker is "
+        f"{mib(worker.limit)}: {mib(parameters)} for weights, gradients and optimizer, "
+        f"{mib(sum(s.memory.pool for s in own))} for activations; more stages, more micro-batches or more memory help"
+    )
+
+
+def mib(n_bytes: float) -> str:
+    """Bytes as people read them."""
+    return f"{n_bytes / 2**20:,.1f} MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:,.2f} GiB"
