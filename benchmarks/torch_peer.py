@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -244,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.job:
         serve(json.loads(options.job), int(options.rank), options.rendezvous)
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peers' folders go, too
         configs = [config for config in CONFIGS if not options.width or config.width in options.width]
         environment = KEEP_MEMORY if options.keep_memory else {}
         print_table(configs, options.python, options.steps, options.rounds, environment)
