@@ -1,53 +1,23 @@
-"""Programs drawn as text: time to the right, a line a worker.
+"""Programs drawn as text, a line a worker.
 
-    worker 0  0F0 0F1  ·   ·  0B0────    the number is the stage, the letter what it does, then the micro-batch
+`draw` shows the lanes in order, for programs that may not be performable, with places marked:
+
+    worker 0  0F0 0F1 [0B0] 0B1  <-- 0B0 stuck, waits for 1B0
+
+`draw_timed` shows a dry run on its clock, a column a tick, dots where a worker idles:
+
+    time      0    5
+    worker 0  F0F1··B0──
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from stages.actions import Action, Kind, Program
+from stages.actions import Action, Kind, Lane, Program
 
-
-
-def draw(program: Program, mark: Mapping[Action, str] | None = None) -> str:
-    """Each lane's actions in order, without times: for programs that may not be performable. `mark` notes places."""
-    mark = mark or {}
-    width = max((len(str(action)) for lane in program.lanes for action in lane), default=1) + 1
-    lines = []
-    for worker, lane in enumerate(program.lanes):
-        cells, notes = [], []
-        for action in lane:
-            text = f"[{action}]" if action in mark else f"{action}"
-            cells.append(text.ljust(width))
-            if action in mark:
-                notes.append(f"<-- {action} {mark[action]}")
-        lines.append("  ".join(filter(None, [f"worker {worker}  {' '.join(cells).rstrip()}", *notes])))
-    return "\n".join(lines)
-
-
-def draw_timed(
-    spans: tuple[tuple[tuple[Action, float, float], ...], ...], *, with_stage: bool, tick: float = 1.0
-) -> str:
-    """A dry run on its clock: a column a tick, dots where a worker idles, a B two columns wide."""
-    end = max((span[-1][2] for span in spans if span), default=0.0)
-    columns = max(1, round(end / tick))
-    label = {action: f"{action}" if with_stage else f"{action.kind}{action.micro_batch}" for lane in spans for action, _, _ in lane}
-    width = max((len(text) for text in label.values()), default=1) + 1
-    lines = ["time      " + "".join(str(t).ljust(width) if t % 5 == 0 else " " * width for t in range(columns)).rstrip()]
-    for worker, lane in enumerate(spans):
-        cells = ["·".ljust(width)] * columns
-        for action, start, stop in lane:
-            first, last = round(start / tick), round(stop / tick)
-            cells[first] = label[action].ljust(width)
-            for t in range(first + 1, last):
-                cells[t] = "".ljust(width, "─") if t < last - 1 else "".ljust(width - 1, "─") + " "
-            if last - first > 1:
-                cells[first] = label[action].ljust(width, "─")
-        lines.append(f"worker {worker:<2} " + "".join(cells).rstrip())
-    return "\n".join(lines)
-
+Spans = Sequence[Sequence[tuple[Action, float, float]]]
+"""For each worker, its actions with start and end."""
 
 LEGEND = {
     Kind.FORWARD: "F forward",
@@ -55,6 +25,108 @@ LEGEND = {
     Kind.BACKWARD_INPUT: "I input gradient",
     Kind.BACKWARD_WEIGHT: "W weight gradient",
 }
+_COLORS = {  # ANSI: black on blue, green, green, yellow
+    Kind.FORWARD: "30;48;5;117",
+    Kind.BACKWARD: "30;48;5;150",
+    Kind.BACKWARD_INPUT: "30;48;5;150",
+    Kind.BACKWARD_WEIGHT: "30;48;5;222",
+}
+_AROUND = 5  # actions shown on either side of a marked one
+_MOST_TICKS = 2000
+
+_Cell = tuple[str, Kind | None]
+
+
+def draw(program: Program, mark: Mapping[Action, str] | None = None, notes: Mapping[int, str] | None = None) -> str:
+    """Each lane's actions in order, without times. `mark` brackets actions, with a note where the text is not empty;
+    `notes` adds one to a worker's lane. Long lanes are shown around their marks."""
+    mark, notes = mark or {}, notes or {}
+    indent = len(f"worker {max(0, program.n_workers - 1)}")
+    lines = []
+    for worker, lane in enumerate(program.lanes):
+        told = [f"<-- {action} {mark[action]}" for action in dict.fromkeys(lane) if mark.get(action)]
+        if worker in notes:
+            told.append(f"<-- {notes[worker]}")
+        lines.append("  ".join([f"worker {worker}".ljust(indent), " ".join(_excerpt(lane, mark)), *told]).rstrip())
+    return "\n".join(lines)
+
+
+def _excerpt(lane: Lane, mark: Mapping[Action, str]) -> list[str]:
+    marked = [place for place, action in enumerate(lane) if action in mark]
+    shown = {place for at in marked for place in range(at - _AROUND, at + _AROUND + 1)} or set(range(2 * _AROUND + 1))
+    words: list[str] = []
+    for place, action in enumerate(lane):
+        if place in shown or len(lane) <= 2 * _AROUND + 1:
+            words.append(f"[{action}]" if action in mark else str(action))
+        elif not words or words[-1] != "…":
+            words.append("…")
+    return words
+
+
+def draw_timed(spans: Spans, *, with_stage: bool, tick: float = 1.0, columns: int = 100, color: bool = False) -> str:
+    """A dry run on its clock. `tick` is the time of one column, in the unit of the spans.
+
+    Cells without stages close up where that makes them fit into `columns` characters; what still does not fit goes on
+    below. `color` adds ANSI colours. Labels have the stage only if `with_stage`: a worker with one needs none.
+    """
+    end = max((lane[-1][2] for lane in spans if lane), default=0.0)
+    ticks = max(1, min(_MOST_TICKS, round(end / tick)))
+    tick = max(tick, end / ticks)
+    longest = max((len(_label(action, with_stage)) for lane in spans for action, _, _ in lane), default=1)
+    heads = [f"worker {worker}" for worker in range(len(spans))]
+    indent = max(map(len, heads), default=0) + 2
+    closes_up = not with_stage and indent + ticks * longest <= columns < indent + ticks * (longest + 1)
+    width = longest if closes_up else longest + 1
+    rows = [_cells(lane, ticks, tick, width, width > longest, with_stage) for lane in spans]
+    n_panels = -(-ticks // max(8, (columns - indent) // width))
+    per_panel = -(-ticks // n_panels)
+    panels = []
+    for first in range(0, ticks, per_panel):
+        last = min(first + per_panel, ticks)
+        lines = ["time".ljust(indent) + _ruler(first, last, width)]
+        for head, cells in zip(heads, rows, strict=True):
+            lines.append(head.ljust(indent) + _painted(cells[first:last], color))
+        panels.append("\n".join(line.rstrip() for line in lines))
+    return "\n\n".join(panels)
+
+
+def _cells(
+    lane: Sequence[tuple[Action, float, float]], ticks: int, tick: float, width: int, apart: bool, with_stage: bool
+) -> list[_Cell]:
+    cells: list[_Cell] = [("·".ljust(width), None)] * ticks
+    for action, start, end in lane:
+        first = min(round(start / tick), ticks - 1)
+        last = max(first + 1, min(round(end / tick), ticks))
+        length = (last - first) * width
+        text = _label(action, with_stage)
+        text = text + "─" * (length - len(text) - apart) + " " * apart if last - first > 1 else text.ljust(width)
+        for t in range(first, last):
+            cells[t] = (text[(t - first) * width : (t - first + 1) * width], action.kind)
+    return cells
+
+
+def _label(action: Action, with_stage: bool) -> str:
+    return str(action) if with_stage else f"{action.kind}{action.micro_batch}"
+
+
+def _ruler(first: int, last: int, width: int) -> str:
+    text = ""
+    for t in range(first, last):
+        if t % 5 == 0 or t == first:
+            text = text.ljust((t - first) * width)
+            if len(text) == (t - first) * width:
+                text += f"{t} "
+    return text
+
+
+def _painted(cells: Sequence[_Cell], color: bool) -> str:
+    if not color:
+        return "".join(text for text, _ in cells)
+    painted = []
+    for text, kind in cells:
+        word = text.rstrip(" ")
+        painted.append(f"\033[{_COLORS[kind] if kind else '2'}m{word}\033[0m{text[len(word) :]}")
+    return "".join(painted)
 
 
 def legend(program: Program) -> str:

@@ -1,22 +1,18 @@
 """The dry run of a program: its laws, its times, what it keeps alive. No worker, no array.
 
-    check(program)                  # raises InvalidSchedule with the place marked
-    replay(program).bubble          # idle share, with F = I = W = 1 and B = 2
-    replay(program, seconds)        # … with a duration for each action
-
-The laws: every stage does F and then either B, or I and later W, once for each micro-batch; a stage has one worker;
-and the lanes never wait for each other in a circle.
+check(program)                  # raises InvalidSchedule with the place marked
+replay(program).bubble          # idle share, with F = I = W = 1 and B = 2
+replay(program, seconds)        # … with a duration for each action
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
-from coordinator.drawing import draw
+from coordinator.laws import check_laws, deadlock, needs, performed_as
 from stages.actions import Action, Kind, Lane, Program
-from stages.errors import InvalidSchedule
 
 UNIT_TIMES: Mapping[Kind, float] = {
     Kind.FORWARD: 1.0,
@@ -25,197 +21,170 @@ UNIT_TIMES: Mapping[Kind, float] = {
     Kind.BACKWARD: 2.0,
 }
 
+Durations = Callable[[Action], float] | Mapping[Action, float] | Mapping[Kind, float]
+"""What an action takes: a function, or a mapping by action or by kind. In any unit; results have the same."""
 
-def unit_time(action: Action) -> float:
-    """F, I and W take 1, B takes 2."""
-    return UNIT_TIMES[action.kind]
+
+class Span(NamedTuple):
+    """An action on the clock of a dry run."""
+
+    action: Action
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What happened in a dry run. Times are in the unit of the durations.
+    """What happened in a dry run. Times are in the unit of the durations; alive counts are of micro-batches.
 
-    `spans[w]` are (action, start, end) of worker w. `alive[s]` is the most micro-batches that stage s keeps between F
-    and its weight gradient; `alive_for_input[s]` between F and its input gradient.
+    `spans[w]` is what worker w did when. `peak_alive[s]` is the most micro-batches that stage s keeps between F and
+    its weight gradient's product; `peak_saved_for_input[s]` between F and its input gradient; `worker_peak_alive[w]`
+    is `peak_alive` of all of worker w's stages together.
     """
 
     program: Program
-    spans: tuple[tuple[tuple[Action, float, float], ...], ...]
-    alive: tuple[int, ...]
-    alive_for_input: tuple[int, ...]
+    spans: tuple[tuple[Span, ...], ...]
+    peak_alive: tuple[int, ...]
+    peak_saved_for_input: tuple[int, ...]
+    worker_peak_alive: tuple[int, ...]
 
     @property
     def makespan(self) -> float:
         """From the first action's start to the last one's end."""
-        return max((lane[-1][2] for lane in self.spans if lane), default=0.0)
+        return max((span.end for lane in self.spans for span in lane), default=0.0)
 
     @property
     def busy(self) -> tuple[float, ...]:
         """Time in which each worker works."""
-        return tuple(sum(end - start for _, start, end in lane) for lane in self.spans)
+        return tuple(sum(span.end - span.start for span in lane) for lane in self.spans)
+
+    @property
+    def idle(self) -> tuple[float, ...]:
+        """Time in which each worker waits."""
+        return tuple(self.makespan - busy for busy in self.busy)
+
+    @property
+    def bubbles(self) -> tuple[float, ...]:
+        """Idle share of each worker's time."""
+        return tuple(idle / self.makespan if self.makespan else 0.0 for idle in self.idle)
 
     @property
     def bubble(self) -> float:
-        """Idle share of all workers' time."""
-        whole = self.makespan * self.program.n_workers
-        return 1 - sum(self.busy) / whole if whole else 0.0
+        """Idle share of all workers' time: 1 − busy / (workers × makespan)."""
+        return sum(self.bubbles) / len(self.bubbles)
 
 
-def check(program: Program) -> None:
-    """Raise InvalidSchedule, naming and drawing the place, if the program breaks a law."""
-    _check_placement(program)
-    _check_each_once(program)
-    for lane in program.lanes:
-        _check_order(program, lane)
-    replay(program)
+def check(program: Program, *, backward: bool = True) -> None:
+    """Raise InvalidSchedule, naming and drawing the place, if the program breaks a law or workers would wait for ever.
 
-
-def replay(
-    program: Program, duration: Callable[[Action], float] = unit_time, *, weight_grad_group: int = 1
-) -> Replay:
-    """Perform the program on a clock. Raises InvalidSchedule if lanes wait for each other in a circle.
-
-    With `weight_grad_group` g, a micro-batch's values live until the weight product of its group, and groups are
-    done in ascending order (see stages.stage, [Note: ascending weight gradients]).
+    With `backward=False` the program is an evaluation: every F, and nothing else.
     """
+    check_laws(program, backward=backward)
+    _perform(program, lambda action: 1.0)
+
+
+def replay(program: Program, durations: Durations = UNIT_TIMES, *, weight_grad_group: int = 1) -> Replay:
+    """Perform the program on a clock; arrays take no time to travel. Raises InvalidSchedule as `check` does.
+
+    With `weight_grad_group` g, a micro-batch's values live until the weight product of its group j // g, and groups
+    are done in ascending order (see stages.stage, [Note: ascending weight gradients]). The product is not timed apart:
+    each W (and B) takes its duration where it stands.
+    """
+    if weight_grad_group < 1:
+        raise ValueError(f"weight_grad_group is {weight_grad_group}, must be at least 1")
+    backward = any(action.kind is not Kind.FORWARD for lane in program.lanes for action in lane)
+    check_laws(program, backward=backward)
+    spans = _perform(program, _as_function(durations))
+    watches = [_watch(lane, program.n_micro_batches, weight_grad_group, keeps=backward) for lane in program.lanes]
+    by_stage = {stage: watch for watch in watches for stage in watch.alive}
+    stages = range(program.n_stages)
+    return Replay(
+        program=program,
+        spans=tuple(tuple(lane) for lane in spans),
+        peak_alive=tuple(by_stage[s].alive[s] for s in stages),
+        peak_saved_for_input=tuple(by_stage[s].for_input[s] for s in stages),
+        worker_peak_alive=tuple(watch.together for watch in watches),
+    )
+
+
+def _as_function(durations: Durations) -> Callable[[Action], float]:
+    if callable(durations):
+        return durations
+    table = cast(Mapping[Action | Kind, float], durations)
+    return lambda action: table[action] if action in table else table[action.kind]
+
+
+def _perform(program: Program, duration: Callable[[Action], float]) -> list[list[Span]]:
+    """Let every lane run as far as it can, in turn, until all are through."""
     ended: dict[Action, float] = {}
-    clocks = [0.0] * program.n_workers
-    positions = [0] * program.n_workers
-    spans: list[list[tuple[Action, float, float]]] = [[] for _ in program.lanes]
+    holder = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
+    spans: list[list[Span]] = [[] for _ in program.lanes]
     moved = True
     while moved:
         moved = False
-        for worker, lane in enumerate(program.lanes):
-            while positions[worker] < len(lane):
-                action = lane[positions[worker]]
-                inputs = [_end_of(ended, needed) for needed in needs(action, program)]
-                if None in inputs:
+        for lane, done in zip(program.lanes, spans, strict=True):
+            for action in lane[len(done) :]:
+                sources = [performed_as(needed, holder) for needed in needs(action, program.n_stages)]
+                if any(source not in ended for source in sources):
                     break
-                start = max([clocks[worker], *(time for time in inputs if time is not None)])
-                clocks[worker] = ended[action] = start + duration(action)
-                spans[worker].append((action, start, clocks[worker]))
-                positions[worker] += 1
+                start = max((done[-1].end if done else 0.0, *(ended[source] for source in sources)))
+                ended[action] = start + duration(action)
+                done.append(Span(action, start, ended[action]))
                 moved = True
-    stuck = [lane[position] for lane, position in zip(program.lanes, positions, strict=True) if position < len(lane)]
+    stuck = [lane[len(done)] for lane, done in zip(program.lanes, spans, strict=True) if len(done) < len(lane)]
     if stuck:
-        raise _deadlock(program, stuck, ended)
-    alive, alive_for_input = _peaks(program, weight_grad_group)
-    return Replay(program, tuple(tuple(lane) for lane in spans), alive, alive_for_input)
+        raise deadlock(program, stuck, ended)
+    return spans
 
 
-def needs(action: Action, program: Program) -> tuple[Action, ...]:
-    """The actions whose results `action` takes in. A needed I may be done as the first half of a B."""
-    s, j = action.stage, action.micro_batch
-    if action.kind is Kind.FORWARD:
-        return (Action(s - 1, Kind.FORWARD, j),) if s else ()
-    if action.kind is Kind.BACKWARD_WEIGHT:
-        return (Action(s, Kind.BACKWARD_INPUT, j),)
-    own = Action(s, Kind.FORWARD, j)
-    return (own, Action(s + 1, Kind.BACKWARD_INPUT, j)) if s + 1 < program.n_stages else (own,)
+# what is kept ----------------------------------------------------------------------------------------------------
 
 
-def _end_of(ended: Mapping[Action, float], needed: Action) -> float | None:
-    found = ended.get(needed)
-    if found is None and needed.kind is Kind.BACKWARD_INPUT:
-        return ended.get(Action(needed.stage, Kind.BACKWARD, needed.micro_batch))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Peaks of one worker: by stage, and of its stages together."""
+
+    alive: dict[int, int]
+    for_input: dict[int, int]
+    together: int
 
 
-# laws ------------------------------------------------------------------------------------------------------------
+class _Kept:
+    """The micro-batches that one stage keeps, followed action by action as stages.stage.Stage does."""
 
+    def __init__(self, n_micro_batches: int, group: int) -> None:
+        self.alive: set[int] = set()
+        self.for_input: set[int] = set()
+        self._marked: set[int] = set()
+        self._n, self._group, self._next = n_micro_batches, group, 0
 
-def _check_placement(program: Program) -> None:
-    holder: dict[int, int] = {}
-    for worker, lane in enumerate(program.lanes):
-        for action in lane:
-            if not (action.stage < program.n_stages and action.micro_batch < program.n_micro_batches):
-                raise _broken(program, action, f"is outside {program.n_stages} stages × {program.n_micro_batches} micro-batches")
-            if holder.setdefault(action.stage, worker) != worker:
-                other = holder[action.stage]
-                raise _broken(program, action, f"stage {action.stage} is on worker {other} and on worker {worker}")
-
-
-def _check_each_once(program: Program) -> None:
-    counts = Counter(action for lane in program.lanes for action in lane)
-    for action, count in counts.items():
-        if count > 1:
-            raise _broken(program, action, f"stands {count} times")
-    for stage in range(program.n_stages):
-        for j in range(program.n_micro_batches):
-            f, i, w, b = (counts[Action(stage, kind, j)] for kind in Kind)
-            if not f:
-                raise _missing(program, Action(stage, Kind.FORWARD, j))
-            if b and (i or w):
-                extra = Action(stage, Kind.BACKWARD_INPUT if i else Kind.BACKWARD_WEIGHT, j)
-                raise _broken(program, extra, f"stands beside {Action(stage, Kind.BACKWARD, j)}, which is both I and W")
-            if not b and not (i and w):
-                kind = Kind.BACKWARD if not i and not w else Kind.BACKWARD_WEIGHT if i else Kind.BACKWARD_INPUT
-                raise _missing(program, Action(stage, kind, j))
-
-
-def _check_order(program: Program, lane: Lane) -> None:
-    place = {action: position for position, action in enumerate(lane)}
-    for action in lane:
-        before = {Kind.BACKWARD_WEIGHT: Kind.BACKWARD_INPUT, Kind.FORWARD: None}.get(action.kind, Kind.FORWARD)
-        if before is None:
-            continue
-        needed = Action(action.stage, before, action.micro_batch)
-        if place[needed] > place[action]:
-            raise _broken(program, action, f"stands before {needed}, whose result it uses")
-
-
-def _missing(program: Program, action: Action) -> InvalidSchedule:
-    return InvalidSchedule(f"{program.name}: {action} is missing", draw(program))
-
-
-def _broken(program: Program, action: Action, why: str) -> InvalidSchedule:
-    return InvalidSchedule(f"{program.name}: {action} {why}", draw(program, mark={action: "here"}))
-
-
-def _deadlock(program: Program, stuck: list[Action], ended: Mapping[Action, float]) -> InvalidSchedule:
-    """Name the circle: each stuck action waits for one that stands behind another stuck action."""
-    holder = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
-    front = {holder[action]: action for action in stuck}
-    circle, action = [], stuck[0]
-    while action not in [at for at, _ in circle]:
-        missing = next(needed for needed in needs(action, program) if _end_of(ended, needed) is None)
-        if missing not in holder:  # its I is the first half of a B
-            missing = Action(missing.stage, Kind.BACKWARD, missing.micro_batch)
-        circle.append((action, missing))
-        action = front[holder[missing]]
-    start = [at for at, _ in circle].index(action)
-    told = ", ".join(f"{at} waits for {missing}" for at, missing in circle[start:])
-    drawing = draw(program, mark=dict.fromkeys((at for at, _ in circle[start:]), "stuck"))
-    return InvalidSchedule(f"{program.name}: the workers wait for each other: {told}", drawing)
-
-
-# memory ----------------------------------------------------------------------------------------------------------
-
-
-def _peaks(program: Program, group: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    alive, for_input = [0] * program.n_stages, [0] * program.n_stages
-    for lane in program.lanes:
-        for stage in {action.stage for action in lane}:
-            own = [action for action in lane if action.stage == stage]
-            alive[stage], for_input[stage] = _stage_peaks(own, program.n_micro_batches, group)
-    return tuple(alive), tuple(for_input)
-
-
-def _stage_peaks(lane: list[Action], m: int, group: int) -> tuple[int, int]:
-    held: set[int] = set()
-    waiting: set[int] = set()
-    marked: set[int] = set()
-    following, peak, peak_for_input = 0, 0, 0
-    for action in lane:
+    def follow(self, action: Action) -> None:
+        """What is kept once `action` is done."""
         if action.kind is Kind.FORWARD:
-            held.add(action.micro_batch)
-            waiting.add(action.micro_batch)
+            self.alive.add(action.micro_batch)
+            self.for_input.add(action.micro_batch)
         if action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
-            waiting.discard(action.micro_batch)
+            self.for_input.remove(action.micro_batch)
         if action.kind in (Kind.BACKWARD, Kind.BACKWARD_WEIGHT):
-            marked.add(action.micro_batch)
-        while following < m and marked.issuperset(members := range(following, min(following + group, m))):
-            held.difference_update(members)
-            following = members.stop
-        peak, peak_for_input = max(peak, len(held)), max(peak_for_input, len(waiting))
-    return peak, peak_for_input
+            self._marked.add(action.micro_batch)
+        while self._next < self._n:
+            members = range(self._next, min(self._next + self._group, self._n))
+            if not self._marked.issuperset(members):
+                return
+            self.alive.difference_update(members)
+            self._next = members.stop
+
+
+def _watch(lane: Lane, n_micro_batches: int, group: int, *, keeps: bool) -> _Watch:
+    kept = {stage: _Kept(n_micro_batches, group) for stage in {action.stage for action in lane}}
+    alive, for_input, together = dict.fromkeys(kept, 0), dict.fromkeys(kept, 0), 0
+    now = 0
+    for action in lane if keeps else ():
+        s = action.stage
+        now -= len(kept[s].alive)
+        kept[s].follow(action)
+        now += len(kept[s].alive)
+        alive[s] = max(alive[s], len(kept[s].alive))
+        for_input[s] = max(for_input[s], len(kept[s].for_input))
+        together = max(together, now)
+    return _Watch(alive, for_input, together)

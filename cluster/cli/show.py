@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import click
@@ -15,7 +17,7 @@ from coordinator.schedules.csv_format import load_csv, write_csv
 from stages.actions import Program
 from stages.errors import InvalidSchedule
 
-_TICK_US = 1e-3  # a unit of time is drawn as a millisecond in a trace
+_UNIT_S = 1e-3  # a unit of time is a millisecond in a trace
 
 
 @click.command()
@@ -23,7 +25,9 @@ _TICK_US = 1e-3  # a unit of time is drawn as a millisecond in a trace
 @click.option("--stages", type=click.IntRange(1), help="Stages; 4 by default, a .csv says its own.")
 @click.option("--micro-batches", type=click.IntRange(1), help="Micro-batches; 8 by default, a .csv says its own.")
 @click.option("--workers", type=click.IntRange(1), help="Workers; as many as stages, half for interleaved-1f1b.")
-@click.option("--weight-grad-group", type=click.IntRange(1), default=1, help="Micro-batches per weight-gradient product.")
+@click.option(
+    "--weight-grad-group", type=click.IntRange(1), default=1, help="Micro-batches per weight-gradient product."
+)
 @click.option("--format", "form", type=click.Choice(["text", "csv", "chrome"]), default="text")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the terminal.")
 def show(
@@ -38,7 +42,11 @@ def show(
     """Draw SCHEDULE: gpipe, 1f1b, interleaved-1f1b, zb-h1, or a .csv file in torch's format."""
     program = _program(schedule, stages, micro_batches, workers)
     dry = replay(program, weight_grad_group=weight_grad_group)
-    text = {"text": _as_text, "csv": _as_csv, "chrome": _as_chrome}[form](dry)
+    if form == "text":
+        color = output is None and "NO_COLOR" not in os.environ  # click takes colours out where there is no terminal
+        text = _as_text(dry, color=color, columns=shutil.get_terminal_size((100, 24)).columns)
+    else:
+        text = _as_csv(dry) if form == "csv" else _as_chrome(dry)
     if output is None:
         click.echo(text)
         return
@@ -62,23 +70,39 @@ def _program(schedule: str, stages: int | None, micro_batches: int | None, worke
     return restrict(program, micro_batches)
 
 
-def _as_text(dry: Replay) -> str:
+def _as_text(dry: Replay, *, color: bool, columns: int) -> str:
     program = dry.program
     several = program.n_workers < program.n_stages
-    head = f"{program.name} · {program.n_stages} stages · {program.n_micro_batches} micro-batches"
-    if several:
-        head += f" · {program.n_workers} workers"
-    alive = " ".join(f"stage {s}: {n}" for s, n in enumerate(dry.alive))
+    workers = f" on {count(program.n_workers, 'worker')}" if several else ""
     return "\n".join(
         [
-            head,
+            f"{program.name} · {count(program.n_stages, 'stage')}{workers} · "
+            f"{count(program.n_micro_batches, 'micro-batch', 'es')}",
             "",
-            draw_timed(dry.spans, with_stage=several),
+            draw_timed(dry.spans, with_stage=several, columns=columns, color=color),
             "",
             legend(program),
-            f"bubble {dry.bubble:.1%} with F = I = W, B = I + W · micro-batches kept, at most: {alive}",
+            *_summary(dry, several),
         ]
     )
+
+
+def _summary(dry: Replay, several: bool) -> list[str]:
+    lines = [f"bubble  {dry.bubble:.1%} idle in {dry.makespan:g} units of time (F = I = W = 1, B = 2)"]
+    if len(set(dry.bubbles)) > 1:
+        lines.append(f"        by worker: {', '.join(f'{bubble:.1%}' for bubble in dry.bubbles)}")
+    peaks = ", ".join(map(str, dry.peak_alive))
+    lines.append(f"memory  keeps at most {peaks} micro-batches alive on stages 0 … {dry.program.n_stages - 1}")
+    if several:
+        lines.append(f"        by worker, its stages together: {', '.join(map(str, dry.worker_peak_alive))}")
+    if dry.peak_saved_for_input != dry.peak_alive:
+        lines.append(f"        until their input gradient: {', '.join(map(str, dry.peak_saved_for_input))}")
+    return lines
+
+
+def count(n: int, noun: str, plural: str = "s") -> str:
+    """`1 stage`, `2 stages`."""
+    return f"{n} {noun}{'' if n == 1 else plural}"
 
 
 def _as_csv(dry: Replay) -> str:
@@ -86,5 +110,5 @@ def _as_csv(dry: Replay) -> str:
 
 
 def _as_chrome(dry: Replay) -> str:
-    timeline = [TimedAction(w, a, t * _TICK_US, e * _TICK_US) for w, lane in enumerate(dry.spans) for a, t, e in lane]
+    timeline = [TimedAction(w, a, t * _UNIT_S, e * _UNIT_S) for w, lane in enumerate(dry.spans) for a, t, e in lane]
     return json.dumps(chrome_trace(timeline, name=f"{dry.program.name} (predicted)"))

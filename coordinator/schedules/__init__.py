@@ -1,6 +1,6 @@
 """Schedules: pure functions that return a Program.
 
-    build("1f1b", n_stages=4, n_micro_batches=8)
+build("1f1b", n_stages=4, n_micro_batches=8)
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ import difflib
 from collections.abc import Callable
 from functools import lru_cache
 
+from coordinator.schedules.forward_only import forward_only
 from coordinator.schedules.gpipe import gpipe
 from coordinator.schedules.interleaved import interleaved
 from coordinator.schedules.one_f_one_b import one_f_one_b
 from coordinator.schedules.zero_bubble import zero_bubble_h1
 from stages.actions import Program
 from stages.errors import InvalidSchedule
+
+__all__ = ["SCHEDULES", "build", "default_workers", "forward_only", "restrict"]
 
 SCHEDULES: dict[str, Callable[[int, int, int], Program]] = {
     "gpipe": gpipe,
@@ -47,6 +50,14 @@ def build(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | No
 
 
 def restrict(program: Program, n_micro_batches: int) -> Program:
-    """The program for fewer micro-batches: the actions on the others are left out."""
-    lanes = tuple(tuple(a for a in lane if a.micro_batch < n_micro_batches) for lane in program.lanes)
+    """The program for fewer micro-batches: the actions on the others are left out.
+
+    A valid program stays valid: an action only ever needs actions on its own micro-batch, and leaving others out of
+    the lanes cannot close a circle. Raises InvalidSchedule for more micro-batches than there are.
+    """
+    if not 1 <= n_micro_batches <= program.n_micro_batches:
+        raise InvalidSchedule(
+            f"{program.name}: cannot be cut to {n_micro_batches} micro-batches, it has {program.n_micro_batches}"
+        )
+    lanes = tuple(tuple(action for action in lane if action.micro_batch < n_micro_batches) for lane in program.lanes)
     return Program(program.name, program.n_stages, n_micro_batches, lanes)

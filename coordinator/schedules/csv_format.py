@@ -4,7 +4,7 @@
     ,1F0,1B0,1F1,1B1
 
 Empty cells are idle time and mean nothing to a worker. Which worker holds which stages follows from the lines.
-`(0F3;3B1)OVERLAP_F_B`, torch's pair that overlaps, is read as its two actions one after the other.
+`(0F3;3B1)OVERLAP_F_B`, torch's pair that overlaps, is read as its forward and then its backward.
 """
 
 from __future__ import annotations
@@ -12,32 +12,39 @@ from __future__ import annotations
 import csv
 import io
 import re
-from itertools import chain
 from pathlib import Path
 
-from coordinator.replay import Replay, check, replay
-from stages.actions import Action, Program
+from coordinator.replay import check, replay
+from stages.actions import Action, Kind, Lane, Program
 from stages.errors import InvalidSchedule
 
-_OVERLAP = re.compile(r"\((.*)\)OVERLAP_F_B")
-_LONG_NAMES = {"BACKWARD_INPUT": "I", "BACKWARD_WEIGHT": "W", "FULL_BACKWARD": "B", "FORWARD": "F"}
+_OVERLAP = re.compile(r"\(([^()]*)\)OVERLAP_F_B")
+_NOT_COMPUTE = re.compile(r"\d+(SEND_F|RECV_F|SEND_B|RECV_B|UNSHARD|RESHARD|REDUCE_GRAD)\d*")
 
 
 def read_csv(text: str, name: str = "schedule.csv") -> Program:
     """The program that `text` describes, checked. Raises InvalidSchedule naming line and cell, or the broken law."""
-    lanes = []
-    for number, cells in enumerate(csv.reader(io.StringIO(text)), start=1):
-        if cells:
-            lanes.append(tuple(chain.from_iterable(_cell(cell, f"{name}, line {number}, cell {i}") for i, cell in enumerate(cells, 1))))
-    actions = list(chain.from_iterable(lanes))
+    lanes: list[Lane] = []
+    empty: int | None = None
+    try:
+        for number, cells in enumerate(csv.reader(io.StringIO(text, newline="")), start=1):
+            places = [(f"{name}, line {number}, cell {i}", cell.strip()) for i, cell in enumerate(cells, start=1)]
+            lane = tuple(action for place, cell in places if cell for action in _cell(cell, place))
+            if lane and empty is not None:
+                raise InvalidSchedule(
+                    f"{name}, line {empty}: has no action; each line is a worker with a stage or more"
+                )
+            if lane:
+                lanes.append(lane)
+            else:
+                empty = empty or number
+    except csv.Error as error:
+        raise InvalidSchedule(f"{name}: is not CSV: {error}") from None
+    actions = [action for lane in lanes for action in lane]
     if not actions:
         raise InvalidSchedule(f"{name}: has no action; a line looks like 0F0,0F1,,0B0,0B1")
-    stages, micro_batches = 1 + max(a.stage for a in actions), 1 + max(a.micro_batch for a in actions)
-    if stages * micro_batches > len(actions):
-        raise InvalidSchedule(
-            f"{name}: {len(actions)} actions cannot make {stages} stages × {micro_batches} micro-batches: there is a gap"
-        )
-    program = Program(name, stages, micro_batches, tuple(lanes))
+    n_stages, n_micro_batches = 1 + max(a.stage for a in actions), 1 + max(a.micro_batch for a in actions)
+    program = Program(name, n_stages, n_micro_batches, tuple(lanes))
     check(program)
     return program
 
@@ -55,29 +62,28 @@ def load_csv(path: Path) -> Program:
 
 def write_csv(program: Program) -> str:
     """The program with its idle time as empty cells, a column a unit of time (F = I = W = B = 1)."""
-    performed: Replay = replay(program, lambda action: 1.0)
-    columns = round(performed.makespan)
+    performed = replay(program, dict.fromkeys(Kind, 1.0))
     lines = []
     for lane in performed.spans:
-        cells = [""] * columns
+        cells = [""] * round(performed.makespan)
         for action, start, _ in lane:
             cells[round(start)] = str(action)
         lines.append(",".join(cells))
     return "\n".join(lines) + "\n"
 
 
-def _cell(cell: str, place: str) -> tuple[Action, ...]:
-    text = cell.strip()
-    if not text:
-        return ()
-    pair = _OVERLAP.fullmatch(text)
+def _cell(cell: str, place: str) -> Lane:
+    shown = repr(cell if len(cell) <= 40 else cell[:40] + "…")
+    if _NOT_COMPUTE.fullmatch(cell):
+        raise InvalidSchedule(
+            f"{place}: {shown} is not computing; workers send and receive by themselves, so write the schedule "
+            "with torch's format='compute_only'"
+        )
+    pair = _OVERLAP.fullmatch(cell)
     try:
-        return tuple(Action.parse(_shorten(part)) for part in (pair[1].split(";") if pair else [text]))
-    except ValueError as error:
-        raise InvalidSchedule(f"{place}: {error}") from None
-
-
-def _shorten(text: str) -> str:
-    for long, short in _LONG_NAMES.items():
-        text = text.replace(long, short)
-    return text
+        actions = [Action.parse(part) for part in (pair[1].split(";") if pair else [cell])]
+    except ValueError:
+        raise InvalidSchedule(
+            f"{place}: {shown} is not an action; one looks like 2F0, 2B0, 2I0, 2W0 or (0F3;3B1)OVERLAP_F_B"
+        ) from None
+    return tuple(sorted(actions, key=lambda action: action.kind is not Kind.FORWARD))

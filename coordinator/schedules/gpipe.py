@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from coordinator.schedules.greedy import WorkerState, grouped_orders, perform, round_robin
+from coordinator.schedules.greedy import WorkerState, perform, queue_up, round_robin
 from stages.actions import Action, Kind, Program
 
 
 def gpipe(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """Keeps all micro-batches alive; idles (p − 1) / (m + p − 1). Backwards are first in, first out."""
+    """Keeps all m micro-batches alive; idles (p − 1) / (v m + p − 1) with v stages on each of p workers and m ≥ p.
+
+    Backwards go first in, first out, so that gradients are added in the order in which all schedules add them. A
+    worker with several stages takes all micro-batches through one before the next.
+    """
 
     def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:
         return backward if state.forwards_done else forward
 
-    placement = round_robin(n_stages, n_workers)
-    orders = grouped_orders(placement, n_micro_batches, n_workers, Kind.BACKWARD)
-    return perform("gpipe", n_stages, n_micro_batches, orders, rule)
+    queues = queue_up(round_robin(n_stages, n_workers), [range(n_micro_batches)], Kind.BACKWARD)
+    return perform("gpipe", n_stages, n_micro_batches, queues, rule)

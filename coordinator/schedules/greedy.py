@@ -1,22 +1,31 @@
-"""The part that all schedules share: given what each worker would do next, let a clock decide when.
+"""What all schedules share: a rule says what each worker would rather do next, a clock of unit times says when.
 
-Every schedule here is a rule of preference. Performing it once on a clock of unit times turns the rule into lanes;
-and because the lanes were performed, they cannot deadlock, whatever the numbers of stages, workers and micro-batches.
+Performing a rule once gives the lanes; and because they were performed, they cannot deadlock, whatever the numbers of
+stages, workers and micro-batches.
+
+[Note: even rounds] A worker with several stages takes a round of micro-batches through each of its stages in turn. It
+idles between two stages unless a round has at least as many micro-batches as there are workers, because only then is
+the first one back when the last one has left. Rounds of exactly `n_workers`, with a shorter one at the end, therefore
+lose time unless m is a multiple. Here m is cut into ⌊m / workers⌋ rounds as even as they can be, so none is short.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from stages.actions import Action, Kind, Program
 
 _TICKS = {Kind.FORWARD: 1, Kind.BACKWARD_INPUT: 1, Kind.BACKWARD_WEIGHT: 1, Kind.BACKWARD: 2}
 
+Queues = tuple[list[Action], list[Action]]
+"""One worker's forwards and its backwards (B or I), each in the order in which it takes them."""
+
 
 @dataclass
 class WorkerState:
-    """What a rule may look at: the worker's next forward and backward, and what it keeps."""
+    """What a rule may look at: how far the worker is, and what it keeps."""
 
     forwards: list[Action]
     backwards: list[Action]
@@ -32,72 +41,59 @@ class WorkerState:
         return self.next_forward - self.next_backward
 
     @property
-    def kept(self) -> int:
-        """In flight, or back but still waiting for their weight gradient."""
-        return self.in_flight + len(self.owed)
-
-    @property
     def forwards_done(self) -> bool:
         """Nothing is left to go forward."""
         return self.next_forward == len(self.forwards)
 
+    @property
+    def done(self) -> bool:
+        """Nothing is left to do."""
+        return self.forwards_done and self.next_backward == len(self.backwards) and not self.owed
+
 
 Rule = Callable[[int, WorkerState, Action | None, Action | None], Action | None]
-"""(worker, state, forward if it can run now, backward if it can run now) → what to do, or None to wait."""
+"""(worker, state, its next forward if that can run now, its next backward likewise) → what to do, or None to wait."""
 
 
-def perform(
-    name: str,
-    n_stages: int,
-    n_micro_batches: int,
-    orders: Sequence[tuple[list[Action], list[Action]]],
-    rule: Rule,
-) -> Program:
-    """Lanes of workers that follow `rule`; `orders[w]` are worker w's forwards and backwards, each in its order.
+def perform(name: str, n_stages: int, n_micro_batches: int, queues: Sequence[Queues], rule: Rule) -> Program:
+    """The lanes of workers that follow `rule`. An I in the backwards makes the worker owe a W.
 
-    Where the rule would let everybody wait for ever, the first worker that can go forward does.
+    Where the rule would let everybody wait for ever, the first worker that could do something does it.
     """
-    states = [WorkerState(list(forwards), list(backwards)) for forwards, backwards in orders]
+    states = [WorkerState(list(forwards), list(backwards)) for forwards, backwards in queues]
     ended: dict[Action, int] = {}
     now = 0
-    while any(not s.forwards_done or s.next_backward < len(s.backwards) or s.owed for s in states):
-        started = False
+    while not all(state.done for state in states):
         for worker, state in enumerate(states):
-            if state.free_at > now:
-                continue
-            forward, backward = _ready(state, n_stages, ended, now)
-            action = rule(worker, state, forward, backward)
-            if action is not None:
-                _start(state, action, ended, now)
-                started = True
+            if state.free_at <= now:
+                action = rule(worker, state, *_ready(state, n_stages, ended, now))
+                if action is not None:
+                    _start(state, action, ended, now)
         busy = [state.free_at for state in states if state.free_at > now]
-        if not busy and not started:
-            state, forward = next(
-                (s, f) for s in states if (f := _ready(s, n_stages, ended, now)[0]) is not None
-            )
-            _start(state, forward, ended, now)
-            busy = [state.free_at]
-        now = min(busy, default=now)
+        if busy:
+            now = min(busy)
+        else:
+            _start_any(states, n_stages, ended, now)
     return Program(name, n_stages, n_micro_batches, tuple(tuple(state.lane) for state in states))
 
 
 def _ready(
     state: WorkerState, n_stages: int, ended: dict[Action, int], now: int
 ) -> tuple[Action | None, Action | None]:
-    def done(action: Action) -> bool:
+    def has_ended(action: Action) -> bool:
         return ended.get(action, now + 1) <= now
 
     forward = backward = None
     if not state.forwards_done:
-        forward = state.forwards[state.next_forward]
-        if forward.stage and not done(Action(forward.stage - 1, Kind.FORWARD, forward.micro_batch)):
-            forward = None
+        first = state.forwards[state.next_forward]
+        if first.stage == 0 or has_ended(Action(first.stage - 1, Kind.FORWARD, first.micro_batch)):
+            forward = first
     if state.next_backward < len(state.backwards):
-        backward = state.backwards[state.next_backward]
-        s, j = backward.stage, backward.micro_batch
-        above = s + 1 == n_stages or done(Action(s + 1, backward.kind, j))
-        if not (above and done(Action(s, Kind.FORWARD, j))):
-            backward = None
+        first = state.backwards[state.next_backward]
+        s, j = first.stage, first.micro_batch
+        above = s + 1 == n_stages or has_ended(Action(s + 1, first.kind, j))
+        if above and has_ended(Action(s, Kind.FORWARD, j)):
+            backward = first
     return forward, backward
 
 
@@ -114,24 +110,39 @@ def _start(state: WorkerState, action: Action, ended: dict[Action, int], now: in
             state.owed.append(Action(action.stage, Kind.BACKWARD_WEIGHT, action.micro_batch))
 
 
-def round_robin(n_stages: int, n_workers: int) -> list[list[int]]:
+def _start_any(states: Sequence[WorkerState], n_stages: int, ended: dict[Action, int], now: int) -> None:
+    """Break a wait of everybody for everybody; what frees values is preferred."""
+    ready = [(state, *_ready(state, n_stages, ended, now)) for state in states]
+    choices = [
+        *((state, backward) for state, _, backward in ready if backward is not None),
+        *((state, state.owed[0]) for state, _, _ in ready if state.owed),
+        *((state, forward) for state, forward, _ in ready if forward is not None),
+    ]
+    assert choices, "the queues are in an order that pipelines allow, so something can always run"
+    _start(*choices[0], ended, now)
+
+
+def round_robin(n_stages: int, n_workers: int) -> list[range]:
     """Stage s on worker s mod n_workers."""
-    return [list(range(worker, n_stages, n_workers)) for worker in range(n_workers)]
+    return [range(worker, n_stages, n_workers) for worker in range(n_workers)]
 
 
-def grouped_orders(
-    placement: Sequence[Sequence[int]], n_micro_batches: int, group: int, backward: Kind
-) -> list[tuple[list[Action], list[Action]]]:
-    """Forwards and backwards of each worker: `group` micro-batches through each of its stages in turn.
+def even_rounds(n_micro_batches: int, n_workers: int) -> list[range]:
+    """Micro-batches cut into rounds of at least `n_workers` where there are as many: see [Note: even rounds]."""
+    n_rounds = max(1, n_micro_batches // n_workers)
+    cuts = [n_micro_batches * i // n_rounds for i in range(n_rounds + 1)]
+    return [range(first, last) for first, last in pairwise(cuts)]
 
-    Backwards take the stages from the last; each stage meets its micro-batches in ascending order both ways.
+
+def queue_up(placement: Sequence[Sequence[int]], rounds: Sequence[range], backward: Kind) -> list[Queues]:
+    """What each worker takes in which order: a round through each of its stages in turn, backwards from the last one.
+
+    Every stage meets its micro-batches in ascending order, both ways.
     """
-    orders = []
-    for own in placement:
-        forwards, backwards = [], []
-        for first in range(0, n_micro_batches, group):
-            members = range(first, min(first + group, n_micro_batches))
-            forwards += [Action(s, Kind.FORWARD, j) for s in own for j in members]
-            backwards += [Action(s, backward, j) for s in reversed(own) for j in members]
-        orders.append((forwards, backwards))
-    return orders
+    return [
+        (
+            [Action(s, Kind.FORWARD, j) for members in rounds for s in own for j in members],
+            [Action(s, backward, j) for members in rounds for s in reversed(own) for j in members],
+        )
+        for own in placement
+    ]

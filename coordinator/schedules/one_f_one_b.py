@@ -1,13 +1,13 @@
-"""1F1B (Harlap et al. 2018, PipeDream, arXiv:1806.03377; with a flush, Narayanan et al. 2021, arXiv:2104.04473)."""
+"""1F1B with a flush (PipeDream-Flush, Narayanan et al. 2020, arXiv:2006.09503): one forward, one back."""
 
 from __future__ import annotations
 
-from coordinator.schedules.greedy import WorkerState, grouped_orders, perform, round_robin
+from coordinator.schedules.greedy import WorkerState, even_rounds, perform, queue_up, round_robin
 from stages.actions import Action, Kind, Program
 
 
 def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """GPipe's idle share with at most p − s micro-batches alive on stage s: one goes back for each that goes forward.
+    """GPipe's idle share with at most min(m, p − s) micro-batches alive on stage s.
 
     With fewer workers than stages it is interleaved (see `interleaved`).
     """
@@ -15,24 +15,29 @@ def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
 
 
 def warm_up_then_alternate(name: str, n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """Forward until the pipeline below is full, then one back, one forward.
-
-    A worker with several stages takes `n_workers` micro-batches through each in turn. Worker w of p, with v stages,
-    has at most 2 (p − w − 1) + (v − 1) p + 1 forwards in flight where v > 1, else p − w.
-    """
-    placement = round_robin(n_stages, n_workers)
-    last = (n_stages - 1) % n_workers  # the worker of the last stage turns round first
-
-    def most_in_flight(worker: int) -> int:
-        v = len(placement[worker])
-        if n_stages == n_workers:
-            return n_workers - worker
-        return 2 * ((last - worker) % n_workers) + (v - 1) * n_workers + 1
+    """Forward until the pipeline below is full; then one back for each one forward."""
+    limits = in_flight_limits(n_stages, n_micro_batches, n_workers)
 
     def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:
-        if backward is not None and (state.in_flight >= most_in_flight(worker) or state.forwards_done):
-            return backward
-        return forward if state.in_flight < most_in_flight(worker) else None
+        return forward if forward is not None and state.in_flight < limits[worker] else backward
 
-    orders = grouped_orders(placement, n_micro_batches, n_workers, Kind.BACKWARD)
-    return perform(name, n_stages, n_micro_batches, orders, rule)
+    rounds = even_rounds(n_micro_batches, n_workers)
+    queues = queue_up(round_robin(n_stages, n_workers), rounds, Kind.BACKWARD)
+    return perform(name, n_stages, n_micro_batches, queues, rule)
+
+
+def in_flight_limits(n_stages: int, n_micro_batches: int, n_workers: int) -> list[int]:
+    """The most forwards that each worker has in flight, counted once a stage.
+
+    With a stage a worker: those that are further down, and one. With v stages, the worker d places before the last
+    stage's worker fills all but its last stage with a round of r micro-batches, and then waits for a way there and
+    back: (v − 1) r + 2 d + 1 (Narayanan et al. 2021, arXiv:2104.04473, §2.2; there r = p).
+    """
+    placement = round_robin(n_stages, n_workers)
+    if n_stages == n_workers:
+        return [n_workers - worker for worker in range(n_workers)]
+    largest_round = max(map(len, even_rounds(n_micro_batches, n_workers)))
+    last = (n_stages - 1) % n_workers
+    return [
+        (len(own) - 1) * largest_round + 2 * ((last - worker) % n_workers) + 1 for worker, own in enumerate(placement)
+    ]

@@ -1,28 +1,31 @@
-"""ZB-H1 (Qi et al. 2023, Zero Bubble Pipeline Parallelism, arXiv:2401.10241)."""
+"""ZB-H1 (Qi et al. 2023, Zero Bubble Pipeline Parallelism, arXiv:2401.10241, §2.1)."""
 
 from __future__ import annotations
 
-from coordinator.schedules.greedy import WorkerState, grouped_orders, perform, round_robin
+from coordinator.schedules.greedy import WorkerState, even_rounds, perform, queue_up, round_robin
+from coordinator.schedules.one_f_one_b import in_flight_limits
 from stages.actions import Action, Kind, Program
 
 
 def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """Input gradients at once, weight gradients where the worker would wait: a third of 1F1B's bubble (F = I = W).
+    """1F1B that sends input gradients on at once and puts weight gradients where a worker would wait.
 
-    No worker keeps more micro-batches than 1F1B's first one does.
+    With F = I = W and m ≥ p a step takes 3 m + p − 1, so workers idle p − 1 instead of 1F1B's 3 (p − 1): a third. Stage
+    s keeps min(m, p − s) micro-batches from F to I, as 1F1B does; and each worker puts off only as many W as leave
+    it, from F to W, with what 1F1B's first worker keeps: min(m, p).
     """
-    placement = round_robin(n_stages, n_workers)
-    most_kept = [n_workers * len(own) for own in placement]
+    limits = in_flight_limits(n_stages, n_micro_batches, n_workers)
+    most = max(limits)
 
     def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:
-        owed_at_most = worker * len(placement[worker])  # later workers turn round earlier and put off more
-        if len(state.owed) > owed_at_most:
+        if len(state.owed) > most - limits[worker]:
             return state.owed[0]
-        if state.in_flight < most_kept[worker] - owed_at_most and not state.forwards_done:
+        if forward is not None and state.in_flight < limits[worker]:
             return forward
         if backward is not None:
             return backward
-        return state.owed[0] if state.owed and state.forwards_done else None
+        return state.owed[0] if state.owed else None
 
-    orders = grouped_orders(placement, n_micro_batches, n_workers, Kind.BACKWARD_INPUT)
-    return perform("zb-h1", n_stages, n_micro_batches, orders, rule)
+    rounds = even_rounds(n_micro_batches, n_workers)
+    queues = queue_up(round_robin(n_stages, n_workers), rounds, Kind.BACKWARD_INPUT)
+    return perform("zb-h1", n_stages, n_micro_batches, queues, rule)
