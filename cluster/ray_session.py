@@ -26,6 +26,8 @@ def ray_session(address: str | None, *, cpus: int, memory: int) -> Iterator[Any]
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Ray tells of a dead worker on standard output, which is ours; our own error tells it with its place
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     if address is not None:
         os.environ.setdefault("RAY_AUTH_MODE", "token" if "RAY_AUTH_TOKEN" in os.environ else "disabled")
         with _joined(address) as ray:

@@ -116,6 +116,7 @@ class RayWorkers:
                 options["memory"] = bundle["memory"]
             self._actors.append(actor_class.options(**options).remote(w, self._hang_timeout))
         self.addresses = list(self._plain([actor.bind.remote() for actor in self._actors], "starting"))
+        self._plain([actor.admit.remote(self.addresses) for actor in self._actors], "connecting")
         self._plain([actor.connect.remote(self.addresses) for actor in self._actors], "connecting")
 
     def _reserve(self, bundle: Mapping[str, float], n: int) -> None:
@@ -306,10 +307,9 @@ def _first_line(error: BaseException) -> str:
 
 def _death(error: BaseException) -> str:
     """Why Ray says an actor died, in one line."""
-    text = " ".join(str(error).split())
-    if "OOM" in text or "memory" in text.lower():
-        return "its process was ended, by Ray's account for lack of memory"
-    return "its process ended unexpectedly (killed from outside, or by a crash)"
+    if "running low on memory" in str(error):
+        return "Ray ended its process because the host ran low on memory"
+    return "its process ended unexpectedly: killed from outside, by the kernel for lack of memory, or by a crash"
 
 
 def _end_process(address: Address) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,7 @@ class WorkerActor:
         self._channel: ZmqChannel | None = None
         self._worker: Worker | None = None
         self._baseline = 0
+        self._limit: int | None = None
 
     def bind(self) -> Address:
         """Open the inbox and say where it is."""
@@ -40,6 +42,11 @@ class WorkerActor:
         ip = ray.util.get_node_ip_address()
         self._channel = ZmqChannel(self._number, node=node, host_ip=ip, timeout_s=self._hang_timeout)
         return self._channel.address
+
+    def admit(self, addresses: Sequence[Address]) -> None:
+        """Take in the other workers; all do this before any connects."""
+        assert self._channel is not None, "bind comes first"
+        self._channel.admit(addresses)
 
     def connect(self, addresses: Sequence[Address]) -> None:
         """Connect to the other workers."""
@@ -62,9 +69,9 @@ class WorkerActor:
                                       "it is not the data that the job began with; give all hosts the same file")
                 train, validation, data_bytes = data.train, data.validation, data.nbytes
             self._baseline = begin_measuring() - data_bytes
-            limit = spec.resources.memory_per_worker
-            if limit is not None:
-                limit_memory(max(0, limit - data_bytes))
+            self._limit = spec.resources.memory_per_worker
+            if self._limit is not None:
+                limit_memory(max(0, self._limit - data_bytes))
             self._worker = Worker(setup, self._channel, train=train, validation=validation)
         except Exception as error:
             return Result(failure=self._failure(error))
@@ -75,7 +82,9 @@ class WorkerActor:
         assert self._worker is not None, "prepare comes first"
         result = self._worker.run(orders)
         if result.failure is not None:
-            return replace(result, failure=replace(result.failure, host=os.uname().nodename))
+            failure = result.failure
+            message = failure.message + self._memory_hint(failure.message)
+            return replace(result, failure=replace(failure, message=message, host=os.uname().nodename))
         return result
 
     def load(self, parameters: Mapping[str, Array]) -> None:
@@ -110,15 +119,17 @@ class WorkerActor:
         return (None, None) if self._worker is None else self._worker.activity
 
     def _failure(self, error: Exception) -> Failure:
-        import traceback
-
         return Failure(
             kind="raised",
             worker=self._number,
             step=None,
             action=None,
-            message=f"{type(error).__name__}: {error}",
+            message=f"{type(error).__name__}: {error}{self._memory_hint(error)}",
             traceback=traceback.format_exc(),
             host=os.uname().nodename,
         )
 
+    def _memory_hint(self, error: object) -> str:
+        if "MemoryError" not in f"{type(error).__name__} {error}" or self._limit is None:
+            return ""
+        return f" (resources.memory_per_worker allows {self._limit:,} bytes; `pipetrain plan` tells what is needed)"

@@ -75,7 +75,7 @@ class ZmqChannel:
         )
 
     def _bind_tcp(self, host_ip: str) -> str:
-        """A second inbox for workers on other hosts: it takes nobody in before `connect` names their keys."""
+        """A second inbox for workers on other hosts: it takes nobody in before `admit` names their keys."""
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(domain="*", credentials_provider=_Nobody())
@@ -88,16 +88,19 @@ class ZmqChannel:
         self._poller.register(self._tcp, zmq.POLLIN)
         return f"tcp://{host_ip}:{port}"
 
-    def connect(self, addresses: Sequence[Address]) -> None:
-        """Connect to the others and wait until all of them have greeted. Raises ReceiveTimeout naming who has not."""
-        others = [address for address in addresses if address.worker != self._worker]
-        remote = [address for address in others if address.node != self.address.node]
+    def admit(self, addresses: Sequence[Address]) -> None:
+        """Take in these workers, and nobody else. All must have done this before any connects: a refused one stays out."""
+        remote = [address for address in addresses if address.node != self.address.node]
         if remote:
             assert self._authenticator is not None, "made by _bind_tcp"
             known = _Known({address.public_key for address in remote})
             self._authenticator.configure_curve_callback(domain="*", credentials_provider=known)
         else:
             self._close_tcp()
+
+    def connect(self, addresses: Sequence[Address]) -> None:
+        """Connect to the others and wait until all of them have greeted. Raises ReceiveTimeout naming who has not."""
+        others = [address for address in addresses if address.worker != self._worker]
         for address in others:
             self._outboxes[address.worker] = self._open(address)
             self._outboxes[address.worker].send_multipart([_HELLO, struct.pack("<q", self._worker)])

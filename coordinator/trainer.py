@@ -133,20 +133,16 @@ class Trainer:
         step, clipping = 0, self._spec.training.clip_norm is not None
         for epoch in range(self._spec.training.epochs):
             batches = deque(batch_bounds(self._train_rows, self._spec.training.batch_size))
-            while batches:
-                steps: list[TrainStep] = []
+            while batches and step < self.steps_total and not self._stopping:
                 orders: list[Order] = [self._owed_update()] if self._scale is not None else []
-                for _ in range(1 if clipping else self._steps_per_window()):
-                    if not batches or step == self.steps_total or self._stopping:
-                        break
+                steps: list[TrainStep] = []
+                for _ in range(min(self._steps_per_window(), len(batches), self.steps_total - step)):
                     first, last = batches.popleft()
                     steps.append(TrainStep(step=step, epoch=epoch, first=first, last=last, trace=step in self._trace))
                     orders.append(steps[-1])
                     if not clipping:
                         orders.append(Update(learning_rate=self._learning_rate))
                     step += 1
-                if not steps:
-                    break
                 yield _Window(steps, False, orders)
             if self._stopping:
                 return
@@ -161,7 +157,7 @@ class Trainer:
         return Evaluate(split="validation", total_rows=self._validation_rows, rows=rows)
 
     def _steps_per_window(self) -> int:
-        if not self._recent:
+        if not self._recent or self._spec.training.clip_norm is not None:
             return 1
         return max(1, min(_MOST_STEPS, int(_WINDOW_S / max(statistics.median(self._recent), 1e-9))))
 

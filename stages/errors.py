@@ -32,7 +32,7 @@ class UserMistake(PipetrainError):
     @property
     def problems(self) -> tuple[str, ...]:
         """One line for each problem."""
-        return (str(self),)
+        return tuple(str(self).splitlines())
 
 
 class InvalidJob(UserMistake):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from stages.errors import InvalidSchedule, JobFailed, PipetrainError
+from stages.errors import InvalidSchedule, JobFailed, PipetrainError, UserMistake
 
 _COMMANDS = {
     "train": "Train a job and leave its run directory.",
@@ -82,5 +82,6 @@ def show_error(error: PipetrainError) -> None:
             click.echo(trace.rstrip(), err=True)
         click.echo(f"failed: {error}", err=True)
         return
-    for problem in getattr(error, "problems", (str(error),)):
+    assert isinstance(error, UserMistake), "the tree has two branches"
+    for problem in error.problems:
         click.echo(f"error: {problem}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
     for heading in ("stage", "worker", "layers", "parameters", "FLOPs/step", "weights", "gradients", "optimizer", "saved at peak", "buffers"):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
     for s in found.stages:
-        names = ", ".join(f"{k} {spec.model_spec().layers[k].kind}" for k in s.layers)
+        names = _layers(s.layers, [spec.model_spec().layers[k].kind for k in s.layers])
         memory = s.memory
         table.add_row(str(s.stage), str(s.worker), names, f"{s.parameters:,}", f"{s.flops:.3g}",
                       *(mib(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)))
@@ -58,6 +59,12 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
     console.print(table)
     console.print(f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
                   f"busy {found.workers[found.bottleneck].busy:.0%} of a step", highlight=False)
+
+
+def _layers(numbers: range, kinds: list[str]) -> str:
+    """`0–3: 2 linear, 2 relu`."""
+    span = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+    return f"{span}: " + ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in Counter(kinds).items())
 
 
 def _as_data(found: Estimate) -> dict[str, object]:

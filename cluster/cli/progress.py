@@ -33,9 +33,9 @@ class Progress:
         spec, blueprint = self._run.spec, self._run.blueprint
         cut = " ".join(f"{a}–{b - 1}" if b - a > 1 else f"{a}" for a, b in zip(blueprint.bounds, blueprint.bounds[1:], strict=False))
         self.note(
-            f"{spec.name}: {len(blueprint.bounds) - 1} stages (layers {cut}) on {blueprint.n_workers} "
-            f"worker{'s' * (blueprint.n_workers > 1)}, {blueprint.program.name}, "
-            f"{blueprint.program.n_micro_batches} micro-batches"
+            f"{spec.name}: {counted(len(blueprint.bounds) - 1, 'stage')} (layers {cut}) on "
+            f"{counted(blueprint.n_workers, 'worker')}, {blueprint.program.name}, "
+            f"{counted(blueprint.program.n_micro_batches, 'micro-batch')}"
         )
         return self
 
@@ -135,3 +135,9 @@ def make_progress(run: Run, *, as_json: bool) -> Progress:
     if as_json:
         return _Json(run)
     return _Bar(run) if sys.stderr.isatty() else Progress(run)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 stage`, `3 micro-batches`."""
+    plural = "es" if word.endswith("ch") else "s"
+    return f"{number} {word}{plural if number != 1 else ''}"

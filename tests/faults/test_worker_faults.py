@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung, WorkerLost
+from stages.orders import Fault
+from tests.jobs import RayRun, digits_job, start_on_ray
+
+
+def _fail(ray: Any, what: Literal["raise", "exit", "hang", "nan"], action: str, kind: type[JobFailed]) -> tuple[str, float]:
+    """The message of the failure, and the seconds until it was there. Nothing may be left running."""
+    worker = int(action[0])
+    run = start_on_ray(ray, digits_job(), {worker: Fault(step=7, action=action, what=what)})
+    pids = [address.pid for address in run.workers.addresses]
+    with contextlib.closing(run.workers):
+        began = time.monotonic()
+        with pytest.raises(kind) as caught:
+            run.train()
+        took = time.monotonic() - began
+    _wait_until_gone(pids)
+    _still_usable(ray)
+    return f"{caught.value}\n{getattr(caught.value, 'traceback', '')}", took
+
+
+def _wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, f"of {pids} some are still running"
+        time.sleep(0.05)
+
+
+def _still_usable(ray: Any) -> None:
+    run: RayRun = start_on_ray(ray, digits_job(stages=2))
+    with contextlib.closing(run.workers):
+        assert len(run.train()) == 30
+
+
+def test_an_exception_is_told_with_stage_worker_action_and_traceback(ray: Any) -> None:
+    told, took = _fail(ray, "raise", "2B3", StageFailed)
+    assert told.startswith(f"stage 2, worker 2 on {os.uname().nodename} in 2B3 of step 7: RuntimeError: injected fault before 2B3")
+    assert "in strike\n" in told
+    assert "<-- 2B3 failed here" in told
+    assert took < 5
+
+
+def test_a_killed_process_is_named_and_what_the_others_waited_for(ray: Any) -> None:
+    told, took = _fail(ray, "exit", "1F2", WorkerLost)
+    assert told.startswith("worker 1 (stage 1; process ")
+    assert "worker 0 was in 0" in told
+    assert took < 5
+
+
+def test_a_stopped_process_is_told_from_those_that_wait_for_it(ray: Any) -> None:
+    told, took = _fail(ray, "hang", "1B5", WorkerHung)
+    assert told.startswith("worker 1 (stage 1; process ")
+    assert "no answer within 4 s" in told
+    assert took < 4 + 12  # the limit, and the time to ask everybody
+
+
+def test_a_value_that_becomes_nan_is_told_with_layer_step_and_micro_batch(ray: Any) -> None:
+    told, took = _fail(ray, "nan", "2F4", NonFinite)
+    assert told.startswith("the output of layer 2 became NaN or infinite in step 7, micro-batch 4 (2F4)")
+    assert took < 5

@@ -1,0 +1,72 @@
+"""Small jobs and runs that several tests share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.ray_workers import RayWorkers
+from cluster.sources import JobData, load_data
+from coordinator.blueprint import Blueprint, make_blueprint
+from coordinator.job import JobSpec, parse_job
+from coordinator.trainer import Row, Trainer
+from stages.orders import Fault
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PIPETRAIN = str(Path(sys.executable).with_name("pipetrain"))
+
+
+def digits_job(**pipeline: Any) -> JobSpec:
+    """Five layers on the digits, two epochs of 1438 rows in batches of 103 and 8 micro-batches."""
+    return parse_job(
+        {
+            "name": "digits-test",
+            "seed": 11,
+            "model": {
+                "input": [64],
+                "layers": [{"linear": {"units": 32}}, "relu", {"linear": {"units": 16}}, "tanh", {"linear": {"units": 10}}],
+                "loss": "cross_entropy",
+            },
+            "data": {"source": "digits"},
+            "training": {
+                "epochs": 2,
+                "batch_size": 103,
+                "micro_batches": 8,
+                "optimizer": {"sgd": {"learning_rate": 0.1, "momentum": 0.9}},
+            },
+            "pipeline": {"stages": 4, "schedule": "1f1b", **pipeline},
+            "resources": {"hang_timeout": 4.0},
+        }
+    )
+
+
+@dataclass
+class RayRun:
+    """A job on real actors, ready to train."""
+
+    spec: JobSpec
+    data: JobData
+    blueprint: Blueprint
+    workers: RayWorkers
+
+    def train(self) -> list[Row]:
+        """All rows of the job."""
+        rows = len(self.data.train), len(self.data.validation)
+        return list(Trainer(self.blueprint, self.workers, train_rows=rows[0], validation_rows=rows[1]).rows())
+
+
+def start_on_ray(ray: Any, spec: JobSpec, faults: Mapping[int, Fault] | None = None) -> RayRun:
+    """Actors for the job; the caller closes `workers`."""
+    data = load_data(spec)
+    blueprint = make_blueprint(spec, len(data.train))
+    return RayRun(spec, data, blueprint, RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), faults=faults))
+
+
+def pipetrain(*arguments: str | Path, cwd: Path | None = None, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    """The installed command, as a user calls it."""
+    command = [PIPETRAIN, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
