@@ -64,15 +64,15 @@ def _metadata(what: str, name: str, pid: int, tid: int = 0) -> dict[str, Any]:
 
 
 def _slice(item: TimedAction, zero: float, pid: int) -> dict[str, Any]:
-    action = item.action
+    action, start = item.action, _us(item.start - zero)
     return {
         "ph": "X",
         "pid": pid,
         "tid": item.worker,
         "name": str(action),
         "cat": _NAMES[action.kind],
-        "ts": _us(item.start - zero),
-        "dur": _us(item.end - item.start),
+        "ts": start,
+        "dur": round(_us(item.end - zero) - start, 3),  # not of the difference: rounded, that may reach into the next
         "args": {"stage": action.stage, "micro_batch": action.micro_batch, "kind": _NAMES[action.kind]},
     }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from stages.actions import Action, Kind, Lane, Program
+from stages.actions import Action, Kind, Program
 
 Spans = Sequence[Sequence[tuple[Action, float, float]]]
 """For each worker, its actions with start and end."""
@@ -37,30 +37,44 @@ _MOST_TICKS = 2000
 _Cell = tuple[str, Kind | None]
 
 
-def draw(program: Program, mark: Mapping[Action, str] | None = None, notes: Mapping[int, str] | None = None) -> str:
-    """Each lane's actions in order, without times. `mark` brackets actions, with a note where the text is not empty;
-    `notes` adds one to a worker's lane. Long lanes are shown around their marks."""
-    mark, notes = mark or {}, notes or {}
+def draw(
+    program: Program,
+    mark: Mapping[Action, str] | None = None,
+    notes: Mapping[int, str] | None = None,
+    gaps: Mapping[int, tuple[int, Action]] | None = None,
+) -> str:
+    """Each lane's actions in order, without times. Long lanes are shown around their marks.
+
+    `mark` brackets actions, with a note where the text is not empty; `notes` adds one to a worker's lane; `gaps[w]`
+    is a place in worker w's lane, and what is missing there: `[0B5?]`.
+    """
+    mark, notes, gaps = mark or {}, notes or {}, gaps or {}
     indent = len(f"worker {max(0, program.n_workers - 1)}")
     lines = []
     for worker, lane in enumerate(program.lanes):
+        words = [(f"[{action}]" if action in mark else str(action), action in mark) for action in lane]
+        if worker in gaps:
+            place, missing = gaps[worker]
+            words.insert(place, (f"[{missing}?]", True))
         told = [f"<-- {action} {mark[action]}" for action in dict.fromkeys(lane) if mark.get(action)]
         if worker in notes:
             told.append(f"<-- {notes[worker]}")
-        lines.append("  ".join([f"worker {worker}".ljust(indent), " ".join(_excerpt(lane, mark)), *told]).rstrip())
+        lines.append("  ".join([f"worker {worker}".ljust(indent), " ".join(_excerpt(words)), *told]).rstrip())
     return "\n".join(lines)
 
 
-def _excerpt(lane: Lane, mark: Mapping[Action, str]) -> list[str]:
-    marked = [place for place, action in enumerate(lane) if action in mark]
-    shown = {place for at in marked for place in range(at - _AROUND, at + _AROUND + 1)} or set(range(2 * _AROUND + 1))
-    words: list[str] = []
-    for place, action in enumerate(lane):
-        if place in shown or len(lane) <= 2 * _AROUND + 1:
-            words.append(f"[{action}]" if action in mark else str(action))
-        elif not words or words[-1] != "…":
-            words.append("…")
-    return words
+def _excerpt(words: Sequence[tuple[str, bool]]) -> list[str]:
+    """The words that are marked, and those around them."""
+    most = 2 * _AROUND + 1
+    marked = [place for place, (_, is_marked) in enumerate(words) if is_marked]
+    shown = {place for at in marked for place in range(at - _AROUND, at + _AROUND + 1)} or set(range(most))
+    short: list[str] = []
+    for place, (word, _) in enumerate(words):
+        if place in shown or len(words) <= most:
+            short.append(word)
+        elif not short or short[-1] != "…":
+            short.append("…")
+    return short
 
 
 def draw_timed(spans: Spans, *, with_stage: bool, tick: float = 1.0, columns: int = 100, color: bool = False) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from coordinator.drawing import draw
-from stages.actions import Action, Kind, Program
+from stages.actions import Action, Kind, Lane, Program
 from stages.errors import InvalidSchedule
 
 
@@ -93,14 +93,34 @@ def _check_order(program: Program) -> None:
 
 
 def _missing(program: Program, action: Action) -> InvalidSchedule:
-    """A gap: noted on the lane of the stage's worker, or said to be nobody's."""
+    """A gap, drawn where the action would stand; of a stage that nobody holds, what asks for it is marked."""
     text = f"{program.name}: {action} is missing"
-    holders = [worker for worker, lane in enumerate(program.lanes) if any(a.stage == action.stage for a in lane)]
-    if not holders:
-        return InvalidSchedule(f"{text}: no worker holds stage {action.stage}", draw(program))
-    beside = [a for a in program.lanes[holders[0]] if (a.stage, a.micro_batch) == (action.stage, action.micro_batch)]
-    drawing = draw(program, mark=dict.fromkeys(beside, ""), notes={holders[0]: f"{action} is missing"})
-    return InvalidSchedule(f"{text} on worker {holders[0]}", drawing)
+    worker = next((w for w, lane in enumerate(program.lanes) if any(a.stage == action.stage for a in lane)), None)
+    if worker is None:
+        last = max(a for lane in program.lanes for a in lane)
+        why = f"no worker holds stage {action.stage}"
+        note = f"asks for stages 0 … {last.stage}, but {why}"
+        return InvalidSchedule(f"{text}: {why}", draw(program, mark={last: note}))
+    place = _place_of_gap(program.lanes[worker], action)
+    drawing = draw(program, gaps={worker: (place, action)}, notes={worker: f"{action} is missing"})
+    return InvalidSchedule(f"{text} on worker {worker}", drawing)
+
+
+def _place_of_gap(lane: Lane, missing: Action) -> int:
+    """Before the lane's first action on the same values that comes later; else after the last that comes earlier."""
+    order = (Kind.FORWARD, Kind.BACKWARD_INPUT, Kind.BACKWARD, Kind.BACKWARD_WEIGHT)
+    rank = order.index(missing.kind)
+    own = [(place, action) for place, action in enumerate(lane) if action.stage == missing.stage]
+    same = [(place, order.index(action.kind)) for place, action in own if action.micro_batch == missing.micro_batch]
+    later = [place for place, other in same if other > rank]
+    if later:
+        return min(later)
+    alike = [
+        place
+        for place, action in own
+        if action.micro_batch < missing.micro_batch and (action.kind is Kind.FORWARD) == (missing.kind is Kind.FORWARD)
+    ]
+    return max([-1, *alike, *(place for place, _ in same)]) + 1
 
 
 def _broken(program: Program, worker: int, action: Action, why: str) -> InvalidSchedule:

@@ -26,7 +26,7 @@ class Kind(StrEnum):
     BACKWARD = "B"
 
 
-_TEXT = re.compile(r"(\d+)([FIWB])(\d+)")
+_TEXT = re.compile(r"([0-9]+)([FIWB])([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)

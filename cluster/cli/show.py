@@ -15,7 +15,7 @@ from coordinator.replay import Replay, replay
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv, write_csv
 from stages.actions import Program
-from stages.errors import InvalidSchedule
+from stages.errors import InvalidSchedule, UserMistake
 
 _UNIT_S = 1e-3  # a unit of time is a millisecond in a trace
 
@@ -53,7 +53,7 @@ def show(
     try:
         output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise click.FileError(str(output), error.strerror or "cannot be written") from None
+        raise UserMistake(f"--output: {output} cannot be written: {error.strerror}") from None
 
 
 def _program(schedule: str, stages: int | None, micro_batches: int | None, workers: int | None) -> Program:
@@ -73,13 +73,14 @@ def _program(schedule: str, stages: int | None, micro_batches: int | None, worke
 def _as_text(dry: Replay, *, color: bool, columns: int) -> str:
     program = dry.program
     several = program.n_workers < program.n_stages
+    in_order = program.placement == tuple(range(program.n_workers))  # worker 0 holds stage 0, and so on
     workers = f" on {count(program.n_workers, 'worker')}" if several else ""
     return "\n".join(
         [
             f"{program.name} · {count(program.n_stages, 'stage')}{workers} · "
             f"{count(program.n_micro_batches, 'micro-batch', 'es')}",
             "",
-            draw_timed(dry.spans, with_stage=several, columns=columns, color=color),
+            draw_timed(dry.spans, with_stage=not in_order, columns=columns, color=color),
             "",
             legend(program),
             *_summary(dry, several),
