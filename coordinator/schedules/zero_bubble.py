@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from coordinator.schedules.greedy import WorkerState, even_rounds, perform, queue_up, round_robin
-from coordinator.schedules.one_f_one_b import in_flight_limits
-from stages.actions import Action, Kind, Program
+from coordinator.schedules.one_f_one_b import one_f_one_b
+from stages.actions import Action, Kind, Lane, Program
 
 
 def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
     """1F1B that sends input gradients on at once and puts weight gradients where a worker would wait.
 
-    With F = I = W and m ≥ p a step takes 3 m + p − 1, so workers idle p − 1 instead of 1F1B's 3 (p − 1): a third. Stage
-    s keeps min(m, p − s) micro-batches from F to I, as 1F1B does; and each worker puts off only as many W as leave
-    it, from F to W, with what 1F1B's first worker keeps: min(m, p).
+    With F = I = W and m ≥ p a step takes 3 v m + p − 1, so workers idle p − 1 instead of 1F1B's 3 (p − 1): a third.
+    From F to I each worker keeps at most what it keeps in 1F1B; from F to W, at most what 1F1B's fullest worker keeps
+    (with a stage a worker, min(m, p)): before it would keep more, it does a W.
     """
-    limits = in_flight_limits(n_stages, n_micro_batches, n_workers)
+    limits = [_most_in_flight(lane) for lane in one_f_one_b(n_stages, n_micro_batches, n_workers).lanes]
     most = max(limits)
 
     def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:
-        if len(state.owed) > most - limits[worker]:
-            return state.owed[0]
         if forward is not None and state.in_flight < limits[worker]:
-            return forward
+            return forward if state.in_flight + len(state.owed) < most else state.owed[0]
         if backward is not None:
             return backward
         return state.owed[0] if state.owed else None
@@ -29,3 +27,11 @@ def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Progr
     rounds = even_rounds(n_micro_batches, n_workers)
     queues = queue_up(round_robin(n_stages, n_workers), rounds, Kind.BACKWARD_INPUT)
     return perform("zb-h1", n_stages, n_micro_batches, queues, rule)
+
+
+def _most_in_flight(lane: Lane) -> int:
+    now = most = 0
+    for action in lane:
+        now += 1 if action.kind is Kind.FORWARD else -1
+        most = max(most, now)
+    return most
