@@ -1,0 +1,204 @@
+"""The laws of the built-in schedules, over grids of sizes and over any sizes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.replay import Replay, check, replay
+from coordinator.schedules import SCHEDULES, build, default_workers, forward_only, restrict
+from coordinator.schedules.greedy import even_rounds
+from stages.actions import Kind, Program
+from stages.errors import InvalidSchedule
+from tests.coordinator.drawn import block, lanes
+
+P, M, V = range(1, 7), range(1, 13), range(1, 4)
+UNEVEN = [(stages, workers) for stages in range(1, 8) for workers in range(1, min(stages, 5) + 1)]
+
+
+@cache
+def performed(name: str, stages: int, m: int, workers: int) -> Replay:
+    return replay(build(name, n_stages=stages, n_micro_batches=m, n_workers=workers))
+
+
+def bubble(dry: Replay) -> Fraction:
+    """Exactly: unit times are whole numbers."""
+    return 1 - Fraction(int(sum(dry.busy))) / (dry.program.n_workers * int(dry.makespan))
+
+
+# time ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpipe", "1f1b"])
+def test_gpipe_and_1f1b_idle_p_minus_1_of_m_plus_p_minus_1(name: str) -> None:
+    for p in P:
+        for m in M:
+            assert bubble(performed(name, p, m, p)) == Fraction(p - 1, m + p - 1), (p, m)
+
+
+@pytest.mark.parametrize("name", ["gpipe", "1f1b", "interleaved-1f1b"])
+def test_with_v_stages_a_worker_the_bubble_is_v_times_smaller_for_every_m_of_at_least_p(name: str) -> None:
+    for p in P:
+        for m in M:
+            for v in V:
+                dry = performed(name, p * v, m, p)
+                assert dry.makespan == 3 * (v * max(m, p) + min(m, p) - 1), (p, m, v)
+                if m >= p:
+                    assert bubble(dry) == Fraction(p - 1, v * m + p - 1), (p, m, v)
+
+
+def test_zb_h1_idles_a_third_of_1f1b() -> None:
+    for p in P:
+        for m in M:
+            zero_bubble, plain = performed("zb-h1", p, m, p), performed("1f1b", p, m, p)
+            if m >= p:
+                assert zero_bubble.idle == tuple(idle / 3 for idle in plain.idle) == (p - 1,) * p, (p, m)
+            else:  # too few micro-batches to fill the gaps: p F and p I in a row, then the last worker's others
+                assert zero_bubble.makespan == 2 * (p + m) - 1, (p, m)
+
+
+def test_zb_h1_with_several_stages_a_worker_idles_a_third_of_interleaved() -> None:
+    for p in P:
+        for m in range(p, 13):
+            for v in V:
+                assert performed("zb-h1", p * v, m, p).makespan == 3 * v * m + p - 1, (p, m, v)
+
+
+@pytest.mark.parametrize("m", M)
+def test_however_uneven_1f1b_is_no_slower_than_gpipe_and_zb_h1_than_1f1b(m: int) -> None:
+    for stages, workers in UNEVEN:
+        times = [performed(name, stages, m, workers).makespan for name in ("zb-h1", "1f1b", "gpipe")]
+        assert times == sorted(times), (stages, workers)
+
+
+# memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_peaks_of_alive_micro_batches() -> None:
+    for p in P:
+        for m in M:
+            stairs = tuple(min(m, p - s) for s in range(p))
+            assert performed("gpipe", p, m, p).peak_alive == (m,) * p
+            assert performed("1f1b", p, m, p).peak_alive == stairs
+            assert performed("zb-h1", p, m, p).peak_saved_for_input == stairs
+            assert max(performed("zb-h1", p, m, p).peak_alive) == min(m, p)
+
+
+@pytest.mark.parametrize("m", M)
+def test_however_uneven_zb_h1_keeps_no_more_than_1f1b_and_1f1b_than_gpipe(m: int) -> None:
+    for stages, workers in UNEVEN:
+        kept = [max(performed(name, stages, m, workers).worker_peak_alive) for name in ("zb-h1", "1f1b", "gpipe")]
+        assert kept[0] <= kept[1] <= kept[2], (stages, workers)
+
+
+# order -----------------------------------------------------------------------------------------------------------
+
+sizes = st.integers(1, 9).flatmap(lambda stages: st.tuples(st.just(stages), st.integers(1, 20), st.integers(1, stages)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(name=st.sampled_from([*SCHEDULES]), size=sizes, fewer=st.integers(1, 20))
+def test_any_sizes_obey_the_laws_in_fifo_order(name: str, size: tuple[int, int, int], fewer: int) -> None:
+    stages, m, workers = size
+    made = build(name, n_stages=stages, n_micro_batches=m, n_workers=workers)
+    check(made)
+    assert (made.n_workers, made.placement) == (workers, tuple(s % workers for s in range(stages)))
+    for lane in made.lanes:
+        for stage in {action.stage for action in lane}:
+            for kind in {action.kind for action in lane}:
+                own = [a.micro_batch for a in lane if (a.stage, a.kind) == (stage, kind)]
+                assert own == list(range(m)), f"{kind} of stage {stage}"
+    check(restrict(made, min(fewer, m)))
+
+
+@given(m=st.integers(1, 200), workers=st.integers(1, 20))
+def test_rounds_hold_all_micro_batches_and_none_is_short(m: int, workers: int) -> None:
+    rounds = even_rounds(m, workers)
+    assert [j for members in rounds for j in members] == list(range(m))
+    assert min(map(len, rounds)) >= min(m, workers)
+    assert max(map(len, rounds)) - min(map(len, rounds)) <= 1
+
+
+def test_evaluation_only_goes_forward() -> None:
+    made = forward_only(3, 2, 2)
+    assert lanes(made) == block(
+        """
+        0F0 0F1 2F0 2F1
+        1F0 1F1
+        """
+    )
+    check(made, backward=False)
+    assert replay(made).peak_alive == (0, 0, 0)
+    with pytest.raises(InvalidSchedule, match="0B0 is missing on worker 0"):
+        check(made)
+
+
+# whole values ----------------------------------------------------------------------------------------------------
+
+GOLDEN = {
+    "gpipe": """
+        0F0 0F1 0F2 0B0 0B1 0B2
+        1F0 1F1 1F2 1B0 1B1 1B2
+        2F0 2F1 2F2 2B0 2B1 2B2
+        """,
+    "1f1b": """
+        0F0 0F1 0F2 0B0 0B1 0B2
+        1F0 1F1 1B0 1F2 1B1 1B2
+        2F0 2B0 2F1 2B1 2F2 2B2
+        """,
+    "zb-h1": """
+        0F0 0F1 0F2 0I0 0W0 0I1 0W1 0I2 0W2
+        1F0 1F1 1I0 1F2 1I1 1W0 1I2 1W1 1W2
+        2F0 2I0 2F1 2I1 2F2 2I2 2W0 2W1 2W2
+        """,
+    "interleaved-1f1b": """
+        0F0 0F1 0F2 2F0 2B0 2F1 2B1 2F2 2B2 0B0 0B1 0B2
+        1F0 1F1 1F2 1B0 1B1 1B2
+        """,
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_three_stages_three_micro_batches(name: str) -> None:
+    assert lanes(build(name, n_stages=3, n_micro_batches=3)) == block(GOLDEN[name])
+
+
+def test_every_schedule_has_a_golden() -> None:
+    assert set(GOLDEN) == set(SCHEDULES)
+
+
+# sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_interleaved_takes_half_as_many_workers() -> None:
+    assert [default_workers("interleaved-1f1b", stages) for stages in (1, 2, 3, 4)] == [1, 1, 2, 2]
+    assert [default_workers("1f1b", stages) for stages in (1, 2, 3, 4)] == [1, 2, 3, 4]
+    assert build("interleaved-1f1b", n_stages=5, n_micro_batches=1).n_workers == 3
+
+
+def test_an_unknown_name_gets_the_nearest_one() -> None:
+    with pytest.raises(InvalidSchedule, match=r"'1F2B' is not a schedule.*; did you mean 1f1b\?"):
+        build("1F2B", n_stages=1, n_micro_batches=1)
+
+
+@pytest.mark.parametrize(("stages", "m", "workers"), [(0, 1, 1), (1, 0, 1), (2, 1, 0), (2, 1, 3)])
+def test_impossible_sizes_are_named(stages: int, m: int, workers: int) -> None:
+    with pytest.raises(InvalidSchedule, match=f"{stages} stages, {m} micro-batches, {workers} workers"):
+        build("gpipe", n_stages=stages, n_micro_batches=m, n_workers=workers)
+
+
+@pytest.mark.parametrize("m", [0, 4])
+def test_a_program_cannot_be_cut_to_none_or_to_more(m: int) -> None:
+    whole: Program = build("1f1b", n_stages=2, n_micro_batches=3)
+    with pytest.raises(InvalidSchedule, match=f"1f1b: cannot be cut to {m} micro-batches, it has 3"):
+        restrict(whole, m)
+
+
+def test_cutting_leaves_the_order() -> None:
+    whole = build("1f1b", n_stages=2, n_micro_batches=3)
+    assert lanes(restrict(whole, 2)) == "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1"
+    assert {action.kind for lane in whole.lanes for action in lane} == {Kind.FORWARD, Kind.BACKWARD}
