@@ -34,7 +34,7 @@ from benchmarks.processes import Processes
 START_TIMEOUT_S = 120.0
 STEP_TIMEOUT_S = 30.0
 
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**32)}
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """An environment in which glibc keeps freed memory: torch asks for and frees its tensors again and again, and
 page faults then take a good part of its time. Not what a user has who does nothing."""
 
