@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 from stages.errors import NotEnoughResources
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # gathered weights pass through it; what does not fit is spilled to disk
-_LEFTOVER_PREFIX = "pipetrain-ray-"
+LEFTOVER_PREFIX = "pipetrain-"
+"""Temporary folders are called this, the number of the process that made them, and something random."""
 
 
 @contextlib.contextmanager
@@ -24,21 +27,58 @@ def ray_session(address: str | None, *, cpus: int, memory: int) -> Iterator[Any]
     The embedded one listens with a token of its own, keeps its files in one temporary folder, and is gone with this
     process however it ends. Raises NotEnoughResources if a cluster at `address` does not answer.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    # Ray tells of a dead worker on standard output, which is ours; our own error tells it with its place
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     if address is not None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token" if "RAY_AUTH_TOKEN" in os.environ else "disabled")
-        with _joined(address) as ray:
+        check_address(address)
+        mode = os.environ.get("RAY_AUTH_MODE", "token" if "RAY_AUTH_TOKEN" in os.environ else "disabled")
+        with _environment(RAY_AUTH_MODE=mode), _joined(address) as ray:
             yield ray
         return
-    _sweep_leftovers()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_LEFTOVER_PREFIX}{os.getpid()}-"))
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    import ray
+    sweep_leftovers()
+    with _environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)), _embedded(cpus, memory) as ray:
+        yield ray
 
+
+def check_address(address: str) -> None:
+    """Raise NotEnoughResources at once where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        if address == "auto":
+            return
+        raise NotEnoughResources(
+            f"--address: {address!r} must be HOST:PORT of a Ray head, such as 10.0.0.5:6379, or auto"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotEnoughResources(f"no Ray cluster answers at {address}: {reason}; is its head running?") from None
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Ray's settings, read when it starts; what was there before comes back afterwards."""
+    quiet = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+        # Ray tells of a dead worker on standard output, which is ours; our own error tells it with its place
+        "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    }
+    before = {name: os.environ.get(name) for name in {**quiet, **variables}}
+    os.environ.update({name: value for name, value in quiet.items() if before[name] is None} | variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _embedded(cpus: int, memory: int) -> Iterator[Any]:
+    ray = importlib.import_module("ray")
+    folder = Path(tempfile.mkdtemp(prefix=f"{LEFTOVER_PREFIX}{os.getpid()}-"))
     try:
         ray.init(
             num_cpus=cpus,
@@ -65,8 +105,7 @@ _QUIET: dict[str, Any] = {
 
 @contextlib.contextmanager
 def _joined(address: str) -> Iterator[Any]:
-    import ray
-
+    ray = importlib.import_module("ray")
     try:
         ray.init(address=address, **_QUIET)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -78,9 +117,9 @@ def _joined(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _sweep_leftovers() -> None:
-    """Remove the folders of embedded clusters whose process was killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_LEFTOVER_PREFIX}*"):
-        pid = folder.name.removeprefix(_LEFTOVER_PREFIX).split("-")[0]
+def sweep_leftovers() -> None:
+    """Remove the folders of embedded clusters and workers whose process was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{LEFTOVER_PREFIX}*-*"):
+        pid = folder.name.removeprefix(LEFTOVER_PREFIX).split("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -54,7 +54,9 @@ class RayWorkers:
             document = blueprint.spec.document()
             faults = faults or {}
             setups = [blueprint.setup(w, faults.get(w)) for w in range(blueprint.n_workers)]
-            self._collect([a.prepare.remote(s, document, fingerprint) for a, s in zip(self._actors, setups, strict=True)])
+            self._collect(
+                [a.prepare.remote(s, document, fingerprint) for a, s in zip(self._actors, setups, strict=True)]
+            )
             if parameters is not None:
                 shared = ray.put(dict(parameters))
                 self._plain([actor.load.remote(shared) for actor in self._actors], "taking in parameters")
@@ -179,7 +181,9 @@ class RayWorkers:
         for ref in ready:
             with contextlib.suppress(Exception):
                 step, action = ray.get(ref)
-                found[refs[ref]] = "idle" if action is None else f"in {action}" + (f" of step {step}" if step is not None else "")
+                found[refs[ref]] = (
+                    "idle" if action is None else f"in {action}" + (f" of step {step}" if step is not None else "")
+                )
         return found
 
     @property
@@ -287,7 +291,9 @@ class _Watch:
                 raise self._hung(worker, f"{text}; {how}")
 
     def _hung(self, worker: int, detail: str) -> WorkerHung:
-        return WorkerHung(f"{self.workers.place(worker)} hangs: no answer within {self.workers.hang_timeout:g} s; {detail}")
+        return WorkerHung(
+            f"{self.workers.place(worker)} hangs: no answer within {self.workers.hang_timeout:g} s; {detail}"
+        )
 
 
 def _with_control_group(ray: Any) -> type[WorkerActor]:

@@ -56,7 +56,7 @@ class RunDir:
         self._events.write(json.dumps({"time": now, "event": what, **details}) + "\n")
 
     def save_model(self, spec: JobSpec, parameters: Mapping[str, Array], columns: Sequence[str] | None) -> None:
-        """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not at all."""
+        """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not."""
         temporary = self.path / ".model.safetensors.part"
         save_file(dict(parameters), temporary, metadata={"format": MODEL_FORMAT})
         _replace(temporary, self.path / "model.safetensors")

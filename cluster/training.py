@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.ray_session import ray_session
+from cluster.ray_session import check_address, ray_session
 from cluster.ray_workers import RayWorkers
 from cluster.run_dir import RunDir
 from cluster.sources import JobData, load_data
@@ -62,10 +62,10 @@ class Run:
         self.outcome: Outcome | None = None
 
     @staticmethod
-    def prepare(
-        spec: JobSpec, where: Where, *, trace_steps: int = 0, faults: Mapping[int, Fault] | None = None
-    ) -> Run:
+    def prepare(spec: JobSpec, where: Where, *, trace_steps: int = 0, faults: Mapping[int, Fault] | None = None) -> Run:
         """Read the data and lay the job out. Raises UserMistake before anything was started."""
+        if where.address is not None:
+            check_address(where.address)
         data = load_data(spec)
         return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
 
@@ -101,10 +101,14 @@ class Run:
             with connect(blueprint, self.data, self._where, self._faults) as workers:
                 addresses = list(getattr(workers, "addresses", []))
                 on_start(addresses)
-                run_dir.event("started", workers=[{"worker": a.worker, "host": a.host, "pid": a.pid} for a in addresses])
+                run_dir.event(
+                    "started", workers=[{"worker": a.worker, "host": a.host, "pid": a.pid} for a in addresses]
+                )
                 yield from self._train(workers, run_dir)
         except PipetrainError as error:
-            run_dir.event("failed", kind=type(error).__name__, cause=str(error), traceback=getattr(error, "traceback", ""))
+            run_dir.event(
+                "failed", kind=type(error).__name__, cause=str(error), traceback=getattr(error, "traceback", "")
+            )
             raise
         except BaseException as error:
             run_dir.event("interrupted", cause=type(error).__name__)

@@ -65,8 +65,10 @@ class WorkerActor:
             if {0, len(setup.bounds) - 2} & set(setup.stages):
                 data = load_data(spec)
                 if data.fingerprint() != fingerprint:
-                    raise InvalidData(f"{spec.data.source}: read by worker {self._number} on {os.uname().nodename}, "
-                                      "it is not the data that the job began with; give all hosts the same file")
+                    raise InvalidData(
+                        f"{spec.data.source}: read by worker {self._number} on {os.uname().nodename}, "
+                        "it is not the data that the job began with; give all hosts the same file"
+                    )
                 train, validation, data_bytes = data.train, data.validation, data.nbytes
             self._baseline = begin_measuring() - data_bytes
             self._limit = spec.resources.memory_per_worker

@@ -7,6 +7,7 @@ so that nothing is left on disk whatever happens to the processes later.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import struct
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import zmq
@@ -56,7 +58,7 @@ class ZmqChannel:
         self._outboxes: dict[int, zmq.Socket[bytes]] = {}
         self._arrived: dict[Tag, Array] = {}
         self._greeted: set[int] = set()
-        self._folder: str | None = tempfile.mkdtemp(prefix="pipetrain-")
+        self._folder: str | None = tempfile.mkdtemp(prefix=f"pipetrain-{os.getpid()}-")
         unix = f"ipc://{self._folder}/inbox"
         self._inbox.bind(unix)
         self._public_key, self._secret_key = zmq.curve_keypair()
@@ -89,7 +91,7 @@ class ZmqChannel:
         return f"tcp://{host_ip}:{port}"
 
     def admit(self, addresses: Sequence[Address]) -> None:
-        """Take in these workers, and nobody else. All must have done this before any connects: a refused one stays out."""
+        """Take in these workers and nobody else. All do this before any connects: a refused one stays out."""
         remote = [address for address in addresses if address.node != self.address.node]
         if remote:
             assert self._authenticator is not None, "made by _bind_tcp"
@@ -140,7 +142,7 @@ class ZmqChannel:
         outbox, deadline = self._outboxes[worker], None
         while True:
             try:
-                outbox.send_multipart((header, contiguous), zmq.DONTWAIT)
+                outbox.send_multipart((header, contiguous.data), zmq.DONTWAIT)
                 return
             except zmq.Again:
                 now = time.monotonic()
@@ -163,14 +165,14 @@ class ZmqChannel:
     def _take_in(self, deadline: float) -> bool:
         """Take in one message; False if none came before `deadline`."""
         left = max(0.0, deadline - time.monotonic())
-        for socket, _ in self._poller.poll(left * 1000):
+        for socket, _ in self._poller.poll(math.ceil(left * 1000)):
             header, payload = socket.recv_multipart(copy=False)
             if header.bytes == _HELLO:
                 self._greeted.add(struct.unpack("<q", payload.bytes)[0])
             else:
-                rnd, stage, micro_batch, features, rows, kind, code = _HEADER.unpack(header.buffer)
-                array = np.frombuffer(payload.buffer, dtype=_DTYPES[code]).reshape(features, rows)
-                self._arrived[Tag(rnd, stage, _KINDS[kind], micro_batch)] = array
+                rnd, stage, micro_batch, features, rows, kind, code = _HEADER.unpack(header.bytes)
+                array: Array = np.frombuffer(cast(memoryview, payload.buffer), dtype=_DTYPES[code])
+                self._arrived[Tag(rnd, stage, _KINDS[kind], micro_batch)] = array.reshape(features, rows)
             return True
         return False
 

@@ -77,9 +77,7 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
     pipeline = spec.pipeline
     if not pipeline.schedule.endswith(".csv"):
         return {
-            m: build(
-                pipeline.schedule, n_stages=pipeline.stages, n_micro_batches=m, n_workers=pipeline.n_workers
-            )
+            m: build(pipeline.schedule, n_stages=pipeline.stages, n_micro_batches=m, n_workers=pipeline.n_workers)
             for m in counts
         }
     whole = load_csv(Path(pipeline.schedule))
@@ -110,6 +108,8 @@ def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
         share = limit // placement.count(placement[stage])
         bounds = [first] * (stage + 1) + [last]
         lane = program.lanes[placement[stage]]
-        return predict_stage(model, bounds, stage, spec.sgd(), lane, sizes, spec.pipeline.weight_grad_group).total <= share
+        return (
+            predict_stage(model, bounds, stage, spec.sgd(), lane, sizes, spec.pipeline.weight_grad_group).total <= share
+        )
 
     return balanced_bounds(costs, program.n_stages, fits)

@@ -1,4 +1,4 @@
-"""What `plan` tells of a job before it runs: cost, memory and idle time of each stage and worker, and the bottleneck."""
+"""What `plan` tells of a job before it runs: cost, memory and idle time of stages and workers, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
-    """One worker: bytes of its stages, of arrays under way to it, and of the data rows it holds; busy share of a step."""
+    """One worker: bytes of its stages, of arrays under way to it, and of its data rows; busy share of a step."""
 
     worker: int
     stages_bytes: int
@@ -107,13 +107,21 @@ def _message_bytes(
 ) -> int:
     """The most bytes sent to `worker` and not yet taken in, in the dry run."""
     program = dry.program
-    ended = {(a.stage, a.kind is Kind.FORWARD, a.micro_batch): end for lane in dry.spans for a, _, end in lane
-             if a.kind is not Kind.BACKWARD_WEIGHT}
+    ended = {
+        (a.stage, a.kind is Kind.FORWARD, a.micro_batch): end
+        for lane in dry.spans
+        for a, _, end in lane
+        if a.kind is not Kind.BACKWARD_WEIGHT
+    }
     changes: list[tuple[float, int]] = []
     for action, start, _ in dry.spans[worker]:
         forward = action.kind is Kind.FORWARD
         source = action.stage + (-1 if forward else 1)
-        if action.kind is Kind.BACKWARD_WEIGHT or not 0 <= source < program.n_stages or program.placement[source] == worker:
+        if (
+            action.kind is Kind.BACKWARD_WEIGHT
+            or not 0 <= source < program.n_stages
+            or program.placement[source] == worker
+        ):
             continue
         size = features[bounds[action.stage if forward else action.stage + 1]] * rows[action.micro_batch] * item
         changes += [(ended[source, forward, action.micro_batch], size), (start, -size)]

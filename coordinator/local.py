@@ -57,7 +57,9 @@ class LocalWorkers:
                 worker.load(dict(parameters))
             inbox: queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None] = queue.SimpleQueue()
             self._inboxes.append(inbox)
-            self._threads.append(threading.Thread(target=self._serve, args=(worker, inbox), name=f"worker-{w}", daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._serve, args=(worker, inbox), name=f"worker-{w}", daemon=True)
+            )
         for thread in self._threads:
             thread.start()
 

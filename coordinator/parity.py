@@ -27,7 +27,7 @@ class Comparison:
 
 
 def train_pipeline(blueprint: Blueprint, workers: Workers, train: Dataset, steps: int) -> Trained:
-    """`steps` steps by the workers: all but the last by the trainer, as in `train`; the last by hand, to keep its gradients."""
+    """`steps` steps by the workers: by the trainer, as in `train`, but the last by hand, to keep its gradients."""
     rows = list(Trainer(blueprint, workers, train_rows=len(train), max_steps=steps - 1).rows()) if steps > 1 else []
     losses = [row.loss for row in rows if isinstance(row, StepRow)]
     spec = blueprint.spec

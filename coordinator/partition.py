@@ -10,7 +10,9 @@ from stages.spec import ModelSpec
 Bounds = tuple[int, ...]
 """Stage s is layers `bounds[s]` … `bounds[s + 1]` − 1; starts with 0 and ends with the number of layers."""
 
-_ELEMENTWISE_FLOPS = 40.0  # an activation's element costs about as much as this many floating-point operations of a product
+_ELEMENTWISE_FLOPS = (
+    40.0  # an activation's element costs about as much as this many floating-point operations of a product
+)
 
 
 def layer_flops(model: ModelSpec) -> tuple[float, ...]:

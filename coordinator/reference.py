@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -47,7 +47,7 @@ def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
         count = loss_count(model.loss, len(rows), stage.n_out)
         total, cuts = 0.0, np.cumsum([0, *micro_batch_sizes(len(rows), spec.training.micro_batches)])
         stage.begin_step(len(cuts) - 1)
-        for j, part in enumerate(rows[a:b] for a, b in zip(cuts, cuts[1:], strict=False)):
+        for j, part in enumerate(rows[a:b] for a, b in pairwise(cuts)):
             f, y = stage.forward(j, train.x[part].T), train.y[part]
             result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, count)
             total += result.total
@@ -60,7 +60,9 @@ def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
             squares = stage.parameters.squared_norms()
             scale = min(1.0, clip / (sum(squares[name] for name in sorted(squares, key=_layer_order)) ** 0.5 + 1e-6))
         stage.update(sgd.learning_rate, scale)
-    return Trained(losses=tuple(losses), parameters=stage.parameters.named(stage.parameters.values), gradients=gradients)
+    return Trained(
+        losses=tuple(losses), parameters=stage.parameters.named(stage.parameters.values), gradients=gradients
+    )
 
 
 def _layer_order(name: str) -> tuple[int, str]:

@@ -183,7 +183,9 @@ class Trainer:
         steps = [report for report in reports if isinstance(report, StepReport)]
         updates = [report.seconds if isinstance(report, UpdateReport) else 0.0 for report in following]
         seconds = max(r.ended - r.started + u for r, u in zip(steps, updates, strict=True))
-        busy = sum(sum(r.seconds[kind] for kind in ("F", "I", "W", "norm")) + u for r, u in zip(steps, updates, strict=True))
+        busy = sum(
+            sum(r.seconds[kind] for kind in ("F", "I", "W", "norm")) + u for r, u in zip(steps, updates, strict=True)
+        )
         self._recent.append(seconds)
         norm = gradient_norm(steps)
         if self._spec.training.clip_norm is not None:

@@ -33,4 +33,8 @@ def gather(workers: Workers, part: Part) -> Mapping[str, Array]:
     for (report,) in reports:
         assert isinstance(report, Mapping), "Gather is answered with arrays"
         found.update(report)
-    return dict(sorted(found.items(), key=lambda item: (int(item[0].split(".")[0]), item[0] != f"{item[0].split('.')[0]}.weight")))
+    return dict(
+        sorted(
+            found.items(), key=lambda item: (int(item[0].split(".")[0]), item[0] != f"{item[0].split('.')[0]}.weight")
+        )
+    )

@@ -19,8 +19,10 @@ def check_output(stage: Stage, x: Array, y: Array, step: int, action: Action) ->
     if is_finite(y):
         return
     layer = stage.first_non_finite_layer(x)
-    raise NonFinite(f"the output of layer {layer} became NaN or infinite in step {step}, "
-                    f"micro-batch {action.micro_batch} ({action}); {_ADVICE}")
+    raise NonFinite(
+        f"the output of layer {layer} became NaN or infinite in step {step}, "
+        f"micro-batch {action.micro_batch} ({action}); {_ADVICE}"
+    )
 
 
 def check_gradient(stage: Stage, dx: Array, step: int, action: Action) -> None:
@@ -28,19 +30,23 @@ def check_gradient(stage: Stage, dx: Array, step: int, action: Action) -> None:
     if is_finite(dx):
         return
     layer = stage.first_non_finite_gradient(action.micro_batch)
-    raise NonFinite(f"the gradient ∂ℓ/∂f of layer {layer} became NaN or infinite in step {step}, "
-                    f"micro-batch {action.micro_batch} ({action}); {_ADVICE}")
+    raise NonFinite(
+        f"the gradient ∂ℓ/∂f of layer {layer} became NaN or infinite in step {step}, "
+        f"micro-batch {action.micro_batch} ({action}); {_ADVICE}"
+    )
 
 
 def check_gradients_total(squared_norms: Mapping[str, float], step: int) -> None:
     """Raise NonFinite if a parameter's gradient, summed over micro-batches, has NaN or infinity."""
     for name, value in sorted(squared_norms.items(), key=lambda item: -int(item[0].split(".")[0])):
         if not np.isfinite(value):
-            raise NonFinite(f"the gradient of {name} became NaN or infinite in step {step}, "
-                            f"in the sum over micro-batches; {_ADVICE}")
+            raise NonFinite(
+                f"the gradient of {name} became NaN or infinite in step {step}, "
+                f"in the sum over micro-batches; {_ADVICE}"
+            )
 
 
 def is_finite(array: Array) -> bool:
-    """Whether every element is finite. A finite sum of squares says yes at once; squares may overflow, so no is checked."""
+    """Whether every element is finite. A finite sum of squares says yes; squares may overflow, so no is checked."""
     flat = array.reshape(-1)
     return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(array).all())

@@ -47,6 +47,7 @@ class InvalidJob(UserMistake):
 
     @property
     def problems(self) -> tuple[str, ...]:
+        """One line for each mistake."""
         return self._problems
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from stages.spec import LayerSpec
 
+# what the backward pass of a layer reads: its output, or its input
 _KEEPS_OUTPUT = frozenset({"relu", "leaky_relu", "tanh", "sigmoid"})
 _KEEPS_INPUT = frozenset({"linear", "gelu"})
 

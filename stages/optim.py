@@ -13,9 +13,9 @@ _BLOCK = 32_768  # elements: three blocks of float32 fit the second-level cache
 class Sgd:
     """SGD with momentum, Nesterov momentum and weight decay, as torch.optim.SGD (Sutskever et al. 2013).
 
-        g ← scale · g + weight_decay · θ
-        u ← momentum · u + g
-        θ ← θ − learning_rate · (g + momentum · u if nesterov, else u)
+    g ← scale · g + weight_decay · θ
+    u ← momentum · u + g
+    θ ← θ − learning_rate · (g + momentum · u if nesterov, else u)
     """
 
     def __init__(self, spec: SgdSpec, values: Array, gradients: Array) -> None:

@@ -33,9 +33,7 @@ class _Saved:
 class Stage:
     """Layers `first` … `last` − 1 of a model. Every array argument and result is (features, rows)."""
 
-    def __init__(
-        self, model: ModelSpec, first: int, last: int, sgd: SgdSpec, *, weight_grad_group: int = 1
-    ) -> None:
+    def __init__(self, model: ModelSpec, first: int, last: int, sgd: SgdSpec, *, weight_grad_group: int = 1) -> None:
         features = model.features()
         specs = [(k, model.layers[k]) for k in range(first, last) if model.layers[k].kind != "flatten"]
         self.n_in, self.n_out = features[first], features[last]

@@ -160,8 +160,10 @@ class Worker:
         count = loss_count(model.loss, batch.order.last - batch.order.first, y.shape[0])
         result = evaluate_loss(model.loss, y, batch.targets(data, j), count)
         if not np.isfinite(result.total):
-            raise NonFinite(f"the loss became {result.total} in step {batch.order.step}, micro-batch {j}, "
-                            "though every layer's output is finite; try a lower learning rate")
+            raise NonFinite(
+                f"the loss became {result.total} in step {batch.order.step}, micro-batch {j}, "
+                "though every layer's output is finite; try a lower learning rate"
+            )
         batch.losses[j] = (result.total, result.correct)
         self._handed[Tag(self._round, s, Kind.BACKWARD_INPUT, j)] = result.gradient
         self._clock.add("F", action)
@@ -252,7 +254,8 @@ class _Batch:
     def inputs(self, data: Dataset | None, j: int) -> Array:
         """(features, rows) of micro-batch j."""
         assert data is not None, "the worker of the first stage has the inputs"
-        return data.x[self._rows[self._cuts[j] : self._cuts[j + 1]]].T
+        rows: Array = data.x[self._rows[self._cuts[j] : self._cuts[j + 1]]]
+        return rows.T
 
     def targets(self, data: Dataset, j: int) -> Any:
         """Labels (rows,), or targets (outputs, rows), of micro-batch j."""

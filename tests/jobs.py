@@ -28,7 +28,13 @@ def digits_job(**pipeline: Any) -> JobSpec:
             "seed": 11,
             "model": {
                 "input": [64],
-                "layers": [{"linear": {"units": 32}}, "relu", {"linear": {"units": 16}}, "tanh", {"linear": {"units": 10}}],
+                "layers": [
+                    {"linear": {"units": 32}},
+                    "relu",
+                    {"linear": {"units": 16}},
+                    "tanh",
+                    {"linear": {"units": 10}},
+                ],
                 "loss": "cross_entropy",
             },
             "data": {"source": "digits"},
@@ -66,7 +72,9 @@ def start_on_ray(ray: Any, spec: JobSpec, faults: Mapping[int, Fault] | None = N
     return RayRun(spec, data, blueprint, RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), faults=faults))
 
 
-def pipetrain(*arguments: str | Path, cwd: Path | None = None, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+def pipetrain(
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 100
+) -> subprocess.CompletedProcess[str]:
     """The installed command, as a user calls it."""
     command = [PIPETRAIN, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)

@@ -45,7 +45,7 @@ class _LazyGroup(click.Group):
         except click.UsageError as error:
             from coordinator.job_problems import nearest
 
-            raise click.UsageError(f"{error.message.rstrip('.')}{nearest(args[0], _COMMANDS)}", ctx) from None
+            raise click.UsageError(f"{error.message.rstrip('.')}{nearest(args[0], list(_COMMANDS))}", ctx) from None
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,7 +15,9 @@ from stages.loss import evaluate_loss, loss_count
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--data", "source", metavar="SOURCE", help="A built-in name, a file or a URL; the run's validation rows by default.")
+@click.option(
+    "--data", "source", metavar="SOURCE", help="A built-in name, a file or a URL; the run's validation rows by default."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate(run_dir: Path, source: str | None, as_json: bool) -> None:
     """Loss and, for classifiers, accuracy of the trained network over all rows."""

@@ -19,7 +19,9 @@ def job_options(command: F) -> F:
         click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml"),
         click.option("--stages", type=int, help="Instead of pipeline.stages; the partition becomes auto."),
         click.option("--schedule", help="Instead of pipeline.schedule."),
-        click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Instead of any entry; may be repeated."),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="A.B=C", help="Instead of any entry; may be repeated."
+        ),
     ]
     for decorator in reversed(decorators):
         command = decorator(command)
@@ -28,11 +30,21 @@ def job_options(command: F) -> F:
 
 def where_options(command: F) -> F:
     """--local and --address."""
-    command = click.option("--address", metavar="RAY", help="A running Ray cluster instead of an embedded one.")(command)
+    command = click.option("--address", metavar="RAY", help="A running Ray cluster instead of an embedded one.")(
+        command
+    )
     return click.option("--local", is_flag=True, help="Workers as threads of this process; no Ray.")(command)
 
 
 def read_job(job: Path, overrides: tuple[str, ...], *, stages: int | None, schedule: str | None) -> JobSpec:
     """The job with what the command line changes. Raises InvalidJob."""
-    partition = "auto" if stages is not None and not any(o.startswith("pipeline.partition=") for o in overrides) else None
+    partition = (
+        "auto" if stages is not None and not any(o.startswith("pipeline.partition=") for o in overrides) else None
+    )
     return load_job(job, overrides, stages=stages, schedule=schedule, partition=partition)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 stage`, `3 micro-batches`."""
+    plural = "es" if word.endswith("ch") else "s"
+    return f"{number} {word}{plural if number != 1 else ''}"

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cluster.cli.options import job_options, read_job
+from cluster.cli.options import counted, job_options, read_job
 from cluster.sources import load_data
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.estimate import Estimate, estimate, mib
@@ -41,24 +41,52 @@ def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[s
 def _print(blueprint: Blueprint, found: Estimate) -> None:
     console = Console(width=None if Console().is_terminal else 130)
     program, spec = blueprint.program, blueprint.spec
-    table = Table(title=f"{spec.name}: {program.name}, {program.n_micro_batches} micro-batches of {max(blueprint.micro_batch_rows)} rows")
-    for heading in ("stage", "worker", "layers", "parameters", "FLOPs/step", "weights", "gradients", "optimizer", "saved at peak", "buffers"):
+    table = Table(
+        title=f"{spec.name}: {program.name}, {counted(program.n_micro_batches, 'micro-batch')} "
+        f"of {max(blueprint.micro_batch_rows)} rows"
+    )
+    for heading in (
+        "stage",
+        "worker",
+        "layers",
+        "parameters",
+        "FLOPs/step",
+        "weights",
+        "gradients",
+        "optimizer",
+        "saved at peak",
+        "buffers",
+    ):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
     for s in found.stages:
         names = _layers(s.layers, [spec.model_spec().layers[k].kind for k in s.layers])
         memory = s.memory
-        table.add_row(str(s.stage), str(s.worker), names, f"{s.parameters:,}", f"{s.flops:.3g}",
-                      *(mib(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)))
+        table.add_row(
+            str(s.stage),
+            str(s.worker),
+            names,
+            f"{s.parameters:,}",
+            f"{s.flops:.3g}",
+            *(mib(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)),
+        )
     console.print(table)
     table = Table(title="workers: bytes beside the runtime's own")
     for heading in ("worker", "stages", "arrays under way", "data rows", "total", "limit", "busy"):
         table.add_column(heading, justify="right")
     for w in found.workers:
         limit = "none" if w.limit is None else f"{mib(w.limit)}{'' if w.fits else ' TOO SMALL'}"
-        table.add_row(str(w.worker), *(mib(b) for b in (w.stages_bytes, w.message_bytes, w.data_bytes, w.total)), limit, f"{w.busy:.0%}")
+        table.add_row(
+            str(w.worker),
+            *(mib(b) for b in (w.stages_bytes, w.message_bytes, w.data_bytes, w.total)),
+            limit,
+            f"{w.busy:.0%}",
+        )
     console.print(table)
-    console.print(f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
-                  f"busy {found.workers[found.bottleneck].busy:.0%} of a step", highlight=False)
+    console.print(
+        f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
+        f"busy {found.workers[found.bottleneck].busy:.0%} of a step",
+        highlight=False,
+    )
 
 
 def _layers(numbers: range, kinds: list[str]) -> str:

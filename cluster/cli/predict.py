@@ -15,10 +15,22 @@ from stages.errors import UserMistake
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--input", "source", required=True, metavar="X.npz", help="Array x in an .npz, or a .csv or .parquet of the input columns.")
-@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="Y.npz", help="Where to write array y.")
+@click.option(
+    "--input",
+    "source",
+    required=True,
+    metavar="X.npz",
+    help="Array x in an .npz, or a .csv or .parquet of the input columns.",
+)
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="Y.npz",
+    help="Where to write array y.",
+)
 def predict(run_dir: Path, source: str, output: Path) -> None:
-    """Write the network's outputs for every row of the input: `y` (rows, outputs), and for classifiers `label` (rows,)."""
+    """Write the outputs for every row of the input: `y` (rows, outputs), and for classifiers `label` (rows,)."""
     if output.suffix != ".npz":
         raise UserMistake(f"--output: {output} must end in .npz")
     run = open_run(run_dir)

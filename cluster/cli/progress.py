@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from cluster.cli.options import counted
 from cluster.training import Run
 from coordinator.trainer import EvalRow, Row, StepRow
 
@@ -31,7 +32,10 @@ class Progress:
 
     def __enter__(self) -> Self:
         spec, blueprint = self._run.spec, self._run.blueprint
-        cut = " ".join(f"{a}–{b - 1}" if b - a > 1 else f"{a}" for a, b in zip(blueprint.bounds, blueprint.bounds[1:], strict=False))
+        cut = " ".join(
+            f"{a}–{b - 1}" if b - a > 1 else f"{a}"
+            for a, b in zip(blueprint.bounds, blueprint.bounds[1:], strict=False)
+        )
         self.note(
             f"{spec.name}: {counted(len(blueprint.bounds) - 1, 'stage')} (layers {cut}) on "
             f"{counted(blueprint.n_workers, 'worker')}, {blueprint.program.name}, "
@@ -39,7 +43,9 @@ class Progress:
         )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
     def started(self) -> None:
@@ -62,7 +68,9 @@ class Progress:
 
     def _line(self, evaluation: EvalRow | None = None) -> None:
         self._next_line = time.monotonic() + _LINE_EVERY_S
-        self.note(f"epoch {self._last.epoch + 1 if self._last else 0:>3} · step {self._run.steps_done}/{self._run.steps_total} · {self._facts(evaluation)}")
+        epoch = self._last.epoch + 1 if self._last else 0
+        place = f"epoch {epoch:>3} · step {self._run.steps_done}/{self._run.steps_total}"
+        self.note(f"{place} · {self._facts(evaluation)}")
 
     def _facts(self, evaluation: EvalRow | None) -> str:
         parts = []
@@ -107,7 +115,9 @@ class _Bar(Progress):
         self._bar.start()
         return super().__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def started(self) -> None:
@@ -135,9 +145,3 @@ def make_progress(run: Run, *, as_json: bool) -> Progress:
     if as_json:
         return _Json(run)
     return _Bar(run) if sys.stderr.isatty() else Progress(run)
-
-
-def counted(number: int, word: str) -> str:
-    """`1 stage`, `3 micro-batches`."""
-    plural = "es" if word.endswith("ch") else "s"
-    return f"{number} {word}{plural if number != 1 else ''}"

@@ -21,8 +21,17 @@ from stages.errors import NotEnoughResources, UserMistake
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where to leave the run; runs/NAME-TIME by default.")
 @where_options
 @click.option("--force", is_flag=True, help="Begin though `plan` says that a worker's memory will not do.")
-@click.option("--trace", "trace_steps", type=click.IntRange(0), default=0, metavar="STEPS", help="Record the first STEPS steps to trace.json.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a row on standard output, the last one the result.")
+@click.option(
+    "--trace",
+    "trace_steps",
+    type=click.IntRange(0),
+    default=0,
+    metavar="STEPS",
+    help="Record the first STEPS steps to trace.json.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="A JSON object a row on standard output, the last one the result."
+)
 def train(
     job: Path,
     stages: int | None,

@@ -122,22 +122,34 @@ def _line(blueprint: Blueprint, comparison: Comparison) -> str:
 
 def _show(rows: list[tuple[Blueprint, Comparison]], spec: JobSpec, steps: int, where: str, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([
-            {
-                "schedule": blueprint.program.name,
-                "stages": len(blueprint.bounds) - 1,
-                "workers": blueprint.n_workers,
-                "steps": steps,
-                "max_parameter_difference": c.parameters,
-                "max_gradient_difference": c.gradients,
-                "max_loss_difference": c.losses,
-                "equal": c.equal,
-            }
-            for blueprint, c in rows
-        ]))
+        click.echo(
+            json.dumps(
+                [
+                    {
+                        "schedule": blueprint.program.name,
+                        "stages": len(blueprint.bounds) - 1,
+                        "workers": blueprint.n_workers,
+                        "steps": steps,
+                        "max_parameter_difference": c.parameters,
+                        "max_gradient_difference": c.gradients,
+                        "max_loss_difference": c.losses,
+                        "equal": c.equal,
+                    }
+                    for blueprint, c in rows
+                ]
+            )
+        )
         return
     table = Table(title=f"{spec.name}: {steps} steps on {where} against one process, {spec.precision}")
-    for heading in ("schedule", "stages", "workers", "max |Δ| parameters", "max |Δ| gradients", "max |Δ| loss", "bitwise equal"):
+    for heading in (
+        "schedule",
+        "stages",
+        "workers",
+        "max |Δ| parameters",
+        "max |Δ| gradients",
+        "max |Δ| loss",
+        "bitwise equal",
+    ):
         table.add_column(heading, justify="left" if heading == "schedule" else "right")
     for blueprint, c in rows:
         table.add_row(

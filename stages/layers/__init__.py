@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stages.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from stages.layers.base import Layer
 from stages.layers.linear import Linear
@@ -9,7 +11,7 @@ from stages.spec import LayerSpec
 
 __all__ = ["Gelu", "Layer", "LeakyRelu", "Linear", "Relu", "Sigmoid", "Tanh", "build_activation"]
 
-_PLAIN = {"relu": Relu, "tanh": Tanh, "sigmoid": Sigmoid, "gelu": Gelu}
+_PLAIN: dict[str, Callable[[int, int], Layer]] = {"relu": Relu, "tanh": Tanh, "sigmoid": Sigmoid, "gelu": Gelu}
 
 
 def build_activation(spec: LayerSpec, index: int, features: int) -> Layer | None:

@@ -8,13 +8,12 @@ import numpy as np
 from scipy.special import ndtr
 
 from stages.arrays import Array
+from stages.layers.base import Layer
 
 
-class _Activation:
+class _Activation(Layer):
     """Common part: same number of features in and out, and may run in place."""
 
-    keeps_input = False
-    keeps_output = True
     elementwise = True
 
     def __init__(self, index: int, features: int) -> None:
@@ -83,8 +82,6 @@ class Sigmoid(_Activation):
 class Gelu(_Activation):
     """a[z] = z · Φ(z), Φ the normal distribution function (Hendrycks & Gimpel 2016, the exact form)."""
 
-    keeps_input = True
-    keeps_output = False
     _DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 
     def forward(self, x: Array, out: Array) -> None:

@@ -9,23 +9,20 @@ import numpy as np
 from scipy.linalg import blas
 
 from stages.arrays import Array
+from stages.layers.base import Layer
 
 _GEMM: dict[str, Callable[..., Any]] = {"float32": blas.sgemm, "float64": blas.dgemm}
 
 
-class Linear:
+class Linear(Layer):
     """f = β + Ωh with Ω `weight` (out, in) and β `bias` (out,), or no bias.
 
     `weight`, `bias` and the gradients `d_weight`, `d_bias` are views that the stage's parameter vectors own.
     """
 
-    keeps_input = True
-    keeps_output = False
     elementwise = False
 
-    def __init__(
-        self, index: int, weight: Array, bias: Array | None, d_weight: Array, d_bias: Array | None
-    ) -> None:
+    def __init__(self, index: int, weight: Array, bias: Array | None, d_weight: Array, d_bias: Array | None) -> None:
         self.index = index
         self.n_out, self.n_in = weight.shape
         self.weight, self.bias = weight, bias

@@ -67,7 +67,14 @@ def test_weight_gradient_groups_are_exact_too(ray: Any) -> None:
     run = start_on_ray(ray, spec)
     with contextlib.closing(run.workers):
         found = train_pipeline(run.blueprint, run.workers, run.data.train, steps=5)
-        assert list(gather(run.workers, "parameters")) == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"]
+        assert list(gather(run.workers, "parameters")) == [
+            "0.weight",
+            "0.bias",
+            "2.weight",
+            "2.bias",
+            "4.weight",
+            "4.bias",
+        ]
     assert compare(found, train_reference(spec, run.data.train, 5)).equal
 
 

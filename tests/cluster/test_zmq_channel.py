@@ -11,6 +11,7 @@ import zmq
 
 from cluster.zmq_channel import ZmqChannel
 from stages.actions import Kind
+from stages.arrays import Array
 from stages.channel import ReceiveTimeout, Tag
 
 HERE = "127.0.0.1"
@@ -38,8 +39,13 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[ZmqChannel, ZmqChanne
 def test_arrays_arrive_whole_in_any_order_of_asking(pair: tuple[ZmqChannel, ZmqChannel], dtype: type) -> None:
     a, b = pair
     rng = np.random.default_rng(0)
-    sent = {Tag(r, s, k, j): rng.normal(size=(s + 1, j + 1)).astype(dtype)
-            for r in range(2) for s in range(3) for k in (Kind.FORWARD, Kind.BACKWARD_INPUT) for j in range(2)}
+    sent: dict[Tag, Array] = {
+        Tag(r, s, k, j): rng.normal(size=(s + 1, j + 1)).astype(dtype)
+        for r in range(2)
+        for s in range(3)
+        for k in (Kind.FORWARD, Kind.BACKWARD_INPUT)
+        for j in range(2)
+    }
     for tag, array in sent.items():
         a.send(1, tag, array)
     for tag in reversed(sent):
@@ -48,7 +54,9 @@ def test_arrays_arrive_whole_in_any_order_of_asking(pair: tuple[ZmqChannel, ZmqC
         np.testing.assert_array_equal(found, sent[tag])
 
 
-def test_the_sender_may_change_the_array_at_once_and_strided_ones_are_sent_right(pair: tuple[ZmqChannel, ZmqChannel]) -> None:
+def test_the_sender_may_change_the_array_at_once_and_strided_ones_are_sent_right(
+    pair: tuple[ZmqChannel, ZmqChannel],
+) -> None:
     a, b = pair
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     expected = array.T.copy()

@@ -13,7 +13,9 @@ from stages.orders import Fault
 from tests.jobs import RayRun, digits_job, start_on_ray
 
 
-def _fail(ray: Any, what: Literal["raise", "exit", "hang", "nan"], action: str, kind: type[JobFailed]) -> tuple[str, float]:
+def _fail(
+    ray: Any, what: Literal["raise", "exit", "hang", "nan"], action: str, kind: type[JobFailed]
+) -> tuple[str, float]:
     """The message of the failure, and the seconds until it was there. Nothing may be left running."""
     worker = int(action[0])
     run = start_on_ray(ray, digits_job(), {worker: Fault(step=7, action=action, what=what)})
@@ -43,7 +45,9 @@ def _still_usable(ray: Any) -> None:
 
 def test_an_exception_is_told_with_stage_worker_action_and_traceback(ray: Any) -> None:
     told, took = _fail(ray, "raise", "2B3", StageFailed)
-    assert told.startswith(f"stage 2, worker 2 on {os.uname().nodename} in 2B3 of step 7: RuntimeError: injected fault before 2B3")
+    assert told.startswith(
+        f"stage 2, worker 2 on {os.uname().nodename} in 2B3 of step 7: RuntimeError: injected fault before 2B3"
+    )
     assert "in strike\n" in told
     assert "<-- 2B3 failed here" in told
     assert took < 5

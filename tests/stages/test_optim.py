@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from stages.optim import Sgd
 from stages.spec import SgdSpec
 
 
-def _by_the_formula(spec: SgdSpec, value: Array, gradients: list[Array], scale: float) -> Array:
+def _by_the_formula(spec: SgdSpec, value: Array, gradients: Sequence[Array], scale: float) -> Array:
     """torch.optim.SGD's documented algorithm, one line each, on whole vectors."""
     velocity = np.zeros_like(value)
     for gradient in gradients:

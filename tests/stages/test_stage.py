@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,20 +9,30 @@ from hypothesis import strategies as st
 
 from stages.arrays import Array
 from stages.loss import evaluate_loss
-from stages.spec import LayerKind, LayerSpec, ModelSpec, SgdSpec
+from stages.spec import LayerKind, LayerSpec, ModelSpec, Precision, SgdSpec
 from stages.stage import Stage
 from tests.finite_difference import numerical_gradient
 
 PLAIN = SgdSpec(learning_rate=0.1)
 
 
-def _model(kinds: str, precision: str = "float64", width: int = 5) -> ModelSpec:
+def _model(kinds: str, precision: Precision = "float64", width: int = 5) -> ModelSpec:
     names: dict[str, LayerKind] = {
-        "L": "linear", "r": "relu", "k": "leaky_relu", "t": "tanh", "s": "sigmoid", "g": "gelu", "f": "flatten"
+        "L": "linear",
+        "r": "relu",
+        "k": "leaky_relu",
+        "t": "tanh",
+        "s": "sigmoid",
+        "g": "gelu",
+        "f": "flatten",
     }
     layers = tuple(LayerSpec(kind=names[c], units=width if c == "L" else 0) for c in kinds)
     return ModelSpec(
-        input_shape=(4,), layers=layers, loss="sum_of_squares", precision=precision, seed=3,  # type: ignore[arg-type]
+        input_shape=(4,),
+        layers=layers,
+        loss="sum_of_squares",
+        precision=precision,
+        seed=3,
     )
 
 
@@ -49,7 +61,7 @@ def _step(stages: list[Stage], x: Array, y: Array, cuts: list[int]) -> float:
 def test_parameter_gradients_are_the_finite_differences(kinds: str, cut: int | None) -> None:
     model, rng = _model(kinds), np.random.default_rng(0)
     bounds = [0, len(kinds)] if cut is None or cut >= len(kinds) else [0, cut, len(kinds)]
-    stages = [Stage(model, a, b, PLAIN) for a, b in zip(bounds, bounds[1:], strict=False)]
+    stages = [Stage(model, a, b, PLAIN) for a, b in pairwise(bounds)]
     x, y = rng.normal(size=(4, 6)), rng.normal(size=(model.features()[-1], 6))
     for stage in stages:
         stage.parameters.values[:] += 0.1 * rng.normal(size=stage.parameters.values.shape)
@@ -82,7 +94,7 @@ def test_any_cut_gives_bitwise_the_gradients_of_one_stage(
     sizes = [len(part) for part in np.array_split(np.arange(rows), m) if len(part)]
     micro = list(np.cumsum(sizes)[:-1])
     whole = [Stage(model, 0, len(kinds), PLAIN, weight_grad_group=group)]
-    split = [Stage(model, a, b, PLAIN, weight_grad_group=group) for a, b in zip(bounds, bounds[1:], strict=False)]
+    split = [Stage(model, a, b, PLAIN, weight_grad_group=group) for a, b in pairwise(bounds)]
     assert _step(whole, x, y, micro) == _step(split, x, y, micro)
     expected = whole[0].parameters.named(whole[0].parameters.gradients)
     found = {k: v for s in split for k, v in s.parameters.named(s.parameters.gradients).items()}
@@ -131,7 +143,9 @@ def test_saved_values_are_counted_and_freed_when_used() -> None:
 
 
 def test_dtype_stays_float32_everywhere() -> None:
-    stage = Stage(_model("LgLtLk", "float32"), 0, 6, SgdSpec(learning_rate=0.1, momentum=0.9, weight_decay=0.1, nesterov=True))
+    stage = Stage(
+        _model("LgLtLk", "float32"), 0, 6, SgdSpec(learning_rate=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
+    )
     stage.begin_step(1)
     x = np.ones((2, 4), np.float32).T
     assert stage.forward(0, x).dtype == np.float32

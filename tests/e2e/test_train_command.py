@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import glob
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from stages.arrays import Array
+from tests.jobs import EXAMPLES, PIPETRAIN, pipetrain
+
+LONG_JOB = ["--set", "training.epochs=100000"]
+
+
+def test_the_whole_journey_of_the_readme(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = pipetrain("train", EXAMPLES / "digits.yaml", "--run-dir", run, "--trace", "2")
+    assert done.returncode == 0, done.stderr
+    assert f"run directory: {run}" in done.stdout
+
+    events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert events == ["starting", "started", "finished"]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(690))
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    assert len(evaluations) == 30
+    assert evaluations[-1]["accuracy"] >= 0.97
+    assert yaml.safe_load((run / "job.yaml").read_text())["training"]["evaluate_batch_size"] == 64
+
+    slices = [e for e in json.loads((run / "trace.json").read_text())["traceEvents"] if e["ph"] == "X"]
+    assert len(slices) == 2 * 4 * 8 * 3  # steps × stages × micro-batches × (F, I, W)
+
+    evaluated = pipetrain("evaluate", run, "--json")
+    found = json.loads(evaluated.stdout)
+    assert found["rows"] == 359
+    assert found["accuracy"] == evaluations[-1]["accuracy"]
+    assert found["loss"] == pytest.approx(evaluations[-1]["loss"], rel=1e-6)
+
+    x = np.random.default_rng(0).uniform(size=(70, 64))
+    np.savez(tmp_path / "x.npz", x=x)
+    predicted = pipetrain("predict", run, "--input", tmp_path / "x.npz", "--output", tmp_path / "y.npz")
+    assert predicted.returncode == 0, predicted.stderr
+    with np.load(tmp_path / "y.npz") as y:
+        np.testing.assert_allclose(y["y"], _by_hand(load_file(run / "model.safetensors"), x), rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(y["label"], y["y"].argmax(axis=1))
+
+
+def _by_hand(weights: dict[str, Array], x: Array) -> Array:
+    h: Array = x.astype(np.float32)
+    for k in (0, 2, 4):
+        h = h @ weights[f"{k}.weight"].T + weights[f"{k}.bias"]
+        h = np.maximum(h, 0) if k < 4 else h
+    return h
+
+
+def test_local_threads_leave_bitwise_the_model_of_the_actors(tmp_path: Path) -> None:
+    models = []
+    for name, options in (("ray", []), ("local", ["--local", "--stages", "2", "--schedule", "zb-h1"])):
+        done = pipetrain(
+            "train", EXAMPLES / "digits.yaml", "--run-dir", tmp_path / name, "--set", "training.epochs=3", *options
+        )
+        assert done.returncode == 0, done.stderr
+        models.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+
+
+@pytest.mark.parametrize("where", [["--local"], []], ids=["local", "ray"])
+def test_ctrl_c_ends_cleanly_and_saves_what_was_reached(tmp_path: Path, where: list[str]) -> None:
+    run = tmp_path / "run"
+    process = _start(run, *LONG_JOB, *where)
+    _wait_for_steps(run, 20, process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopped at step" in output
+    steps = sum(json.loads(line)["kind"] == "step" for line in (run / "metrics.jsonl").read_text().splitlines())
+    assert f"stopped at step {steps} of" in output
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "stopped"
+    assert events[-1]["step"] == steps
+    assert pipetrain("evaluate", run).returncode == 0
+    _nothing_is_left(process.pid)
+
+
+def test_a_killed_worker_ends_the_job_within_five_seconds_with_its_name(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = _start(run, *LONG_JOB)
+    _wait_for_steps(run, 20, process)
+    started = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()][1]
+    os.kill(started["workers"][2]["pid"], signal.SIGKILL)
+    killed = time.monotonic()
+    errors = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        errors += line
+        if line.startswith("failed: "):
+            break
+    assert time.monotonic() - killed < 5
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"failed: worker 2 (stage 2; process {started['workers'][2]['pid']} on" in errors
+    assert "Traceback" not in errors
+    last = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
+    assert last["event"] == "failed"
+    assert last["cause"].startswith("worker 2 (stage 2;")
+    _nothing_is_left(process.pid)
+
+
+def test_a_killed_driver_leaves_no_process(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = _start(run, *LONG_JOB)
+    _wait_for_steps(run, 5, process)
+    started = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()][1]
+    process.kill()
+    process.communicate(timeout=60)
+    _wait(
+        lambda: not any(Path(f"/proc/{w['pid']}").exists() for w in started["workers"]), "workers outlived their driver"
+    )
+
+
+def test_the_model_that_does_not_fit_on_one_worker(tmp_path: Path) -> None:
+    job = EXAMPLES / "too-big-for-one.yaml"
+    refused = pipetrain("plan", job, "--stages", "1")
+    assert refused.returncode == 2
+    assert "TOO SMALL" in refused.stdout
+    assert refused.stderr.startswith(
+        "error: worker 0 (stage 0) needs 342.4 MiB, resources.memory_per_worker is 160.0 MiB"
+    )
+    assert pipetrain("train", job, "--stages", "1", "--run-dir", tmp_path / "no").returncode == 2
+    forced = pipetrain("train", job, "--stages", "1", "--run-dir", tmp_path / "forced", "--force")
+    assert forced.returncode == 1
+    assert "MemoryError: Unable to allocate" in forced.stderr
+    assert "resources.memory_per_worker allows 167,772,160 bytes" in forced.stderr.splitlines()[-1]
+    trained = pipetrain("train", job, "--run-dir", tmp_path / "four", "--set", "training.epochs=1")
+    assert trained.returncode == 0, trained.stderr
+
+
+def _start(run: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [PIPETRAIN, "train", str(EXAMPLES / "digits.yaml"), "--run-dir", str(run), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for_steps(run: Path, steps: int, process: subprocess.Popen[str]) -> None:
+    def there() -> bool:
+        assert process.poll() is None, process.communicate()[1]
+        metrics = run / "metrics.jsonl"
+        return metrics.exists() and len(metrics.read_text().splitlines()) >= steps
+
+    _wait(there, f"no {steps} steps")
+
+
+def _wait(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+
+
+def _nothing_is_left(pid: int) -> None:
+    assert not glob.glob(f"{tempfile.gettempdir()}/pipetrain-{pid}-*")
+    environment = [Path(p) for p in glob.glob("/proc/[0-9]*/environ")]
+    token = f"pipetrain-{pid}-".encode()
+    left = []
+    for file in environment:
+        try:
+            command = file.with_name("cmdline").read_bytes()
+        except OSError:
+            continue
+        if token in command:
+            left.append(command)
+    assert not left
