@@ -1,0 +1,109 @@
+"""Programs for tests: written as text, or drawn at random; and a naive machine that performs them."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import strategies as st
+
+from coordinator.schedules import SCHEDULES, build
+from stages.actions import Action, Kind, Lane, Program
+
+F, I, W, B = Kind.FORWARD, Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.BACKWARD  # noqa: E741
+
+
+def program(*lanes: str, stages: int | None = None, micro_batches: int | None = None) -> Program:
+    """The program that the lanes spell, unchecked: `program("0F0 0B0")`. Its size is that of its largest numbers."""
+    parsed = tuple(tuple(Action.parse(word) for word in lane.split()) for lane in lanes)
+    actions = [action for lane in parsed for action in lane]
+    n_stages = 1 + max(action.stage for action in actions) if stages is None else stages
+    m = 1 + max(action.micro_batch for action in actions) if micro_batches is None else micro_batches
+    return Program("test", n_stages, m, parsed)
+
+
+def words(lanes: tuple[Lane, ...]) -> list[str]:
+    """Lanes as `program` takes them."""
+    return [" ".join(map(str, lane)) for lane in lanes]
+
+
+@st.composite
+def built_in(draw: st.DrawFn, most_stages: int = 9, most_micro_batches: int = 24) -> Program:
+    """Any built-in schedule of any size."""
+    n_stages = draw(st.integers(1, most_stages))
+    return build(
+        draw(st.sampled_from(sorted(SCHEDULES))),
+        n_stages=n_stages,
+        n_micro_batches=draw(st.integers(1, most_micro_batches)),
+        n_workers=draw(st.integers(1, n_stages)),
+    )
+
+
+@st.composite
+def anything_valid(draw: st.DrawFn, most_stages: int = 5, most_micro_batches: int = 5) -> Program:
+    """Stages anywhere (V-shaped, all on one), actions in any order that can be performed, any of B, I, W."""
+    n_stages, m = draw(st.integers(1, most_stages)), draw(st.integers(1, most_micro_batches))
+    return shuffled_program(n_stages, m, draw(st.integers(0, 2**32)))
+
+
+def shuffled_program(n_stages: int, n_micro_batches: int, seed: int, placement: list[int] | None = None) -> Program:
+    """Performs ready actions at random until all are done; what was performed is the program."""
+    chance = random.Random(seed)
+    n_workers = chance.randint(1, n_stages) if placement is None else 1 + max(placement)
+    if placement is None:
+        placement = [*range(n_workers), *(chance.randrange(n_workers) for _ in range(n_stages - n_workers))]
+        chance.shuffle(placement)
+    lanes: list[list[Action]] = [[] for _ in range(n_workers)]
+    machine = Machine(n_stages)
+    while choices := [
+        action
+        for s in range(n_stages)
+        for j in range(n_micro_batches)
+        for kind in Kind
+        if machine.can(action := Action(s, kind, j))
+    ]:
+        action = chance.choice(choices)
+        machine.do(action)
+        lanes[placement[action.stage]].append(action)
+    return Program("shuffled", n_stages, n_micro_batches, tuple(map(tuple, lanes)))
+
+
+class Machine:
+    """Knows what is done, so what can be done: the meaning of F, I, W and B, and nothing else."""
+
+    def __init__(self, n_stages: int) -> None:
+        self._last = n_stages - 1
+        self.done: set[tuple[int, Kind, int]] = set()
+
+    def can(self, action: Action) -> bool:
+        """All inputs are there and it was not done before."""
+        s, j = action.stage, action.micro_batch
+        done = {kind: (s, kind, j) in self.done for kind in (F, I, W)}
+        if action.kind is F:
+            return not done[F] and (s == 0 or (s - 1, F, j) in self.done)
+        if action.kind is W:
+            return done[I] and not done[W]
+        return done[F] and not done[I] and (s == self._last or (s + 1, I, j) in self.done)
+
+    def do(self, action: Action) -> None:
+        """Note it as done; a B as its I and its W."""
+        for kind in (I, W) if action.kind is B else (action.kind,):
+            self.done.add((action.stage, kind, action.micro_batch))
+
+
+def really_performable(program: Program) -> bool:
+    """Workers do their lanes one action after the other, waiting for inputs; at the end all is done, once."""
+    machine, places, homes = Machine(program.n_stages), [0] * program.n_workers, dict[int, int]()
+    if not all(program.lanes):
+        return False
+    moved = True
+    while moved:
+        moved = False
+        for worker, lane in enumerate(program.lanes):
+            while places[worker] < len(lane) and machine.can(action := lane[places[worker]]):
+                if homes.setdefault(action.stage, worker) != worker:
+                    return False
+                machine.do(action)
+                places[worker] += 1
+                moved = True
+    everything = {(s, k, j) for s in range(program.n_stages) for k in (F, I, W) for j in range(program.n_micro_batches)}
+    return places == [len(lane) for lane in program.lanes] and machine.done == everything
