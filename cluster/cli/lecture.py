@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,6 +72,7 @@ def _show(network: LectureNetwork, rows: list[LectureRow]) -> None:
         table.add_row(*map(Text, cells), Text(f"{largest:.1e}" + ("" if row.agrees else "  DISAGREE")))
     parts: list[RenderableType] = [
         Text(f"The {network.name} network: {network.equation}, a = {network.activation}"),
+        Text(f"A pipeline of {2 * len(network.beta) - 1} stages, one layer and one worker each"),
         _given([("x", network.x), ("y", network.y)]),
         _given(parameters[: len(parameters) // 2]),
         _given(parameters[len(parameters) // 2 :]),
@@ -81,7 +83,10 @@ def _show(network: LectureNetwork, rows: list[LectureRow]) -> None:
     console = Console(highlight=False)
     width = max(Measurement.get(console, console.options.update(max_width=1000), part).maximum for part in parts)
     console.width = max(console.width, width)
-    console.print(*parts, sep="\n")
+    with console.capture() as capture:
+        console.print(*parts, sep="\n")
+    encoding = sys.stdout.encoding  # where it has no Greek letters, their numbers are better than a traceback
+    click.echo(capture.get().encode(encoding, "backslashreplace").decode(encoding), nl=False)
 
 
 def _given(values: list[tuple[str, Array]]) -> Table:
