@@ -12,7 +12,7 @@ from coordinator.chrome_trace import TimedAction, chrome_trace
 from coordinator.laws import needs, performed_as
 from coordinator.replay import replay
 from coordinator.schedules import build
-from stages.actions import Program
+from stages.actions import Action, Program
 from tests.coordinator.programs import anything_valid, built_in
 
 _EPSILON = 1e-6  # µs; sums of float64
@@ -87,6 +87,31 @@ def test_slices_do_not_overlap_and_arrows_join_what_hangs_together(
     assert starts.keys() == ends.keys()
     assert len(starts) == len(events["s"]) == len(events["f"]) == len(crossings)
     assert {(slice_at(events["X"], starts[i]), slice_at(events["X"], ends[i])) for i in starts} == crossings
+
+
+def test_times_are_microseconds_from_the_first_action() -> None:
+    later, first = (
+        TimedAction(0, Action.parse(text), start, start + 0.25) for text, start in (("0F1", 101.0), ("0F0", 100.5))
+    )
+    events = chrome_trace([later, first], name="x")["traceEvents"]
+    assert [(e["name"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"] == [
+        ("0F0", 0.0, 250_000.0),
+        ("0F1", 500_000.0, 250_000.0),
+    ]
+
+
+def test_a_measured_backward_comes_in_two_parts_and_its_arrow_leaves_from_the_first() -> None:
+    timeline = [
+        TimedAction(worker, Action.parse(text), start, start + 1.0)
+        for worker, text, start in ((0, "0F0", 0.0), (1, "1F0", 1.0), (1, "1I0", 2.0), (1, "1W0", 3.0), (0, "0I0", 3.0))
+    ]
+    events = chrome_trace(timeline, name="x")["traceEvents"]
+    assert [(e["ph"], e["tid"], e["ts"]) for e in events if e["ph"] in "sf"] == [
+        ("s", 0, 999_999.999),
+        ("f", 1, 1_000_000.0),
+        ("s", 1, 2_999_999.999),
+        ("f", 0, 3_000_000.0),
+    ]
 
 
 def test_arrows_of_several_steps_stay_within_their_step() -> None:

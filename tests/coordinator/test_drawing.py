@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from coordinator.drawing import draw, draw_timed, legend
 from coordinator.replay import replay
-from coordinator.schedules import build
+from coordinator.schedules import SCHEDULES, build
 from stages.actions import Action, Program
+from tests.coordinator.drawn import block
 from tests.coordinator.programs import B, F, anything_valid, built_in, program
 
 
@@ -119,6 +120,48 @@ def test_every_action_is_drawn_once_where_it_is_performed(found: Program, column
         assert re.findall(r"\d+[FIWB]\d+", whole) == [str(action) for action, _, _ in lane]
     plain = re.sub(r"\033\[[\d;]*m", "", draw_timed(spans, with_stage=True, columns=columns, color=True))
     assert plain == text
+
+
+def test_zb_h1_fills_the_gaps() -> None:
+    dry = replay(build("zb-h1", n_stages=3, n_micro_batches=4))
+    assert draw_timed(dry.spans, with_stage=False) == block(
+        """
+        time      0              5              10
+        worker 0  F0 F1 F2 ·  ·  I0 W0 F3 I1 W1 I2 W2 I3 W3
+        worker 1  ·  F0 F1 ·  I0 F2 I1 W0 F3 I2 W1 I3 W2 W3
+        worker 2  ·  ·  F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3
+        """
+    )
+
+
+def test_times_that_are_not_units_are_drawn_to_scale() -> None:
+    dry = replay(build("gpipe", n_stages=2, n_micro_batches=2), lambda action: 0.25 * (1 + action.stage))
+    assert draw_timed(dry.spans, with_stage=False, tick=0.25) == block(
+        """
+        time      0              5
+        worker 0  F0 F1 ·  ·  ·  ·  ·  B0 ·  B1
+        worker 1  ·  F0─── F1─── B0─── B1─── ·
+        """
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from([*SCHEDULES]),
+    stages=st.integers(1, 12),
+    m=st.integers(1, 120),
+    columns=st.integers(60, 200),
+)
+def test_no_line_is_too_long_and_colours_change_no_text(name: str, stages: int, m: int, columns: int) -> None:
+    dry = replay(build(name, n_stages=stages, n_micro_batches=m))
+    plain, painted = (
+        draw_timed(dry.spans, with_stage=True, columns=columns, color=color).splitlines() for color in (False, True)
+    )
+    assert max(map(len, plain)) <= columns
+    assert [re.sub(r"\033\[[\d;]*m", "", line).rstrip() for line in painted] == plain
+    written = "\n".join(plain)
+    if len(plain) == 1 + dry.program.n_workers:  # nothing is cut between two panels
+        assert all(str(action) in written for lane in dry.program.lanes for action in lane)
 
 
 # in order, with places marked ---------------------------------------------------------------------------------------

@@ -10,10 +10,21 @@ from hypothesis import strategies as st
 
 from coordinator.laws import needs, performed_as
 from coordinator.replay import check, replay
-from coordinator.schedules import build
+from coordinator.schedules import build, restrict
 from stages.actions import Action, Kind, Program
 from stages.errors import InvalidSchedule
-from tests.coordinator.programs import B, F, I, W, anything_valid, built_in, program, really_performable, words
+from tests.coordinator.programs import (
+    B,
+    F,
+    I,
+    W,
+    anything_valid,
+    built_in,
+    program,
+    really_performable,
+    shuffled_program,
+    words,
+)
 
 # the clock -------------------------------------------------------------------------------------------------------
 
@@ -334,3 +345,29 @@ def _mutate(lanes: list[list[Action]], data: st.DataObject) -> None:
 def test_spans_of_a_lane_do_not_overlap() -> None:
     for lane in replay(build("zb-h1", n_stages=3, n_micro_batches=5)).spans:
         assert all(first.end <= second.start for first, second in pairwise(lane))
+
+
+# fewer micro-batches ---------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=80)
+@given(built_in() | anything_valid(), st.data())
+def test_a_program_cut_short_stays_valid(whole: Program, data: st.DataObject) -> None:
+    cut = restrict(whole, data.draw(st.integers(1, whole.n_micro_batches)))
+    check(cut)
+    assert really_performable(cut)
+    assert cut.placement == whole.placement
+
+
+def test_a_v_shaped_program_cut_short_stays_valid() -> None:
+    for seed in range(20):
+        whole = shuffled_program(4, 5, seed, placement=[0, 1, 1, 0])
+        assert whole.placement == (0, 1, 1, 0)
+        for m in range(1, 6):
+            check(restrict(whole, m))
+
+
+@settings(deadline=None, max_examples=50)
+@given(built_in(most_stages=14, most_micro_batches=40))
+def test_every_built_in_can_really_be_performed(found: Program) -> None:
+    assert really_performable(found)
