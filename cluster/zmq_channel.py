@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import zmq
@@ -28,8 +28,8 @@ from stages.channel import ReceiveTimeout, Tag
 _HEADER = struct.Struct("<qqqqqcc")  # round, stage, micro-batch, features, rows, kind, dtype
 _HELLO = b"hello"
 _QUEUE = 32  # messages per link before a sender waits: bounds the memory of a fast sender's neighbour
-_CODES = {np.dtype(np.float32): b"f", np.dtype(np.float64): b"d"}
-_DTYPES = {code: dtype for dtype, code in _CODES.items()}
+_CODES: dict[np.dtype[Any], bytes] = {np.dtype(np.float32): b"f", np.dtype(np.float64): b"d"}
+_DTYPES: dict[object, np.dtype[np.floating[Any]]] = {code: dtype for dtype, code in _CODES.items()}
 _KINDS = {kind.value.encode(): kind for kind in Kind}
 
 

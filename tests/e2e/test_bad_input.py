@@ -51,7 +51,7 @@ def test_three_mistakes_get_three_lines_with_path_value_and_the_nearest_right_on
     [
         ({"data__source": "missing.npz"}, "no such file"),
         ({"model__input": [63]}, "63"),
-        ({"pipeline__stages": 6}, "pipeline.stages: 6"),
+        ({"pipeline__stages": 6}, "pipeline.stages: got 6, must be at most 5"),
         ({"pipeline__schedule": "missing.csv"}, "missing.csv"),
         ({"data__source": "digitz"}, "did you mean digits?"),
     ],
