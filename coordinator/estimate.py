@@ -105,8 +105,12 @@ def estimate(blueprint: Blueprint, data_bytes: int) -> Estimate:
 def _message_bytes(
     dry: Replay, worker: int, features: Sequence[int], bounds: Sequence[int], rows: Sequence[int], item: int
 ) -> int:
-    """The most bytes sent to `worker` and not yet taken in, in the dry run."""
-    program = dry.program
+    """The most bytes that wait for `worker`, in the dry run: arrays sent to it, and ∂ℓ/∂f of its own loss.
+
+    An array is there from the end of the action that made it to the end of the one that uses it. The largest array
+    that the worker sends is counted once more: the network holds a copy until it is gone.
+    """
+    program, last = dry.program, dry.program.n_stages - 1
     ended = {
         (a.stage, a.kind is Kind.FORWARD, a.micro_batch): end
         for lane in dry.spans
@@ -114,22 +118,27 @@ def _message_bytes(
         if a.kind is not Kind.BACKWARD_WEIGHT
     }
     changes: list[tuple[float, int]] = []
-    for action, start, _ in dry.spans[worker]:
-        forward = action.kind is Kind.FORWARD
-        source = action.stage + (-1 if forward else 1)
-        if (
-            action.kind is Kind.BACKWARD_WEIGHT
-            or not 0 <= source < program.n_stages
-            or program.placement[source] == worker
-        ):
+    largest_sent = 0
+    for action, _, end in dry.spans[worker]:
+        s, forward = action.stage, action.kind is Kind.FORWARD
+        if action.kind is Kind.BACKWARD_WEIGHT:
             continue
-        size = features[bounds[action.stage if forward else action.stage + 1]] * rows[action.micro_batch] * item
-        changes += [(ended[source, forward, action.micro_batch], size), (start, -size)]
+        neighbour = s + (1 if forward else -1)
+        if 0 <= neighbour <= last and program.placement[neighbour] != worker:
+            sent = features[bounds[s + 1 if forward else s]] * rows[action.micro_batch] * item
+            largest_sent = max(largest_sent, sent)
+        source = (s - 1 if forward else s + 1, forward, action.micro_batch)
+        if not forward and s == last:
+            source = (s, True, action.micro_batch)
+        if source not in ended:
+            continue
+        size = features[bounds[s if forward else s + 1]] * rows[action.micro_batch] * item
+        changes += [(ended[source], size), (end, -size)]
     now = most = 0
-    for _, change in sorted(changes, key=lambda item: (item[0], -item[1])):
+    for _, change in sorted(changes):
         now += change
         most = max(most, now)
-    return most
+    return most + largest_sent
 
 
 def _refusal(plan: Estimate, worker: WorkerPlan) -> str:

@@ -13,7 +13,7 @@ from stages.spec import LayerSpec, ModelSpec, SgdSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
-    """Bytes of one stage. `saved` is the peak of what the schedule keeps; `pool` what its buffers come to hold."""
+    """Bytes of one stage. `saved` is the peak of activations kept for backward; `pool` what its buffers come to hold."""
 
     weights: int
     gradients: int
@@ -49,7 +49,7 @@ def predict_stage(
         weights=parameters,
         gradients=parameters,
         optimizer=parameters if sgd.momentum else 0,
-        saved=pool.peak,
+        saved=walker.saved_peak,
         pool=pool.held,
     )
 
@@ -74,28 +74,23 @@ class _Pool:
     """The arithmetic of stages.arrays.Buffers, without the arrays."""
 
     def __init__(self, item: int) -> None:
-        self._item = item
+        self.item = item
         self._lent: Counter[tuple[int, int]] = Counter()
         self._most: Counter[tuple[int, int]] = Counter()
-        self._now = 0
-        self.peak = 0
 
     def take(self, features: int, rows: int) -> tuple[int, int]:
         shape = (features, rows)
         self._lent[shape] += 1
         self._most[shape] = max(self._most[shape], self._lent[shape])
-        self._now += features * rows * self._item
-        self.peak = max(self.peak, self._now)
         return shape
 
     def give(self, shape: tuple[int, int]) -> None:
         self._lent[shape] -= 1
-        self._now -= shape[0] * shape[1] * self._item
 
     @property
     def held(self) -> int:
         """Bytes that the pool never gives back: the most lent of each shape."""
-        return sum(features * rows * count * self._item for (features, rows), count in self._most.items())
+        return sum(features * rows * count * self.item for (features, rows), count in self._most.items())
 
 
 @dataclass
@@ -110,6 +105,8 @@ class _Walker:
     group: int
     _marked: set[int] = field(default_factory=set)
     _next: int = 0
+    _saved: int = 0
+    saved_peak: int = 0
 
     def __post_init__(self) -> None:
         features = self.model.features()
@@ -133,6 +130,8 @@ class _Walker:
         for number, features in enumerate(self.layout.features):
             if number not in self.layout.for_input:
                 self.pool.give((features, rows))
+        self._saved += self.layout.saved_features * rows * self.pool.item
+        self.saved_peak = max(self.saved_peak, self._saved)
 
     def _backward_input(self, rows: int) -> None:
         layout, sizes = self.layout, [self.n_in, *(0 for _ in self.specs)]
@@ -148,6 +147,7 @@ class _Walker:
                 break
             gradient = self.pool.take(sizes[i], rows)
         for number in layout.for_input - layout.for_weight:
+            self._saved -= layout.features[number] * rows * self.pool.item
             self.pool.give((layout.features[number], rows))
         if not kept:
             self.pool.give(gradient)
@@ -164,6 +164,7 @@ class _Walker:
     def _products(self, rows: list[int]) -> None:
         for position, i in enumerate(self.linear):
             x, dy = self.layout.features[self.layout.buffer[i]], self.layout.gradients[position]
+            self._saved -= x * sum(rows) * self.pool.item
             joined = [self.pool.take(features, sum(rows)) for features in (x, dy) if len(rows) > 1]
             for shape in joined:
                 self.pool.give(shape)

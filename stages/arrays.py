@@ -28,7 +28,6 @@ class Buffers:
         self._dtype = dtype
         self._free: dict[tuple[int, ...], list[Array]] = {}
         self.lent_bytes = 0
-        self.peak_bytes = 0
 
     def take(self, features: int, rows: int) -> Array:
         """An array of shape (features, rows) with undefined content."""
@@ -36,8 +35,6 @@ class Buffers:
         free = self._free.get(shape)
         array = free.pop() if free else aligned_empty(shape, self._dtype)
         self.lent_bytes += array.nbytes
-        if self.lent_bytes > self.peak_bytes:
-            self.peak_bytes = self.lent_bytes
         return array
 
     def give(self, array: Array) -> None:

@@ -41,11 +41,6 @@ class Layout:
         """Numbers per row kept from F to I."""
         return sum(self.features[b] for b in self.for_input)
 
-    @property
-    def deferred_features(self) -> int:
-        """Numbers per row kept from I to W: inputs of linear layers, and ∂ℓ/∂f."""
-        return sum(self.features[b] for b in self.for_weight) + sum(self.gradients)
-
 
 def plan_layout(layers: Sequence[LayerSpec], n_in: int, *, first_in_pipeline: bool) -> Layout:
     """The layout of a stage of `layers` (without flatten, which does nothing here) on `n_in` features.

@@ -87,7 +87,7 @@ class StepReport:
     """One worker's account of one step. Times are seconds; `started` and `ended` are on the host's monotonic clock.
 
     `loss_total` and `correct` come from the worker that holds the last stage. `seconds` has the time in F, I, W,
-    update, wait (for arrays) and send. `saved_bytes` is the peak of saved arrays by stage. `timeline` is there
+    update, wait (for arrays) and send. `saved_bytes` is the peak of kept activations by stage. `timeline` is there
     when the step was traced.
     """
 

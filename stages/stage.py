@@ -49,6 +49,9 @@ class Stage:
         self._sends_gradient = first > 0
         self._group = weight_grad_group
         self._saved: dict[int, _Saved] = {}
+        self._saved_bytes = 0
+        self.peak_saved_bytes = 0
+        """The most bytes of activations kept for backward in this step; gradients on their way do not count."""
         self._marked: set[int] = set()
         self._n_micro_batches = 0
         self._next_weight = 0
@@ -75,6 +78,7 @@ class Stage:
         self._n_micro_batches = n_micro_batches
         self._next_weight = 0
         self._marked.clear()
+        self.peak_saved_bytes = self._saved_bytes = 0
 
     def forward(self, micro_batch: int, x: Array) -> Array:
         """Run the layers on `x` (n_in, rows) and keep what backward needs. `x` is copied, so it may be any view.
@@ -86,6 +90,8 @@ class Stage:
         for number in [number for number in memory if number not in kept]:
             self.buffers.give(memory.pop(number))
         self._saved[micro_batch] = _Saved(memory)
+        self._saved_bytes += sum(array.nbytes for array in memory.values())
+        self.peak_saved_bytes = max(self.peak_saved_bytes, self._saved_bytes)
         return y
 
     def infer(self, x: Array) -> Array:
@@ -128,6 +134,7 @@ class Stage:
             layer.backward_input(x, y, gradient, out)
             gradient = out
         for number in [number for number in saved.memory if number not in layout.for_weight]:
+            self._saved_bytes -= saved.memory[number].nbytes
             self.buffers.give(saved.memory.pop(number))
         if not any(gradient is kept for kept in saved.gradients.values()):
             self.buffers.give(gradient)
@@ -154,6 +161,7 @@ class Stage:
             number = self._layout.buffer[i]
             inputs = [saved.memory.pop(number) for saved in group]
             gradients = [saved.gradients.pop(i) for saved in group]
+            self._saved_bytes -= sum(array.nbytes for array in inputs)
             x, dy = self._side_by_side(inputs), self._side_by_side(gradients)
             layer.backward_weight(x, dy, accumulate=accumulate)
             for array in {id(a): a for a in (x, dy, *inputs, *gradients)}.values():
@@ -176,6 +184,7 @@ class Stage:
             for array in (*saved.memory.values(), *saved.gradients.values()):
                 self.buffers.give(array)
         self._saved.clear()
+        self._saved_bytes = 0
 
     def first_non_finite_layer(self, x: Array) -> int:
         """The global index of the first layer whose output for the stage input `x` is not finite."""

@@ -108,7 +108,6 @@ class Worker:
         sizes = micro_batch_sizes(order.last - order.first, self._setup.micro_batches)
         batch = _Batch(order, rows, [0, *np.cumsum(sizes).tolist()])
         for stage in self.stages.values():
-            stage.buffers.peak_bytes = stage.buffers.lent_bytes
             stage.begin_step(len(sizes))
         self._clock.reset(order.trace)
         fault = self._setup.fault
@@ -138,7 +137,7 @@ class Worker:
             seconds=self._clock.seconds,
             started=started,
             ended=_now(),
-            saved_bytes={s: stage.buffers.peak_bytes for s, stage in self.stages.items()},
+            saved_bytes={s: stage.peak_saved_bytes for s, stage in self.stages.items()},
             timeline=tuple(self._clock.timeline),
         )
 
