@@ -12,7 +12,7 @@ from benchmarks import Config
 from benchmarks.ours import OurPeer, job_for
 from cluster.ray_session import ray_session
 from cluster.sources import load_data
-from coordinator.estimate import estimate, mib
+from coordinator.estimate import estimate, size_text
 
 _CONFIG = Config(width=1024, layers=8, batch=2048, micro_batches=8)
 _STAGES = 4
@@ -39,7 +39,7 @@ def main() -> None:
                     gpipe[worker] = saved[worker]
                 allowed = f"{min(m, _STAGES - worker) / m:.3f}" if schedule == "1f1b" else ""
                 print(
-                    f"| {schedule} | {worker} | {mib(found)} | {mib(told)} | {found / told:.3f} | "
+                    f"| {schedule} | {worker} | {size_text(found)} | {size_text(told)} | {found / told:.3f} | "
                     f"{saved[worker] / gpipe[worker]:.3f} | {allowed} |",
                     flush=True,
                 )

@@ -102,7 +102,7 @@ class Run:
                 addresses = list(getattr(workers, "addresses", []))
                 on_start(addresses)
                 run_dir.event(
-                    "started", workers=[{"worker": a.worker, "host": a.host, "pid": a.pid} for a in addresses]
+                    "started", workers=[{"worker": a.worker, "host": a.host, "node": a.node, "pid": a.pid} for a in addresses]
                 )
                 yield from self._train(workers, run_dir)
         except PipetrainError as error:
@@ -137,7 +137,8 @@ class Run:
             yield row
         run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
         if timeline:
-            run_dir.save_trace(chrome_trace(timeline, name=self.spec.name))
+            hosts = {address.worker: address.host for address in getattr(workers, "addresses", [])}
+            run_dir.save_trace(chrome_trace(timeline, name=self.spec.name, hosts=hosts))
         stopped = trainer.steps_done < trainer.steps_total
         self.outcome = Outcome(
             steps=trainer.steps_done,

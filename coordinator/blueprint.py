@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.job import JobSpec
 from coordinator.memory import predict_stage
+from coordinator.measured_costs import measure_layers
 from coordinator.partition import Bounds, balanced_bounds, explicit_bounds, layer_flops
 from coordinator.replay import check
 from coordinator.schedules import build, restrict
@@ -96,10 +97,10 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
 
 
 def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
-    if spec.pipeline.partition != "auto":
+    if isinstance(spec.pipeline.partition, tuple):
         return explicit_bounds(spec.pipeline.partition)
     model, limit = spec.model_spec(), spec.resources.memory_per_worker
-    costs = layer_flops(model)
+    costs = measure_layers(spec, max(sizes)) if spec.pipeline.partition == "measured" else layer_flops(model)
     if limit is None:
         return balanced_bounds(costs, program.n_stages)
     placement = program.placement

@@ -147,12 +147,15 @@ def _refusal(plan: Estimate, worker: WorkerPlan) -> str:
     parameters = sum(s.memory.weights + s.memory.gradients + s.memory.optimizer for s in own)
     assert worker.limit is not None, "what has no limit fits"
     return (
-        f"worker {worker.worker} (stage {names}) needs {mib(worker.total)}, resources.memory_per_worker is "
-        f"{mib(worker.limit)}: {mib(parameters)} for weights, gradients and optimizer, "
-        f"{mib(sum(s.memory.pool for s in own))} for activations; more stages, more micro-batches or more memory help"
+        f"worker {worker.worker} (stage {names}) needs {size_text(worker.total)}, resources.memory_per_worker is "
+        f"{size_text(worker.limit)}: {size_text(parameters)} for weights, gradients and optimizer, "
+        f"{size_text(sum(s.memory.pool for s in own))} for activations; more stages, more micro-batches or more memory help"
     )
 
 
-def mib(n_bytes: float) -> str:
+def size_text(n_bytes: float) -> str:
     """Bytes as people read them."""
-    return f"{n_bytes / 2**20:,.1f} MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:,.2f} GiB"
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.{2 if unit == 'GiB' else 1}f} {unit}"
+    return f"{n_bytes:g} B"

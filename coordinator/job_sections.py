@@ -75,9 +75,9 @@ def _validation(value: object) -> float | str:
     return float(value)
 
 
-def _partition(value: object) -> Literal["auto"] | tuple[int, ...]:
-    if value == "auto" and isinstance(value, str):
-        return "auto"
+def _partition(value: object) -> Literal["auto", "measured"] | tuple[int, ...]:
+    if isinstance(value, str) and value in ("auto", "measured"):
+        return "auto" if value == "auto" else "measured"
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError
     if any(isinstance(count, bool) or not isinstance(count, int) or count < 1 for count in value):
@@ -230,8 +230,9 @@ class PipelineSection(Section):
         description=f"{', '.join(SCHEDULES)} or a .csv file",
         json_schema_extra={"choices": [*SCHEDULES]},
     )
-    partition: Annotated[Literal["auto"] | tuple[int, ...], PlainValidator(_partition)] = Field(
-        default="auto", description="auto or a list with the layers of each stage, at least 1 each, such as [2, 3]"
+    partition: Annotated[Literal["auto", "measured"] | tuple[int, ...], PlainValidator(_partition)] = Field(
+        default="auto",
+        description="auto, measured or a list with the layers of each stage, at least 1 each, such as [2, 3]",
     )
     weight_grad_group: Count = Field(default=1, description="a whole number of micro-batches, at least 1")
 

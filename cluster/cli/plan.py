@@ -14,7 +14,7 @@ from rich.table import Table
 from cluster.cli.options import counted, job_options, read_job
 from cluster.sources import load_data
 from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.estimate import Estimate, estimate, mib
+from coordinator.estimate import Estimate, estimate, size_text
 from stages.errors import NotEnoughResources
 
 
@@ -67,17 +67,17 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
             names,
             f"{s.parameters:,}",
             f"{s.flops:.3g}",
-            *(mib(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)),
+            *(size_text(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)),
         )
     console.print(table)
     table = Table(title="workers: bytes beside the runtime's own")
     for heading in ("worker", "stages", "arrays under way", "data rows", "total", "limit", "busy"):
         table.add_column(heading, justify="right")
     for w in found.workers:
-        limit = "none" if w.limit is None else f"{mib(w.limit)}{'' if w.fits else ' TOO SMALL'}"
+        limit = "none" if w.limit is None else f"{size_text(w.limit)}{'' if w.fits else ' TOO SMALL'}"
         table.add_row(
             str(w.worker),
-            *(mib(b) for b in (w.stages_bytes, w.message_bytes, w.data_bytes, w.total)),
+            *(size_text(b) for b in (w.stages_bytes, w.message_bytes, w.data_bytes, w.total)),
             limit,
             f"{w.busy:.0%}",
         )

@@ -94,7 +94,7 @@ class _Json(Progress):
 
 
 class _Bar(Progress):
-    """A bar with the same facts, and a line for each evaluation that improved nothing but stays."""
+    """A bar with the same facts; the last evaluation stays beside the last step."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -165,8 +165,8 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
         ("pipeline.weight_grad_group", 0,
          "pipeline.weight_grad_group: got 0, must be a whole number of micro-batches, at least 1"),
         ("pipeline.partition", [1, 0],
-         "pipeline.partition: got [1, 0], must be auto or a list with the layers of each stage, at least 1 each, "
-         "such as [2, 3]"),
+         "pipeline.partition: got [1, 0], must be auto, measured or a list with the layers of each stage, "
+         "at least 1 each, such as [2, 3]"),
         ("seed", -1, "seed: got -1, must be a whole number, at least 0"),
         ("name", "a/b", "name: got 'a/b', must be a name of letters, digits, . _ and -"),
         ("a\nb", 1, f"'a\\nb': got 1, unknown key; known here: {SECTIONS}"),

@@ -1,0 +1,109 @@
+"""The trainer's decisions, with workers that only answer: no thread, no array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from coordinator.blueprint import make_blueprint
+from coordinator.job import JobSpec
+from coordinator.trainer import EvalRow, Trainer, clip_scale
+from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, UpdateReport
+from tests.jobs import digits_job
+
+
+@dataclass
+class _Answers:
+    """Answers every order at once with a gradient of norm 5 and notes what it was asked."""
+
+    asked: list[Sequence[Order]] = field(default_factory=list)
+
+    def submit(self, orders: Sequence[Order]) -> _Ticket:
+        self.asked.append(list(orders))
+        return _Ticket([_answer(order) for order in orders])
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class _Ticket:
+    reports: list[Report]
+
+    def collect(self) -> Sequence[Sequence[Report]]:
+        return [self.reports]
+
+
+def _answer(order: Order) -> Report:
+    if isinstance(order, TrainStep):
+        return StepReport(
+            step=order.step, rows=order.last - order.first, loss_total=2.0 * (order.last - order.first), correct=0,
+            squared_norms={"0.weight": 9.0, "0.bias": 16.0}, seconds=dict.fromkeys(("F", "I", "W", "wait", "send", "norm"), 0.01),
+            started=0.0, ended=0.06, saved_bytes={0: 0},
+        )  # fmt: skip
+    if isinstance(order, Evaluate):
+        return EvaluateReport(rows=order.total_rows, loss_total=1.0 * order.total_rows, correct=order.total_rows)
+    return UpdateReport(seconds=0.0)
+
+
+def _run(spec: JobSpec, *, rows: int = 1000, max_steps: int | None = None) -> tuple[_Answers, Trainer]:
+    workers = _Answers()
+    trainer = Trainer(make_blueprint(spec, rows), workers, train_rows=rows, validation_rows=7, max_steps=max_steps)
+    return workers, trainer
+
+
+def _flat(workers: _Answers) -> list[str]:
+    names = {TrainStep: "step", Update: "update", Evaluate: "evaluate"}
+    return [names[type(order)] for orders in workers.asked for order in orders]
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("max_steps", [None, 1, 9, 10, 11, 20])
+def test_every_step_is_followed_by_its_update_before_anything_else(clip: float | None, max_steps: int | None) -> None:
+    spec = digits_job(stages=1).replace(training__clip_norm=clip) if clip else digits_job(stages=1)
+    workers, trainer = _run(spec, max_steps=max_steps)
+    rows = list(trainer.rows())
+    steps = 20 if max_steps is None else max_steps
+    evaluations = -(-steps // 10)
+    flat = _flat(workers)
+    assert flat.count("step") == flat.count("update") == steps
+    assert [flat[i + 1] for i, name in enumerate(flat) if name == "step"] == ["update"] * steps
+    assert flat.count("evaluate") == evaluations == sum(isinstance(row, EvalRow) for row in rows)
+    assert len(rows) == steps + evaluations
+
+
+def test_clipping_scales_by_the_norm_of_all_parameters_together() -> None:
+    workers, trainer = _run(digits_job(stages=1).replace(training__clip_norm=0.5), max_steps=2)
+    rows = list(trainer.rows())
+    assert rows[0].grad_norm == 5.0  # type: ignore[union-attr]
+    updates = [order for orders in workers.asked for order in orders if isinstance(order, Update)]
+    assert [update.scale for update in updates] == [0.5 / (5.0 + 1e-6)] * 2
+
+
+def test_clip_scale_never_enlarges() -> None:
+    assert clip_scale(0.1, 1.0) == 1.0
+    assert clip_scale(math.sqrt(2), 1.0) == pytest.approx(1 / math.sqrt(2), rel=1e-5)
+
+
+def test_without_clipping_several_steps_are_one_call_and_with_it_one() -> None:
+    for clip, most in ((None, 2), (1.0, 1)):
+        spec = digits_job(stages=1)
+        workers, trainer = _run(spec.replace(training__clip_norm=clip) if clip else spec)
+        list(trainer.rows())
+        sizes = [sum(isinstance(order, TrainStep) for order in orders) for orders in workers.asked]
+        assert max(sizes) >= most if clip is None else max(sizes) == 1
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_stop_ends_with_every_update_made(clip: float | None) -> None:
+    spec = digits_job(stages=1).replace(training__clip_norm=clip) if clip else digits_job(stages=1)
+    workers, trainer = _run(spec)
+    for count, _ in enumerate(trainer.rows()):
+        if count == 3:
+            trainer.stop()
+    flat = _flat(workers)
+    assert 4 <= flat.count("step") == flat.count("update") < 20
+    assert trainer.steps_done == flat.count("step")
