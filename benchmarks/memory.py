@@ -20,9 +20,7 @@ _STAGES = 4
 
 def main() -> None:
     """Run and print."""
-    print(
-        "| schedule | worker | measured | predicted | measured / predicted | saved activations at peak, / GPipe's | allowed |"
-    )
+    print("| schedule | worker | measured | predicted | ratio | saved activations at peak / GPipe's | allowed |")
     print("|---|---|---|---|---|---|---|")
     gpipe: dict[int, int] = {}
     with tempfile.TemporaryDirectory() as folder, ray_session(None, cpus=_STAGES, memory=0) as ray:

@@ -102,7 +102,8 @@ class Run:
                 addresses = list(getattr(workers, "addresses", []))
                 on_start(addresses)
                 run_dir.event(
-                    "started", workers=[{"worker": a.worker, "host": a.host, "node": a.node, "pid": a.pid} for a in addresses]
+                    "started",
+                    workers=[{"worker": a.worker, "host": a.host, "node": a.node, "pid": a.pid} for a in addresses],
                 )
                 yield from self._train(workers, run_dir)
         except PipetrainError as error:

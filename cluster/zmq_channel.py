@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zmq
@@ -64,6 +64,7 @@ class ZmqChannel:
         self._public_key, self._secret_key = zmq.curve_keypair()
         self._authenticator: ThreadAuthenticator | None = None
         self._tcp: zmq.Socket[bytes] | None = None
+        self._inboxes = [self._inbox]
         self._poller = zmq.Poller()
         self._poller.register(self._inbox, zmq.POLLIN)
         self.address = Address(
@@ -88,6 +89,7 @@ class ZmqChannel:
         self._tcp.curve_server = True
         port = self._tcp.bind_to_random_port(f"tcp://{host_ip}")
         self._poller.register(self._tcp, zmq.POLLIN)
+        self._inboxes.append(self._tcp)
         return f"tcp://{host_ip}:{port}"
 
     def admit(self, addresses: Sequence[Address]) -> None:
@@ -164,17 +166,26 @@ class ZmqChannel:
 
     def _take_in(self, deadline: float) -> bool:
         """Take in one message; False if none came before `deadline`."""
-        left = max(0.0, deadline - time.monotonic())
-        for socket, _ in self._poller.poll(math.ceil(left * 1000)):
-            header, payload = socket.recv_multipart(copy=False)
-            if header.bytes == _HELLO:
-                self._greeted.add(struct.unpack("<q", payload.bytes)[0])
-            else:
-                rnd, stage, micro_batch, features, rows, kind, code = _HEADER.unpack(header.bytes)
-                array: Array = np.frombuffer(cast(memoryview, payload.buffer), dtype=_DTYPES[code])
-                self._arrived[Tag(rnd, stage, _KINDS[kind], micro_batch)] = array.reshape(features, rows)
-            return True
-        return False
+        while True:
+            for inbox in self._inboxes:
+                try:
+                    header, payload = inbox.recv_multipart(zmq.DONTWAIT, copy=False)
+                except zmq.Again:
+                    continue
+                self._store(header, payload)
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._poller.poll(math.ceil(left * 1000))
+
+    def _store(self, header: zmq.Frame, payload: zmq.Frame) -> None:
+        if header.bytes == _HELLO:
+            self._greeted.add(struct.unpack("<q", payload.bytes)[0])
+            return
+        rnd, stage, micro_batch, features, rows, kind, code = _HEADER.unpack(header.bytes)
+        array: Array = np.frombuffer(payload.buffer, dtype=_DTYPES[code])
+        self._arrived[Tag(rnd, stage, _KINDS[kind], micro_batch)] = array.reshape(features, rows)
 
     def close(self) -> None:
         """Close every socket and remove what is left on disk. May be called twice."""
@@ -188,6 +199,7 @@ class ZmqChannel:
     def _close_tcp(self) -> None:
         if self._tcp is not None:
             self._poller.unregister(self._tcp)
+            self._inboxes.remove(self._tcp)
             self._tcp.close()
             self._tcp = None
         if self._authenticator is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.job import JobSpec
-from coordinator.memory import predict_stage
 from coordinator.measured_costs import measure_layers
+from coordinator.memory import predict_stage
 from coordinator.partition import Bounds, balanced_bounds, explicit_bounds, layer_flops
 from coordinator.replay import check
 from coordinator.schedules import build, restrict

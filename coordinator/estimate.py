@@ -149,7 +149,8 @@ def _refusal(plan: Estimate, worker: WorkerPlan) -> str:
     return (
         f"worker {worker.worker} (stage {names}) needs {size_text(worker.total)}, resources.memory_per_worker is "
         f"{size_text(worker.limit)}: {size_text(parameters)} for weights, gradients and optimizer, "
-        f"{size_text(sum(s.memory.pool for s in own))} for activations; more stages, more micro-batches or more memory help"
+        f"{size_text(sum(s.memory.pool for s in own))} for activations; "
+        "more stages, more micro-batches or more memory help"
     )
 
 

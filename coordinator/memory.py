@@ -13,7 +13,7 @@ from stages.spec import LayerSpec, ModelSpec, SgdSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
-    """Bytes of one stage. `saved` is the peak of activations kept for backward; `pool` what its buffers come to hold."""
+    """Bytes of one stage. `saved`: the peak of activations kept for backward; `pool`: what its buffers come to hold."""
 
     weights: int
     gradients: int

@@ -13,6 +13,8 @@ import statistics
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from coordinator.blueprint import Blueprint
@@ -21,7 +23,7 @@ from stages.data import batch_bounds
 from stages.loss import loss_count
 from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, UpdateReport
 
-_WINDOW_S = 0.25
+_SUBMISSION_S = 0.25
 """One submission is about this much work: long beside the cost of a call, short for someone who watches."""
 _MOST_STEPS = 512
 _AHEAD = 2  # submissions under way
@@ -67,15 +69,6 @@ class EvalRow:
 Row = StepRow | EvalRow
 
 
-@dataclass
-class _Window:
-    """What one submission holds, beside its ticket."""
-
-    steps: list[TrainStep]
-    evaluates: bool
-    orders: list[Order]
-
-
 class Trainer:
     """Runs a job's steps on `workers`. Iterate over `rows()`; `stop()` ends it after the steps under way.
 
@@ -116,9 +109,9 @@ class Trainer:
     def rows(self) -> Iterator[Row]:
         """Train; yield a row a step and a row an evaluation, in order. Raises JobFailed with the first cause."""
         clipping = self._spec.training.clip_norm is not None
-        under_way: deque[tuple[_Window, Ticket]] = deque()
-        for window in self._windows():
-            under_way.append((window, self._workers.submit(window.orders)))
+        under_way: deque[tuple[Sequence[Order], Ticket]] = deque()
+        for orders in self._submissions():
+            under_way.append((orders, self._workers.submit(orders)))
             while len(under_way) >= (1 if clipping else _AHEAD):
                 yield from self._collect(*under_way.popleft())
         while under_way:
@@ -128,38 +121,35 @@ class Trainer:
 
     # what to do ----------------------------------------------------------------------------------------------------
 
-    def _windows(self) -> Iterator[_Window]:
-        """Cut the job into submissions. Looks at the steps' times and norms as they come in."""
-        step, clipping = 0, self._spec.training.clip_norm is not None
-        for epoch in range(self._spec.training.epochs):
-            batches = deque(batch_bounds(self._train_rows, self._spec.training.batch_size))
-            while batches and step < self.steps_total and not self._stopping:
-                orders: list[Order] = [self._owed_update()] if self._scale is not None else []
-                steps: list[TrainStep] = []
-                for _ in range(min(self._steps_per_window(), len(batches), self.steps_total - step)):
-                    first, last = batches.popleft()
-                    steps.append(TrainStep(step=step, epoch=epoch, first=first, last=last, trace=step in self._trace))
-                    orders.append(steps[-1])
-                    if not clipping:
-                        orders.append(Update(learning_rate=self._learning_rate))
-                    step += 1
-                yield _Window(steps, False, orders)
-            if self._stopping:
-                return
-            if self._validation_rows:
-                owed: list[Order] = [self._owed_update()] if self._scale is not None else []
-                yield _Window([], True, [*owed, self._evaluate_order()])
-            if step == self.steps_total:
-                return
+    def _work(self) -> Iterator[TrainStep | Evaluate]:
+        """The whole job in order: every step, and an evaluation after each epoch and after the last step."""
+        batches = batch_bounds(self._train_rows, self._spec.training.batch_size)
+        for step in range(self.steps_total):
+            epoch, place = divmod(step, len(batches))
+            first, last = batches[place]
+            yield TrainStep(step=step, epoch=epoch, first=first, last=last, trace=step in self._trace)
+            if self._validation_rows and (place == len(batches) - 1 or step == self.steps_total - 1):
+                yield self._evaluate_order()
+
+    def _submissions(self) -> Iterator[Sequence[Order]]:
+        """Cut the job into lists of orders. Looks at the steps' times and norms as they come in."""
+        work, clipping = self._work(), self._spec.training.clip_norm is not None
+        while not self._stopping and (part := list(islice(work, self._orders_ahead()))):
+            orders: list[Order] = [] if self._scale is None else [self._owed_update()]
+            for order in part:
+                orders.append(order)
+                if isinstance(order, TrainStep) and not clipping:
+                    orders.append(Update(learning_rate=self._learning_rate))
+            yield orders
 
     def _evaluate_order(self) -> Evaluate:
         rows = min(self._spec.training.evaluate_batch_size, self._validation_rows)
         return Evaluate(split="validation", total_rows=self._validation_rows, rows=rows)
 
-    def _steps_per_window(self) -> int:
+    def _orders_ahead(self) -> int:
         if not self._recent or self._spec.training.clip_norm is not None:
             return 1
-        return max(1, min(_MOST_STEPS, int(_WINDOW_S / max(statistics.median(self._recent), 1e-9))))
+        return max(1, min(_MOST_STEPS, int(_SUBMISSION_S / max(statistics.median(self._recent), 1e-9))))
 
     def _owed_update(self) -> Update:
         assert self._scale is not None, "no update is owed"
@@ -168,16 +158,15 @@ class Trainer:
 
     # what came of it -----------------------------------------------------------------------------------------------
 
-    def _collect(self, window: _Window, ticket: Ticket) -> Iterator[Row]:
+    def _collect(self, orders: Sequence[Order], ticket: Ticket) -> Iterator[Row]:
         reports = ticket.collect()
-        if window.evaluates:
-            yield self._eval_row([worker[-1] for worker in reports])
-            return
-        places = [i for i, order in enumerate(window.orders) if isinstance(order, TrainStep)]
-        for step, place in zip(window.steps, places, strict=True):
+        for place, order in enumerate(orders):
             own = [worker[place] for worker in reports]
-            following = [worker[place + 1] if place + 1 < len(worker) else None for worker in reports]
-            yield self._step_row(step, own, following)
+            if isinstance(order, TrainStep):
+                following = [worker[place + 1] if place + 1 < len(worker) else None for worker in reports]
+                yield self._step_row(order, own, following)
+            elif isinstance(order, Evaluate):
+                yield self._eval_row(own)
 
     def _step_row(self, step: TrainStep, reports: Sequence[Report], following: Sequence[Report | None]) -> StepRow:
         steps = [report for report in reports if isinstance(report, StepReport)]
@@ -223,7 +212,12 @@ class Trainer:
 def gradient_norm(reports: Sequence[StepReport]) -> float:
     """The norm of all stages' gradients together. Summed in layer order, so that no cut into stages changes it."""
     squares = {name: value for report in reports for name, value in report.squared_norms.items()}
-    return math.sqrt(sum(squares[name] for name in sorted(squares, key=lambda name: (int(name.split(".")[0]), name))))
+    return math.sqrt(sum(squares[name] for name in _in_layer_order(tuple(squares))))
+
+
+@lru_cache(maxsize=64)
+def _in_layer_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda name: (int(name.split(".")[0]), name)))
 
 
 def clip_scale(norm: float, limit: float) -> float:

@@ -1,10 +1,13 @@
-"""What the coordinator asks of workers, and what they report. Every worker gets the same orders in the same order."""
+"""What the coordinator asks of workers, and what they report. Every worker gets the same orders in the same order.
+
+Orders and reports are named tuples because hundreds of them a second are pickled.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from stages.actions import Action, Lane
 from stages.arrays import Array
@@ -44,8 +47,7 @@ class WorkerSetup:
         return tuple(s for s, worker in enumerate(self.placement) if worker == self.worker)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainStep:
+class TrainStep(NamedTuple):
     """Forward and backward on rows `first` … `last` − 1 of the epoch's order. No update."""
 
     step: int
@@ -55,16 +57,14 @@ class TrainStep:
     trace: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(NamedTuple):
     """Apply SGD with the gradients of the last step, multiplied by `scale`."""
 
     learning_rate: float
     scale: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluate:
+class Evaluate(NamedTuple):
     """Loss over all `total_rows` rows of a split, in chunks of `rows`. Changes nothing."""
 
     split: Split
@@ -72,8 +72,7 @@ class Evaluate:
     rows: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gather:
+class Gather(NamedTuple):
     """Bring every parameter or gradient of the worker to the coordinator."""
 
     part: Part
@@ -82,8 +81,7 @@ class Gather:
 Order = TrainStep | Update | Evaluate | Gather
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
+class StepReport(NamedTuple):
     """One worker's account of one step. Times are seconds; `started` and `ended` are on the host's monotonic clock.
 
     `loss_total` and `correct` come from the worker that holds the last stage. `seconds` has the time in F, I, W,
@@ -103,15 +101,13 @@ class StepReport:
     timeline: tuple[tuple[Action, float, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateReport:
+class UpdateReport(NamedTuple):
     """Seconds that the update took."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateReport:
+class EvaluateReport(NamedTuple):
     """Loss summed over the split's rows; only from the worker that holds the last stage."""
 
     rows: int

@@ -29,7 +29,14 @@ def test_every_layer_is_in_one_stage_and_no_cut_is_better(costs: list[float], da
 
 def test_thirty_layers_over_four_stages_lose_none() -> None:
     bounds = balanced_bounds([1.0] * 30, 4)
-    assert [b - a for a, b in pairwise(bounds)] in ([8, 8, 7, 7], [7, 7, 8, 8], [7, 8, 7, 8], [8, 7, 8, 7], [8, 7, 7, 8], [7, 8, 8, 7])
+    assert [b - a for a, b in pairwise(bounds)] in (
+        [8, 8, 7, 7],
+        [7, 7, 8, 8],
+        [7, 8, 7, 8],
+        [8, 7, 8, 7],
+        [8, 7, 7, 8],
+        [7, 8, 8, 7],
+    )
 
 
 def test_a_stage_that_would_not_fit_is_avoided_where_it_can_be() -> None:

@@ -41,7 +41,8 @@ def _answer(order: Order) -> Report:
     if isinstance(order, TrainStep):
         return StepReport(
             step=order.step, rows=order.last - order.first, loss_total=2.0 * (order.last - order.first), correct=0,
-            squared_norms={"0.weight": 9.0, "0.bias": 16.0}, seconds=dict.fromkeys(("F", "I", "W", "wait", "send", "norm"), 0.01),
+            squared_norms={"0.weight": 9.0, "0.bias": 16.0},
+            seconds=dict.fromkeys(("F", "I", "W", "wait", "send", "norm"), 0.01),
             started=0.0, ended=0.06, saved_bytes={0: 0},
         )  # fmt: skip
     if isinstance(order, Evaluate):
