@@ -26,7 +26,9 @@ def address() -> Iterator[str]:
     )
     assert nodes.stdout is not None
     lines = (line.strip() for line in nodes.stdout)
-    yield next(line for line in lines if line.count(":") == 1 and line.rpartition(":")[2].isdigit())
+    found = next((line for line in lines if line.count(":") == 1 and line.rpartition(":")[2].isdigit()), None)
+    assert found is not None, "the two nodes did not start; see standard error"
+    yield found
     nodes.communicate(timeout=60)
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 
 from ray.cluster_utils import Cluster
 
 
 def main() -> None:
     """Print the address, then wait."""
-    with tempfile.TemporaryDirectory(prefix="two-nodes-") as folder:
-        options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-        cluster = Cluster(initialize_head=True, head_node_args={**options, "_temp_dir": folder})
-        try:
-            cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-            cluster.wait_for_nodes()
-            print(cluster.address, flush=True)
-            sys.stdin.read()
-        finally:
-            cluster.shutdown()
+    options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    try:
+        cluster.add_node(**options)
+        cluster.wait_for_nodes()
+        print(cluster.address, flush=True)
+        sys.stdin.read()
+    finally:
+        cluster.shutdown()
 
 
 if __name__ == "__main__":
