@@ -42,6 +42,14 @@ class _Dumper(yaml.SafeDumper):
         """Write equal lists out instead of naming them."""
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Text with a line break of any kind goes into double quotes, which alone escape all of them."""
+        style = '"' if set(data) & set("\n\r\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 _Loader.yaml_implicit_resolvers = {}
 for _tag, (_pattern, _first) in _PLAIN.items():
