@@ -26,6 +26,7 @@ from stages.orders import Failure, Fault, Order, Report, Result
 _START_TIMEOUT_S = 120.0
 _PROBE_ANSWER_S = 3.0  # a process that runs answers at once
 _WATCH_EVERY_S = 1.0
+_NO_ACTION = "between actions"
 
 
 class RayWorkers:
@@ -182,7 +183,7 @@ class RayWorkers:
             with contextlib.suppress(Exception):
                 step, action = ray.get(ref)
                 found[refs[ref]] = (
-                    "idle" if action is None else f"in {action}" + (f" of step {step}" if step is not None else "")
+                    _NO_ACTION if action is None else f"in {action}" + (f" of step {step}" if step is not None else "")
                 )
         return found
 
@@ -284,7 +285,8 @@ class _Watch:
         for worker in waiting:
             known = self._activity.get(worker)
             text = answers.get(worker, known[0] if known else "starting")
-            if known is None or (worker in answers and known[0] != text):
+            between_actions = answers.get(worker) == _NO_ACTION  # preparing, or updating: the machine's own pace
+            if known is None or between_actions or (worker in answers and known[0] != text):
                 self._activity[worker] = (text, now)
             elif now - known[1] > limit + 2 * _PROBE_ANSWER_S:
                 how = "it is still in the same action" if worker in answers else "its process does not answer"
