@@ -29,7 +29,7 @@ def main() -> None:
             with OurPeer(ray, spec) as peer:
                 last = peer.run(4)[-1]
                 saved = {s: n for report in last.reports for s, n in report.saved_bytes.items()}
-                predicted = estimate(peer.blueprint, load_data(spec).nbytes)
+                predicted = estimate(peer.blueprint, data_bytes=load_data(spec).nbytes, validation_rows=1)
                 measured = [memory["peak_above_baseline"] for memory in peer.workers.memory()]
             for worker, found in enumerate(measured):
                 told, m = predicted.workers[worker].total, _CONFIG.micro_batches

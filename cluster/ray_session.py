@@ -78,9 +78,10 @@ def _environment(**variables: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _embedded(cpus: int, memory: int) -> Iterator[Any]:
     ray = importlib.import_module("ray")
-    folder = Path(tempfile.mkdtemp(prefix=f"{LEFTOVER_PREFIX}{os.getpid()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{LEFTOVER_PREFIX}{os.getpid()}-", dir=_short_temporary_folder()))
     try:
         ray.init(
+            address="local",
             num_cpus=cpus,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
@@ -89,10 +90,21 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
             _node_ip_address="127.0.0.1",
             **_QUIET,
         )
+    except (OSError, RuntimeError, ValueError) as error:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise NotEnoughResources(f"Ray cannot start here: {' '.join(str(error).split())}") from None
+    try:
         yield ray
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_temporary_folder() -> str:
+    """Unix sockets' paths hold about 100 bytes, and Ray adds most of them."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= 12 else "/tmp"
 
 
 _QUIET: dict[str, Any] = {
@@ -119,7 +131,7 @@ def _joined(address: str) -> Iterator[Any]:
 
 def sweep_leftovers() -> None:
     """Remove the folders of embedded clusters and workers whose process was killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{LEFTOVER_PREFIX}*-*"):
+    for folder in Path(_short_temporary_folder()).glob(f"{LEFTOVER_PREFIX}*-*"):
         pid = folder.name.removeprefix(LEFTOVER_PREFIX).split("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,7 @@ from stages.errors import JobFailed, NotEnoughResources, WorkerHung, WorkerLost
 from stages.orders import Failure, Fault, Order, Report, Result
 
 _START_TIMEOUT_S = 120.0
+_PREPARE_TIMEOUT_S = 900.0  # a large data set over a slow network takes a while
 _PROBE_ANSWER_S = 3.0  # a process that runs answers at once
 _WATCH_EVERY_S = 1.0
 _NO_ACTION = "between actions"
@@ -56,7 +59,8 @@ class RayWorkers:
             faults = faults or {}
             setups = [blueprint.setup(w, faults.get(w)) for w in range(blueprint.n_workers)]
             self._collect(
-                [a.prepare.remote(s, document, fingerprint) for a, s in zip(self._actors, setups, strict=True)]
+                [a.prepare.remote(s, document, fingerprint) for a, s in zip(self._actors, setups, strict=True)],
+                _PREPARE_TIMEOUT_S,
             )
             if parameters is not None:
                 shared = ray.put(dict(parameters))
@@ -73,10 +77,6 @@ class RayWorkers:
     def memory(self) -> list[dict[str, int]]:
         """Each worker's bytes (see WorkerActor.memory)."""
         return list(self._plain([actor.memory.remote() for actor in self._actors], "reporting memory"))
-
-    def cpu_seconds(self) -> list[float]:
-        """Each worker's processor time."""
-        return list(self._plain([actor.cpu_seconds.remote() for actor in self._actors], "reporting times"))
 
     def close(self) -> None:
         """See Workers. Ends every worker process, one that is stopped or stuck too."""
@@ -152,15 +152,23 @@ class RayWorkers:
         except self._ray.exceptions.GetTimeoutError:
             raise WorkerHung(f"a worker did not finish {what} within {_START_TIMEOUT_S:g} s") from None
         except self._ray.exceptions.RayActorError as error:
-            raise WorkerLost(f"a worker died while {what}: {_first_line(error)}") from None
+            raise WorkerLost(f"a worker died while {what}: {_last_line(error)}") from None
         except self._ray.exceptions.RayTaskError as error:
-            raise JobFailed(f"a worker failed while {what}: {_first_line(error.cause or error)}") from None
+            raise JobFailed(f"a worker failed while {what}: {_last_line(error.cause or error)}") from None
+        except self._ray.exceptions.RayError as error:
+            raise JobFailed(f"a worker failed while {what}: {_last_line(error)}") from None
 
-    def _collect(self, refs: Sequence[Any]) -> Sequence[Sequence[Report]]:
+    def _collect(self, refs: Sequence[Any], within_s: float = math.inf) -> Sequence[Sequence[Report]]:
         """Reports of all workers. The first failure ends the wait; who died or hangs is found out."""
         watch = _Watch(self, list(refs))
+        began = time.monotonic()
         while watch.waiting:
             watch.look()
+            if time.monotonic() - began > within_s:
+                late = self.place(watch.refs.index(watch.waiting[0]))
+                raise WorkerHung(
+                    f"{late} did not finish preparing (reading the data, building stages) in {within_s:g} s"
+                )
         return [watch.results[ref].reports for ref in refs]
 
     def place(self, worker: int) -> str:
@@ -235,8 +243,11 @@ class _Watch:
         for ref in ready:
             try:
                 result = ray.get(ref)
-            except ray.exceptions.RayActorError as error:
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
                 raise self._lost(self.refs.index(ref), error) from None
+            except ray.exceptions.RayError as error:
+                place = self.workers.place(self.refs.index(ref))
+                raise JobFailed(f"{place}: {_last_line(getattr(error, 'cause', None) or error)}") from None
             if result.failure is not None:
                 failures.append(result.failure)
             self.results[ref] = result
@@ -263,7 +274,7 @@ class _Watch:
             for ref in ready:
                 try:
                     other = ray.get(ref)
-                except ray.exceptions.RayActorError as error:
+                except ray.exceptions.RayError as error:
                     raise self._lost(self.refs.index(ref), error) from None
                 self.results[ref] = other
                 if other.failure is not None:
@@ -309,8 +320,9 @@ def _with_control_group(ray: Any) -> type[WorkerActor]:
     return PipetrainWorker
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _last_line(error: BaseException) -> str:
+    """The line of a Ray error that says what happened: those above it say where it was noticed."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 def _death(error: BaseException) -> str:
@@ -321,9 +333,10 @@ def _death(error: BaseException) -> str:
 
 
 def _end_process(address: Address) -> None:
-    """A stopped process does not hear Ray; end it if it is on this host and still that worker."""
+    """A stopped process does not hear Ray; end it if it is on this host and still that worker. Remove its socket."""
     if address.host != os.uname().nodename:
         return
+    shutil.rmtree(Path(address.unix.removeprefix("ipc://")).parent, ignore_errors=True)
     with contextlib.suppress(OSError):
         command = Path(f"/proc/{address.pid}/cmdline").read_bytes()
         if b"ray::" in command and b"PipetrainWorker" in command:

@@ -34,20 +34,20 @@ class RunDir:
         """A new run directory with its job.yaml. Raises UserMistake where another run is there already."""
         if (path / "job.yaml").exists():
             raise UserMistake(f"{path}: holds a run already; choose another --run-dir, or remove it")
+        run = RunDir(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            run._write("job.yaml", spec.to_yaml().encode())
+            run._metrics = (path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
+            run._events = (path / "events.jsonl").open("a", buffering=1, encoding="utf-8")
         except OSError as error:
-            raise UserMistake(f"{path}: cannot be made: {error.strerror}") from None
-        run = RunDir(path)
-        run._write("job.yaml", spec.to_yaml().encode())
-        run._metrics = (path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
-        run._events = (path / "events.jsonl").open("a", buffering=1, encoding="utf-8")
+            raise UserMistake(f"{path}: cannot be written as a run directory: {error.strerror}") from None
         return run
 
     def metric(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
         assert self._metrics is not None, "a run that was opened to read"
-        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
 
     def event(self, what: str, **details: Any) -> None:
         """Append an event with its time to events.jsonl."""

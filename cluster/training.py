@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ class Run:
 
     def refusals(self) -> tuple[str, ...]:
         """A line for each worker whose memory limit cannot hold its stages."""
-        return estimate(self.blueprint, self.data.nbytes).refusals
+        return estimate(self.blueprint, data_bytes=self.data.nbytes, validation_rows=len(self.data.validation)).refusals
 
     @property
     def steps_total(self) -> int:
@@ -90,7 +90,7 @@ class Run:
         if self._trainer is not None:
             self._trainer.stop()
 
-    def rows(self, run_dir: RunDir, on_start: Callable[[list[Any]], None] = lambda addresses: None) -> Iterator[Row]:
+    def rows(self, run_dir: RunDir, on_start: Callable[[list[Any]], None] = lambda addresses: None) -> Generator[Row]:
         """Train; yield rows as they come. `on_start` is told where the workers are.
 
         Whatever ends it, the run directory says so. Raises JobFailed, UserMistake.
@@ -123,7 +123,7 @@ class Run:
             workers,
             train_rows=len(self.data.train),
             validation_rows=len(self.data.validation),
-            trace=frozenset(range(self._trace_steps)),
+            trace=frozenset(range(min(self._trace_steps, self.steps_total))),
         )
         if self._stopping:
             trainer.stop()

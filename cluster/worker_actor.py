@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from cluster.process_limits import begin_measuring, limit_memory, peak_resident_bytes, warm_up_blas
 from cluster.sources import load_data
@@ -61,6 +62,8 @@ class WorkerActor:
         try:
             train = validation = None
             data_bytes = 0
+            # the environment said so already, but OpenBLAS takes no more threads from it than there are cores
+            self._threads = threadpool_limits(limits=spec.resources.cpus_per_worker, user_api="blas")
             warm_up_blas(spec.precision)
             if {0, len(setup.bounds) - 2} & set(setup.stages):
                 data = load_data(spec)
@@ -105,16 +108,6 @@ class WorkerActor:
             "optimizer": sum(s.optimizer.momentum.nbytes for s in stages if s.optimizer.momentum is not None),
             "buffers": sum(s.buffers.held_bytes for s in stages),
         }
-
-    def cpu_seconds(self) -> float:
-        """Processor time of this process so far."""
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return usage.ru_utime + usage.ru_stime
-
-    def close(self) -> None:
-        """Close the channel."""
-        if self._channel is not None:
-            self._channel.close()
 
     def activity(self) -> Activity:
         """The step and action being performed; asked while `run` runs."""

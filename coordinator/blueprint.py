@@ -9,7 +9,7 @@ from pathlib import Path
 from coordinator.job import JobSpec
 from coordinator.measured_costs import measure_layers
 from coordinator.memory import predict_stage
-from coordinator.partition import Bounds, balanced_bounds, explicit_bounds, layer_flops
+from coordinator.partition import Bounds, balanced_bounds, explicit_bounds, layer_costs
 from coordinator.replay import check
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv
@@ -76,7 +76,7 @@ def make_blueprint(spec: JobSpec, n_train: int) -> Blueprint:
 
 def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
     pipeline = spec.pipeline
-    if not pipeline.schedule.endswith(".csv"):
+    if not pipeline.schedule.lower().endswith(".csv"):
         return {
             m: build(pipeline.schedule, n_stages=pipeline.stages, n_micro_batches=m, n_workers=pipeline.n_workers)
             for m in counts
@@ -100,7 +100,7 @@ def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
     if isinstance(spec.pipeline.partition, tuple):
         return explicit_bounds(spec.pipeline.partition)
     model, limit = spec.model_spec(), spec.resources.memory_per_worker
-    costs = measure_layers(spec, max(sizes)) if spec.pipeline.partition == "measured" else layer_flops(model)
+    costs = measure_layers(spec, max(sizes)) if spec.pipeline.partition == "measured" else layer_costs(model)
     if limit is None:
         return balanced_bounds(costs, program.n_stages)
     placement = program.placement

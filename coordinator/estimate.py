@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.blueprint import Blueprint
-from coordinator.memory import StageMemory, parameter_count, predict_stage
-from coordinator.partition import layer_flops
+from coordinator.memory import StageMemory, inference_bytes, parameter_count, predict_stage
+from coordinator.partition import layer_costs, layer_flops
 from coordinator.replay import Replay, replay
 from stages.actions import Action, Kind
+from stages.worker import CHUNKS_AHEAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,28 +62,31 @@ class Estimate:
         return tuple(_refusal(self, worker) for worker in self.workers if not worker.fits)
 
 
-def estimate(blueprint: Blueprint, data_bytes: int) -> Estimate:
-    """The plan of a job whose rows take `data_bytes` in each worker that holds the first or last stage."""
+def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> Estimate:
+    """The plan of a job whose rows take `data_bytes` in each worker that holds the first or last stage.
+
+    Buffers are those of the step or evaluation that needs most: between two of different sizes they are given back.
+    """
     spec, program, rows = blueprint.spec, blueprint.program, blueprint.micro_batch_rows
     model, bounds, placement = spec.model_spec(), blueprint.bounds, program.placement
-    costs = layer_flops(model)
+    flops, costs = layer_flops(model), layer_costs(model)
+    chunk = min(spec.training.evaluate_batch_size, validation_rows)
     stages = tuple(
         StagePlan(
             stage=s,
             worker=placement[s],
             layers=range(bounds[s], bounds[s + 1]),
             parameters=parameter_count(model, bounds[s], bounds[s + 1]),
-            flops=sum(rows) * sum(costs[bounds[s] : bounds[s + 1]]),
-            memory=predict_stage(
-                model, bounds, s, spec.sgd(), program.lanes[placement[s]], rows, spec.pipeline.weight_grad_group
-            ),
+            flops=sum(rows) * sum(flops[bounds[s] : bounds[s + 1]]),
+            memory=_stage_memory(blueprint, s, chunk),
         )
         for s in range(program.n_stages)
     )
 
     def duration(action: Action) -> float:
         share = 2 / 3 if action.kind is Kind.BACKWARD else 1 / 3
-        return max(stages[action.stage].flops, 1.0) / sum(rows) * rows[action.micro_batch] * share
+        cost = sum(costs[bounds[action.stage] : bounds[action.stage + 1]])
+        return max(cost, 1.0) * rows[action.micro_batch] * share
 
     dry = replay(program, duration)
     item = 4 if model.precision == "float32" else 8
@@ -91,7 +95,10 @@ def estimate(blueprint: Blueprint, data_bytes: int) -> Estimate:
         WorkerPlan(
             worker=w,
             stages_bytes=sum(plan.memory.total for plan in stages if plan.worker == w),
-            message_bytes=_message_bytes(dry, w, model.features(), bounds, rows, item),
+            message_bytes=max(
+                _message_bytes(dry, w, model.features(), bounds, rows, item),
+                _chunk_bytes(blueprint, w, chunk * item),
+            ),
             data_bytes=data_bytes if any(placement[s] == w for s in ends) else 0,
             busy=dry.busy[w] / dry.makespan,
             limit=spec.resources.memory_per_worker,
@@ -100,6 +107,36 @@ def estimate(blueprint: Blueprint, data_bytes: int) -> Estimate:
     )
     bottleneck = max(range(program.n_workers), key=lambda w: dry.busy[w])
     return Estimate(stages=stages, workers=workers, bubble=dry.bubble, bottleneck=bottleneck)
+
+
+def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
+    """Bytes of a stage in a full batch; its buffers at their fullest in any step, or evaluation of `chunk` rows."""
+    spec, placement = blueprint.spec, blueprint.program.placement
+    model, bounds = spec.model_spec(), blueprint.bounds
+    by_count = {
+        m: predict_stage(
+            model,
+            bounds,
+            stage,
+            spec.sgd(),
+            program.lanes[placement[stage]],
+            blueprint.rows_by_count[m],
+            spec.pipeline.weight_grad_group,
+        )
+        for m, program in blueprint.programs.items()
+    }
+    evaluation = inference_bytes(model, bounds[stage], bounds[stage + 1], chunk)
+    return replace(by_count[max(by_count)], pool=max(evaluation, *(memory.pool for memory in by_count.values())))
+
+
+def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
+    """Evaluation chunks that wait for `worker`; the one before it may be a few ahead, see stages.worker."""
+    features, placement = blueprint.spec.model_spec().features(), blueprint.program.placement
+    return sum(
+        CHUNKS_AHEAD * features[blueprint.bounds[s]] * row_bytes
+        for s in range(1, len(placement))
+        if placement[s] == worker != placement[s - 1]
+    )
 
 
 def _message_bytes(

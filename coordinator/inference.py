@@ -1,4 +1,4 @@
-"""A trained network used in one process, a layer at a time: memory for one layer and one chunk of rows."""
+"""A trained network used in one process, a layer at a time: memory for one layer, and for all rows once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def infer(model: ModelSpec, parameter: Callable[[str], Array], x: Array, rows_pe
     `parameter(name)` gives the weights, one call a layer, so that they may lie on disk. Chunks pass all together
     through each layer: only one layer's weights are there at a time.
     """
-    chunks = [np.ascontiguousarray(x[a : a + rows_per_chunk].T) for a in range(0, len(x), rows_per_chunk)]
+    chunks = [np.array(x[a : a + rows_per_chunk].T, order="C") for a in range(0, len(x), rows_per_chunk)]
     sizes = model.features()
     for k, spec in enumerate(model.layers):
         if spec.kind == "linear":

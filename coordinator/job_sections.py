@@ -261,4 +261,6 @@ class ResourcesSection(Section):
     memory_per_worker: Annotated[int | None, Field(ge=1, le=LARGEST), BeforeValidator(_bytes)] = Field(
         default=None, description="a size such as 1GiB, 512MiB or a number of bytes, or null for no limit"
     )
-    hang_timeout: float = Field(default=60.0, gt=0, description="a number of seconds above 0")
+    hang_timeout: float = Field(
+        default=60.0, gt=0, le=2_592_000, description="a number of seconds above 0, at most 30 days"
+    )

@@ -54,6 +54,13 @@ def predict_stage(
     )
 
 
+def inference_bytes(model: ModelSpec, first: int, last: int, rows: int) -> int:
+    """Bytes of buffers while layers `first` … `last` − 1 run forward on `rows` rows and keep nothing."""
+    layers = [spec for spec in model.layers[first:last] if spec.kind != "flatten"]
+    layout = plan_layout(layers, model.features()[first], first_in_pipeline=first == 0)
+    return sum(layout.features) * rows * (4 if model.precision == "float32" else 8)
+
+
 def parameter_count(model: ModelSpec, first: int, last: int) -> int:
     """Numbers in the parameters of layers `first` … `last` − 1."""
     return sum(_parameter_sizes(model, first, last, 1))

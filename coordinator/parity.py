@@ -12,7 +12,7 @@ from coordinator.trainer import StepRow, Trainer, clip_scale, gradient_norm
 from coordinator.workers import Workers, gather
 from stages.data import Dataset, batch_bounds
 from stages.loss import loss_count
-from stages.orders import Gather, StepReport, TrainStep, Update
+from stages.orders import StepReport, TrainStep, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ def train_pipeline(blueprint: Blueprint, workers: Workers, train: Dataset, steps
     epoch, place = divmod(steps - 1, len(batches))
     first, last = batches[place]
     order = TrainStep(step=steps - 1, epoch=epoch, first=first, last=last)
-    reports = [r for (r, _) in workers.submit([order, Gather(part="gradients")]).collect() if isinstance(r, StepReport)]
+    reports = [r for (r,) in workers.submit([order]).collect() if isinstance(r, StepReport)]
     gradients = gather(workers, "gradients")
     clip = spec.training.clip_norm
     scale = 1.0 if clip is None else clip_scale(gradient_norm(reports), clip)

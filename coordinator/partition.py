@@ -15,11 +15,10 @@ _ELEMENTWISE_FLOPS = (
 )
 
 
-def layer_flops(model: ModelSpec) -> tuple[float, ...]:
-    """Floating-point operations per row of each layer in F, I and W together.
+def layer_costs(model: ModelSpec) -> tuple[float, ...]:
+    """What each layer costs per row in F, I and W together, in operations of a matrix product.
 
-    A linear layer of (out, in) takes 2·out·in in each of the three; the network's first has no I. Element-wise
-    work is weighted by what it costs beside a product.
+    Element-wise work is weighted by what it takes beside a product; see `layer_flops` for plain operations.
     """
     sizes, costs, seen_linear = model.features(), [], False
     for k, layer in enumerate(model.layers):
@@ -30,6 +29,18 @@ def layer_flops(model: ModelSpec) -> tuple[float, ...]:
         else:
             costs.append(0.0 if layer.kind == "flatten" else 2 * _ELEMENTWISE_FLOPS * sizes[k])
     return tuple(costs)
+
+
+def layer_flops(model: ModelSpec) -> tuple[float, ...]:
+    """Floating-point operations per row of each layer's matrix products in F, I and W together.
+
+    A linear layer of (out, in) takes 2·out·in in each of the three; the network's first has no I.
+    """
+    sizes, flops, products = model.features(), [], 2
+    for k, layer in enumerate(model.layers):
+        flops.append(2.0 * products * sizes[k] * sizes[k + 1] if layer.kind == "linear" else 0.0)
+        products = 3 if layer.kind == "linear" else products
+    return tuple(flops)
 
 
 def explicit_bounds(layers_per_stage: Sequence[int]) -> Bounds:
@@ -43,7 +54,7 @@ def explicit_bounds(layers_per_stage: Sequence[int]) -> Bounds:
 def balanced_bounds(
     costs: Sequence[float], n_stages: int, fits: Callable[[int, int, int], bool] = lambda stage, first, last: True
 ) -> Bounds:
-    """The cut into `n_stages` non-empty stages whose largest cost is smallest; among those, the evenest.
+    """The cut into `n_stages` non-empty stages whose largest cost is smallest, ties going to evener ones.
 
     `fits(stage, first, last)` says whether a stage may hold these layers (memory). Where no cut fits, it is ignored:
     the plan then says which stage is too large. Dynamic programming over (stages, layers), exact for any numbers.

@@ -5,6 +5,7 @@ No schedule, no worker, no channel and no trainer: only what the lecture says, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -58,7 +59,9 @@ def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
         scale = 1.0
         if clip is not None:
             squares = stage.parameters.squared_norms()
-            scale = min(1.0, clip / (sum(squares[name] for name in sorted(squares, key=_layer_order)) ** 0.5 + 1e-6))
+            scale = min(
+                1.0, clip / (math.sqrt(sum(squares[name] for name in sorted(squares, key=_layer_order))) + 1e-6)
+            )
         stage.update(sgd.learning_rate, scale)
     return Trained(
         losses=tuple(losses), parameters=stage.parameters.named(stage.parameters.values), gradients=gradients

@@ -32,7 +32,8 @@ def gather(workers: Workers, part: Part) -> Mapping[str, Array]:
     found: dict[str, Array] = {}
     for (report,) in reports:
         assert isinstance(report, Mapping), "Gather is answered with arrays"
-        found.update(report)
+        # what threads of this process hand over are views of parameters that go on changing
+        found.update({name: array.copy() if array.flags.writeable else array for name, array in report.items()})
     return dict(
         sorted(
             found.items(), key=lambda item: (int(item[0].split(".")[0]), item[0] != f"{item[0].split('.')[0]}.weight")

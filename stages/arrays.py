@@ -42,6 +42,10 @@ class Buffers:
         self.lent_bytes -= array.nbytes
         self._free.setdefault(array.shape, []).append(array)
 
+    def trim(self) -> None:
+        """Give back the memory of arrays that nobody has borrowed."""
+        self._free.clear()
+
     @property
     def held_bytes(self) -> int:
         """Bytes lent and bytes waiting to be lent again: what the pool takes from the machine."""

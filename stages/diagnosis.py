@@ -14,13 +14,13 @@ from stages.stage import Stage
 _ADVICE = "try a lower learning rate, clip_norm, or float64"
 
 
-def check_output(stage: Stage, x: Array, y: Array, step: int, action: Action) -> None:
+def check_output(stage: Stage, x: Array, y: Array, when: str, action: Action) -> None:
     """Raise NonFinite, naming the first layer, if the stage's output `y` for input `x` has NaN or infinity."""
     if is_finite(y):
         return
     layer = stage.first_non_finite_layer(x)
     raise NonFinite(
-        f"the output of layer {layer} became NaN or infinite in step {step}, "
+        f"the output of layer {layer} became NaN or infinite in {when}, "
         f"micro-batch {action.micro_batch} ({action}); {_ADVICE}"
     )
 

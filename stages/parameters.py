@@ -45,9 +45,13 @@ class Parameters:
         """A view of the parameter's gradient, in its shape."""
         return self._view(self.gradients, name)
 
+    def views(self, flat: Array) -> dict[str, Array]:
+        """The parts of `flat` (`values`, `gradients`, or a vector like them) by parameter name, not copied."""
+        return {slot.name: flat[slot.start : slot.stop].reshape(slot.shape) for slot in self.slots}
+
     def named(self, flat: Array) -> dict[str, Array]:
-        """Copies of the parts of `flat` (`values`, `gradients`, or a vector like them) by parameter name."""
-        return {slot.name: flat[slot.start : slot.stop].reshape(slot.shape).copy() for slot in self.slots}
+        """Copies of `views`."""
+        return {name: view.copy() for name, view in self.views(flat).items()}
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Take the values of every parameter from `values`. Raises KeyError for a missing one."""

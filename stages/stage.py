@@ -63,7 +63,7 @@ class Stage:
             assert activation is not None, "flatten was left out above"
             return activation
         p, weight, bias = self.parameters, f"{index}.weight", f"{index}.bias"
-        p.value(weight)[...] = draw_weight(model, index)
+        draw_weight(model, index, p.value(weight))
         return Linear(
             index,
             p.value(weight),

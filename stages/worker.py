@@ -34,6 +34,8 @@ from stages.orders import (
 from stages.stage import Stage
 
 _now = time.perf_counter
+CHUNKS_AHEAD = 4
+"""How many evaluation chunks a stage may be ahead of the next: they hide a message's journey, and take memory."""
 
 
 class Worker:
@@ -52,6 +54,7 @@ class Worker:
         self._last_stage = len(bounds) - 2
         self._handed: dict[Tag, Array] = {}  # from one stage of this worker to the next
         self._round = 0
+        self._sizes: tuple[int, ...] = ()
         self._step: int | None = None
         self._action: Action | None = None
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
@@ -106,6 +109,9 @@ class Worker:
         started = _now()
         rows = self._rows(order)
         sizes = micro_batch_sizes(order.last - order.first, self._setup.micro_batches)
+        if sizes != self._sizes:
+            self._trim()
+            self._sizes = sizes
         batch = _Batch(order, rows, [0, *np.cumsum(sizes).tolist()])
         for stage in self.stages.values():
             stage.begin_step(len(sizes))
@@ -143,11 +149,14 @@ class Worker:
 
     def _forward(self, action: Action, batch: _Batch) -> None:
         s, j = action.stage, action.micro_batch
-        x = batch.inputs(self._data["train"], j) if s == 0 else self._receive(s, Kind.FORWARD, j)
-        self._clock.add("wait")
+        if s == 0:
+            x = batch.inputs(self._data["train"], j)
+        else:
+            x = self._receive(s, Kind.FORWARD, j)
+            self._clock.add("wait")
         stage = self.stages[s]
         y = stage.forward(j, x)
-        check_output(stage, x, y, batch.order.step, action)
+        check_output(stage, x, y, f"step {batch.order.step}", action)
         if s < self._last_stage:
             self._clock.add("F", action)
             self._send(s + 1, Kind.FORWARD, j, y)
@@ -188,7 +197,7 @@ class Worker:
     # evaluation and gathering --------------------------------------------------------------------------------------
 
     def _evaluate(self, order: Evaluate) -> Report:
-        self._step = None
+        self._trim()
         data = self._data[order.split]
         total, correct, rows = 0.0, 0, 0
         n_chunks = -(-order.total_rows // order.rows)
@@ -199,25 +208,56 @@ class Worker:
             self._action = Action(s, Kind.FORWARD, j)
             if s == 0:
                 assert data is not None, "the worker of the first stage has the inputs"
-                y = self.stages[s].infer(data.x[a:b].T)
+                x: Array = data.x[a:b].T
             else:
-                y = self.stages[s].infer(self._receive(s, Kind.FORWARD, j))
+                x = self._receive_chunk(s, j)
+            y = self.stages[s].infer(x)
+            check_output(self.stages[s], x, y, f"the evaluation after step {self._step}", self._action)
             if s < self._last_stage:
-                self._send(s + 1, Kind.FORWARD, j, y)
+                self._send_chunk(s, j, y)
                 continue
             assert data is not None, "the worker of the last stage has the targets"
             result = evaluate_loss(self._setup.model.loss, y, _columns(data.y[a:b]), 1)
+            if not np.isfinite(result.total):
+                raise NonFinite(f"the loss of {order.split} rows became {result.total} after step {self._step}")
             total, correct, rows = total + result.total, correct + (result.correct or 0), rows + b - a
+        for s in self.stages:
+            for j in range(max(0, n_chunks - CHUNKS_AHEAD), n_chunks):
+                self._await_taken(s, j)
         self._action = None
         self._round += 1
+        self._trim()
         has_accuracy = self._setup.model.loss == "cross_entropy"
         return EvaluateReport(rows=rows, loss_total=total, correct=correct if has_accuracy else None)
 
+    def _send_chunk(self, s: int, j: int, y: Array) -> None:
+        """Send evaluation chunk `j` on, but never more than a few ahead of the one who takes them in."""
+        if j >= CHUNKS_AHEAD:
+            self._await_taken(s, j - CHUNKS_AHEAD)
+        self._send(s + 1, Kind.FORWARD, j, y)
+
+    def _receive_chunk(self, s: int, j: int) -> Array:
+        x = self._receive(s, Kind.FORWARD, j)
+        if self._setup.placement[s - 1] != self._setup.worker:
+            self._send(s - 1, Kind.BACKWARD_INPUT, j, np.zeros((1, 1), dtype=x.dtype))
+        return x
+
+    def _await_taken(self, s: int, j: int) -> None:
+        if s < self._last_stage and self._setup.placement[s + 1] != self._setup.worker:
+            self._receive(s, Kind.BACKWARD_INPUT, j)
+
+    def _trim(self) -> None:
+        """Arrays of other shapes come now: give the memory of the old ones back."""
+        self._sizes = ()
+        for stage in self.stages.values():
+            stage.buffers.trim()
+
     def _gather(self, order: Gather) -> Report:
+        """Views, not copies: a copy might not fit beside the stage. They are sent before anything changes them."""
         found: dict[str, Array] = {}
         for stage in self.stages.values():
             p = stage.parameters
-            found.update(p.named(p.values if order.part == "parameters" else p.gradients))
+            found.update(p.views(p.values if order.part == "parameters" else p.gradients))
         return found
 
     # carrying ------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def show(
 
 
 def _program(schedule: str, stages: int | None, micro_batches: int | None, workers: int | None) -> Program:
-    if not schedule.endswith(".csv"):
+    if not schedule.lower().endswith(".csv"):
         return build(schedule, n_stages=stages or 4, n_micro_batches=micro_batches or 8, n_workers=workers)
     program = load_csv(Path(schedule))
     for name, wanted, found in (("--stages", stages, program.n_stages), ("--workers", workers, program.n_workers)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -79,8 +80,9 @@ def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     try:
-        for row in run.rows(directory, on_start):
-            progress.row(row)
+        with contextlib.closing(run.rows(directory, on_start)) as rows:
+            for row in rows:
+                progress.row(row)
     finally:
         signal.signal(signal.SIGINT, before[0])
         signal.signal(signal.SIGTERM, before[1])

@@ -9,7 +9,6 @@ import difflib
 from collections.abc import Callable
 from functools import lru_cache
 
-from coordinator.schedules.forward_only import forward_only
 from coordinator.schedules.gpipe import gpipe
 from coordinator.schedules.interleaved import interleaved
 from coordinator.schedules.one_f_one_b import one_f_one_b
@@ -17,7 +16,7 @@ from coordinator.schedules.zero_bubble import zero_bubble_h1
 from stages.actions import Program
 from stages.errors import InvalidSchedule
 
-__all__ = ["SCHEDULES", "build", "default_workers", "forward_only", "restrict"]
+__all__ = ["SCHEDULES", "build", "default_workers", "restrict"]
 
 SCHEDULES: dict[str, Callable[[int, int, int], Program]] = {
     "gpipe": gpipe,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.replay import Replay, check, replay
-from coordinator.schedules import SCHEDULES, build, default_workers, forward_only, restrict
+from coordinator.schedules import SCHEDULES, build, default_workers, restrict
 from coordinator.schedules.greedy import even_rounds
 from stages.actions import Kind, Program
 from stages.errors import InvalidSchedule
@@ -121,20 +121,6 @@ def test_rounds_hold_all_micro_batches_and_none_is_short(m: int, workers: int) -
     assert [j for members in rounds for j in members] == list(range(m))
     assert min(map(len, rounds)) >= min(m, workers)
     assert max(map(len, rounds)) - min(map(len, rounds)) <= 1
-
-
-def test_evaluation_only_goes_forward() -> None:
-    made = forward_only(3, 2, 2)
-    assert lanes(made) == block(
-        """
-        0F0 0F1 2F0 2F1
-        1F0 1F1
-        """
-    )
-    check(made, backward=False)
-    assert replay(made).peak_alive == (0, 0, 0)
-    with pytest.raises(InvalidSchedule, match="0B0 is missing on worker 0"):
-        check(made)
 
 
 # whole values ----------------------------------------------------------------------------------------------------

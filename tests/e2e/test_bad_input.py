@@ -126,3 +126,23 @@ def test_an_unknown_command_suggests_the_nearest() -> None:
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     (line,) = _mistake("train", EXAMPLES / "digits.yaml", "--address", "127.0.0.1:1", "--run-dir", tmp_path / "run")
     assert "no Ray cluster answers at 127.0.0.1:1" in line
+
+
+def test_an_evaluation_that_is_not_finite_fails_the_job_too(tmp_path: Path) -> None:
+    """One step that ruins the weights is the last one: only the evaluation after it can notice."""
+    job = _job(
+        tmp_path,
+        training__epochs=1,
+        training__batch_size=1500,
+        training__micro_batches=1,
+        training__optimizer={"sgd": {"learning_rate": 1e30}},
+    )
+    done = pipetrain("train", job, "--run-dir", tmp_path / "run", "--local", "--stages", "1")
+    assert done.returncode == 1
+    assert "in the evaluation after step 0" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_run_directory_that_cannot_be_written_is_one_line() -> None:
+    (line,) = _mistake("train", EXAMPLES / "digits.yaml", "--run-dir", "/proc/self", "--local")
+    assert "cannot be written as a run directory" in line
