@@ -92,7 +92,7 @@ def draw_timed(spans: Spans, *, with_stage: bool, tick: float = 1.0, columns: in
     closes_up = not with_stage and indent + ticks * longest <= columns < indent + ticks * (longest + 1)
     width = longest if closes_up else longest + 1
     rows = [_cells(lane, ticks, tick, width, width > longest, with_stage) for lane in spans]
-    n_panels = -(-ticks // max(8, (columns - indent) // width))
+    n_panels = -(-ticks // max(1, (columns - indent) // width))
     per_panel = -(-ticks // n_panels)
     panels = []
     for first in range(0, ticks, per_panel):

@@ -31,7 +31,10 @@ _AHEAD = 2  # submissions under way
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One optimizer step, as the whole pipeline saw it. `seconds` is the slowest worker's; `bubble` the idle share."""
+    """One optimizer step, as the whole pipeline saw it.
+
+    `seconds` is the slowest worker's, from the end of the step before; `bubble` the share of it that workers idled.
+    """
 
     step: int
     epoch: int
@@ -93,6 +96,8 @@ class Trainer:
         self._learning_rate = self._spec.sgd().learning_rate
         self._stopping = False
         self._recent: deque[float] = deque(maxlen=32)
+        self._ends: list[float] = []  # of the step before, by worker
+        self._updates: list[float] = []  # seconds of the update since then, by worker
         self._scale: float | None = None  # of the update that is still owed, with clipping
         self.steps_done = 0
 
@@ -162,19 +167,21 @@ class Trainer:
         reports = ticket.collect()
         for place, order in enumerate(orders):
             own = [worker[place] for worker in reports]
-            if isinstance(order, TrainStep):
-                following = [worker[place + 1] if place + 1 < len(worker) else None for worker in reports]
-                yield self._step_row(order, own, following)
+            if isinstance(order, Update):
+                self._updates = [report.seconds for report in own if isinstance(report, UpdateReport)]
+            elif isinstance(order, TrainStep):
+                yield self._step_row(order, [report for report in own if isinstance(report, StepReport)])
             elif isinstance(order, Evaluate):
+                self._ends, self._updates = [], []  # the next step's time does not hold the evaluation's
                 yield self._eval_row(own)
 
-    def _step_row(self, step: TrainStep, reports: Sequence[Report], following: Sequence[Report | None]) -> StepRow:
-        steps = [report for report in reports if isinstance(report, StepReport)]
-        updates = [report.seconds if isinstance(report, UpdateReport) else 0.0 for report in following]
-        seconds = max(r.ended - r.started + u for r, u in zip(steps, updates, strict=True))
-        busy = sum(
-            sum(r.seconds[kind] for kind in ("F", "I", "W", "norm")) + u for r, u in zip(steps, updates, strict=True)
-        )
+    def _step_row(self, step: TrainStep, steps: Sequence[StepReport]) -> StepRow:
+        """A step lasts from the end of the one before, so that updates and waiting for orders are part of it."""
+        begins = self._ends or [report.started for report in steps]
+        seconds = max(1e-9, *(report.ended - begin for report, begin in zip(steps, begins, strict=True)))
+        busy = sum(sum(report.seconds[kind] for kind in ("F", "I", "W", "norm")) for report in steps)
+        busy += sum(self._updates) if self._ends else 0.0
+        self._ends = [report.ended for report in steps]
         self._recent.append(seconds)
         norm = gradient_norm(steps)
         if self._spec.training.clip_norm is not None:

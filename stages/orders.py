@@ -84,9 +84,9 @@ Order = TrainStep | Update | Evaluate | Gather
 class StepReport(NamedTuple):
     """One worker's account of one step. Times are seconds; `started` and `ended` are on the host's monotonic clock.
 
-    `loss_total` and `correct` come from the worker that holds the last stage. `seconds` has the time in F, I, W,
-    update, wait (for arrays) and send. `saved_bytes` is the peak of kept activations by stage. `timeline` is there
-    when the step was traced.
+    `loss_total` and `correct` come from the worker that holds the last stage. `seconds` has the time in F, I, W, wait
+    (for arrays), send and norm (of the gradients). `saved_bytes` is the peak of kept activations by stage. `timeline`
+    is there when the step was traced.
     """
 
     step: int

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from cluster.ray_session import ray_session
+
+# the same examples every time, so that a red run means a change; EXPLORE=1 looks for new ones
+settings.register_profile("steady", derandomize=True, deadline=None)
+if not os.environ.get("EXPLORE"):
+    settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.drawing import draw, draw_timed, legend
@@ -152,6 +152,7 @@ def test_times_that_are_not_units_are_drawn_to_scale() -> None:
     m=st.integers(1, 120),
     columns=st.integers(60, 200),
 )
+@example(name="gpipe", stages=11, m=101, columns=60)  # seven cells fit, where at least eight were drawn
 def test_no_line_is_too_long_and_colours_change_no_text(name: str, stages: int, m: int, columns: int) -> None:
     dry = replay(build(name, n_stages=stages, n_micro_batches=m))
     plain, painted = (

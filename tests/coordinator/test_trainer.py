@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
-from coordinator.trainer import EvalRow, Trainer, clip_scale
+from coordinator.trainer import EvalRow, StepRow, Trainer, clip_scale
 from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, UpdateReport
 from tests.jobs import digits_job
 
@@ -43,11 +43,11 @@ def _answer(order: Order) -> Report:
             step=order.step, rows=order.last - order.first, loss_total=2.0 * (order.last - order.first), correct=0,
             squared_norms={"0.weight": 9.0, "0.bias": 16.0},
             seconds=dict.fromkeys(("F", "I", "W", "wait", "send", "norm"), 0.01),
-            started=0.0, ended=0.06, saved_bytes={0: 0},
+            started=0.1 * order.step, ended=0.1 * order.step + 0.06, saved_bytes={0: 0},
         )  # fmt: skip
     if isinstance(order, Evaluate):
         return EvaluateReport(rows=order.total_rows, loss_total=1.0 * order.total_rows, correct=order.total_rows)
-    return UpdateReport(seconds=0.0)
+    return UpdateReport(seconds=0.02)
 
 
 def _run(spec: JobSpec, *, rows: int = 1000, max_steps: int | None = None) -> tuple[_Answers, Trainer]:
@@ -108,3 +108,17 @@ def test_stop_ends_with_every_update_made(clip: float | None) -> None:
     flat = _flat(workers)
     assert 4 <= flat.count("step") == flat.count("update") < 20
     assert trainer.steps_done == flat.count("step")
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_step_lasts_from_the_end_of_the_one_before_with_its_update_and_without_evaluations(
+    clip: float | None,
+) -> None:
+    spec = digits_job(stages=1).replace(training__clip_norm=clip) if clip else digits_job(stages=1)
+    _, trainer = _run(spec)
+    steps = [row for row in trainer.rows() if isinstance(row, StepRow)]
+    alone = {0: (0.06, 1 - 0.04 / 0.06), 10: (0.06, 1 - 0.04 / 0.06)}  # the first, and the first after an evaluation
+    for row in steps:
+        seconds, bubble = alone.get(row.step, (0.1, 1 - (0.04 + 0.02) / 0.1))
+        assert row.seconds == pytest.approx(seconds)
+        assert row.bubble == pytest.approx(bubble)
