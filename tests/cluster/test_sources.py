@@ -151,7 +151,6 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_web_server_without_ranges_is_read(server: str, tmp_path: Path) -> None:
-    pytest.importorskip("aiohttp")
     npz(tmp_path / "d.npz", x=X, y=Y)
     assert len(load_data(job(f"{server}/d.npz?version=2")).train) == 8
     assert problem(job(f"{server}/e.npz")) == f"{server}/e.npz: no such file"
