@@ -5,7 +5,10 @@ PipetrainError
 │   ├── InvalidJob         the job file; carries every problem at once
 │   ├── InvalidData        a source that cannot be read or does not fit the model
 │   ├── InvalidSchedule    a program with a gap, a cycle or a doubled action; carries the drawn grid
-│   └── NotEnoughResources memory, CPUs or a cluster that is not there
+│   ├── NotEnoughResources memory, CPUs or a cluster that is not there
+│   ├── NoService          the job service does not answer, or does not know the caller
+│   ├── UnknownJob         no job has that id; tells the nearest
+│   └── Refused            the job service will not do it: the queue is full, the job has not ended, …
 └── JobFailed              exit 1: the first cause, not its echoes
     ├── StageFailed        an action raised; carries stage, worker, action, original traceback
     ├── WorkerLost         a worker process died
@@ -68,6 +71,18 @@ class InvalidSchedule(UserMistake):
 
 class NotEnoughResources(UserMistake):
     """The cluster or a worker's memory cannot hold the job."""
+
+
+class NoService(UserMistake):
+    """The job service does not answer where it was looked for, or does not take the caller's token."""
+
+
+class UnknownJob(UserMistake):
+    """No job, or more than one, has an id that begins like that."""
+
+
+class Refused(UserMistake):
+    """The job service understood, and will not do it. The message says why and what would help."""
 
 
 class JobFailed(PipetrainError):
