@@ -14,7 +14,8 @@ from cluster.ray_workers import RayWorkers
 from cluster.sources import load_data
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec, parse_job
-from coordinator.trainer import StepRow, Trainer
+from coordinator.rows import StepRow
+from coordinator.trainer import Trainer
 
 _BATCHES = 2  # in the data file: an epoch, which then begins again
 _MANY_EPOCHS = 1_000_000

@@ -1,1 +1,23 @@
-"""The outside world: Ray, ZeroMQ, files and the command line."""
+"""The outside world: Ray, ZeroMQ, gRPC, files and the command line.
+
+from cluster import Client
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.client import Client as Client
+    from cluster.client import Job as Job
+
+__all__ = ["Client", "Job"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the client when it is asked for: the command line must not wait for gRPC to say `--help`."""
+    if name in __all__:
+        import cluster.client
+
+        return getattr(cluster.client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,14 +38,14 @@ def ray_session(address: str | None, *, cpus: int, memory: int) -> Iterator[Any]
         yield ray
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, option: str = "--address") -> None:
     """Raise NotEnoughResources at once where nothing listens at HOST:PORT; Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         if address == "auto":
             return
         raise NotEnoughResources(
-            f"--address: {address!r} must be HOST:PORT of a Ray head, such as 10.0.0.5:6379, or auto"
+            f"{option}: {address!r} must be HOST:PORT of a Ray head, such as 10.0.0.5:6379, or auto"
         )
     try:
         socket.create_connection((host, int(port)), timeout=5).close()

@@ -9,20 +9,22 @@ import contextlib
 import math
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cluster.host_processes import end_ray_process
+from cluster.ray_placement import release, reserve
+from cluster.runner_link import RunnerLink
 from cluster.worker_actor import CONTROL, WorkerActor
 from cluster.zmq_channel import Address
 from coordinator.blueprint import Blueprint
 from coordinator.failures import first_cause
 from stages.actions import Program
 from stages.arrays import Array
-from stages.errors import JobFailed, NotEnoughResources, WorkerHung, WorkerLost
+from stages.errors import JobFailed, WorkerHung, WorkerLost
 from stages.orders import Failure, Fault, Order, Report, Result
 
 _START_TIMEOUT_S = 120.0
@@ -30,12 +32,15 @@ _PREPARE_TIMEOUT_S = 900.0  # a large data set over a slow network takes a while
 _PROBE_ANSWER_S = 3.0  # a process that runs answers at once
 _WATCH_EVERY_S = 1.0
 _NO_ACTION = "between actions"
+ACTOR_NAME = "PipetrainWorker"
+"""What worker processes are called."""
 
 
 class RayWorkers:
     """The workers of one job. `ray` is the module, initialised (see `cluster.ray_session`).
 
-    Raises NotEnoughResources where the cluster cannot hold them, JobFailed where one cannot start.
+    `link` is there when a job runner of the service makes them. `give_up` ends the wait for room in the cluster.
+    Raises NotEnoughResources where the cluster cannot hold them, JobFailed where one cannot start, StoppedEarly.
     """
 
     def __init__(
@@ -46,8 +51,11 @@ class RayWorkers:
         fingerprint: int,
         parameters: Mapping[str, Array] | None = None,
         faults: Mapping[int, Fault] | None = None,
+        link: RunnerLink | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._ray = ray
+        self._ray, self._link, self._give_up, self._say = ray, link, give_up, say
         self._program = blueprint.program
         self._hang_timeout = blueprint.spec.resources.hang_timeout
         self._group: Any = None
@@ -85,10 +93,7 @@ class RayWorkers:
                 self._ray.kill(actor, no_restart=True)
         self._actors.clear()
         if self._group is not None:
-            from ray.util.placement_group import remove_placement_group
-
-            with contextlib.suppress(Exception):
-                remove_placement_group(self._group)
+            release(self._group)
             self._group = None
         for address in self.addresses:
             _end_process(address)
@@ -99,9 +104,13 @@ class RayWorkers:
     def _start(self, blueprint: Blueprint) -> None:
         ray, resources, n = self._ray, blueprint.spec.resources, blueprint.n_workers
         bundle: dict[str, float] = {"CPU": resources.cpus_per_worker}
-        if resources.memory_per_worker is not None:
-            bundle["memory"] = resources.memory_per_worker
-        self._reserve(bundle, n)
+        memory = resources.memory_per_worker
+        if memory is None and self._link is not None:
+            memory = self._link.memory_limit(resources.cpus_per_worker)
+        if memory is not None:
+            bundle["memory"] = memory
+        within = _START_TIMEOUT_S if self._link is None else None  # a job of the service waits until it is stopped
+        self._group = reserve(ray, bundle, n, within_s=within, give_up=self._give_up, say=self._say)
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         threads = str(resources.cpus_per_worker)
@@ -117,31 +126,10 @@ class RayWorkers:
             }
             if "memory" in bundle:
                 options["memory"] = bundle["memory"]
-            self._actors.append(actor_class.options(**options).remote(w, self._hang_timeout))
+            self._actors.append(actor_class.options(**options).remote(w, self._hang_timeout, self._link))
         self.addresses = list(self._plain([actor.bind.remote() for actor in self._actors], "starting"))
         self._plain([actor.admit.remote(self.addresses) for actor in self._actors], "connecting")
         self._plain([actor.connect.remote(self.addresses) for actor in self._actors], "connecting")
-
-    def _reserve(self, bundle: Mapping[str, float], n: int) -> None:
-        from ray.util.placement_group import placement_group
-
-        total = self._ray.cluster_resources()
-        for name, amount in bundle.items():
-            if total.get(name, 0) < amount * n:
-                unit = "CPUs" if name == "CPU" else "bytes of memory"
-                raise NotEnoughResources(
-                    f"the job needs {amount * n:g} {unit} ({n} workers of {amount:g}), "
-                    f"the cluster has {total.get(name, 0):g}"
-                )
-        self._group = placement_group([dict(bundle)] * n, strategy="PACK")
-        try:
-            self._ray.get(self._group.ready(), timeout=_START_TIMEOUT_S)
-        except self._ray.exceptions.GetTimeoutError:
-            free = self._ray.available_resources()
-            raise NotEnoughResources(
-                f"the job needs {n} workers of {bundle['CPU']:g} CPUs; after {_START_TIMEOUT_S:g} s the cluster still "
-                f"has only {free.get('CPU', 0):g} of its {total.get('CPU', 0):g} CPUs free"
-            ) from None
 
     # collecting ----------------------------------------------------------------------------------------------------
 
@@ -337,7 +325,4 @@ def _end_process(address: Address) -> None:
     if address.host != os.uname().nodename:
         return
     shutil.rmtree(Path(address.unix.removeprefix("ipc://")).parent, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        command = Path(f"/proc/{address.pid}/cmdline").read_bytes()
-        if b"ray::" in command and b"PipetrainWorker" in command:
-            os.kill(address.pid, signal.SIGKILL)
+    end_ray_process(address.pid, ACTOR_NAME)

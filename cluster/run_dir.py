@@ -22,10 +22,14 @@ MODEL_FORMAT = "pipetrain.model/1"
 
 
 class RunDir:
-    """The run directory of one job: opened empty by `create`, or read again by `open_run`."""
+    """The run directory of one job: opened empty by `create`, again by `reopen`, or to be read by `open_run`.
 
-    def __init__(self, path: Path) -> None:
+    `attempt` stands in every event of a job that may have more than one.
+    """
+
+    def __init__(self, path: Path, attempt: int | None = None) -> None:
         self.path = path
+        self._stamp = {} if attempt is None else {"attempt": attempt}
         self._metrics: TextIO | None = None
         self._events: TextIO | None = None
 
@@ -34,15 +38,22 @@ class RunDir:
         """A new run directory with its job.yaml. Raises UserMistake where another run is there already."""
         if (path / "job.yaml").exists():
             raise UserMistake(f"{path}: holds a run already; choose another --run-dir, or remove it")
-        run = RunDir(path)
+        return RunDir(path)._open(spec)
+
+    @staticmethod
+    def reopen(path: Path, spec: JobSpec, attempt: int) -> RunDir:
+        """The run directory of a job of the service, for one attempt. Raises UserMistake where it cannot be written."""
+        return RunDir(path, attempt)._open(spec)
+
+    def _open(self, spec: JobSpec) -> RunDir:
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            run._write("job.yaml", spec.to_yaml().encode())
-            run._metrics = (path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
-            run._events = (path / "events.jsonl").open("a", buffering=1, encoding="utf-8")
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write("job.yaml", spec.to_yaml().encode())
+            self._metrics = (self.path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
+            self._events = (self.path / "events.jsonl").open("a", buffering=1, encoding="utf-8")
         except OSError as error:
-            raise UserMistake(f"{path}: cannot be written as a run directory: {error.strerror}") from None
-        return run
+            raise UserMistake(f"{self.path}: cannot be written as a run directory: {error.strerror}") from None
+        return self
 
     def metric(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
@@ -53,7 +64,7 @@ class RunDir:
         """Append an event with its time to events.jsonl."""
         assert self._events is not None, "a run that was opened to read"
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._events.write(json.dumps({"time": now, "event": what, **details}) + "\n")
+        self._events.write(json.dumps({"time": now, "event": what, **self._stamp, **details}) + "\n")
 
     def save_model(self, spec: JobSpec, parameters: Mapping[str, Array], columns: Sequence[str] | None) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,25 +11,37 @@ from typing import Any
 from cluster.ray_session import check_address, ray_session
 from cluster.ray_workers import RayWorkers
 from cluster.run_dir import RunDir
+from cluster.runner_link import RunnerLink
 from cluster.sources import JobData, load_data
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.chrome_trace import TimedAction, chrome_trace
 from coordinator.estimate import estimate
 from coordinator.job import JobSpec
 from coordinator.local import LocalWorkers
-from coordinator.trainer import EvalRow, Row, StepRow, Trainer
+from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.trainer import Trainer
 from coordinator.workers import Workers, gather
 from stages.data import batch_bounds
-from stages.errors import PipetrainError
+from stages.errors import PipetrainError, StoppedEarly, UserMistake
 from stages.orders import Fault
+
+
+def _quiet(text: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one."""
+    """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one.
+
+    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `say` is told what
+    the workers wait for.
+    """
 
     local: bool = False
     address: str | None = None
+    inside: RunnerLink | None = None
+    say: Callable[[str], None] = _quiet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +109,17 @@ class Run:
         Whatever ends it, the run directory says so. Raises JobFailed, UserMistake.
         """
         blueprint = self.blueprint
-        run_dir.event("starting", workers=blueprint.n_workers, stages=len(blueprint.bounds) - 1)
+        run_dir.event(
+            "starting",
+            workers=blueprint.n_workers,
+            stages=len(blueprint.bounds) - 1,
+            bounds=list(blueprint.bounds),
+            schedule=blueprint.program.name,
+            micro_batches=blueprint.program.n_micro_batches,
+            steps_total=self.steps_total,
+        )
         try:
-            with connect(blueprint, self.data, self._where, self._faults) as workers:
+            with connect(blueprint, self.data, self._where, self._faults, self._give_up) as workers:
                 addresses = list(getattr(workers, "addresses", []))
                 on_start(addresses)
                 run_dir.event(
@@ -106,14 +127,20 @@ class Run:
                     workers=[{"worker": a.worker, "host": a.host, "node": a.node, "pid": a.pid} for a in addresses],
                 )
                 yield from self._train(workers, run_dir)
-        except PipetrainError as error:
-            run_dir.event(
-                "failed", kind=type(error).__name__, cause=str(error), traceback=getattr(error, "traceback", "")
+        except StoppedEarly:
+            self.outcome = Outcome(
+                steps=0, steps_total=self.steps_total, stopped=True, last_step=None, last_evaluation=None
             )
+            run_dir.event("stopped", step=0, saved=False)
+        except PipetrainError as error:
+            tell_failure(run_dir, error)
             raise
         except BaseException as error:
             run_dir.event("interrupted", cause=type(error).__name__)
             raise
+
+    def _give_up(self) -> bool:
+        return self._stopping
 
     def _train(self, workers: Workers, run_dir: RunDir) -> Iterator[Row]:
         last_step, last_evaluation = None, None
@@ -148,22 +175,51 @@ class Run:
             last_step=last_step,
             last_evaluation=last_evaluation,
         )
-        run_dir.event("stopped" if stopped else "finished", step=trainer.steps_done)
+        run_dir.event("stopped" if stopped else "finished", step=trainer.steps_done, saved=True)
+
+
+def tell_failure(run_dir: RunDir, error: PipetrainError) -> None:
+    """Write down how a run failed."""
+    run_dir.event(
+        "failed",
+        kind=type(error).__name__,
+        mistake=isinstance(error, UserMistake),
+        cause=str(error),
+        traceback=getattr(error, "traceback", ""),
+    )
 
 
 @contextlib.contextmanager
 def connect(
-    blueprint: Blueprint, data: JobData, where: Where, faults: Mapping[int, Fault] | None = None
+    blueprint: Blueprint,
+    data: JobData,
+    where: Where,
+    faults: Mapping[int, Fault] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[Workers]:
-    """The workers of a job, closed afterwards whatever happens."""
+    """The workers of a job, closed afterwards whatever happens. Raises StoppedEarly where `give_up` says so first."""
     if where.local:
         local = LocalWorkers(blueprint, train=data.train, validation=data.validation, faults=faults)
         with contextlib.closing(local):
             yield local
         return
+    if where.inside is not None:
+        ray = importlib.import_module("ray")
+        inside = RayWorkers(
+            ray,
+            blueprint,
+            fingerprint=data.fingerprint(),
+            faults=faults,
+            link=where.inside,
+            give_up=give_up,
+            say=where.say,
+        )
+        with contextlib.closing(inside):
+            yield inside
+        return
     resources, n = blueprint.spec.resources, blueprint.n_workers
     memory = (resources.memory_per_worker or 0) * n
     with ray_session(where.address, cpus=resources.cpus_per_worker * n, memory=memory) as ray:
-        workers = RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), faults=faults)
+        workers = RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), faults=faults, give_up=give_up)
         with contextlib.closing(workers):
             yield workers

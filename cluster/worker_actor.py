@@ -6,11 +6,13 @@ import os
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from cluster.process_limits import begin_measuring, limit_memory, peak_resident_bytes, warm_up_blas
+from cluster.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
 from cluster.sources import load_data
 from cluster.zmq_channel import Address, ZmqChannel
 from coordinator.job import parse_job
@@ -28,20 +30,29 @@ CONTROL = "control"
 class WorkerActor:
     """Made into an actor by `cluster.ray_workers`. Methods are called in the order in which they stand here."""
 
-    def __init__(self, worker: int, hang_timeout: float) -> None:
-        self._number, self._hang_timeout = worker, hang_timeout
+    def __init__(self, worker: int, hang_timeout: float, link: RunnerLink | None = None) -> None:
+        import ray
+
+        self._number, self._hang_timeout, self._link = worker, hang_timeout, link
+        self._node = ray.get_runtime_context().get_node_id()
+        if link is not None:
+            if link.node == self._node:
+                log_to_file(Path(link.logs) / log_name(worker))
+            else:
+                log_to_runner(link.runner, worker)
+            say(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
         self._channel: ZmqChannel | None = None
         self._worker: Worker | None = None
         self._baseline = 0
         self._limit: int | None = None
+        self._limit_name = "resources.memory_per_worker"
 
     def bind(self) -> Address:
         """Open the inbox and say where it is."""
         import ray
 
-        node = ray.get_runtime_context().get_node_id()
         ip = ray.util.get_node_ip_address()
-        self._channel = ZmqChannel(self._number, node=node, host_ip=ip, timeout_s=self._hang_timeout)
+        self._channel = ZmqChannel(self._number, node=self._node, host_ip=ip, timeout_s=self._hang_timeout)
         return self._channel.address
 
     def admit(self, addresses: Sequence[Address]) -> None:
@@ -66,7 +77,8 @@ class WorkerActor:
             self._threads = threadpool_limits(limits=spec.resources.cpus_per_worker, user_api="blas")
             warm_up_blas(spec.precision)
             if {0, len(setup.bounds) - 2} & set(setup.stages):
-                data = load_data(spec)
+                with files_here(self._link, self._node) as places:
+                    data = load_data(spec.relocated(places))
                 if data.fingerprint() != fingerprint:
                     raise InvalidData(
                         f"{spec.data.source}: read by worker {self._number} on {os.uname().nodename}, "
@@ -75,11 +87,16 @@ class WorkerActor:
                 train, validation, data_bytes = data.train, data.validation, data.nbytes
             self._baseline = begin_measuring() - data_bytes
             self._limit = spec.resources.memory_per_worker
+            if self._limit is None and self._link is not None:
+                self._limit = self._link.memory_limit(spec.resources.cpus_per_worker)
+                self._limit_name = "a worker's share of the cluster's memory"
             if self._limit is not None:
                 limit_memory(max(0, self._limit - data_bytes))
             self._worker = Worker(setup, self._channel, train=train, validation=validation)
         except Exception as error:
-            return Result(failure=self._failure(error))
+            return self._told(Result(failure=self._failure(error)))
+        if self._link is not None:
+            say(f"ready: stages {', '.join(map(str, setup.stages))}")
         return Result()
 
     def run(self, orders: Sequence[Order]) -> Result:
@@ -89,7 +106,14 @@ class WorkerActor:
         if result.failure is not None:
             failure = result.failure
             message = failure.message + self._memory_hint(failure.message)
-            return replace(result, failure=replace(failure, message=message, host=os.uname().nodename))
+            return self._told(replace(result, failure=replace(failure, message=message, host=os.uname().nodename)))
+        return result
+
+    def _told(self, result: Result) -> Result:
+        """The result, its failure also in this process's log."""
+        if self._link is not None and (failure := result.failure) is not None:
+            where = f" in {failure.action} of step {failure.step}" if failure.action is not None else ""
+            say(f"{failure.kind}{where}: {failure.message}\n{failure.traceback}".rstrip())
         return result
 
     def load(self, parameters: Mapping[str, Array]) -> None:
@@ -127,4 +151,4 @@ class WorkerActor:
     def _memory_hint(self, error: object) -> str:
         if "MemoryError" not in f"{type(error).__name__} {error}" or self._limit is None:
             return ""
-        return f" (resources.memory_per_worker allows {self._limit:,} bytes; `pipetrain plan` tells what is needed)"
+        return f" ({self._limit_name} allows {self._limit:,} bytes; `pipetrain plan` tells what is needed)"

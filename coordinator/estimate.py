@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from coordinator.blueprint import Blueprint
 from coordinator.memory import StageMemory, inference_bytes, parameter_count, predict_stage
@@ -55,6 +55,16 @@ class Estimate:
     workers: tuple[WorkerPlan, ...]
     bubble: float
     bottleneck: int
+
+    def as_dict(self) -> dict[str, object]:
+        """The plan as plain values."""
+        return {
+            "stages": [{**asdict(s), "layers": list(s.layers)} for s in self.stages],
+            "workers": [{**asdict(w), "total": w.total, "fits": w.fits} for w in self.workers],
+            "bubble": self.bubble,
+            "bottleneck": self.bottleneck,
+            "refusals": list(self.refusals),
+        }
 
     @property
     def refusals(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,15 @@ class JobSpec(Section):
         problems = [line for key, value in replacements.items() for line in apply_replacement(document, key, value)]
         if problems:
             raise InvalidJob(problems)
+        return parse_job(document)
+
+
+    def relocated(self, places: Mapping[str, str]) -> JobSpec:
+        """The same job with its files elsewhere: `places` has the new path of each old one that moved."""
+        document = self.document()
+        for section, key in (("data", "source"), ("data", "validation"), ("pipeline", "schedule")):
+            if document[section][key] in places:
+                document[section][key] = places[document[section][key]]
         return parse_job(document)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from coordinator.blueprint import Blueprint
 from coordinator.reference import Trained
-from coordinator.trainer import StepRow, Trainer, clip_scale, gradient_norm
+from coordinator.rows import StepRow
+from coordinator.trainer import Trainer, clip_scale, gradient_norm
 from coordinator.workers import Workers, gather
 from stages.data import Dataset, batch_bounds
 from stages.loss import loss_count

@@ -12,12 +12,11 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import Any
 
 from coordinator.blueprint import Blueprint
+from coordinator.rows import EvalRow, Row, StepRow
 from coordinator.workers import Ticket, Workers
 from stages.data import batch_bounds
 from stages.loss import loss_count
@@ -27,49 +26,6 @@ _SUBMISSION_S = 0.25
 """One submission is about this much work: long beside the cost of a call, short for someone who watches."""
 _MOST_STEPS = 512
 _AHEAD = 2  # submissions under way
-
-
-@dataclass(frozen=True, slots=True)
-class StepRow:
-    """One optimizer step, as the whole pipeline saw it.
-
-    `seconds` is the slowest worker's, from the end of the step before; `bubble` the share of it that workers idled.
-    """
-
-    step: int
-    epoch: int
-    samples: int
-    loss: float
-    seconds: float
-    grad_norm: float
-    learning_rate: float
-    bubble: float
-    accuracy: float | None
-    reports: tuple[StepReport, ...] = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row of metrics.jsonl."""
-        row = {name: getattr(self, name) for name in StepRow.__slots__ if name != "reports"}
-        return {"kind": "step", **{name: value for name, value in row.items() if value is not None}}
-
-
-@dataclass(frozen=True, slots=True)
-class EvalRow:
-    """Loss and accuracy over all validation rows, after `step` steps."""
-
-    step: int
-    epoch: int
-    loss: float
-    accuracy: float | None
-    samples: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row of metrics.jsonl."""
-        row = {name: getattr(self, name) for name in EvalRow.__slots__}
-        return {"kind": "eval", **{name: value for name, value in row.items() if value is not None}}
-
-
-Row = StepRow | EvalRow
 
 
 class Trainer:

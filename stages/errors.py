@@ -9,6 +9,7 @@ PipetrainError
 │   ├── NoService          the job service does not answer, or does not know the caller
 │   ├── UnknownJob         no job has that id; tells the nearest
 │   └── Refused            the job service will not do it: the queue is full, the job has not ended, …
+├── StoppedEarly           exit 130: asked to stop while the workers were being started
 └── JobFailed              exit 1: the first cause, not its echoes
     ├── StageFailed        an action raised; carries stage, worker, action, original traceback
     ├── WorkerLost         a worker process died
@@ -83,6 +84,12 @@ class UnknownJob(UserMistake):
 
 class Refused(UserMistake):
     """The job service understood, and will not do it. The message says why and what would help."""
+
+
+class StoppedEarly(PipetrainError):
+    """The run was asked to stop while its workers were being started."""
+
+    exit_code = 130
 
 
 class JobFailed(PipetrainError):

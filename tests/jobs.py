@@ -13,7 +13,8 @@ from cluster.ray_workers import RayWorkers
 from cluster.sources import JobData, load_data
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.job import JobSpec, parse_job
-from coordinator.trainer import Row, Trainer
+from coordinator.rows import Row
+from coordinator.trainer import Trainer
 from stages.orders import Fault
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -8,8 +8,9 @@ from importlib.metadata import version
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from stages.errors import InvalidSchedule, JobFailed, PipetrainError, UserMistake
+from stages.errors import InvalidSchedule, JobFailed, PipetrainError
 
 _COMMANDS = {
     "train": "Train a job and leave its run directory.",
@@ -19,6 +20,21 @@ _COMMANDS = {
     "show": "Draw a schedule.",
     "verify": "Prove that every schedule and stage count trains the same weights.",
     "lecture": "Backpropagation's intermediate values, beside formula and finite difference.",
+    "up": "Start the local cluster and the job service.",
+    "down": "Stop what `pipetrain up` started.",
+    "submit": "Hand a job to the service and follow it.",
+    "list": "The service's jobs, newest first.",
+    "status": "The present state of a job.",
+    "describe": "Everything about a job: plan, job file, all that happened to it.",
+    "logs": "What a job's processes wrote.",
+    "metrics": "The rows of a job's metrics.",
+    "wait": "Wait until jobs have ended.",
+    "stop": "Stop a job and save what it reached.",
+    "fetch": "Bring the files that a job left.",
+    "delete": "Forget jobs that have ended.",
+    "cluster": "The service, its machines, and what is in use.",
+    "top": "Watch jobs and machines.",
+    "completion": "Complete commands and job ids with the Tab key.",
 }
 
 
@@ -38,6 +54,12 @@ class _LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands by name, without loading them."""
+        names = [name for name in _COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=_COMMANDS[name]) for name in names] + options
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
@@ -82,6 +104,5 @@ def show_error(error: PipetrainError) -> None:
             click.echo(trace.rstrip(), err=True)
         click.echo(f"failed: {error}", err=True)
         return
-    assert isinstance(error, UserMistake), "the tree has two branches"
-    for problem in error.problems:
+    for problem in getattr(error, "problems", None) or str(error).splitlines():
         click.echo(f"error: {problem}", err=True)

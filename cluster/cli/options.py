@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from coordinator.job import JobSpec, load_job
+if TYPE_CHECKING:
+    from coordinator.job import JobSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +39,8 @@ def where_options(command: F) -> F:
 
 def read_job(job: Path, overrides: tuple[str, ...], *, stages: int | None, schedule: str | None) -> JobSpec:
     """The job with what the command line changes. Raises InvalidJob."""
+    from coordinator.job import load_job
+
     partition = (
         "auto" if stages is not None and not any(o.startswith("pipeline.partition=") for o in overrides) else None
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -31,7 +30,7 @@ def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[s
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
     if as_json:
-        click.echo(json.dumps(_as_data(found)))
+        click.echo(json.dumps(found.as_dict()))
     else:
         _print(blueprint, found)
     if found.refusals:
@@ -93,13 +92,3 @@ def _layers(numbers: range, kinds: list[str]) -> str:
     """`0–3: 2 linear, 2 relu`."""
     span = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
     return f"{span}: " + ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in Counter(kinds).items())
-
-
-def _as_data(found: Estimate) -> dict[str, object]:
-    return {
-        "stages": [{**asdict(s), "layers": list(s.layers)} for s in found.stages],
-        "workers": [{**asdict(w), "total": w.total, "fits": w.fits} for w in found.workers],
-        "bubble": found.bubble,
-        "bottleneck": found.bottleneck,
-        "refusals": list(found.refusals),
-    }

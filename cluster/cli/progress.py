@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import deque
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -15,39 +16,43 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from cluster.cli.options import counted
-from cluster.training import Run
-from coordinator.trainer import EvalRow, Row, StepRow
+from coordinator.rows import EvalRow, Row, StepRow
 
 _LINE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known before the first row: a line about the run, and its steps, where its data was read already."""
+
+    title: str
+    steps_total: int | None = None
 
 
 class Progress:
     """Plain lines: one for each evaluation, and one every few seconds between them."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, header: Header) -> None:
+        self._title, self._steps_total = header.title, header.steps_total
         self._recent: deque[StepRow] = deque(maxlen=50)
         self._last: StepRow | None = None
         self._next_line = 0.0
 
     def __enter__(self) -> Self:
-        spec, blueprint = self._run.spec, self._run.blueprint
-        cut = " ".join(
-            f"{a}–{b - 1}" if b - a > 1 else f"{a}"
-            for a, b in zip(blueprint.bounds, blueprint.bounds[1:], strict=False)
-        )
-        self.note(
-            f"{spec.name}: {counted(len(blueprint.bounds) - 1, 'stage')} (layers {cut}) on "
-            f"{counted(blueprint.n_workers, 'worker')}, {blueprint.program.name}, "
-            f"{counted(blueprint.program.n_micro_batches, 'micro-batch')}"
-        )
+        self.note(self._title)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+    def expect(self, steps_total: int) -> None:
+        """The data was read: so many steps it will be."""
+        self._steps_total = steps_total
+
+    def phase(self, text: str) -> None:
+        """What goes on instead of training, in a word or two; a bar shows it in place of the epoch."""
 
     def started(self) -> None:
         """The workers are there."""
@@ -60,18 +65,27 @@ class Progress:
     def row(self, row: Row) -> None:
         """Show a row."""
         if isinstance(row, StepRow):
-            self._last = row
-            self._recent.append(row)
+            self._take(row)
             if time.monotonic() >= self._next_line:
                 self._line()
         else:
             self._line(row)
 
+    def _take(self, row: StepRow) -> None:
+        if self._last is not None and row.attempt != self._last.attempt:
+            self._recent.clear()
+        self._last = row
+        self._recent.append(row)
+
     def _line(self, evaluation: EvalRow | None = None) -> None:
         self._next_line = time.monotonic() + _LINE_EVERY_S
         epoch = self._last.epoch + 1 if self._last else 0
-        place = f"epoch {epoch:>3} · step {self._run.steps_done}/{self._run.steps_total}"
-        self.note(f"{place} · {self._facts(evaluation)}")
+        self.note(f"epoch {epoch:>3} · step {self._place()} · {self._facts(evaluation)}")
+
+    def _place(self) -> str:
+        """`57/690`, or `57` where nobody knows how many there will be."""
+        done = 0 if self._last is None else self._last.step + 1
+        return f"{done}" if self._steps_total is None else f"{done}/{self._steps_total}"
 
     def _facts(self, evaluation: EvalRow | None) -> str:
         parts = []
@@ -97,19 +111,19 @@ class _Json(Progress):
 class _Bar(Progress):
     """A bar with the same facts; the last evaluation stays beside the last step."""
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
+    def __init__(self, header: Header) -> None:
+        super().__init__(header)
         self._bar = RichProgress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(min_width=8, max_width=30, ratio=1)),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[place]}", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
             console=Console(stderr=True),
             transient=True,
             expand=True,
         )
-        self._task = self._bar.add_task("starting workers", total=run.steps_total, facts="")
+        self._task = self._bar.add_task("starting workers", total=header.steps_total, place=self._place(), facts="")
         self._evaluation: EvalRow | None = None
 
     def __enter__(self) -> Self:
@@ -121,28 +135,35 @@ class _Bar(Progress):
     ) -> None:
         self._bar.stop()
 
+    def expect(self, steps_total: int) -> None:
+        super().expect(steps_total)
+        self._bar.update(self._task, total=steps_total, place=self._place())
+
+    def phase(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
+
     def started(self) -> None:
         self._bar.update(self._task, description="training")
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False)
+        self._bar.console.print(text, highlight=False, markup=False)
 
     def row(self, row: Row) -> None:
         if isinstance(row, StepRow):
-            self._last = row
-            self._recent.append(row)
+            self._take(row)
         else:
             self._evaluation = row
         self._bar.update(
             self._task,
-            completed=self._run.steps_done,
+            completed=0 if self._last is None else self._last.step + 1,
+            place=self._place(),
             description=f"epoch {self._last.epoch + 1 if self._last else 0}",
             facts=self._facts(self._evaluation),
         )
 
 
-def make_progress(run: Run, *, as_json: bool) -> Progress:
+def make_progress(header: Header, *, as_json: bool) -> Progress:
     """The form that fits where the output goes."""
     if as_json:
-        return _Json(run)
-    return _Bar(run) if sys.stderr.isatty() else Progress(run)
+        return _Json(header)
+    return _Bar(header) if sys.stderr.isatty() else Progress(header)

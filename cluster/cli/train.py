@@ -10,8 +10,8 @@ from types import FrameType
 
 import click
 
-from cluster.cli.options import job_options, read_job, where_options
-from cluster.cli.progress import Progress, make_progress
+from cluster.cli.options import counted, job_options, read_job, where_options
+from cluster.cli.progress import Header, Progress, make_progress
 from cluster.run_dir import RunDir, default_run_dir
 from cluster.training import Outcome, Run, Where
 from stages.errors import NotEnoughResources, UserMistake
@@ -58,12 +58,24 @@ def train(
         raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
     directory = RunDir.create(path, spec)
     try:
-        with make_progress(prepared, as_json=as_json) as progress:
+        with make_progress(_header(prepared), as_json=as_json) as progress:
             outcome = _train(prepared, directory, progress)
     finally:
         directory.close()
     _show_result(outcome, path, as_json)
     return 130 if outcome.stopped else 0
+
+
+def _header(run: Run) -> Header:
+    blueprint = run.blueprint
+    bounds = zip(blueprint.bounds, blueprint.bounds[1:], strict=False)
+    cut = " ".join(f"{a}–{b - 1}" if b - a > 1 else f"{a}" for a, b in bounds)
+    title = (
+        f"{run.spec.name}: {counted(len(blueprint.bounds) - 1, 'stage')} (layers {cut}) on "
+        f"{counted(blueprint.n_workers, 'worker')}, {blueprint.program.name}, "
+        f"{counted(blueprint.program.n_micro_batches, 'micro-batch')}"
+    )
+    return Header(title, run.steps_total)
 
 
 def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:

@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.parity import compare, train_pipeline
 from coordinator.reference import train_reference
-from coordinator.trainer import EvalRow, StepRow
+from coordinator.rows import EvalRow, StepRow
 from coordinator.workers import gather
 from stages.errors import NotEnoughResources
 from tests.jobs import digits_job, start_on_ray

@@ -10,7 +10,8 @@ import pytest
 
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
-from coordinator.trainer import EvalRow, StepRow, Trainer, clip_scale
+from coordinator.rows import EvalRow, StepRow
+from coordinator.trainer import Trainer, clip_scale
 from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, UpdateReport
 from tests.jobs import digits_job
 

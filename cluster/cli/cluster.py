@@ -1,0 +1,28 @@
+"""`pipetrain cluster`: the service and its machines."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.cli.service_options import json_option, service_command
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+
+
+@click.command()
+@json_option("The service, its nodes and the jobs that run and wait, as one JSON object.")
+@service_command
+def cluster(client: Client, as_json: bool) -> None:
+    """Show the job service: its version and health, its nodes, what is in use, and what waits."""
+    state = client.cluster()
+    if as_json:
+        click.echo(json.dumps(state.as_dict()))
+        return
+    from cluster.cli.job_tables import console
+    from cluster.cli.overview import overview
+
+    console().print(overview(client.address, state))

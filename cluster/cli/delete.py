@@ -1,0 +1,34 @@
+"""`pipetrain delete`: jobs that have ended, forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.cli.service_options import job_arguments, service_command
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+
+
+@click.command()
+@job_arguments
+@service_command
+def delete(client: Client, job_ids: tuple[str, ...]) -> int:
+    """Forget jobs that have ended, and remove their run directories.
+
+    One that cannot be deleted does not keep the others; the exit code is then 2.
+    """
+    from stages.errors import Refused, UnknownJob
+
+    code = 0
+    for job_id in job_ids:
+        try:
+            job = client.get(job_id)
+            job.delete()
+            click.echo(f"deleted {job.id} ({job.name})")
+        except (Refused, UnknownJob) as error:
+            click.echo(f"error: {error}", err=True)
+            code = error.exit_code
+    return code

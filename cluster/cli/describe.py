@@ -1,0 +1,58 @@
+"""`pipetrain describe`: everything about one job."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cluster.cli.service_options import job_argument, json_option, service_command
+
+if TYPE_CHECKING:
+    from cluster.client import Client, Job, JobEvent
+
+
+@click.command()
+@job_argument
+@json_option("The object of `status --json`, with document, files, traceback, plan and events.")
+@service_command
+def describe(client: Client, job_id: str, as_json: bool) -> None:
+    """Show everything about a job: state, plan, the resolved job file, and all that happened to it."""
+    job = client.get(job_id)
+    events = job.events()
+    if as_json:
+        more = {"document": job.document, "files": job.files, "traceback": job.traceback, "plan": _plan(events)}
+        click.echo(json.dumps({**job.as_dict(), **more, "events": [event.as_dict() for event in events]}))
+        return
+    _print(job, events)
+
+
+def _print(job: Job, events: list[JobEvent]) -> None:
+    from cluster.cli.job_facts import print_facts
+    from cluster.cli.texts import clock, one_line
+    from coordinator.job_yaml import write_yaml
+
+    print_facts(job)
+    click.echo("\nplan")
+    for name, value in _plan(events).items():
+        click.echo(f"  {name.replace('_', ' '):<14} {value if isinstance(value, str | int) else json.dumps(value)}")
+    if not _plan(events):
+        click.echo("  none yet: it is made when the job starts")
+    for path, digest in job.files.items():
+        click.echo(f"  uploaded       {path} ({digest[:12]}…)")
+    click.echo("\nevents")
+    for event in events:
+        life = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+        click.echo(f"  {clock(event.time)}  {event.kind:<11} {one_line(event.text)}{life}")
+    if job.traceback:
+        click.echo("\ntraceback")
+        click.echo("".join(f"  {line}\n" for line in job.traceback.splitlines()), nl=False)
+    click.echo("\njob file")
+    click.echo("".join(f"  {line}\n" for line in write_yaml(job.document).splitlines()), nl=False)
+
+
+def _plan(events: list[JobEvent]) -> dict[str, Any]:
+    """The facts of the last start: stages, workers, schedule, micro-batches, steps."""
+    starts = [event.details for event in events if event.kind == "starting"]
+    return starts[-1] if starts else {}

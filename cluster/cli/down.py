@@ -1,0 +1,82 @@
+"""`pipetrain down`: stop what `pipetrain up` started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cluster.cli.options import counted
+from stages.errors import JobFailed
+
+_TERM_S = 45.0
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path), envvar="PIPETRAIN_HOME", help="~/.pipetrain by default.")
+def down(home: Path | None) -> int:
+    """Stop the service and its local Ray, with all their processes.
+
+    Jobs that wait stay in the queue, and jobs that run are started again at the next `pipetrain up`. To keep what a job
+    has reached, stop it first.
+    """
+    from cluster.service.home import DEFAULT_HOME, Home
+
+    place = Home(home or Path(DEFAULT_HOME))
+    was_up = end_service(place)
+    click.echo("down" if was_up else f"nothing is up at {place.folder}", err=True)
+    left = _unfinished(place)
+    if left:
+        click.echo(f"at the next `pipetrain up`: {left}", err=True)
+    return 0
+
+
+def end_service(home: Any) -> bool:
+    """End the service's process, then Ray where the service left it. True where there was anything. Raises JobFailed."""
+    from cluster.host_processes import command_line
+    from cluster.service.ray_head import RayHead
+
+    there, found = home.is_locked(), home.read(home.service_file)
+    pid = None if found is None else int(found["pid"])
+    if there and pid is not None and b"cluster.service" in command_line(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        if not _gone(home, _TERM_S):
+            os.kill(pid, signal.SIGKILL)
+            if not _gone(home, 5.0):
+                raise JobFailed(f"the service's process {pid} does not end")
+    home.service_file.unlink(missing_ok=True)
+    head = RayHead.left_by_another(home) if "session" in (home.read(home.ray_file) or {}) else None
+    if head is not None and not head.end(home):
+        raise JobFailed(f"some of Ray's processes (session {head.session}) do not end")
+    return there or head is not None
+
+
+def _gone(home: Any, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while home.is_locked():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _unfinished(home: Any) -> str:
+    """What the store will go on with."""
+    import sqlite3
+
+    if not home.store.exists():
+        return ""
+    with contextlib.closing(sqlite3.connect(f"file:{home.store}?mode=ro", uri=True)) as store:
+        try:
+            counts = dict(store.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        except sqlite3.Error:
+            return ""
+    again = sum(counts.get(state, 0) for state in ("STARTING", "RUNNING", "RECOVERING"))
+    parts = [f"{counted(again, 'job')} will be started again"] if again else []
+    return ", ".join([*parts, *([f"{counted(counts['QUEUED'], 'job')} wait"] if counts.get("QUEUED") else [])])

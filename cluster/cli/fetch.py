@@ -1,0 +1,39 @@
+"""`pipetrain fetch`: the files that a job left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.cli.service_options import job_argument, service_command
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+
+
+@click.command()
+@job_argument
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Where to put them; files of the same names are replaced.",
+)
+@click.option("--model", is_flag=True, help="Only job.yaml, model.json and model.safetensors.")
+@service_command
+def fetch(client: Client, job_id: str, folder: Path, model: bool) -> None:
+    """Bring a job's run directory here: metrics, events, logs and the trained model.
+
+    `pipetrain evaluate DIR` and `pipetrain predict DIR` then use it.
+    """
+    from cluster.cli.options import counted
+    from cluster.cli.texts import size
+
+    files = client.get(job_id).fetch(folder, "model" if model else "run")
+    total = sum(file.stat().st_size for file in files)
+    click.echo(f"{folder}: {counted(len(files), 'file')}, {size(total)}")

@@ -1,0 +1,88 @@
+"""Following a job from its submission to its end: what it waits for, its rows, how it ended."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+
+from cluster.cli.options import counted
+from cluster.cli.progress import Header, Progress, make_progress
+from cluster.cli.service_options import detaching, goes_on, hint
+from cluster.cli.texts import cause_of, one_line, outcome, show_failure
+from cluster.client import Job, Update
+
+_REMIND_S = 30.0
+
+
+def follow(job: Job, *, as_json: bool) -> int:
+    """Show a job until it has ended; its exit code. Ctrl-C leaves it to itself and raises Exit(130).
+
+    With `as_json` a row a line on standard output, with its attempt, and last the job.
+    """
+    header = Header(f"{job.id}: {job.name} on {counted(job.workers, 'worker')}", job.steps_total)
+    causes: list[str] = []
+    with detaching(lambda: goes_on(job.id)), _progress(header, as_json) as progress:
+        teller = _Teller(progress)
+        teller.state(job)
+        for update in job.watch(on_break=lambda error: progress.note(f"waiting for the service: {error}")):
+            causes.append(cause_of(update.events))
+            teller.update(update)
+            for row in update.rows:
+                if as_json:
+                    click.echo(json.dumps({"attempt": row.attempt, **row.as_dict()}))
+                else:
+                    progress.row(row)
+    if as_json:
+        click.echo(json.dumps(job.as_dict()))
+    show_end(job, next((cause for cause in reversed(causes) if cause), ""), quiet=as_json)
+    return 1 if job.exit_code is None else job.exit_code
+
+
+def show_end(job: Job, cause: str = "", *, quiet: bool = False) -> None:
+    """The result line, and how to get at what the job left; a failure on standard error."""
+    if job.state == "FAILED":
+        show_failure(job, cause)
+        return
+    if quiet:
+        return
+    click.echo(outcome(job))
+    if job.model_saved:
+        click.echo(f"{hint('fetch', job.id, '-o', 'DIR')} brings its run directory")
+
+
+def _progress(header: Header, as_json: bool) -> Progress:
+    return Progress(header) if as_json else make_progress(header, as_json=False)
+
+
+class _Teller:
+    """Says in which state the job is and why: when that changes, and again where it waits for long."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._told = ("", "")
+        self._next = 0.0
+
+    def update(self, update: Update) -> None:
+        """Take in the news."""
+        job = update.job
+        if job.steps_total is not None:
+            self._progress.expect(job.steps_total)
+        for event in update.events:
+            if event.kind in ("starting", "recovering"):
+                self._progress.note(one_line(event.text))
+        self.state(job)
+
+    def state(self, job: Job) -> None:
+        """The state, where it is new or was told long ago."""
+        now, reason = time.monotonic(), one_line(job.reason)
+        waits = job.state in ("QUEUED", "STARTING", "RECOVERING")
+        if job.done or (self._told == (job.state, reason) and not (waits and now >= self._next)):
+            return
+        if job.state == "RUNNING" and self._told[0] != "RUNNING":
+            self._progress.started()
+        if waits:
+            self._progress.phase(job.state.lower())
+        self._told, self._next = (job.state, reason), now + _REMIND_S
+        self._progress.note(f"{job.state.lower()}: {reason}" if reason else job.state.lower())

@@ -1,0 +1,44 @@
+"""One job's facts, a line each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from cluster.cli.job_tables import run_time
+from cluster.cli.options import counted
+from cluster.cli.texts import clock, number, one_line, share, since, size, steps
+from cluster.client import Job
+
+
+def print_facts(job: Job) -> None:
+    """Everything but the job's document, names in one column and values in the other."""
+    for name, value in facts(job):
+        click.echo(f"{name:<12}{value}")
+
+
+def facts(job: Job) -> list[tuple[str, str]]:
+    """(name, value) of what there is to tell."""
+    now = datetime.now(UTC)
+    ago = f" ({since(job.submitted_at, now)} ago)"
+    found = [
+        ("id", job.id),
+        ("name", job.name),
+        ("state", job.state),
+        ("reason", one_line(job.reason)),
+        ("queue", "" if job.queue_position is None else f"{job.queue_position} of {job.queue_length}"),
+        ("priority", f"{job.priority}" if job.priority else ""),
+        ("step", steps(job)),
+        ("loss", number(job.loss)),
+        ("validation", ", accuracy ".join(filter(None, (number(job.validation_loss), share(job.validation_accuracy))))),
+        ("submitted", clock(job.submitted_at) + ago),
+        ("started", clock(job.started_at)),
+        ("ended", clock(job.ended_at)),
+        ("took" if job.done else "running for", run_time(job, now)),
+        ("attempt", f"{job.attempt}" if job.attempt > 1 else ""),
+        ("resources", f"{counted(job.workers, 'worker')}, {counted(job.cpus, 'CPU')}, {size(job.memory)}"),
+        ("model", "saved" if job.model_saved else "none yet" if not job.done else "none"),
+        ("exit code", "" if job.exit_code is None else f"{job.exit_code}"),
+    ]
+    return [(name, value) for name, value in found if value]

@@ -1,0 +1,59 @@
+"""`pipetrain metrics`: the rows of a job's metrics."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.cli.service_options import detaching, goes_on, job_argument, json_option, on_break, service_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cluster.client import Client, Job
+    from coordinator.rows import Row
+
+_HEADINGS = ("step", "epoch", "loss", "accuracy", "validation", "accuracy", "samples/s", "bubble")
+
+
+@click.command()
+@job_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@json_option("A JSON object a row, as in metrics.jsonl, with the attempt that made it.")
+@service_command
+def metrics(client: Client, job_id: str, follow: bool, as_json: bool) -> None:
+    """Show the metrics of a job: a row for each step and for each evaluation.
+
+    In the table `step` counts the steps done; in JSON a step's own number is from 0.
+    """
+    job = client.get(job_id)
+    with detaching(lambda: goes_on(job.id) if not job.done else ""):
+        if not as_json:
+            click.echo(_line(_HEADINGS))
+        for row in _rows(job, follow):
+            click.echo(json.dumps({"attempt": row.attempt, **row.as_dict()}) if as_json else _line(_cells(row)))
+
+
+def _rows(job: Job, follow: bool) -> Iterator[Row]:
+    if not follow:
+        yield from job.rows()
+        return
+    for update in job.watch(on_break=on_break):
+        yield from update.rows
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "  ".join(f"{cell:>10}" for cell in cells).rstrip()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    from cluster.cli.texts import number, share
+    from coordinator.rows import StepRow
+
+    if not isinstance(row, StepRow):
+        return (f"{row.step}", f"{row.epoch + 1}", "", "", number(row.loss), share(row.accuracy), "", "")
+    speed = f"{row.samples / row.seconds:,.0f}" if row.seconds else ""
+    done = (f"{row.step + 1}", f"{row.epoch + 1}")
+    return (*done, number(row.loss), share(row.accuracy), "", "", speed, f"{row.bubble:.0%}")

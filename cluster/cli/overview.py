@@ -1,0 +1,38 @@
+"""The whole service on one screen: for `pipetrain cluster` and `pipetrain top`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from cluster.cli.job_tables import jobs_table, nodes_table
+from cluster.cli.texts import one_line, since
+from cluster.client import ClusterState, Job
+from coordinator.job_states import STATE_NAMES
+
+
+def overview(address: str, state: ClusterState, ended: Sequence[Job] = ()) -> Group:
+    """The service's line, its nodes, the jobs that run and wait, and those that ended last."""
+    counts = [f"{state.jobs[name]} {name.lower()}" for name in STATE_NAMES if state.jobs.get(name)]
+    waiting = state.jobs.get("QUEUED", 0)
+    parts: list[RenderableType] = [
+        Text(
+            f"pipetrain {state.version} at {address}, up for {since(state.started_at)} · "
+            f"Ray {one_line(state.ray)} at {state.ray_address or '?'} · {state.home}"
+        ),
+        Text(f"jobs: {', '.join(counts) or 'none'}; the queue holds {waiting} of {state.max_queued}"),
+        Text(""),
+        nodes_table(state.nodes) if state.nodes else Text("no nodes"),
+        Text(""),
+        _jobs([*state.active, *state.waiting], ended),
+    ]
+    if waiting > len(state.waiting):
+        parts.append(Text(f"{waiting - len(state.waiting):,} more wait"))
+    return Group(*parts)
+
+
+def _jobs(present: Sequence[Job], ended: Sequence[Job]) -> RenderableType:
+    jobs = [*present, *ended]
+    return jobs_table(jobs) if jobs else Text("nothing runs and nothing waits")

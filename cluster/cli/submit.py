@@ -1,0 +1,69 @@
+"""`pipetrain submit`: a job to the job service, followed until it has ended."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.cli.options import job_options, read_job
+from cluster.cli.service_options import hint, json_option, service_command
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+
+
+@click.command()
+@job_options
+@click.option("--name", help="Instead of the job's own name.")
+@click.option(
+    "--priority", type=click.IntRange(-1000, 1000), default=0, show_default=True, help="Larger goes first in the queue."
+)
+@click.option(
+    "--submission-id",
+    metavar="TEXT",
+    help="Submitting again with the same one gives the job that is there, so that a script can try again.",
+)
+@click.option("--force", is_flag=True, help="Begin though `plan` says that a worker's memory will not do.")
+@click.option(
+    "--follow/--no-wait", "following", default=True, help="Follow the job to its end (default), or print only its id."
+)
+@json_option("A JSON object a row, the last one the job; with --no-wait only the job.")
+@service_command
+def submit(
+    client: Client,
+    job: Path,
+    stages: int | None,
+    schedule: str | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    priority: int,
+    submission_id: str | None,
+    force: bool,
+    following: bool,
+    as_json: bool,
+) -> int:
+    """Hand JOB.yaml to the job service, with the data files that it names, and follow it.
+
+    The exit code is the job's: 0 succeeded, 1 failed, 2 failed by a mistake in the job or its data, 130 stopped.
+    Ctrl-C leaves the job to itself. Any prefix of a job's id that no other job has names it.
+    """
+    import json
+
+    from cluster.cli.uploads import upload_teller
+
+    spec = read_job(job, overrides, stages=stages, schedule=schedule)
+    with upload_teller(sys.stderr) as on_upload:
+        submitted = client.submit(
+            spec, name=name, priority=priority, submission_id=submission_id, force=force, on_upload=on_upload
+        )
+    if following:
+        from cluster.cli.follow import follow
+
+        return follow(submitted, as_json=as_json)
+    click.echo(json.dumps(submitted.as_dict()) if as_json else submitted.id)
+    if not as_json:
+        click.echo(f"{hint('wait', submitted.id)} waits for it, {hint('status', submitted.id)} tells of it", err=True)
+    return 0

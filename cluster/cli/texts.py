@@ -1,0 +1,91 @@
+"""Facts about jobs as people read them: times, sizes, steps, and how a job ended."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cluster.client import Job, JobEvent
+
+
+def since(time: datetime | None, now: datetime | None = None) -> str:
+    """`42s`, `5m`, `3h`, `12d`: how long ago, in one unit."""
+    return "" if time is None else span(((now or datetime.now(UTC)) - time).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """`0.4s`, `42s`, `5m`, `3h`, `12d`."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(0.0, seconds):.0f}s" if seconds >= 10 else f"{max(0.0, seconds):.1f}s"
+
+
+def clock(time: datetime | None) -> str:
+    """`2026-03-01 12:30:00`, in the time zone of whoever reads it."""
+    return "" if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def size(n_bytes: float) -> str:
+    """`12.3 MiB`. The planner has its own (`size_text`), which cannot be loaded without SciPy."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:,.1f} {unit}"
+    return f"{n_bytes:g} B"
+
+
+def one_line(text: str) -> str:
+    """Text that cannot break a table or move a terminal's cursor."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).strip()
+
+
+def steps(job: Job) -> str:
+    """`57/690`; only `57` where nobody knows yet how many there will be."""
+    return f"{job.step}" if job.steps_total is None else f"{job.step}/{job.steps_total}"
+
+
+def number(value: float | None) -> str:
+    """Four digits; nothing for None."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def share(value: float | None) -> str:
+    """`98.61%`; nothing for None."""
+    return "" if value is None else f"{value:.2%}"
+
+
+def outcome(job: Job) -> str:
+    """How a job ended, in a line: `finished at step 690 of 690, validation loss 0.0637, validation accuracy 98.61%`."""
+    if job.state == "STOPPED":
+        return job.reason or "stopped"
+    if job.state == "FAILED":
+        return f"failed at step {job.step}: {job.reason}"
+    of = "" if job.steps_total is None else f" of {job.steps_total}"
+    parts = [f"{'finished' if job.state == 'SUCCEEDED' else job.state.lower()} at step {job.step}{of}"]
+    if job.validation_loss is not None:
+        parts.append(f"validation loss {job.validation_loss:.4g}")
+    if job.validation_accuracy is not None:
+        parts.append(f"validation accuracy {job.validation_accuracy:.2%}")
+    return ", ".join(parts)
+
+
+def show_failure(job: Job, cause: str = "", *, label: str = "") -> None:
+    """The first cause on standard error, as `pipetrain train` tells it: `cause` has all its lines."""
+    lines = (cause or job.reason or "no cause was told").splitlines()
+    if job.exit_code == 2:
+        for line in lines:
+            click.echo(f"{label}error: {line}", err=True)
+        return
+    if job.traceback:
+        click.echo(job.traceback.rstrip(), err=True)
+    click.echo(f"{label}failed: " + "\n".join(lines), err=True)
+
+
+def cause_of(events: list[JobEvent] | tuple[JobEvent, ...]) -> str:
+    """All lines of the first cause, where the events tell it."""
+    causes = [str(event.details["cause"]) for event in events if event.kind == "failed" and "cause" in event.details]
+    return causes[-1] if causes else ""

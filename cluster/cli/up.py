@@ -1,0 +1,154 @@
+"""`pipetrain up`: the local cluster and the job service, by one command."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from cluster.cli.options import counted
+from stages.errors import NotEnoughResources, UserMistake
+
+_START_TIMEOUT_S = 180.0
+_LINE_EVERY_S = 2.0
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(1), help="CPUs of the local Ray; all of the machine by default.")
+@click.option("--ray-address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one.")
+@click.option("--home", type=click.Path(path_type=Path), envvar="PIPETRAIN_HOME", help="~/.pipetrain by default.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=7070, show_default=True, help="0: any free one.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=7071, show_default=True, help="0: any free one.")
+@click.option("--max-queued", type=click.IntRange(1), default=10_000, show_default=True, help="Jobs that may wait.")
+@click.option("--detach", is_flag=True, help="Return when it is up.")
+def up(
+    workers: int | None,
+    ray_address: str | None,
+    home: Path | None,
+    grpc_port: int,
+    http_port: int,
+    max_queued: int,
+    detach: bool,
+) -> int:
+    """Start a local Ray with --workers CPUs and the job service, on loopback.
+
+    In the foreground it shows a status line, and Ctrl-C stops everything, as `pipetrain down` does from elsewhere.
+    """
+    from cluster.service.home import DEFAULT_HOME, Home
+
+    if workers is not None and ray_address is not None:
+        raise UserMistake("--workers and --ray-address exclude each other: a cluster that is joined has its own CPUs")
+    place = Home(home or Path(DEFAULT_HOME))
+    place.make()
+    if place.is_locked():
+        raise UserMistake(f"{place.describe_service()}; `pipetrain down` stops it")
+    if ray_address is not None:
+        from cluster.ray_session import check_address
+
+        check_address(ray_address, "--ray-address")
+    options = ["--home", str(place.folder), "--grpc-port", str(grpc_port), "--http-port", str(http_port)]
+    options += ["--max-queued", str(max_queued)]
+    options += ["--workers", str(workers)] if workers is not None else []
+    options += ["--ray-address", ray_address] if ray_address is not None else []
+    process = _start(place, options)
+    found = place.read(place.service_file) or {}
+    click.echo(f"up: gRPC {found['grpc']}, HTTP {found['http']}, home {place.folder}", err=True)
+    if detach:
+        click.echo("`pipetrain submit JOB.yaml` trains, `pipetrain down` stops everything", err=True)
+        return 0
+    return _stay(place, process)
+
+
+def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
+    """Start the service's process; return when it is ready. Raises UserMistake with its reason."""
+    from cluster.service.__main__ import READY, TROUBLE
+
+    log = home.logs / "service.log"
+    with log.open("ab") as output:
+        begin = output.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.service", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=home.folder,
+        )
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    try:
+        while True:
+            with log.open("rb") as written:
+                written.seek(begin)
+                lines = written.read().decode(errors="replace").splitlines()
+            if READY in lines:
+                return process
+            if process.poll() is not None:
+                told = [line.removeprefix(TROUBLE).strip() for line in lines if line.startswith(TROUBLE)]
+                raise UserMistake("\n".join(told) or f"the service ended at once; {log} says why")
+            if time.monotonic() > deadline:
+                raise NotEnoughResources(f"the service is not ready after {_START_TIMEOUT_S:g} s; {log} says more")
+            time.sleep(0.05)
+    except BaseException:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        raise
+
+
+def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
+    """Show how it is until a signal, or the service's end."""
+    from cluster.cli.down import end_service
+
+    class _Leave(Exception):
+        """A signal came."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise _Leave
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+    shown = ""
+    try:
+        while process.poll() is None:
+            line = _status(home)
+            if line != shown and sys.stderr.isatty():
+                click.echo(f"\r\033[K{line}", err=True, nl=False)
+            elif line != shown:
+                click.echo(line, err=True)
+            shown = line
+            time.sleep(_LINE_EVERY_S)
+    except _Leave:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is short
+        click.echo("\nstopping", err=True)
+        end_service(home)
+        process.wait()
+        click.echo("down", err=True)
+        return 0
+    what = f"code {process.returncode}" if process.returncode >= 0 else signal.Signals(-process.returncode).name
+    click.echo(
+        f"\nthe service ended unexpectedly ({what}); its log is {home.logs / 'service.log'}. "
+        "Running jobs go on: `pipetrain up` finds them, `pipetrain down` ends them",
+        err=True,
+    )
+    return 1
+
+
+def _status(home: Any) -> str:
+    from cluster.client import Client
+
+    try:
+        state = Client(home=home.folder).cluster()
+    except UserMistake as error:
+        return error.problems[0]
+    cpus = sum(node.cpus for node in state.nodes)
+    used = sum(node.cpus_used for node in state.nodes)
+    jobs = ", ".join(f"{n} {name}" for name, n in sorted(state.jobs.items())) or "no jobs yet"
+    ray = "" if state.ray == "up" else f" · Ray {state.ray}"
+    return f"{counted(len(state.nodes), 'node')}, {used:g} of {cpus:g} CPUs in use · {jobs}{ray}"

@@ -1,0 +1,43 @@
+"""Telling how far an upload is: a bar on a terminal, and a line for each file when it is there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import TextIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from cluster.cli.texts import size
+from cluster.client import Upload
+from cluster.client.upload import OnUpload
+
+
+@contextlib.contextmanager
+def upload_teller(stream: TextIO) -> Iterator[OnUpload]:
+    """What `Client.submit` takes as `on_upload`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not stream.isatty())
+    tasks: dict[str, TaskID] = {}
+
+    def tell(upload: Upload) -> None:
+        name = PurePath(upload.path).name
+        if not upload.complete:
+            if upload.path not in tasks:
+                tasks[upload.path] = bar.add_task(f"uploading {name}", total=upload.total)
+            bar.update(tasks[upload.path], completed=upload.done)
+            return
+        if (task := tasks.pop(upload.path, None)) is not None:
+            bar.remove_task(task)
+        there = upload.before == upload.total and upload.total > 0
+        line = f"{name} is there already" if there else f"uploaded {name} ({size(upload.total)})"
+        if bar.disable:
+            click.echo(line, err=True)
+        else:
+            bar.console.print(line, highlight=False, markup=False)
+
+    with bar:
+        yield tell

@@ -1,0 +1,58 @@
+"""`pipetrain wait`: until jobs have ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.cli.service_options import detaching, job_arguments, json_option, on_break, service_command
+
+if TYPE_CHECKING:
+    from cluster.client import Client, Job
+
+TIMED_OUT = 124
+"""As timeout(1)."""
+
+
+@click.command()
+@job_arguments
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer; then exit with 124.")
+@json_option("A JSON object a job.")
+@service_command
+def wait(client: Client, job_ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
+    """Wait until jobs have ended, and tell how.
+
+    The exit code is the job's: 0 succeeded, 1 failed, 2 failed by a mistake in the job or its data, 130 stopped; of
+    several jobs the largest. Ctrl-C ends the command, not the jobs.
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    jobs = [client.get(job_id) for job_id in job_ids]
+    codes: list[int] = []
+    with detaching(lambda: "no longer waiting; the jobs go on"):
+        for job in jobs:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            codes.append(_wait(job, left, as_json))
+    return max(codes)
+
+
+def _wait(job: Job, timeout: float | None, as_json: bool) -> int:
+    from cluster.cli.texts import cause_of, outcome, show_failure
+
+    cause = ""
+    try:
+        for update in job.watch(rows=False, timeout=timeout, on_break=on_break):
+            cause = cause_of(update.events) or cause
+    except TimeoutError:
+        click.echo(f"{job.id} has not ended: {job.state}{f': {job.reason}' if job.reason else ''}", err=True)
+        return TIMED_OUT
+    if as_json:
+        import json
+
+        click.echo(json.dumps(job.as_dict()))
+    if job.state == "FAILED":
+        show_failure(job, cause, label=f"{job.id} ")
+    elif not as_json:
+        click.echo(f"{job.id} {outcome(job)}")
+    return 1 if job.exit_code is None else job.exit_code

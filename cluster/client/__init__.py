@@ -1,0 +1,19 @@
+"""The job service from Python.
+
+from cluster import Client
+
+with Client() as client:                      # the service that `pipetrain up` started here
+    job = client.submit("examples/digits.yaml")
+    for row in job:                           # StepRow and EvalRow, as they come, until the job has ended
+        print(row.step, row.loss)
+    job.raise_for_state().fetch("trained", what="model")
+
+Everything here raises errors of `stages.errors`: NoService, InvalidJob, UnknownJob, Refused, JobFailed.
+"""
+
+from cluster.client.client import Client
+from cluster.client.job import Job
+from cluster.client.messages import ClusterState, JobEvent, Node, Update
+from cluster.client.upload import Upload
+
+__all__ = ["Client", "ClusterState", "Job", "JobEvent", "Node", "Update", "Upload"]

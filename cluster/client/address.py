@@ -1,0 +1,125 @@
+"""Where the job service is and what it asks for: arguments, then the environment, then the files of its home."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.errors import NoService
+
+ADDRESS_VARIABLE = "PIPETRAIN_ADDRESS"
+HOME_VARIABLE = "PIPETRAIN_HOME"
+TOKEN_VARIABLE = "PIPETRAIN_TOKEN"
+SERVICE_FILE = "service.json"
+TOKEN_FILE = "token"
+GIVEN = "the argument"
+_LARGEST_FILE_BYTES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A service: `target` is HOST:PORT; `source` and `token_source` say where target and token were found."""
+
+    target: str
+    source: str
+    token: str | None
+    token_source: str
+    home: Path
+
+    @property
+    def start_command(self) -> str:
+        """What starts a service in this home."""
+        return start_command(self.home)
+
+    @property
+    def is_here(self) -> bool:
+        """True where no other machine is involved."""
+        host = self.target.rpartition(":")[0]
+        return host in ("localhost", "[::1]", "0.0.0.0", "[::]") or host.startswith("127.")
+
+
+def find_service(address: str | None = None, home: Path | None = None, token: str | None = None) -> Address:
+    """The service to talk to. Raises NoService where none is up, or a file of its home is not what it should be."""
+    place = find_home(home)
+    target, source = _find_target(address, place)
+    found, token_source = _find_token(token, place)
+    return Address(target=target, source=source, token=found, token_source=token_source, home=place)
+
+
+def find_home(home: Path | None = None) -> Path:
+    """The service's home: the argument, PIPETRAIN_HOME, or ~/.pipetrain."""
+    named = home or os.environ.get(HOME_VARIABLE) or "~/.pipetrain"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:  # nobody's home directory
+        return Path(named)
+
+
+def start_command(home: Path) -> str:
+    """`pipetrain up`, with --home where it is not the usual one."""
+    usual = find_home() == home
+    return "pipetrain up" if usual else f"pipetrain up --home {home}"
+
+
+def _find_target(address: str | None, home: Path) -> tuple[str, str]:
+    if address is not None:
+        return _checked(address, "the address given"), GIVEN
+    if named := os.environ.get(ADDRESS_VARIABLE):
+        return _checked(named, ADDRESS_VARIABLE), ADDRESS_VARIABLE
+    path = home / SERVICE_FILE
+    text = _read(path)
+    if text is None:
+        raise NoService(f"no service is up at {home}; start one with `{start_command(home)}`, or give its address")
+    try:
+        target = json.loads(text)["grpc"]
+        return _checked(target, str(path)), str(path)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise NoService(
+            f"{path}: does not tell the service's address as it should; "
+            f"end that service with `pipetrain down` and start it anew with `{start_command(home)}`"
+        ) from None
+
+
+def _checked(address: object, source: str) -> str:
+    """HOST:PORT, or a mistake that names where it stands."""
+    pattern = r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})"
+    found = re.fullmatch(pattern, address, re.ASCII) if isinstance(address, str) else None
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise NoService(f"{source}: got {address!r}, must be HOST:PORT, such as 127.0.0.1:7070")
+    return found[0]
+
+
+def _find_token(token: str | None, home: Path) -> tuple[str | None, str]:
+    if token is not None:
+        return _printable(token, "the token given"), "the argument `token`"
+    if named := os.environ.get(TOKEN_VARIABLE):
+        return _printable(named, TOKEN_VARIABLE), TOKEN_VARIABLE
+    path = home / TOKEN_FILE
+    text = _read(path)
+    return (None if text is None else _printable(text, str(path))), str(path)
+
+
+def _printable(token: str, source: str) -> str:
+    """The token, fit for a header."""
+    token = token.strip()
+    if not re.fullmatch(r"[!-~]+", token):
+        what = "is empty" if not token else "holds characters that no token has"
+        raise NoService(f"{source}: {what}; it must be the one line of the file `{TOKEN_FILE}` in the service's home")
+    return token
+
+
+def _read(path: Path) -> str | None:
+    """The text of a small file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST_FILE_BYTES).decode()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError:
+        raise NoService(f"{path}: is not text, so a service did not write it") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise NoService(f"{path}: cannot be read: {reason}") from None

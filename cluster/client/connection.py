@@ -1,0 +1,84 @@
+"""Calls to the service: each with deadline and token, failures as our errors, tried again where that is safe."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Container, Iterator
+from typing import Any
+
+import grpc
+
+from cluster.client.address import Address
+from cluster.client.failures import TRANSIENT, error_of, never_connected
+from cluster.wire import pipetrain_pb2_grpc
+
+CALL_S = 10.0
+"""Deadline of a call that only looks something up."""
+LONG_CALL_S = 60.0
+"""Deadline of a call for which the service reads data or writes to disk."""
+RETRY_S = 15.0
+"""How long a call that broke off is tried again."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 * 2**20),  # a job's document has up to 10 MB
+    ("grpc.keepalive_time_ms", 30_000),  # a host that vanished is noticed, though a stream be silent
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),  # else another client's failed connection delays this one
+)
+
+
+class Connection:
+    """A channel to the service. `calls` has its methods by name; use `call` and `failures` around them."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        options = [*_OPTIONS, ("grpc.enable_http_proxy", 0 if address.is_here else 1)]
+        self._channel: Any = grpc.insecure_channel(address.target, options=options)
+        self.calls: Any = pipetrain_pb2_grpc.PipetrainStub(self._channel)  # type: ignore[no-untyped-call]
+        self.metadata = () if address.token is None else (("authorization", f"Bearer {address.token}"),)
+        self.answered = False
+        """Whether the service ever answered: then a connection that is refused is one that comes back."""
+
+    def close(self) -> None:
+        """End the channel, and every stream on it."""
+        self._channel.close()
+
+    def call(self, method: str, request: Any, *, deadline_s: float = CALL_S, again: bool = True) -> Any:
+        """The answer to a single request. `again`: repeating it does no harm, so it is tried until RETRY_S are over."""
+        pauses = backoff(RETRY_S if again else 0.0)
+        while True:
+            try:
+                answer = getattr(self.calls, method)(request, timeout=deadline_s, metadata=self.metadata)
+            except grpc.RpcError as failure:
+                if not self.may_return(failure) or not next(pauses, False):
+                    raise error_of(failure, self.address, deadline_s) from None
+            else:
+                self.answered = True
+                return answer
+
+    def may_return(self, failure: Any, codes: Container[grpc.StatusCode] = TRANSIENT) -> bool:
+        """Whether a service that is there soon again explains the failure. One that never was there does not."""
+        return failure.code() in codes and (self.answered or not never_connected(failure))
+
+    @contextlib.contextmanager
+    def failures(self, deadline_s: float | None = None) -> Iterator[None]:
+        """Failures of a stream inside as our errors."""
+        try:
+            yield
+        except grpc.RpcError as failure:
+            raise error_of(failure, self.address, deadline_s) from None
+        self.answered = True
+
+
+def backoff(patience_s: float, *, first_s: float = 0.1, most_s: float = 2.0) -> Iterator[bool]:
+    """Sleeps before each True, longer each time, `patience_s` in all; by chance more or less, lest all come at once."""
+    end, pause = time.monotonic() + patience_s, first_s
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, pause * random.uniform(0.5, 1.0)))
+        pause = min(2 * pause, most_s)
+        yield True

@@ -1,0 +1,128 @@
+"""What a call's failure means to its caller: one table from status codes to errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from cluster.client.address import GIVEN, Address
+from stages.errors import InvalidJob, NoService, PipetrainError, Refused, UnknownJob
+
+Code = grpc.StatusCode
+
+TRANSIENT = (Code.UNAVAILABLE,)
+"""What a service that is being started again answers with."""
+
+
+def error_of(failure: Any, address: Address, deadline_s: float | None = None) -> PipetrainError:
+    """The error of a failed call: a grpc.RpcError that is also a grpc.Call."""
+    make = _ERRORS.get(failure.code(), _unknown)
+    return make(failure, address, deadline_s)
+
+
+def never_connected(failure: Any) -> bool:
+    """True where nothing of the call can have reached a service."""
+    text = str(failure.details() or "").lower()
+    return failure.code() is Code.UNAVAILABLE and any(sign in text for sign, _ in _NO_CONNECTION)
+
+
+def _invalid(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    return InvalidJob(_violations(failure) or _lines(failure))
+
+
+def _unknown_job(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    return UnknownJob(_text(failure))
+
+
+def _refused(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    return Refused(_text(failure))
+
+
+def _too_old(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    return Refused(f"the service at {address.target} does not know this call: it is of another version of pipetrain")
+
+
+def _stranger(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    if address.token is None:
+        why = f"asks for a token and there is none: set PIPETRAIN_TOKEN, or see that {address.token_source} can be read"
+    else:
+        why = (
+            f"does not take the token from {address.token_source}; it stands in the file `token` of the service's home"
+        )
+    return NoService(f"the service at {address.target} {why}")
+
+
+def _silent(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    waited = "" if deadline_s is None else f" within {deadline_s:g} s"
+    return NoService(f"the service at {address.target} did not answer{waited}; is it busy, or the way there broken?")
+
+
+def _absent(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    text = _text(failure)
+    known = next((short for sign, short in _NO_CONNECTION if sign in text.lower()), None)
+    if known is None and "socket closed" not in text.lower() and "goaway" not in text.lower():
+        known = text
+    named = "" if address.source == GIVEN else f"; the address is from {address.source}"
+    start = f"start one with `{address.start_command}`" if address.is_here else "is it up?"
+    return NoService(f"no service answers at {address.target} ({known or 'it ended the connection'}{named}); {start}")
+
+
+def _unknown(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    return PipetrainError(f"the service at {address.target} failed: {failure.code().name}: {_text(failure)}")
+
+
+_NO_CONNECTION = (
+    ("connection refused", "connection refused"),
+    ("no route to host", "no route to the host"),
+    ("network is unreachable", "the network is unreachable"),
+    ("dns resolution failed", "no host has that name"),
+    ("errors resolving", "no host has that name"),
+    ("name resolution", "no host has that name"),
+    ("connection timed out", "the connection timed out"),
+    ("failed to connect to all addresses", "no connection"),
+)
+"""Signs in gRPC's text that a connection never came about, and what a user is told."""
+
+_ERRORS: dict[grpc.StatusCode, Callable[[Any, Address, float | None], PipetrainError]] = {
+    Code.INVALID_ARGUMENT: _invalid,
+    Code.NOT_FOUND: _unknown_job,
+    Code.RESOURCE_EXHAUSTED: _refused,
+    Code.FAILED_PRECONDITION: _refused,
+    Code.ABORTED: _refused,
+    Code.ALREADY_EXISTS: _refused,
+    Code.DATA_LOSS: _refused,
+    Code.OUT_OF_RANGE: _refused,
+    Code.UNIMPLEMENTED: _too_old,
+    Code.UNAUTHENTICATED: _stranger,
+    Code.PERMISSION_DENIED: _stranger,
+    Code.UNAVAILABLE: _absent,
+    Code.DEADLINE_EXCEEDED: _silent,
+}
+
+
+def _violations(failure: Any) -> list[str]:
+    """A line for each problem of google.rpc.BadRequest, where the failure carries one."""
+    try:
+        status = rpc_status.from_call(failure)
+    except ValueError:  # details that belong to another failure
+        return []
+    lines: list[str] = []
+    for detail in [] if status is None else status.details:
+        request = error_details_pb2.BadRequest()
+        if detail.Is(request.DESCRIPTOR) and detail.Unpack(request):
+            lines += [violation.description or violation.field for violation in request.field_violations]
+    return lines
+
+
+def _lines(failure: Any) -> list[str]:
+    return str(failure.details() or "").splitlines() or ["the service takes the request for wrong and does not say why"]
+
+
+def _text(failure: Any) -> str:
+    """gRPC's text on one line, without what stands around its last cause."""
+    text = " ".join(str(failure.details() or "no reason given").split())
+    return text.rpartition("last error: ")[2]

@@ -1,0 +1,100 @@
+"""The files that a job left, from the service's stream of chunks into a folder: checked, then put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from stages.errors import Refused, UserMistake
+
+
+def receive_files(chunks: Iterable[Any], folder: Path) -> list[Path]:
+    """Write every file of the stream below `folder` and give their paths. Files of the same names are replaced.
+
+    Nothing is put in place before all of it has come and its checksums are right. Raises Refused for a stream that
+    leads out of the folder or is not what its checksums say, UserMistake where the folder cannot be written.
+    """
+    receiver = _Receiver(folder)
+    try:
+        for chunk in chunks:
+            receiver.take(chunk)
+        return receiver.finish()
+    except OSError as error:
+        place = folder if error.filename is None else Path(str(error.filename))
+        raise UserMistake(f"{place}: cannot be written: {error.strerror}") from None
+    finally:
+        receiver.discard()
+
+
+class _Receiver:
+    """Takes chunks in order. Each file stands under a hidden name until `finish`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder.resolve()
+        self._shown = folder
+        self._mark = secrets.token_hex(4)
+        self._complete: list[tuple[Path, Path]] = []  # temporary, final
+        self._file: BinaryIO | None = None
+        self._path, self._size, self._received = "", 0, 0
+        self._digest = hashlib.sha256()
+
+    def take(self, chunk: Any) -> None:
+        if chunk.path:
+            self._begin(chunk.path, chunk.size)
+        if self._file is None:
+            raise Refused("the service sent data without the name of its file; is it of another version of pipetrain?")
+        self._file.write(chunk.data)
+        self._digest.update(chunk.data)
+        self._received += len(chunk.data)
+        if chunk.sha256:
+            self._end(chunk.sha256)
+
+    def finish(self) -> list[Path]:
+        if self._file is not None:
+            raise Refused(f"{self._path}: its end did not come; fetch it again")
+        for temporary, final in self._complete:
+            temporary.replace(final)
+        return [self._shown / final.relative_to(self._folder) for _, final in self._complete]
+
+    def discard(self) -> None:
+        """Remove what was not put in place."""
+        if self._file is not None:
+            self._file.close()
+        for temporary, _ in self._complete:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _begin(self, path: str, size: int) -> None:
+        if self._file is not None:
+            raise Refused(f"{self._path}: its end did not come; fetch it again")
+        final = self._place(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name[:100]}.{self._mark}.part")
+        self._complete.append((temporary, final))
+        self._file = temporary.open("xb")
+        self._path, self._size, self._received, self._digest = path, size, 0, hashlib.sha256()
+
+    def _end(self, sha256: str) -> None:
+        assert self._file is not None, "take() opened it"
+        self._file.close()
+        self._file = None
+        if self._received != self._size:
+            raise Refused(f"{self._path}: {self._received:,} bytes came, it has {self._size:,}; fetch it again")
+        if self._digest.hexdigest() != sha256:
+            raise Refused(f"{self._path}: came with another content than its checksum says; fetch it again")
+
+    def _place(self, path: str) -> Path:
+        """Where a file goes: below the folder, whatever its name and whatever links stand in the way."""
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or re.search(r"[\\\0:]", path):
+            raise Refused(f"the service names a file {path!r}, which would leave {self._shown}; nothing was written")
+        final = self._folder.joinpath(*parts)
+        if not final.parent.resolve().is_relative_to(self._folder) or final.is_dir():
+            raise Refused(f"{self._shown / path}: a link or a folder is in the way; fetch into another folder")
+        return final

@@ -1,0 +1,154 @@
+"""A job of the service, as it stood when it was last asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+from cluster.client.connection import LONG_CALL_S, Connection
+from cluster.client.fetch import receive_files
+from cluster.client.messages import JobEvent, Update
+from cluster.client.snapshot import JobSnapshot
+from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messages_so_far, watch_messages
+from cluster.wire import pipetrain_pb2 as pb
+from cluster.wire.convert import row_from_wire
+from coordinator.rows import Row
+from stages.errors import JobFailed, StageFailed
+
+Runner = Literal["runner"]
+
+
+class Job(JobSnapshot):
+    """A job: what it is at present, and what can be done with it.
+
+    job = client.submit("digits.yaml")
+    for row in job: print(row.loss)          # until it has ended
+    job.raise_for_state().fetch("trained")
+
+    The properties are a snapshot. `refresh`, `wait`, `watch`, `stop` and iterating renew it; nothing else does.
+    """
+
+    def __init__(self, connection: Connection, message: pb.Job) -> None:
+        super().__init__(message)
+        self._connection = connection
+
+    def refresh(self) -> Self:
+        """Ask for its present state; the job itself. Raises UnknownJob after it was deleted."""
+        self._message = self._connection.call("Get", pb.GetRequest(id=self.id))
+        return self
+
+    def wait(self, timeout: float | None = None, *, check: bool = False, patience: float = PATIENCE_S) -> Self:
+        """Wait until it has ended, whatever its end; the job itself. `check=True`: `raise_for_state` then.
+
+        Raises TimeoutError after `timeout` seconds; the job goes on. A service that is started again meanwhile is
+        waited for, `patience` seconds at most.
+        """
+        for _ in self.watch(rows=False, timeout=timeout, patience=patience):
+            pass
+        return self.raise_for_state() if check else self
+
+    def raise_for_state(self) -> Self:
+        """The job itself where it has SUCCEEDED, or has not ended. Raises JobFailed with the first cause otherwise.
+
+        A job that was stopped did not finish, and is told in the same way. `exit_code` of the error is the job's.
+        """
+        if not self.done or self.state == "SUCCEEDED":
+            return self
+        text = self.reason if self.state == "FAILED" else f"job {self.id} was stopped: {self.reason}"
+        error = StageFailed(text, self.traceback) if self.traceback else JobFailed(text)
+        error.exit_code = self.exit_code or error.exit_code
+        raise error
+
+    def stop(self, *, now: bool = False) -> Self:
+        """Ask for its end and come back at once; the job itself. `wait` tells when it has ended.
+
+        It finishes the steps under way and saves its weights, or with `now` ends without either. A job that has ended
+        stays as it is.
+        """
+        self._take(self._connection.call("Stop", pb.StopRequest(id=self.id, now=now)))
+        return self
+
+    def delete(self) -> None:
+        """Forget it, and remove its run directory. Raises Refused while it has not ended."""
+        self._connection.call("Delete", pb.DeleteRequest(id=self.id), deadline_s=LONG_CALL_S, again=False)
+
+    def watch(
+        self,
+        *,
+        rows: bool = True,
+        from_now: bool = False,
+        timeout: float | None = None,
+        patience: float = PATIENCE_S,
+        on_break: OnBreak | None = None,
+    ) -> Iterator[Update]:
+        """State, events and rows as they come, from its submission on (or `from_now`), until it has ended.
+
+        When the connection breaks it is made again, for `patience` seconds; no row comes twice and none is lost.
+        `on_break` is told at the beginning of each such time. Raises NoService after it, TimeoutError after `timeout`.
+        """
+        request = pb.WatchRequest(id=self.id, without_rows=not rows, from_now=from_now)
+        messages = watch_messages(self._connection, request, patience_s=patience, timeout_s=timeout, on_break=on_break)
+        for message in messages:
+            if message.HasField("job"):
+                self._take(message.job)
+            yield Update.from_wire(self, message)
+        self.refresh()  # only this has the traceback
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows of its metrics from the first on, as they come, until it has ended.
+
+        A job that was started again makes its steps again: their `attempt` is then larger.
+        """
+        for update in self.watch():
+            yield from update.rows
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of its metrics that there are at present."""
+        for message in messages_so_far(self._connection, pb.WatchRequest(id=self.id)):
+            yield from map(row_from_wire, message.rows)
+
+    def events(self) -> list[JobEvent]:
+        """What happened to it so far, in order."""
+        messages = messages_so_far(self._connection, pb.WatchRequest(id=self.id, without_rows=True))
+        return [JobEvent.from_wire(event) for message in messages for event in message.events]
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        worker: int | Runner | None = None,
+        tail: int = 0,
+        patience: float = PATIENCE_S,
+        on_break: OnBreak | None = None,
+    ) -> Iterator[tuple[int, str]]:
+        """What its processes wrote, as (worker, line) without the line's end. The job runner is worker -1.
+
+        `follow` goes on until it has ended. `worker` names one process; `tail` begins with the last so many lines of
+        each. A break is borne as in `watch`, but not with `tail`.
+        """
+        request = pb.LogsRequest(id=self.id, follow=follow, tail=tail)
+        if worker is not None:
+            request.worker = RUNNER if worker == "runner" else worker
+        yield from log_lines(self._connection, request, patience_s=patience, on_break=on_break)
+
+    def fetch(self, folder: str | Path, what: Literal["run", "model"] = "run") -> list[Path]:
+        """Bring its files into `folder`, checked, and give their paths; `what="model"` brings only the trained model.
+
+        Files of the same names are replaced, each whole, and only after all has come. Raises Refused where there is
+        no model, or what came is not what was sent.
+        """
+        kind = pb.FetchRequest.MODEL if what == "model" else pb.FetchRequest.RUN_DIRECTORY
+        connection = self._connection
+        call = connection.calls.Fetch(pb.FetchRequest(id=self.id, what=kind), metadata=connection.metadata)
+        try:
+            with connection.failures():
+                return receive_files(call, Path(folder))
+        finally:
+            call.cancel()
+
+    def _take(self, message: pb.Job) -> None:
+        """Renew the snapshot; keep what only Get and Submit tell."""
+        kept = pb.Job(document=self._message.document, traceback=self._message.traceback, files=self._message.files)
+        kept.MergeFrom(message)
+        self._message = kept

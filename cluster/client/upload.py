@@ -1,0 +1,180 @@
+"""Files that a job names, brought to the service: each content once, from where a broken connection left it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from cluster.client.connection import LONG_CALL_S, RETRY_S, Connection, backoff
+from cluster.client.failures import error_of
+from cluster.wire import pipetrain_pb2 as pb
+from coordinator.job import JobSpec
+from coordinator.source_names import BUILT_IN, extension, is_url
+from stages.errors import InvalidData, Refused
+
+_CHUNK_BYTES = 2**20
+_SLOWEST_BYTES_S = 2**16
+"""An upload that is slower than this is taken for one that hangs."""
+_TELL_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """How far the upload of one file is, in bytes. `before` were there already, from another job or another try."""
+
+    path: str
+    done: int
+    total: int
+    before: int
+
+    @property
+    def complete(self) -> bool:
+        """The service has all of it, and the checksum is right."""
+        return self.done == self.total
+
+
+OnUpload = Callable[[Upload], None]
+
+
+def local_files(spec: JobSpec) -> list[str]:
+    """The files of this machine that a job names, as they stand in it: data, a second source, a schedule's .csv."""
+    names: list[str] = [spec.data.source]
+    if isinstance(spec.data.validation, str):
+        names.append(spec.data.validation)
+    if spec.pipeline.schedule.lower().endswith(".csv"):
+        names.append(spec.pipeline.schedule)
+    paths = [name for name in dict.fromkeys(names) if name not in BUILT_IN and not is_url(name)]
+    return [name for name in paths if _here(name).is_file()]
+
+
+def upload_files(connection: Connection, spec: JobSpec, on_upload: OnUpload | None) -> dict[str, str]:
+    """Bring each file to the service, unless it is there; the SHA-256 of each by its path in the job.
+
+    Raises InvalidData for a file that cannot be read, Refused for one that changes meanwhile, NoService.
+    """
+    digests: dict[str, str] = {}
+    for name in local_files(spec):
+        digest, size = _digest(_here(name))
+        if digest not in digests.values():
+            header = pb.UploadHeader(sha256=digest, size=size, extension=extension(name))
+            _bring(connection, name, header, on_upload or (lambda upload: None))
+        digests[name] = digest
+    return digests
+
+
+def _here(name: str) -> Path:
+    with contextlib.suppress(RuntimeError):
+        return Path(name).expanduser()
+    return Path(name)
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+            return digest.hexdigest(), file.tell()
+    except OSError as error:
+        raise InvalidData(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _bring(connection: Connection, name: str, header: pb.UploadHeader, on_upload: OnUpload) -> None:
+    """Ask how much is there, send the rest, and again after a break; one after some progress begins a new patience."""
+    before: int | None = None
+    most, pauses = 0, backoff(RETRY_S)
+    while True:
+        reached = 0
+        try:
+            there = _ask(connection, header)
+            reached = there.received
+            before = reached if before is None else before
+            tell = partial(_tell, on_upload, name, header, before)
+            if not there.complete:
+                there = _send(connection, _Rest(_here(name), header, reached), tell)
+            if not there.complete:
+                raise Refused(f"{name}: the service has {there.received:,} of {header.size:,} bytes; submit it again")
+            tell(header.size)
+        except grpc.RpcError as failure:
+            if not connection.may_return(failure):
+                raise _changed(name, header, failure) or error_of(failure, connection.address) from None
+            if reached > most:
+                most, pauses = reached, backoff(RETRY_S)
+            if not next(pauses, False):
+                raise error_of(failure, connection.address) from None
+        else:
+            return
+
+
+def _ask(connection: Connection, header: pb.UploadHeader) -> Any:
+    """How much of the content is there."""
+    requests = iter([_first(header, 0)])
+    answer = connection.calls.UploadData(requests, timeout=LONG_CALL_S, metadata=connection.metadata)
+    connection.answered = True
+    return answer
+
+
+def _tell(on_upload: OnUpload, name: str, header: pb.UploadHeader, before: int, done: int) -> None:
+    on_upload(Upload(path=name, done=min(done, header.size), total=header.size, before=before))
+
+
+def _changed(name: str, header: pb.UploadHeader, failure: Any) -> Refused | None:
+    """The likely reason of a wrong checksum."""
+    with contextlib.suppress(InvalidData):
+        if failure.code() is grpc.StatusCode.DATA_LOSS and _digest(_here(name))[0] != header.sha256:
+            return Refused(f"{name}: was changed while it was uploaded; submit it again when it is complete")
+    return None
+
+
+def _first(header: pb.UploadHeader, offset: int) -> pb.UploadRequest:
+    return pb.UploadRequest(
+        header=pb.UploadHeader(sha256=header.sha256, size=header.size, extension=header.extension, offset=offset)
+    )
+
+
+class _Rest:
+    """The requests that send a file from an offset. gRPC takes them in a thread of its own; `sent` may be read here."""
+
+    def __init__(self, path: Path, header: pb.UploadHeader, offset: int) -> None:
+        self._path, self._header, self._offset = path, header, offset
+        self.sent = offset
+        self.problem: OSError | None = None
+
+    @property
+    def deadline_s(self) -> float:
+        """When the slowest tolerable connection would have sent it."""
+        return LONG_CALL_S + (self._header.size - self._offset) / _SLOWEST_BYTES_S
+
+    def requests(self) -> Iterator[pb.UploadRequest]:
+        """The header and the parts. What cannot be read ends them; `problem` says why."""
+        yield _first(self._header, self._offset)
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset, os.SEEK_SET)
+                while self.sent < self._header.size and (part := file.read(_CHUNK_BYTES)):
+                    yield pb.UploadRequest(data=part)
+                    self.sent += len(part)
+        except OSError as error:
+            self.problem = error
+
+
+def _send(connection: Connection, rest: _Rest, tell: Callable[[int], None]) -> Any:
+    """Send the file; tell how far it is from this thread, which stays open to Ctrl-C."""
+    call = connection.calls.UploadData.future(rest.requests(), timeout=rest.deadline_s, metadata=connection.metadata)
+    ended = threading.Event()
+    call.add_done_callback(lambda _: ended.set())
+    try:
+        while not ended.wait(_TELL_EVERY_S):
+            tell(rest.sent)
+        if rest.problem is not None:
+            raise InvalidData(f"{rest._path}: cannot be read: {rest.problem.strerror}")
+        return call.result()
+    finally:
+        call.cancel()

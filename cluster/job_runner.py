@@ -1,0 +1,220 @@
+"""One attempt at one job of the service: a detached Ray actor that owns the job's workers and outlives the service.
+
+What it does stands in the run directory, which the service reads: `events.jsonl` says how far it is and how it ended,
+`metrics.jsonl` has its rows. So nothing is lost while no service is there, and nothing is told twice.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.process_limits import limit_memory
+from cluster.run_dir import RunDir
+from cluster.runner_link import CHUNK_BYTES, RunnerLink, log_name, log_to_file, say
+from cluster.training import Run, Where, tell_failure
+from coordinator.job import JobSpec, parse_job
+from coordinator.rows import EvalRow, Row, StepRow
+from stages.errors import JobFailed, NotEnoughResources, PipetrainError, StageFailed
+
+ACTOR_NAME = "PipetrainRunner"
+"""What runner processes are called."""
+CONTROL, FILES = "control", "files"
+GROUPS = {CONTROL: 4, FILES: 4}
+"""Concurrency groups of the calls that are answered while the job runs."""
+_LOG_EVERY_S = 5.0
+
+
+def runner_name(job: str, attempt: int) -> str:
+    """The actor's name in Ray: there is at most one with it, so no attempt can run twice at once."""
+    return f"pipetrain-job-{job}-{attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What a runner is to do.
+
+    `document` is the job; `files` has the local copy of each uploaded file by its path in the job; `memory_per_cpu` is
+    the share of a node's memory in bytes; `force` begins though the plan says no.
+    """
+
+    job: str
+    attempt: int
+    folder: str
+    document: Mapping[str, Any]
+    files: Mapping[str, str]
+    memory_per_cpu: int
+    force: bool = False
+
+
+class JobRunner:
+    """Made into an actor by `cluster.service.ray_agent`."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._folder = Path(assignment.folder)
+        self._run: Run | None = None
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._log_lock = threading.Lock()
+
+    def run(self) -> None:
+        """Run the attempt, unless it was run before. The outcome is in the run directory."""
+        try:
+            if self._claim():
+                log_to_file(self._folder / "logs" / log_name(None))
+                self._run_attempt()
+        finally:
+            self._ended.set()
+
+    def stop(self) -> None:
+        """End after the steps under way, and save what was reached."""
+        self._stop.set()
+        run = self._run
+        if run is not None:
+            run.stop()
+
+    def ping(self, seconds: float) -> bool:
+        """Answer after so many seconds, or at once when the attempt has ended, which the answer says."""
+        return self._ended.wait(seconds)
+
+    def read_file(self, path: str, offset: int) -> bytes:
+        """A part of an uploaded file, for a worker on another host; empty at its end. Only files of this job."""
+        if path not in self._assignment.files.values():
+            raise PermissionError(f"{path} is not a file of job {self._assignment.job}")
+        with Path(path).open("rb") as file:
+            file.seek(offset)
+            return file.read(CHUNK_BYTES)
+
+    def take_log(self, worker: int, part: bytes) -> None:
+        """Append what a worker on another host printed to its log file."""
+        with self._log_lock, (self._folder / "logs" / log_name(worker)).open("ab") as file:
+            file.write(part)
+
+    def _claim(self) -> bool:
+        """True for the first who asks. A service that was killed cannot know whether its runner came to life."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            os.close(os.open(self._folder / f".attempt-{self._assignment.attempt}", os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return False
+        return True
+
+    def _run_attempt(self) -> None:
+        spec = parse_job(dict(self._assignment.document))
+        run_dir = RunDir.reopen(self._folder, spec, self._assignment.attempt)
+        try:
+            run_dir.event("preparing", pid=os.getpid(), host=os.uname().nodename)
+            say(f"attempt {self._assignment.attempt}: reading {spec.data.source}")
+            self._train(spec, run_dir, _Teller())
+        finally:
+            run_dir.close()
+
+    def _train(self, spec: JobSpec, run_dir: RunDir, teller: _Teller) -> None:
+        try:
+            run = self._prepare(spec, run_dir)
+        except PipetrainError as error:
+            told = _with_names(error, self._assignment.files)
+            tell_failure(run_dir, told)
+            say(f"failed: {told}")
+            return
+        except Exception as error:
+            self._tell_bug(run_dir, error)
+            return
+        self._run = run
+        if self._stop.is_set():
+            run.stop()
+        try:
+            for row in run.rows(run_dir, on_start=teller.started):
+                teller.row(row, run)
+        except PipetrainError as error:
+            say(f"failed: {error}\n{getattr(error, 'traceback', '')}".rstrip())
+        except Exception as error:
+            self._tell_bug(run_dir, error)
+        else:
+            outcome = run.outcome
+            say("ended" if outcome is None else f"ended at step {outcome.steps} of {outcome.steps_total}")
+
+    def _prepare(self, spec: JobSpec, run_dir: RunDir) -> Run:
+        ray = importlib.import_module("ray")
+        assignment, context = self._assignment, ray.get_runtime_context()
+        here = spec.relocated(assignment.files)
+        cpus = here.resources.cpus_per_worker * (here.pipeline.n_workers or here.pipeline.stages)
+        limit_memory(assignment.memory_per_cpu * cpus)
+        link = RunnerLink(
+            node=context.get_node_id(),
+            runner=context.current_actor,
+            logs=str(self._folder / "logs"),
+            files=tuple(assignment.files.values()),
+            memory_per_cpu=assignment.memory_per_cpu,
+        )
+        waiting: list[str] = []
+
+        def waits(what: str) -> None:
+            if waiting[-1:] != [what]:
+                waiting.append(what)
+                run_dir.event("waiting", detail=what)
+
+        run = Run.prepare(here, Where(inside=link, say=waits))
+        if not assignment.force and (refusals := run.refusals()):
+            raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
+        return run
+
+    def _tell_bug(self, run_dir: RunDir, error: Exception) -> None:
+        """What no part of pipetrain expected: the job's end all the same, told with the whole traceback."""
+        trace = traceback.format_exc()
+        failed: JobFailed = StageFailed(f"the job runner failed: {type(error).__name__}: {error}", trace)
+        if isinstance(error, MemoryError):
+            failed = JobFailed("the job runner ran out of memory: the data is larger than the job's share of the host")
+        tell_failure(run_dir, failed)
+        say(f"{failed}\n{trace}")
+
+
+class _Teller:
+    """The runner's log: a line for each evaluation, and one every few seconds between them."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._last: StepRow | None = None
+
+    def started(self, addresses: Sequence[Any]) -> None:
+        """The workers are there."""
+        for address in addresses:
+            say(f"worker {address.worker} is process {address.pid} on {address.host}")
+        self._next = time.monotonic() + _LOG_EVERY_S
+
+    def row(self, row: Row, run: Run) -> None:
+        """Tell of a row, or not."""
+        now = time.monotonic()
+        if isinstance(row, EvalRow):
+            accuracy = "" if row.accuracy is None else f", accuracy {row.accuracy:.2%}"
+            loss = "" if self._last is None else f"loss {self._last.loss:.4g}, "
+            say(f"step {row.step}/{run.steps_total}: {loss}validation loss {row.loss:.4g}{accuracy}")
+        else:
+            self._last = row
+            if now < self._next:
+                return
+            say(
+                f"step {row.step + 1}/{run.steps_total}: loss {row.loss:.4g}, {row.samples / row.seconds:,.0f} samples/s"
+            )
+        self._next = now + _LOG_EVERY_S
+
+
+def _with_names(error: PipetrainError, files: Mapping[str, str]) -> PipetrainError:
+    """The error, speaking of files by the names that the user gave them."""
+    text = str(error)
+    for name, path in files.items():
+        text = text.replace(path, name)
+    renamed = type(error).__new__(type(error))
+    renamed.__dict__.update(error.__dict__)
+    Exception.__init__(renamed, text)
+    if hasattr(renamed, "_problems"):
+        renamed.__dict__["_problems"] = tuple(text.splitlines())
+    return renamed

@@ -1,0 +1,69 @@
+"""Room for a job's workers in a Ray cluster: a placement group, waited for as long as it makes sense."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from stages.errors import NotEnoughResources, StoppedEarly
+
+_LOOK_EVERY_S = 0.5
+
+
+def reserve(
+    ray: Any,
+    bundle: Mapping[str, float],
+    n: int,
+    *,
+    within_s: float | None,
+    give_up: Callable[[], bool],
+    say: Callable[[str], None],
+) -> Any:
+    """A placement group of `n` bundles, ready. `within_s` None waits until `give_up`, telling with `say` what for.
+
+    Raises NotEnoughResources where the cluster is too small or has no room in time, StoppedEarly on `give_up`.
+    """
+    from ray.util.placement_group import placement_group
+
+    if within_s is not None:
+        _require(ray, bundle, n)
+    group = placement_group([dict(bundle)] * n, strategy="PACK")
+    try:
+        began, ready = time.monotonic(), group.ready()
+        while not ray.wait([ready], timeout=_LOOK_EVERY_S)[0]:
+            if give_up():
+                raise StoppedEarly("stopped while waiting for room in the cluster")
+            free, total = (found.get("CPU", 0) for found in (ray.available_resources(), ray.cluster_resources()))
+            workers = f"{n} workers of {bundle['CPU']:g} CPUs"
+            if within_s is None:
+                say(f"waits for Ray to place {workers}; {free:g} of {total:g} CPUs are free")
+            elif time.monotonic() - began > within_s:
+                raise NotEnoughResources(
+                    f"the job needs {workers}; after {within_s:g} s the cluster still "
+                    f"has only {free:g} of its {total:g} CPUs free"
+                )
+    except BaseException:
+        release(group)
+        raise
+    return group
+
+
+def release(group: Any) -> None:
+    """Give the room back. May be called twice, and when Ray is gone."""
+    from ray.util.placement_group import remove_placement_group
+
+    with contextlib.suppress(Exception):
+        remove_placement_group(group)
+
+
+def _require(ray: Any, bundle: Mapping[str, float], n: int) -> None:
+    total = ray.cluster_resources()
+    for name, amount in bundle.items():
+        if total.get(name, 0) < amount * n:
+            unit = "CPUs" if name == "CPU" else "bytes of memory"
+            raise NotEnoughResources(
+                f"the job needs {amount * n:g} {unit} ({n} workers of {amount:g}), "
+                f"the cluster has {total.get(name, 0):g}"
+            )

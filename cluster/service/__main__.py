@@ -1,0 +1,125 @@
+"""`python -m cluster.service`: the service's process, which `pipetrain up` starts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cluster.service.api import Api
+from cluster.service.home import Home
+from cluster.service.jobs import Jobs
+from cluster.service.ray_keeper import RayKeeper
+from cluster.service.server import Servers
+from cluster.service.store import Store
+from cluster.service.uploads import Uploads
+from stages.errors import UserMistake
+
+READY, TROUBLE = "ready", "error:"
+"""How the lines begin that `pipetrain up` waits for in the service's output."""
+_GRACE_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Serve until SIGTERM; 2 where it cannot."""
+    parser = argparse.ArgumentParser(prog="python -m cluster.service")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--ray-address")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--grpc-port", type=int, default=7070)
+    parser.add_argument("--http-port", type=int, default=7071)
+    parser.add_argument("--max-queued", type=int, default=10_000)
+    options = parser.parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        home = Home(options.home)
+        home.make()
+        with home.locked():
+            asyncio.run(_serve(home, options))
+    except UserMistake as error:
+        for problem in error.problems:
+            print(TROUBLE, problem, flush=True)
+        return 2
+    return 0
+
+
+async def _serve(home: Home, options: Any) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    keeper = RayKeeper(home, cpus=options.workers, address=options.ray_address)
+    store = Store(home.store)
+    jobs = Jobs(home, store, max_queued=options.max_queued, send=keeper.send)
+    uploads = Uploads(home)
+    uploads.sweep(store.uploads_in_use())
+    servers = Servers(Api(jobs, keeper, uploads), home.token())
+    http_port, http = servers.listen_http(options.host, options.http_port, lambda: _health(keeper, jobs))
+    grpc_port = await servers.listen_grpc(options.host, options.grpc_port)
+    where: dict[str, Any] = {
+        "grpc": f"{options.host}:{grpc_port}",
+        "http": f"{options.host}:{http_port}",
+        "pid": os.getpid(),
+        "version": version("pipetrain"),
+        "home": str(home.folder),
+        "started_at": time.time(),
+    }
+    home.write(home.service_file, where)
+    tasks = [asyncio.ensure_future(task) for task in (keeper.keep(jobs), jobs.keep_scheduling(), jobs.keep_following())]
+    web = asyncio.ensure_future(http)
+    try:
+        await _first(ended, keeper)
+        _log.info("gRPC %s, HTTP %s, Ray %s", where["grpc"], where["http"], keeper.ray_address)
+        print(READY, flush=True)
+        finished, _ = await asyncio.wait([asyncio.ensure_future(ended.wait()), *tasks], return_when="FIRST_COMPLETED")
+        for task in finished:
+            task.result()  # a loop of ours that ended did so by a mistake of ours, which shall be seen
+    finally:
+        await _end(home, jobs, keeper, servers, tasks)
+        with contextlib.suppress(Exception):
+            await web
+        store.close()
+        home.service_file.unlink(missing_ok=True)
+
+
+async def _first(ended: asyncio.Event, keeper: RayKeeper) -> None:
+    """Until Ray is there. Raises UserMistake where it cannot be."""
+    waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(keeper.up.wait())]
+    await asyncio.wait(waits, return_when="FIRST_COMPLETED")
+    for wait in waits:
+        wait.cancel()
+    if keeper.failed is not None:
+        raise keeper.failed
+
+
+async def _end(
+    home: Home, jobs: Jobs, keeper: RayKeeper, servers: Servers, tasks: Sequence[asyncio.Future[Any]]
+) -> None:
+    """What runs is lost with Ray, and is started again by the next service; the store says so."""
+    jobs.closing = True
+    await servers.stop(_GRACE_S)
+    if not keeper.own:
+        await keeper.end_runners(jobs)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await keeper.end()
+    await jobs.cluster_lost("the service was shut down", planned=True)
+
+
+def _health(keeper: RayKeeper, jobs: Jobs) -> dict[str, Any]:
+    return {"ok": keeper.state == "up", "ray": keeper.state, "queued": len(jobs), "active": len(jobs.active())}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

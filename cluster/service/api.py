@@ -1,0 +1,260 @@
+"""The gRPC interface: requests in, answers out. What it says is checked here; what is done about it is elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cluster.service.entry import Entry
+from cluster.service.files import file_parts, files_to_fetch, log_lines
+from cluster.service.jobs import Jobs, new_job_id
+from cluster.service.messages import job_message
+from cluster.service.planning import plan_job
+from cluster.service.problems import told
+from cluster.service.ray_keeper import RayKeeper
+from cluster.service.records import JobDocument, JobRecord
+from cluster.service.uploads import PART_BYTES, Uploads, upload_path
+from cluster.service.watch import Watcher
+from cluster.wire import pipetrain_pb2 as pb
+from cluster.wire.convert import state_name
+from coordinator.job import JobSpec, parse_job
+from coordinator.job_queue import Needs
+from coordinator.job_states import Queued
+from coordinator.schedules.csv_format import load_csv
+from stages.errors import InvalidJob, Refused, UserMistake
+
+_JOBS_A_PART = 500
+_MOST_PRIORITY = 1000
+_UPLOAD_SILENCE_S = 60.0
+_LARGE_DOCUMENT = 64 * 1024  # characters; what is larger is read in a thread
+
+
+class Api:
+    """The methods of the service `pipetrain.v1.Pipetrain`."""
+
+    def __init__(self, jobs: Jobs, keeper: RayKeeper, uploads: Uploads) -> None:
+        self._jobs, self._keeper, self._uploads = jobs, keeper, uploads
+        self._started_at = time.time()
+
+    async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Job:
+        """See the .proto, for this and all that follow."""
+        async with told(context):
+            spec = await self._spec(request.document, request.name if request.HasField("name") else None)
+            if abs(request.priority) > _MOST_PRIORITY:
+                raise UserMistake(
+                    f"priority: got {request.priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}"
+                )
+            if len(request.submission_id) > 200:
+                raise UserMistake("submission_id: got more than 200 characters")
+            document = JobDocument(document=_json(spec.document()), files=dict(request.files))
+            self._require_files(document.files)
+            job = new_job_id()
+            record = JobRecord(
+                id=job,
+                name=spec.name,
+                submission_id=request.submission_id or job,
+                priority=request.priority,
+                order=0,
+                needs=await self._needs(spec, document.files),
+                state=Queued(),
+                submitted_at=time.time(),
+                force=request.force,
+            )
+            self._require_room(record.needs)
+            stored = await self._jobs.submit(record, document)
+            return job_message(self._jobs.view(stored), document)
+        raise AssertionError("told ends the call")
+
+    async def Get(self, request: pb.GetRequest, context: Any) -> pb.Job:
+        async with told(context):
+            job = self._jobs.find(request.id)
+            record = self._jobs.record(job)
+            return job_message(self._jobs.view(record), self._jobs.store.document(job), whole=True)
+        raise AssertionError("told ends the call")
+
+    async def List(self, request: pb.ListRequest, context: Any) -> AsyncIterator[pb.ListResponse]:
+        async with told(context):
+            states = [state_name(state) for state in request.states]
+            if request.limit < 0:
+                raise UserMistake(f"limit: got {request.limit}, must be at least 0")
+            found = await asyncio.to_thread(lambda: list(self._jobs.store.select(states, request.name, request.limit)))
+            for start in range(0, len(found), _JOBS_A_PART):
+                part = [self._present(record) for record in found[start : start + _JOBS_A_PART]]
+                yield pb.ListResponse(jobs=[job_message(self._jobs.view(record)) for record in part])
+                await asyncio.sleep(0)  # let shorter calls come in between
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[bytes]:
+        async with told(context):
+            watcher = Watcher(self._jobs, self._jobs.find(request.id), request)
+            async for update in watcher.updates():
+                yield update
+
+    async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
+        async with told(context):
+            job = self._jobs.find(request.id)
+            worker = request.worker if request.HasField("worker") else None
+            record = self._jobs.record(job)
+            if worker is not None and not -1 <= worker < record.needs.workers:
+                raise UserMistake(
+                    f"worker: got {worker}, job {job} has workers 0 to {record.needs.workers - 1}, and -1 is its runner"
+                )
+            entry = self._jobs.entries.get(job) or Entry(record)
+            folder = self._jobs.home.run_directory(job)
+            lines = log_lines(folder, entry, worker=worker, follow=request.follow, tail=request.tail)
+            async for number, text in lines:
+                yield pb.LogChunk(worker=number, text=text)
+
+    async def Stop(self, request: pb.StopRequest, context: Any) -> pb.Job:
+        async with told(context):
+            record = await self._jobs.stop(self._jobs.find(request.id), request.now)
+            return job_message(self._jobs.view(record))
+        raise AssertionError("told ends the call")
+
+    async def Delete(self, request: pb.DeleteRequest, context: Any) -> pb.DeleteResponse:
+        async with told(context):
+            job = self._jobs.find(request.id)
+            await self._jobs.delete(job)
+            return pb.DeleteResponse(id=job)
+        raise AssertionError("told ends the call")
+
+    async def Fetch(self, request: pb.FetchRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
+        async with told(context):
+            job = self._jobs.find(request.id)
+            folder = self._jobs.home.run_directory(job)
+            try:
+                files = files_to_fetch(folder, model=request.what == pb.FetchRequest.MODEL)
+            except Refused as error:
+                raise Refused(f"job {job} is {self._jobs.record(job).state.name}: {error}") from None
+            for file in files:
+                parts = file_parts(folder, file)
+                while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                    yield pb.FetchChunk(path=part.path, size=part.size, data=part.data, sha256=part.sha256)
+
+    async def UploadData(self, requests: AsyncIterator[pb.UploadRequest], context: Any) -> pb.UploadResponse:
+        async with told(context):
+            first = await _next(requests)
+            if first is None or not first.HasField("header"):
+                raise UserMistake("header: missing, the first message must be one")
+            header = first.header
+            received, complete = await self._uploads.take(
+                header.sha256, header.size, header.extension, header.offset, _parts(requests)
+            )
+            return pb.UploadResponse(received=received, complete=complete)
+        raise AssertionError("told ends the call")
+
+    async def Plan(self, request: pb.PlanRequest, context: Any) -> pb.PlanResponse:
+        async with told(context):
+            spec = await self._spec(request.document, None)
+            self._require_files(request.files)
+            places = {path: str(upload_path(self._jobs.home, sha, path)) for path, sha in request.files.items()}
+            plan, refusals = await plan_job(spec, places)
+            return pb.PlanResponse(plan=plan, refusals=refusals)
+        raise AssertionError("told ends the call")
+
+    async def Cluster(self, request: pb.ClusterRequest, context: Any) -> pb.ClusterState:
+        async with told(context):
+            jobs, keeper = self._jobs, self._keeper
+            nodes = [
+                pb.Node(
+                    id=node["id"],
+                    host=node["host"],
+                    address=node["address"],
+                    alive=True,
+                    cpus=node["cpus"],
+                    cpus_used=node["cpus_used"],
+                    memory=node["memory"],
+                    memory_used=node["memory_used"],
+                )
+                for node in jobs.nodes
+            ]
+            return pb.ClusterState(
+                version=version("pipetrain"),
+                started_at=self._started_at,
+                ray=keeper.state,
+                ray_address=keeper.ray_address,
+                nodes=nodes,
+                jobs=await asyncio.to_thread(jobs.store.counts),
+                active=[job_message(jobs.view(record)) for record in jobs.active()],
+                waiting=[job_message(jobs.view(record)) for record in jobs.waiting(20)],
+                max_queued=jobs.max_queued,
+                home=str(jobs.home.folder),
+            )
+        raise AssertionError("told ends the call")
+
+    # checks --------------------------------------------------------------------------------------------------------
+
+    async def _spec(self, document: str, name: str | None) -> JobSpec:
+        if len(document) > _LARGE_DOCUMENT:
+            return await asyncio.to_thread(_read_spec, document, name)
+        return _read_spec(document, name)
+
+    def _require_files(self, files: Mapping[str, str]) -> None:
+        missing = [path for path, sha256 in files.items() if not self._uploads.has(sha256, path)]
+        if missing:
+            raise Refused("\n".join(f"{path}: its content was not uploaded; UploadData takes it" for path in missing))
+
+    async def _needs(self, spec: JobSpec, files: Mapping[str, str]) -> Needs:
+        workers = spec.pipeline.n_workers
+        if workers is None:  # as many as the schedule file has lines
+            path = spec.pipeline.schedule
+            place = upload_path(self._jobs.home, files[path], path) if path in files else path
+            workers = (await asyncio.to_thread(load_csv, Path(place))).n_workers
+        resources = spec.resources
+        return Needs(workers=workers, cpus=resources.cpus_per_worker, memory=resources.memory_per_worker or 0)
+
+    def _require_room(self, needs: Needs) -> None:
+        """A cluster of our own does not grow; what it can never hold is refused at once."""
+        nodes = self._jobs.nodes
+        if not self._keeper.own or not nodes:
+            return
+        cpus = math.floor(sum(node["cpus"] for node in nodes))
+        if needs.total_cpus > cpus:
+            raise Refused(
+                f"the job needs {needs.total_cpus} CPUs ({needs.workers} workers of {needs.cpus}), this cluster has "
+                f"{cpus}; fewer stages, or `pipetrain up --workers {needs.total_cpus}`"
+            )
+        memory = sum(node["memory"] for node in nodes)
+        if needs.total_memory > memory:
+            raise Refused(
+                f"the job needs {needs.total_memory:,} bytes of memory ({needs.workers} workers of {needs.memory:,}), "
+                f"this cluster has {memory:,}; change resources.memory_per_worker"
+            )
+
+    def _present(self, record: JobRecord) -> JobRecord:
+        entry = self._jobs.entries.get(record.id)
+        return record if entry is None else entry.live_record()
+
+
+def _read_spec(document: str, name: str | None) -> JobSpec:
+    try:
+        parsed = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJob([f"document: is not JSON: {error}"]) from None
+    if name is not None and isinstance(parsed, dict):
+        parsed["name"] = name
+    return parse_job(parsed)
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
+async def _next(requests: AsyncIterator[pb.UploadRequest]) -> pb.UploadRequest | None:
+    try:
+        async with asyncio.timeout(_UPLOAD_SILENCE_S):
+            return await anext(requests, None)
+    except TimeoutError:
+        raise Refused(f"nothing came for {_UPLOAD_SILENCE_S:g} s; what came before is kept, go on from there") from None
+
+
+async def _parts(requests: AsyncIterator[pb.UploadRequest]) -> AsyncIterator[bytes]:
+    while (request := await _next(requests)) is not None:
+        if not request.HasField("data") or not 0 < len(request.data) <= PART_BYTES:
+            raise UserMistake(f"data: must follow the header, in parts of 1 to {PART_BYTES} bytes")
+        yield request.data

@@ -1,0 +1,109 @@
+"""Files of a run directory for callers: fetched whole with their checksums, and logs by line."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.runner_link import log_name
+from cluster.service.entry import Entry
+from cluster.service.run_feed import read_lines
+from stages.errors import Refused
+
+_PART_BYTES = 2**20
+_LOOK_EVERY_S = 0.25
+MODEL_FILES = ("job.yaml", "model.json", "model.safetensors")
+RUNNER = -1
+"""The number that stands for the job runner among the workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A part of a file. `path` and `size` are of its first part, `sha256` (of the whole file) of its last."""
+
+    path: str
+    size: int
+    data: bytes
+    sha256: str
+
+
+def files_to_fetch(folder: Path, *, model: bool) -> list[Path]:
+    """The files that a caller gets. Raises Refused where there are none."""
+    if model:
+        found = [folder / name for name in MODEL_FILES]
+        if not all(file.exists() for file in found):
+            raise Refused("it has saved no model; a job saves one when it succeeds, or when it is stopped in time")
+        return found
+    everything = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    found = [path for path in everything if not path.name.startswith(".")]
+    if not found:
+        raise Refused("it has no run directory yet")
+    return found
+
+
+def file_parts(folder: Path, file: Path) -> Iterator[FilePart]:
+    """A file in parts. One that is being written is sent as long as it was at the beginning."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        size = left = file.stat().st_size
+        path = file.relative_to(folder).as_posix()
+        while True:
+            data = opened.read(min(_PART_BYTES, left))
+            digest.update(data)
+            left -= len(data)
+            last = left == 0 or not data
+            yield FilePart(path, size if path else 0, data, digest.hexdigest() if last else "")
+            path = ""
+            if last:
+                return
+
+
+async def log_lines(
+    folder: Path, entry: Entry, *, worker: int | None, follow: bool, tail: int
+) -> AsyncIterator[tuple[int, bytes]]:
+    """Whole lines of the job's processes, with the number of the worker, RUNNER for the runner. With `follow` until the
+    job has ended and all is told."""
+    places: dict[int, int] = {}
+    while True:
+        ended = entry.record.state.ended  # before looking: what is written after it ended must not be missed
+        for number, file in _log_files(folder, worker):
+            start = places.get(number)
+            if start is None:
+                start = await asyncio.to_thread(_tail_start, file, tail)
+            while part := await asyncio.to_thread(read_lines, file, start, _PART_BYTES // 4):
+                start += len(part)
+                yield number, part
+            places[number] = start
+        if ended or not follow:
+            for number, file in _log_files(folder, worker):
+                if rest := file.read_bytes()[places.get(number, 0) :] if ended else b"":
+                    yield number, rest + b"\n"  # a process that was killed left it unfinished
+            return
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _log_files(folder: Path, worker: int | None) -> list[tuple[int, Path]]:
+    logs = folder / "logs"
+    if worker is not None:
+        file = logs / log_name(None if worker == RUNNER else worker)
+        return [(worker, file)] if file.exists() else []
+    found = [(RUNNER, logs / log_name(None))] if (logs / log_name(None)).exists() else []
+    workers = [(int(m[1]), file) for file in logs.glob("worker-*.log") if (m := re.search(r"-(\d+)\.log$", file.name))]
+    return found + sorted(workers)
+
+
+def _tail_start(file: Path, lines: int) -> int:
+    """Where the last so many lines begin, in bytes; 0 lines: the beginning."""
+    if lines <= 0:
+        return 0
+    content = file.read_bytes()
+    place = len(content)
+    for _ in range(lines + 1):
+        place = content.rfind(b"\n", 0, place)
+        if place < 0:
+            return 0
+    return place + 1

@@ -1,0 +1,474 @@
+"""All jobs of the service: takes them in, starts them when their turn comes, follows them, ends them.
+
+Everything here runs in one event loop. A change is first in the store, then in memory, then its commands go to Ray's
+agent; after a crash in between, `connected` gives the commands again (see `coordinator.job_states`).
+
+[Note: noted, then done] A caller who hangs up does not undo what was begun: changes run in tasks of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import itertools
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+
+from cluster.host_processes import end_ray_process
+from cluster.job_runner import ACTOR_NAME, Assignment
+from cluster.ray_workers import ACTOR_NAME as WORKER_NAME
+from cluster.service import run_events, store
+from cluster.service.entry import Entry, JobView
+from cluster.service.faults import strike
+from cluster.service.home import Home
+from cluster.service.records import JobDocument, JobEvent, JobRecord
+from cluster.service.run_feed import RunEvent, RunFeed, retire_attempt
+from cluster.service.store import Store
+from cluster.service.uploads import upload_path
+from coordinator.job_queue import Capacity, Choice, Needs, Queue, Waiting, choose
+from coordinator.job_states import (
+    TRANSITIONS,
+    Admitted,
+    ClusterLost,
+    Command,
+    Happening,
+    Launch,
+    Queued,
+    Recovering,
+    RunnerLost,
+    Running,
+    SendStop,
+    Starting,
+    StopRequested,
+    decide,
+)
+from stages.errors import Refused, UnknownJob
+
+T = TypeVar("T")
+RECOVERING_PRIORITY = 1_000_000_000
+"""A job that was lost through no fault of its own goes before all that wait."""
+_FOLLOW_EVERY_S = 0.1
+_SCHEDULE_PAUSE_S = 0.02  # many submissions are looked at together
+_SILENT_LIMIT_S = 90
+_ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that look alike
+_log = logging.getLogger(__name__)
+
+
+class QueueFull(Refused):
+    """The queue holds as many jobs as it may."""
+
+
+class SubmissionIdTaken(Refused):
+    """The submission id belongs to another job."""
+
+
+class Jobs:
+    """The jobs of one home. `send` gives a command to Ray's agent, or drops it where there is none."""
+
+    def __init__(self, home: Home, jobs: Store, *, max_queued: int, send: Callable[[Mapping[str, Any]], None]) -> None:
+        self.home, self.store, self.max_queued, self._send = home, jobs, max_queued, send
+        self.entries: dict[str, Entry] = {}
+        self.nodes: Sequence[Mapping[str, Any]] = ()
+        self.closing = False
+        self._active: dict[str, Entry] = {}
+        self._queue = Queue()
+        self._choice: Choice = choose((), (), ())
+        self._look = asyncio.Event()
+        self._memory_per_cpu = 0
+        self._arriving = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        for record in jobs.unfinished():
+            self._place(Entry(record))
+
+    # asked by callers ----------------------------------------------------------------------------------------------
+
+    async def submit(self, record: JobRecord, document: JobDocument) -> JobRecord:
+        """Take a job in; the one that there is, where its submission id is known.
+
+        Raises QueueFull, and SubmissionIdTaken where that job is another one.
+        """
+        return await self._unbroken(self._take_in(record, document))
+
+    async def stop(self, job: str, now: bool) -> JobRecord:
+        """Note that a job shall end, and begin with it. The record afterwards."""
+        return await self._unbroken(self._note_stop(job, now))
+
+    async def delete(self, job: str) -> None:
+        """Forget a job that has ended. Raises Refused for one that has not, UnknownJob."""
+        await self._unbroken(self._forget(job))
+
+    def find(self, prefix: str) -> str:
+        """The id that begins like that. Raises UnknownJob with the nearest, or with those that it may be."""
+        if prefix in self.entries:
+            return prefix
+        found = self.store.ids(prefix, 4) if prefix else []
+        if len(found) == 1 or prefix in found:
+            return prefix if prefix in found else found[0]
+        if found:
+            listed = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+            raise UnknownJob(f"{prefix} begins several ids: {listed}; give more of it")
+        near = difflib.get_close_matches(prefix, self.store.ids("", 2000), n=1, cutoff=0.5)
+        raise UnknownJob(f"no job has the id {prefix[:40]!r}" + (f"; did you mean {near[0]}?" if near else ""))
+
+    def record(self, job: str) -> JobRecord:
+        """The job as it is now. Raises UnknownJob."""
+        entry = self.entries.get(job)
+        found = self.store.get(job) if entry is None else entry.live_record()
+        if found is None:
+            raise UnknownJob(f"job {job} was deleted")
+        return found
+
+    def view(self, record: JobRecord) -> JobView:
+        """What a caller is shown of it."""
+        entry = self.entries.get(record.id)
+        if isinstance(record.state, Queued) and record.id in self._queue:
+            position = self._queue.position(record.id)
+            reason = self._choice.explain(self._waiting(record), position)
+            return JobView(record=record, reason=reason, position=position, queue_length=len(self._queue))
+        if entry is not None and entry.silent_s and not record.state.ended:
+            return JobView(record=record, reason=f"its runner has not answered for {entry.silent_s} s")
+        return JobView(record=record, reason=record.reason)
+
+    def __len__(self) -> int:
+        """Jobs that wait."""
+        return len(self._queue)
+
+    def waiting(self, most: int) -> list[JobRecord]:
+        """The first of the queue, in order."""
+        return [self.entries[waiting.job].record for waiting in itertools.islice(self._queue, most)]
+
+    def active(self) -> list[JobRecord]:
+        """Jobs that have processes."""
+        return [entry.live_record() for entry in self._active.values()]
+
+    async def _take_in(self, record: JobRecord, document: JobDocument) -> JobRecord:
+        if self.store.by_submission(record.submission_id) is None and len(self._queue) + self._arriving >= (
+            self.max_queued
+        ):
+            raise QueueFull(
+                f"{len(self._queue):,} jobs wait, which is as many as the queue takes; wait until some have started, "
+                "or start the service with a larger --max-queued"
+            )
+        self._arriving += 1
+        try:
+            stored, new = await self.store.write(store.insert(record, document, _submitted(record)))
+        finally:
+            self._arriving -= 1
+        strike("accepted")
+        if new:
+            self._place(Entry(stored))
+        elif self.store.document(stored.id) != document:
+            raise SubmissionIdTaken(
+                f"submission id {record.submission_id!r} belongs to job {stored.id}, which is another job than this one"
+            )
+        return self.record(stored.id)
+
+    async def _note_stop(self, job: str, now: bool) -> JobRecord:
+        entry = self.entries.get(job)
+        if entry is not None:
+            how = "asked to stop at once" if now else "asked to stop after the steps under way"
+            await self._apply(entry, StopRequested(time.time(), now), "stop requested", how)
+            strike("stop noted")
+        return self.record(job)
+
+    async def _forget(self, job: str) -> None:
+        record = self.record(job)
+        if not record.state.ended:
+            raise Refused(f"job {job} is {record.state.name}; only a job that has ended can be deleted: stop it first")
+        await self.store.write(store.delete(job))
+        folder = self.home.run_directory(job)
+        if folder.exists():
+            aside = folder.with_name(f".deleted-{job}")  # gone at once for whoever looks, and on disk soon
+            with contextlib.suppress(OSError):
+                folder.rename(aside)
+            await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
+
+    # changes -------------------------------------------------------------------------------------------------------
+
+    async def _apply(
+        self,
+        entry: Entry,
+        happening: Happening | None,
+        kind: str,
+        text: str,
+        details: Mapping[str, Any] | None = None,
+        *,
+        attempt: int | None = None,
+        at: float | None = None,
+        events_read: int | None = None,
+    ) -> None:
+        """Let something happen to a job: store, memory, commands, in this order. What is said of an attempt that is not
+        the present one comes too late and is dropped."""
+        async with entry.lock:
+            before = entry.record
+            if (attempt is not None and entry.attempt != attempt) or (attempt is None and before.state.ended):
+                return
+            state, commands = (before.state, ()) if happening is None else decide(before.state, happening)
+            if state != before.state or happening is None or not isinstance(happening, StopRequested):
+                now = time.time()
+                event = JobEvent(
+                    seq=before.events + 1,
+                    time=at or now,
+                    kind=kind,
+                    attempt=state.attempt if isinstance(state, (Starting, Running)) else before.attempt,
+                    text=text,
+                    details=details or {},
+                )
+                after = _following(entry, event, now)
+                after = replace(after, state=state, ended_at=event.time if state.ended else None)
+                if isinstance(state, Starting) and not isinstance(before.state, Starting):
+                    after = _begun(after, state.attempt, now)
+                if events_read is not None:
+                    after = replace(after, events_read=events_read)
+                if state.ended:
+                    strike("before the end is noted")
+                await self.store.write(store.update(after, [event]))
+                self._move(entry, after)
+        for command in commands:
+            self._perform(entry, command)
+
+    def _move(self, entry: Entry, after: JobRecord) -> None:
+        """Put the job where its new state belongs."""
+        before, entry.record = entry.record, after
+        if type(before.state) is not type(after.state):
+            self._active.pop(after.id, None)
+            if after.id in self._queue:
+                self._queue.remove(after.id)
+            self._place(entry)
+        entry.tell()
+
+    def _place(self, entry: Entry) -> None:
+        record, job = entry.record, entry.record.id
+        self._look.set()
+        if record.state.ended:
+            self.entries.pop(job, None)
+            strike("ended")
+            return
+        self.entries[job] = entry
+        if isinstance(record.state, (Queued, Recovering)):
+            entry.feed, entry.silent_s = None, 0
+            self._queue.add(self._waiting(record))
+            return
+        self._active[job] = entry
+        if entry.feed is None:
+            entry.feed = RunFeed(self.home.run_directory(job), record.attempt, record.events_read)
+            entry.feed.look_for_rows()
+
+    def _waiting(self, record: JobRecord) -> Waiting:
+        priority = RECOVERING_PRIORITY if isinstance(record.state, Recovering) else record.priority
+        return Waiting(job=record.id, priority=priority, order=record.order, needs=self._resolved(record.needs))
+
+    def _resolved(self, needs: Needs) -> Needs:
+        """With the memory that a worker gets where its job names none: its CPUs' share of the node."""
+        return needs if needs.memory else replace(needs, memory=needs.cpus * self._memory_per_cpu)
+
+    def _perform(self, entry: Entry, command: Command) -> None:
+        match command:
+            case Launch(attempt):
+                strike("admitted")
+                self._launch(entry, attempt)
+                strike("launched")
+            case SendStop(attempt, False):
+                self._send({"do": "stop", "job": entry.record.id, "attempt": attempt})
+            case SendStop(attempt, True):
+                self._end_runner(entry.record, attempt)
+
+    def _launch(self, entry: Entry, attempt: int) -> None:
+        record = entry.record
+        folder = self.home.run_directory(record.id)
+        if attempt > 1:
+            retire_attempt(folder, attempt - 1)
+        found = self.store.document(record.id)
+        assignment = Assignment(
+            job=record.id,
+            attempt=attempt,
+            folder=str(folder),
+            document=json.loads(found.document),
+            files={path: str(upload_path(self.home, sha256, path)) for path, sha256 in found.files.items()},
+            memory_per_cpu=self._memory_per_cpu,
+            force=record.force,
+        )
+        self._send({"do": "launch", "job": record.id, "attempt": attempt, "assignment": asdict(assignment)})
+
+    def _end_runner(self, record: JobRecord, attempt: int) -> None:
+        self._send({"do": "end", "job": record.id, "attempt": attempt, "pid": record.runner_pid})
+
+    async def _unbroken(self, change: Coroutine[Any, Any, T]) -> T:
+        """See [Note: noted, then done]."""
+        task = asyncio.get_running_loop().create_task(change)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    # told by Ray's agent -------------------------------------------------------------------------------------------
+
+    async def connected(self) -> None:
+        """There is an agent, in the Ray in which the active jobs were started: find their runners again."""
+        for entry in list(self._active.values()):
+            state, job = entry.record.state, entry.record.id
+            if isinstance(state, Starting):
+                self._launch(entry, state.attempt)
+            elif isinstance(state, Running):
+                self._send({"do": "adopt", "job": job, "attempt": state.attempt})
+            if isinstance(state, (Starting, Running)) and state.stop is not None:
+                self._perform(entry, SendStop(state.attempt, state.stop.now))
+
+    async def cluster_lost(self, cause: str, *, planned: bool = False) -> None:
+        """Ray is gone, and all runners with it. What they had told before counts."""
+        for entry in list(self._active.values()):
+            await self._read(entry)
+            attempt = entry.attempt
+            if attempt is not None:
+                self._end_leftovers(entry)
+                await self._apply(entry, ClusterLost(cause, planned), "cluster lost", cause, attempt=attempt)
+
+    def cluster_is(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """The nodes that there are; none while there is no Ray."""
+        self.nodes = nodes
+        shares = [int(node["memory"] // node["cpus"]) for node in nodes if node["cpus"] >= 1]
+        if shares and min(shares) != self._memory_per_cpu:
+            self._memory_per_cpu = min(shares)
+            self._queue = Queue(self._waiting(self.entries[waiting.job].record) for waiting in self._queue)
+        self._look.set()
+
+    async def runner_gone(self, job: str, attempt: int, cause: str) -> None:
+        """A runner is not there, or has done its work. How the attempt ended stands in its events, or it was lost."""
+        entry = self._active.get(job)
+        if entry is not None and entry.attempt == attempt and not self.closing:
+            await self._read(entry)
+            if entry.attempt == attempt:
+                self._end_leftovers(entry)
+                await self._apply(entry, RunnerLost(cause), "runner lost", cause, attempt=attempt)
+        record = self.store.get(job) if entry is None else entry.record
+        if record is not None:
+            self._send({"do": "forget", "job": job, "attempt": attempt, "pid": record.runner_pid})
+
+    def runner_silent(self, job: str, attempt: int, seconds: int) -> None:
+        """A runner does not answer, since so many seconds; 0: it does again. One that never does is ended."""
+        entry = self._active.get(job)
+        if entry is not None and entry.attempt == attempt:
+            entry.silent_s = seconds
+            entry.tell()
+            if seconds > _SILENT_LIMIT_S:
+                self._end_runner(entry.record, attempt)
+
+    def _end_leftovers(self, entry: Entry) -> None:
+        """Processes of the attempt on this host that Ray did not reach: stopped ones."""
+        if entry.record.runner_pid is not None:
+            end_ray_process(entry.record.runner_pid, ACTOR_NAME)
+        for event in self.store.events(entry.record.id):
+            if event.kind == "started" and event.attempt == entry.attempt:
+                for worker in event.details["workers"]:
+                    if worker["host"] == os.uname().nodename:
+                        end_ray_process(worker["pid"], WORKER_NAME)
+
+    # always --------------------------------------------------------------------------------------------------------
+
+    async def keep_scheduling(self) -> None:
+        """Start jobs when their turn comes."""
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            needs = [self._resolved(entry.record.needs) for entry in self._active.values()]
+            nodes = [Capacity(cpus=int(node["cpus"]), memory=int(node["memory"])) for node in self.nodes]
+            self._choice = choose(self._queue, needs, () if self.closing else nodes)
+            for job in self._choice.starts:
+                with logged(f"job {job} could not be started"):
+                    await self._apply(self.entries[job], Admitted(), "admitted", "its turn has come")
+            for entry in self.entries.values():
+                if entry.watchers and isinstance(entry.record.state, Queued):
+                    entry.tell()
+            await asyncio.sleep(_SCHEDULE_PAUSE_S)
+
+    async def keep_following(self) -> None:
+        """Take in what runners write."""
+        while True:
+            for entry in list(self._active.values()):
+                with logged(f"job {entry.record.id} could not be followed"):
+                    await self._read(entry)
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+
+    async def _read(self, entry: Entry) -> None:
+        async with entry.reading:
+            feed = entry.feed
+            if feed is None:
+                return
+            for event in feed.new_events():
+                await self._take_event(entry, feed.attempt, event)
+            entry.rows_untold |= feed.look_for_rows()
+            if entry.rows_untold and time.monotonic() - entry.rows_told_at >= entry.rows_every_s:
+                entry.rows_untold, entry.rows_told_at = False, time.monotonic()
+                strike("following")
+                entry.tell()
+
+    async def _take_event(self, entry: Entry, attempt: int, event: RunEvent) -> None:
+        content = event.content
+        what = run_events.happening(content)
+        if what is not None and (type(entry.record.state), type(what)) not in TRANSITIONS:
+            what = None
+        await self._apply(
+            entry,
+            what,
+            str(content.get("event")),
+            run_events.text(content),
+            run_events.details(content),
+            attempt=attempt,
+            at=run_events.seconds(content, time.time()),
+            events_read=event.end,
+        )
+
+
+def new_job_id() -> str:
+    """Eight letters and digits: short enough to type a part of, and never given twice."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
+
+
+def _submitted(record: JobRecord) -> JobEvent:
+    needs = record.needs
+    workers = f"{needs.workers} worker{'s' if needs.workers != 1 else ''} of {needs.cpus} CPU{'s' * (needs.cpus != 1)}"
+    return JobEvent(
+        seq=1, time=record.submitted_at, kind="submitted", attempt=0, text=f"accepted; needs {workers}", details={}
+    )
+
+
+def _following(entry: Entry, event: JobEvent, now: float) -> JobRecord:
+    """The record with the event counted, and with what the run has reached."""
+    if entry.feed is not None:
+        entry.feed.look_for_rows()
+    record = replace(entry.live_record(), events=event.seq)
+    if event.kind == "starting" and "steps_total" in event.details:
+        record = replace(record, steps_total=event.details["steps_total"])
+    if event.kind == "preparing" and "pid" in event.details:
+        record = replace(record, runner_pid=event.details["pid"])
+    return record
+
+
+def _begun(record: JobRecord, attempt: int, now: float) -> JobRecord:
+    """The record at the beginning of an attempt."""
+    return replace(
+        record,
+        attempt=attempt,
+        started_at=record.started_at or now,
+        step=0,
+        loss=None,
+        validation_loss=None,
+        validation_accuracy=None,
+        runner_pid=None,
+    )
+
+
+@contextlib.contextmanager
+def logged(what: str) -> Iterator[None]:
+    """One job's trouble is written to the log, and does not end the service."""
+    try:
+        yield
+    except Exception:
+        _log.exception("%s", what)

@@ -1,0 +1,72 @@
+"""Our errors as status codes, with the list of problems in the details."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from cluster.service.jobs import QueueFull, SubmissionIdTaken
+from cluster.service.uploads import WrongChecksum, WrongOffset
+from stages.errors import PipetrainError, Refused, UnknownJob, UserMistake
+
+_log = logging.getLogger(__name__)
+
+_CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (SubmissionIdTaken, grpc.StatusCode.ALREADY_EXISTS),
+    (WrongOffset, grpc.StatusCode.OUT_OF_RANGE),
+    (WrongChecksum, grpc.StatusCode.DATA_LOSS),
+    (UnknownJob, grpc.StatusCode.NOT_FOUND),
+    (Refused, grpc.StatusCode.FAILED_PRECONDITION),
+    (UserMistake, grpc.StatusCode.INVALID_ARGUMENT),
+)
+"""The first that fits."""
+_DETAILS = "grpc-status-details-bin"
+_MOST_DETAILS_BYTES = 6000  # metadata may hold 8 KiB in all
+_MOST_PROBLEMS = 100
+
+
+@contextlib.asynccontextmanager
+async def told(context: Any) -> AsyncIterator[None]:
+    """What goes wrong inside is the call's status; a bug of ours is INTERNAL, and its traceback is in the log."""
+    try:
+        yield
+    except PipetrainError as error:
+        await _abort(context, error)
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:
+        _log.exception("a call failed")
+        await context.abort(
+            grpc.StatusCode.INTERNAL, f"a mistake of the service: {type(error).__name__}: {error}; its log has more"
+        )
+
+
+async def _abort(context: Any, error: PipetrainError) -> NoReturn:
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    problems = error.problems if isinstance(error, UserMistake) else (str(error),)
+    message = "\n".join(problems)[:2000]
+    details = _details(code, message, problems)
+    await context.abort(code, message, trailing_metadata=((_DETAILS, details.SerializeToString()),))
+    raise AssertionError("abort raises")
+
+
+def _details(code: grpc.StatusCode, message: str, problems: tuple[str, ...]) -> Any:
+    request = error_details_pb2.BadRequest()
+    for line in problems[:_MOST_PROBLEMS]:
+        request.field_violations.add(field=line.partition(": ")[0][:200], description=line[:1000])
+        if request.ByteSize() > _MOST_DETAILS_BYTES:
+            del request.field_violations[-1]
+            break
+    if len(request.field_violations) < len(problems):
+        left = len(problems) - len(request.field_violations)
+        request.field_violations.add(field="", description=f"and {left} more problems")
+    detail = any_pb2.Any()
+    detail.Pack(request)
+    return status_pb2.Status(code=code.value[0], message=message, details=[detail])

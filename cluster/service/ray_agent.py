@@ -1,0 +1,269 @@
+"""The service's hands in Ray: a process of its own, because Ray ends every process that is a part of it when it fails.
+
+It reads a command a line from standard input and writes an event a line to standard output, both JSON objects, and ends
+when its input does. Commands: `launch`, `adopt`, `stop`, `end`, `forget`. Events: `ready`, `cluster`, `launched`,
+`absent`, `ended`, `lost`, `silent`, `refused`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.host_processes import end_ray_process
+from cluster.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, Assignment, JobRunner, runner_name
+from cluster.service.ray_head import LOOPBACK, keep_loopback
+
+NAMESPACE = "pipetrain"
+_PING_S = 5.0
+_SILENT_S = 20.0  # a runner that answers no ping for so long is told of, again and again
+_LOOK_EVERY_S = 0.1
+_CLUSTER_EVERY_S = 1.0
+
+Key = tuple[str, int]
+
+
+@dataclass
+class _Runner:
+    """A runner that is looked after: its handle, and the ping it has not answered yet."""
+
+    handle: Any
+    ping: Any
+    since: float
+    told: float = 0.0
+
+
+class RayAgent:
+    """Performs commands and looks after runners, in one thread."""
+
+    def __init__(self, ray: Any, commands: queue.SimpleQueue[Mapping[str, Any]]) -> None:
+        self._ray, self._commands = ray, commands
+        self._runners: dict[Key, _Runner] = {}
+        self._node = ray.get_runtime_context().get_node_id()
+        self._cluster: list[dict[str, Any]] = []
+        self._next_cluster = 0.0
+
+    def serve(self) -> None:
+        """Until the process ends."""
+        tell("ready", node=self._node, session=_session_name(self._ray))
+        while True:
+            self._look_at_cluster()
+            self._look_at_runners()
+            with contextlib.suppress(queue.Empty):
+                self._perform(self._commands.get(timeout=0.0 if self._runners else _LOOK_EVERY_S))
+
+    # commands ------------------------------------------------------------------------------------------------------
+
+    def _perform(self, command: Mapping[str, Any]) -> None:
+        key: Key = command["job"], command["attempt"]
+        what = command["do"]
+        if what == "launch":
+            self._launch(key, command["assignment"])
+        elif what == "adopt":
+            handle = self._find(key)
+            if handle is None:
+                tell("absent", job=key[0], attempt=key[1])
+            else:
+                self._look_after(key, handle)
+        elif what == "stop":
+            handle = self._find(key)
+            if handle is not None:
+                handle.stop.remote()
+        elif what == "end":
+            self._end(key, command.get("pid"))
+            tell("lost", job=key[0], attempt=key[1], cause="its runner was ended")
+        elif what == "forget":
+            self._end(key, command.get("pid"))
+
+    def _launch(self, key: Key, assignment: Mapping[str, Any]) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        options = {
+            "name": runner_name(*key),
+            "lifetime": "detached",
+            "num_cpus": 0,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            # the run directory and the uploads are here
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False),
+        }
+        try:
+            handle = self._find(key)  # an agent before this one may have been ended right after it made the actor
+            if handle is None:
+                handle = _actor_class(self._ray).options(**options).remote(Assignment(**assignment))
+        except Exception as error:
+            tell("refused", job=key[0], attempt=key[1], cause=_one_line(error))
+            return
+        self._look_after(key, handle)
+        tell("launched", job=key[0], attempt=key[1])
+
+    def _look_after(self, key: Key, handle: Any) -> None:
+        handle.run.remote()  # runs only once, however often it is asked
+        self._runners[key] = _Runner(handle, handle.ping.remote(_PING_S), time.monotonic())
+
+    def _end(self, key: Key, pid: int | None) -> None:
+        """End the runner's process and with it its workers, one that is stopped too."""
+        self._runners.pop(key, None)
+        handle = self._find(key)
+        if handle is not None:
+            with contextlib.suppress(Exception):
+                self._ray.kill(handle, no_restart=True)
+        if pid is not None:
+            end_ray_process(pid, ACTOR_NAME)
+
+    def _find(self, key: Key) -> Any:
+        try:
+            return self._ray.get_actor(runner_name(*key), namespace=NAMESPACE)
+        except ValueError:
+            return None
+
+    # looking after -------------------------------------------------------------------------------------------------
+
+    def _look_at_runners(self) -> None:
+        if not self._runners:
+            return
+        pings = {runner.ping: key for key, runner in self._runners.items()}
+        ready, _ = self._ray.wait(list(pings), num_returns=1, timeout=_LOOK_EVERY_S)
+        now = time.monotonic()
+        for ref in ready:
+            key = pings[ref]
+            runner = self._runners[key]
+            try:
+                ended = self._ray.get(ref)
+            except self._ray.exceptions.RayError as error:
+                del self._runners[key]
+                tell("lost", job=key[0], attempt=key[1], cause=_why_lost(error))
+                continue
+            if ended:
+                del self._runners[key]
+                tell("ended", job=key[0], attempt=key[1])
+            else:
+                if runner.told:
+                    tell("silent", job=key[0], attempt=key[1], seconds=0)
+                runner.ping, runner.since, runner.told = runner.handle.ping.remote(_PING_S), now, 0.0
+        for key, runner in self._runners.items():
+            if now - runner.since > _PING_S + _SILENT_S and now - runner.told > _PING_S:
+                runner.told = now
+                tell("silent", job=key[0], attempt=key[1], seconds=round(now - runner.since - _PING_S))
+
+    def _look_at_cluster(self) -> None:
+        now = time.monotonic()
+        if now < self._next_cluster:
+            return
+        self._next_cluster = now + _CLUSTER_EVERY_S
+        found = self._nodes()
+        if found != self._cluster:
+            self._cluster = found
+            tell("cluster", nodes=found)
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        from ray._private.state import available_resources_per_node
+
+        free = available_resources_per_node()
+        nodes = []
+        for node in sorted(self._ray.nodes(), key=lambda node: str(node["NodeID"])):
+            total, left = node["Resources"], free.get(node["NodeID"], {})
+            if node["Alive"]:
+                nodes.append(
+                    {
+                        "id": node["NodeID"],
+                        "host": node["NodeManagerHostname"],
+                        "address": node["NodeManagerAddress"],
+                        "cpus": total.get("CPU", 0.0),
+                        "cpus_used": total.get("CPU", 0.0) - left.get("CPU", 0.0),
+                        "memory": int(total.get("memory", 0)),
+                        "memory_used": int(total.get("memory", 0) - left.get("memory", 0)),
+                    }
+                )
+        return nodes
+
+
+def _actor_class(ray: Any) -> Any:
+    """JobRunner as an actor whose calls from outside have threads of their own."""
+
+    class PipetrainRunner(JobRunner):
+        """A JobRunner that answers while it runs."""
+
+        stop = ray.method(concurrency_group=CONTROL)(JobRunner.stop)
+        ping = ray.method(concurrency_group=CONTROL)(JobRunner.ping)
+        read_file = ray.method(concurrency_group=FILES)(JobRunner.read_file)
+        take_log = ray.method(concurrency_group=FILES)(JobRunner.take_log)
+
+    assert PipetrainRunner.__name__ == ACTOR_NAME, "runners are found by it"
+    return ray.remote(concurrency_groups=GROUPS)(PipetrainRunner)
+
+
+def _session_name(ray: Any) -> str:
+    """What tells this Ray from one that is started later at the same address."""
+    name: str = ray._private.worker.global_worker.node.session_name
+    return name
+
+
+def _why_lost(error: BaseException) -> str:
+    if "running low on memory" in str(error):
+        return "its runner was ended by Ray because the host ran low on memory"
+    return (
+        "its runner's process ended unexpectedly: killed from outside, by the kernel for lack of memory, or by a crash"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+def tell(event: str, **details: Any) -> None:
+    """Write one event."""
+    os.write(_OUTPUT, (json.dumps({"event": event, **details}) + "\n").encode())
+
+
+_OUTPUT = 1
+
+
+def main() -> None:
+    """Connect to Ray at the address given, and serve. The events go to the first standard output; what Ray prints does
+    not."""
+    global _OUTPUT
+    _OUTPUT = os.dup(1)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the service, which then ends this
+    address = sys.argv[1]
+    commands: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            commands.put(json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    here: dict[str, Any] = {}
+    if "--loopback" in sys.argv:
+        keep_loopback()
+        here = {"_node_ip_address": LOOPBACK}
+    import ray
+
+    try:
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=False,
+            **here,
+        )
+    except Exception as error:
+        tell("refused", cause=_one_line(error))
+        os._exit(1)
+    RayAgent(ray, commands).serve()
+
+
+if __name__ == "__main__":
+    main()

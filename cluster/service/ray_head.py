@@ -1,0 +1,135 @@
+"""The local Ray cluster of a service: one head process in a session of its own, which outlives the service.
+
+[Note: loopback] Ray takes the host's outward address where it is told to use loopback, and then listens on it. The head
+is therefore started through `main` here, which leaves the given address alone; Ray's servers then listen on
+127.0.0.1 only. The token keeps other users of the host out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.host_processes import end_session, in_session
+from cluster.service.home import Home
+from stages.errors import NotEnoughResources
+
+LOOPBACK = "127.0.0.1"
+_START_TIMEOUT_S = 120.0
+_OBJECT_STORE_BYTES = 256 * 2**20  # gathered weights pass through it; what does not fit is spilled to disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayHead:
+    """A Ray head that was started. `session` is the number of its process, and of the session of all it started."""
+
+    session: int
+    address: str
+    token: str
+    folder: str
+    cpus: int
+
+    @staticmethod
+    def start(home: Home, cpus: int) -> RayHead:
+        """Start a head with `cpus` CPUs to give away. Raises NotEnoughResources with Ray's reason."""
+        folder = tempfile.mkdtemp(prefix="pipetrain-ray-", dir="/tmp")  # Ray's sockets allow only short paths
+        token, log = secrets.token_hex(32), home.logs / "ray-head.log"
+        command = [
+            *(sys.executable, "-m", "cluster.service.ray_head", "start", "--head", "--block"),
+            *("--node-ip-address", LOOPBACK, "--port", str(_free_port()), "--num-cpus", str(cpus)),
+            *("--temp-dir", folder, "--object-store-memory", str(_OBJECT_STORE_BYTES)),
+            *("--include-dashboard", "false", "--dashboard-port", "0", "--include-log-monitor", "false"),
+            *("--ray-client-server-port", str(_free_port())),
+        ]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, **ray_environment(token)},
+                cwd=folder,
+            )
+        port = command[command.index("--port") + 1]
+        head = RayHead(session=process.pid, address=f"{LOOPBACK}:{port}", token=token, folder=folder, cpus=cpus)
+        home.write(home.ray_file, asdict(head))  # before it is up: whoever comes next must find what to clean up
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while "Ray runtime started" not in log.read_text(errors="replace"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                head.end(home)
+                raise NotEnoughResources(f"Ray cannot start here: {_last_line(log)} (all of it is in {log})")
+            time.sleep(0.05)
+        return head
+
+    @staticmethod
+    def left_by_another(home: Home) -> RayHead | None:
+        """The head in ray.json, alive or not."""
+        found = home.read(home.ray_file)
+        return None if found is None else RayHead(**found)
+
+    def alive(self) -> bool:
+        """Whether the head's own process lives; it ends itself when one of Ray's servers dies."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.session, os.WNOHANG)  # a child that ended would stay a zombie
+        return self.session in in_session(self.session)
+
+    def end(self, home: Home) -> bool:
+        """End every process of this Ray and remove its files. May be called twice. False if some do not end."""
+        gone = end_session(self.session)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.session, os.WNOHANG)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        home.ray_file.unlink(missing_ok=True)
+        return gone
+
+
+def ray_environment(token: str | None) -> dict[str, str]:
+    """Ray's settings. BLAS gets one thread a process, which a worker of more CPUs changes for itself."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    auth = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **threads, **auth}
+
+
+def keep_loopback() -> None:
+    """Let Ray use 127.0.0.1 where it is told to ([Note: loopback])."""
+    import ray._private.services as services
+
+    def unchanged(host: Any) -> Any:
+        return host
+
+    services.resolve_ip_for_localhost = unchanged
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def main() -> None:
+    """The `ray` command, with loopback left alone."""
+    keep_loopback()
+    from ray.scripts.scripts import main as ray_command
+
+    ray_command()
+
+
+if __name__ == "__main__":
+    main()

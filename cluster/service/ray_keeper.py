@@ -1,0 +1,191 @@
+"""Keeps Ray there for the service: starts it, finds it again, notices that it is gone, and starts it anew.
+
+The service's own process is no part of Ray (see `ray_agent`): when Ray dies, it lives, and can say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.service.home import Home
+from cluster.service.jobs import Jobs, logged
+from cluster.service.ray_head import RayHead, ray_environment
+from stages.errors import NotEnoughResources, UserMistake
+
+_LOOK_EVERY_S = 0.25
+_CONNECT_S = 90.0
+_END_RUNNERS_S = 10.0
+_PAUSE_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # before the next try
+_log = logging.getLogger(__name__)
+
+
+class RayKeeper:
+    """`address` None: a head of our own with `cpus` CPUs. `state` is what is told to callers."""
+
+    def __init__(self, home: Home, *, cpus: int, address: str | None) -> None:
+        self._home, self._cpus, self.address = home, cpus, address
+        self._head: RayHead | None = None
+        self._agent: asyncio.subprocess.Process | None = None
+        self._jobs: Jobs | None = None
+        self._session: str | None = None
+        self._lost: set[tuple[str, int]] = set()
+        self.state = "starting"
+        self.up = asyncio.Event()
+        self.failed: UserMistake | None = None
+        """Why Ray cannot be started here at all; only before it was up for the first time."""
+
+    @property
+    def own(self) -> bool:
+        """Whether the Ray cluster is the service's, and not one that it joined."""
+        return self.address is None
+
+    @property
+    def ray_address(self) -> str:
+        """Where Ray is; empty before it is known."""
+        return self.address or ("" if self._head is None else self._head.address)
+
+    def send(self, command: Mapping[str, Any]) -> None:
+        """Give a command to the agent; where there is none, `Jobs.connected` will give it again."""
+        agent = self._agent
+        if agent is not None and agent.stdin is not None and not agent.stdin.is_closing():
+            agent.stdin.write((json.dumps(dict(command)) + "\n").encode())
+
+    async def keep(self, jobs: Jobs) -> None:
+        """For as long as the service runs."""
+        self._jobs = jobs
+        failures = 0
+        while True:
+            try:
+                address, token = await self._find_ray(jobs)
+                await self._serve(jobs, address, token)
+                failures = 0
+            except UserMistake as error:
+                if not self.up.is_set() and self.own:
+                    self.failed = error
+                    self.up.set()
+                    return
+                self.state = f"not there: {error}"
+                _log.warning("Ray: %s", error)
+                failures += 1
+            except Exception:
+                _log.exception("the connection to Ray broke")
+                failures += 1
+            finally:
+                jobs.cluster_is(())
+                await self._end_agent()
+            if failures:
+                await asyncio.sleep(_PAUSE_S[min(failures, len(_PAUSE_S)) - 1])
+
+    async def end(self) -> None:
+        """End the agent and, where it is ours, Ray."""
+        await self._end_agent()
+        if self._head is not None:
+            await asyncio.to_thread(self._head.end, self._home)
+
+    async def end_runners(self, jobs: Jobs) -> None:
+        """End the runners in a Ray that goes on without us."""
+        wanted = {(record.id, record.attempt) for record in jobs.active()}
+        for job, attempt in wanted:
+            self.send({"do": "end", "job": job, "attempt": attempt})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_RUNNERS_S):
+                while not wanted <= self._lost:
+                    await asyncio.sleep(0.05)
+
+    async def _find_ray(self, jobs: Jobs) -> tuple[str, str | None]:
+        if self.address is not None:
+            self._session = (self._home.read(self._home.ray_file) or {}).get("session_name")
+            return self.address, os.environ.get("RAY_AUTH_TOKEN")
+        head = self._head or RayHead.left_by_another(self._home)
+        if head is None or not head.alive():
+            if head is not None:
+                again = (
+                    "Ray was lost: one of its processes died"
+                    if self.up.is_set()
+                    else "Ray ended while no service was up"
+                )
+                self.state = f"{again}; starting it again"
+                _log.warning("%s", self.state)
+                await asyncio.to_thread(head.end, self._home)
+                await jobs.cluster_lost(again)
+            else:
+                await jobs.cluster_lost("Ray ended while no service was up")
+            head = await asyncio.to_thread(RayHead.start, self._home, self._cpus)
+        self._head = head
+        return head.address, head.token
+
+    async def _serve(self, jobs: Jobs, address: str, token: str | None) -> None:
+        """Start an agent and do what it tells, until it or Ray ends."""
+        where = ["--loopback"] if self.own else []
+        with (self._home.logs / "ray-agent.log").open("ab") as log:
+            agent = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cluster.service.ray_agent", address, *where),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **ray_environment(token)},
+                limit=2**24,
+            )
+        self._agent = agent
+        assert agent.stdout is not None, "it was asked for"
+        first = await asyncio.wait_for(agent.stdout.readline(), _CONNECT_S)
+        told = json.loads(first) if first else {"event": "refused", "cause": "its agent ended at once"}
+        if told["event"] != "ready":
+            raise NotEnoughResources(f"Ray at {address} does not take us in: {told.get('cause')}")
+        await self._ready(jobs, told["session"])
+        watch = asyncio.create_task(self._watch_head(agent))
+        try:
+            while line := await agent.stdout.readline():
+                with logged("an event of Ray's agent"):
+                    await self._take(jobs, json.loads(line))
+        finally:
+            watch.cancel()
+        self.state = "lost; looking for it"
+
+    async def _ready(self, jobs: Jobs, session: str) -> None:
+        if not self.own:
+            if self._session is not None and self._session != session:
+                await jobs.cluster_lost("the Ray cluster was started anew")
+            self._home.write(self._home.ray_file, {"session_name": session, "address": self.address})
+        self.state = "up"
+        self.up.set()
+        await jobs.connected()
+
+    async def _watch_head(self, agent: asyncio.subprocess.Process) -> None:
+        """An agent may take a minute to notice that its Ray is gone; end it then."""
+        while self._head is None or self._head.alive():
+            await asyncio.sleep(_LOOK_EVERY_S)
+        with contextlib.suppress(ProcessLookupError):
+            agent.kill()
+
+    async def _take(self, jobs: Jobs, told: Mapping[str, Any]) -> None:
+        match told["event"]:
+            case "cluster":
+                jobs.cluster_is(told["nodes"])
+            case "ended":
+                await jobs.runner_gone(told["job"], told["attempt"], "its runner ended without saying how")
+            case "absent":
+                await jobs.runner_gone(told["job"], told["attempt"], "its runner is gone")
+            case "lost":
+                if jobs.closing:
+                    self._lost.add((told["job"], told["attempt"]))
+                await jobs.runner_gone(told["job"], told["attempt"], told["cause"])
+            case "refused":
+                cause = f"Ray did not start its runner: {told['cause']}"
+                await jobs.runner_gone(told["job"], told["attempt"], cause)
+            case "silent":
+                jobs.runner_silent(told["job"], told["attempt"], told["seconds"])
+
+    async def _end_agent(self) -> None:
+        agent, self._agent = self._agent, None
+        if agent is not None:
+            with contextlib.suppress(ProcessLookupError):
+                agent.kill()
+            await agent.wait()

@@ -1,0 +1,74 @@
+"""What a runner wrote into events.jsonl, as what happened to the job and as a line for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from coordinator.job_states import Happening, Progress, RunFailed, RunFinished, RunnerLost, RunStopped, Started
+
+
+def happening(event: Mapping[str, Any]) -> Happening | None:
+    """What the event means for the job's state; None where it means nothing."""
+    match event.get("event"):
+        case "preparing":
+            return Progress("reading its data")
+        case "starting":
+            return Progress(f"starting {_count(event['workers'], 'worker')}")
+        case "waiting":
+            return Progress(str(event["detail"]))
+        case "started":
+            return Started()
+        case "finished":
+            return RunFinished()
+        case "stopped":
+            return RunStopped(int(event["step"]), bool(event["saved"]))
+        case "failed":
+            return RunFailed(
+                str(event["cause"]), str(event["kind"]), bool(event.get("mistake")), str(event.get("traceback", ""))
+            )
+        case "interrupted":
+            return RunnerLost(f"its runner was interrupted: {event.get('cause')}")
+    return None
+
+
+def text(event: Mapping[str, Any]) -> str:
+    """The event in one line."""
+    match event.get("event"):
+        case "preparing":
+            return f"the runner is process {event['pid']} on {event['host']}; reads the data"
+        case "starting":
+            return (
+                f"starts {_count(event['workers'], 'worker')} for {_count(event['stages'], 'stage')}, "
+                f"{event['schedule']}, {_count(event['micro_batches'], 'micro-batch')}, "
+                f"{_count(event['steps_total'], 'step')} to make"
+            )
+        case "started":
+            hosts = sorted({worker["host"] for worker in event["workers"]})
+            return f"training began on {', '.join(hosts)}"
+        case "finished":
+            return f"all {_count(event['step'], 'step')} made, model saved"
+        case "stopped":
+            return f"stopped at step {event['step']}" + (", weights saved" if event["saved"] else "")
+        case "failed":
+            return str(event["cause"]).partition("\n")[0]
+    return str(event.get("detail") or event.get("cause") or "")
+
+
+def seconds(event: Mapping[str, Any], otherwise: float) -> float:
+    """When it happened, in seconds UTC."""
+    try:
+        return datetime.fromisoformat(str(event["time"])).timestamp()
+    except (KeyError, ValueError):
+        return otherwise
+
+
+def details(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What else the event says."""
+    return {key: value for key, value in event.items() if key not in ("time", "event", "attempt")}
+
+
+def _count(n: int, word: str) -> str:
+    plural = "es" if word.endswith("ch") else "s"
+    return f"{n} {word}{plural if n != 1 else ''}"

@@ -1,0 +1,180 @@
+"""The service's two ports: gRPC with health checks and reflection, and HTTP with /healthz. Both on loopback."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from cluster.service.api import Api
+from cluster.wire import pipetrain_pb2 as pb
+from stages.errors import UserMistake
+
+SERVICE = "pipetrain.v1.Pipetrain"
+MAX_MESSAGE_BYTES = 32 * 2**20  # a job document of ten million characters, and room
+_OPEN = (f"/{health.SERVICE_NAME}/", f"/{reflection.SERVICE_NAME}/")
+_log = logging.getLogger(__name__)
+
+
+class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
+    """Turns away calls without the token of the home."""
+
+    def __init__(self, token: str) -> None:
+        self._wanted = f"Bearer {token}".encode()
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """Let the call through, or answer UNAUTHENTICATED."""
+        if details.method.startswith(_OPEN):
+            return await continuation(details)
+        shown = dict(details.invocation_metadata).get("authorization", "")
+        given = shown if isinstance(shown, bytes) else shown.encode("utf-8", "replace")
+        if hmac.compare_digest(given, self._wanted):
+            return await continuation(details)
+        return _turn_away(await continuation(details))
+
+
+def _turn_away(handler: Any) -> Any:
+    """A handler of the same form that only says no."""
+
+    async def unary(request: Any, context: Any) -> None:
+        await context.abort(
+            grpc.StatusCode.UNAUTHENTICATED,
+            "the call shows no token, or another one; the right one is in the file `token` of the service's home",
+        )
+
+    async def stream(request: Any, context: Any) -> Any:
+        await unary(request, context)
+        yield None
+
+    if handler is None:
+        return None
+    streams_in, streams_out = handler.request_streaming, handler.response_streaming
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[streams_in, streams_out]
+    return make(
+        stream if streams_out else unary,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+class Servers:
+    """Both servers of one service."""
+
+    def __init__(self, api: Api, token: str) -> None:
+        self.health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(
+            interceptors=[RequireToken(token)],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),  # a second service on the port shall fail, not share it
+            ],
+        )
+        self._grpc.add_generic_rpc_handlers((_handlers(api),))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+        self._http: uvicorn.Server | None = None
+
+    async def listen_grpc(self, host: str, port: int) -> int:
+        """The port that gRPC answers on. Raises UserMistake where it is taken."""
+        try:
+            bound: int = self._grpc.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise UserMistake(f"--grpc-port {port}: {host}:{port} is taken or not ours; choose another, or 0 for any")
+        await self._grpc.start()
+        await self.serving(True)
+        return bound
+
+    async def serving(self, answers: bool) -> None:
+        """What health checks are told."""
+        status = health_pb2.HealthCheckResponse.SERVING if answers else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            await self.health.set(name, status)
+
+    def listen_http(self, host: str, port: int, healthz: Callable[[], dict[str, Any]]) -> tuple[int, Awaitable[None]]:
+        """The port that HTTP answers on, and what to await for as long as it shall. Raises UserMistake."""
+
+        async def answer(_: Request) -> JSONResponse:
+            found = healthz()
+            return JSONResponse(found, status_code=200 if found["ok"] else 503)
+
+        app = Starlette(routes=[Route("/healthz", answer)])
+        config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off")
+        try:
+            socket = config.bind_socket()
+        except (OSError, SystemExit):
+            raise UserMistake(
+                f"--http-port {port}: {host}:{port} is taken or not ours; choose another, or 0 for any"
+            ) from None
+        self._http = _Quiet(config)
+        return socket.getsockname()[1], self._http.serve(sockets=[socket])
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, and let those under way end for so long."""
+        await self.serving(False)
+        if self._http is not None:
+            self._http.should_exit = True
+        await self._grpc.stop(grace_s)
+
+
+class _Quiet(uvicorn.Server):  # type: ignore[misc]
+    """Leaves the signals to the service."""
+
+    def install_signal_handlers(self) -> None:
+        """None."""
+
+
+def _handlers(api: Api) -> Any:
+    """The methods by name. Watch hands over bytes that it serialised once for all who watch."""
+
+    def unary(method: Any, request: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(
+            method, request_deserializer=request.FromString, response_serializer=_serialise
+        )
+
+    def stream(method: Any, request: Any, serialise: Any = None) -> Any:
+        return grpc.unary_stream_rpc_method_handler(
+            method, request_deserializer=request.FromString, response_serializer=serialise or _serialise
+        )
+
+    methods = {
+        "Submit": unary(api.Submit, pb.SubmitRequest),
+        "Get": unary(api.Get, pb.GetRequest),
+        "List": stream(api.List, pb.ListRequest),
+        "Watch": stream(api.Watch, pb.WatchRequest, bytes),
+        "Logs": stream(api.Logs, pb.LogsRequest),
+        "Stop": unary(api.Stop, pb.StopRequest),
+        "Delete": unary(api.Delete, pb.DeleteRequest),
+        "Fetch": stream(api.Fetch, pb.FetchRequest),
+        "UploadData": grpc.stream_unary_rpc_method_handler(
+            api.UploadData, request_deserializer=pb.UploadRequest.FromString, response_serializer=_serialise
+        ),
+        "Plan": unary(api.Plan, pb.PlanRequest),
+        "Cluster": unary(api.Cluster, pb.ClusterRequest),
+    }
+    wanted = {method.name for method in pb.DESCRIPTOR.services_by_name["Pipetrain"].methods}
+    assert set(methods) == wanted, "each method of the .proto has its handler"
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _serialise(message: Any) -> bytes:
+    serialised: bytes = message.SerializeToString()
+    return serialised

@@ -1,0 +1,298 @@
+"""The job store: SQLite, one writer, and a transaction for all that came in while the last one was being written.
+
+What `write` has answered is on disk. Readers have connections of their own, which the write-ahead log lets read while
+something is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.service.records import JobDocument, JobEvent, JobRecord
+from coordinator.job_queue import Needs
+from coordinator.job_states import from_document, to_document
+from stages.errors import UserMistake
+
+T = TypeVar("T")
+Write = Callable[[sqlite3.Connection], T]
+
+_MOST_AT_ONCE = 256
+_MIGRATIONS = (
+    """
+    CREATE TABLE jobs (
+        "order" INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        submission_id TEXT NOT NULL UNIQUE,
+        priority INTEGER NOT NULL,
+        workers INTEGER NOT NULL,
+        cpus INTEGER NOT NULL,
+        memory INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        evidence TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        steps_total INTEGER,
+        loss REAL,
+        validation_loss REAL,
+        validation_accuracy REAL,
+        submitted_at REAL NOT NULL,
+        started_at REAL,
+        ended_at REAL,
+        events INTEGER NOT NULL,
+        events_read INTEGER NOT NULL,
+        force INTEGER NOT NULL,
+        runner_pid INTEGER
+    ) STRICT;
+    CREATE INDEX jobs_by_state ON jobs (state);
+    CREATE TABLE documents (id TEXT PRIMARY KEY, document TEXT NOT NULL, files TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE events (
+        job TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        time REAL NOT NULL,
+        kind TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        text TEXT NOT NULL,
+        details TEXT NOT NULL,
+        PRIMARY KEY (job, seq)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+_OWN = tuple(f.name for f in fields(JobRecord) if f.name not in ("needs", "state", "order"))
+_COLUMNS = (*_OWN, "workers", "cpus", "memory", "state", "evidence")
+_SELECT = f'SELECT "order", {", ".join(_COLUMNS)} FROM jobs'
+
+
+class Store:
+    """The jobs of one home. `write` is for the event loop's thread, the reading methods for any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer = self._connect()
+        self._migrate()
+        self._readers = threading.local()
+        self._pending: queue.SimpleQueue[tuple[Write[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="store", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # accepted is kept, though the power should fail
+        return connection
+
+    def _migrate(self) -> None:
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        if version > len(_MIGRATIONS):
+            raise UserMistake(
+                f"{self._path}: was written by a newer pipetrain (store version {version}, this one knows "
+                f"{len(_MIGRATIONS)}); install that one, or choose another --home"
+            )
+        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
+            self._writer.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+
+    # writing -------------------------------------------------------------------------------------------------------
+
+    async def write(self, change: Write[T]) -> T:
+        """Make a change; its result, once it is on disk. What it raises undoes it, and is raised here."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._pending.put((change, future))
+        return await future
+
+    def _write_all(self) -> None:
+        while (first := self._pending.get()) is not None:
+            batch = [first]
+            while len(batch) < _MOST_AT_ONCE and not self._pending.empty():
+                more = self._pending.get()
+                if more is None:
+                    self._pending.put(None)
+                    break
+                batch.append(more)
+            self._write_batch(batch)
+
+    def _write_batch(self, batch: Sequence[tuple[Write[Any], asyncio.Future[Any]]]) -> None:
+        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for change, future in batch:
+                self._writer.execute("SAVEPOINT one")
+                try:
+                    outcomes.append((future, change(self._writer), None))
+                    self._writer.execute("RELEASE one")
+                except Exception as error:
+                    self._writer.execute("ROLLBACK TO one")
+                    self._writer.execute("RELEASE one")
+                    outcomes.append((future, None, error))
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:  # the disk is full, or gone
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            outcomes = [(future, None, error) for _, future in batch]
+        loop = batch[0][1].get_loop()
+        loop.call_soon_threadsafe(_resolve, outcomes)
+
+    def close(self) -> None:
+        """Write what is pending, and close."""
+        self._pending.put(None)
+        self._thread.join()
+        self._writer.close()
+
+    # reading -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
+        if connection is None:
+            connection = self._readers.connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def get(self, job: str) -> JobRecord | None:
+        """The job with exactly this id."""
+        row = self._reader.execute(f"{_SELECT} WHERE id = ?", (job,)).fetchone()
+        return None if row is None else _record(row)
+
+    def by_submission(self, submission_id: str) -> JobRecord | None:
+        """The job that was submitted with this submission id."""
+        return _by_submission(self._reader, submission_id)
+
+    def unfinished(self) -> list[JobRecord]:
+        """All jobs that have not ended, in the order of their submission."""
+        ended = "('SUCCEEDED', 'FAILED', 'STOPPED')"
+        return [_record(row) for row in self._reader.execute(f'{_SELECT} WHERE state NOT IN {ended} ORDER BY "order"')]
+
+    def select(self, states: Sequence[str] = (), name: str = "", limit: int = 0) -> Iterator[JobRecord]:
+        """Jobs, newest first."""
+        conditions, values = ["1"], list[Any]()
+        if states:
+            conditions.append(f"state IN ({', '.join('?' * len(states))})")
+            values += states
+        if name:
+            conditions.append("name = ?")
+            values.append(name)
+        query = f'{_SELECT} WHERE {" AND ".join(conditions)} ORDER BY "order" DESC LIMIT ?'
+        return map(_record, self._reader.execute(query, (*values, limit or -1)))
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        return dict(self._reader.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+
+    def ids(self, prefix: str, limit: int) -> list[str]:
+        """Ids that begin like that, newest first."""
+        query = 'SELECT id FROM jobs WHERE substr(id, 1, ?) = ? ORDER BY "order" DESC LIMIT ?'
+        return [row[0] for row in self._reader.execute(query, (len(prefix), prefix, limit))]
+
+    def document(self, job: str) -> JobDocument:
+        """What was submitted. Raises KeyError for an unknown job."""
+        row = self._reader.execute("SELECT document, files FROM documents WHERE id = ?", (job,)).fetchone()
+        if row is None:
+            raise KeyError(job)
+        return JobDocument(document=row[0], files=json.loads(row[1]))
+
+    def events(self, job: str, after: int = 0, limit: int = -1) -> list[JobEvent]:
+        """Events of a job, in order, after the one with this number."""
+        query = (
+            "SELECT seq, time, kind, attempt, text, details FROM events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
+        )
+        return [
+            JobEvent(seq=row[0], time=row[1], kind=row[2], attempt=row[3], text=row[4], details=json.loads(row[5]))
+            for row in self._reader.execute(query, (job, after, limit))
+        ]
+
+    def uploads_in_use(self) -> set[str]:
+        """The SHA-256 of every uploaded file that a job names."""
+        rows = self._reader.execute("SELECT files FROM documents WHERE files != '{}'")
+        return {sha256 for (files,) in rows for sha256 in json.loads(files).values()}
+
+
+# changes, for Store.write --------------------------------------------------------------------------------------------
+
+
+def insert(record: JobRecord, document: JobDocument, first: JobEvent) -> Write[tuple[JobRecord, bool]]:
+    """Take a job in, unless its submission id is known. The job, with its order, and whether it is new."""
+
+    def change(connection: sqlite3.Connection) -> tuple[JobRecord, bool]:
+        known = _by_submission(connection, record.submission_id)
+        if known is not None:
+            return known, False
+        names = ", ".join(_COLUMNS)
+        marks = ", ".join("?" * len(_COLUMNS))
+        cursor = connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", _values(record))
+        connection.execute(
+            "INSERT INTO documents VALUES (?, ?, ?)", (record.id, document.document, json.dumps(dict(document.files)))
+        )
+        _insert_events(connection, record.id, [first])
+        assert cursor.lastrowid is not None, "an INSERT has one"
+        return replace(record, order=cursor.lastrowid), True
+
+    return change
+
+
+def update(record: JobRecord, events: Sequence[JobEvent]) -> Write[None]:
+    """Write the record's present values, and new events with them."""
+
+    def change(connection: sqlite3.Connection) -> None:
+        names = ", ".join(f"{name} = ?" for name in _COLUMNS)
+        connection.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*_values(record), record.id))
+        _insert_events(connection, record.id, events)
+
+    return change
+
+
+def delete(job: str) -> Write[None]:
+    """Forget a job."""
+
+    def change(connection: sqlite3.Connection) -> None:
+        for table, column in (("jobs", "id"), ("documents", "id"), ("events", "job")):
+            connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (job,))
+
+    return change
+
+
+def _insert_events(connection: sqlite3.Connection, job: str, events: Sequence[JobEvent]) -> None:
+    connection.executemany(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(job, e.seq, e.time, e.kind, e.attempt, e.text, json.dumps(dict(e.details))) for e in events],
+    )
+
+
+def _by_submission(connection: sqlite3.Connection, submission_id: str) -> JobRecord | None:
+    row = connection.execute(f"{_SELECT} WHERE submission_id = ?", (submission_id,)).fetchone()
+    return None if row is None else _record(row)
+
+
+def _values(record: JobRecord) -> tuple[Any, ...]:
+    needs, state = record.needs, record.state
+    own = (getattr(record, name) for name in _OWN)
+    return (*own, needs.workers, needs.cpus, needs.memory, state.name, json.dumps(to_document(state)))
+
+
+def _record(row: Sequence[Any]) -> JobRecord:
+    order, *own = row[: len(_OWN) + 1]
+    workers, cpus, memory, state, evidence = row[len(_OWN) + 1 :]
+    values: Mapping[str, Any] = dict(zip(_OWN, own, strict=True))
+    return JobRecord(
+        **{**values, "force": bool(values["force"])},
+        order=order,
+        needs=Needs(workers=workers, cpus=cpus, memory=memory),
+        state=from_document(state, json.loads(evidence)),
+    )
+
+
+def _resolve(outcomes: Sequence[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    for future, result, error in outcomes:
+        if future.cancelled():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

@@ -1,0 +1,152 @@
+"""What a watcher of a job is sent: its state, its events and its rows, in order, each once, from any cursor on.
+
+A cursor is `attempt.bytes.event`: the attempt whose rows come next, how much of its rows file was sent, and the number
+of the last event that was. Watchers who are at the same place get the same bytes, made once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from cluster.service.entry import Entry, JobView
+from cluster.service.jobs import Jobs
+from cluster.service.messages import event_message, job_message
+from cluster.service.run_feed import read_lines, rows_file
+from cluster.wire import pipetrain_pb2 as pb
+from cluster.wire.convert import row_to_wire
+from stages.errors import UserMistake
+
+_ROWS_BYTES = 64 * 1024
+_EVENTS_AT_ONCE = 500
+_AT_LEAST_EVERY_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """A place in what there is to tell of a job."""
+
+    attempt: int = 1
+    rows: int = 0
+    event: int = 0
+
+    @staticmethod
+    def parse(text: str) -> Cursor:
+        """Raises UserMistake for what is no cursor."""
+        if not text:
+            return Cursor()
+        if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,18}\.[0-9]{1,18}", text):
+            raise UserMistake(f"cursor: got {text[:80]!r}, must be one that Watch sent, or empty")
+        attempt, rows, event = map(int, text.split("."))
+        return Cursor(attempt=max(1, attempt), rows=rows, event=event)
+
+    def __str__(self) -> str:
+        return f"{self.attempt}.{self.rows}.{self.event}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows and events after a cursor, and the cursor after them. `more`: there is more already."""
+
+    rows: list[pb.MetricRow]
+    events: list[pb.Event]
+    cursor: Cursor
+    more: bool
+
+    @property
+    def empty(self) -> bool:
+        return not self.rows and not self.events
+
+
+class Watcher:
+    """One call of Watch."""
+
+    def __init__(self, jobs: Jobs, job: str, request: pb.WatchRequest) -> None:
+        self._jobs, self._with_rows = jobs, not request.without_rows
+        self._entry = jobs.entries.get(job) or Entry(jobs.record(job))
+        self._folder = jobs.home.run_directory(job)
+        self._cursor = Cursor.parse(request.cursor)
+        if request.from_now and not request.cursor:
+            record = self._entry.record
+            self._cursor = Cursor(attempt=max(1, record.attempt), rows=self._rows_end(), event=record.events)
+
+    async def updates(self) -> AsyncIterator[bytes]:
+        """Serialised WatchUpdates: the present state first, the final state last and alone."""
+        entry = self._entry
+        told: tuple[str, str] | None = None
+        entry.watchers += 1
+        try:
+            while True:
+                changed = entry.changed
+                view = self._jobs.view(entry.live_record())
+                state = view.record.state
+                key = (self._cursor, self._with_rows, state.name, view.reason, view.record.events, self._rows_end())
+                if told is None:
+                    message, batch = self._update(view, first=True)
+                else:
+                    if entry.memo is None or entry.memo[0] != key:
+                        entry.memo = (key, *self._update(view, first=False))
+                    _, message, batch = entry.memo
+                final = state.ended and batch.empty and not batch.more
+                if told != (now := (state.name, view.reason)) or not batch.empty or final:
+                    yield message
+                    told, self._cursor = now, batch.cursor
+                    if final:
+                        return
+                if batch.more or (state.ended and not batch.empty):
+                    continue
+                try:
+                    async with asyncio.timeout(_AT_LEAST_EVERY_S):
+                        await changed.wait()
+                except TimeoutError:
+                    told = ("", "")
+        finally:
+            entry.watchers -= 1
+
+    def _update(self, view: JobView, *, first: bool) -> tuple[bytes, _Batch]:
+        """The bytes of the next update, and what is in it. The final state is left out before all else was told."""
+        batch = self._read(view.record.attempt, view.record.events)
+        update = pb.WatchUpdate(cursor=str(batch.cursor), events=batch.events, rows=batch.rows)
+        if first or batch.empty or not view.record.state.ended:
+            update.job.CopyFrom(job_message(view))
+        return update.SerializeToString(), batch
+
+    def _rows_end(self) -> int:
+        feed = self._entry.feed
+        return 0 if feed is None else feed.metrics_end
+
+    def _read(self, present: int, n_events: int) -> _Batch:
+        cursor = self._cursor
+        events: list[pb.Event] = []
+        if cursor.event < n_events:
+            found = self._jobs.store.events(self._entry.record.id, cursor.event, _EVENTS_AT_ONCE)
+            events = [event_message(event) for event in found]
+            cursor = replace(cursor, event=cursor.event + len(found))
+        if not self._with_rows:
+            return _Batch([], events, cursor, cursor.event < n_events)
+        rows: list[pb.MetricRow] = []
+        while cursor.attempt <= present and not rows:
+            part = read_lines(rows_file(self._folder, cursor.attempt, present), cursor.rows, self._readable(cursor))
+            rows = [row_to_wire(json.loads(line), cursor.attempt) for line in part.splitlines()]
+            cursor = replace(cursor, rows=cursor.rows + len(part))
+            if not part:
+                if cursor.attempt == present:
+                    break
+                cursor = Cursor(attempt=cursor.attempt + 1, rows=0, event=cursor.event)
+        return _Batch(rows, events, cursor, cursor.event < n_events or self._has_more(cursor, present))
+
+    def _readable(self, cursor: Cursor) -> int:
+        """Bytes to read: what is known, so that all watchers are sent the same."""
+        feed = self._entry.feed
+        known = feed is not None and feed.attempt == cursor.attempt and not self._entry.record.state.ended
+        return min(_ROWS_BYTES, max(0, feed.metrics_end - cursor.rows)) if known and feed is not None else _ROWS_BYTES
+
+    def _has_more(self, cursor: Cursor, present: int) -> bool:
+        if cursor.attempt < present:
+            return True
+        return self._readable(cursor) > 0 and bool(
+            read_lines(rows_file(self._folder, cursor.attempt, present), cursor.rows, 1)
+        )

@@ -1,0 +1,65 @@
+"""The rows of metrics: one for each optimizer step, one for each evaluation.
+
+Light on purpose: a client reads rows where no array is ever made, so nothing here imports NumPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stages.orders import StepReport
+
+_NOT_WRITTEN = ("reports", "attempt")
+"""Fields that metrics.jsonl leaves out: what workers said for this process alone, and what the file's place tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One optimizer step, as the whole pipeline saw it.
+
+    `seconds` is the slowest worker's, from the end of the step before; `bubble` the share of it that workers idled.
+    `reports` are the workers' own, where the step was made in this process. `attempt` counts the lives of a job's
+    processes from 1: a job that was started again makes its steps again.
+    """
+
+    step: int
+    epoch: int
+    samples: int
+    loss: float
+    seconds: float
+    grad_norm: float
+    learning_rate: float
+    bubble: float
+    accuracy: float | None
+    reports: tuple[StepReport, ...] = field(default=(), repr=False)
+    attempt: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row of metrics.jsonl."""
+        return _as_dict("step", self)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRow:
+    """Loss and accuracy over all validation rows, after `step` steps. `attempt` as in StepRow."""
+
+    step: int
+    epoch: int
+    loss: float
+    accuracy: float | None
+    samples: int
+    attempt: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row of metrics.jsonl."""
+        return _as_dict("eval", self)
+
+
+Row = StepRow | EvalRow
+
+
+def _as_dict(kind: str, row: Row) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in type(row).__slots__ if name not in _NOT_WRITTEN}
+    return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
