@@ -25,4 +25,5 @@ def cluster(client: Client, as_json: bool) -> None:
     from cluster.cli.job_tables import console
     from cluster.cli.overview import overview
 
-    console().print(overview(client.address, state))
+    screen = console()
+    screen.print(overview(client.address, state, width=screen.width))

@@ -9,7 +9,7 @@ import click
 
 from cluster.cli.options import counted
 from cluster.cli.progress import Header, Progress, make_progress
-from cluster.cli.service_options import detaching, goes_on, hint
+from cluster.cli.service_options import BROKEN, detaching, goes_on, hint
 from cluster.cli.texts import cause_of, one_line, outcome, show_failure
 from cluster.client import Job, Update
 
@@ -21,12 +21,12 @@ def follow(job: Job, *, as_json: bool) -> int:
 
     With `as_json` a row a line on standard output, with its attempt, and last the job.
     """
-    header = Header(f"{job.id}: {job.name} on {counted(job.workers, 'worker')}", job.steps_total)
+    header = Header(f"{job.id}: {job.name} on {counted(job.workers, 'worker')}", job.steps_total, job.state.lower())
     causes: list[str] = []
     with detaching(lambda: goes_on(job.id)), _progress(header, as_json) as progress:
         teller = _Teller(progress)
         teller.state(job)
-        for update in job.watch(on_break=lambda error: progress.note(f"waiting for the service: {error}")):
+        for update in job.watch(on_break=teller.broken):
             causes.append(cause_of(update.events))
             teller.update(update)
             for row in update.rows:
@@ -63,9 +63,18 @@ class _Teller:
         self._progress = progress
         self._told = ("", "")
         self._next = 0.0
+        self._away = False
+
+    def broken(self, error: Exception) -> None:
+        """The connection is being made again."""
+        self._away = True
+        self._progress.note(BROKEN)
 
     def update(self, update: Update) -> None:
         """Take in the news."""
+        if self._away:
+            self._progress.note("the service is back")
+            self._away = False
         job = update.job
         if job.steps_total is not None:
             self._progress.expect(job.steps_total)

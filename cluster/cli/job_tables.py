@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -33,48 +35,75 @@ def console() -> Console:
     return Console(highlight=False, width=max(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
 
 
-def jobs_table(jobs: Iterable[Job], *, wide: bool = False) -> Table:
-    """A line a job. What it waits for, or why it failed, fills what is left of the line."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("ID", no_wrap=True, min_width=8)
-    table.add_column("NAME", overflow="fold")
-    table.add_column("STATE", no_wrap=True, min_width=6)
-    table.add_column("STEP", no_wrap=True, justify="right")
-    table.add_column("LOSS", no_wrap=True, justify="right")
-    table.add_column("AGE", no_wrap=True, justify="right")
-    table.add_column("TIME", no_wrap=True, justify="right")
+def print_jobs(jobs: Iterable[Job], *, wide: bool) -> None:
+    """The table on standard output; a wide one is never cut, the terminal breaks its lines."""
+    screen = console()
+    table = jobs_table(jobs, width=screen.width, wide=wide)
     if wide:
-        for heading in ("VALIDATION", "ACCURACY", "WORKERS", "CPUS", "MEMORY", "PRIORITY", "ATTEMPT"):
-            table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("REASON", no_wrap=not wide, overflow="fold" if wide else "ellipsis", ratio=1)
+        screen.width = max(
+            screen.width, Measurement.get(screen, screen.options.update(max_width=10_000), table).maximum
+        )
+    screen.print(table)
+
+
+def jobs_table(jobs: Iterable[Job], *, width: int, wide: bool = False) -> Table:
+    """A line a job. What it waits for, or why it failed, fills what is left of the line.
+
+    Where the terminal is narrow, times and loss are left out first; `wide` shows everything, whatever the width.
+    """
     now = datetime.now(UTC)
+    columns = [column for column in _COLUMNS if (wide or not column.only_wide) and (wide or width >= column.from_width)]
+    table = _table()
+    for column in columns:
+        table.add_column(column.heading, no_wrap=not column.yields, justify="right" if column.right else "left")
     for job in jobs:
-        cells: list[str | Text] = [
-            job.id,
-            job.name,
-            Text(job.state, style=_STYLES.get(job.state, "")),
-            steps(job) if job.step or job.steps_total is not None else "",
-            number(job.loss),
-            since(job.submitted_at, now),
-            run_time(job, now),
-        ]
-        if wide:
-            cells += [
-                number(job.validation_loss),
-                share(job.validation_accuracy),
-                str(job.workers),
-                str(job.cpus),
-                size(job.memory),
-                str(job.priority),
-                str(job.attempt),
-            ]
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells), Text(one_line(job.reason)))
+        table.add_row(*(_cell(column, job, now) for column in columns))
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column; one that `yields` becomes shorter where the line is full."""
+
+    heading: str
+    text: Callable[[Job, datetime], str]
+    right: bool = False
+    yields: bool = False
+    from_width: int = 0
+    only_wide: bool = False
+
+
+_COLUMNS = (
+    _Column("ID", lambda job, now: job.id),
+    _Column("NAME", lambda job, now: job.name, yields=True),
+    _Column("STATE", lambda job, now: job.state),
+    _Column("STEP", lambda job, now: steps(job) if job.step or job.steps_total is not None else "", right=True),
+    _Column("LOSS", lambda job, now: number(job.loss), right=True, from_width=60),
+    _Column("AGE", lambda job, now: since(job.submitted_at, now), right=True, from_width=90),
+    _Column("TIME", lambda job, now: run_time(job, now), right=True, from_width=75),
+    _Column("VALIDATION", lambda job, now: number(job.validation_loss), right=True, only_wide=True),
+    _Column("ACCURACY", lambda job, now: share(job.validation_accuracy), right=True, only_wide=True),
+    _Column("WORKERS", lambda job, now: f"{job.workers}", right=True, only_wide=True),
+    _Column("CPUS", lambda job, now: f"{job.cpus}", right=True, only_wide=True),
+    _Column("MEMORY", lambda job, now: size(job.memory), right=True, only_wide=True),
+    _Column("PRIORITY", lambda job, now: f"{job.priority}", right=True, only_wide=True),
+    _Column("ATTEMPT", lambda job, now: f"{job.attempt}", right=True, only_wide=True),
+    _Column("REASON", lambda job, now: one_line(job.reason), yields=True),
+)
+
+
+def _cell(column: _Column, job: Job, now: datetime) -> Text:
+    style = _STYLES.get(job.state, "") if column.heading == "STATE" else ""
+    return Text(column.text(job, now), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
 
 
 def nodes_table(nodes: Iterable[Node]) -> Table:
     """A line a machine: what of it is given away to workers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = _table()
     for heading in ("NODE", "HOST", "ADDRESS", "STATE"):
         table.add_column(heading, no_wrap=heading != "HOST")
     for heading in ("CPUS", "MEMORY"):

@@ -51,12 +51,12 @@ def list(
     if as_data:
         _print_data(shown, form)
         return
-    from cluster.cli.job_tables import console, jobs_table
+    from cluster.cli.job_tables import print_jobs
 
     if not shown:
         click.echo("no jobs" if not (states or name) else "no such jobs", err=True)
         return
-    console().print(jobs_table(shown, wide=form == "wide"))
+    print_jobs(shown, wide=form == "wide")
     if len(shown) < len(jobs):
         click.echo(f"{_how_many_more(client, states, name, len(shown))}; --all lists them", err=True)
 

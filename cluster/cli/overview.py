@@ -13,7 +13,7 @@ from cluster.client import ClusterState, Job
 from coordinator.job_states import STATE_NAMES
 
 
-def overview(address: str, state: ClusterState, ended: Sequence[Job] = ()) -> Group:
+def overview(address: str, state: ClusterState, ended: Sequence[Job] = (), *, width: int) -> Group:
     """The service's line, its nodes, the jobs that run and wait, and those that ended last."""
     counts = [f"{state.jobs[name]} {name.lower()}" for name in STATE_NAMES if state.jobs.get(name)]
     waiting = state.jobs.get("QUEUED", 0)
@@ -26,13 +26,12 @@ def overview(address: str, state: ClusterState, ended: Sequence[Job] = ()) -> Gr
         Text(""),
         nodes_table(state.nodes) if state.nodes else Text("no nodes"),
         Text(""),
-        _jobs([*state.active, *state.waiting], ended),
+        _jobs([*state.active, *state.waiting, *ended], width),
     ]
     if waiting > len(state.waiting):
         parts.append(Text(f"{waiting - len(state.waiting):,} more wait"))
     return Group(*parts)
 
 
-def _jobs(present: Sequence[Job], ended: Sequence[Job]) -> RenderableType:
-    jobs = [*present, *ended]
-    return jobs_table(jobs) if jobs else Text("nothing runs and nothing waits")
+def _jobs(jobs: Sequence[Job], width: int) -> RenderableType:
+    return jobs_table(jobs, width=width) if jobs else Text("nothing runs and nothing waits")

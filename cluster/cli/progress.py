@@ -12,9 +12,10 @@ from typing import Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
+from rich.text import Text
 
 from coordinator.rows import EvalRow, Row, StepRow
 
@@ -23,10 +24,14 @@ _LINE_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is known before the first row: a line about the run, and its steps, where its data was read already."""
+    """What is known before the first row: a line about the run, and its steps, where its data was read already.
+
+    `phase` is what a bar says until something else is known.
+    """
 
     title: str
     steps_total: int | None = None
+    phase: str = "starting workers"
 
 
 class Progress:
@@ -108,6 +113,13 @@ class _Json(Progress):
         click.echo(json.dumps(row.as_dict()))
 
 
+class _FactsColumn(ProgressColumn):
+    """The facts on one line. This column alone gives way where the terminal is narrow: only one that may wrap does."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["facts"], no_wrap=True, overflow="ellipsis")
+
+
 class _Bar(Progress):
     """A bar with the same facts; the last evaluation stays beside the last step."""
 
@@ -118,12 +130,12 @@ class _Bar(Progress):
             BarColumn(bar_width=None, table_column=Column(min_width=8, max_width=30, ratio=1)),
             TextColumn("{task.fields[place]}", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
+            _FactsColumn(),
             console=Console(stderr=True),
             transient=True,
             expand=True,
         )
-        self._task = self._bar.add_task("starting workers", total=header.steps_total, place=self._place(), facts="")
+        self._task = self._bar.add_task(header.phase, total=header.steps_total, place=self._place(), facts="")
         self._evaluation: EvalRow | None = None
 
     def __enter__(self) -> Self:

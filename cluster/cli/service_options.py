@@ -98,6 +98,9 @@ def goes_on(job_id: str) -> str:
     )
 
 
+BROKEN = "the service does not answer; trying again for a minute"
+
+
 def on_break(error: Exception) -> None:
     """A stream's connection broke and is being made again."""
-    click.echo(f"waiting for the service: {str(error).partition(';')[0]}", err=True)
+    click.echo(BROKEN, err=True)

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 @json_option("The job as a JSON object; its keys are always the same.")
 @service_command
 def status(client: Client, job_id: str, as_json: bool) -> None:
-    """Show the present state of a job, and why it is in it."""
+    """Show the present state of a job, and why it is in it.
+
+    The JSON object, here and wherever a command prints a job, has these keys: id, name, state, reason, attempt, step,
+    steps_total, loss, validation_loss, validation_accuracy, submitted_at, started_at, ended_at, exit_code, model_saved,
+    priority, queue_position, queue_length, submission_id, workers, cpus, memory. Times are ISO 8601 in UTC, memory is
+    in bytes, and what is not known, or not yet, is null.
+    """
     job = client.get(job_id)
     if as_json:
         click.echo(json.dumps(job.as_dict()))

@@ -30,32 +30,34 @@ def top(client: Client, once: bool) -> None:
     """Watch jobs and machines, a frame a second. q or Ctrl-C ends it."""
     from cluster.cli.job_tables import console
 
+    screen = console()
+    first = _frame(client, screen.width)  # without a service there is nothing to begin with
     if once or not sys.stdout.isatty():
-        console().print(_frame(client))
+        screen.print(first)
         return
     from rich.live import Live
 
-    first = _frame(client)  # without a service there is nothing to begin with
-    with contextlib.suppress(KeyboardInterrupt), _keys() as keys, Live(first, screen=True, auto_refresh=False) as live:
+    live = Live(first, console=screen, screen=True, auto_refresh=False)
+    with contextlib.suppress(KeyboardInterrupt), _keys() as keys, live:
         while not keys.quit_within(_EVERY_S):
-            live.update(_frame_or_error(client), refresh=True)
+            live.update(_frame_or_error(client, screen.width), refresh=True)
 
 
-def _frame(client: Client) -> RenderableType:
+def _frame(client: Client, width: int) -> RenderableType:
     from cluster.cli.overview import overview
 
     state = client.cluster()
     ended = client.list(["SUCCEEDED", "FAILED", "STOPPED"], limit=_ENDED)
-    return overview(client.address, state, ended)
+    return overview(client.address, state, ended, width=width)
 
 
-def _frame_or_error(client: Client) -> RenderableType:
+def _frame_or_error(client: Client, width: int) -> RenderableType:
     from rich.text import Text
 
     from stages.errors import PipetrainError
 
     try:
-        return _frame(client)
+        return _frame(client, width)
     except PipetrainError as error:
         return Text(f"{error}\ntrying again …")
 

@@ -23,8 +23,8 @@ RETRY_S = 15.0
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 2**20),  # a job's document has up to 10 MB
-    ("grpc.keepalive_time_ms", 30_000),  # a host that vanished is noticed, though a stream be silent
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 310_000),  # a host that vanished is noticed; servers turn away who asks more often
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),

@@ -123,6 +123,6 @@ def _lines(failure: Any) -> list[str]:
 
 
 def _text(failure: Any) -> str:
-    """gRPC's text on one line, without what stands around its last cause."""
-    text = " ".join(str(failure.details() or "no reason given").split())
-    return text.rpartition("last error: ")[2]
+    """The text, a line a problem; of gRPC's own only the last cause."""
+    lines = str(failure.details() or "no reason given").splitlines()
+    return "\n".join(" ".join(line.split()) for line in lines).rpartition("last error: ")[2]

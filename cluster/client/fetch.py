@@ -35,8 +35,7 @@ class _Receiver:
     """Takes chunks in order. Each file stands under a hidden name until `finish`."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder.resolve()
+        self._folder = folder.resolve()  # made with the first file: a job that is not there leaves no folder
         self._shown = folder
         self._mark = secrets.token_hex(4)
         self._complete: list[tuple[Path, Path]] = []  # temporary, final

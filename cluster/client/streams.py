@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -26,7 +27,10 @@ RUNNER = -1
 
 OnBreak = Callable[[PipetrainError], None]
 
-_QUIET_S = 1.0
+_SO_FAR_S = 0.7
+"""What there is comes without a pause; a silence of this length is its end."""
+_SILENCE_S = 60.0
+"""The service says something every 15 s, so a silence of this length is a connection that is gone."""
 _BREAKS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # killed; ended in good order
 
 
@@ -59,6 +63,47 @@ class _Breaks:
             raise error from None
 
 
+class _Silence:
+    """Cancels a call of which nothing came for `limit_s`; `_SILENCE_S` before its first message."""
+
+    def __init__(self, call: Any, limit_s: float) -> None:
+        self._call, self._limit_s = call, limit_s
+        self._end: float | None = time.monotonic() + _SILENCE_S
+        self._over = threading.Event()
+        threading.Thread(target=self._watch, name="silence", daemon=True).start()
+
+    def pause(self) -> None:
+        """A message came. What its reader does with it is not the service's silence."""
+        self._end = None
+
+    def begin(self) -> None:
+        """The reader waits for the next one."""
+        self._end = time.monotonic() + self._limit_s
+
+    def close(self) -> None:
+        """Look no longer."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._limit_s / 4):
+            end = self._end
+            if end is not None and time.monotonic() > end:
+                self._call.cancel()
+                return
+
+
+def _messages(call: Any, silence_s: float) -> Iterator[Any]:
+    """The messages of a stream, which is cancelled after so long a silence, and however its reader ends."""
+    with closing(_Silence(call, silence_s)) as silence:
+        try:
+            for message in call:
+                silence.pause()
+                yield message
+                silence.begin()
+        finally:
+            call.cancel()
+
+
 def watch_messages(
     connection: Connection,
     request: pb.WatchRequest,
@@ -79,7 +124,7 @@ def watch_messages(
         call = connection.calls.Watch(request, timeout=left, metadata=connection.metadata)
         failure = None
         try:
-            for message in call:
+            for message in _messages(call, _SILENCE_S):
                 breaks.over()
                 request.cursor = message.cursor or request.cursor
                 if message.HasField("job"):
@@ -87,8 +132,6 @@ def watch_messages(
                 yield message
         except grpc.RpcError as caught:
             failure = caught
-        finally:
-            call.cancel()
         if failure is None and ended:
             return
         if failure is not None and end is not None and failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -97,31 +140,21 @@ def watch_messages(
 
 
 def messages_so_far(connection: Connection, request: pb.WatchRequest) -> Iterator[pb.WatchUpdate]:
-    """The updates that there are at present: up to the step of the first one, or until nothing comes for a second."""
+    """The updates that there are at present: up to the step of the first one, or until nothing comes for a moment."""
     call = connection.calls.Watch(request, metadata=connection.metadata)
-    silence: threading.Timer | None = None
     first: pb.WatchUpdate | None = None
     try:
-        for message in call:
-            if silence is not None:
-                silence.cancel()
+        for message in _messages(call, _SO_FAR_S):
             yield message
             if first is not None and not message.events and not message.rows:
                 return
             first = first or message
             if first.job.step and _reaches(message, first.job):
                 return
-            silence = threading.Timer(_QUIET_S, call.cancel)
-            silence.daemon = True
-            silence.start()
-        connection.answered = True
     except grpc.RpcError as failure:
         if first is None or failure.code() is not grpc.StatusCode.CANCELLED:
             raise error_of(failure, connection.address) from None
-    finally:
-        if silence is not None:
-            silence.cancel()
-        call.cancel()
+    connection.answered = True
 
 
 def _reaches(message: pb.WatchUpdate, job: pb.Job) -> bool:

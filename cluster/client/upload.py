@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from cluster.client.connection import LONG_CALL_S, RETRY_S, Connection, backoff
-from cluster.client.failures import error_of
+from cluster.client.failures import TRANSIENT, error_of
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.job import JobSpec
 from coordinator.source_names import BUILT_IN, extension, is_url
@@ -25,21 +25,21 @@ _CHUNK_BYTES = 2**20
 _SLOWEST_BYTES_S = 2**16
 """An upload that is slower than this is taken for one that hangs."""
 _TELL_EVERY_S = 0.1
+_AGAIN = (*TRANSIENT, grpc.StatusCode.OUT_OF_RANGE)  # out of range: another client brings the same content meanwhile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """How far the upload of one file is, in bytes. `before` were there already, from another job or another try."""
+    """How far the upload of one file is, in bytes. `before` were there already, from another job or another try.
+
+    `complete` comes last: the service has all of it, and the checksum is right.
+    """
 
     path: str
     done: int
     total: int
     before: int
-
-    @property
-    def complete(self) -> bool:
-        """The service has all of it, and the checksum is right."""
-        return self.done == self.total
+    complete: bool = False
 
 
 OnUpload = Callable[[Upload], None]
@@ -62,9 +62,11 @@ def upload_files(connection: Connection, spec: JobSpec, on_upload: OnUpload | No
     Raises InvalidData for a file that cannot be read, Refused for one that changes meanwhile, NoService.
     """
     digests: dict[str, str] = {}
+    brought: set[tuple[str, str]] = set()  # the service keeps a content for each extension that it came with
     for name in local_files(spec):
         digest, size = _digest(_here(name))
-        if digest not in digests.values():
+        if (digest, extension(name)) not in brought:
+            brought.add((digest, extension(name)))
             header = pb.UploadHeader(sha256=digest, size=size, extension=extension(name))
             _bring(connection, name, header, on_upload or (lambda upload: None))
         digests[name] = digest
@@ -96,14 +98,14 @@ def _bring(connection: Connection, name: str, header: pb.UploadHeader, on_upload
             there = _ask(connection, header)
             reached = there.received
             before = reached if before is None else before
-            tell = partial(_tell, on_upload, name, header, before)
+            upload = partial(Upload, path=name, total=header.size, before=before)
             if not there.complete:
-                there = _send(connection, _Rest(_here(name), header, reached), tell)
+                there = _send(connection, _Rest(_here(name), header, reached), partial(_tell, on_upload, upload))
             if not there.complete:
                 raise Refused(f"{name}: the service has {there.received:,} of {header.size:,} bytes; submit it again")
-            tell(header.size)
+            on_upload(upload(done=header.size, complete=True))
         except grpc.RpcError as failure:
-            if not connection.may_return(failure):
+            if not connection.may_return(failure, _AGAIN):
                 raise _changed(name, header, failure) or error_of(failure, connection.address) from None
             if reached > most:
                 most, pauses = reached, backoff(RETRY_S)
@@ -121,8 +123,8 @@ def _ask(connection: Connection, header: pb.UploadHeader) -> Any:
     return answer
 
 
-def _tell(on_upload: OnUpload, name: str, header: pb.UploadHeader, before: int, done: int) -> None:
-    on_upload(Upload(path=name, done=min(done, header.size), total=header.size, before=before))
+def _tell(on_upload: OnUpload, upload: Callable[..., Upload], done: int) -> None:
+    on_upload(upload(done=done))
 
 
 def _changed(name: str, header: pb.UploadHeader, failure: Any) -> Refused | None:

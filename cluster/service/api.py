@@ -63,6 +63,7 @@ class Api:
                 order=0,
                 needs=await self._needs(spec, document.files),
                 state=Queued(),
+                events=1,  # its submission
                 submitted_at=time.time(),
                 force=request.force,
             )

@@ -1,0 +1,431 @@
+"""The client where no service is: what it says then, and what it makes of messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.cli import cli
+from cluster.client import Client, Job
+from cluster.client.address import Address, find_service
+from cluster.client.connection import Connection, backoff
+from cluster.client.fetch import receive_files
+from cluster.client.messages import JobEvent
+from cluster.client.upload import local_files
+from cluster.wire import pipetrain_pb2 as pb
+from cluster.wire.convert import iso, moment, row_from_wire, row_to_wire, state_name, state_number
+from coordinator.job_states import STATE_NAMES
+from coordinator.rows import EvalRow, Row, StepRow
+from stages.errors import InvalidJob, JobFailed, NoService, Refused, StageFailed, UserMistake
+from tests.jobs import EXAMPLES, digits_job, pipetrain
+
+COUNT = st.integers(0, 2**53)
+NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+SHARE = st.none() | st.floats(0, 1)
+STEPS = st.builds(
+    StepRow,
+    step=COUNT,
+    epoch=COUNT,
+    samples=COUNT,
+    loss=NUMBER,
+    seconds=NUMBER,
+    grad_norm=NUMBER,
+    learning_rate=NUMBER,
+    bubble=NUMBER,
+    accuracy=SHARE,
+    reports=st.just(()),
+    attempt=st.integers(1, 100),
+)
+EVALUATIONS = st.builds(
+    EvalRow, step=COUNT, epoch=COUNT, loss=NUMBER, accuracy=SHARE, samples=COUNT, attempt=st.integers(1, 100)
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_service_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("PIPETRAIN_ADDRESS", "PIPETRAIN_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIPETRAIN_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home whose service has gone: its files are there, and nobody listens."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    (folder / "service.json").write_text(json.dumps({"grpc": address, "pid": 1, "version": "0", "home": str(folder)}))
+    (folder / "token").write_text("a-token\n")
+    return folder
+
+
+# where the service is ----------------------------------------------------------------------------------------------
+
+
+def test_no_service_was_ever_started(tmp_path: Path) -> None:
+    with pytest.raises(NoService) as caught:
+        Client(home=tmp_path / "nowhere")
+    assert caught.value.problems == (
+        f"no service is up at {tmp_path / 'nowhere'}; start one with `pipetrain up --home {tmp_path / 'nowhere'}`, "
+        "or give its address",
+    )
+
+
+def test_a_service_that_has_gone_is_told_at_once_with_its_address(home: Path) -> None:
+    began = time.monotonic()
+    with Client() as client, pytest.raises(NoService) as caught:
+        client.submit(EXAMPLES / "digits.yaml")
+    assert time.monotonic() - began < 5
+    address = json.loads((home / "service.json").read_text())["grpc"]
+    (line,) = caught.value.problems
+    assert line.startswith(f"no service answers at {address} (connection refused")
+    assert line.endswith("start one with `pipetrain up`")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"grpc": 7070}', b'{"grpc": null}', b"\xff\xfe", b"[" * 100_000, b'{"http": "x"}'],
+)
+def test_a_broken_service_file_is_named(home: Path, content: bytes) -> None:
+    (home / "service.json").write_bytes(content)
+    with pytest.raises(NoService) as caught:
+        Client()
+    (line,) = caught.value.problems
+    assert str(home / "service.json") in line
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"two words", b"two\nlines", "tökén".encode(), b"\xff", b"\x00"])
+def test_a_broken_token_file_is_named(home: Path, content: bytes) -> None:
+    (home / "token").write_bytes(content)
+    with pytest.raises(NoService) as caught:
+        Client()
+    (line,) = caught.value.problems
+    assert line.startswith(f"{home / 'token'}: ")
+
+
+@pytest.mark.parametrize(
+    "address", ["", "localhost", ":7070", "host:", "host:0", "host:65536", "h:１", "http://h:1", "a b:1"]
+)
+def test_what_is_no_address_is_said_before_anything_is_sent(home: Path, address: str) -> None:
+    with pytest.raises(NoService, match="must be HOST:PORT, such as"):
+        Client(address)
+
+
+def test_arguments_stand_before_the_environment_and_that_before_files(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_files = find_service()
+    assert (from_files.target, from_files.token) == (
+        json.loads((home / "service.json").read_text())["grpc"],
+        "a-token",
+    )
+    monkeypatch.setenv("PIPETRAIN_ADDRESS", "elsewhere:1")
+    monkeypatch.setenv("PIPETRAIN_TOKEN", "of-the-environment")
+    from_environment = find_service()
+    assert (from_environment.target, from_environment.token) == ("elsewhere:1", "of-the-environment")
+    given_both = find_service("[::1]:2", home, "given")
+    assert (given_both.target, given_both.token) == ("[::1]:2", "given")
+    assert not from_environment.is_here
+    assert given_both.is_here
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list",),
+        ("status", "k"),
+        ("describe", "k"),
+        ("logs", "k", "-f"),
+        ("metrics", "k", "-f"),
+        ("wait", "k", "l"),
+        ("stop", "k"),
+        ("delete", "k"),
+        ("fetch", "k", "-o", "out"),
+        ("cluster",),
+        ("top",),
+        ("submit", str(EXAMPLES / "digits.yaml")),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_says_in_one_line_that_no_service_answers(home: Path, command: tuple[str, ...]) -> None:
+    done = pipetrain(*command, "--home", home, timeout=30)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: no service answers at 127.0.0.1:")
+
+
+def test_a_pause_grows_and_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, pauses = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr("cluster.client.connection.time.sleep", sleep)
+    monkeypatch.setattr("cluster.client.connection.time.monotonic", lambda: clock[0])
+    assert all(backoff(15.0))
+    assert sum(pauses) == pytest.approx(15.0)
+    assert max(pauses) <= 2.0
+    assert pauses[0] <= 0.1
+    assert not list(backoff(0.0))
+
+
+# light to load -----------------------------------------------------------------------------------------------------
+
+
+def test_service_commands_load_nothing_heavy_before_they_run() -> None:
+    script = """
+import sys
+from cluster.cli import cli
+context = cli.make_context("pipetrain", [], resilient_parsing=True)
+for name in sys.argv[1:]:
+    cli.get_command(context, name)
+print(*sorted({module.split(".")[0] for module in sys.modules}))
+"""
+    known = cli.list_commands(cli.make_context("pipetrain", [], resilient_parsing=True))
+    names = known[known.index("submit") :]
+    heavy = {"ray", "numpy", "scipy", "sklearn", "grpc", "google", "pydantic", "rich", "yaml"}
+    done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+def test_the_tab_key_names_commands_without_loading_them_and_is_silent_without_a_service() -> None:
+    def complete(words: str, number: int) -> str:
+        variables = {"COMP_WORDS": words, "COMP_CWORD": str(number), "_PIPETRAIN_COMPLETE": "bash_complete"}
+        pipetrain_script = Path(sys.executable).with_name("pipetrain")
+        done = subprocess.run(
+            [pipetrain_script], env={**os.environ, **variables}, capture_output=True, text=True, timeout=30, check=True
+        )
+        assert done.stderr == ""
+        return done.stdout
+
+    assert complete("pipetrain st", 1).split() == ["plain,status", "plain,stop"]
+    assert complete("pipetrain status ", 2).strip() == ""
+    assert complete("pipetrain submit exa", 2) == "file,exa\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell: str) -> None:
+    done = pipetrain("completion", shell)
+    assert done.returncode == 0
+    assert "_PIPETRAIN_COMPLETE" in done.stdout
+
+
+def test_every_command_is_in_the_help() -> None:
+    context = cli.make_context("pipetrain", [], resilient_parsing=True)
+    assert {"submit", "wait", "top", "completion"} <= set(cli.list_commands(context))
+
+
+# messages ----------------------------------------------------------------------------------------------------------
+
+
+@given(STEPS | EVALUATIONS)
+def test_rows_come_back_from_the_wire_as_they_were(row: Row) -> None:
+    line = json.loads(json.dumps(row.as_dict()))
+    message = pb.MetricRow.FromString(row_to_wire(line, row.attempt).SerializeToString())
+    assert row_from_wire(message) == row
+
+
+def test_a_line_that_is_no_row_is_refused() -> None:
+    row = EvalRow(step=1, epoch=0, loss=1.0, accuracy=None, samples=5)
+    assert "attempt" not in row.as_dict()
+    with pytest.raises(ValueError, match="of kind step or eval"):
+        row_to_wire({**row.as_dict(), "kind": "other"}, 1)
+    with pytest.raises(ValueError, match="neither a step nor an evaluation"):
+        row_from_wire(pb.MetricRow(attempt=1))
+
+
+def test_states_have_the_names_of_the_state_machine() -> None:
+    assert [state_name(state_number(name)) for name in STATE_NAMES] == list(STATE_NAMES)
+    assert set(pb.State.keys()) == {"STATE_UNSPECIFIED", *STATE_NAMES}
+    assert state_number("running") == pb.RUNNING
+    assert state_name(99) == "STATE_99"
+    with pytest.raises(ValueError, match="must be a state: QUEUED"):
+        state_number("DONE")
+
+
+def test_times_are_iso_8601_in_utc() -> None:
+    assert iso(moment(1_772_368_200.25)) == "2026-03-01T12:30:00.250Z"
+    assert iso(moment(0)) == "1970-01-01T00:00:00.000Z"
+    assert iso(None) is None
+
+
+@pytest.mark.parametrize(
+    ("details", "found"),
+    [("", {}), ('{"a": 1}', {"a": 1}), ("broken", {"text": "broken"}), ("[1]", {"value": [1]})],
+)
+def test_an_event_keeps_details_of_any_kind(details: str, found: dict[str, Any]) -> None:
+    event = JobEvent.from_wire(pb.Event(seq=1, time=0.5, kind="started", attempt=1, text="began", details=details))
+    assert event.details == found
+    assert event.as_dict()["time"] == "1970-01-01T00:00:00.500Z"
+
+
+# a job -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job_of(home: Path) -> Iterator[Callable[..., Job]]:
+    connection = Connection(find_service())
+    yield lambda **values: Job(connection, pb.Job(id="k7x2", name="digits", submitted_at=10.0, **values))
+    connection.close()
+
+
+def test_a_job_as_a_dict_has_the_same_keys_in_every_state(job_of: Callable[..., Job]) -> None:
+    fresh = job_of(state=pb.QUEUED, reason="position 1", queue_position=1, queue_length=3)
+    done = job_of(
+        state=pb.SUCCEEDED, step=9, steps_total=9, loss=0.5, started_at=11.0, ended_at=12.0, exit_code=0, attempt=1
+    )
+    assert list(fresh.as_dict()) == list(done.as_dict())
+    assert json.loads(json.dumps(fresh.as_dict())) == fresh.as_dict()
+    missing = {"steps_total", "loss", "validation_loss", "validation_accuracy", "started_at", "ended_at", "exit_code"}
+    assert {key for key, value in fresh.as_dict().items() if value is None} == missing
+    assert done.as_dict()["ended_at"] == "1970-01-01T00:00:12.000Z"
+    assert (fresh.done, done.done) == (False, True)
+    assert done.started_at is not None
+    assert done.started_at.utcoffset() is not None
+    assert repr(done) == "<Job k7x2 digits: SUCCEEDED at step 9 of 9, loss 0.5>"
+
+
+def test_a_notebook_shows_names_and_reasons_as_text(job_of: Callable[..., Job]) -> None:
+    job = job_of(state=pb.FAILED, reason="<script>alert(1)</script> & <b>")
+    html = job._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;b&gt;" in html
+
+
+def test_an_end_that_is_no_success_is_raised_when_asked_for(job_of: Callable[..., Job]) -> None:
+    running, done = job_of(state=pb.RUNNING), job_of(state=pb.SUCCEEDED, exit_code=0)
+    assert running.raise_for_state() is running
+    assert done.raise_for_state() is done
+    with pytest.raises(JobFailed, match="worker 2 died") as lost:
+        job_of(state=pb.FAILED, exit_code=1, reason="worker 2 died").raise_for_state()
+    assert lost.value.exit_code == 1
+    with pytest.raises(StageFailed) as failed:
+        job_of(state=pb.FAILED, exit_code=2, reason="no file", traceback="Trace").raise_for_state()
+    assert (failed.value.exit_code, failed.value.traceback) == (2, "Trace")
+    with pytest.raises(JobFailed, match="job k7x2 was stopped: in the queue") as stopped:
+        job_of(state=pb.STOPPED, exit_code=130, reason="in the queue").raise_for_state()
+    assert stopped.value.exit_code == 130
+
+
+def test_mistakes_are_found_before_anything_is_sent(home: Path, tmp_path: Path) -> None:
+    with Client() as client:
+        for job in (EXAMPLES / "digits.yaml", digits_job(), digits_job().document()):
+            with pytest.raises(InvalidJob) as caught:
+                client.submit(job, overrides=["seed=-1", "training.epohcs=3"])
+            assert len(caught.value.problems) == 2
+        with pytest.raises(InvalidJob, match="name: got 'no/name'"):
+            client.submit(digits_job(), name="no/name")
+        with pytest.raises(InvalidJob, match=r"nowhere\.yaml: no such file"):
+            client.submit(tmp_path / "nowhere.yaml")
+        with pytest.raises(UserMistake, match="must be a state: QUEUED"):
+            client.list("DONE")
+        with pytest.raises(UserMistake, match="limit: got -3000000000"):
+            client.list(limit=-3_000_000_000)
+
+
+def test_only_files_that_are_here_are_uploaded(tmp_path: Path) -> None:
+    document = digits_job().document()
+    (tmp_path / "rows.csv").write_text("a,y\n1,2\n")
+    (tmp_path / "plan.csv").write_text("0F0\n")
+    document["data"] |= {"source": str(tmp_path / "rows.csv"), "validation": str(tmp_path / "missing.npz")}
+    document["pipeline"]["schedule"] = str(tmp_path / "plan.csv")
+    from coordinator.job import parse_job
+
+    assert local_files(parse_job(document)) == [str(tmp_path / "rows.csv"), str(tmp_path / "plan.csv")]
+    assert local_files(digits_job()) == []
+    document["data"] |= {"source": "https://example.org/rows.csv", "validation": str(tmp_path / "rows.csv")}
+    assert local_files(parse_job(document)) == [str(tmp_path / "rows.csv"), str(tmp_path / "plan.csv")]
+
+
+# files that come ---------------------------------------------------------------------------------------------------
+
+
+def _chunks(path: str, content: bytes, at: int = 1000) -> list[pb.FetchChunk]:
+    parts = [content[i : i + at] for i in range(0, len(content), at)] or [b""]
+    chunks = [pb.FetchChunk(data=part) for part in parts]
+    chunks[0].path, chunks[0].size = path, len(content)
+    chunks[-1].sha256 = sha256(content).hexdigest()
+    return chunks
+
+
+def test_files_are_put_in_place_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    (tmp_path / "out").mkdir()
+    (folder / "job.yaml").write_text("old")
+    content = {"job.yaml": b"name: x\n", "model.safetensors": bytes(range(256)) * 20, "a/b/empty": b""}
+    paths = receive_files((chunk for item in content.items() for chunk in _chunks(*item)), folder)
+    assert paths == [folder / name for name in content]
+    assert {name: (folder / name).read_bytes() for name in content} == content
+    assert sum(path.is_file() for path in folder.rglob("*")) == 3
+
+
+@pytest.mark.parametrize(
+    "path", ["../evil", "/etc/evil", "a/../../evil", "..", ".", "a\\..\\evil", "C:evil", "nul\0", "link/evil"]
+)
+def test_no_file_leaves_the_folder(tmp_path: Path, path: str) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(Refused):
+        receive_files([*_chunks("good", b"1"), *_chunks(path, b"evil")], folder)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["link", "out"]
+
+
+def _wrong_size(chunks: list[pb.FetchChunk]) -> list[pb.FetchChunk]:
+    chunks[0].size += 1
+    return chunks
+
+
+def _wrong_content(chunks: list[pb.FetchChunk]) -> list[pb.FetchChunk]:
+    chunks[1].data = b"x" + chunks[1].data[1:]
+    return chunks
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_wrong_size, "it has 3,001; fetch it again"),
+        (_wrong_content, "another content than its checksum says"),
+        (lambda chunks: chunks[:-1], "its end did not come"),
+        (lambda chunks: [*chunks[:-1], *_chunks("next", b"")], "its end did not come"),
+        (lambda chunks: chunks[1:], "without the name of its file"),
+    ],
+)
+def test_what_was_spoiled_on_the_way_is_not_put_in_place(
+    tmp_path: Path, spoil: Callable[[list[pb.FetchChunk]], list[pb.FetchChunk]], said: str
+) -> None:
+    with pytest.raises(Refused, match=said):
+        receive_files(spoil(_chunks("model", b"\0" * 3000)), tmp_path / "out")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserMistake, match="file"):
+        receive_files(_chunks("a", b""), tmp_path / "file")
+
+
+def test_a_token_of_nobody_is_not_sent() -> None:
+    address = Address(target="h:1", source="the argument", token=None, token_source="token", home=Path("/h"))
+    nobody, somebody = Connection(address), Connection(replace(address, token="t"))
+    assert nobody.metadata == ()
+    assert somebody.metadata == (("authorization", "Bearer t"),)
+    nobody.close()
+    somebody.close()
