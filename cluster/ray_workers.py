@@ -24,7 +24,7 @@ from coordinator.blueprint import Blueprint
 from coordinator.failures import first_cause
 from stages.actions import Program
 from stages.arrays import Array
-from stages.errors import JobFailed, WorkerHung, WorkerLost
+from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
 from stages.orders import Failure, Fault, Order, Report, Result
 
 _START_TIMEOUT_S = 120.0
@@ -128,6 +128,8 @@ class RayWorkers:
                 options["memory"] = bundle["memory"]
             self._actors.append(actor_class.options(**options).remote(w, self._hang_timeout, self._link))
         self.addresses = list(self._plain([actor.bind.remote() for actor in self._actors], "starting"))
+        if self._give_up():
+            raise StoppedEarly("stopped while the workers were being started")
         self._plain([actor.admit.remote(self.addresses) for actor in self._actors], "connecting")
         self._plain([actor.connect.remote(self.addresses) for actor in self._actors], "connecting")
 

@@ -78,5 +78,5 @@ def _unfinished(home: Any) -> str:
         except sqlite3.Error:
             return ""
     again = sum(counts.get(state, 0) for state in ("STARTING", "RUNNING", "RECOVERING"))
-    parts = [f"{counted(again, 'job')} will be started again"] if again else []
-    return ", ".join([*parts, *([f"{counted(counts['QUEUED'], 'job')} wait"] if counts.get("QUEUED") else [])])
+    parts = [f"{counted(again, 'job')} to start again"] if again else []
+    return ", ".join([*parts, *([f"{counted(counts['QUEUED'], 'job')} in the queue"] if counts.get("QUEUED") else [])])

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.service.running import SMALL, Service
+
+JobMaker = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service with two workers for the whole session; what kills or fills it makes its own."""
+    running = Service(tmp_path_factory.mktemp("service") / "home", "--workers", "2")
+    running.up()
+    yield running
+    running.down()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 rows of four numbers and one to predict."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(200, 4))
+    file = tmp_path_factory.mktemp("data") / "rows.npz"
+    np.savez(file, x=x, y=np.sin(x).sum(axis=1, keepdims=True))
+    return file
+
+
+@pytest.fixture(scope="session")
+def small(data: Path) -> JobMaker:
+    """A small job, by its document; `epochs` of ten steps, and `a__b=c` for any other entry."""
+
+    def make(epochs: int = 3, **changes: Any) -> dict[str, Any]:
+        document = {key: dict(value) if isinstance(value, dict) else value for key, value in SMALL.items()}
+        document["data"]["source"] = str(data)
+        document["training"]["epochs"] = epochs
+        for path, value in changes.items():
+            *sections, last = path.split("__")
+            place = document
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[last] = value
+        return document
+
+    return make

@@ -1,0 +1,130 @@
+"""A service as a user has it: `pipetrain up` on a home of its own, on loopback, at ports that are free."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.client import Client, Job
+from cluster.service.faults import VARIABLE
+from cluster.service.home import Home
+from coordinator.rows import Row, StepRow
+from tests.jobs import PIPETRAIN
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "seed": 3,
+    "model": {"input": [4], "layers": [{"linear": {"units": 8}}, "tanh", {"linear": {"units": 1}}], "loss": "mse"},
+    "data": {"source": ""},
+    "training": {
+        "epochs": 3,
+        "batch_size": 16,
+        "micro_batches": 2,
+        "optimizer": {"sgd": {"learning_rate": 0.05}},
+    },
+    "pipeline": {"stages": 1},
+}
+
+
+class Service:
+    """The service of one home. Every start may name the point at which it kills itself."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self._options = folder, options
+        self.home = Home(folder)
+        self._ports = [str(_free_port()), str(_free_port())]  # the same after each start, as a user's are
+
+    def up(self, kill_at: str = "") -> None:
+        """`pipetrain up --detach`."""
+        ports = ["--grpc-port", self._ports[0], "--http-port", self._ports[1]]
+        command = [PIPETRAIN, "up", "--home", str(self.folder), *ports, "--detach"]
+        done = self._run([*command, *self._options], {VARIABLE: kill_at} if kill_at else {})
+        assert done.returncode == 0, done.stderr
+
+    def down(self) -> str:
+        """`pipetrain down`; what it said."""
+        done = self._run([PIPETRAIN, "down", "--home", str(self.folder)], {})
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def run(self, *arguments: str | Path, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+        """Another command, at this service."""
+        return self._run([PIPETRAIN, *map(str, arguments)], {"PIPETRAIN_HOME": str(self.folder)}, timeout)
+
+    def _run(
+        self, command: list[str], variables: Mapping[str, str], timeout: float = 100
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH", "PIPETRAIN_"))}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment | variables, check=False
+        )
+
+    @property
+    def client(self) -> Client:
+        """A client of it."""
+        return Client(home=self.folder)
+
+    @property
+    def pid(self) -> int:
+        """The service's process."""
+        found = Home.read(self.home.service_file)
+        assert found is not None, "no service is up"
+        return int(found["pid"])
+
+    def kill(self) -> None:
+        """SIGKILL the service's process, and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.await_death()
+
+    def await_death(self) -> None:
+        """Until no process holds the home."""
+        wait_for(lambda: not self.home.is_locked(), "the service still runs")
+
+    def rows(self, job: Job, attempt: int | None = None) -> list[Mapping[str, Any]]:
+        """The rows that the job's runner wrote, as they stand on disk."""
+        name = "metrics.jsonl" if attempt is None else f"metrics.attempt-{attempt}.jsonl"
+        return [json.loads(line) for line in (self.home.run_directory(job.id) / name).read_text().splitlines()]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:
+    """Wait until something is so; fail where it never is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.02)
+
+
+def state_of(job: Job) -> str:
+    """The job's state now."""
+    return job.refresh().state
+
+
+def until(job: Job, *states: str, seconds: float = 60) -> Job:
+    """Wait until the job is in one of these states."""
+    wait_for(lambda: state_of(job) in states, f"never {states}: {job!r}", seconds)
+    return job
+
+
+def steps(rows: list[Row]) -> list[int]:
+    """The step numbers of a list of rows."""
+    return [row.step for row in rows if isinstance(row, StepRow)]
+
+
+def collect_without_gaps(events: list[Any]) -> list[str]:
+    """The kinds of events, whose numbers must be 1, 2, 3, …"""
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    return [event.kind for event in events]

@@ -1,0 +1,128 @@
+"""The service is killed at each named point, comes back, and nothing is lost, doubled or run twice."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.client import Job
+from coordinator.rows import Row
+from tests.service.conftest import JobMaker
+from tests.service.running import Service, collect_without_gaps, state_of, steps, until
+
+EPOCHS = 250
+
+
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of its own, and between its lives the same Ray."""
+    service = Service(tmp_path_factory.mktemp("killed") / "home", "--workers", "2")
+    yield service
+    service.down()
+
+
+class _Follower(threading.Thread):
+    """Watches a job from its beginning to its end, whatever happens to the service."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(daemon=True)
+        self._job = job
+        self.rows: list[Row] = []
+        self.start()
+
+    def run(self) -> None:
+        self.rows.extend(self._job)
+
+
+class _Submission(threading.Thread):
+    """Submits; the client asks again when the service dies before it has answered."""
+
+    def __init__(self, service: Service, document: dict[str, object]) -> None:
+        super().__init__(daemon=True)
+        self._service, self._document = service, document
+        self._jobs: list[Job] = []
+        self.start()
+
+    def run(self) -> None:
+        self._jobs.append(self._service.client.submit(self._document))
+
+    @property
+    def job(self) -> Job:
+        self.join(60)
+        (job,) = self._jobs
+        return job
+
+
+@pytest.mark.parametrize("point", ["accepted", "admitted", "launched", "following", "before the end is noted", "ended"])
+def test_a_job_is_run_once_and_told_once_wherever_the_service_dies(
+    killable: Service, small: JobMaker, point: str
+) -> None:
+    killable.up(kill_at=point)
+    submission = _Submission(killable, small(EPOCHS, name=point.replace(" ", "-")))
+    if point not in ("accepted", "admitted", "launched"):
+        follower = _Follower(submission.job)
+    killable.await_death()
+    killable.up()
+    job = submission.job
+    if point in ("accepted", "admitted", "launched"):
+        follower = _Follower(job)
+    with contextlib.closing(killable.client):
+        assert job.wait(timeout=60).state == "SUCCEEDED", job.reason
+    follower.join(60)
+
+    assert job.attempt == 1
+    assert [row["step"] for row in killable.rows(job) if row["kind"] == "step"] == list(range(10 * EPOCHS))
+    assert steps(follower.rows) == list(range(10 * EPOCHS))
+    assert [row.as_dict() for row in follower.rows] == killable.rows(job)
+    kinds = Counter(collect_without_gaps(job.events()))
+    assert kinds == dict.fromkeys(("submitted", "admitted", "preparing", "starting", "started", "finished"), 1)
+    assert [found.id for found in killable.client.list(name=job.name)] == [job.id]
+    killable.kill()
+
+
+def test_a_stop_that_was_noted_is_carried_out_by_the_next_service(killable: Service, small: JobMaker) -> None:
+    killable.up(kill_at="stop noted")
+    job = until(killable.client.submit(small(100_000)), "RUNNING")
+    stopping = threading.Thread(target=job.stop, daemon=True)
+    stopping.start()
+    killable.await_death()
+    killable.up()
+    stopping.join(60)
+    assert until(job, "STOPPED").reason.endswith("weights saved")
+    assert (killable.home.run_directory(job.id) / "model.safetensors").exists()
+    killable.kill()
+
+
+def test_a_job_that_waits_is_still_there_and_runs(killable: Service, small: JobMaker) -> None:
+    killable.up()
+    running = until(killable.client.submit(small(100_000, pipeline__stages=2)), "RUNNING")
+    waiting = killable.client.submit(small())
+    assert waiting.state == "QUEUED"
+    assert waiting.reason == "position 1: needs 1 CPU, 0 of 2 free"
+    killable.kill()
+    killable.up()
+    assert state_of(waiting) == "QUEUED"
+    assert state_of(running) == "RUNNING"
+    running.stop(now=True)
+    assert waiting.wait(timeout=60).state == "SUCCEEDED"
+    assert until(running, "STOPPED").reason == "stopped at once, nothing saved"
+    killable.kill()
+
+
+def test_down_after_the_service_was_killed_ends_all_its_processes(tmp_path: Path, small: JobMaker) -> None:
+    service = Service(tmp_path / "home", "--workers", "1")
+    service.up()
+    job = until(service.client.submit(small(100_000)), "RUNNING")
+    service.kill()
+    assert "1 job to start again" in service.down()
+    assert "nothing is up" in service.down()
+    service.up()
+    again = until(service.client.get(job.id), "RUNNING")
+    assert again.attempt == 2
+    assert "cluster lost" in collect_without_gaps(again.events())
+    service.down()
