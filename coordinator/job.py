@@ -91,7 +91,6 @@ class JobSpec(Section):
             raise InvalidJob(problems)
         return parse_job(document)
 
-
     def relocated(self, places: Mapping[str, str]) -> JobSpec:
         """The same job with its files elsewhere: `places` has the new path of each old one that moved."""
         document = self.document()

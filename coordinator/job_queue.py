@@ -314,7 +314,7 @@ def _lack(needs: Needs, room: _Room, *, totals: bool) -> str:
     if needs.total_cpus > room.free_cpus:
         of = f" of {room.cpus:,}" if totals else ""
         lacks.append(f"{_count(needs.total_cpus, 'CPU')}, {room.free_cpus:,}{of} free")
-    if needs.total_memory > room.free_memory:
+    elif needs.total_memory > room.free_memory:  # CPUs bring their share of memory with them when they come free
         of = f" of {_size(room.memory)}" if totals else ""
         lacks.append(f"{_size(needs.total_memory, up=True)} of memory, {_size(room.free_memory)}{of} free")
     if lacks:

@@ -42,7 +42,7 @@ class _LazyGroup(click.Group):
     """Knows its commands by name; imports one only to run it or to show its own help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [*_COMMANDS]  # here `list` is the command of that name, once it is loaded
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
@@ -67,7 +67,7 @@ class _LazyGroup(click.Group):
         except click.UsageError as error:
             from coordinator.job_problems import nearest
 
-            raise click.UsageError(f"{error.message.rstrip('.')}{nearest(args[0], list(_COMMANDS))}", ctx) from None
+            raise click.UsageError(f"{error.message.rstrip('.')}{nearest(args[0], [*_COMMANDS])}", ctx) from None
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

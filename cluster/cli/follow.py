@@ -81,7 +81,11 @@ class _Teller:
         for event in update.events:
             if event.kind in ("starting", "recovering"):
                 self._progress.note(one_line(event.text))
+                self._tell_later(job)  # the event said it better than the state's reason will
         self.state(job)
+
+    def _tell_later(self, job: Job) -> None:
+        self._told, self._next = (job.state, one_line(job.reason)), time.monotonic() + _REMIND_S
 
     def state(self, job: Job) -> None:
         """The state, where it is new or was told long ago."""
@@ -93,5 +97,5 @@ class _Teller:
             self._progress.started()
         if waits:
             self._progress.phase(job.state.lower())
-        self._told, self._next = (job.state, reason), now + _REMIND_S
+        self._tell_later(job)
         self._progress.note(f"{job.state.lower()}: {reason}" if reason else job.state.lower())

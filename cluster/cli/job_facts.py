@@ -21,6 +21,8 @@ def print_facts(job: Job) -> None:
 def facts(job: Job) -> list[tuple[str, str]]:
     """(name, value) of what there is to tell."""
     now = datetime.now(UTC)
+    resources = f"{counted(job.workers, 'worker')}, {counted(job.cpus, 'CPU')}"
+    resources += f", {size(job.memory)}" if job.memory else ""  # 0: its workers have no limit of their own
     ago = f" ({since(job.submitted_at, now)} ago)"
     found = [
         ("id", job.id),
@@ -37,7 +39,7 @@ def facts(job: Job) -> list[tuple[str, str]]:
         ("ended", clock(job.ended_at)),
         ("took" if job.done else "running for", run_time(job, now)),
         ("attempt", f"{job.attempt}" if job.attempt > 1 else ""),
-        ("resources", f"{counted(job.workers, 'worker')}, {counted(job.cpus, 'CPU')}, {size(job.memory)}"),
+        ("resources", resources),
         ("model", "saved" if job.model_saved else "none yet" if not job.done else "none"),
         ("exit code", "" if job.exit_code is None else f"{job.exit_code}"),
     ]

@@ -85,7 +85,7 @@ _COLUMNS = (
     _Column("ACCURACY", lambda job, now: share(job.validation_accuracy), right=True, only_wide=True),
     _Column("WORKERS", lambda job, now: f"{job.workers}", right=True, only_wide=True),
     _Column("CPUS", lambda job, now: f"{job.cpus}", right=True, only_wide=True),
-    _Column("MEMORY", lambda job, now: size(job.memory), right=True, only_wide=True),
+    _Column("MEMORY", lambda job, now: size(job.memory) if job.memory else "", right=True, only_wide=True),
     _Column("PRIORITY", lambda job, now: f"{job.priority}", right=True, only_wide=True),
     _Column("ATTEMPT", lambda job, now: f"{job.attempt}", right=True, only_wide=True),
     _Column("REASON", lambda job, now: one_line(job.reason), yields=True),

@@ -52,9 +52,10 @@ def submit(
     """
     import json
 
-    from cluster.cli.uploads import upload_teller
+    from cluster.cli.uploads import tell_missing, upload_teller
 
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
+    tell_missing(spec)
     with upload_teller(sys.stderr) as on_upload:
         submitted = client.submit(
             spec, name=name, priority=priority, submission_id=submission_id, force=force, on_upload=on_upload

@@ -60,11 +60,12 @@ def share(value: float | None) -> str:
 
 def outcome(job: Job) -> str:
     """How a job ended, in a line: `finished at step 690 of 690, validation loss 0.0637, validation accuracy 98.61%`."""
-    if job.state == "STOPPED":
-        return job.reason or "stopped"
-    if job.state == "FAILED":
-        return f"failed at step {job.step}: {job.reason}"
     of = "" if job.steps_total is None else f" of {job.steps_total}"
+    if job.state == "STOPPED":
+        place = f"at step {job.step}"
+        return one_line(job.reason).replace(f"{place},", f"{place}{of},") or "stopped"
+    if job.state == "FAILED":
+        return f"failed at step {job.step}: {one_line(job.reason)}"
     parts = [f"{'finished' if job.state == 'SUCCEEDED' else job.state.lower()} at step {job.step}{of}"]
     if job.validation_loss is not None:
         parts.append(f"validation loss {job.validation_loss:.4g}")

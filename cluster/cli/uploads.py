@@ -13,7 +13,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from cluster.cli.texts import size
 from cluster.client import Upload
-from cluster.client.upload import OnUpload
+from cluster.client.upload import OnUpload, local_files, named_files
+from coordinator.job import JobSpec
+
+
+def tell_missing(spec: JobSpec) -> None:
+    """Name the files that are not on this machine: it may be a slip, or the cluster's hosts have them."""
+    for name in set(named_files(spec)) - set(local_files(spec)):
+        click.echo(f"{name} is not on this machine; the cluster's hosts must have it under this path", err=True)
 
 
 @contextlib.contextmanager

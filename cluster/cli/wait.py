@@ -40,9 +40,9 @@ def wait(client: Client, job_ids: tuple[str, ...], timeout: float | None, as_jso
 def _wait(job: Job, timeout: float | None, as_json: bool) -> int:
     from cluster.cli.texts import cause_of, outcome, show_failure
 
-    cause = ""
+    cause = cause_of(job.events()) if job.done else ""
     try:
-        for update in job.watch(rows=False, timeout=timeout, on_break=on_break):
+        for update in [] if job.done else job.watch(rows=False, timeout=timeout, on_break=on_break):
             cause = cause_of(update.events) or cause
     except TimeoutError:
         click.echo(f"{job.id} has not ended: {job.state}{f': {job.reason}' if job.reason else ''}", err=True)

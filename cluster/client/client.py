@@ -6,6 +6,7 @@ import copy
 import json
 import uuid
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +39,7 @@ class Client:
     """
 
     def __init__(self, address: str | None = None, *, home: str | Path | None = None, token: str | None = None) -> None:
-        self._connection = Connection(find_service(address, None if home is None else Path(home), token))
+        self._connection = Connection(partial(find_service, address, None if home is None else Path(home), token))
 
     @property
     def address(self) -> str:

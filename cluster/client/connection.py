@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import grpc
@@ -13,6 +13,7 @@ import grpc
 from cluster.client.address import Address
 from cluster.client.failures import TRANSIENT, error_of, never_connected
 from cluster.wire import pipetrain_pb2_grpc
+from stages.errors import NoService
 
 CALL_S = 10.0
 """Deadline of a call that only looks something up."""
@@ -28,29 +29,45 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_http_proxy", 0),  # a proxy for the web, set for other programs, does not know the way to a cluster
     ("grpc.use_local_subchannel_pool", 1),  # else another client's failed connection delays this one
 )
 
 
 class Connection:
-    """A channel to the service. `calls` has its methods by name; use `call` and `failures` around them."""
+    """A channel to the service that `find` leads to. `calls` has its methods by name, `metadata` is for each of them.
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        options = [*_OPTIONS, ("grpc.enable_http_proxy", 0 if address.is_here else 1)]
-        self._channel: Any = grpc.insecure_channel(address.target, options=options)
-        self.calls: Any = pipetrain_pb2_grpc.PipetrainStub(self._channel)  # type: ignore[no-untyped-call]
-        self.metadata = () if address.token is None else (("authorization", f"Bearer {address.token}"),)
+    `answered`: the service ever did; then a connection that is refused is one that comes back.
+    """
+
+    def __init__(self, find: Callable[[], Address]) -> None:
+        self._find = find
+        self._channels: list[Any] = []
         self.answered = False
-        """Whether the service ever answered: then a connection that is refused is one that comes back."""
+        self._open(find())
+
+    def _open(self, address: Address) -> None:
+        self._channels.append(grpc.insecure_channel(address.target, options=_OPTIONS))
+        self.address = address
+        self.calls: Any = pipetrain_pb2_grpc.PipetrainStub(self._channels[-1])  # type: ignore[no-untyped-call]
+        self.metadata = () if address.token is None else (("authorization", f"Bearer {address.token}"),)
 
     def close(self) -> None:
         """End the channel, and every stream on it."""
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
+
+    def pauses(self, patience_s: float) -> Iterator[bool]:
+        """The pauses of `backoff`, each followed by a look for the service: it may have come back at another port."""
+        for _ in backoff(patience_s):
+            with contextlib.suppress(NoService):  # its file is away while it is ended and started
+                if (found := self._find()) != self.address:
+                    self._open(found)
+            yield True
 
     def call(self, method: str, request: Any, *, deadline_s: float = CALL_S, again: bool = True) -> Any:
         """The answer to a single request. `again`: repeating it does no harm, so it is tried until RETRY_S are over."""
-        pauses = backoff(RETRY_S if again else 0.0)
+        pauses = self.pauses(RETRY_S if again else 0.0)
         while True:
             try:
                 answer = getattr(self.calls, method)(request, timeout=deadline_s, metadata=self.metadata)

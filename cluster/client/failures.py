@@ -43,7 +43,10 @@ def _refused(failure: Any, address: Address, deadline_s: float | None) -> Pipetr
 
 
 def _too_old(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
-    return Refused(f"the service at {address.target} does not know this call: it is of another version of pipetrain")
+    return Refused(
+        f"what answers at {address.target} does not know this call ({_text(failure)}): "
+        "it is of another version of pipetrain, or not its job service"
+    )
 
 
 def _stranger(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:

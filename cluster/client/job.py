@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
@@ -14,7 +15,7 @@ from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messa
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_from_wire
 from coordinator.rows import Row
-from stages.errors import JobFailed, StageFailed
+from stages.errors import JobFailed, PipetrainError, StageFailed
 
 Runner = Literal["runner"]
 
@@ -44,8 +45,9 @@ class Job(JobSnapshot):
         Raises TimeoutError after `timeout` seconds; the job goes on. A service that is started again meanwhile is
         waited for, `patience` seconds at most.
         """
-        for _ in self.watch(rows=False, timeout=timeout, patience=patience):
-            pass
+        if not self.done:
+            for _ in self.watch(rows=False, timeout=timeout, patience=patience):
+                pass
         return self.raise_for_state() if check else self
 
     def raise_for_state(self) -> Self:
@@ -93,7 +95,8 @@ class Job(JobSnapshot):
             if message.HasField("job"):
                 self._take(message.job)
             yield Update.from_wire(self, message)
-        self.refresh()  # only this has the traceback
+        with contextlib.suppress(PipetrainError):  # it has ended; that the service or the job is gone now is no matter
+            self.refresh()  # only this has the traceback
 
     def __iter__(self) -> Iterator[Row]:
         """The rows of its metrics from the first on, as they come, until it has ended.

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from cluster.client.connection import Connection, backoff
+from cluster.client.connection import Connection
 from cluster.client.failures import error_of
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
@@ -56,7 +56,7 @@ class _Breaks:
             if not self._connection.may_return(failure, _BREAKS):
                 raise error from None
         if self._pauses is None:
-            self._pauses = backoff(self._patience_s)
+            self._pauses = self._connection.pauses(self._patience_s)
             if self._on_break is not None:
                 self._on_break(error)
         if not next(self._pauses, False):

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from cluster.client.connection import LONG_CALL_S, RETRY_S, Connection, backoff
+from cluster.client.connection import LONG_CALL_S, RETRY_S, Connection
 from cluster.client.failures import TRANSIENT, error_of
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.job import JobSpec
@@ -46,14 +46,18 @@ OnUpload = Callable[[Upload], None]
 
 
 def local_files(spec: JobSpec) -> list[str]:
-    """The files of this machine that a job names, as they stand in it: data, a second source, a schedule's .csv."""
+    """The files of this machine that a job names, as they stand in it."""
+    return [name for name in named_files(spec) if _here(name).is_file()]
+
+
+def named_files(spec: JobSpec) -> list[str]:
+    """The files that a job names, wherever they are: data, a second source, a schedule's .csv."""
     names: list[str] = [spec.data.source]
     if isinstance(spec.data.validation, str):
         names.append(spec.data.validation)
     if spec.pipeline.schedule.lower().endswith(".csv"):
         names.append(spec.pipeline.schedule)
-    paths = [name for name in dict.fromkeys(names) if name not in BUILT_IN and not is_url(name)]
-    return [name for name in paths if _here(name).is_file()]
+    return [name for name in dict.fromkeys(names) if name not in BUILT_IN and not is_url(name)]
 
 
 def upload_files(connection: Connection, spec: JobSpec, on_upload: OnUpload | None) -> dict[str, str]:
@@ -91,7 +95,7 @@ def _digest(path: Path) -> tuple[str, int]:
 def _bring(connection: Connection, name: str, header: pb.UploadHeader, on_upload: OnUpload) -> None:
     """Ask how much is there, send the rest, and again after a break; one after some progress begins a new patience."""
     before: int | None = None
-    most, pauses = 0, backoff(RETRY_S)
+    most, pauses = 0, connection.pauses(RETRY_S)
     while True:
         reached = 0
         try:
@@ -108,7 +112,7 @@ def _bring(connection: Connection, name: str, header: pb.UploadHeader, on_upload
             if not connection.may_return(failure, _AGAIN):
                 raise _changed(name, header, failure) or error_of(failure, connection.address) from None
             if reached > most:
-                most, pauses = reached, backoff(RETRY_S)
+                most, pauses = reached, connection.pauses(RETRY_S)
             if not next(pauses, False):
                 raise error_of(failure, connection.address) from None
         else:

@@ -281,7 +281,7 @@ def test_an_event_keeps_details_of_any_kind(details: str, found: dict[str, Any])
 
 @pytest.fixture
 def job_of(home: Path) -> Iterator[Callable[..., Job]]:
-    connection = Connection(find_service())
+    connection = Connection(find_service)
     yield lambda **values: Job(connection, pb.Job(id="k7x2", name="digits", submitted_at=10.0, **values))
     connection.close()
 
@@ -424,7 +424,7 @@ def test_a_folder_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> None:
 
 def test_a_token_of_nobody_is_not_sent() -> None:
     address = Address(target="h:1", source="the argument", token=None, token_source="token", home=Path("/h"))
-    nobody, somebody = Connection(address), Connection(replace(address, token="t"))
+    nobody, somebody = Connection(lambda: address), Connection(lambda: replace(address, token="t"))
     assert nobody.metadata == ()
     assert somebody.metadata == (("authorization", "Bearer t"),)
     nobody.close()

@@ -1,0 +1,156 @@
+"""Stopping in every state, and jobs that do not disturb each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.client import Job
+from cluster.host_processes import command_line
+from tests.service.conftest import JobMaker
+from tests.service.running import Service, collect_without_gaps, state_of, until, wait_for
+
+
+def _workers(job: Job) -> list[dict[str, Any]]:
+    (started,) = (event for event in job.events() if event.kind == "started")
+    workers: list[dict[str, Any]] = started.details["workers"]
+    return workers
+
+
+def _gone(pids: list[int]) -> None:
+    wait_for(lambda: not any(b"Pipetrain" in command_line(pid) for pid in pids), f"of {pids} some still run")
+
+
+def test_stop_in_the_queue_ends_the_job_at_once(service: Service, small: JobMaker) -> None:
+    running = until(service.client.submit(small(100_000, pipeline__stages=2)), "RUNNING")
+    waiting = service.client.submit(small())
+    assert waiting.stop().state == "STOPPED"
+    assert waiting.reason == "stopped in the queue, before it began"
+    assert waiting.exit_code == 130
+    running.stop(now=True).wait(timeout=30)
+
+
+def test_stop_while_it_starts_ends_it_before_it_trains(service: Service, small: JobMaker) -> None:
+    job = until(service.client.submit(small(100_000)), "STARTING")
+    assert job.stop().state == "STARTING"
+    assert job.reason == "asked to stop: finishes the steps under way and saves"
+    assert job.wait(timeout=30).state == "STOPPED"
+    assert job.step < 100
+
+
+def test_stop_while_it_runs_saves_the_weights_and_leaves_no_process(service: Service, small: JobMaker) -> None:
+    job = until(service.client.submit(small(100_000)), "RUNNING")
+    pids = [worker["pid"] for worker in _workers(job)]
+    job.stop()
+    assert job.wait(timeout=30).state == "STOPPED"
+    assert job.reason == f"stopped at step {job.step}, weights saved"
+    assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(job.step))
+    assert (service.home.run_directory(job.id) / "model.safetensors").exists()
+    _gone(pids)
+
+
+def test_stop_now_ends_a_job_that_hangs(service: Service, small: JobMaker) -> None:
+    job = until(service.client.submit(small(100_000, pipeline__stages=2)), "RUNNING")
+    pids = [worker["pid"] for worker in _workers(job)]
+    os.kill(pids[1], signal.SIGSTOP)
+    began = time.monotonic()
+    job.stop(now=True)
+    assert job.wait(timeout=30).state == "STOPPED"
+    assert job.reason == "stopped at once, nothing saved"
+    assert time.monotonic() - began < 10
+    _gone(pids)
+
+
+def test_stop_of_a_job_that_has_ended_says_what_it_is(service: Service, small: JobMaker) -> None:
+    job = service.client.submit(small(1)).wait(timeout=60)
+    before = collect_without_gaps(job.events())
+    assert job.stop().state == "SUCCEEDED"
+    assert collect_without_gaps(job.events()) == before
+    told = service.run("stop", job.id)
+    assert told.returncode == 0
+    assert "SUCCEEDED" in told.stdout + told.stderr or "succeeded" in told.stdout + told.stderr
+
+
+def _throws(job: Job) -> None:
+    """Its learning rate makes its loss infinite."""
+
+
+def _dies(job: Job) -> None:
+    until(job, "RUNNING")
+    os.kill(_workers(job)[0]["pid"], signal.SIGKILL)
+
+
+def _hangs(job: Job) -> None:
+    until(job, "RUNNING")
+    os.kill(_workers(job)[0]["pid"], signal.SIGSTOP)
+
+
+def _loses_its_runner(job: Job) -> None:
+    until(job, "RUNNING")
+    (preparing,) = (event for event in job.events() if event.kind == "preparing")
+    os.kill(preparing.details["pid"], signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "harm", "told"),
+    [
+        ({"training__optimizer": {"sgd": {"learning_rate": 1e30}}}, _throws, "became"),
+        ({}, _dies, "worker 0 (stage 0; process"),
+        ({"resources": {"hang_timeout": 2.0}}, _hangs, "hangs: no answer within 2 s"),
+        ({}, _loses_its_runner, "its runner's process ended unexpectedly"),
+    ],
+    ids=["throws", "dies", "hangs", "loses its runner"],
+)
+def test_a_job_that_fails_tells_the_first_cause_and_disturbs_no_other(
+    service: Service, small: JobMaker, changes: dict[str, Any], harm: Any, told: str
+) -> None:
+    other = until(service.client.submit(small(1500, name="other")), "RUNNING")
+    job = service.client.submit(small(100_000, **changes))
+    harm(job)
+    assert job.wait(timeout=60).state == "FAILED"
+    assert told in job.reason
+    assert job.exit_code == 1
+    assert state_of(other) == "RUNNING", "the other had ended too early to be a witness"
+    assert other.wait(timeout=60).state == "SUCCEEDED"
+    assert other.attempt == 1
+    assert service.client.submit(small(1)).wait(timeout=60).state == "SUCCEEDED"
+
+
+def test_a_job_that_eats_memory_takes_down_itself_only(service: Service, small: JobMaker, tmp_path: Path) -> None:
+    other = until(service.client.submit(small(1500, name="other")), "RUNNING")
+    np.savez(tmp_path / "wide.npz", x=np.ones((40, 1000)), y=np.ones((40, 1)))
+    layers = [{"linear": {"units": 4000}}, {"linear": {"units": 4000}}, {"linear": {"units": 1}}]
+    greedy = small(
+        model__input=[1000],
+        model__layers=layers,
+        data__source=str(tmp_path / "wide.npz"),
+        resources={"memory_per_worker": "40MiB"},
+    )
+    refused = service.client.submit(greedy).wait(timeout=60)
+    assert refused.state == "FAILED"
+    assert refused.exit_code == 2
+    assert "worker 0 (stage 0) needs" in refused.reason
+    forced = service.client.submit(greedy, force=True).wait(timeout=60)
+    assert forced.state == "FAILED"
+    assert forced.exit_code == 1
+    assert "resources.memory_per_worker allows 41,943,040 bytes" in forced.reason
+    assert other.wait(timeout=60).state == "SUCCEEDED"
+
+
+def test_fifty_jobs_through_two_workers_all_finish_in_turn(service: Service, small: JobMaker) -> None:
+    jobs = [service.client.submit(small(1, name=f"many-{n}")) for n in range(50)]
+    assert [job.queue_position for job in jobs[40:]] == sorted(job.queue_position or 0 for job in jobs[40:]), (
+        "first in, first out"
+    )
+    for job in jobs:
+        assert job.wait(timeout=400).state == "SUCCEEDED", job.reason
+        assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(10))
+    begun = [job.started_at for job in jobs if job.started_at is not None]
+    assert begun == sorted(begun)
+    assert len(begun) == 50

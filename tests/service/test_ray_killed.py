@@ -1,0 +1,85 @@
+"""Ray dies under the jobs: they are started again, and their events say so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.host_processes import command_line, in_session
+from cluster.service.ray_head import RayHead
+from coordinator.job import parse_job
+from coordinator.rows import Row
+from tests.jobs import pipetrain
+from tests.service.conftest import JobMaker
+from tests.service.running import Service, collect_without_gaps, state_of, steps, until, wait_for
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    running = Service(tmp_path / "home", "--workers", "2")
+    running.up()
+    yield running
+    running.down()
+
+
+def _kill_ray(service: Service, part: bytes) -> None:
+    head = RayHead.left_by_another(service.home)
+    assert head is not None
+    (pid,) = (pid for pid in in_session(head.session) if part in command_line(pid))
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("part", [b"gcs_server", b"raylet/raylet", b"cluster.service.ray_head"])
+def test_a_job_is_started_again_and_trains_the_same_weights(
+    service: Service, small: JobMaker, tmp_path: Path, part: bytes
+) -> None:
+    epochs = 400
+    job = service.client.submit(small(epochs, pipeline__stages=2))
+    rows: list[Row] = []
+    follower = threading.Thread(target=lambda: rows.extend(job), daemon=True)
+    follower.start()
+    other = service.client.get(job.id)
+    wait_for(lambda: other.refresh().step > 100, "it makes no steps")
+    waiting = service.client.submit(small(1))
+    _kill_ray(service, part)
+    until(other, "RECOVERING")
+    assert other.reason == "Ray was lost: one of its processes died; attempt 2 starts when there is room"
+    assert other.wait(timeout=100).state == "SUCCEEDED"
+    follower.join(60)
+
+    assert other.attempt == 2
+    first = [row for row in rows if row.attempt == 1]
+    second = [row for row in rows if row.attempt == 2]
+    assert steps(rows) == steps(first) + steps(second), "in order"
+    assert steps(first) == list(range(len(steps(first))))
+    assert steps(second) == list(range(10 * epochs))
+    assert [row.as_dict() for row in first] == service.rows(job, attempt=1)
+    assert [row.as_dict() for row in second] == service.rows(job)
+    kinds = collect_without_gaps(other.events())
+    assert kinds == [
+        *("submitted", "admitted", "preparing", "starting", "started", "cluster lost"),
+        *("admitted", "preparing", "starting", "started", "finished"),
+    ]
+    assert waiting.wait(timeout=60).state == "SUCCEEDED"
+
+    (tmp_path / "job.yaml").write_text(parse_job(small(epochs, pipeline__stages=2)).to_yaml())
+    alone = pipetrain("train", tmp_path / "job.yaml", "--local", "--run-dir", tmp_path / "alone")
+    assert alone.returncode == 0, alone.stderr
+    other.fetch(tmp_path / "fetched", "model")
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("alone", "fetched")]
+    assert models[0] == models[1]
+
+
+def test_a_job_that_waits_for_ray_can_be_stopped(service: Service, small: JobMaker) -> None:
+    job = until(service.client.submit(small(100_000)), "RUNNING")
+    _kill_ray(service, b"gcs_server")
+    until(job, "RECOVERING")
+    job.stop()
+    assert state_of(job) == "STOPPED"
+    assert job.reason == "stopped after Ray was lost: one of its processes died, before it began again"
+    assert service.client.submit(small(1)).wait(timeout=60).state == "SUCCEEDED"
