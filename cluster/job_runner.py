@@ -201,9 +201,8 @@ class _Teller:
             self._last = row
             if now < self._next:
                 return
-            say(
-                f"step {row.step + 1}/{run.steps_total}: loss {row.loss:.4g}, {row.samples / row.seconds:,.0f} samples/s"
-            )
+            speed = f"{row.samples / row.seconds:,.0f} samples/s"
+            say(f"step {row.step + 1}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
         self._next = now + _LOG_EVERY_S
 
 

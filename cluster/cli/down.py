@@ -37,7 +37,7 @@ def down(home: Path | None) -> int:
 
 
 def end_service(home: Any) -> bool:
-    """End the service's process, then Ray where the service left it. True where there was anything. Raises JobFailed."""
+    """End the service's process, then Ray where it left one. True where there was anything. Raises JobFailed."""
     from cluster.host_processes import command_line
     from cluster.service.ray_head import RayHead
 

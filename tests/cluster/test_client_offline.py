@@ -227,8 +227,11 @@ def test_completion_prints_a_script(shell: str) -> None:
     assert "_PIPETRAIN_COMPLETE" in done.stdout
 
 
-def test_every_command_is_in_the_help() -> None:
+def test_every_command_is_in_the_help_also_after_list_was_loaded() -> None:
+    """The module `cluster.cli.list` becomes the name `list` of its package, where the builtin was meant."""
     context = cli.make_context("pipetrain", [], resilient_parsing=True)
+    assert cli.get_command(context, "list") is not None
+    assert "fetch" in cli.get_help(context)
     assert {"submit", "wait", "top", "completion"} <= set(cli.list_commands(context))
 
 

@@ -89,6 +89,10 @@ def test_over_several_nodes_jobs_pass_where_workers_are_of_one_size_only() -> No
     assert choose([_job(1, cpus=2, workers=2), small], active, nodes).starts == ("j2",)
     assert choose([_job(1, cpus=4), small], active, [_node(4), _node(4)]).starts == ("j1",)
     assert choose([_job(1, cpus=4, workers=2), small], active, [_node(4), _node(4)]).starts == ()
+    # single CPUs, one on each node, would leave room for two of the head's three workers
+    running, nodes = [_needs(2, workers=3)], [_node(4), _node(4)]
+    assert choose([_job(1, cpus=2, workers=3), _job(2, workers=2)], running, nodes).starts == ()
+    assert choose([_job(1, cpus=2, workers=3), small], running, nodes).starts == ("j2",)
     # the head takes single CPUs: a larger worker behind it may pass
     assert choose([_job(1, workers=7), small], [_needs(2, workers=2)], [_node(4), _node(4)]).starts == ()
     assert choose([_job(1, workers=4), small], [_needs(5)], [_node(6), _node(2)]).starts == ("j2",)

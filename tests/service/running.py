@@ -61,10 +61,10 @@ class Service:
     def _run(
         self, command: list[str], variables: Mapping[str, str], timeout: float = 100
     ) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH", "PIPETRAIN_"))}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=environment | variables, check=False
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH", "PIPETRAIN_"))} | dict(
+            variables
         )
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
 
     @property
     def client(self) -> Client:

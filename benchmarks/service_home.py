@@ -1,0 +1,192 @@
+"""A job service to measure: in a temporary home, on loopback at free ports, ended and removed whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from benchmarks import LEARNING_RATE, WORKERS
+from cluster.client import Client, Job
+from cluster.host_processes import command_line
+from cluster.service.home import Home
+
+PIPETRAIN = str(Path(sys.executable).with_name("pipetrain"))
+START_S = 200.0
+END_S = 120.0
+
+
+class Service:
+    """`pipetrain up` in a home of its own; `down`, and the home removed, at the end of `with`."""
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="pipetrain-service-"))
+        self.home = Home(self.folder / "home")
+        try:
+            ports = ["--grpc-port", "0", "--http-port", "0", "--max-queued", "100000"]
+            _run("up", "--home", str(self.home.folder), "--workers", str(WORKERS), *ports, "--detach", seconds=START_S)
+            self.client = Client(home=self.home.folder)
+            found = Home.read(self.home.service_file)
+            assert found is not None, "up says that it is up"
+            self.pid = int(found["pid"])
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.client.close()
+        self._end()
+
+    def _end(self) -> None:
+        with uninterrupted():
+            try:
+                _run("down", "--home", str(self.home.folder), seconds=END_S)
+            finally:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of the service's process so far, its own and the kernel's for it."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def resident_mib(self) -> float:
+        """Memory of the service's process."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) / 1024
+
+    @contextlib.contextmanager
+    def blocked(self) -> Iterator[None]:
+        """While inside, a job holds all CPUs of Ray and computes nothing: its workers are stopped by a signal."""
+        document = small_job(self.folder, epochs=1_000_000, stages=WORKERS, name="blocker")
+        document["resources"] = {"hang_timeout": 100_000.0}
+        job = self.client.submit(document, upload=False)
+        pids: list[int] = []
+        try:
+            wait_for(lambda: job.refresh().step > 0, f"the blocker does not run: {job!r}")
+            (started,) = (event for event in job.events() if event.kind == "started")
+            pids = [int(worker["pid"]) for worker in started.details["workers"]]
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            with uninterrupted():
+                job.stop(now=True).wait(timeout=60)
+                wait_for(lambda: not any(b"Pipetrain" in command_line(pid) for pid in pids), f"{pids} are left", 30)
+
+    def rows_text(self, job: Job) -> str:
+        """What the job's runner wrote to metrics.jsonl."""
+        return (self.home.run_directory(job.id) / "metrics.jsonl").read_text()
+
+
+def small_job(folder: Path, *, epochs: int, stages: int = 1, name: str = "small") -> dict[str, Any]:
+    """Ten steps an epoch of next to no work."""
+    layers = [{"linear": {"units": 8}}, "tanh", {"linear": {"units": 1}}]
+    return _job(folder, name, width=4, outputs=1, rows=160, batch=16, layers=layers, epochs=epochs, stages=stages)
+
+
+def wide_job(folder: Path, *, width: int, batch: int, steps: int, stages: int = WORKERS) -> dict[str, Any]:
+    """Eight layers as in the other measurements."""
+    layers: list[object] = [{"linear": {"units": width}}, "relu"] * 8
+    rows, epochs = 10 * batch, max(1, steps // 10)
+    sizes: dict[str, Any] = {"width": width, "outputs": width, "rows": rows, "batch": batch}
+    return _job(folder, f"mlp-{width}", layers=layers[:-1], epochs=epochs, stages=stages, micro_batches=8, **sizes)
+
+
+def _job(
+    folder: Path,
+    name: str,
+    *,
+    width: int,
+    outputs: int,
+    rows: int,
+    batch: int,
+    layers: list[Any],
+    epochs: int,
+    stages: int,
+    micro_batches: int = 2,
+) -> dict[str, Any]:
+    source = folder / f"{width}-{outputs}-{rows}.npz"
+    if not source.exists():
+        rng = np.random.default_rng(0)
+        x, y = (rng.standard_normal((rows, features), dtype=np.float32) for features in (width, outputs))
+        np.savez(source, x=x, y=y)
+    return {
+        "name": name,
+        "seed": 3,
+        "model": {"input": [width], "layers": layers, "loss": "mse"},
+        "data": {"source": str(source)},
+        "training": {
+            "epochs": epochs,
+            "batch_size": batch,
+            "micro_batches": micro_batches,
+            "optimizer": {"sgd": {"learning_rate": LEARNING_RATE}},
+        },
+        "pipeline": {"stages": stages},
+    }
+
+
+def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:
+    """Wait until something is so. Raises TimeoutError where it never is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(otherwise)
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM do nothing inside: something is being ended, which is bounded in time."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _run(*arguments: str, seconds: float) -> None:
+    """A command of pipetrain, in a session of its own, so that Ctrl-C reaches it through us only.
+
+    Raises RuntimeError with what it said where it fails, TimeoutError.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH", "PIPETRAIN_"))}
+    process = subprocess.Popen(
+        [PIPETRAIN, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        _, told = process.communicate(timeout=seconds)
+    except BaseException as error:
+        process.send_signal(signal.SIGINT)  # `up` then ends what it started
+        with uninterrupted():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise TimeoutError(f"pipetrain {arguments[0]} took more than {seconds:g} s") from None
+        raise
+    if process.returncode:
+        raise RuntimeError(f"pipetrain {arguments[0]}: {told}")

@@ -1,0 +1,365 @@
+"""What the interface answers: right things to right calls, and the reason to wrong ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cluster.client import Client
+from cluster.wire import pipetrain_pb2 as pb
+from coordinator.job import parse_job
+from coordinator.rows import Row
+from stages.errors import NoService, Refused, UnknownJob
+from tests.coordinator.job_documents import LARGEST, changed
+from tests.service.conftest import JobMaker
+from tests.service.running import Service, steps, until
+from tests.service.wire import Wire, upload
+
+
+@pytest.fixture(scope="module")
+def wire(service: Service) -> Wire:
+    return Wire(service)
+
+
+def _document(small: JobMaker, epochs: int = 1, **changes: Any) -> str:
+    return json.dumps(parse_job(small(epochs, **changes)).document())
+
+
+# who may call ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metadata", [(("authorization", "Bearer x"),), (("authorization", ""),), (("other", "1"),)])
+@pytest.mark.parametrize(("method", "request_"), [("Get", pb.GetRequest()), ("List", pb.ListRequest())])
+def test_without_the_token_nothing_is_answered(wire: Wire, method: str, request_: Any, metadata: Any) -> None:
+    code, message = wire.refused(method, request_, metadata)
+    assert code == "UNAUTHENTICATED"
+    assert "the file `token`" in message
+
+
+def test_an_upload_without_the_token_is_turned_away_and_leaves_nothing(wire: Wire, service: Service) -> None:
+    content = secrets.token_bytes(100)
+    sha256 = hashlib.sha256(content).hexdigest()
+    code, _ = wire.refused("UploadData", upload(content, sha256), (("authorization", "Bearer x"),))
+    assert code == "UNAUTHENTICATED"
+    assert not list(service.home.uploads.glob(f"{sha256}*"))
+
+
+def test_health_and_reflection_are_standard_and_open(wire: Wire) -> None:
+    health: Any = health_pb2_grpc.HealthStub(wire.channel)
+    answer = health.Check(health_pb2.HealthCheckRequest(service="pipetrain.v1.Pipetrain"), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    reflected: Any = reflection_pb2_grpc.ServerReflectionStub(wire.channel)
+    (listed,) = reflected.ServerReflectionInfo(
+        iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10
+    )
+    assert "pipetrain.v1.Pipetrain" in [service.name for service in listed.list_services_response.service]
+    with urllib.request.urlopen(f"http://{wire.http}/healthz", timeout=10) as page:
+        assert json.load(page)["ok"] is True
+
+
+def test_everything_listens_on_loopback_only(service: Service) -> None:
+    listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
+    head = json.loads(service.home.ray_file.read_text())["session"]
+    ours = [line for line in listening.splitlines() if f"pid={service.pid}," in line]
+    assert len(ours) == 2
+    from cluster.host_processes import in_session
+
+    ours += [line for line in listening.splitlines() if any(f"pid={pid}," in line for pid in in_session(head))]
+    assert len(ours) > 4, "Ray's servers were looked at"
+    assert [line for line in ours if "127.0.0.1" not in line.split()[3]] == []
+
+
+# jobs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_job_gets_every_problem_in_the_details(wire: Wire, small: JobMaker) -> None:
+    document = {**small(), "seed": -1, "trainings": {}}
+    problems = wire.problems("Submit", pb.SubmitRequest(document=json.dumps(document)))
+    assert [field for field, _ in problems] == ["seed", "trainings"]
+    assert problems[1][1].endswith("unknown key; did you mean training?")
+    assert wire.refused("Submit", pb.SubmitRequest(document="{"))[0] == "INVALID_ARGUMENT"
+    assert wire.refused("Submit", pb.SubmitRequest(document=json.dumps(small()), priority=2000))[0] == (
+        "INVALID_ARGUMENT"
+    )
+
+
+def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(service: Service, small: JobMaker) -> None:
+    with pytest.raises(Refused, match=r"needs 3 CPUs \(3 workers of 1\), this cluster has 2; fewer stages, or"):
+        service.client.submit(small(pipeline__stages=3))
+
+
+def test_the_same_submission_id_is_the_same_job(service: Service, small: JobMaker) -> None:
+    first = service.client.submit(small(1), submission_id="once")
+    assert service.client.submit(small(1), submission_id="once").id == first.id
+    with pytest.raises(Refused, match=f"belongs to job {first.id}, which is another job"):
+        service.client.submit(small(2), submission_id="once")
+    first.wait(timeout=60)
+
+
+def test_sixteen_clients_with_one_submission_id_make_one_job(service: Service, small: JobMaker) -> None:
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(service.client.submit(small(1), submission_id="race").id))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 16
+    assert len(set(found)) == 1
+    service.client.get(found[0]).wait(timeout=60)
+
+
+def test_an_unknown_job_gets_the_nearest_id(service: Service, small: JobMaker) -> None:
+    job = service.client.submit(small(1)).wait(timeout=60)
+    with pytest.raises(UnknownJob, match=f"did you mean {job.id}"):
+        service.client.get(f"{job.id[:-1]}-")
+    assert service.client.get(job.id[:6]).id == job.id
+    with pytest.raises(UnknownJob, match="begins several ids|did you mean|no job has the id"):
+        service.client.get("")
+
+
+def test_delete_takes_only_what_has_ended(service: Service, small: JobMaker) -> None:
+    job = until(service.client.submit(small(100_000)), "RUNNING")
+    with pytest.raises(Refused, match="is RUNNING; only a job that has ended can be deleted: stop it first"):
+        job.delete()
+    job.stop(now=True).wait(timeout=30)
+    assert service.home.run_directory(job.id).exists()
+    job.delete()
+    assert not service.home.run_directory(job.id).exists()
+    with pytest.raises(UnknownJob):
+        job.refresh()
+
+
+def test_list_finds_by_state_and_name_newest_first(service: Service, small: JobMaker) -> None:
+    jobs = [service.client.submit(small(1, name="listed")) for _ in range(3)]
+    for job in jobs:
+        job.wait(timeout=60)
+    found = service.client.list(name="listed")
+    assert [job.id for job in found] == [job.id for job in reversed(jobs)]
+    assert service.client.list(states=["RUNNING"], name="listed") == []
+    assert [job.id for job in service.client.list(name="listed", limit=1)] == [jobs[2].id]
+
+
+def test_plan_tells_what_train_would(service: Service, small: JobMaker) -> None:
+    plan = service.client.plan(small(pipeline__stages=2))
+    assert [stage["stage"] for stage in plan["stages"]] == [0, 1]
+    assert 0 < plan["bubble"] < 1
+
+
+def test_a_full_queue_says_so(tmp_path: Path, small: JobMaker) -> None:
+    service = Service(tmp_path / "home", "--workers", "1", "--max-queued", "2")
+    service.up()
+    try:
+        running = until(service.client.submit(small(100_000)), "RUNNING")
+        waiting = [service.client.submit(small(1)) for _ in range(2)]
+        code, message = Wire(service).refused("Submit", pb.SubmitRequest(document=_document(small)))
+        assert code == "RESOURCE_EXHAUSTED"
+        assert message.startswith("2 jobs wait, which is as many as the queue takes")
+        urgent = waiting[0]
+        urgent.stop()
+        urgent = service.client.submit(small(1), priority=5)
+        assert urgent.queue_position == 1
+        assert waiting[1].refresh().reason == "position 2: needs 1 CPU, 0 free; 1 job ahead"
+        second = service.run("up", "--home", service.folder)
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"error: the service of {service.folder} is up: gRPC 127.0.0.1:")
+        running.stop(now=True)
+        assert urgent.wait(timeout=60).state == "SUCCEEDED"
+    finally:
+        service.down()
+    with pytest.raises(NoService, match="pipetrain up"):
+        service.client.list()
+
+
+# watching ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_hundred_watchers_each_get_every_row_in_order(service: Service, small: JobMaker) -> None:
+    client = service.client
+    job = client.submit(small(200))
+    seen: list[list[Row]] = [[] for _ in range(100)]
+
+    def watch(rows: list[Row]) -> None:
+        rows.extend(Client(home=service.folder).get(job.id))
+
+    threads = [threading.Thread(target=watch, args=(rows,), daemon=True) for rows in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+    expected = service.rows(job)
+    assert len(expected) == 2200
+    for rows in seen:
+        assert [row.as_dict() for row in rows] == expected
+
+
+def test_a_watch_resumes_from_any_cursor(wire: Wire, service: Service, small: JobMaker) -> None:
+    job = service.client.submit(small(5)).wait(timeout=60)
+    updates = list(wire.call("Watch", pb.WatchRequest(id=job.id)))
+    assert updates[0].HasField("job")
+    assert updates[-1].job.state == pb.SUCCEEDED
+    assert not updates[-1].rows
+    rows = [row for update in updates for row in update.rows]
+    for place, update in enumerate(updates):
+        again = list(wire.call("Watch", pb.WatchRequest(id=job.id, cursor=update.cursor)))
+        rest = [row for later in updates[place + 1 :] for row in later.rows]
+        assert [row for later in again for row in later.rows] == rest
+        assert again[-1].job.state == pb.SUCCEEDED
+    assert len(rows) == 55
+    quiet = list(wire.call("Watch", pb.WatchRequest(id=job.id, without_rows=True)))
+    assert not any(update.rows for update in quiet)
+    assert wire.refused("Watch", pb.WatchRequest(id=job.id, cursor="x"))[0] == "INVALID_ARGUMENT"
+
+
+def test_a_watcher_that_goes_away_is_forgotten(wire: Wire, service: Service, small: JobMaker) -> None:
+    job = until(service.client.submit(small(100_000)), "RUNNING")
+    call = wire.call("Watch", pb.WatchRequest(id=job.id))
+    next(call)
+    call.cancel()
+    with pytest.raises(grpc.RpcError) as late:
+        list(wire.call("Watch", pb.WatchRequest(id=job.id), timeout=1.0))
+    assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+    job.stop(now=True).wait(timeout=30)
+
+
+def test_logs_by_worker_stay_after_the_job(service: Service, small: JobMaker) -> None:
+    job = service.client.submit(small(2, pipeline__stages=2))
+    followed = list(job.logs(follow=True))
+    assert {worker for worker, _ in followed} == {"runner", 0, 1}
+    assert any(line.endswith("ended at step 20 of 20") for worker, line in followed if worker == "runner")
+    assert [line.partition(" ")[2] for _, line in job.logs(worker=1)][-1] == "ready: stages 1"
+    assert len(list(job.logs(worker="runner", tail=1))) == 1
+
+
+# data --------------------------------------------------------------------------------------------------------------
+
+
+def _content(rows: int = 3000) -> tuple[bytes, str]:
+    import io
+
+    rng, file = np.random.default_rng(), io.BytesIO()
+    x = rng.normal(size=(rows, 4))
+    np.savez(file, x=x, y=x[:, :1])
+    content = file.getvalue()
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def test_half_an_upload_is_resumed_and_trained_on(wire: Wire, service: Service, small: JobMaker) -> None:
+    content, sha256 = _content()
+    half = len(content) // 2
+    stub, options = wire.stub.UploadData, {"metadata": wire.metadata, "timeout": 30}
+    first = stub(upload(content[:half], sha256, size=len(content)), **options)
+    assert (first.received, first.complete) == (half, False)
+    document = json.dumps(parse_job(small(1, data__source="/elsewhere/rows.npz")).document())
+    request = pb.SubmitRequest(document=document, files={"/elsewhere/rows.npz": sha256})
+    code, message = wire.refused("Submit", request)
+    assert code == "FAILED_PRECONDITION"
+    assert message == "/elsewhere/rows.npz: its content was not uploaded; UploadData takes it"
+    asked = stub(upload(b"", sha256, size=len(content)), **options)
+    assert (asked.received, asked.complete) == (half, False)
+    code, message = wire.refused("UploadData", upload(content, sha256))
+    assert code == "OUT_OF_RANGE"
+    assert message.endswith(f"{half} bytes are there; go on from {half}")
+    rest = stub(upload(content[half:], sha256, offset=half, size=len(content)), **options)
+    assert (rest.received, rest.complete) == (len(content), True)
+    job = service.client.get(wire.call("Submit", request).id).wait(timeout=60)
+    assert job.state == "SUCCEEDED", job.reason
+    assert steps(list(job)) == list(range(150))
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_is_kept(wire: Wire, service: Service) -> None:
+    content, sha256 = _content(10)
+    wrong = bytes([content[0] ^ 1]) + content[1:]
+    code, message = wire.refused("UploadData", upload(wrong, sha256))
+    assert code == "DATA_LOSS"
+    assert "nothing is kept" in message
+    assert not list(service.home.uploads.glob(f"{sha256}*"))
+    for header in ({"sha256": "x"}, {"sha256": sha256, "ending": ".exe"}, {"sha256": "../../" + sha256[6:]}):
+        assert wire.refused("UploadData", upload(content, **header))[0] == "INVALID_ARGUMENT"  # type: ignore[arg-type]
+
+
+def test_a_table_that_does_not_fit_is_told_by_its_own_name(service: Service, small: JobMaker, tmp_path: Path) -> None:
+    (tmp_path / "houses.csv").write_text("a,b,c,d,price\n1,2,3,x,5\n")
+    job = service.client.submit(small(1, data__source=str(tmp_path / "houses.csv"))).wait(timeout=60)
+    assert job.state == "FAILED"
+    assert job.exit_code == 2
+    assert job.reason.startswith(f"{tmp_path / 'houses.csv'}: ")
+    assert service.run("wait", job.id).returncode == 2
+
+
+# nonsense ----------------------------------------------------------------------------------------------------------
+
+
+def test_random_bytes_on_the_ports_disturb_nobody(wire: Wire, service: Service, small: JobMaker) -> None:
+    job = service.client.submit(small(100))
+    for address in (wire.address, wire.http):
+        host, port = address.split(":")
+        for _ in range(30):
+            with socket.create_connection((host, int(port)), timeout=5) as connection:
+                connection.sendall(secrets.token_bytes(4096))
+    assert job.wait(timeout=60).state == "SUCCEEDED"
+
+
+_METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["Pipetrain"].methods]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(method=st.sampled_from(_METHODS), body=st.binary(max_size=300))
+def test_fuzzed_messages_get_an_error_or_an_answer(wire: Wire, method: str, body: bytes) -> None:
+    call = wire.channel.stream_stream(f"/pipetrain.v1.Pipetrain/{method}")
+    try:
+        for _ in call(iter([body]), metadata=wire.metadata, timeout=20):
+            pass
+    except grpc.RpcError as error:
+        assert error.code() != grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert "a mistake of the service" not in str(error.details())  # type: ignore[attr-defined]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+_PATHS = ["model", "model.layers", "model.layers.1", "data.source", "training", "training.optimizer.sgd", "pipeline"]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(document=_JSON | st.builds(changed, st.sampled_from(_PATHS), _JSON, st.just(LARGEST)))
+def test_fuzzed_jobs_get_their_problems(wire: Wire, document: Any) -> None:
+    if isinstance(document, dict):
+        document["fuzzed"] = 1  # so that none is right by chance
+    code, message = wire.refused("Submit", pb.SubmitRequest(document=json.dumps(document)))
+    assert code == "INVALID_ARGUMENT"
+    assert message
+
+
+def test_the_service_is_well_after_all_this(service: Service) -> None:
+    log = (service.home.logs / "service.log").read_text()
+    assert "Traceback" not in log
+    assert "ERROR" not in log
+    assert service.client.cluster().ray == "up"
+
+
+def test_the_generated_code_is_what_the_proto_says() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run([root / "scripts" / "generate", "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sys.version_info >= (3, 11)
