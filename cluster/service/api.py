@@ -11,9 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from cluster.service.entry import Entry
 from cluster.service.files import file_parts, files_to_fetch, log_lines
-from cluster.service.jobs import Jobs, new_job_id
+from cluster.service.job_ids import new_job_id
+from cluster.service.jobs import Jobs
 from cluster.service.messages import job_message
 from cluster.service.planning import plan_job
 from cluster.service.problems import told
@@ -250,6 +253,8 @@ async def _next(requests: AsyncIterator[pb.UploadRequest]) -> pb.UploadRequest |
     try:
         async with asyncio.timeout(_UPLOAD_SILENCE_S):
             return await anext(requests, None)
+    except DecodeError:
+        raise UserMistake("the request is no UploadRequest") from None
     except TimeoutError:
         raise Refused(f"nothing came for {_UPLOAD_SILENCE_S:g} s; what came before is kept, go on from there") from None
 

@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import itertools
 import json
-import logging
-import os
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from cluster.host_processes import end_ray_process
-from cluster.job_runner import ACTOR_NAME, Assignment
-from cluster.ray_workers import ACTOR_NAME as WORKER_NAME
+from cluster.job_runner import Assignment
 from cluster.service import run_events, store
+from cluster.service.changes import begun, following, logged, submitted
 from cluster.service.entry import Entry, JobView
 from cluster.service.faults import strike
 from cluster.service.home import Home
+from cluster.service.job_ids import find_id
+from cluster.service.leftovers import end_leftovers
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from cluster.service.run_feed import RunEvent, RunFeed, retire_attempt
 from cluster.service.store import Store
@@ -58,8 +55,6 @@ RECOVERING_PRIORITY = 1_000_000_000
 _FOLLOW_EVERY_S = 0.1
 _SCHEDULE_PAUSE_S = 0.02  # many submissions are looked at together
 _SILENT_LIMIT_S = 90
-_ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that look alike
-_log = logging.getLogger(__name__)
 
 
 class QueueFull(Refused):
@@ -107,16 +102,7 @@ class Jobs:
 
     def find(self, prefix: str) -> str:
         """The id that begins like that. Raises UnknownJob with the nearest, or with those that it may be."""
-        if prefix in self.entries:
-            return prefix
-        found = self.store.ids(prefix, 4) if prefix else []
-        if len(found) == 1 or prefix in found:
-            return prefix if prefix in found else found[0]
-        if found:
-            listed = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-            raise UnknownJob(f"{prefix} begins several ids: {listed}; give more of it")
-        near = difflib.get_close_matches(prefix, self.store.ids("", 2000), n=1, cutoff=0.5)
-        raise UnknownJob(f"no job has the id {prefix[:40]!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        return prefix if prefix in self.entries else find_id(self.store, prefix)
 
     def record(self, job: str) -> JobRecord:
         """The job as it is now. Raises UnknownJob."""
@@ -159,7 +145,7 @@ class Jobs:
             )
         self._arriving += 1
         try:
-            stored, new = await self.store.write(store.insert(record, document, _submitted(record)))
+            stored, new = await self.store.write(store.insert(record, document, submitted(record)))
         finally:
             self._arriving -= 1
         strike("accepted")
@@ -222,10 +208,10 @@ class Jobs:
                     text=text,
                     details=details or {},
                 )
-                after = _following(entry, event, now)
+                after = following(entry, event)
                 after = replace(after, state=state, ended_at=event.time if state.ended else None)
                 if isinstance(state, Starting) and not isinstance(before.state, Starting):
-                    after = _begun(after, state.attempt, now)
+                    after = begun(after, state.attempt, now)
                 if events_read is not None:
                     after = replace(after, events_read=events_read)
                 if state.ended:
@@ -327,7 +313,7 @@ class Jobs:
             await self._read(entry)
             attempt = entry.attempt
             if attempt is not None:
-                self._end_leftovers(entry)
+                end_leftovers(self.store, entry)
                 await self._apply(entry, ClusterLost(cause, planned), "cluster lost", cause, attempt=attempt)
 
     def cluster_is(self, nodes: Sequence[Mapping[str, Any]]) -> None:
@@ -345,7 +331,7 @@ class Jobs:
         if entry is not None and entry.attempt == attempt and not self.closing:
             await self._read(entry)
             if entry.attempt == attempt:
-                self._end_leftovers(entry)
+                end_leftovers(self.store, entry)
                 await self._apply(entry, RunnerLost(cause), "runner lost", cause, attempt=attempt)
         record = self.store.get(job) if entry is None else entry.record
         if record is not None:
@@ -359,16 +345,6 @@ class Jobs:
             entry.tell()
             if seconds > _SILENT_LIMIT_S:
                 self._end_runner(entry.record, attempt)
-
-    def _end_leftovers(self, entry: Entry) -> None:
-        """Processes of the attempt on this host that Ray did not reach: stopped ones."""
-        if entry.record.runner_pid is not None:
-            end_ray_process(entry.record.runner_pid, ACTOR_NAME)
-        for event in self.store.events(entry.record.id):
-            if event.kind == "started" and event.attempt == entry.attempt:
-                for worker in event.details["workers"]:
-                    if worker["host"] == os.uname().nodename:
-                        end_ray_process(worker["pid"], WORKER_NAME)
 
     # always --------------------------------------------------------------------------------------------------------
 
@@ -424,51 +400,3 @@ class Jobs:
             at=run_events.seconds(content, time.time()),
             events_read=event.end,
         )
-
-
-def new_job_id() -> str:
-    """Eight letters and digits: short enough to type a part of, and never given twice."""
-    return "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
-
-
-def _submitted(record: JobRecord) -> JobEvent:
-    needs = record.needs
-    workers = f"{needs.workers} worker{'s' if needs.workers != 1 else ''} of {needs.cpus} CPU{'s' * (needs.cpus != 1)}"
-    return JobEvent(
-        seq=1, time=record.submitted_at, kind="submitted", attempt=0, text=f"accepted; needs {workers}", details={}
-    )
-
-
-def _following(entry: Entry, event: JobEvent, now: float) -> JobRecord:
-    """The record with the event counted, and with what the run has reached."""
-    if entry.feed is not None:
-        entry.feed.look_for_rows()
-    record = replace(entry.live_record(), events=event.seq)
-    if event.kind == "starting" and "steps_total" in event.details:
-        record = replace(record, steps_total=event.details["steps_total"])
-    if event.kind == "preparing" and "pid" in event.details:
-        record = replace(record, runner_pid=event.details["pid"])
-    return record
-
-
-def _begun(record: JobRecord, attempt: int, now: float) -> JobRecord:
-    """The record at the beginning of an attempt."""
-    return replace(
-        record,
-        attempt=attempt,
-        started_at=record.started_at or now,
-        step=0,
-        loss=None,
-        validation_loss=None,
-        validation_accuracy=None,
-        runner_pid=None,
-    )
-
-
-@contextlib.contextmanager
-def logged(what: str) -> Iterator[None]:
-    """One job's trouble is written to the log, and does not end the service."""
-    try:
-        yield
-    except Exception:
-        _log.exception("%s", what)

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.service.changes import logged
 from cluster.service.home import Home
-from cluster.service.jobs import Jobs, logged
+from cluster.service.jobs import Jobs
 from cluster.service.ray_head import RayHead, ray_environment
 from stages.errors import NotEnoughResources, UserMistake
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import uvicorn
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from starlette.applications import Starlette
@@ -146,13 +147,20 @@ def _handlers(api: Api) -> Any:
     """The methods by name. Watch hands over bytes that it serialised once for all who watch."""
 
     def unary(method: Any, request: Any) -> Any:
+        async def checked(given: Any, context: Any) -> Any:
+            return await method(await _require(given, request, context), context)
+
         return grpc.unary_unary_rpc_method_handler(
-            method, request_deserializer=request.FromString, response_serializer=_serialise
+            checked, request_deserializer=_reader(request), response_serializer=_serialise
         )
 
     def stream(method: Any, request: Any, serialise: Any = None) -> Any:
+        async def checked(given: Any, context: Any) -> Any:
+            async for answer in method(await _require(given, request, context), context):
+                yield answer
+
         return grpc.unary_stream_rpc_method_handler(
-            method, request_deserializer=request.FromString, response_serializer=serialise or _serialise
+            checked, request_deserializer=_reader(request), response_serializer=serialise or _serialise
         )
 
     methods = {
@@ -173,6 +181,24 @@ def _handlers(api: Api) -> Any:
     wanted = {method.name for method in pb.DESCRIPTOR.services_by_name["Pipetrain"].methods}
     assert set(methods) == wanted, "each method of the .proto has its handler"
     return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _reader(kind: Any) -> Callable[[bytes], Any]:
+    """Reads a request; its kind itself stands for bytes that are none, which grpcio would answer by INTERNAL."""
+
+    def read(content: bytes) -> Any:
+        try:
+            return kind.FromString(content)
+        except DecodeError:
+            return kind
+
+    return read
+
+
+async def _require(given: Any, kind: Any, context: Any) -> Any:
+    if given is kind:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is no {kind.DESCRIPTOR.name}")
+    return given
 
 
 def _serialise(message: Any) -> bytes:

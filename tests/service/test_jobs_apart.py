@@ -14,7 +14,7 @@ import pytest
 from cluster.client import Job
 from cluster.host_processes import command_line
 from tests.service.conftest import JobMaker
-from tests.service.running import Service, collect_without_gaps, state_of, until, wait_for
+from tests.service.running import Service, collect_without_gaps, until, wait_for
 
 
 def _workers(job: Job) -> list[dict[str, Any]]:

@@ -1,0 +1,57 @@
+"""How a job's record changes with what happens to it, and small things that go with it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cluster.service.entry import Entry
+from cluster.service.records import JobEvent, JobRecord
+
+_log = logging.getLogger(__name__)
+
+
+def submitted(record: JobRecord) -> JobEvent:
+    """A job's first event."""
+    needs = record.needs
+    workers = f"{needs.workers} worker{'s' if needs.workers != 1 else ''} of {needs.cpus} CPU{'s' * (needs.cpus != 1)}"
+    return JobEvent(
+        seq=1, time=record.submitted_at, kind="submitted", attempt=0, text=f"accepted; needs {workers}", details={}
+    )
+
+
+def following(entry: Entry, event: JobEvent) -> JobRecord:
+    """The record with the event counted, and with what the run has reached."""
+    if entry.feed is not None:
+        entry.feed.look_for_rows()
+    record = replace(entry.live_record(), events=event.seq)
+    if event.kind == "starting" and "steps_total" in event.details:
+        record = replace(record, steps_total=event.details["steps_total"])
+    if event.kind == "preparing" and "pid" in event.details:
+        record = replace(record, runner_pid=event.details["pid"])
+    return record
+
+
+def begun(record: JobRecord, attempt: int, now: float) -> JobRecord:
+    """The record at the beginning of an attempt."""
+    return replace(
+        record,
+        attempt=attempt,
+        started_at=record.started_at or now,
+        step=0,
+        loss=None,
+        validation_loss=None,
+        validation_accuracy=None,
+        runner_pid=None,
+    )
+
+
+@contextlib.contextmanager
+def logged(what: str) -> Iterator[None]:
+    """One job's trouble is written to the log, and does not end the service."""
+    try:
+        yield
+    except Exception:
+        _log.exception("%s", what)

@@ -1,0 +1,22 @@
+"""Processes of an attempt that Ray did not reach: stopped ones do not hear it."""
+
+from __future__ import annotations
+
+import os
+
+from cluster.host_processes import end_ray_process
+from cluster.job_runner import ACTOR_NAME as RUNNER_NAME
+from cluster.ray_workers import ACTOR_NAME as WORKER_NAME
+from cluster.service.entry import Entry
+from cluster.service.store import Store
+
+
+def end_leftovers(store: Store, entry: Entry) -> None:
+    """End the runner and the workers of the entry's present attempt, as far as they are on this host."""
+    if entry.record.runner_pid is not None:
+        end_ray_process(entry.record.runner_pid, RUNNER_NAME)
+    for event in store.events(entry.record.id):
+        if event.kind == "started" and event.attempt == entry.attempt:
+            for worker in event.details["workers"]:
+                if worker["host"] == os.uname().nodename:
+                    end_ray_process(worker["pid"], WORKER_NAME)
