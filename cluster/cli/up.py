@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -40,6 +39,7 @@ def up(
 
     In the foreground it shows a status line, and Ctrl-C stops everything, as `pipetrain down` does from elsewhere.
     """
+    from cluster.cli.down import end_service
     from cluster.service.home import DEFAULT_HOME, Home
 
     if workers is not None and ray_address is not None:
@@ -56,13 +56,21 @@ def up(
     options += ["--max-queued", str(max_queued)]
     options += ["--workers", str(workers)] if workers is not None else []
     options += ["--ray-address", ray_address] if ray_address is not None else []
-    process = _start(place, options)
-    found = place.read(place.service_file) or {}
-    click.echo(f"up: gRPC {found['grpc']}, HTTP {found['http']}, home {place.folder}", err=True)
     if detach:
+        _start(place, options)
         click.echo("`pipetrain submit JOB.yaml` trains, `pipetrain down` stops everything", err=True)
         return 0
-    return _stay(place, process)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return _stay(place, _start(place, options))
+    except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is short
+        click.echo("\nstopping", err=True)
+        end_service(place)
+        click.echo("down", err=True)
+        return 0
 
 
 def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
@@ -87,6 +95,8 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
                 written.seek(begin)
                 lines = written.read().decode(errors="replace").splitlines()
             if READY in lines:
+                found = home.read(home.service_file) or {}
+                click.echo(f"up: gRPC {found['grpc']}, HTTP {found['http']}, home {home.folder}", err=True)
                 return process
             if process.poll() is not None:
                 told = [line.removeprefix(TROUBLE).strip() for line in lines if line.startswith(TROUBLE)]
@@ -102,35 +112,14 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
-    """Show how it is until a signal, or the service's end."""
-    from cluster.cli.down import end_service
-
-    class _Leave(Exception):
-        """A signal came."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise _Leave
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
+    """Show how it is until the service's end, which nobody asked for here."""
     shown = ""
-    try:
-        while process.poll() is None:
-            line = _status(home)
-            if line != shown and sys.stderr.isatty():
-                click.echo(f"\r\033[K{line}", err=True, nl=False)
-            elif line != shown:
-                click.echo(line, err=True)
-            shown = line
-            time.sleep(_LINE_EVERY_S)
-    except _Leave:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is short
-        click.echo("\nstopping", err=True)
-        end_service(home)
-        process.wait()
-        click.echo("down", err=True)
-        return 0
+    while process.poll() is None:
+        line = _status(home)
+        if line != shown:
+            click.echo(f"\r\033[K{line}" if sys.stderr.isatty() else line, err=True, nl=not sys.stderr.isatty())
+        shown = line
+        time.sleep(_LINE_EVERY_S)
     what = f"code {process.returncode}" if process.returncode >= 0 else signal.Signals(-process.returncode).name
     click.echo(
         f"\nthe service ended unexpectedly ({what}); its log is {home.logs / 'service.log'}. "

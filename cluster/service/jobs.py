@@ -136,9 +136,8 @@ class Jobs:
         return [entry.live_record() for entry in self._active.values()]
 
     async def _take_in(self, record: JobRecord, document: JobDocument) -> JobRecord:
-        if self.store.by_submission(record.submission_id) is None and len(self._queue) + self._arriving >= (
-            self.max_queued
-        ):
+        known = self.store.by_submission(record.submission_id) is not None
+        if not known and len(self._queue) + self._arriving >= self.max_queued:
             raise QueueFull(
                 f"{len(self._queue):,} jobs wait, which is as many as the queue takes; wait until some have started, "
                 "or start the service with a larger --max-queued"
@@ -199,10 +198,9 @@ class Jobs:
                 return
             state, commands = (before.state, ()) if happening is None else decide(before.state, happening)
             if state != before.state or happening is None or not isinstance(happening, StopRequested):
-                now = time.time()
                 event = JobEvent(
                     seq=before.events + 1,
-                    time=at or now,
+                    time=at or time.time(),
                     kind=kind,
                     attempt=state.attempt if isinstance(state, (Starting, Running)) else before.attempt,
                     text=text,
@@ -211,7 +209,7 @@ class Jobs:
                 after = following(entry, event)
                 after = replace(after, state=state, ended_at=event.time if state.ended else None)
                 if isinstance(state, Starting) and not isinstance(before.state, Starting):
-                    after = begun(after, state.attempt, now)
+                    after = begun(after, state.attempt, event.time)
                 if events_read is not None:
                     after = replace(after, events_read=events_read)
                 if state.ended:

@@ -1,0 +1,341 @@
+"""`python -m benchmarks.service [--only NAME …]`: how fast the job service answers, and what it costs.
+
+Every measurement has a service of its own, with two workers, in a temporary home. Where only the service shall work, a
+blocker holds Ray's CPUs: a job whose workers are stopped by a signal, so that all jobs behind it wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.processes import Processes
+from benchmarks.service_home import Service, small_job, wait_for, wide_job
+from benchmarks.service_load import digest
+from cluster.client.connection import LONG_CALL_S
+from cluster.client.job import Job
+from cluster.wire import pipetrain_pb2 as pb
+
+CLIENTS, LOAD_PROCESSES = 16, 2
+WATCHERS, CHANNELS = 100, 4
+_BEGIN_S = 2.0  # until all clients are connected
+_PATIENCE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table."""
+
+    what: str
+    measured: str
+    wanted: str = ""
+    held: bool | None = None
+
+    def __str__(self) -> str:
+        verdict = {None: "", True: "yes", False: "**no**"}[self.held]
+        return f"| {self.what} | {self.measured} | {self.wanted} | {verdict} |"
+
+
+class Load:
+    """Client processes of one service."""
+
+    def __init__(self, service: Service, processes: int = LOAD_PROCESSES) -> None:
+        self._service = service
+        commands = [[sys.executable, "-m", "benchmarks.service_load"]] * processes
+        self.processes = Processes("load", commands, {})
+        self._n = processes
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.processes.close()
+
+    def order(self, **order: Any) -> list[Any]:
+        """The answers to one order, which all processes get."""
+        text = json.dumps({"home": str(self._service.home.folder), **order})
+        return self.processes.ask(text, _PATIENCE_S)
+
+    def submit(self, *, clients: int = CLIENTS, jobs: int | None = None, rate: float = 0, **more: Any) -> Submitted:
+        """Let the clients submit small jobs: `jobs` in all, `rate` a second in all."""
+        folder = self._service.folder / f"answers-{time.monotonic_ns()}"
+        folder.mkdir()
+        limits = {} if jobs is None else {"jobs": jobs // self._n}
+        answers = []
+        more = {"document": small_job(self._service.folder, epochs=1), "begin": time.time() + _BEGIN_S, **more}
+        before = self._service.cpu_s
+        answers = self.order(
+            do="submit", clients=clients // self._n, rate=rate / self._n, into=str(folder), **limits, **more
+        )
+        service_cpu = self._service.cpu_s - before
+        found = [json.loads(file.read_text()) for file in folder.iterdir()]
+        ids = [job for part in found for job in part["ids"]]
+        seconds = sorted(taken for part in found for taken in part["seconds"])
+        lasted = max(answer["lasted"] for answer in answers)
+        return Submitted(ids, seconds, lasted, service_cpu, sum(answer["cpu"] for answer in answers))
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What clients got: ids, seconds of each Submit in ascending order; and the CPU seconds of service and clients."""
+
+    ids: Sequence[str]
+    seconds: Sequence[float]
+    lasted: float
+    service_cpu: float
+    clients_cpu: float
+
+    def percentile_ms(self, share: float) -> float:
+        """So many milliseconds did this share of the calls not exceed."""
+        return 1000 * self.seconds[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
+
+    def __str__(self) -> str:
+        n = len(self.ids)
+        return (
+            f"p50 {self.percentile_ms(0.5):.1f} ms, p99 {self.percentile_ms(0.99):.1f} ms, {n / self.lasted:.0f}/s; "
+            f"CPU a job: service {1000 * self.service_cpu / n:.2f} ms, clients {1000 * self.clients_cpu / n:.2f} ms"
+        )
+
+
+def accepted(options: argparse.Namespace) -> list[Row]:
+    """Submit until it is accepted."""
+    rows = []
+    with Service() as service, service.blocked(), Load(service) as load:
+        load.submit(jobs=1000)
+        for number in range(options.rounds):
+            stored = sum(service.client.cluster().jobs.values())
+            for rate in (0.0, 200.0):
+                got = load.submit(jobs=1000, rate=rate)
+                how = f"paced to {rate:.0f}/s" if rate else "each at once after the last"
+                what = f"submit to accepted, {stored:,} jobs stored, {CLIENTS} clients, {how}, round {number + 1}"
+                rows.append(Row(what, str(got), "p99 ≤ 25 ms", got.percentile_ms(0.99) <= 25))
+    return rows
+
+
+def rate(options: argparse.Namespace) -> list[Row]:
+    """Submits a second, and that none is lost."""
+    with Service() as service, service.blocked(), Load(service) as load:
+        before = {job.id for job in service.client.list()}
+        got = load.submit(seconds=options.seconds)
+        listed = [job.id for job in service.client.list()]
+        lost, more = set(got.ids) - set(listed), set(listed) - set(got.ids) - before
+        per_s = len(got.ids) / got.lasted
+        once = not lost and not more and len(set(got.ids)) == len(got.ids) and len(set(listed)) == len(listed)
+        return [
+            Row(
+                f"submits a second, held for {options.seconds:.0f} s by {CLIENTS} clients",
+                str(got),
+                "≥ 200/s",
+                per_s >= 200,
+            ),
+            Row(f"of {len(got.ids):,} accepted jobs", f"{len(lost)} lost, {len(more)} more listed", "0, 0", once),
+        ]
+
+
+def listing(options: argparse.Namespace) -> list[Row]:
+    """`Client.list` of many jobs."""
+    rows = []
+    with Service() as service, service.blocked(), Load(service) as load:
+        got = load.submit(jobs=9_999)
+        extra = 10_000 - len(service.client.list())
+        if extra > 0:
+            got = load.submit(jobs=extra, clients=LOAD_PROCESSES) if extra > 1 else got
+        rows.append(_list_row(service, "all of them queued"))
+        for job in service.client.list("QUEUED"):
+            job.stop()
+        rows.append(_list_row(service, "all of them ended"))
+    return rows
+
+
+def _list_row(service: Service, what: str) -> Row:
+    connection = service.client._connection
+    raw = connection._channels[-1].unary_stream("/pipetrain.v1.Pipetrain/List")  # bytes in, bytes out
+
+    def ask() -> int:
+        return sum(map(len, raw(b"", timeout=LONG_CALL_S, metadata=connection.metadata)))
+
+    def messages() -> int:
+        call = connection.calls.List(pb.ListRequest(), timeout=LONG_CALL_S, metadata=connection.metadata)
+        return sum(len(part.jobs) for part in call)
+
+    n = len(service.client.list())
+    before = service.cpu_s
+    whole = _median_ms(lambda: len(service.client.list()))
+    cpu = 1000 * (service.cpu_s - before) / 20
+    text = (
+        f"{whole:.0f} ms; as messages without Job objects {_median_ms(messages):.0f} ms, as bytes {_median_ms(ask):.0f} "
+        f"ms; the service's CPU {cpu:.0f} ms a call"
+    )
+    return Row(f"`Client().list()` of {n:,} jobs, {what}, median of 20", text, "≤ 150 ms", whole <= 150)
+
+
+def _median_ms(call: Callable[[], int]) -> float:
+    taken = []
+    for _ in range(20):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return 1000 * statistics.median(taken)
+
+
+def watchers(options: argparse.Namespace) -> list[Row]:
+    """Each watcher receives every row, once, in order."""
+    with Service() as service, Load(service, 1) as load:
+        job = service.client.submit(small_job(service.folder, epochs=300, stages=2), upload=False)
+        _watch(load, job, late=WATCHERS // 2, late_after=500)
+        (answer,) = load.processes.answers(_PATIENCE_S)
+        job.refresh()
+        written = [json.loads(line) for line in service.rows_text(job).splitlines()]
+        right = answer["digests"].get(digest(iter(written)), 0)
+        final = answer["states"].get(job.state, 0)
+    what = (
+        f"{WATCHERS} watchers of one job ({job.state}), {WATCHERS // 2} from its beginning and the rest from row 500 on"
+    )
+    text = f"{right} have all {len(written):,} rows in order, once; {final} the final state last"
+    return [Row(what, text, f"{WATCHERS}", right == final == WATCHERS)]
+
+
+def _watch(load: Load, job: Job, *, late: int = 0, late_after: int = 0) -> None:
+    """Begin to watch; the processes answer again when the job has ended."""
+    load.order(
+        do="watch", job=job.id, watchers=WATCHERS, channels=CHANNELS, seconds=_PATIENCE_S, aside=True, late=late,
+        late_after=late_after,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Seconds a step, median and mean, from the second step on; CPU seconds of service and watchers."""
+
+    median: float
+    mean: float
+    service_cpu: float
+    watchers_cpu: float
+    lasted: float
+
+
+def slowdown(options: argparse.Namespace) -> list[Row]:
+    """What watchers cost the training."""
+    pairs: list[tuple[Trained, Trained]] = []
+    with Service() as service:
+        _train(service, watched=False, steps=200)  # warms up
+        for number in range(options.rounds):
+            order = (False, True) if number % 2 == 0 else (True, False)
+            found = {watched: _train(service, watched=watched, steps=options.steps) for watched in order}
+            pairs.append((found[False], found[True]))
+    medians = [with_.median / without.median for without, with_ in pairs]
+    means = [with_.mean / without.mean for without, with_ in pairs]
+    each = "; ".join(
+        f"{1000 * without.median:.2f} → {1000 * with_.median:.2f} ms (mean {1000 * without.mean:.2f} → "
+        f"{1000 * with_.mean:.2f})"
+        for without, with_ in pairs
+    )
+    alone = [without.median for without, _ in pairs]
+    used = [pair[1] for pair in pairs]
+    cpu = (
+        f"in {used[-1].lasted:.0f} s: service {statistics.median(u.service_cpu for u in used):.2f} s "
+        f"(unwatched {statistics.median(pair[0].service_cpu for pair in pairs):.2f} s), "
+        f"client process {statistics.median(u.watchers_cpu for u in used):.2f} s"
+    )
+    return [
+        _slower(f"median step with {WATCHERS} watchers against none, {options.rounds} rounds", medians),
+        _slower("mean step, the same", means),
+        Row("steps without and with, by round", each),
+        Row("the same without watchers: largest against smallest median", f"{max(alone) / min(alone) - 1:+.1%}"),
+        Row("CPU seconds with watchers", cpu),
+    ]
+
+
+def _slower(what: str, ratios: Sequence[float]) -> Row:
+    rounds = ", ".join(f"{ratio - 1:+.1%}" for ratio in ratios)
+    middle = statistics.median(ratios) - 1
+    return Row(what, f"{middle:+.1%} (by round {rounds})", "≤ 3 %", middle <= 0.03)
+
+
+def _train(service: Service, *, watched: bool, steps: int) -> Trained:
+    with Load(service, 1) as load:
+        job = service.client.submit(wide_job(service.folder, width=256, batch=512, steps=steps), upload=False)
+        before, began = service.cpu_s, time.monotonic()
+        answer = {"cpu": 0.0}
+        if watched:
+            _watch(load, job)
+            (answer,) = load.processes.answers(_PATIENCE_S)
+        wait_for(lambda: job.refresh().done, f"not done: {job!r}", _PATIENCE_S)
+        used, lasted = service.cpu_s - before, time.monotonic() - began
+    assert job.state == "SUCCEEDED", job
+    rows = [json.loads(line) for line in service.rows_text(job).splitlines()]
+    seconds = [row["seconds"] for row in rows if row["kind"] == "step"][1:]
+    return Trained(statistics.median(seconds), statistics.mean(seconds), used, answer["cpu"], lasted)
+
+
+def memory(options: argparse.Namespace) -> list[Row]:
+    """Resident memory of the service over jobs that were stopped in the queue."""
+    series = []
+    with Service() as service, service.blocked(), Load(service) as load:
+        for number in range(0, options.ended, 100):
+            load.submit(clients=4, jobs=100, stop=True, begin=time.time() + 0.5)
+            if number >= 100:
+                series.append(service.resident_mib)
+        ended = service.client.cluster().jobs.get("STOPPED", 0)
+    return [_flat(f"service memory from 200 to {ended:,} jobs, stopped in the queue", series)]
+
+
+def real_memory(options: argparse.Namespace) -> list[Row]:
+    """The same over jobs that were trained."""
+    series = []
+    with Service() as service:
+        for number in range(0, options.real, 10):
+            jobs = [service.client.submit(small_job(service.folder, epochs=1), upload=False) for _ in range(10)]
+            states = {job.wait(timeout=_PATIENCE_S).state for job in jobs}
+            assert states == {"SUCCEEDED"}, jobs
+            if number >= min(100, options.real // 5):
+                series.append(service.resident_mib)
+    return [_flat(f"service memory over {options.real} jobs that were trained, the first ones left out", series)]
+
+
+def _flat(what: str, series: Sequence[float]) -> Row:
+    middle = statistics.median(series)
+    least, most = min(series) / middle - 1, max(series) / middle - 1
+    shown = f"{series[0]:.1f} MiB at first, {series[-1]:.1f} MiB at last; {least:+.1%} to {most:+.1%} of the median"
+    return Row(what, shown, "± 5 %", max(-least, most) <= 0.05)
+
+
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "accepted": accepted,
+    "rate": rate,
+    "list": listing,
+    "watchers": watchers,
+    "slowdown": slowdown,
+    "memory": memory,
+    "real-memory": real_memory,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    parser.add_argument("--rounds", type=int, default=3, help="of `accepted` and `slowdown`")
+    parser.add_argument("--seconds", type=float, default=30.0, help="that `rate` lasts")
+    parser.add_argument("--steps", type=int, default=1200, help="of the job of `slowdown`")
+    parser.add_argument("--ended", type=int, default=2000, help="jobs of `memory`")
+    parser.add_argument("--real", type=int, default=60, metavar="N", help="jobs of `real-memory`")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    print("| what | measured | wanted | reached |\n|---|---|---|---|", flush=True)
+    for name in options.only:
+        for row in MEASUREMENTS[name](options):
+            print(row, flush=True)
+        print(f"{name}: load average {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
