@@ -15,19 +15,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from benchmarks.processes import Processes
-from benchmarks.service_home import Service, small_job, wait_for, wide_job
+from benchmarks.service_home import CLIENTS, PATIENCE_S, Load, Service, small_job, wait_for, wide_job
 from benchmarks.service_load import digest
 from cluster.client.connection import LONG_CALL_S
 from cluster.client.job import Job
 from cluster.wire import pipetrain_pb2 as pb
 
-CLIENTS, LOAD_PROCESSES = 16, 2
 WATCHERS, CHANNELS = 100, 4
-_BEGIN_S = 2.0  # until all clients are connected
-_PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,67 +37,6 @@ class Row:
     def __str__(self) -> str:
         verdict = {None: "", True: "yes", False: "**no**"}[self.held]
         return f"| {self.what} | {self.measured} | {self.wanted} | {verdict} |"
-
-
-class Load:
-    """Client processes of one service."""
-
-    def __init__(self, service: Service, processes: int = LOAD_PROCESSES) -> None:
-        self._service = service
-        commands = [[sys.executable, "-m", "benchmarks.service_load"]] * processes
-        self.processes = Processes("load", commands, {})
-        self._n = processes
-
-    def __enter__(self) -> Load:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.processes.close()
-
-    def order(self, **order: Any) -> list[Any]:
-        """The answers to one order, which all processes get."""
-        text = json.dumps({"home": str(self._service.home.folder), **order})
-        return self.processes.ask(text, _PATIENCE_S)
-
-    def submit(self, *, clients: int = CLIENTS, jobs: int | None = None, rate: float = 0, **more: Any) -> Submitted:
-        """Let the clients submit small jobs: `jobs` in all, `rate` a second in all."""
-        folder = self._service.folder / f"answers-{time.monotonic_ns()}"
-        folder.mkdir()
-        limits = {} if jobs is None else {"jobs": jobs // self._n}
-        answers = []
-        more = {"document": small_job(self._service.folder, epochs=1), "begin": time.time() + _BEGIN_S, **more}
-        before = self._service.cpu_s
-        answers = self.order(
-            do="submit", clients=clients // self._n, rate=rate / self._n, into=str(folder), **limits, **more
-        )
-        service_cpu = self._service.cpu_s - before
-        found = [json.loads(file.read_text()) for file in folder.iterdir()]
-        ids = [job for part in found for job in part["ids"]]
-        seconds = sorted(taken for part in found for taken in part["seconds"])
-        lasted = max(answer["lasted"] for answer in answers)
-        return Submitted(ids, seconds, lasted, service_cpu, sum(answer["cpu"] for answer in answers))
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """What clients got: ids, seconds of each Submit in ascending order; and the CPU seconds of service and clients."""
-
-    ids: Sequence[str]
-    seconds: Sequence[float]
-    lasted: float
-    service_cpu: float
-    clients_cpu: float
-
-    def percentile_ms(self, share: float) -> float:
-        """So many milliseconds did this share of the calls not exceed."""
-        return 1000 * self.seconds[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
-
-    def __str__(self) -> str:
-        n = len(self.ids)
-        return (
-            f"p50 {self.percentile_ms(0.5):.1f} ms, p99 {self.percentile_ms(0.99):.1f} ms, {n / self.lasted:.0f}/s; "
-            f"CPU a job: service {1000 * self.service_cpu / n:.2f} ms, clients {1000 * self.clients_cpu / n:.2f} ms"
-        )
 
 
 def accepted(options: argparse.Namespace) -> list[Row]:
@@ -144,10 +78,7 @@ def listing(options: argparse.Namespace) -> list[Row]:
     """`Client.list` of many jobs."""
     rows = []
     with Service() as service, service.blocked(), Load(service) as load:
-        got = load.submit(jobs=9_999)
-        extra = 10_000 - len(service.client.list())
-        if extra > 0:
-            got = load.submit(jobs=extra, clients=LOAD_PROCESSES) if extra > 1 else got
+        load.submit(jobs=10_000)
         rows.append(_list_row(service, "all of them queued"))
         for job in service.client.list("QUEUED"):
             job.stop()
@@ -171,8 +102,8 @@ def _list_row(service: Service, what: str) -> Row:
     whole = _median_ms(lambda: len(service.client.list()))
     cpu = 1000 * (service.cpu_s - before) / 20
     text = (
-        f"{whole:.0f} ms; as messages without Job objects {_median_ms(messages):.0f} ms, as bytes {_median_ms(ask):.0f} "
-        f"ms; the service's CPU {cpu:.0f} ms a call"
+        f"{whole:.0f} ms; as messages without Job objects {_median_ms(messages):.0f} ms, as bytes "
+        f"{_median_ms(ask):.0f} ms; the service's CPU {cpu:.0f} ms a call"
     )
     return Row(f"`Client().list()` of {n:,} jobs, {what}, median of 20", text, "≤ 150 ms", whole <= 150)
 
@@ -191,7 +122,7 @@ def watchers(options: argparse.Namespace) -> list[Row]:
     with Service() as service, Load(service, 1) as load:
         job = service.client.submit(small_job(service.folder, epochs=300, stages=2), upload=False)
         _watch(load, job, late=WATCHERS // 2, late_after=500)
-        (answer,) = load.processes.answers(_PATIENCE_S)
+        (answer,) = load.processes.answers(PATIENCE_S)
         job.refresh()
         written = [json.loads(line) for line in service.rows_text(job).splitlines()]
         right = answer["digests"].get(digest(iter(written)), 0)
@@ -206,7 +137,7 @@ def watchers(options: argparse.Namespace) -> list[Row]:
 def _watch(load: Load, job: Job, *, late: int = 0, late_after: int = 0) -> None:
     """Begin to watch; the processes answer again when the job has ended."""
     load.order(
-        do="watch", job=job.id, watchers=WATCHERS, channels=CHANNELS, seconds=_PATIENCE_S, aside=True, late=late,
+        do="watch", job=job.id, watchers=WATCHERS, channels=CHANNELS, seconds=PATIENCE_S, aside=True, late=late,
         late_after=late_after,
     )  # fmt: skip
 
@@ -267,8 +198,8 @@ def _train(service: Service, *, watched: bool, steps: int) -> Trained:
         answer = {"cpu": 0.0}
         if watched:
             _watch(load, job)
-            (answer,) = load.processes.answers(_PATIENCE_S)
-        wait_for(lambda: job.refresh().done, f"not done: {job!r}", _PATIENCE_S)
+            (answer,) = load.processes.answers(PATIENCE_S)
+        wait_for(lambda: job.refresh().done, f"not done: {job!r}", PATIENCE_S)
         used, lasted = service.cpu_s - before, time.monotonic() - began
     assert job.state == "SUCCEEDED", job
     rows = [json.loads(line) for line in service.rows_text(job).splitlines()]
@@ -294,7 +225,7 @@ def real_memory(options: argparse.Namespace) -> list[Row]:
     with Service() as service:
         for number in range(0, options.real, 10):
             jobs = [service.client.submit(small_job(service.folder, epochs=1), upload=False) for _ in range(10)]
-            states = {job.wait(timeout=_PATIENCE_S).state for job in jobs}
+            states = {job.wait(timeout=PATIENCE_S).state for job in jobs}
             assert states == {"SUCCEEDED"}, jobs
             if number >= min(100, options.real // 5):
                 series.append(service.resident_mib)

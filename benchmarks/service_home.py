@@ -1,8 +1,9 @@
-"""A job service to measure: in a temporary home, on loopback at free ports, ended and removed whatever happens."""
+"""A job service to measure, in a temporary home, on loopback, ended and removed whatever happens; and its clients."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks import LEARNING_RATE, WORKERS
+from benchmarks.processes import Processes
 from cluster.client import Client, Job
 from cluster.host_processes import command_line
 from cluster.service.home import Home
@@ -25,6 +28,10 @@ from cluster.service.home import Home
 PIPETRAIN = str(Path(sys.executable).with_name("pipetrain"))
 START_S = 200.0
 END_S = 120.0
+PATIENCE_S = 300.0
+"""Of a measurement with its clients."""
+CLIENTS, LOAD_PROCESSES = 16, 2
+_BEGIN_S = 2.0  # until all clients are connected
 
 
 class Service:
@@ -91,6 +98,66 @@ class Service:
     def rows_text(self, job: Job) -> str:
         """What the job's runner wrote to metrics.jsonl."""
         return (self.home.run_directory(job.id) / "metrics.jsonl").read_text()
+
+
+class Load:
+    """Client processes of one service."""
+
+    def __init__(self, service: Service, processes: int = LOAD_PROCESSES) -> None:
+        self._service = service
+        commands = [[sys.executable, "-m", "benchmarks.service_load"]] * processes
+        self.processes = Processes("load", commands, {})
+        self._n = processes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.processes.close()
+
+    def order(self, **order: Any) -> list[Any]:
+        """The answers to one order, which all processes get."""
+        text = json.dumps({"home": str(self._service.home.folder), **order})
+        return self.processes.ask(text, PATIENCE_S)
+
+    def submit(self, *, clients: int = CLIENTS, jobs: int | None = None, rate: float = 0, **more: Any) -> Submitted:
+        """Let the clients submit small jobs: `jobs` in all, `rate` a second in all."""
+        folder = self._service.folder / f"answers-{time.monotonic_ns()}"
+        folder.mkdir()
+        limits = {} if jobs is None else {"jobs": jobs // self._n}
+        more = {"document": small_job(self._service.folder, epochs=1), "begin": time.time() + _BEGIN_S, **more}
+        before = self._service.cpu_s
+        answers = self.order(
+            do="submit", clients=clients // self._n, rate=rate / self._n, into=str(folder), **limits, **more
+        )
+        service_cpu = self._service.cpu_s - before
+        found = [json.loads(file.read_text()) for file in folder.iterdir()]
+        ids = [job for part in found for job in part["ids"]]
+        seconds = sorted(taken for part in found for taken in part["seconds"])
+        lasted = max(answer["lasted"] for answer in answers)
+        return Submitted(ids, seconds, lasted, service_cpu, sum(answer["cpu"] for answer in answers))
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What clients got: ids, seconds of each Submit in ascending order; and the CPU seconds of service and clients."""
+
+    ids: Sequence[str]
+    seconds: Sequence[float]
+    lasted: float
+    service_cpu: float
+    clients_cpu: float
+
+    def percentile_ms(self, share: float) -> float:
+        """So many milliseconds did this share of the calls not exceed."""
+        return 1000 * self.seconds[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
+
+    def __str__(self) -> str:
+        n = len(self.ids)
+        return (
+            f"p50 {self.percentile_ms(0.5):.1f} ms, p99 {self.percentile_ms(0.99):.1f} ms, {n / self.lasted:.0f}/s; "
+            f"CPU a job: service {1000 * self.service_cpu / n:.2f} ms, clients {1000 * self.clients_cpu / n:.2f} ms"
+        )
 
 
 def small_job(folder: Path, *, epochs: int, stages: int = 1, name: str = "small") -> dict[str, Any]:

@@ -137,7 +137,7 @@ def digest(rows: Iterator[Mapping[str, Any]]) -> str:
 
 
 def step_aside() -> None:
-    """Take only the CPU time that nobody else wants. Linux weighs sessions before processes, where it groups by them."""
+    """Take only the CPU time that nobody else wants. Linux may weigh sessions first, and processes in them."""
     os.nice(19 - os.nice(0))
     if os.getsid(0) != os.getpid():
         os.setsid()

@@ -1,0 +1,427 @@
+"""The table of a job's states: its laws along every life that a job can have, and a few lives told in full."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.job_states import (
+    ACTIVE,
+    MOST_ATTEMPTS,
+    STATE_NAMES,
+    STATES,
+    TRANSITIONS,
+    Admitted,
+    ClusterLost,
+    Command,
+    Failed,
+    Happening,
+    InvalidTransition,
+    Launch,
+    Progress,
+    Queued,
+    Recovering,
+    RunFailed,
+    RunFinished,
+    RunnerLost,
+    Running,
+    RunStopped,
+    SendStop,
+    Started,
+    Starting,
+    State,
+    StopAsked,
+    Stopped,
+    StopRequested,
+    Succeeded,
+    decide,
+    exit_code,
+    from_document,
+    reason,
+    to_document,
+)
+
+# What the service says is one line (`run_events`, `ray_keeper`, `ray_agent`); only a run's cause may have several.
+LINES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20)
+TEXTS = st.text(max_size=40)
+CAUSES = st.builds("\n".join, st.lists(LINES, min_size=1, max_size=3))
+ATTEMPTS = st.integers(1, 2 * MOST_ATTEMPTS)
+TIMES = st.floats(0, 1e12)
+STOPS = st.none() | st.builds(StopAsked, at=TIMES, now=st.booleans())
+
+STATE: dict[type[State], st.SearchStrategy[State]] = {
+    Queued: st.just(Queued()),
+    Starting: st.builds(Starting, attempt=ATTEMPTS, detail=LINES, stop=STOPS),
+    Running: st.builds(Running, attempt=ATTEMPTS, stop=STOPS),
+    Recovering: st.builds(Recovering, attempt=ATTEMPTS.map(lambda n: n + 1), cause=LINES),
+    Succeeded: st.builds(Succeeded, attempt=ATTEMPTS),
+    Failed: st.builds(Failed, attempt=ATTEMPTS, cause=CAUSES, kind=LINES, mistake=st.booleans(), traceback=TEXTS),
+    Stopped: st.builds(Stopped, attempt=st.just(0) | ATTEMPTS, how=LINES, saved=st.booleans()),
+}
+HAPPENING: dict[type[Happening], st.SearchStrategy[Happening]] = {
+    Admitted: st.just(Admitted()),
+    Progress: st.builds(Progress, LINES),
+    Started: st.just(Started()),
+    RunFinished: st.just(RunFinished()),
+    RunStopped: st.builds(RunStopped, st.integers(0, 10**9), st.booleans()),
+    RunFailed: st.builds(RunFailed, CAUSES, LINES, st.booleans(), TEXTS),
+    RunnerLost: st.builds(RunnerLost, LINES),
+    ClusterLost: st.builds(ClusterLost, LINES, st.booleans()),
+    StopRequested: st.builds(StopRequested, TIMES, st.booleans()),
+}
+ENDS = (RunFinished, RunStopped, RunFailed, RunnerLost, ClusterLost)
+ACTIVE_STATES, ENDED_STATES = (Starting, Running), (Succeeded, Failed, Stopped)
+ANY_STATE, ANY_HAPPENING = st.one_of(*STATE.values()), st.one_of(*HAPPENING.values())
+
+Life = list[tuple[State, Happening, State, Sequence[Command]]]
+
+
+@st.composite
+def lives(draw: st.DrawFn, *, start: st.SearchStrategy[State] = STATE[Queued], most: int = 12) -> Life:
+    """What may happen to a job, one thing after the other: (before, happening, after, commands)."""
+    state, life = draw(start), Life()
+    for _ in range(draw(st.integers(0, most))):
+        possible = [happening for at, happening in TRANSITIONS if at is type(state)]
+        happening = draw(HAPPENING[draw(st.sampled_from(possible))])
+        after, commands = decide(state, happening)
+        life.append((state, happening, after, commands))
+        state = after
+    return life
+
+
+def _lives_so_far(state: State) -> int:
+    """How many times its processes were started: a recovering job's `attempt` is the life that comes next."""
+    match state:
+        case Queued():
+            return 0
+        case Recovering(attempt=attempt):
+            return attempt - 1
+        case _:
+            return state.attempt
+
+
+def _launches(commands: Sequence[Command]) -> list[int]:
+    return [command.attempt for command in commands if isinstance(command, Launch)]
+
+
+def _stop(state: State) -> StopAsked | None:
+    return state.stop if isinstance(state, (Starting, Running)) else None
+
+
+def _pairs() -> Iterator[tuple[type[State], type[Happening]]]:
+    return product(STATE, HAPPENING)
+
+
+# the table ---------------------------------------------------------------------------------------------------------
+
+
+def test_these_tests_know_every_state_and_every_happening() -> None:
+    assert tuple(STATE) == STATES == get_args(State)
+    assert tuple(HAPPENING) == get_args(Happening)
+    assert tuple(kind.name for kind in STATES) == STATE_NAMES
+    assert len(set(STATE_NAMES)) == len(STATES)
+    assert tuple(kind for kind in STATES if kind.ended) == ENDED_STATES
+    assert tuple(kind.name for kind in ACTIVE_STATES) == ACTIVE
+
+
+def test_the_whole_table() -> None:
+    """Which happenings there are in which state: a new pair is a decision, and this is where it is seen."""
+    runs = {"RunFinished", "RunStopped", "RunFailed", "RunnerLost", "ClusterLost", "StopRequested"}
+    assert {
+        kind.name: {happening.__name__ for at, happening in TRANSITIONS if at is kind} for kind in STATES
+    } == {
+        "QUEUED": {"Admitted", "StopRequested"},
+        "STARTING": runs | {"Progress", "Started"},
+        "RUNNING": runs,
+        "RECOVERING": {"Admitted", "StopRequested"},
+        "SUCCEEDED": {"StopRequested"},
+        "FAILED": {"StopRequested"},
+        "STOPPED": {"StopRequested"},
+    }  # fmt: skip
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_every_pair_gives_a_state_or_is_a_bug_of_ours(data: st.DataObject) -> None:
+    for kind, what in _pairs():
+        state, happening = data.draw(STATE[kind]), data.draw(HAPPENING[what])
+        if (kind, what) in TRANSITIONS:
+            after, commands = decide(state, happening)
+            assert type(after) in STATES
+            assert all(isinstance(command, (Launch, SendStop)) for command in commands)
+        else:
+            with pytest.raises(InvalidTransition, match=f"^{what.__name__} cannot happen to a job that is {kind.name}"):
+                decide(state, happening)
+
+
+@given(ANY_STATE.filter(lambda state: state.ended), HAPPENING[StopRequested])
+def test_what_has_ended_stays_as_it_is(state: State, stop: Happening) -> None:
+    after, commands = decide(state, stop)
+    assert (after, list(commands)) == (state, [])
+    assert {what for at, what in TRANSITIONS if at is type(state)} == {StopRequested}
+
+
+# along a life ------------------------------------------------------------------------------------------------------
+
+
+@given(lives())
+def test_lives_are_counted_one_by_one_and_each_is_launched_once(life: Life) -> None:
+    launched, attempt = 0, 0
+    for before, happening, after, commands in life:
+        assert _lives_so_far(after) >= _lives_so_far(before)
+        begins = isinstance(after, Starting) and not isinstance(before, Starting)
+        assert _launches(commands) == ([_lives_so_far(after)] if begins else [])
+        assert begins == isinstance(happening, Admitted)
+        launched += len(_launches(commands))
+        assert _lives_so_far(after) == launched  # so n is 1, 2, 3, …
+        if isinstance(after, (Starting, Running, Recovering)):
+            assert after.attempt >= attempt
+            attempt = after.attempt
+        assert all(command.attempt == launched and not after.ended for command in commands)
+
+
+@given(lives())
+def test_a_job_that_was_asked_to_stop_is_never_launched_again(life: Life) -> None:
+    asked = False
+    for before, happening, after, commands in life:
+        assert not (asked and _launches(commands)), (before, happening)
+        asked |= isinstance(happening, StopRequested)
+        assert not asked or after.ended or _stop(after) is not None  # it is not forgotten
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_a_job_that_was_asked_to_stop_ends_with_its_processes(data: st.DataObject) -> None:
+    for kind, what in product(ACTIVE_STATES, ENDS):
+        active, asked = data.draw(STATE[kind]), data.draw(HAPPENING[StopRequested])
+        stopping, _ = decide(active, asked)
+        after, commands = decide(stopping, data.draw(HAPPENING[what]))
+        assert after.ended
+        assert list(commands) == []
+        assert _lives_so_far(after) == _lives_so_far(active)
+
+
+@given(st.one_of(STATE[Queued], STATE[Recovering]), HAPPENING[StopRequested])
+def test_a_job_without_processes_is_stopped_at_once(waiting: State, asked: Happening) -> None:
+    after, commands = decide(waiting, asked)
+    assert isinstance(after, Stopped)
+    assert (after.attempt, after.saved, list(commands)) == (_lives_so_far(waiting), False, [])
+
+
+@given(st.one_of(STATE[Starting], STATE[Running]), st.lists(HAPPENING[StopRequested], min_size=1, max_size=5))
+def test_the_runner_is_told_the_strictest_of_all_stops(active: State, wishes: list[StopRequested]) -> None:
+    strict, state = (stop.now if (stop := _stop(active)) is not None else False), active
+    for asked in wishes:
+        strict |= asked.now
+        state, commands = decide(state, asked)
+        assert list(commands) == [SendStop(_lives_so_far(active), strict)]
+        stop = _stop(state)
+        assert type(state) is type(active)
+        assert stop is not None
+        assert stop.now == strict
+
+
+@given(st.one_of(STATE[Starting], STATE[Running]), HAPPENING[ClusterLost])
+def test_a_job_that_was_not_to_stop_goes_on_after_a_loss_of_the_cluster(active: State, lost: ClusterLost) -> None:
+    assert isinstance(active, (Starting, Running))
+    if active.stop is not None:
+        return
+    after, commands = decide(active, lost)
+    assert list(commands) == []
+    if lost.planned or active.attempt < MOST_ATTEMPTS:
+        assert after == Recovering(attempt=active.attempt + 1, cause=lost.cause)
+    else:
+        assert isinstance(after, Failed)
+        assert (after.attempt, after.kind, after.mistake) == (active.attempt, "ClusterLost", False)
+        assert after.cause.startswith(lost.cause)
+
+
+@pytest.mark.parametrize("steps_begin", [False, True])
+def test_ray_may_end_so_many_lives_and_the_service_any_number(steps_begin: bool) -> None:
+    def lose(times: int, planned: bool) -> State:
+        state: State = Queued()
+        for _ in range(times):
+            state, _ = decide(state, Admitted())
+            state, _ = decide(state, Started()) if steps_begin else (state, ())
+            state, _ = decide(state, ClusterLost("Ray was lost", planned))
+        return state
+
+    assert lose(MOST_ATTEMPTS - 1, planned=False) == Recovering(attempt=MOST_ATTEMPTS, cause="Ray was lost")
+    assert isinstance(lose(MOST_ATTEMPTS, planned=False), Failed)
+    assert lose(100, planned=True) == Recovering(attempt=101, cause="Ray was lost")
+
+
+# what it says and what is kept of it -------------------------------------------------------------------------------
+
+
+@given(ANY_STATE)
+def test_the_document_holds_the_whole_state(state: State) -> None:
+    assert from_document(state.name, json.loads(json.dumps(to_document(state)))) == state
+
+
+def test_a_document_of_a_name_that_no_state_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="unpack"):
+        from_document("LOST", {})
+
+
+@given(ANY_STATE)
+def test_the_reason_is_one_line(state: State) -> None:
+    said = reason(state)
+    assert said.splitlines() == ([said] if said else [])
+    assert said or not isinstance(state, (Starting, Recovering, Failed, Stopped))
+    assert said or _stop(state) is None
+
+
+@given(lives())
+def test_along_a_life_too(life: Life) -> None:
+    for _, _, state, _ in life:
+        assert from_document(state.name, json.loads(json.dumps(to_document(state)))) == state
+        assert len(reason(state).splitlines()) == (1 if reason(state) else 0)
+        assert reason(state) or isinstance(state, (Running, Succeeded))
+
+
+@given(ANY_STATE)
+def test_only_what_has_ended_has_an_exit_code(state: State) -> None:
+    assert (exit_code(state) is None) == (not state.ended)
+    assert exit_code(state) in (None, 0, 1, 2, 130)
+
+
+# told in full ------------------------------------------------------------------------------------------------------
+
+
+def _tell(*happenings: Happening) -> str:
+    """A life from the queue on, a line a happening: the state, its reason, what is commanded."""
+    state: State = Queued()
+    lines = []
+    for happening in happenings:
+        state, commands = decide(state, happening)
+        does = "".join(f" → {command}" for command in commands)
+        lines.append(f"{type(happening).__name__}: {state.name}{f' ({said})' if (said := reason(state)) else ''}{does}")
+    return "\n".join([*lines, f"exit {exit_code(state)}"])
+
+
+LIVES: dict[str, tuple[Sequence[Happening], str]] = {
+    "it trains": (
+        [Admitted(), Progress("starting 4 workers"), Started(), RunFinished(), StopRequested(1.0)],
+        """
+        Admitted: STARTING (starting its runner) → Launch(attempt=1)
+        Progress: STARTING (starting 4 workers)
+        Started: RUNNING
+        RunFinished: SUCCEEDED
+        StopRequested: SUCCEEDED
+        exit 0
+        """,
+    ),
+    "Ray is killed under it, then it is stopped": (
+        [
+            *(Admitted(), Started(), ClusterLost("Ray was lost"), Admitted(), Started()),
+            *(StopRequested(1.0), StopRequested(2.0, now=True), RunnerLost("its runner was ended")),
+        ],
+        """
+        Admitted: STARTING (starting its runner) → Launch(attempt=1)
+        Started: RUNNING
+        ClusterLost: RECOVERING (Ray was lost; attempt 2 starts when there is room)
+        Admitted: STARTING (starting its runner) → Launch(attempt=2)
+        Started: RUNNING (attempt 2)
+        StopRequested: RUNNING (asked to stop: finishes the steps under way and saves) → SendStop(attempt=2, now=False)
+        StopRequested: RUNNING (ending its processes) → SendStop(attempt=2, now=True)
+        RunnerLost: STOPPED (stopped at once, nothing saved)
+        exit 130
+        """,
+    ),
+    "it is stopped while it starts": (
+        [Admitted(), StopRequested(1.0), Progress("reading its data"), Started(), RunStopped(7, saved=True)],
+        """
+        Admitted: STARTING (starting its runner) → Launch(attempt=1)
+        StopRequested: STARTING (asked to stop: finishes the steps under way and saves) → SendStop(attempt=1, now=False)
+        Progress: STARTING (asked to stop: finishes the steps under way and saves)
+        Started: RUNNING (asked to stop: finishes the steps under way and saves)
+        RunStopped: STOPPED (stopped at step 7, weights saved)
+        exit 130
+        """,
+    ),
+    "it is stopped in the queue": (
+        [StopRequested(1.0), StopRequested(2.0, now=True)],
+        """
+        StopRequested: STOPPED (stopped in the queue, before it began)
+        StopRequested: STOPPED (stopped in the queue, before it began)
+        exit 130
+        """,
+    ),
+    "it is stopped while it waits for its second life": (
+        [Admitted(), ClusterLost("the service was shut down", planned=True), StopRequested(1.0)],
+        """
+        Admitted: STARTING (starting its runner) → Launch(attempt=1)
+        ClusterLost: RECOVERING (the service was shut down; attempt 2 starts when there is room)
+        StopRequested: STOPPED (stopped after the service was shut down, before it began again)
+        exit 130
+        """,
+    ),
+    "Ray goes while it stops": (
+        [Admitted(), Started(), StopRequested(1.0), ClusterLost("Ray was lost")],
+        """
+        Admitted: STARTING (starting its runner) → Launch(attempt=1)
+        Started: RUNNING
+        StopRequested: RUNNING (asked to stop: finishes the steps under way and saves) → SendStop(attempt=1, now=False)
+        ClusterLost: STOPPED (was to stop when Ray was lost; nothing saved)
+        exit 130
+        """,
+    ),
+    "its data is wrong": (
+        [Admitted(), RunFailed("rows.csv: has no column 'y'\nand more", "InvalidData", mistake=True)],
+        """
+        Admitted: STARTING (starting its runner) → Launch(attempt=1)
+        RunFailed: FAILED (rows.csv: has no column 'y')
+        exit 2
+        """,
+    ),
+    "it says nothing of why it failed": (
+        [Admitted(), Started(), RunFailed("", "KeyError")],
+        """
+        Admitted: STARTING (starting its runner) → Launch(attempt=1)
+        Started: RUNNING
+        RunFailed: FAILED (KeyError)
+        exit 1
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_life(life: str) -> None:
+    happenings, told = LIVES[life]
+    assert _tell(*happenings).splitlines() == [line.strip() for line in told.strip().splitlines()]
+
+
+def test_a_job_under_which_ray_always_goes_is_given_up() -> None:
+    told = _tell(*[happening for _ in range(MOST_ATTEMPTS) for happening in (Admitted(), ClusterLost("Ray was lost"))])
+    assert told.splitlines()[-4:] == [
+        "ClusterLost: RECOVERING (Ray was lost; attempt 5 starts when there is room)",
+        "Admitted: STARTING (starting its runner) → Launch(attempt=5)",
+        "ClusterLost: FAILED (Ray was lost, for the 5th time; not started again)",
+        "exit 1",
+    ]
+
+
+CAUSE_AND_EVIDENCE: list[tuple[Happening, Callable[[int], State]]] = [
+    (RunFinished(), lambda n: Succeeded(attempt=n)),
+    (RunStopped(0, saved=False), lambda n: Stopped(attempt=n, how="stopped before its first step")),
+    (
+        RunFailed("a\nb", "Kind", True, "trace"),
+        lambda n: Failed(attempt=n, cause="a\nb", kind="Kind", mistake=True, traceback="trace"),
+    ),
+    (RunnerLost("gone"), lambda n: Failed(attempt=n, cause="gone", kind="RunnerLost")),
+    (ClusterLost("lost"), lambda n: Recovering(attempt=n + 1, cause="lost")),
+]
+
+
+@pytest.mark.parametrize(("happening", "expected"), CAUSE_AND_EVIDENCE)
+@pytest.mark.parametrize("active", ACTIVE_STATES)
+def test_evidence_is_kept(active: Any, happening: Happening, expected: Callable[[int], State]) -> None:
+    assert decide(active(attempt=3), happening) == (expected(3), [])
