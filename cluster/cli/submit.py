@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 @click.option(
     "--follow/--no-wait", "following", default=True, help="Follow the job to its end (default), or print only its id."
 )
+@click.option(
+    "--upload/--no-upload",
+    default=True,
+    help="Upload the data files that are here (default), or leave their paths to the hosts that will read them.",
+)
 @json_option("A JSON object a row, the last one the job; with --no-wait only the job.")
 @service_command
 def submit(
@@ -43,6 +48,7 @@ def submit(
     submission_id: str | None,
     force: bool,
     following: bool,
+    upload: bool,
     as_json: bool,
 ) -> int:
     """Hand JOB.yaml to the job service, with the data files that it names, and follow it.
@@ -55,10 +61,17 @@ def submit(
     from cluster.cli.uploads import tell_missing, upload_teller
 
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
-    tell_missing(spec)
+    if upload:
+        tell_missing(spec)
     with upload_teller(sys.stderr) as on_upload:
         submitted = client.submit(
-            spec, name=name, priority=priority, submission_id=submission_id, force=force, on_upload=on_upload
+            spec,
+            name=name,
+            priority=priority,
+            submission_id=submission_id,
+            force=force,
+            upload=upload,
+            on_upload=on_upload,
         )
     if following:
         from cluster.cli.follow import follow
