@@ -199,7 +199,7 @@ def _train(service: Service, *, watched: bool, steps: int) -> Trained:
         if watched:
             _watch(load, job)
             (answer,) = load.processes.answers(PATIENCE_S)
-        wait_for(lambda: job.refresh().done, f"not done: {job!r}", PATIENCE_S)
+        wait_for(lambda: job.refresh().done, f"not done: {job!r}", PATIENCE_S, every_s=1.0)
         used, lasted = service.cpu_s - before, time.monotonic() - began
     assert job.state == "SUCCEEDED", job
     rows = [json.loads(line) for line in service.rows_text(job).splitlines()]

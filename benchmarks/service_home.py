@@ -207,13 +207,13 @@ def _job(
     }
 
 
-def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 60, *, every_s: float = 0.05) -> None:
     """Wait until something is so. Raises TimeoutError where it never is."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(otherwise)
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 @contextlib.contextmanager

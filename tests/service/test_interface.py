@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -23,6 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.client import Client
+from cluster.host_processes import in_session
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.job import parse_job
 from coordinator.rows import Row
@@ -75,15 +77,12 @@ def test_health_and_reflection_are_standard_and_open(wire: Wire) -> None:
 
 
 def test_everything_listens_on_loopback_only(service: Service) -> None:
-    listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
     head = json.loads(service.home.ray_file.read_text())["session"]
-    ours = [line for line in listening.splitlines() if f"pid={service.pid}," in line]
-    assert len(ours) == 2
-    from cluster.host_processes import in_session
-
-    ours += [line for line in listening.splitlines() if any(f"pid={pid}," in line for pid in in_session(head))]
-    assert len(ours) > 4, "Ray's servers were looked at"
-    assert [line for line in ours if "127.0.0.1" not in line.split()[3]] == []
+    ours = {service.pid, *in_session(head)}
+    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in ours]
+    assert len([c for c in listening if c.pid == service.pid]) == 2
+    assert len({c.pid for c in listening}) > 3, "Ray's servers were looked at"
+    assert {c.laddr.ip for c in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
 # jobs --------------------------------------------------------------------------------------------------------------

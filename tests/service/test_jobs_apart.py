@@ -144,6 +144,7 @@ def test_a_job_that_eats_memory_takes_down_itself_only(service: Service, small: 
     assert other.wait(timeout=60).state == "SUCCEEDED"
 
 
+@pytest.mark.timeout(500)
 def test_fifty_jobs_through_two_workers_all_finish_in_turn(service: Service, small: JobMaker) -> None:
     jobs = [service.client.submit(small(1, name=f"many-{n}")) for n in range(50)]
     assert [job.queue_position for job in jobs[40:]] == sorted(job.queue_position or 0 for job in jobs[40:]), (

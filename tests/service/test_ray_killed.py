@@ -34,6 +34,7 @@ def _kill_ray(service: Service, part: bytes) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", [b"gcs_server", b"raylet/raylet", b"cluster.service.ray_head"])
 def test_a_job_is_started_again_and_trains_the_same_weights(
     service: Service, small: JobMaker, tmp_path: Path, part: bytes

@@ -1,0 +1,179 @@
+"""A home: only its user can read it, and one service at a time runs on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.service.home import Home, write_private
+from stages.errors import UserMistake
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
+def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# files -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_umask")
+def test_a_home_is_its_users_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "some" / "home")
+    home.make()
+    home.write(home.service_file, {"pid": 1})
+    home.write(home.ray_file, {"pid": 1})
+    assert _mode(home.folder) == 0o700
+    assert [_mode(file) for file in (home.token_file, home.service_file, home.ray_file)] == [0o600] * 3
+    assert _names(home.folder) == {"runs", "uploads", "logs", "token", "service.json", "ray.json"}
+
+
+@pytest.mark.usefixtures("_umask")
+def test_a_private_file_that_others_could_read_no_longer_can(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    file.chmod(0o644)
+    write_private(file, "neü\n")
+    assert (file.read_text(encoding="utf-8"), _mode(file), _names(tmp_path)) == ("neü\n", 0o600, {"file"})
+
+
+def test_a_folder_that_is_there_is_closed_to_others(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    Home(tmp_path).make()
+    assert _mode(tmp_path) == 0o700
+
+
+def test_the_token_stays_and_no_two_homes_share_one(tmp_path: Path) -> None:
+    home, other = Home(tmp_path / "home"), Home(tmp_path / "other")
+    home.make()
+    other.make()
+    token = home.token()
+    (home.run_directory("a-job")).mkdir()
+    home.make()
+    assert home.token() == token != other.token()
+    assert len(bytes.fromhex(token)) == 32
+    assert home.run_directory("a-job").exists()
+
+
+def test_a_home_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserMistake, match="cannot be used: Not a directory") as refused:
+        Home(tmp_path / "file" / "home").make()
+    assert len(refused.value.problems) == 1
+
+
+def test_json_files_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    assert Home.read(file) is None
+    content = {"grpc": "127.0.0.1:7070", "pid": 7, "home": "/ü"}
+    Home.write(file, content)
+    assert Home.read(file) == content
+    for broken in (b"", b"{", b"[]", b"1", b"\xff"):
+        file.write_bytes(broken)
+        assert Home.read(file) is None
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    Home.write(file, {"pid": 1})
+    with pytest.raises(TypeError):
+        Home.write(file, {"pid": object()})
+    with pytest.raises(UnicodeEncodeError):
+        write_private(file, "\ud800")
+    assert Home.read(file) == {"pid": 1}
+
+
+# the lock ----------------------------------------------------------------------------------------------------------
+
+_HOLDER = """
+import subprocess, sys
+from pathlib import Path
+from cluster.service.home import Home
+
+with Home(Path(sys.argv[1])).locked():
+    child = subprocess.Popen(["sleep", "1000"])  # as Ray's processes outlive their service
+    print(child.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def _holder(home: Home) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of a home until its input is closed, and its child that outlives it."""
+    command = [sys.executable, "-c", _HOLDER, str(home.folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        child = 0
+        try:
+            assert process.stdout is not None
+            child = int(process.stdout.readline())
+            yield process
+        finally:
+            process.kill()
+            if child:
+                os.kill(child, signal.SIGKILL)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.make()
+    return home
+
+
+def test_one_at_a_time_holds_the_lock(home: Home) -> None:
+    again = Home(home.folder)
+    assert not home.is_locked()
+    with home.locked():
+        assert again.is_locked()
+        with pytest.raises(UserMistake, match="a service is starting or ending at"), again.locked():
+            pass
+        assert again.is_locked()  # and who tried in vain has not let go of it
+    assert not home.is_locked()
+    with pytest.raises(ZeroDivisionError), home.locked():
+        _ = 1 / 0
+    with again.locked():
+        assert home.is_locked()
+
+
+def test_a_home_that_is_not_there_is_not_locked(tmp_path: Path) -> None:
+    assert not Home(tmp_path / "none").is_locked()
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "its end"])
+def test_the_lock_ends_with_its_process(home: Home, end: str) -> None:
+    home.write(home.service_file, {"grpc": "127.0.0.1:7", "http": "127.0.0.1:8", "pid": 9})
+    with _holder(home) as process:
+        assert home.is_locked()
+        with pytest.raises(UserMistake) as refused, home.locked():
+            pass
+        assert refused.value.problems == (
+            f"the service of {home.folder} is up: gRPC 127.0.0.1:7, HTTP 127.0.0.1:8, process 9",
+        )
+        if end == "its end":
+            assert process.stdin is not None
+            process.stdin.close()
+        else:
+            process.send_signal(getattr(signal, end))
+        process.wait(10)
+        assert not home.is_locked()
+        with home.locked():
+            assert home.is_locked()
