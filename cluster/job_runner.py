@@ -30,6 +30,7 @@ CONTROL, FILES = "control", "files"
 GROUPS = {CONTROL: 4, FILES: 4}
 """Concurrency groups of the calls that are answered while the job runs."""
 _LOG_EVERY_S = 5.0
+_LEAVE_AFTER_S = 60.0
 
 
 def runner_name(job: str, attempt: int) -> str:
@@ -73,6 +74,9 @@ class JobRunner:
                 self._run_attempt()
         finally:
             self._ended.set()
+            leave = threading.Timer(_LEAVE_AFTER_S, os._exit, (0,))  # no service may be there to end this process
+            leave.daemon = True
+            leave.start()
 
     def stop(self) -> None:
         """End after the steps under way, and save what was reached."""

@@ -48,6 +48,7 @@ class Starting:
     attempt: int
     detail: str = "starting its runner"
     stop: StopAsked | None = None
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +59,21 @@ class Running:
     ended: ClassVar[bool] = False
     attempt: int
     stop: StopAsked | None = None
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovering:
-    """Its processes are gone through no fault of its own; `attempt` is the life that comes next. Goes first."""
+    """Its processes are gone through no fault of its own; `attempt` is the life that comes next. Goes first.
+
+    `lost`, in all states, counts the lives that Ray's death ended, not those that a planned shutdown did.
+    """
 
     name: ClassVar[str] = "RECOVERING"
     ended: ClassVar[bool] = False
     attempt: int
     cause: str
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +227,7 @@ def _launch_first(state: Queued, _: Admitted) -> Decision:
 
 
 def _launch_again(state: Recovering, _: Admitted) -> Decision:
-    return Starting(attempt=state.attempt), [Launch(state.attempt)]
+    return Starting(attempt=state.attempt, lost=state.lost), [Launch(state.attempt)]
 
 
 def _detail(state: Starting, said: Progress) -> Decision:
@@ -229,7 +235,7 @@ def _detail(state: Starting, said: Progress) -> Decision:
 
 
 def _run(state: Starting, _: Started) -> Decision:
-    return Running(attempt=state.attempt, stop=state.stop), []
+    return Running(attempt=state.attempt, stop=state.stop, lost=state.lost), []
 
 
 def _succeed(state: Starting | Running, _: RunFinished) -> Decision:
@@ -257,10 +263,11 @@ def _runner_lost(state: Starting | Running, lost: RunnerLost) -> Decision:
 def _cluster_lost(state: Starting | Running, lost: ClusterLost) -> Decision:
     if state.stop is not None:
         return Stopped(attempt=state.attempt, how=f"was to stop when {lost.cause}; nothing saved"), []
-    if not lost.planned and state.attempt >= MOST_ATTEMPTS:
-        cause = f"{lost.cause}, for the {state.attempt}th time; not started again"
+    times = state.lost + (not lost.planned)
+    if not lost.planned and times >= MOST_ATTEMPTS:
+        cause = f"{lost.cause}, for the {times}th time; not started again"
         return Failed(attempt=state.attempt, cause=cause, kind="ClusterLost"), []
-    return Recovering(attempt=state.attempt + 1, cause=lost.cause), []
+    return Recovering(attempt=state.attempt + 1, cause=lost.cause, lost=times), []
 
 
 def _stop_waiting(state: Queued, _: StopRequested) -> Decision:
@@ -319,7 +326,7 @@ def reason(state: State) -> str:
         case Recovering():
             return f"{state.cause}; attempt {state.attempt} starts when there is room"
         case Failed():
-            return state.cause.splitlines()[0] if state.cause else state.kind
+            return next((line for line in state.cause.splitlines() if line.strip()), state.kind)
         case Stopped():
             return state.how
         case Running() if state.attempt > 1:

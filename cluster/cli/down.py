@@ -51,7 +51,7 @@ def end_service(home: Any) -> bool:
             if not _gone(home, 5.0):
                 raise JobFailed(f"the service's process {pid} does not end")
     home.service_file.unlink(missing_ok=True)
-    head = RayHead.left_by_another(home) if "session" in (home.read(home.ray_file) or {}) else None
+    head = RayHead.left_by_another(home)
     if head is not None and not head.end(home):
         raise JobFailed(f"some of Ray's processes (session {head.session}) do not end")
     return there or head is not None

@@ -113,8 +113,10 @@ async def _end(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await jobs.settle()
     await keeper.end()
     await jobs.cluster_lost("the service was shut down", planned=True)
+    await jobs.settle()
 
 
 def _health(keeper: RayKeeper, jobs: Jobs) -> dict[str, Any]:

@@ -214,6 +214,8 @@ class Api:
 
     def _require_room(self, needs: Needs) -> None:
         """A cluster of our own does not grow; what it can never hold is refused at once."""
+        if needs.total_cpus >= 2**31 or needs.total_memory >= 2**63 or needs.workers >= 2**31:
+            raise UserMistake("resources: all workers together need more CPUs or memory than any cluster has")
         nodes = self._jobs.nodes
         if not self._keeper.own or not nodes:
             return

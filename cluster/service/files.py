@@ -102,7 +102,8 @@ def _tail_start(file: Path, lines: int) -> int:
         return 0
     content = file.read_bytes()
     place = len(content)
-    for _ in range(lines + 1):
+    torn = not content.endswith(b"\n")  # a line too, the last one
+    for _ in range(lines if torn else lines + 1):
         place = content.rfind(b"\n", 0, place)
         if place < 0:
             return 0

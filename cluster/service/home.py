@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 from stages.errors import UserMistake
 
 DEFAULT_HOME = "~/.pipetrain"
+_LOCK_S = 0.5
 
 
 class Home:
@@ -64,10 +66,15 @@ class Home:
     def locked(self) -> Iterator[None]:
         """Held while a service runs on this home. Raises UserMistake where another one does."""
         with self._lock_file.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserMistake(self.describe_service()) from None
+            deadline = time.monotonic() + _LOCK_S
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:  # somebody may only be looking (`is_locked`)
+                    if time.monotonic() > deadline:
+                        raise UserMistake(self.describe_service()) from None
+                time.sleep(0.02)
             yield
 
     def is_locked(self) -> bool:

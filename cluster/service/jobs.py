@@ -11,25 +11,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from cluster.job_runner import Assignment
 from cluster.service import run_events, store
 from cluster.service.changes import begun, following, logged, submitted
 from cluster.service.entry import Entry, JobView
 from cluster.service.faults import strike
 from cluster.service.home import Home
 from cluster.service.job_ids import find_id
+from cluster.service.launching import prepare_attempt
 from cluster.service.leftovers import end_leftovers
 from cluster.service.records import JobDocument, JobEvent, JobRecord
-from cluster.service.run_feed import RunEvent, RunFeed, retire_attempt
+from cluster.service.refusals import QueueFull, SubmissionIdTaken
+from cluster.service.run_feed import RunEvent, RunFeed
 from cluster.service.store import Store
-from cluster.service.uploads import upload_path
 from coordinator.job_queue import Capacity, Choice, Needs, Queue, Waiting, choose
 from coordinator.job_states import (
     TRANSITIONS,
@@ -55,14 +54,6 @@ RECOVERING_PRIORITY = 1_000_000_000
 _FOLLOW_EVERY_S = 0.1
 _SCHEDULE_PAUSE_S = 0.02  # many submissions are looked at together
 _SILENT_LIMIT_S = 90
-
-
-class QueueFull(Refused):
-    """The queue holds as many jobs as it may."""
-
-
-class SubmissionIdTaken(Refused):
-    """The submission id belongs to another job."""
 
 
 class Jobs:
@@ -217,7 +208,15 @@ class Jobs:
                 await self.store.write(store.update(after, [event]))
                 self._move(entry, after)
         for command in commands:
+            await self._try(entry, command)
+
+    async def _try(self, entry: Entry, command: Command) -> None:
+        """Perform a command; where that fails (a full disk), the job does, and nobody else."""
+        try:
             self._perform(entry, command)
+        except OSError as error:
+            cause = f"its runner could not be started: {error}"
+            await self._apply(entry, RunnerLost(cause), "runner lost", cause, attempt=command.attempt)
 
     def _move(self, entry: Entry, after: JobRecord) -> None:
         """Put the job where its new state belongs."""
@@ -266,24 +265,16 @@ class Jobs:
                 self._end_runner(entry.record, attempt)
 
     def _launch(self, entry: Entry, attempt: int) -> None:
-        record = entry.record
-        folder = self.home.run_directory(record.id)
-        if attempt > 1:
-            retire_attempt(folder, attempt - 1)
-        found = self.store.document(record.id)
-        assignment = Assignment(
-            job=record.id,
-            attempt=attempt,
-            folder=str(folder),
-            document=json.loads(found.document),
-            files={path: str(upload_path(self.home, sha256, path)) for path, sha256 in found.files.items()},
-            memory_per_cpu=self._memory_per_cpu,
-            force=record.force,
-        )
-        self._send({"do": "launch", "job": record.id, "attempt": attempt, "assignment": asdict(assignment)})
+        assignment = prepare_attempt(self.home, self.store, entry.record, attempt, self._memory_per_cpu)
+        self._send({"do": "launch", "job": entry.record.id, "attempt": attempt, "assignment": asdict(assignment)})
 
     def _end_runner(self, record: JobRecord, attempt: int) -> None:
         self._send({"do": "end", "job": record.id, "attempt": attempt, "pid": record.runner_pid})
+
+    async def settle(self) -> None:
+        """Until all changes that were begun are made."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _unbroken(self, change: Coroutine[Any, Any, T]) -> T:
         """See [Note: noted, then done]."""
@@ -299,20 +290,21 @@ class Jobs:
         for entry in list(self._active.values()):
             state, job = entry.record.state, entry.record.id
             if isinstance(state, Starting):
-                self._launch(entry, state.attempt)
+                await self._try(entry, Launch(state.attempt))
             elif isinstance(state, Running):
                 self._send({"do": "adopt", "job": job, "attempt": state.attempt})
             if isinstance(state, (Starting, Running)) and state.stop is not None:
-                self._perform(entry, SendStop(state.attempt, state.stop.now))
+                await self._try(entry, SendStop(state.attempt, state.stop.now))
 
     async def cluster_lost(self, cause: str, *, planned: bool = False) -> None:
         """Ray is gone, and all runners with it. What they had told before counts."""
         for entry in list(self._active.values()):
-            await self._read(entry)
-            attempt = entry.attempt
-            if attempt is not None:
-                end_leftovers(self.store, entry)
-                await self._apply(entry, ClusterLost(cause, planned), "cluster lost", cause, attempt=attempt)
+            with logged(f"the loss of job {entry.record.id} could not be noted"):
+                await self._read(entry)
+                attempt = entry.attempt
+                if attempt is not None:
+                    end_leftovers(self.store, entry)
+                    await self._apply(entry, ClusterLost(cause, planned), "cluster lost", cause, attempt=attempt)
 
     def cluster_is(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """The nodes that there are; none while there is no Ray."""
@@ -356,7 +348,7 @@ class Jobs:
             self._choice = choose(self._queue, needs, () if self.closing else nodes)
             for job in self._choice.starts:
                 with logged(f"job {job} could not be started"):
-                    await self._apply(self.entries[job], Admitted(), "admitted", "its turn has come")
+                    await self._unbroken(self._apply(self.entries[job], Admitted(), "admitted", "its turn has come"))
             for entry in self.entries.values():
                 if entry.watchers and isinstance(entry.record.state, Queued):
                     entry.tell()
@@ -371,12 +363,19 @@ class Jobs:
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
     async def _read(self, entry: Entry) -> None:
+        await self._unbroken(self._read_now(entry))
+
+    async def _read_now(self, entry: Entry) -> None:
         async with entry.reading:
             feed = entry.feed
             if feed is None:
                 return
-            for event in feed.new_events():
-                await self._take_event(entry, feed.attempt, event)
+            try:
+                for event in feed.new_events():
+                    await self._take_event(entry, feed.attempt, event)
+            except Exception:
+                feed.go_back(entry.record.events_read)
+                raise
             entry.rows_untold |= feed.look_for_rows()
             if entry.rows_untold and time.monotonic() - entry.rows_told_at >= entry.rows_every_s:
                 entry.rows_untold, entry.rows_told_at = False, time.monotonic()

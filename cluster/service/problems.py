@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cluster.service.jobs import QueueFull, SubmissionIdTaken
+from cluster.service.refusals import QueueFull, SubmissionIdTaken
 from cluster.service.uploads import WrongChecksum, WrongOffset
 from stages.errors import PipetrainError, Refused, UnknownJob, UserMistake
 

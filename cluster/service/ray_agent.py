@@ -54,7 +54,7 @@ class RayAgent:
 
     def serve(self) -> None:
         """Until the process ends."""
-        tell("ready", node=self._node, session=_session_name(self._ray))
+        tell("ready", node=self._node, session=_session_name(self._ray), nodes=self._nodes())
         while True:
             self._look_at_cluster()
             self._look_at_runners()

@@ -74,9 +74,9 @@ class RayHead:
 
     @staticmethod
     def left_by_another(home: Home) -> RayHead | None:
-        """The head in ray.json, alive or not."""
+        """The head in ray.json, alive or not; None where there is none, or a joined cluster's note."""
         found = home.read(home.ray_file)
-        return None if found is None else RayHead(**found)
+        return RayHead(**found) if found is not None and "session" in found else None
 
     def alive(self) -> bool:
         """Whether the head's own process lives; it ends itself when one of Ray's servers dies."""

@@ -23,6 +23,7 @@ from stages.errors import NotEnoughResources, UserMistake
 _LOOK_EVERY_S = 0.25
 _CONNECT_S = 90.0
 _END_RUNNERS_S = 10.0
+_AGAIN_S = 1.0
 _PAUSE_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # before the next try
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,9 @@ class RayKeeper:
         self._agent: asyncio.subprocess.Process | None = None
         self._jobs: Jobs | None = None
         self._session: str | None = None
+        self._starting: asyncio.Future[RayHead] | None = None
         self._lost: set[tuple[str, int]] = set()
+        self._retries: set[asyncio.Task[None]] = set()
         self.state = "starting"
         self.up = asyncio.Event()
         self.failed: UserMistake | None = None
@@ -85,10 +88,15 @@ class RayKeeper:
                 await asyncio.sleep(_PAUSE_S[min(failures, len(_PAUSE_S)) - 1])
 
     async def end(self) -> None:
-        """End the agent and, where it is ours, Ray."""
+        """End the agent and, where it is ours, Ray: one that is just being started too."""
         await self._end_agent()
-        if self._head is not None:
-            await asyncio.to_thread(self._head.end, self._home)
+        head = RayHead.left_by_another(self._home) if self.own else None
+        if head is not None:
+            await asyncio.to_thread(head.end, self._home)
+        if self._starting is not None:
+            with contextlib.suppress(Exception):
+                self._head = await self._starting
+                await asyncio.to_thread(self._head.end, self._home)
 
     async def end_runners(self, jobs: Jobs) -> None:
         """End the runners in a Ray that goes on without us."""
@@ -102,6 +110,10 @@ class RayKeeper:
 
     async def _find_ray(self, jobs: Jobs) -> tuple[str, str | None]:
         if self.address is not None:
+            left = RayHead.left_by_another(self._home)
+            if left is not None:
+                await asyncio.to_thread(left.end, self._home)
+                await jobs.cluster_lost("its Ray was ended: the service joined another one")
             self._session = (self._home.read(self._home.ray_file) or {}).get("session_name")
             return self.address, os.environ.get("RAY_AUTH_TOKEN")
         head = self._head or RayHead.left_by_another(self._home)
@@ -118,7 +130,10 @@ class RayKeeper:
                 await jobs.cluster_lost(again)
             else:
                 await jobs.cluster_lost("Ray ended while no service was up")
-            head = await asyncio.to_thread(RayHead.start, self._home, self._cpus)
+            self._head = None
+            self._starting = asyncio.ensure_future(asyncio.to_thread(RayHead.start, self._home, self._cpus))
+            head = await asyncio.shield(self._starting)
+            self._starting = None
         self._head = head
         return head.address, head.token
 
@@ -136,27 +151,30 @@ class RayKeeper:
             )
         self._agent = agent
         assert agent.stdout is not None, "it was asked for"
-        first = await asyncio.wait_for(agent.stdout.readline(), _CONNECT_S)
-        told = json.loads(first) if first else {"event": "refused", "cause": "its agent ended at once"}
-        if told["event"] != "ready":
-            raise NotEnoughResources(f"Ray at {address} does not take us in: {told.get('cause')}")
-        await self._ready(jobs, told["session"])
         watch = asyncio.create_task(self._watch_head(agent))
         try:
+            first = await asyncio.wait_for(agent.stdout.readline(), _CONNECT_S)
+            told = json.loads(first) if first else {"event": "refused", "cause": "its agent ended at once"}
+            if told["event"] != "ready":
+                raise NotEnoughResources(f"Ray at {address} does not take us in: {told.get('cause')}")
+            await self._ready(jobs, told)
             while line := await agent.stdout.readline():
                 with logged("an event of Ray's agent"):
                     await self._take(jobs, json.loads(line))
         finally:
             watch.cancel()
-        self.state = "lost; looking for it"
+            if self.state == "up":
+                self.state = "lost; looking for it"
 
-    async def _ready(self, jobs: Jobs, session: str) -> None:
+    async def _ready(self, jobs: Jobs, told: Mapping[str, Any]) -> None:
+        session = told["session"]
         if not self.own:
             if self._session is not None and self._session != session:
                 await jobs.cluster_lost("the Ray cluster was started anew")
             self._home.write(self._home.ray_file, {"session_name": session, "address": self.address})
         self.state = "up"
         self.up.set()
+        jobs.cluster_is(told["nodes"])
         await jobs.connected()
 
     async def _watch_head(self, agent: asyncio.subprocess.Process) -> None:
@@ -171,18 +189,27 @@ class RayKeeper:
             case "cluster":
                 jobs.cluster_is(told["nodes"])
             case "ended":
-                await jobs.runner_gone(told["job"], told["attempt"], "its runner ended without saying how")
+                await self._gone(jobs, told, "its runner ended without saying how")
             case "absent":
-                await jobs.runner_gone(told["job"], told["attempt"], "its runner is gone")
+                await self._gone(jobs, told, "its runner is gone")
             case "lost":
                 if jobs.closing:
                     self._lost.add((told["job"], told["attempt"]))
-                await jobs.runner_gone(told["job"], told["attempt"], told["cause"])
+                await self._gone(jobs, told, told["cause"])
             case "refused":
-                cause = f"Ray did not start its runner: {told['cause']}"
-                await jobs.runner_gone(told["job"], told["attempt"], cause)
+                await self._gone(jobs, told, f"Ray did not start its runner: {told['cause']}")
             case "silent":
                 jobs.runner_silent(told["job"], told["attempt"], told["seconds"])
+
+    async def _gone(self, jobs: Jobs, told: Mapping[str, Any], cause: str) -> None:
+        """The agent tells it once; where it could not be noted (a full disk), it is tried again."""
+        try:
+            await jobs.runner_gone(told["job"], told["attempt"], cause)
+        except Exception:
+            _log.exception("the end of job %s could not be noted", told["job"])
+            loop = asyncio.get_running_loop()
+            loop.call_later(_AGAIN_S, lambda: self._retries.add(loop.create_task(self._gone(jobs, told, cause))))
+        self._retries = {task for task in self._retries if not task.done()}
 
     async def _end_agent(self) -> None:
         agent, self._agent = self._agent, None

@@ -34,6 +34,10 @@ class RunFeed:
         self.last_eval: Mapping[str, Any] | None = None
         self._events_read = events_read
 
+    def go_back(self, events_read: int) -> None:
+        """Read events again from there: they could not be noted."""
+        self._events_read = events_read
+
     def look_for_rows(self) -> bool:
         """Take in what was added to the rows; True if that is anything."""
         before = self.metrics_end
@@ -72,6 +76,10 @@ def _aside(folder: Path, attempt: int) -> Path:
 def retire_attempt(folder: Path, attempt: int) -> None:
     """Put the rows of an attempt that was lost aside. Does nothing the second time; its runner must be gone."""
     folder.mkdir(parents=True, exist_ok=True)
+    events = folder / "events.jsonl"
+    if events.exists() and events.read_bytes()[-1:] not in (b"", b"\n"):
+        with events.open("ab") as file:
+            file.write(b"\n")  # a torn line must not swallow the first one of the next attempt
     aside, rows = _aside(folder, attempt), folder / "metrics.jsonl"
     if aside.exists():
         return
@@ -79,10 +87,6 @@ def retire_attempt(folder: Path, attempt: int) -> None:
         rows.rename(aside)
     else:
         aside.touch()
-    events = folder / "events.jsonl"
-    if events.exists() and not events.read_bytes().endswith(b"\n"):
-        with events.open("ab") as file:
-            file.write(b"\n")  # a torn line must not swallow the first one of the next attempt
 
 
 def read_lines(file: Path, start: int, most: int) -> bytes:

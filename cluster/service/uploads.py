@@ -80,7 +80,7 @@ class Uploads:
         first = await anext(parts, None)
         if first is None and there < size:
             return there, False
-        if offset != there:
+        if first is not None and offset != there:
             raise WrongOffset(f"offset: got {offset}, but {there} bytes are there; go on from {there}")
         with partial.open("ab") as file:
             while first is not None:

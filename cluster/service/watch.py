@@ -124,7 +124,8 @@ class Watcher:
         if cursor.event < n_events:
             found = self._jobs.store.events(self._entry.record.id, cursor.event, _EVENTS_AT_ONCE)
             events = [event_message(event) for event in found]
-            cursor = replace(cursor, event=cursor.event + len(found))
+            # none: the job was deleted meanwhile, and there is nothing more to come
+            cursor = replace(cursor, event=cursor.event + len(found) if found else n_events)
         if not self._with_rows:
             return _Batch([], events, cursor, cursor.event < n_events)
         rows: list[pb.MetricRow] = []

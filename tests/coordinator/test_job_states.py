@@ -53,14 +53,15 @@ LINES = st.text("abc:,'\"%ä…", min_size=1, max_size=8)
 TEXTS = st.text("ab\n\t\\\0\U0001f642", max_size=8)
 CAUSES = st.builds("\n".join, st.lists(LINES, min_size=1, max_size=3))
 ATTEMPTS = st.integers(1, 2 * MOST_ATTEMPTS)
+LOST = st.integers(0, MOST_ATTEMPTS - 1)
 TIMES = st.floats(0, 1e12)
 STOPS = st.none() | st.builds(StopAsked, at=TIMES, now=st.booleans())
 
 STATE: dict[type[State], st.SearchStrategy[State]] = {
     Queued: st.just(Queued()),
-    Starting: st.builds(Starting, attempt=ATTEMPTS, detail=LINES, stop=STOPS),
-    Running: st.builds(Running, attempt=ATTEMPTS, stop=STOPS),
-    Recovering: st.builds(Recovering, attempt=ATTEMPTS.map(lambda n: n + 1), cause=LINES),
+    Starting: st.builds(Starting, attempt=ATTEMPTS, detail=LINES, stop=STOPS, lost=LOST),
+    Running: st.builds(Running, attempt=ATTEMPTS, stop=STOPS, lost=LOST),
+    Recovering: st.builds(Recovering, attempt=ATTEMPTS.map(lambda n: n + 1), cause=LINES, lost=LOST),
     Succeeded: st.builds(Succeeded, attempt=ATTEMPTS),
     Failed: st.builds(Failed, attempt=ATTEMPTS, cause=CAUSES, kind=LINES, mistake=st.booleans(), traceback=TEXTS),
     Stopped: st.builds(Stopped, attempt=st.just(0) | ATTEMPTS, how=LINES, saved=st.booleans()),
@@ -233,27 +234,31 @@ def test_a_job_that_was_not_to_stop_goes_on_after_a_loss_of_the_cluster(active: 
     assert isinstance(active, (Starting, Running))
     after, commands = decide(replace(active, stop=None), lost)
     assert list(commands) == []
-    if lost.planned or active.attempt < MOST_ATTEMPTS:
-        assert after == Recovering(attempt=active.attempt + 1, cause=lost.cause)
+    times = active.lost + (not lost.planned)
+    if lost.planned or times < MOST_ATTEMPTS:
+        assert after == Recovering(attempt=active.attempt + 1, cause=lost.cause, lost=times)
     else:
         assert isinstance(after, Failed)
         assert (after.attempt, after.kind, after.mistake) == (active.attempt, "ClusterLost", False)
         assert after.cause.startswith(lost.cause)
 
 
-@pytest.mark.parametrize("steps_begin", [False, True])
-def test_ray_may_end_so_many_lives_and_the_service_any_number(steps_begin: bool) -> None:
-    def lose(times: int, planned: bool) -> State:
-        state: State = Queued()
-        for _ in range(times):
-            state, _ = decide(state, Admitted())
-            state, _ = decide(state, Started()) if steps_begin else (state, ())
-            state, _ = decide(state, ClusterLost("Ray was lost", planned))
-        return state
-
-    assert lose(MOST_ATTEMPTS - 1, planned=False) == Recovering(attempt=MOST_ATTEMPTS, cause="Ray was lost")
-    assert isinstance(lose(MOST_ATTEMPTS, planned=False), Failed)
-    assert lose(100, planned=True) == Recovering(attempt=101, cause="Ray was lost")
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
+def test_ray_may_end_so_many_lives_and_the_service_any_number(losses: list[tuple[bool, bool]]) -> None:
+    """For each life: whether its end is planned, and whether its steps had begun. Planned ends used to count, so that
+    a job that outlived four restarts of the service was given up at the first death of Ray."""
+    state: State = Queued()
+    for n, (planned, begun) in enumerate(losses, 1):
+        state, _ = decide(state, Admitted())
+        state, _ = decide(state, Started()) if begun else (state, ())
+        state, _ = decide(state, ClusterLost("Ray was lost", planned))
+        deaths = sum(not planned for planned, _ in losses[:n])
+        if deaths == MOST_ATTEMPTS:
+            cause = f"Ray was lost, for the {deaths}th time; not started again"
+            assert state == Failed(attempt=n, cause=cause, kind="ClusterLost")
+            return
+        assert state == Recovering(attempt=n + 1, cause="Ray was lost", lost=deaths)
 
 
 # what it says and what is kept of it -------------------------------------------------------------------------------
@@ -262,6 +267,12 @@ def test_ray_may_end_so_many_lives_and_the_service_any_number(steps_begin: bool)
 @given(ANY_STATE)
 def test_the_document_holds_the_whole_state(state: State) -> None:
     assert from_document(state.name, json.loads(json.dumps(to_document(state)))) == state
+
+
+def test_a_document_from_before_deaths_were_counted_is_read() -> None:
+    stop = {"at": 1.0, "now": False}
+    found = from_document("RUNNING", {"attempt": 3, "stop": stop})
+    assert found == Running(attempt=3, stop=StopAsked(at=1.0), lost=0)
 
 
 def test_a_document_of_a_name_that_no_state_has_is_refused() -> None:
@@ -416,7 +427,7 @@ CAUSE_AND_EVIDENCE: list[tuple[Happening, Callable[[int], State]]] = [
         lambda n: Failed(attempt=n, cause="a\nb", kind="Kind", mistake=True, traceback="trace"),
     ),
     (RunnerLost("gone"), lambda n: Failed(attempt=n, cause="gone", kind="RunnerLost")),
-    (ClusterLost("lost"), lambda n: Recovering(attempt=n + 1, cause="lost")),
+    (ClusterLost("lost"), lambda n: Recovering(attempt=n + 1, cause="lost", lost=1)),
 ]
 
 

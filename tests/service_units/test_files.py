@@ -252,3 +252,10 @@ def test_who_follows_may_begin_with_the_last_lines(tmp_path: Path, monkeypatch: 
         return found
 
     assert asyncio.run(scenario()) == [b"b\nc\n", b"d\n"]
+
+
+@pytest.mark.parametrize("tail", [1, 2])
+def test_a_torn_last_line_is_one_of_the_last_lines(tmp_path: Path, tail: int) -> None:
+    lines = [b"a\n", b"b\n", TORN + b"\n"]
+    _write(tmp_path / "logs" / log_name(0), b"a\nb\n" + TORN)
+    assert _read(tmp_path, _entry(ended=True), tail=tail) == {0: b"".join(lines[-tail:])}

@@ -132,11 +132,15 @@ def test_a_process_that_was_started_meanwhile_ends_as_well(monkeypatch: pytest.M
                 late.append(_say_go(leader))
             kill(pid, number)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "kill", start_another_and_kill)
-            assert end_session(leader.pid)
-        assert len(late) == 1
-        assert not _lives(late[0])
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "kill", start_another_and_kill)
+                assert end_session(leader.pid)
+            assert [_lives(pid) for pid in late] == [False]
+        finally:
+            for pid in (leader.pid, *late):
+                if _lives(pid):
+                    kill(pid, signal.SIGKILL)
 
 
 def test_what_does_not_die_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,3 +269,15 @@ def test_what_the_next_attempt_wrote_is_left_alone(tmp_path: Path) -> None:
     before = _tree(tmp_path)
     retire_attempt(tmp_path, 1)
     assert _tree(tmp_path) == before == {"metrics.attempt-1.jsonl": b"first\n", "metrics.jsonl": b"second\n"}
+
+
+def test_a_torn_event_is_ended_after_a_crash_at_any_point(tmp_path: Path) -> None:
+    """A crash between putting the rows aside and ending the line once left the line torn for ever."""
+    files = {"metrics.jsonl": b"", "events.jsonl": b'{"event": "fini'}
+    points, died = 0, True
+    while died:
+        folder = _lay_out(tmp_path / str(points) / "run", files)
+        died = _dies_before(points, partial(retire_attempt, folder, 1))
+        retire_attempt(folder, 1)
+        assert _tree(folder)["events.jsonl"] == b'{"event": "fini\n', points
+        points += 1

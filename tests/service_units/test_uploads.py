@@ -342,3 +342,15 @@ def test_what_no_job_has_named_for_a_week_is_removed(home: Home) -> None:
     assert {content.decode() for content in _kept(home).values()} == expected
     Uploads(home).sweep(in_use)
     assert {content.decode() for content in _kept(home).values()} == expected
+
+
+def test_a_sender_can_ask_after_a_break_behind_the_last_byte(home: Home) -> None:
+    """It asks from the beginning, with nothing to send; that was once answered by WrongOffset for ever."""
+
+    async def scenario() -> None:
+        uploads = Uploads(home)
+        with pytest.raises(Broken):
+            await _send(uploads, CONTENT, [CONTENT], breaks=True)
+        assert await _send(uploads, CONTENT, []) == (len(CONTENT), True)
+
+    _run(scenario())

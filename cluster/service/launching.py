@@ -1,0 +1,29 @@
+"""What a runner is told, from what the store has of its job."""
+
+from __future__ import annotations
+
+import json
+
+from cluster.job_runner import Assignment
+from cluster.service.home import Home
+from cluster.service.records import JobRecord
+from cluster.service.run_feed import retire_attempt
+from cluster.service.store import Store
+from cluster.service.uploads import upload_path
+
+
+def prepare_attempt(home: Home, store: Store, record: JobRecord, attempt: int, memory_per_cpu: int) -> Assignment:
+    """Put the rows of the attempt before aside; the assignment of this one. May be called twice. Raises OSError."""
+    folder = home.run_directory(record.id)
+    if attempt > 1:
+        retire_attempt(folder, attempt - 1)
+    found = store.document(record.id)
+    return Assignment(
+        job=record.id,
+        attempt=attempt,
+        folder=str(folder),
+        document=json.loads(found.document),
+        files={path: str(upload_path(home, sha256, path)) for path, sha256 in found.files.items()},
+        memory_per_cpu=memory_per_cpu,
+        force=record.force,
+    )
