@@ -73,7 +73,7 @@ async def log_lines(
         for number, file in _log_files(folder, worker):
             start = places.get(number)
             if start is None:
-                start = await asyncio.to_thread(_tail_start, file, tail)
+                start = await asyncio.to_thread(_tail_start, file, tail, ended)
             while part := await asyncio.to_thread(read_lines, file, start, _PART_BYTES // 4):
                 start += len(part)
                 yield number, part
@@ -96,13 +96,13 @@ def _log_files(folder: Path, worker: int | None) -> list[tuple[int, Path]]:
     return found + sorted(workers)
 
 
-def _tail_start(file: Path, lines: int) -> int:
+def _tail_start(file: Path, lines: int, ended: bool) -> int:
     """Where the last so many lines begin, in bytes; 0 lines: the beginning."""
     if lines <= 0:
         return 0
     content = file.read_bytes()
     place = len(content)
-    torn = not content.endswith(b"\n")  # a line too, the last one
+    torn = ended and not content.endswith(b"\n")  # a line too then, the last one
     for _ in range(lines if torn else lines + 1):
         place = content.rfind(b"\n", 0, place)
         if place < 0:
