@@ -49,8 +49,6 @@ class Home:
             self.folder.chmod(0o700)
             for folder in (self.runs, self.uploads, self.logs):
                 folder.mkdir(exist_ok=True)
-            if not self.token_file.exists():
-                write_private(self.token_file, secrets.token_hex(32) + "\n")
         except OSError as error:
             raise UserMistake(f"--home {self.folder}: cannot be used: {error.strerror}") from None
 
@@ -64,7 +62,7 @@ class Home:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Held while a service runs on this home. Raises UserMistake where another one does."""
+        """Held while a service runs on this home, which then has a token. Raises UserMistake where another one does."""
         with self._lock_file.open("a") as file:
             deadline = time.monotonic() + _LOCK_S
             while True:
@@ -75,6 +73,8 @@ class Home:
                     if time.monotonic() > deadline:
                         raise UserMistake(self.describe_service()) from None
                 time.sleep(0.02)
+            if not self.token_file.exists():
+                write_private(self.token_file, secrets.token_hex(32) + "\n")
             yield
 
     def is_locked(self) -> bool:

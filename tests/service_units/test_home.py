@@ -39,11 +39,12 @@ def _names(folder: Path) -> set[str]:
 def test_a_home_is_its_users_alone(tmp_path: Path) -> None:
     home = Home(tmp_path / "some" / "home")
     home.make()
-    home.write(home.service_file, {"pid": 1})
+    with home.locked():
+        home.write(home.service_file, {"pid": 1})
     home.write(home.ray_file, {"pid": 1})
     assert _mode(home.folder) == 0o700
     assert [_mode(file) for file in (home.token_file, home.service_file, home.ray_file)] == [0o600] * 3
-    assert _names(home.folder) == {"runs", "uploads", "logs", "token", "service.json", "ray.json"}
+    assert _names(home.folder) == {"runs", "uploads", "logs", "token", "service.json", "service.lock", "ray.json"}
 
 
 @pytest.mark.usefixtures("_umask")
@@ -63,11 +64,15 @@ def test_a_folder_that_is_there_is_closed_to_others(tmp_path: Path) -> None:
 
 def test_the_token_stays_and_no_two_homes_share_one(tmp_path: Path) -> None:
     home, other = Home(tmp_path / "home"), Home(tmp_path / "other")
-    home.make()
-    other.make()
+    for made in (home, other):
+        made.make()
+        with made.locked():
+            pass
     token = home.token()
     (home.run_directory("a-job")).mkdir()
     home.make()
+    with home.locked():
+        pass
     assert home.token() == token != other.token()
     assert len(bytes.fromhex(token)) == 32
     assert home.run_directory("a-job").exists()
