@@ -39,12 +39,14 @@ class Clients:
         self.metadata = (("authorization", f"Bearer {self._address.token}"),)
 
     async def connect(self) -> Any:
-        """One more connection, ready: the methods of the service."""
+        """One more connection, over which a call was made already: the methods of the service."""
         channel = grpc.aio.insecure_channel(self._address.target, options=_OPTIONS)
         await self._stack.enter_async_context(channel)
         async with asyncio.timeout(_CONNECT_S):
             await channel.channel_ready()
-        return pipetrain_pb2_grpc.PipetrainStub(channel)  # type: ignore[no-untyped-call]
+        stub = pipetrain_pb2_grpc.PipetrainStub(channel)  # type: ignore[no-untyped-call]
+        await stub.Cluster(pb.ClusterRequest(), timeout=CALL_S, metadata=self.metadata)  # the first call is slower
+        return stub
 
 
 async def submit(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,13 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from coordinator.job_queue import Needs
-from coordinator.job_states import from_document, to_document
+from coordinator.job_states import State, from_document, to_document
 from stages.errors import UserMistake
 
 T = TypeVar("T")
@@ -283,9 +284,20 @@ def _record(row: Sequence[Any]) -> JobRecord:
     return JobRecord(
         **{**values, "force": bool(values["force"])},
         order=order,
-        needs=Needs(workers=workers, cpus=cpus, memory=memory),
-        state=from_document(state, json.loads(evidence)),
+        needs=_needs(workers, cpus, memory),
+        state=_state(state, evidence),
     )
+
+
+@lru_cache(maxsize=256)
+def _needs(workers: int, cpus: int, memory: int) -> Needs:
+    return Needs(workers=workers, cpus=cpus, memory=memory)
+
+
+@lru_cache(maxsize=256)
+def _state(name: str, evidence: str) -> State:
+    """Most jobs of a long list are in one of a few states, to the letter; they are immutable, so one will do."""
+    return from_document(name, json.loads(evidence))
 
 
 def _resolve(outcomes: Sequence[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
