@@ -46,9 +46,9 @@ def end_service(home: Any) -> bool:
     if there and pid is not None and b"cluster.service" in command_line(pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        if not _gone(home, _TERM_S):
+        if not _gone(home, pid, _TERM_S):
             os.kill(pid, signal.SIGKILL)
-            if not _gone(home, 5.0):
+            if not _gone(home, pid, 5.0):
                 raise JobFailed(f"the service's process {pid} does not end")
     home.service_file.unlink(missing_ok=True)
     head = RayHead.left_by_another(home)
@@ -57,9 +57,12 @@ def end_service(home: Any) -> bool:
     return there or head is not None
 
 
-def _gone(home: Any, within_s: float) -> bool:
+def _gone(home: Any, pid: int, within_s: float) -> bool:
+    """Whether nobody holds the home, and the process itself is gone, within so many seconds."""
+    from cluster.host_processes import command_line
+
     deadline = time.monotonic() + within_s
-    while home.is_locked():
+    while home.is_locked() or b"cluster.service" in command_line(pid):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from cluster.client import Client
+from cluster.host_processes import command_line, in_session
 from tests.jobs import EXAMPLES, PIPETRAIN, pipetrain
 from tests.service.conftest import JobMaker
 from tests.service.running import Service, until, wait_for
@@ -136,10 +137,8 @@ def test_up_in_the_foreground_ends_with_ctrl_c_and_leaves_no_process(tmp_path: P
     _, errors = up.communicate(timeout=60)
     assert up.returncode == 0
     assert errors.endswith("stopping\ndown\n")
-    from cluster.host_processes import in_session
-
     assert in_session(head["session"]) == []
-    assert not Path(f"/proc/{service}").exists()
+    assert command_line(service) == b""
     assert not Path(head["folder"]).exists()
 
 
