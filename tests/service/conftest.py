@@ -9,6 +9,15 @@ import pytest
 
 from tests.service.running import SMALL, Service
 
+_SLOWEST_S = 400  # a whole Ray and several processes a test, on a machine that may have other work
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_SLOWEST_S))
+
+
 JobMaker = Callable[..., dict[str, Any]]
 
 

@@ -54,7 +54,7 @@ class Service:
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    def run(self, *arguments: str | Path, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | Path, timeout: float = 250) -> subprocess.CompletedProcess[str]:
         """Another command, at this service."""
         return self._run([PIPETRAIN, *map(str, arguments)], {"PIPETRAIN_HOME": str(self.folder)}, timeout)
 

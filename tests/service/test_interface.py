@@ -204,7 +204,7 @@ def test_a_hundred_watchers_each_get_every_row_in_order(service: Service, small:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(90)
+        thread.join(300)
     expected = service.rows(job)
     assert len(expected) == 2200
     for rows in seen:

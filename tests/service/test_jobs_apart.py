@@ -151,7 +151,7 @@ def test_fifty_jobs_through_two_workers_all_finish_in_turn(service: Service, sma
         "first in, first out"
     )
     for job in jobs:
-        assert job.wait(timeout=400).state == "SUCCEEDED", job.reason
+        assert job.wait(timeout=400, patience=300).state == "SUCCEEDED", job.reason
         assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(10))
     begun = [job.started_at for job in jobs if job.started_at is not None]
     assert begun == sorted(begun)
