@@ -7,36 +7,17 @@ blocker holds Ray's CPUs: a job whose workers are stopped by a signal, so that a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from benchmarks.service_home import CLIENTS, PATIENCE_S, Load, Service, small_job, wait_for, wide_job
-from benchmarks.service_load import digest
+from benchmarks.service_home import CLIENTS, PATIENCE_S, Load, Row, Service, small_job
+from benchmarks.service_watchers import slowdown, slowdown_within, watchers
 from cluster.client.connection import LONG_CALL_S
-from cluster.client.job import Job
 from cluster.wire import pipetrain_pb2 as pb
-
-WATCHERS, CHANNELS = 100, 4
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table."""
-
-    what: str
-    measured: str
-    wanted: str = ""
-    held: bool | None = None
-
-    def __str__(self) -> str:
-        verdict = {None: "", True: "yes", False: "**no**"}[self.held]
-        return f"| {self.what} | {self.measured} | {self.wanted} | {verdict} |"
 
 
 def accepted(options: argparse.Namespace) -> list[Row]:
@@ -117,96 +98,6 @@ def _median_ms(call: Callable[[], int]) -> float:
     return 1000 * statistics.median(taken)
 
 
-def watchers(options: argparse.Namespace) -> list[Row]:
-    """Each watcher receives every row, once, in order."""
-    with Service() as service, Load(service, 1) as load:
-        job = service.client.submit(small_job(service.folder, epochs=300, stages=2), upload=False)
-        _watch(load, job, late=WATCHERS // 2, late_after=500)
-        (answer,) = load.processes.answers(PATIENCE_S)
-        job.refresh()
-        written = [json.loads(line) for line in service.rows_text(job).splitlines()]
-        right = answer["digests"].get(digest(iter(written)), 0)
-        final = answer["states"].get(job.state, 0)
-    what = (
-        f"{WATCHERS} watchers of one job ({job.state}), {WATCHERS // 2} from its beginning and the rest from row 500 on"
-    )
-    text = f"{right} have all {len(written):,} rows in order, once; {final} the final state last"
-    return [Row(what, text, f"{WATCHERS}", right == final == WATCHERS)]
-
-
-def _watch(load: Load, job: Job, *, late: int = 0, late_after: int = 0) -> None:
-    """Begin to watch; the processes answer again when the job has ended."""
-    load.order(
-        do="watch", job=job.id, watchers=WATCHERS, channels=CHANNELS, seconds=PATIENCE_S, aside=True, late=late,
-        late_after=late_after,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """Seconds a step, median and mean, from the second step on; CPU seconds of service and watchers."""
-
-    median: float
-    mean: float
-    service_cpu: float
-    watchers_cpu: float
-    lasted: float
-
-
-def slowdown(options: argparse.Namespace) -> list[Row]:
-    """What watchers cost the training."""
-    pairs: list[tuple[Trained, Trained]] = []
-    with Service() as service:
-        _train(service, watched=False, steps=200)  # warms up
-        for number in range(options.rounds):
-            order = (False, True) if number % 2 == 0 else (True, False)
-            found = {watched: _train(service, watched=watched, steps=options.steps) for watched in order}
-            pairs.append((found[False], found[True]))
-    medians = [with_.median / without.median for without, with_ in pairs]
-    means = [with_.mean / without.mean for without, with_ in pairs]
-    each = "; ".join(
-        f"{1000 * without.median:.2f} → {1000 * with_.median:.2f} ms (mean {1000 * without.mean:.2f} → "
-        f"{1000 * with_.mean:.2f})"
-        for without, with_ in pairs
-    )
-    alone = [without.median for without, _ in pairs]
-    used = [pair[1] for pair in pairs]
-    cpu = (
-        f"in {used[-1].lasted:.0f} s: service {statistics.median(u.service_cpu for u in used):.2f} s "
-        f"(unwatched {statistics.median(pair[0].service_cpu for pair in pairs):.2f} s), "
-        f"client process {statistics.median(u.watchers_cpu for u in used):.2f} s"
-    )
-    return [
-        _slower(f"median step with {WATCHERS} watchers against none, {options.rounds} rounds", medians),
-        _slower("mean step, the same", means),
-        Row("steps without and with, by round", each),
-        Row("the same without watchers: largest against smallest median", f"{max(alone) / min(alone) - 1:+.1%}"),
-        Row("CPU seconds with watchers", cpu),
-    ]
-
-
-def _slower(what: str, ratios: Sequence[float]) -> Row:
-    rounds = ", ".join(f"{ratio - 1:+.1%}" for ratio in ratios)
-    middle = statistics.median(ratios) - 1
-    return Row(what, f"{middle:+.1%} (by round {rounds})", "≤ 3 %", middle <= 0.03)
-
-
-def _train(service: Service, *, watched: bool, steps: int) -> Trained:
-    with Load(service, 1) as load:
-        job = service.client.submit(wide_job(service.folder, width=256, batch=512, steps=steps), upload=False)
-        before, began = service.cpu_s, time.monotonic()
-        answer = {"cpu": 0.0}
-        if watched:
-            _watch(load, job)
-            (answer,) = load.processes.answers(PATIENCE_S)
-        wait_for(lambda: job.refresh().done, f"not done: {job!r}", PATIENCE_S, every_s=1.0)
-        used, lasted = service.cpu_s - before, time.monotonic() - began
-    assert job.state == "SUCCEEDED", job
-    rows = [json.loads(line) for line in service.rows_text(job).splitlines()]
-    seconds = [row["seconds"] for row in rows if row["kind"] == "step"][1:]
-    return Trained(statistics.median(seconds), statistics.mean(seconds), used, answer["cpu"], lasted)
-
-
 def memory(options: argparse.Namespace) -> list[Row]:
     """Resident memory of the service over jobs that were stopped in the queue."""
     series = []
@@ -245,6 +136,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "list": listing,
     "watchers": watchers,
     "slowdown": slowdown,
+    "slowdown-within": slowdown_within,
     "memory": memory,
     "real-memory": real_memory,
 }
@@ -257,6 +149,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of `accepted` and `slowdown`")
     parser.add_argument("--seconds", type=float, default=30.0, help="that `rate` lasts")
     parser.add_argument("--steps", type=int, default=1200, help="of the job of `slowdown`")
+    parser.add_argument("--turns", type=int, default=15, help="of `slowdown-within`, each with and without watchers")
     parser.add_argument("--ended", type=int, default=2000, help="jobs of `memory`")
     parser.add_argument("--real", type=int, default=60, metavar="N", help="jobs of `real-memory`")
     options = parser.parse_args()

@@ -34,6 +34,20 @@ CLIENTS, LOAD_PROCESSES = 16, 2
 _BEGIN_S = 2.0  # until all clients are connected
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table."""
+
+    what: str
+    measured: str
+    wanted: str = ""
+    held: bool | None = None
+
+    def __str__(self) -> str:
+        verdict = {None: "", True: "yes", False: "**no**"}[self.held]
+        return f"| {self.what} | {self.measured} | {self.wanted} | {verdict} |"
+
+
 class Service:
     """`pipetrain up` in a home of its own; `down`, and the home removed, at the end of `with`."""
 

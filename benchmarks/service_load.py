@@ -88,7 +88,7 @@ async def submit(order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def watch(order: Mapping[str, Any]) -> dict[str, Any]:
-    """`watchers` watch `job` over `channels` until it has ended; `late` of them come after `late_after` rows.
+    """`watchers` watch `job` over `channels` until it has ended, or for `seconds`; `late` come after `late_after` rows.
 
     Answers twice: when all but the late ones have the first update, and at the end, with how many watchers saw which
     rows (by a digest of them in order), how many saw the final state last, and the CPU seconds of this process.
@@ -108,16 +108,22 @@ async def watch(order: Mapping[str, Any]) -> dict[str, Any]:
             rows: list[Any] = []
             seen.append(rows)
             state = ""
-            call = stubs[number % len(stubs)].Watch(
-                pb.WatchRequest(id=order["job"]), timeout=float(order["seconds"]), metadata=clients.metadata
-            )
-            async for update in call:
-                if not state:
-                    ready.release()
-                rows.extend(update.rows)
-                state = state_name(update.job.state) if update.HasField("job") else state or "?"
-                if number == 0 and len(rows) >= int(order.get("late_after", 0)):
-                    go.set()
+            request = pb.WatchRequest(id=order["job"], from_now=order.get("from_now", False))
+            try:
+                call = stubs[number % len(stubs)].Watch(
+                    request, timeout=float(order["seconds"]), metadata=clients.metadata
+                )
+                async for update in call:
+                    if not state:
+                        ready.release()
+                    rows.extend(update.rows)
+                    state = state_name(update.job.state) if update.HasField("job") else state or "?"
+                    if number == 0 and len(rows) >= int(order.get("late_after", 0)):
+                        go.set()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
+                state = "DEADLINE"
             go.set()
             last.append(state)
 

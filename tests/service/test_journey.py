@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -79,7 +80,8 @@ def test_the_whole_journey(service: Service, tmp_path: Path) -> None:
     again = service.run("submit", tmp_path / "job.yaml", "--no-wait")
     assert again.returncode == 0
     second = again.stdout.strip()
-    assert len(list(service.home.uploads.glob("*.csv"))) == 1, "one content is kept once"
+    digest = hashlib.sha256((tmp_path / "houses.csv").read_bytes()).hexdigest()
+    assert [kept.name for kept in service.home.uploads.glob(f"*{digest}*")] == [f"{digest}.csv"], "kept once"
     assert service.run("wait", second).returncode == 0
     assert service.run("delete", second).returncode == 0
     unknown = service.run("status", second)
