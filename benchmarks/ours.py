@@ -58,7 +58,7 @@ class OurPeer:
     def measure(self, steps: int, warm_up: int = 1) -> list[float]:
         """Seconds of each of `steps` steps, from the last worker's previous end to the last worker's end."""
         rows = self.run(warm_up + steps)
-        ends = [max(report.ended for report in row.reports) for row in rows[warm_up - 1 :]]
+        ends = [max(report.account.ended for report in row.reports) for row in rows[warm_up - 1 :]]
         return [after - before for before, after in pairwise(ends)]
 
     def run(self, steps: int) -> list[StepRow]:

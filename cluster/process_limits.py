@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import blas
 
+from stages.process_memory import status_bytes
+
 _RUNTIME_SLACK = 32 * 2**20  # for what Python, Ray and ZeroMQ allocate while the job runs
 
 
@@ -26,19 +28,14 @@ def limit_memory(n_bytes: int) -> None:
 
 def data_bytes() -> int:
     """Private writable memory of this process in bytes: what RLIMIT_DATA counts."""
-    return _status("VmData")
-
-
-def peak_resident_bytes() -> int:
-    """The most memory that this process has had resident, in bytes."""
-    return _status("VmHWM")
+    return status_bytes("VmData")
 
 
 def begin_measuring() -> int:
     """Forget the peak so far; return the bytes resident now."""
     with contextlib.suppress(OSError):  # proc(5): resets the peak; some kernels are built without it
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _status("VmRSS")
+    return status_bytes("VmRSS")
 
 
 def warm_up_blas(precision: str) -> None:
@@ -46,10 +43,3 @@ def warm_up_blas(precision: str) -> None:
     a = np.ones((256, 256), dtype=precision)
     np.matmul(a, a)
     (blas.sgemm if precision == "float32" else blas.dgemm)(1.0, a.T, a.T)
-
-
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {key}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cluster.clocks import Clocks, clock_name
 from cluster.host_processes import end_ray_process
 from cluster.ray_placement import release, reserve
 from cluster.runner_link import RunnerLink
@@ -22,6 +23,7 @@ from cluster.worker_actor import CONTROL, WorkerActor
 from cluster.zmq_channel import Address
 from coordinator.blueprint import Blueprint
 from coordinator.failures import first_cause
+from coordinator.workers import ClockFix
 from stages.actions import Program
 from stages.arrays import Array
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
@@ -61,6 +63,8 @@ class RayWorkers:
         self._group: Any = None
         self._actors: list[Any] = []
         self.addresses: list[Address] = []
+        self.memory_limit: int | None = None
+        """Bytes that each worker may take, data and all; None for no limit."""
         try:
             self._start(blueprint)
             document = blueprint.spec.document()
@@ -86,6 +90,15 @@ class RayWorkers:
         """Each worker's bytes (see WorkerActor.memory)."""
         return list(self._plain([actor.memory.remote() for actor in self._actors], "reporting memory"))
 
+    def clocks(self) -> Sequence[ClockFix]:
+        """See Workers."""
+        return self._clocks.fixes()
+
+    def _asks_for_time(self, worker: int) -> Callable[[], float] | None:
+        if self.addresses[worker].clock == clock_name():
+            return None
+        return lambda: float(self._ray.get(self._actors[worker].now.remote(), timeout=_PROBE_ANSWER_S))
+
     def close(self) -> None:
         """See Workers. Ends every worker process, one that is stopped or stuck too."""
         for actor in self._actors:
@@ -107,6 +120,7 @@ class RayWorkers:
         memory = resources.memory_per_worker
         if memory is None and self._link is not None:
             memory = self._link.memory_limit(resources.cpus_per_worker)
+        self.memory_limit = memory
         if memory is not None:
             bundle["memory"] = memory
         within = _START_TIMEOUT_S if self._link is None else None  # a job of the service waits until it is stopped
@@ -132,6 +146,7 @@ class RayWorkers:
             raise StoppedEarly("stopped while the workers were being started")
         self._plain([actor.admit.remote(self.addresses) for actor in self._actors], "connecting")
         self._plain([actor.connect.remote(self.addresses) for actor in self._actors], "connecting")
+        self._clocks = Clocks([self._asks_for_time(w) for w in range(n)])
 
     # collecting ----------------------------------------------------------------------------------------------------
 
@@ -303,9 +318,10 @@ def _with_control_group(ray: Any) -> type[WorkerActor]:
     """The actor class, with the calls from outside in a thread of their own."""
 
     class PipetrainWorker(WorkerActor):
-        """A WorkerActor that answers `activity` while it works."""
+        """A WorkerActor that answers `activity` and `now` while it works."""
 
         activity = ray.method(concurrency_group=CONTROL)(WorkerActor.activity)
+        now = ray.method(concurrency_group=CONTROL)(WorkerActor.now)
 
     return PipetrainWorker
 

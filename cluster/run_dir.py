@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
+import orjson
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -19,6 +20,8 @@ from stages.arrays import Array
 from stages.errors import InvalidData, InvalidJob, UserMistake
 
 MODEL_FORMAT = "pipetrain.model/1"
+TRACE_REQUEST = "trace.request"
+"""The file by which a running job is asked for a trace: `{"steps": n}`, put in place by rename."""
 
 
 class RunDir:
@@ -31,6 +34,7 @@ class RunDir:
         self.path = path
         self._stamp = {} if attempt is None else {"attempt": attempt}
         self._metrics: TextIO | None = None
+        self._accounts: BinaryIO | None = None
         self._events: TextIO | None = None
 
     @staticmethod
@@ -50,6 +54,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write("job.yaml", spec.to_yaml().encode())
             self._metrics = (self.path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
+            self._accounts = (self.path / "accounts.jsonl").open("ab", buffering=0)
             self._events = (self.path / "events.jsonl").open("a", buffering=1, encoding="utf-8")
         except OSError as error:
             raise UserMistake(f"{self.path}: cannot be written as a run directory: {error.strerror}") from None
@@ -59,6 +64,29 @@ class RunDir:
         """Append a row to metrics.jsonl."""
         assert self._metrics is not None, "a run that was opened to read"
         self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def account(self, line: Mapping[str, Any]) -> None:
+        """Append a step's line to accounts.jsonl."""
+        assert self._accounts is not None, "a run that was opened to read"
+        self._accounts.write(orjson.dumps(line) + b"\n")
+
+    def timeline(self, content: Mapping[str, Any]) -> None:
+        """Replace timeline.json. Not flushed to disk: it is for who looks now."""
+        temporary = self.path / ".timeline.json.part"
+        temporary.write_bytes(orjson.dumps(content))
+        temporary.replace(self.path / "timeline.json")
+
+    def trace_request(self) -> int | None:
+        """How many steps somebody wants traced from now on, told once; None where nobody asked."""
+        request = self.path / TRACE_REQUEST
+        try:
+            steps = int(json.loads(request.read_bytes())["steps"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            steps = 0
+        request.unlink(missing_ok=True)
+        return max(0, steps) or None
 
     def event(self, what: str, **details: Any) -> None:
         """Append an event with its time to events.jsonl."""
@@ -79,10 +107,10 @@ class RunDir:
 
     def close(self) -> None:
         """Close the logs."""
-        for file in (self._metrics, self._events):
+        for file in (self._metrics, self._accounts, self._events):
             if file is not None:
                 file.close()
-        self._metrics = self._events = None
+        self._metrics = self._accounts = self._events = None
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.part"

@@ -13,8 +13,8 @@ from cluster.ray_workers import RayWorkers
 from cluster.run_dir import RunDir
 from cluster.runner_link import RunnerLink
 from cluster.sources import JobData, load_data
+from cluster.step_observer import StepObserver
 from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.chrome_trace import TimedAction, chrome_trace
 from coordinator.estimate import estimate
 from coordinator.job import JobSpec
 from coordinator.local import LocalWorkers
@@ -117,6 +117,7 @@ class Run:
             schedule=blueprint.program.name,
             micro_batches=blueprint.program.n_micro_batches,
             steps_total=self.steps_total,
+            placement=list(blueprint.program.placement),
         )
         try:
             with connect(blueprint, self.data, self._where, self._faults, self._give_up) as workers:
@@ -144,29 +145,27 @@ class Run:
 
     def _train(self, workers: Workers, run_dir: RunDir) -> Iterator[Row]:
         last_step, last_evaluation = None, None
-        timeline: list[TimedAction] = []
         self._trainer = trainer = Trainer(
             self.blueprint,
             workers,
             train_rows=len(self.data.train),
             validation_rows=len(self.data.validation),
-            trace=frozenset(range(min(self._trace_steps, self.steps_total))),
+            trace_steps=self._trace_steps,
         )
         if self._stopping:
             trainer.stop()
+        observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
+        observer.want_trace(self._trace_steps)
         for row in trainer.rows():
             run_dir.metric(row.as_dict())
             if isinstance(row, EvalRow):
                 last_evaluation = row
             else:
                 last_step = row
-                for worker, report in enumerate(row.reports):
-                    timeline += [TimedAction(worker, action, a, b) for action, a, b in report.timeline]
+                observer.step(row)
             yield row
         run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
-        if timeline:
-            hosts = {address.worker: address.host for address in getattr(workers, "addresses", [])}
-            run_dir.save_trace(chrome_trace(timeline, name=self.spec.name, hosts=hosts))
+        observer.close()
         stopped = trainer.steps_done < trainer.steps_total
         self.outcome = Outcome(
             steps=trainer.steps_done,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from cluster.process_limits import begin_measuring, limit_memory, peak_resident_bytes, warm_up_blas
+from cluster.process_limits import begin_measuring, limit_memory, warm_up_blas
 from cluster.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
 from cluster.sources import load_data
 from cluster.zmq_channel import Address, ZmqChannel
@@ -20,6 +21,7 @@ from stages.actions import Action
 from stages.arrays import Array
 from stages.errors import InvalidData
 from stages.orders import Failure, Order, Result, WorkerSetup
+from stages.process_memory import peak_resident_bytes
 from stages.worker import Worker
 
 Activity = tuple[int | None, Action | None]
@@ -136,6 +138,10 @@ class WorkerActor:
     def activity(self) -> Activity:
         """The step and action being performed; asked while `run` runs."""
         return (None, None) if self._worker is None else self._worker.activity
+
+    def now(self) -> float:
+        """The time on this host's monotonic clock, in seconds; asked while `run` runs."""
+        return time.perf_counter()
 
     def _failure(self, error: Exception) -> Failure:
         return Failure(

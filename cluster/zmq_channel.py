@@ -21,6 +21,7 @@ import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from cluster.clocks import clock_name
 from stages.actions import Kind
 from stages.arrays import Array
 from stages.channel import ReceiveTimeout, Tag
@@ -35,7 +36,7 @@ _KINDS = {kind.value.encode(): kind for kind in Kind}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a worker can be reached, and what it proves to others over TCP."""
+    """Where a worker can be reached, and what it proves to others over TCP. `clock` names its monotonic clock."""
 
     worker: int
     host: str
@@ -44,6 +45,7 @@ class Address:
     unix: str
     tcp: str
     public_key: bytes
+    clock: str
 
 
 class ZmqChannel:
@@ -75,6 +77,7 @@ class ZmqChannel:
             unix=unix,
             tcp=self._bind_tcp(host_ip),
             public_key=self._public_key,
+            clock=clock_name(),
         )
 
     def _bind_tcp(self, host_ip: str) -> str:

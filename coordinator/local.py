@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from coordinator.blueprint import Blueprint
 from coordinator.failures import first_cause
+from coordinator.workers import ClockFix
 from stages.actions import Program
 from stages.arrays import Array
 from stages.channel import LocalExchange
@@ -69,6 +70,10 @@ class LocalWorkers:
         for inbox, result in zip(self._inboxes, results, strict=True):
             inbox.put((tuple(orders), result))
         return _LocalTicket(results, self._program)
+
+    def clocks(self) -> Sequence[ClockFix]:
+        """See Workers."""
+        return [ClockFix() for _ in self._threads]
 
     def close(self) -> None:
         """See Workers."""

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stages.orders import StepReport
 
-_NOT_WRITTEN = ("reports", "attempt")
-"""Fields that metrics.jsonl leaves out: what workers said for this process alone, and what the file's place tells."""
+_NOT_WRITTEN = ("reports", "accounts", "attempt")
+"""Fields that metrics.jsonl leaves out: what stands in files of its own, and what the file's place tells."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
     """One optimizer step, as the whole pipeline saw it.
 
-    `seconds` is the slowest worker's, from the end of the step before; `bubble` the share of it that workers idled.
-    `reports` are the workers' own, where the step was made in this process. `attempt` counts the lives of a job's
-    processes from 1: a job that was started again makes its steps again.
+    `seconds` is the slowest worker's, from the end of the step before, without an evaluation between them. `bubble` is
+    the share of their time in which workers waited for arrays or were held up sending, `bubble_predicted` what the dry
+    run of the schedule says with the times measured lately. `reports` are the workers' own and `accounts` the line of
+    accounts.jsonl, where the step was made in this process. `attempt` counts the lives of a job's processes from 1: a
+    job that was started again makes its steps again.
     """
 
     step: int
@@ -33,7 +35,9 @@ class StepRow:
     learning_rate: float
     bubble: float
     accuracy: float | None
+    bubble_predicted: float | None = None
     reports: tuple[StepReport, ...] = field(default=(), repr=False)
+    accounts: dict[str, Any] | None = field(default=None, repr=False)
     attempt: int = 1
 
     def as_dict(self) -> dict[str, Any]:

@@ -10,28 +10,33 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 
+from coordinator.accounts import Accounts, step_seconds
 from coordinator.blueprint import Blueprint
+from coordinator.prediction import Prediction, Predictor
 from coordinator.rows import EvalRow, Row, StepRow
 from coordinator.workers import Ticket, Workers
-from stages.data import batch_bounds
+from stages.data import batch_bounds, micro_batch_sizes
 from stages.loss import loss_count
-from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, UpdateReport
+from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update
 
 _SUBMISSION_S = 0.25
 """One submission is about this much work: long beside the cost of a call, short for someone who watches."""
 _MOST_STEPS = 512
 _AHEAD = 2  # submissions under way
+_SAMPLE_S = 1.0
 
 
 class Trainer:
     """Runs a job's steps on `workers`. Iterate over `rows()`; `stop()` ends it after the steps under way.
 
-    `validation_rows` may be 0: then nothing is evaluated. `trace` steps, counted from 0, have a timeline.
+    `validation_rows` may be 0: then nothing is evaluated. The first `trace_steps` steps have a timeline, and so has one
+    about every second, as a sample.
     """
 
     def __init__(
@@ -41,19 +46,23 @@ class Trainer:
         *,
         train_rows: int,
         validation_rows: int = 0,
-        trace: frozenset[int] = frozenset(),
+        trace_steps: int = 0,
         max_steps: int | None = None,
     ) -> None:
         self._spec = blueprint.spec
         self._outputs = self._spec.model_spec().features()[-1]
         self._workers = workers
         self._train_rows, self._validation_rows = train_rows, validation_rows
-        self._trace, self._max_steps = trace, max_steps
+        self._to_trace, self._max_steps = trace_steps, max_steps
+        self.traced: set[int] = set()
+        """Steps that were traced because they were asked for, and not as samples."""
         self._learning_rate = self._spec.sgd().learning_rate
         self._stopping = False
         self._recent: deque[float] = deque(maxlen=32)
-        self._ends: list[float] = []  # of the step before, by worker
-        self._updates: list[float] = []  # seconds of the update since then, by worker
+        self._accounts = Accounts(blueprint.program.placement)
+        self._predictor = Predictor(blueprint.program)
+        self._micro_batches = blueprint.program.n_micro_batches
+        self._next_sample = 0.0
         self._scale: float | None = None  # of the update that is still owed, with clipping
         self.steps_done = 0
 
@@ -66,6 +75,15 @@ class Trainer:
     def stop(self) -> None:
         """Begin nothing new. `rows()` ends once the steps under way are reported; no update is left owed."""
         self._stopping = True
+
+    def trace(self, steps: int) -> None:
+        """Give the next `steps` steps that are begun a timeline."""
+        self._to_trace = steps
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The last dry run with measured times; None before the first full step."""
+        return self._predictor.last
 
     def rows(self) -> Iterator[Row]:
         """Train; yield a row a step and a row an evaluation, in order. Raises JobFailed with the first cause."""
@@ -88,7 +106,7 @@ class Trainer:
         for step in range(self.steps_total):
             epoch, place = divmod(step, len(batches))
             first, last = batches[place]
-            yield TrainStep(step=step, epoch=epoch, first=first, last=last, trace=step in self._trace)
+            yield TrainStep(step=step, epoch=epoch, first=first, last=last)
             if self._validation_rows and (place == len(batches) - 1 or step == self.steps_total - 1):
                 yield self._evaluate_order()
 
@@ -98,10 +116,22 @@ class Trainer:
         while not self._stopping and (part := list(islice(work, self._orders_ahead()))):
             orders: list[Order] = [] if self._scale is None else [self._owed_update()]
             for order in part:
-                orders.append(order)
+                orders.append(self._perhaps_traced(order))
                 if isinstance(order, TrainStep) and not clipping:
                     orders.append(Update(learning_rate=self._learning_rate))
             yield orders
+
+    def _perhaps_traced(self, order: TrainStep | Evaluate) -> TrainStep | Evaluate:
+        if isinstance(order, Evaluate):
+            return order
+        now = time.monotonic()
+        if self._to_trace > 0:
+            self._to_trace -= 1
+            self.traced.add(order.step)
+        elif now < self._next_sample and order.step < self.steps_total - 1:
+            return order
+        self._next_sample = now + _SAMPLE_S
+        return order._replace(trace=True)
 
     def _evaluate_order(self) -> Evaluate:
         rows = min(self._spec.training.evaluate_batch_size, self._validation_rows)
@@ -123,27 +153,23 @@ class Trainer:
         reports = ticket.collect()
         for place, order in enumerate(orders):
             own = [worker[place] for worker in reports]
-            if isinstance(order, Update):
-                self._updates = [report.seconds for report in own if isinstance(report, UpdateReport)]
-            elif isinstance(order, TrainStep):
+            if isinstance(order, TrainStep):
                 yield self._step_row(order, [report for report in own if isinstance(report, StepReport)])
             elif isinstance(order, Evaluate):
-                self._ends, self._updates = [], []  # the next step's time does not hold the evaluation's
                 yield self._eval_row(own)
 
     def _step_row(self, step: TrainStep, steps: Sequence[StepReport]) -> StepRow:
-        """A step lasts from the end of the one before, so that updates and waiting for orders are part of it."""
-        begins = self._ends or [report.started for report in steps]
-        seconds = max(1e-9, *(report.ended - begin for report, begin in zip(steps, begins, strict=True)))
-        busy = sum(sum(report.seconds[kind] for kind in ("F", "I", "W", "norm")) for report in steps)
-        busy += sum(self._updates) if self._ends else 0.0
-        self._ends = [report.ended for report in steps]
+        seconds = max(1e-9, *(step_seconds(report.account) for report in steps))
         self._recent.append(seconds)
+        bubble = self._accounts.add(steps)
+        if len(micro_batch_sizes(step.last - step.first, self._spec.training.micro_batches)) == self._micro_batches:
+            self._predictor.add(steps)
         norm = gradient_norm(steps)
         if self._spec.training.clip_norm is not None:
             self._scale = clip_scale(norm, self._spec.training.clip_norm)
         total = next(r.loss_total for r in steps if r.loss_total is not None)
         correct = next((r.correct for r in steps if r.correct is not None), None)
+        predicted = None if self.prediction is None else self.prediction.bubble
         self.steps_done += 1
         rows = step.last - step.first
         return StepRow(
@@ -154,10 +180,18 @@ class Trainer:
             seconds=seconds,
             grad_norm=norm,
             learning_rate=self._learning_rate,
-            bubble=max(0.0, 1 - busy / (len(steps) * seconds)),
+            bubble=bubble.total,
             accuracy=None if correct is None else correct / rows,
+            bubble_predicted=None if predicted is None else predicted.total,
             reports=tuple(steps),
+            accounts=self._accounts.line(step.step, self._ended(steps), bubble, predicted),
         )
+
+    def _ended(self, steps: Sequence[StepReport]) -> float:
+        """When the last worker ended the step, in seconds UTC."""
+        clocks = self._workers.clocks()
+        ended = max(report.account.ended + clock.offset for report, clock in zip(steps, clocks, strict=True))
+        return ended + time.time() - time.perf_counter()
 
     def _eval_row(self, reports: Sequence[Report]) -> EvalRow:
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from stages.arrays import Array
 from stages.orders import Gather, Order, Part, Report
@@ -16,11 +16,21 @@ class Ticket(Protocol):
         """`reports[w][i]`: what worker w reported for order i. Waits. Raises JobFailed with the first cause."""
 
 
+class ClockFix(NamedTuple):
+    """What to add to a worker's monotonic clock to have this process's, in seconds, and how far that may be wrong."""
+
+    offset: float = 0.0
+    error: float = 0.0
+
+
 class Workers(Protocol):
     """All workers of a job."""
 
     def submit(self, orders: Sequence[Order]) -> Ticket:
         """Give the same orders to every worker, one call each; several submissions are performed one after another."""
+
+    def clocks(self) -> Sequence[ClockFix]:
+        """How each worker's clock stands to that of this process."""
 
     def close(self) -> None:
         """End the workers. May be called twice."""

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from stages.actions import Action, Lane
 from stages.arrays import Array
+from stages.ledger import Account
 from stages.spec import ModelSpec, SgdSpec
 
 Split = Literal["train", "validation"]
@@ -81,12 +82,21 @@ class Gather(NamedTuple):
 Order = TrainStep | Update | Evaluate | Gather
 
 
-class StepReport(NamedTuple):
-    """One worker's account of one step. Times are seconds; `started` and `ended` are on the host's monotonic clock.
+class WorkerMemory(NamedTuple):
+    """Bytes: `held` of weights, gradients and optimizer by stage; the process's peak resident set so far."""
 
-    `loss_total` and `correct` come from the worker that holds the last stage. `seconds` has the time in F, I, W, wait
-    (for arrays), send and norm (of the gradients). `saved_bytes` is the peak of kept activations by stage. `timeline`
-    is there when the step was traced.
+    held: Mapping[int, tuple[int, int, int]]
+    peak_resident: int
+
+
+class StepReport(NamedTuple):
+    """One worker's account of one step.
+
+    `loss_total` and `correct` come from the worker that holds the last stage. `account` has where its time went since
+    its report of the step before: its updates, evaluations and waiting for orders are in it too. `sent` has messages
+    and bytes by receiving worker, in the same time. `saved_bytes` is the peak of kept activations by stage. `timeline`
+    (actions with start and end on the host's monotonic clock, in seconds) and `memory` are there when the step was
+    traced.
     """
 
     step: int
@@ -94,17 +104,15 @@ class StepReport(NamedTuple):
     loss_total: float | None
     correct: int | None
     squared_norms: Mapping[str, float]
-    seconds: Mapping[str, float]
-    started: float
-    ended: float
+    account: Account
+    sent: Mapping[int, tuple[int, int]]
     saved_bytes: Mapping[int, int]
     timeline: tuple[tuple[Action, float, float], ...] = ()
+    memory: WorkerMemory | None = None
 
 
-class UpdateReport(NamedTuple):
-    """Seconds that the update took."""
-
-    seconds: float
+class Updated(NamedTuple):
+    """The update was applied. Its time is in the account of the next step."""
 
 
 class EvaluateReport(NamedTuple):
@@ -115,7 +123,7 @@ class EvaluateReport(NamedTuple):
     correct: int | None
 
 
-Report = StepReport | UpdateReport | EvaluateReport | Mapping[str, Array]
+Report = StepReport | Updated | EvaluateReport | Mapping[str, Array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +10,24 @@ import numpy as np
 
 from stages.actions import Action, Kind
 from stages.arrays import Array
+from stages.batch import Batch, columns
 from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
 from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
 from stages.errors import NonFinite
 from stages.faults import strike
+from stages.ledger import (
+    EVALUATION,
+    FORWARD,
+    INPUT_GRADIENT,
+    OTHER,
+    SEND,
+    UPDATE,
+    WAIT_STEADY,
+    WEIGHT_GRADIENT,
+    Ledger,
+    wait_kinds,
+)
 from stages.loss import evaluate_loss, loss_count
 from stages.orders import (
     Evaluate,
@@ -28,12 +40,13 @@ from stages.orders import (
     StepReport,
     TrainStep,
     Update,
-    UpdateReport,
+    Updated,
+    WorkerMemory,
     WorkerSetup,
 )
+from stages.process_memory import peak_resident_bytes
 from stages.stage import Stage
 
-_now = time.perf_counter
 CHUNKS_AHEAD = 4
 """How many evaluation chunks a stage may be ahead of the next: they hide a message's journey, and take memory."""
 
@@ -58,7 +71,10 @@ class Worker:
         self._step: int | None = None
         self._action: Action | None = None
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
-        self._clock = _Clock()
+        self._ledger = Ledger(self.stages)
+        self._wait_kinds = {m: wait_kinds(lane) for m, lane in setup.lanes.items()}
+        self._wait_kind = WAIT_STEADY
+        self._sent: dict[int, list[int]] = {}  # messages and bytes by worker, since the last report
 
     @property
     def activity(self) -> tuple[int | None, Action | None]:
@@ -68,6 +84,7 @@ class Worker:
     def run(self, orders: Sequence[Order]) -> Result:
         """Perform the orders. Never raises: the first failure ends the list and is in the result."""
         reports: list[Report] = []
+        self._ledger.open()
         try:
             with np.errstate(all="ignore"):  # NaN and infinity are looked for, and named, by `diagnosis`
                 reports.extend(self._perform(order) for order in orders)
@@ -106,19 +123,19 @@ class Worker:
 
     def _train_step(self, order: TrainStep) -> StepReport:
         self._step = order.step
-        started = _now()
         rows = self._rows(order)
         sizes = micro_batch_sizes(order.last - order.first, self._setup.micro_batches)
         if sizes != self._sizes:
             self._trim()
             self._sizes = sizes
-        batch = _Batch(order, rows, [0, *np.cumsum(sizes).tolist()])
+        batch = Batch(order, rows, [0, *np.cumsum(sizes).tolist()])
         for stage in self.stages.values():
             stage.begin_step(len(sizes))
-        self._clock.reset(order.trace)
-        fault = self._setup.fault
-        for action in self._setup.lanes[len(sizes)]:
-            self._action = action
+        ledger, fault = self._ledger, self._setup.fault
+        ledger.trace = order.trace
+        ledger.book_worker(OTHER)
+        for action, wait_kind in zip(self._setup.lanes[len(sizes)], self._wait_kinds[len(sizes)], strict=True):
+            self._action, self._wait_kind = action, wait_kind
             if fault is not None:
                 strike(fault, order.step, action, self.stages[action.stage])
             if action.kind is Kind.FORWARD:
@@ -128,39 +145,56 @@ class Worker:
                     self._backward_input(action, batch)
                 if action.kind is not Kind.BACKWARD_INPUT:
                     self.stages[action.stage].backward_weight(action.micro_batch)
-                    self._clock.add("W", action)
+                    ledger.book_action(action.stage, WEIGHT_GRADIENT, action.micro_batch)
         self._action = None
-        norms = {k: v for stage in self.stages.values() for k, v in stage.parameters.squared_norms().items()}
+        norms: dict[str, float] = {}
+        for s, stage in self.stages.items():
+            norms |= stage.parameters.squared_norms()
+            ledger.book(s, UPDATE)
         check_gradients_total(norms, order.step)
-        self._clock.add("norm")
         self._round += 1
+        return self._step_report(order, batch, norms)
+
+    def _step_report(self, order: TrainStep, batch: Batch, norms: dict[str, float]) -> StepReport:
+        account, timeline = self._ledger.take(), tuple(self._ledger.timeline)
+        sent = {worker: (messages, n_bytes) for worker, (messages, n_bytes) in self._sent.items()}
+        self._ledger.timeline.clear()
+        self._sent.clear()
         return StepReport(
             step=order.step,
             rows=order.last - order.first,
             loss_total=batch.loss_total if self._last_stage in self.stages else None,
             correct=batch.correct,
             squared_norms=norms,
-            seconds=self._clock.seconds,
-            started=started,
-            ended=_now(),
+            account=account,
+            sent=sent,
             saved_bytes={s: stage.peak_saved_bytes for s, stage in self.stages.items()},
-            timeline=tuple(self._clock.timeline),
+            timeline=timeline,
+            memory=self._memory() if order.trace else None,
         )
 
-    def _forward(self, action: Action, batch: _Batch) -> None:
+    def _memory(self) -> WorkerMemory:
+        held = {}
+        for s, stage in self.stages.items():
+            parameters, momentum = stage.parameters, stage.optimizer.momentum
+            optimizer = 0 if momentum is None else momentum.nbytes
+            held[s] = (parameters.values.nbytes, parameters.gradients.nbytes, optimizer)
+        return WorkerMemory(held=held, peak_resident=peak_resident_bytes())
+
+    def _forward(self, action: Action, batch: Batch) -> None:
         s, j = action.stage, action.micro_batch
         if s == 0:
             x = batch.inputs(self._data["train"], j)
         else:
             x = self._receive(s, Kind.FORWARD, j)
-            self._clock.add("wait")
+            self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         y = stage.forward(j, x)
         check_output(stage, x, y, f"step {batch.order.step}", action)
         if s < self._last_stage:
-            self._clock.add("F", action)
+            self._ledger.book_action(s, FORWARD, j)
             self._send(s + 1, Kind.FORWARD, j, y)
-            self._clock.add("send")
+            self._ledger.book(s, SEND)
             return
         data = self._data["train"]
         assert data is not None, "the worker of the last stage has the targets"
@@ -174,29 +208,36 @@ class Worker:
             )
         batch.losses[j] = (result.total, result.correct)
         self._handed[Tag(self._round, s, Kind.BACKWARD_INPUT, j)] = result.gradient
-        self._clock.add("F", action)
+        self._ledger.book_action(s, FORWARD, j)
 
-    def _backward_input(self, action: Action, batch: _Batch) -> None:
+    def _backward_input(self, action: Action, batch: Batch) -> None:
         s, j = action.stage, action.micro_batch
         dy = self._receive(s, Kind.BACKWARD_INPUT, j)
-        self._clock.add("wait")
+        self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         dx = stage.backward_input(j, dy)
         check_gradient(stage, dx, batch.order.step, action)
-        self._clock.add("I", action)
+        self._ledger.book_action(s, INPUT_GRADIENT, j)
         if s > 0:
             self._send(s - 1, Kind.BACKWARD_INPUT, j, dx)
-            self._clock.add("send")
+            self._ledger.book(s, SEND)
 
     def _update(self, order: Update) -> Report:
-        started = _now()
-        for stage in self.stages.values():
+        self._ledger.book_worker(OTHER)
+        for s, stage in self.stages.items():
             stage.update(order.learning_rate, order.scale)
-        return UpdateReport(seconds=_now() - started)
+            self._ledger.book(s, UPDATE)
+        return Updated()
 
     # evaluation and gathering --------------------------------------------------------------------------------------
 
     def _evaluate(self, order: Evaluate) -> Report:
+        self._ledger.book_worker(OTHER)
+        report = self._evaluate_chunks(order)
+        self._ledger.book_worker(EVALUATION)
+        return report
+
+    def _evaluate_chunks(self, order: Evaluate) -> EvaluateReport:
         self._trim()
         data = self._data[order.split]
         total, correct, rows = 0.0, 0, 0
@@ -217,7 +258,7 @@ class Worker:
                 self._send_chunk(s, j, y)
                 continue
             assert data is not None, "the worker of the last stage has the targets"
-            result = evaluate_loss(self._setup.model.loss, y, _columns(data.y[a:b]), 1)
+            result = evaluate_loss(self._setup.model.loss, y, columns(data.y[a:b]), 1)
             if not np.isfinite(result.total):
                 raise NonFinite(f"the loss of {order.split} rows became {result.total} after step {self._step}")
             total, correct, rows = total + result.total, correct + (result.correct or 0), rows + b - a
@@ -268,6 +309,9 @@ class Worker:
             self._handed[tag] = array.copy()
         else:
             self._channel.send(to, tag, array)
+            sent = self._sent.setdefault(to, [0, 0])
+            sent[0] += 1
+            sent[1] += array.nbytes
 
     def _receive(self, stage: int, kind: Kind, micro_batch: int) -> Array:
         tag = Tag(self._round, stage, kind, micro_batch)
@@ -281,59 +325,3 @@ class Worker:
         if self._epoch_order is None or self._epoch_order[0] != order.epoch:
             self._epoch_order = (order.epoch, epoch_order(self._setup.model.seed, order.epoch, len(data.x)))
         return self._epoch_order[1][order.first : order.last]
-
-
-class _Batch:
-    """The rows of one step, cut into micro-batches; and the loss as it comes in."""
-
-    def __init__(self, order: TrainStep, rows: Any, cuts: Sequence[int]) -> None:
-        self.order, self._rows, self._cuts = order, rows, cuts
-        self.losses: dict[int, tuple[float, int | None]] = {}
-
-    def inputs(self, data: Dataset | None, j: int) -> Array:
-        """(features, rows) of micro-batch j."""
-        assert data is not None, "the worker of the first stage has the inputs"
-        rows: Array = data.x[self._rows[self._cuts[j] : self._cuts[j + 1]]]
-        return rows.T
-
-    def targets(self, data: Dataset, j: int) -> Any:
-        """Labels (rows,), or targets (outputs, rows), of micro-batch j."""
-        return _columns(data.y[self._rows[self._cuts[j] : self._cuts[j + 1]]])
-
-    @property
-    def loss_total(self) -> float:
-        """Summed in micro-batch order, whatever order the schedule ran."""
-        return sum(self.losses[j][0] for j in sorted(self.losses))
-
-    @property
-    def correct(self) -> int | None:
-        """Right answers of the batch; None where the loss knows none."""
-        counts = [correct for _, correct in self.losses.values() if correct is not None]
-        return sum(counts) if counts else None
-
-
-def _columns(y: Any) -> Any:
-    return y if y.ndim == 1 else y.T
-
-
-class _Clock:
-    """Splits a lane's time into kinds; the stretch since the last `add` belongs to what is named."""
-
-    def __init__(self) -> None:
-        self.reset(False)
-
-    def reset(self, trace: bool) -> None:
-        """Begin a step."""
-        self.seconds = dict.fromkeys(("F", "I", "W", "wait", "send", "norm"), 0.0)
-        self.timeline: list[tuple[Action, float, float]] = []
-        self._trace = trace
-        self._last = _now()
-
-    def add(self, kind: str, action: Action | None = None) -> None:
-        """Book the time since the last call under `kind`."""
-        now = _now()
-        self.seconds[kind] += now - self._last
-        if self._trace and action is not None:
-            part = action if kind == action.kind else Action(action.stage, Kind(kind), action.micro_batch)
-            self.timeline.append((part, self._last, now))
-        self._last = now

@@ -12,7 +12,9 @@ from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
 from coordinator.rows import EvalRow, StepRow
 from coordinator.trainer import Trainer, clip_scale
-from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, UpdateReport
+from coordinator.workers import ClockFix
+from stages.ledger import Account
+from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, Updated
 from tests.jobs import digits_job
 
 
@@ -25,6 +27,9 @@ class _Answers:
     def submit(self, orders: Sequence[Order]) -> _Ticket:
         self.asked.append(list(orders))
         return _Ticket([_answer(order) for order in orders])
+
+    def clocks(self) -> Sequence[ClockFix]:
+        return [ClockFix()]
 
     def close(self) -> None:
         pass
@@ -43,12 +48,20 @@ def _answer(order: Order) -> Report:
         return StepReport(
             step=order.step, rows=order.last - order.first, loss_total=2.0 * (order.last - order.first), correct=0,
             squared_norms={"0.weight": 9.0, "0.bias": 16.0},
-            seconds=dict.fromkeys(("F", "I", "W", "wait", "send", "norm"), 0.01),
-            started=0.1 * order.step, ended=0.1 * order.step + 0.06, saved_bytes={0: 0},
+            account=_account(order.step),
+            sent={}, saved_bytes={0: 0},
         )  # fmt: skip
     if isinstance(order, Evaluate):
         return EvaluateReport(rows=order.total_rows, loss_total=1.0 * order.total_rows, correct=order.total_rows)
-    return UpdateReport(seconds=0.02)
+    return Updated()
+
+
+def _account(step: int) -> Account:
+    """A tenth of a second, and half a second of evaluation before step 10."""
+    evaluation = 0.5 if step == 10 else 0.0
+    began = 0.1 * step + (0.5 if step > 10 else 0.0)
+    stage = (0.03, 0.02, 0.01, 0.01, 0.01, 0.0, 0.0, 0.01)
+    return Account(began, began + 0.1 + evaluation, {0: stage}, (0.0, 0.0, evaluation, 0.01))
 
 
 def _run(spec: JobSpec, *, rows: int = 1000, max_steps: int | None = None) -> tuple[_Answers, Trainer]:
@@ -118,8 +131,7 @@ def test_a_step_lasts_from_the_end_of_the_one_before_with_its_update_and_without
     spec = digits_job(stages=1).replace(training__clip_norm=clip) if clip else digits_job(stages=1)
     _, trainer = _run(spec)
     steps = [row for row in trainer.rows() if isinstance(row, StepRow)]
-    alone = {0: (0.06, 1 - 0.04 / 0.06), 10: (0.06, 1 - 0.04 / 0.06)}  # the first, and the first after an evaluation
     for row in steps:
-        seconds, bubble = alone.get(row.step, (0.1, 1 - (0.04 + 0.02) / 0.1))
-        assert row.seconds == pytest.approx(seconds)
-        assert row.bubble == pytest.approx(bubble)
+        assert row.seconds == pytest.approx(0.1)
+        assert row.bubble == pytest.approx(0.02 / 0.1)
+        assert row.bubble_predicted == pytest.approx(0.0)  # one stage waits for nobody

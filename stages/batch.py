@@ -1,0 +1,44 @@
+"""The rows of one step, cut into micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stages.arrays import Array
+from stages.data import Dataset
+from stages.orders import TrainStep
+
+
+class Batch:
+    """The rows of one step, cut into micro-batches; and the loss as it comes in."""
+
+    def __init__(self, order: TrainStep, rows: Any, cuts: Sequence[int]) -> None:
+        self.order, self._rows, self._cuts = order, rows, cuts
+        self.losses: dict[int, tuple[float, int | None]] = {}
+
+    def inputs(self, data: Dataset | None, j: int) -> Array:
+        """(features, rows) of micro-batch j."""
+        assert data is not None, "the worker of the first stage has the inputs"
+        rows: Array = data.x[self._rows[self._cuts[j] : self._cuts[j + 1]]]
+        return rows.T
+
+    def targets(self, data: Dataset, j: int) -> Any:
+        """Labels (rows,), or targets (outputs, rows), of micro-batch j."""
+        return columns(data.y[self._rows[self._cuts[j] : self._cuts[j + 1]]])
+
+    @property
+    def loss_total(self) -> float:
+        """Summed in micro-batch order, whatever order the schedule ran."""
+        return sum(self.losses[j][0] for j in sorted(self.losses))
+
+    @property
+    def correct(self) -> int | None:
+        """Right answers of the batch; None where the loss knows none."""
+        counts = [correct for _, correct in self.losses.values() if correct is not None]
+        return sum(counts) if counts else None
+
+
+def columns(y: Any) -> Any:
+    """Samples as columns: labels (rows,) as they are, targets (rows, outputs) as (outputs, rows)."""
+    return y if y.ndim == 1 else y.T
