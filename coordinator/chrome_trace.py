@@ -1,20 +1,49 @@
-"""Chrome's trace format, which Perfetto opens: predicted and measured programs through the same writer."""
+"""Chrome's trace format, which Perfetto opens: measured and predicted programs through the same writer.
+
+A process a host, a thread a worker, a slice an action, an arrow for each array that went to another worker, a counter
+of what each worker keeps for the backward pass. Times are microseconds, exact to the nanosecond, from the first action.
+
+    with path.open("wb") as file:
+        write_chrome_trace(file, measured, predicted, name="digits", memory=trace_memory(blueprint, train_rows))
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NamedTuple
 
+import orjson
+
+from coordinator.trace_file import EventFile
+from coordinator.trace_memory import Keeper, TraceMemory
+from coordinator.workers import ClockFix
 from stages.actions import Action, Kind
 
 
 class TimedAction(NamedTuple):
-    """An action that a worker performed; seconds on one clock."""
+    """An action that a worker performed in `step`; seconds on one clock."""
 
     worker: int
     action: Action
     start: float
     end: float
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """A group of processes, one a host: what was measured, or what is predicted, as `label` says.
+
+    `hosts[w]` is the host of worker w; without them all workers are on one. `clocks[w]` is what was added to its clock
+    already; it is only written down.
+    """
+
+    timeline: Sequence[TimedAction]
+    label: str = ""
+    hosts: Mapping[int, str] = field(default_factory=dict)
+    clocks: Mapping[int, ClockFix] = field(default_factory=dict)
 
 
 _NAMES = {
@@ -23,77 +52,220 @@ _NAMES = {
     Kind.BACKWARD_INPUT: "input gradient",
     Kind.BACKWARD_WEIGHT: "weight gradient",
 }
-_INSIDE_US = 0.001  # an arrow leaves this long before its slice ends, or it would be bound to the next slice
+
+
+def write_chrome_trace(file: BinaryIO, *tracks: Track, name: str, memory: TraceMemory | None = None) -> None:
+    """Write a whole trace, in parts. Tracks share one clock, so that they lie over each other; see `lay_over`.
+
+    Where clocks of hosts are wrong, an array may seem to arrive before it was sent. Its arrow then leaves within the
+    slice that made it, or is left out where even that would point backwards; `otherData` counts both.
+    """
+    zero = min((item.start for track in tracks for item in track.timeline), default=0.0)
+    events = EventFile(file)
+    others = []
+    pid = 1  # viewers take 0 for the idle process
+    for track in tracks:
+        drawn = _Drawing(track, zero, pid, memory, events)
+        drawn.draw(" ".join(filter(None, (name, track.label))))
+        pid += len(drawn.hosts)
+        others.append({"track": track.label, **drawn.facts()})
+    events.close({"name": name, "tracks": others})
+
+
+def lay_over(predicted: Sequence[TimedAction], measured: Sequence[TimedAction]) -> list[TimedAction]:
+    """One predicted step, laid over every measured step that has the same actions, from its first action on.
+
+    A step that would begin before the prediction laid before it has ended on some worker comes right after that.
+    """
+    found: list[TimedAction] = []
+    shape = _shape(predicted)
+    first, last = _bounds(predicted)
+    free = dict.fromkeys(first, -float("inf"))
+    by_step: dict[int, list[TimedAction]] = {}
+    for item in measured:
+        by_step.setdefault(item.step, []).append(item)
+    for step in sorted(by_step):
+        if not predicted or _shape(by_step[step]) != shape:
+            continue
+        begin = min(item.start for item in by_step[step]) - min(first.values())
+        shift = max(begin, *(free[worker] - start for worker, start in first.items()))
+        free = {worker: end + shift for worker, end in last.items()}
+        found += [item._replace(start=item.start + shift, end=item.end + shift, step=step) for item in predicted]
+    return found
+
+
+def _shape(timeline: Sequence[TimedAction]) -> frozenset[tuple[int, int]]:
+    return frozenset((item.action.stage, item.action.micro_batch) for item in timeline)
+
+
+def _bounds(timeline: Sequence[TimedAction]) -> tuple[dict[int, float], dict[int, float]]:
+    """Each worker's first start and last end."""
+    first: dict[int, float] = {}
+    last: dict[int, float] = {}
+    for item in timeline:
+        first[item.worker] = min(item.start, first.get(item.worker, item.start))
+        last[item.worker] = max(item.end, last.get(item.worker, item.end))
+    return first, last
+
+
+class _Slice(NamedTuple):
+    """An action as it is drawn: whole nanoseconds from the trace's beginning."""
+
+    item: TimedAction
+    start: int
+    end: int
+
+
+_Key = tuple[int, int, bool, int]
+"""An array on its way: step, the stage that it goes to, whether forward, micro-batch."""
+
+
+class _Drawing:
+    """One track, written to `events`. Its processes are numbered from `pid`."""
+
+    def __init__(self, track: Track, zero: float, pid: int, memory: TraceMemory | None, events: EventFile) -> None:
+        self._track, self._zero, self._memory, self._events = track, zero, memory, events
+        self._workers = sorted({item.worker for item in track.timeline})
+        self.hosts = list(dict.fromkeys(track.hosts.get(worker, "") for worker in self._workers))
+        self._pid = {worker: pid + self.hosts.index(track.hosts.get(worker, "")) for worker in self._workers}
+        self._moved = self._arrows = self._early = self._beyond = self._left_out = self._largest = 0
+
+    def draw(self, title: str) -> None:
+        """Write everything of the track."""
+        self._name_processes(title)
+        made: dict[_Key, _Slice] = {}
+        taken: list[tuple[_Key, _Slice]] = []
+        lanes: dict[int, list[TimedAction]] = {worker: [] for worker in self._workers}
+        for item in self._track.timeline:
+            lanes[item.worker].append(item)
+        for worker, lane in lanes.items():
+            lane.sort(key=lambda item: (item.start, item.end))
+            self._draw_lane(worker, lane, made, taken)
+        for key, target in taken:
+            source = made.get(key)
+            if source is not None and source.item.worker != target.item.worker:
+                self._arrow(source, target)
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of times must know: how far clocks may be wrong, and where that shows."""
+        return {
+            "clocks": {
+                str(worker): {"offset_seconds": clock.offset, "error_seconds": clock.error}
+                for worker, clock in sorted(self._track.clocks.items())
+            },
+            "arrays": self._arrows + self._left_out,
+            "arrived_before_sent": self._early,
+            "arrived_before_sent_beyond_clock_error": self._beyond,
+            "largest_seconds_before_sent": self._largest / 1e9,
+            "arrows_left_out": self._left_out,
+            "slices_shortened_by_a_clock_change": self._moved,
+        }
+
+    def _name_processes(self, title: str) -> None:
+        for host in self.hosts:
+            workers = [worker for worker in self._workers if self._track.hosts.get(worker, "") == host]
+            pid = self._pid[workers[0]]
+            self._metadata("process_name", pid, 0, name=f"{title} on {host}" if host else title)
+            self._metadata("process_sort_index", pid, 0, sort_index=pid)
+            clocks = [self._track.clocks[worker] for worker in workers if worker in self._track.clocks]
+            if clocks:
+                self._metadata("process_labels", pid, 0, labels=_clock_text(max(clocks, key=lambda fix: fix.error)))
+            for worker in workers:
+                self._metadata("thread_name", pid, worker + 1, name=f"worker {worker}")
+                self._metadata("thread_sort_index", pid, worker + 1, sort_index=worker)
+
+    def _metadata(self, what: str, pid: int, tid: int, **arguments: Any) -> None:
+        self._events.add({"ph": "M", "pid": pid, "tid": tid, "name": what, "args": arguments})
+
+    def _draw_lane(
+        self, worker: int, lane: Sequence[TimedAction], made: dict[_Key, _Slice], taken: list[tuple[_Key, _Slice]]
+    ) -> None:
+        keeper = None if self._memory is None else Keeper(self._memory)
+        before = 0
+        if keeper is not None:
+            self._count(worker, round((lane[0].start - self._zero) * 1e9), 0)
+        for item in lane:
+            start, end = round((item.start - self._zero) * 1e9), round((item.end - self._zero) * 1e9)
+            if start < before:  # its worker's clock was set anew between two steps; slices of a thread must not overlap
+                self._moved += 1
+                start, end = before, max(before, end)
+            before = end
+            drawn = _Slice(item, start, end)
+            self._slice(drawn)
+            action = item.action
+            if action.kind is not Kind.BACKWARD_WEIGHT:
+                forward = action.kind is Kind.FORWARD
+                taken.append(((item.step, action.stage, forward, action.micro_batch), drawn))
+                made[item.step, action.stage + (1 if forward else -1), forward, action.micro_batch] = drawn
+            if keeper is not None and (kept := keeper.after(item.step, action)) is not None:
+                self._count(worker, end, kept)
+
+    def _slice(self, drawn: _Slice) -> None:
+        item = drawn.item
+        action, kind = item.action, _NAMES[item.action.kind]
+        self._events.add(
+            {
+                "ph": "X",
+                "pid": self._pid[item.worker],
+                "tid": item.worker + 1,
+                "name": str(action),
+                "cat": kind,
+                "ts": drawn.start / 1e3,
+                "dur": (drawn.end - drawn.start) / 1e3,
+                "args": {
+                    "step": item.step,
+                    "stage": action.stage,
+                    "micro_batch": action.micro_batch,
+                    "kind": kind,
+                },
+            }
+        )
+
+    def _count(self, worker: int, at: int, kept: int) -> None:
+        assert self._memory is not None, "there is nothing to count without it"
+        self._events.add(
+            {
+                "ph": "C",
+                "pid": self._pid[worker],
+                "tid": worker + 1,
+                "name": f"worker {worker} keeps",
+                "ts": at / 1e3,
+                "args": {self._memory.unit: kept},
+            }
+        )
+
+    def _arrow(self, source: _Slice, target: _Slice) -> None:
+        leaves = max(source.start, source.end - 1)  # at its very end it would be bound to the next slice
+        if target.start < source.end:
+            early = source.end - target.start
+            self._early += 1
+            self._largest = max(self._largest, early)
+            self._beyond += early > 1e9 * sum(
+                self._track.clocks.get(worker, ClockFix()).error for worker in (source.item.worker, target.item.worker)
+            )
+            if target.start < source.start:
+                self._left_out += 1
+                return
+            leaves = target.start
+        self._arrows += 1
+        number = self._events.next_id()
+        for end, at, phase in ((source, leaves, {"ph": "s"}), (target, target.start, {"ph": "f", "bp": "e"})):
+            worker = end.item.worker
+            where = {"pid": self._pid[worker], "tid": worker + 1, "ts": at / 1e3}
+            self._events.add({**phase, **where, "name": "array", "cat": "array", "id": number})
+
+
+def _clock_text(fix: ClockFix) -> str:
+    if fix == ClockFix():
+        return "clock: the coordinator's"
+    return f"clock: {1e3 * fix.offset:+.3f} ms ± {1e3 * fix.error:.3f} ms"
 
 
 def chrome_trace(
-    timeline: Iterable[TimedAction], *, name: str, hosts: Mapping[int, str] | None = None
+    timeline: Sequence[TimedAction], *, name: str, hosts: Mapping[int, str] | None = None
 ) -> dict[str, Any]:
-    """The trace as JSON data, times in µs from the first action's start.
-
-    A process a host, a thread a worker, a slice an action, an arrow for each array that went to another worker.
-    `hosts[w]` is the host of worker w; without them all workers are on one.
-    """
-    actions = sorted(timeline, key=lambda item: (item.start, item.end, item.worker))
-    workers = sorted({item.worker for item in actions})
-    where = {worker: (hosts or {}).get(worker, "") for worker in workers}
-    pids = {host: pid for pid, host in enumerate(dict.fromkeys(where.values()))}
-    pid_of = {worker: pids[host] for worker, host in where.items()}
-    zero = actions[0].start if actions else 0.0
-    events = [_metadata("process_name", f"{name} on {host}" if host else name, pid) for host, pid in pids.items()]
-    events += [_metadata("thread_name", f"worker {worker}", pid_of[worker], worker) for worker in workers]
-    sent: dict[tuple[int, Kind, int], TimedAction] = {}
-    n_arrows = 0
-    for item in actions:
-        events.append(_slice(item, zero, pid_of[item.worker]))
-        action = item.action
-        if action.kind is Kind.BACKWARD_WEIGHT:
-            continue
-        direction = Kind.FORWARD if action.kind is Kind.FORWARD else Kind.BACKWARD_INPUT
-        step = 1 if direction is Kind.FORWARD else -1
-        source = sent.pop((action.stage, direction, action.micro_batch), None)
-        sent[action.stage + step, direction, action.micro_batch] = item
-        if source is not None and source.worker != item.worker:
-            n_arrows += 1
-            events += _arrow(source, item, zero, n_arrows, pid_of)
-    return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-
-def _metadata(what: str, name: str, pid: int, tid: int = 0) -> dict[str, Any]:
-    return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": {"name": name}}
-
-
-def _slice(item: TimedAction, zero: float, pid: int) -> dict[str, Any]:
-    action, start = item.action, _us(item.start - zero)
-    return {
-        "ph": "X",
-        "pid": pid,
-        "tid": item.worker,
-        "name": str(action),
-        "cat": _NAMES[action.kind],
-        "ts": start,
-        "dur": round(_us(item.end - zero) - start, 3),  # not of the difference: rounded, that may reach into the next
-        "args": {"stage": action.stage, "micro_batch": action.micro_batch, "kind": _NAMES[action.kind]},
-    }
-
-
-def _arrow(
-    source: TimedAction, target: TimedAction, zero: float, number: int, pid_of: Mapping[int, int]
-) -> list[dict[str, Any]]:
-    leaves = max(_us(source.start - zero), round(_us(source.end - zero) - _INSIDE_US, 3))
-    same = {"name": "array", "cat": "array", "id": number}
-    return [
-        {"ph": "s", "pid": pid_of[source.worker], "tid": source.worker, "ts": leaves, **same},
-        {
-            "ph": "f",
-            "bp": "e",
-            "pid": pid_of[target.worker],
-            "tid": target.worker,
-            "ts": _us(target.start - zero),
-            **same,
-        },
-    ]
-
-
-def _us(seconds: float) -> float:
-    return round(seconds * 1e6, 3)
+    """The trace as JSON data."""
+    file = io.BytesIO()
+    write_chrome_trace(file, Track(timeline=timeline, hosts=hosts or {}), name=name)
+    trace: dict[str, Any] = orjson.loads(file.getvalue())
+    return trace

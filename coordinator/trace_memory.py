@@ -1,0 +1,92 @@
+"""What workers keep for the backward pass, action by action: the counters of a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+from coordinator.blueprint import Blueprint
+from stages.actions import Action, Kind
+from stages.data import batch_bounds, micro_batch_sizes
+from stages.layout import plan_layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceMemory:
+    """What a stage keeps of each row of a micro-batch, in `unit`: `for_input[s]` from F to I, and `for_weight[s]` of it
+    until the product of the micro-batch's weight-gradient group, of `group` micro-batches. `rows(step)` has the rows of
+    each micro-batch of a step."""
+
+    for_input: Sequence[int]
+    for_weight: Sequence[int]
+    rows: Callable[[int], Sequence[int]]
+    group: int = 1
+    unit: str = "bytes"
+
+
+def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
+    """Bytes of kept activations, by the layout by which stages allocate them."""
+    training, model, bounds = blueprint.spec.training, blueprint.spec.model_spec(), blueprint.bounds
+    features, item = model.features(), 4 if model.precision == "float32" else 8
+    batches = batch_bounds(train_rows, training.batch_size)
+    layouts = [
+        plan_layout(
+            [spec for spec in model.layers[first:last] if spec.kind != "flatten"],
+            features[first],
+            first_in_pipeline=first == 0,
+        )
+        for first, last in pairwise(bounds)
+    ]
+
+    @lru_cache(maxsize=4)
+    def rows(step: int) -> Sequence[int]:
+        first, last = batches[step % len(batches)]
+        return micro_batch_sizes(last - first, training.micro_batches)
+
+    return TraceMemory(
+        for_input=[item * layout.saved_features for layout in layouts],
+        for_weight=[item * sum(layout.features[b] for b in layout.for_weight) for layout in layouts],
+        rows=rows,
+        group=blueprint.spec.pipeline.weight_grad_group,
+    )
+
+
+class Keeper:
+    """Follows one worker's actions as stages.stage.Stage does."""
+
+    def __init__(self, memory: TraceMemory) -> None:
+        self._memory = memory
+        self._kept = 0
+        self._marked: dict[tuple[int, int], set[int]] = {}
+        self._next: dict[tuple[int, int], int] = {}
+
+    def after(self, step: int, action: Action) -> int | None:
+        """What the worker keeps once `action` of `step` is done; None where it keeps as much as before."""
+        memory, before, stage = self._memory, self._kept, action.stage
+        rows = memory.rows(step)
+        if action.kind is Kind.FORWARD:
+            self._kept += memory.for_input[stage] * rows[action.micro_batch]
+        if action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
+            self._kept -= (memory.for_input[stage] - memory.for_weight[stage]) * rows[action.micro_batch]
+        if action.kind in (Kind.BACKWARD, Kind.BACKWARD_WEIGHT):
+            self._kept -= memory.for_weight[stage] * sum(self._released(step, action, rows))
+        return None if self._kept == before else self._kept
+
+    def _released(self, step: int, action: Action, rows: Sequence[int]) -> Sequence[int]:
+        """Rows of the micro-batches whose groups are complete now; groups are done in ascending order."""
+        key = step, action.stage
+        marked = self._marked.setdefault(key, set())
+        marked.add(action.micro_batch)
+        begin = end = self._next.get(key, 0)
+        while end < len(rows):
+            group = range(end, min(end + self._memory.group, len(rows)))
+            if not marked.issuperset(group):
+                break
+            marked.difference_update(group)
+            end = group.stop
+        self._next[key] = end
+        if end == len(rows):
+            del self._marked[key], self._next[key]
+        return rows[begin:end]
