@@ -73,7 +73,7 @@ class RunDir:
     def timeline(self, content: Mapping[str, Any]) -> None:
         """Replace timeline.json. Not flushed to disk: it is for who looks now."""
         temporary = self.path / ".timeline.json.part"
-        temporary.write_bytes(orjson.dumps(content))
+        temporary.write_bytes(orjson.dumps({"attempt": self._stamp.get("attempt", 1), **content}))
         temporary.replace(self.path / "timeline.json")
 
     def trace_request(self) -> int | None:

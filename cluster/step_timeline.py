@@ -37,7 +37,6 @@ def step_timeline(
     measured.sort(key=lambda item: (item[2], item[0]))
     zero = measured[0][2] if measured else 0.0
     return {
-        "attempt": row.attempt,
         "step": row.step,
         "zero": round(zero + time.time() - time.perf_counter(), 6),
         "seconds": round(max((end for *_, end in measured), default=zero) - zero, 6),

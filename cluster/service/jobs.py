@@ -28,6 +28,7 @@ from cluster.service.leftovers import end_leftovers
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from cluster.service.refusals import QueueFull, SubmissionIdTaken
 from cluster.service.run_feed import RunEvent, RunFeed
+from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from coordinator.job_queue import Capacity, Choice, Needs, Queue, Waiting, choose
 from coordinator.job_states import (
@@ -62,6 +63,7 @@ class Jobs:
     def __init__(self, home: Home, jobs: Store, *, max_queued: int, send: Callable[[Mapping[str, Any]], None]) -> None:
         self.home, self.store, self.max_queued, self._send = home, jobs, max_queued, send
         self.entries: dict[str, Entry] = {}
+        self.board = StatsBoard()
         self.nodes: Sequence[Mapping[str, Any]] = ()
         self.closing = False
         self._active: dict[str, Entry] = {}
@@ -233,17 +235,19 @@ class Jobs:
         self._look.set()
         if record.state.ended:
             self.entries.pop(job, None)
+            self.board.ended(record)
             strike("ended")
             return
         self.entries[job] = entry
         if isinstance(record.state, (Queued, Recovering)):
+            self.board.waits(record)
             entry.feed, entry.silent_s = None, 0
             self._queue.add(self._waiting(record))
             return
         self._active[job] = entry
         if entry.feed is None:
-            entry.feed = RunFeed(self.home.run_directory(job), record.attempt, record.events_read)
-            entry.feed.look_for_rows()
+            stats = self.board.begins(record)
+            entry.feed = RunFeed(self.home.run_directory(job), record.attempt, record.events_read, stats)
 
     def _waiting(self, record: JobRecord) -> Waiting:
         priority = RECOVERING_PRIORITY if isinstance(record.state, Recovering) else record.priority
@@ -257,16 +261,13 @@ class Jobs:
         match command:
             case Launch(attempt):
                 strike("admitted")
-                self._launch(entry, attempt)
+                made = prepare_attempt(self.home, self.store, entry.record, attempt, self._memory_per_cpu)
+                self._send({"do": "launch", "job": entry.record.id, "attempt": attempt, "assignment": asdict(made)})
                 strike("launched")
             case SendStop(attempt, False):
                 self._send({"do": "stop", "job": entry.record.id, "attempt": attempt})
             case SendStop(attempt, True):
                 self._end_runner(entry.record, attempt)
-
-    def _launch(self, entry: Entry, attempt: int) -> None:
-        assignment = prepare_attempt(self.home, self.store, entry.record, attempt, self._memory_per_cpu)
-        self._send({"do": "launch", "job": entry.record.id, "attempt": attempt, "assignment": asdict(assignment)})
 
     def _end_runner(self, record: JobRecord, attempt: int) -> None:
         self._send({"do": "end", "job": record.id, "attempt": attempt, "pid": record.runner_pid})
@@ -336,8 +337,6 @@ class Jobs:
             if seconds > _SILENT_LIMIT_S:
                 self._end_runner(entry.record, attempt)
 
-    # always --------------------------------------------------------------------------------------------------------
-
     async def keep_scheduling(self) -> None:
         """Start jobs when their turn comes."""
         while True:
@@ -360,6 +359,7 @@ class Jobs:
             for entry in list(self._active.values()):
                 with logged(f"job {entry.record.id} could not be followed"):
                     await self._read(entry)
+            self.board.sweep()
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
     async def _read(self, entry: Entry) -> None:
@@ -376,7 +376,7 @@ class Jobs:
             except Exception:
                 feed.go_back(entry.record.events_read)
                 raise
-            entry.rows_untold |= feed.look_for_rows()
+            entry.rows_untold |= await feed.follow_rows()
             if entry.rows_untold and time.monotonic() - entry.rows_told_at >= entry.rows_every_s:
                 entry.rows_untold, entry.rows_told_at = False, time.monotonic()
                 strike("following")

@@ -1,19 +1,27 @@
 """Reading a run directory while its runner writes it: whole lines only, each once.
 
 The rows of the present attempt are in `metrics.jsonl`, those of one that was lost in `metrics.attempt-N.jsonl`, so that
-`metrics.jsonl` never has a step twice. `events.jsonl` has the events of all attempts.
+`metrics.jsonl` never has a step twice; the same holds for `accounts.jsonl`. `events.jsonl` has the events of all
+attempts, `timeline.json` the last picture of any.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from cluster.service.job_stats import JobStats
+
 _READ_BYTES = 256 * 1024
+_TAIL_BYTES = 64 * 1024  # more than a line of accounts.jsonl
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +33,12 @@ class RunEvent:
 
 
 class RunFeed:
-    """Follows one attempt. `metrics_end` is how far its rows are known, in bytes."""
+    """Follows one attempt, and feeds `stats`. `metrics_end` is how far its rows are known, in bytes."""
 
-    def __init__(self, folder: Path, attempt: int, events_read: int) -> None:
-        self.folder, self.attempt = folder, attempt
+    def __init__(self, folder: Path, attempt: int, events_read: int, stats: JobStats | None = None) -> None:
+        self.folder, self.attempt, self._stats = folder, attempt, stats
+        self._accounts_size = 0
+        self._timeline: tuple[int, int] | None = None  # inode and time of the file that was read last
         self.metrics_end = 0
         self.last_step: Mapping[str, Any] | None = None
         self.last_eval: Mapping[str, Any] | None = None
@@ -38,14 +48,54 @@ class RunFeed:
         """Read events again from there: they could not be noted."""
         self._events_read = events_read
 
+    async def follow_rows(self) -> bool:
+        """As `look_for_rows`; in a thread where there is much, after a restart of the service."""
+        with contextlib.suppress(OSError):
+            size = rows_file(self.folder, self.attempt, self.attempt).stat().st_size
+            if size - self.metrics_end > 4 * _READ_BYTES:
+                return await asyncio.to_thread(self.look_for_rows)
+        return self.look_for_rows()
+
     def look_for_rows(self) -> bool:
         """Take in what was added to the rows; True if that is anything."""
         before = self.metrics_end
         while part := read_lines(rows_file(self.folder, self.attempt, self.attempt), self.metrics_end, _READ_BYTES):
             self.metrics_end += len(part)
-            self.last_step = _last(part, b'{"kind": "step"') or self.last_step
-            self.last_eval = _last(part, b'{"kind": "eval"') or self.last_eval
+            self._take_rows(part)
+        if self._stats is not None:
+            self._look_at_accounts(self._stats)
+            self._look_at_timeline(self._stats)
         return self.metrics_end > before
+
+    def _take_rows(self, part: bytes) -> None:
+        for line in part.splitlines():
+            row = orjson.loads(line)
+            if row["kind"] == "step":
+                self.last_step = row
+            else:
+                self.last_eval = row
+            if self._stats is not None:
+                self._stats.take_row(row)
+
+    def _look_at_accounts(self, stats: JobStats) -> None:
+        """Only the last line counts: it has the totals."""
+        file = self.folder / "accounts.jsonl"
+        with contextlib.suppress(OSError, ValueError):
+            size = file.stat().st_size
+            if size != self._accounts_size and (part := read_lines(file, max(0, size - _TAIL_BYTES), _TAIL_BYTES)):
+                stats.accounts = orjson.loads(part.splitlines()[-1])
+                self._accounts_size = size
+
+    def _look_at_timeline(self, stats: JobStats) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            with (self.folder / "timeline.json").open("rb") as file:
+                status = os.fstat(file.fileno())
+                if self._timeline == (status.st_ino, status.st_mtime_ns):
+                    return
+                content = orjson.loads(file.read())
+            self._timeline = status.st_ino, status.st_mtime_ns
+            if content["attempt"] == self.attempt:
+                stats.timeline = content
 
     def new_events(self) -> list[RunEvent]:
         """Events of this attempt that were added. One that is torn, by a runner that was killed, is left out."""
@@ -80,6 +130,9 @@ def retire_attempt(folder: Path, attempt: int) -> None:
     if events.exists() and events.read_bytes()[-1:] not in (b"", b"\n"):
         with events.open("ab") as file:
             file.write(b"\n")  # a torn line must not swallow the first one of the next attempt
+    accounts = folder / "accounts.jsonl"
+    if accounts.exists() and not _aside(folder, attempt).exists():  # first: the rows put aside say that all is done
+        accounts.rename(folder / f"accounts.attempt-{attempt}.jsonl")
     aside, rows = _aside(folder, attempt), folder / "metrics.jsonl"
     if aside.exists():
         return
@@ -102,12 +155,3 @@ def read_lines(file: Path, start: int, most: int) -> bytes:
     except FileNotFoundError:
         return b""
     return part[: part.rfind(b"\n") + 1]
-
-
-def _last(part: bytes, kind: bytes) -> Mapping[str, Any] | None:
-    """The last line of a kind; rows begin as `run_dir` writes them."""
-    place = part.rfind(kind)
-    if place < 0:
-        return None
-    found: Mapping[str, Any] = json.loads(part[place : part.index(b"\n", place)])
-    return found

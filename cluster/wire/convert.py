@@ -40,6 +40,7 @@ def row_from_wire(message: pb.MetricRow) -> Row:
             learning_rate=step.learning_rate,
             bubble=step.bubble,
             accuracy=step.accuracy if step.HasField("accuracy") else None,
+            bubble_predicted=step.bubble_predicted if step.HasField("bubble_predicted") else None,
             attempt=message.attempt,
         )
     if message.HasField("eval"):

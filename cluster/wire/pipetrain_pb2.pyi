@@ -183,7 +183,7 @@ class MetricRow(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., step: _Optional[_Union[StepRow, _Mapping]] = ..., eval: _Optional[_Union[EvalRow, _Mapping]] = ...) -> None: ...
 
 class StepRow(_message.Message):
-    __slots__ = ("step", "epoch", "samples", "loss", "seconds", "grad_norm", "learning_rate", "bubble", "accuracy")
+    __slots__ = ("step", "epoch", "samples", "loss", "seconds", "grad_norm", "learning_rate", "bubble", "accuracy", "bubble_predicted")
     STEP_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +193,7 @@ class StepRow(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     BUBBLE_FIELD_NUMBER: _ClassVar[int]
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    BUBBLE_PREDICTED_FIELD_NUMBER: _ClassVar[int]
     step: int
     epoch: int
     samples: int
@@ -202,7 +203,8 @@ class StepRow(_message.Message):
     learning_rate: float
     bubble: float
     accuracy: float
-    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., grad_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., bubble: _Optional[float] = ..., accuracy: _Optional[float] = ...) -> None: ...
+    bubble_predicted: float
+    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., grad_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., bubble: _Optional[float] = ..., accuracy: _Optional[float] = ..., bubble_predicted: _Optional[float] = ...) -> None: ...
 
 class EvalRow(_message.Message):
     __slots__ = ("step", "epoch", "loss", "accuracy", "samples")
