@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import shutil
 from pathlib import Path
 
 import click
 
-from coordinator.chrome_trace import TimedAction, chrome_trace
+from coordinator.chrome_trace import TimedAction, Track, write_chrome_trace
 from coordinator.drawing import draw_timed, legend
 from coordinator.replay import Replay, replay
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv, write_csv
+from coordinator.trace_memory import TraceMemory
 from stages.actions import Program
 from stages.errors import InvalidSchedule, UserMistake
 
@@ -46,7 +47,7 @@ def show(
         color = output is None and "NO_COLOR" not in os.environ  # click takes colours out where there is no terminal
         text = _as_text(dry, color=color, columns=shutil.get_terminal_size((100, 24)).columns)
     else:
-        text = _as_csv(dry) if form == "csv" else _as_chrome(dry)
+        text = _as_csv(dry) if form == "csv" else _as_chrome(dry, weight_grad_group)
     if output is None:
         click.echo(text)
         return
@@ -110,6 +111,14 @@ def _as_csv(dry: Replay) -> str:
     return write_csv(dry.program).rstrip("\n")
 
 
-def _as_chrome(dry: Replay) -> str:
+def _as_chrome(dry: Replay, weight_grad_group: int) -> str:
+    """The trace that a job writes, of the dry run; its counters count micro-batches."""
     timeline = [TimedAction(w, a, t * _UNIT_S, e * _UNIT_S) for w, lane in enumerate(dry.spans) for a, t, e in lane]
-    return json.dumps(chrome_trace(timeline, name=f"{dry.program.name} (predicted)"))
+    one = [1] * dry.program.n_stages
+    rows = (1,) * dry.program.n_micro_batches
+    memory = TraceMemory(
+        for_input=one, for_weight=one, rows=lambda step: rows, group=weight_grad_group, unit="micro-batches"
+    )
+    file = io.BytesIO()
+    write_chrome_trace(file, Track(timeline=timeline, label="predicted"), name=dry.program.name, memory=memory)
+    return file.getvalue().decode().rstrip("\n")

@@ -95,7 +95,9 @@ def test_chrome(show: Show) -> None:
     slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     assert len(slices) == 2 * 3 * 3
     assert max(event["ts"] + event["dur"] for event in slices) == 10_000
-    assert trace["traceEvents"][0]["args"] == {"name": "zb-h1 (predicted)"}
+    assert trace["traceEvents"][0]["args"] == {"name": "zb-h1 predicted"}
+    kept = [event["args"]["micro-batches"] for event in trace["traceEvents"] if event["ph"] == "C"]
+    assert max(kept) == 2
 
 
 def test_fewer_micro_batches_of_a_file(show: Show, tmp_path: Path) -> None:

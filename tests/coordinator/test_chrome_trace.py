@@ -1,66 +1,203 @@
 from __future__ import annotations
 
+import io
 import json
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.chrome_trace import TimedAction, chrome_trace
+from coordinator.blueprint import make_blueprint
+from coordinator.chrome_trace import TimedAction, Track, lay_over, write_chrome_trace
+from coordinator.job import parse_job
 from coordinator.laws import needs, performed_as
+from coordinator.memory import predict_stage
 from coordinator.replay import replay
 from coordinator.schedules import build
+from coordinator.trace_memory import TraceMemory, trace_memory
+from coordinator.workers import ClockFix
 from stages.actions import Action, Program
-from tests.coordinator.programs import anything_valid, built_in
+from tests.coordinator.programs import B, F, I, W, anything_valid, built_in
 
-_EPSILON = 1e-6  # µs; sums of float64
+Event = dict[str, Any]
+_FIELDS = {
+    "M": {"ph", "pid", "tid", "name", "args"},
+    "X": {"ph", "pid", "tid", "name", "cat", "ts", "dur", "args"},
+    "C": {"ph", "pid", "tid", "name", "ts", "args"},
+    "s": {"ph", "pid", "tid", "name", "cat", "ts", "id"},
+    "f": {"ph", "pid", "tid", "name", "cat", "ts", "id", "bp"},
+}
 
 
-def timeline(program: Program, seed: int | None = None, offset: float = 0.0) -> list[TimedAction]:
+def written(*tracks: Track, name: str = "any", memory: TraceMemory | None = None) -> dict[str, Any]:
+    """The trace, read back from its file."""
+    file = io.BytesIO()
+    write_chrome_trace(file, *tracks, name=name, memory=memory)
+    trace: dict[str, Any] = json.loads(file.getvalue())
+    return trace
+
+
+def timeline(program: Program, seed: int | None = None, offset: float = 0.0, step: int = 0) -> list[TimedAction]:
     """A dry run in milliseconds; with a seed, of durations as uneven as measured ones."""
     chance = random.Random(seed)
     seconds = {a: 1e-3 if seed is None else chance.uniform(1e-6, 1e-3) for lane in program.lanes for a in lane}
     spans = replay(program, seconds).spans
-    return [TimedAction(w, a, offset + start, offset + end) for w, lane in enumerate(spans) for a, start, end in lane]
+    return [
+        TimedAction(w, a, offset + start, offset + end, step) for w, lane in enumerate(spans) for a, start, end in lane
+    ]
 
 
-def by_phase(trace: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {"M": [], "X": [], "s": [], "f": []}
+def several_steps(program: Program, n_steps: int, seed: int) -> list[TimedAction]:
+    """Steps as workers do them: each begins when its own lane of the step before is through, not when all are."""
+    free = [0.0] * program.n_workers
+    found: list[TimedAction] = []
+    for step in range(n_steps):
+        one = timeline(program, seed + step)
+        shift = max(
+            (free[w] - min(item.start for item in one if item.worker == w) for w in range(program.n_workers)),
+        )
+        for item in one:
+            found.append(item._replace(start=item.start + shift, end=item.end + shift, step=step))
+            free[item.worker] = max(free[item.worker], item.end + shift)
+    return found
+
+
+def by_phase(trace: dict[str, Any]) -> dict[str, list[Event]]:
+    """Events by kind, each with just the fields that the format asks of it."""
+    found: dict[str, list[Event]] = {phase: [] for phase in _FIELDS}
     for event in trace["traceEvents"]:
+        assert event.keys() == _FIELDS[event["ph"]], event
+        assert event["pid"] >= 1
+        assert event["tid"] >= 0
+        assert event.get("ts", 0) >= 0
         found[event["ph"]].append(event)
     return found
 
 
-def slice_at(slices: list[dict[str, Any]], event: dict[str, Any]) -> str:
-    """The name of the slice that a viewer binds the arrow's end to: the one that is open at its time."""
-    (name,) = (
-        x["name"]
+def slice_at(slices: list[Event], event: Event) -> tuple[int, str]:
+    """The step and name of the slice that a viewer binds the arrow's end to: the one that is open at its time."""
+    (found,) = (
+        x
         for x in slices
         if (x["pid"], x["tid"]) == (event["pid"], event["tid"])
-        and x["ts"] - _EPSILON <= event["ts"] < x["ts"] + x["dur"] - _EPSILON
+        and _ns(x["ts"]) <= _ns(event["ts"]) < _ns(x["ts"]) + _ns(x["dur"])
     )
-    assert isinstance(name, str)
-    return name
+    return found["args"]["step"], found["name"]
+
+
+def _ns(microseconds: float) -> int:
+    return round(1000 * microseconds)
+
+
+def check(trace: dict[str, Any]) -> dict[str, list[Event]]:
+    """What holds of every trace: slices of a thread never overlap, an arrow has one end, and not before its start."""
+    events = by_phase(trace)
+    threads: dict[tuple[int, int], list[Event]] = {}
+    for x in events["X"]:
+        threads.setdefault((x["pid"], x["tid"]), []).append(x)
+    for own in threads.values():
+        own.sort(key=lambda x: (x["ts"], x["dur"]))
+        assert all(_ns(a["ts"]) + _ns(a["dur"]) <= _ns(b["ts"]) for a, b in pairwise(own))
+    starts, ends = {s["id"]: s for s in events["s"]}, {f["id"]: f for f in events["f"]}
+    assert starts.keys() == ends.keys()
+    assert len(starts) == len(events["s"]) == len(events["f"])
+    assert all(ends[i]["ts"] >= start["ts"] for i, start in starts.items())
+    named = {(e["pid"], e["tid"]) for e in events["M"] if e["name"] == "thread_name"}
+    assert threads.keys() == named
+    assert {pid for pid, _ in named} == {e["pid"] for e in events["M"] if e["name"] == "process_name"}
+    return events
+
+
+def joined(events: dict[str, list[Event]]) -> list[tuple[tuple[int, str], tuple[int, str]]]:
+    """The slices that arrows join."""
+    ends = {f["id"]: f for f in events["f"]}
+    return [(slice_at(events["X"], s), slice_at(events["X"], ends[s["id"]])) for s in events["s"]]
+
+
+def crossings(program: Program) -> set[tuple[str, str]]:
+    """What hangs together on different workers."""
+    there = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
+    return {
+        (str(source), str(action))
+        for action, worker in there.items()
+        for source in (performed_as(needed, there) for needed in needs(action, program.n_stages))
+        if there[source] != worker
+    }
 
 
 def test_the_whole_trace_of_a_small_program() -> None:
     program = build("gpipe", n_stages=2, n_micro_batches=1)
-    events = by_phase(chrome_trace(timeline(program), name="small"))
-    assert [(e["name"], e["pid"], e["tid"], e["args"]["name"]) for e in events["M"]] == [
-        ("process_name", 0, 0, "small"),
-        ("thread_name", 0, 0, "worker 0"),
-        ("thread_name", 0, 1, "worker 1"),
-    ]
-    assert [(e["name"], e["tid"], e["ts"], e["dur"], e["cat"], e["args"]) for e in events["X"]] == [
-        ("0F0", 0, 0, 1000, "forward", {"stage": 0, "micro_batch": 0, "kind": "forward"}),
-        ("1F0", 1, 1000, 1000, "forward", {"stage": 1, "micro_batch": 0, "kind": "forward"}),
-        ("1B0", 1, 2000, 1000, "backward", {"stage": 1, "micro_batch": 0, "kind": "backward"}),
-        ("0B0", 0, 3000, 1000, "backward", {"stage": 0, "micro_batch": 0, "kind": "backward"}),
-    ]
-    assert [(s["id"], s["tid"], s["ts"]) for s in events["s"]] == [(1, 0, 999.999), (2, 1, 2999.999)]
-    assert [(f["id"], f["tid"], f["ts"], f["bp"]) for f in events["f"]] == [(1, 1, 1000, "e"), (2, 0, 3000, "e")]
+    memory = TraceMemory(for_input=[30, 40], for_weight=[20, 40], rows=lambda step: (5,))
+    clocks = {0: ClockFix(), 1: ClockFix(0.0125, 0.00005)}
+    track = Track(timeline=timeline(program), label="measured", hosts={0: "a", 1: "b"}, clocks=clocks)
+    where = [{"pid": 1, "tid": 1}, {"pid": 2, "tid": 2}]
+
+    def named(what: str, pid: int, tid: int, **arguments: Any) -> Event:
+        return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": arguments}
+
+    def drawn(worker: int, name: str, kind: str, at: float) -> Event:
+        facts = {"step": 0, "stage": worker, "micro_batch": 0, "kind": kind}
+        return {"ph": "X", **where[worker], "name": name, "cat": kind, "ts": at, "dur": 1000.0, "args": facts}
+
+    def keeps(worker: int, at: float, kept: int) -> Event:
+        return {"ph": "C", **where[worker], "name": f"worker {worker} keeps", "ts": at, "args": {"bytes": kept}}
+
+    def arrow(number: int, source: int, leaves: float, target: int, comes: float) -> list[Event]:
+        same = {"name": "array", "cat": "array", "id": number}
+        return [
+            {"ph": "s", **where[source], "ts": leaves, **same},
+            {"ph": "f", "bp": "e", **where[target], "ts": comes, **same},
+        ]
+
+    assert written(track, name="small", memory=memory) == {
+        "displayTimeUnit": "ms",
+        "traceEvents": [
+            named("process_name", 1, 0, name="small measured on a"),
+            named("process_sort_index", 1, 0, sort_index=1),
+            named("process_labels", 1, 0, labels="clock: the coordinator's"),
+            named("thread_name", 1, 1, name="worker 0"),
+            named("thread_sort_index", 1, 1, sort_index=0),
+            named("process_name", 2, 0, name="small measured on b"),
+            named("process_sort_index", 2, 0, sort_index=2),
+            named("process_labels", 2, 0, labels="clock: +12.500 ms ± 0.050 ms"),
+            named("thread_name", 2, 2, name="worker 1"),
+            named("thread_sort_index", 2, 2, sort_index=1),
+            keeps(0, 0, 0),
+            drawn(0, "0F0", "forward", 0),
+            keeps(0, 1000, 150),
+            drawn(0, "0B0", "backward", 3000),
+            keeps(0, 4000, 0),
+            keeps(1, 1000, 0),
+            drawn(1, "1F0", "forward", 1000),
+            keeps(1, 2000, 200),
+            drawn(1, "1B0", "backward", 2000),
+            keeps(1, 3000, 0),
+            *arrow(1, 1, 2999.999, 0, 3000),
+            *arrow(2, 0, 999.999, 1, 1000),
+        ],
+        "otherData": {
+            "name": "small",
+            "tracks": [
+                {
+                    "track": "measured",
+                    "clocks": {
+                        "0": {"offset_seconds": 0.0, "error_seconds": 0.0},
+                        "1": {"offset_seconds": 0.0125, "error_seconds": 0.00005},
+                    },
+                    "arrays": 2,
+                    "arrived_before_sent": 0,
+                    "arrived_before_sent_beyond_clock_error": 0,
+                    "largest_seconds_before_sent": 0.0,
+                    "arrows_left_out": 0,
+                    "slices_shortened_by_a_clock_change": 0,
+                }
+            ],
+        },
+    }
 
 
 @settings(deadline=None, max_examples=60)
@@ -68,68 +205,193 @@ def test_the_whole_trace_of_a_small_program() -> None:
 def test_slices_do_not_overlap_and_arrows_join_what_hangs_together(
     program: Program, seed: int | None, offset: float
 ) -> None:
-    trace = chrome_trace(timeline(program, seed, offset), name="any")
-    assert json.loads(json.dumps(trace)) == trace
-    events = by_phase(trace)
+    events = check(written(Track(timeline=timeline(program, seed, offset))))
     assert sorted(x["name"] for x in events["X"]) == sorted(str(a) for lane in program.lanes for a in lane)
     for worker in range(program.n_workers):
-        own = sorted((x for x in events["X"] if x["tid"] == worker), key=lambda x: x["ts"])
+        own = sorted((x for x in events["X"] if x["tid"] == worker + 1), key=lambda x: x["ts"])
         assert [x["name"] for x in own] == [str(action) for action in program.lanes[worker]]
-        assert all(first["ts"] + first["dur"] <= second["ts"] + _EPSILON for first, second in pairwise(own))
-    there = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
-    crossings = {
-        (str(source), str(action))
-        for action, worker in there.items()
-        for source in (performed_as(needed, there) for needed in needs(action, program.n_stages))
-        if there[source] != worker
-    }
-    starts, ends = {s["id"]: s for s in events["s"]}, {f["id"]: f for f in events["f"]}
-    assert starts.keys() == ends.keys()
-    assert len(starts) == len(events["s"]) == len(events["f"]) == len(crossings)
-    assert {(slice_at(events["X"], starts[i]), slice_at(events["X"], ends[i])) for i in starts} == crossings
+    found = [(source, target) for (_, source), (_, target) in joined(events)]
+    assert len(found) == len(set(found))
+    assert set(found) == crossings(program)
+
+
+@settings(deadline=None, max_examples=60)
+@given(built_in(5, 5) | anything_valid(), st.integers(1, 4), st.integers(0, 2**32), st.sampled_from([0.0, 1e-5, 5e-3]))
+def test_arrows_of_steps_that_overlap_stay_in_their_step_even_where_clocks_are_wrong(
+    program: Program, n_steps: int, seed: int, wrong_s: float
+) -> None:
+    chance = random.Random(seed)
+    errors = [chance.uniform(-wrong_s, wrong_s) for _ in range(program.n_workers)]
+    whole = [
+        item._replace(start=item.start + errors[item.worker], end=item.end + errors[item.worker])
+        for item in several_steps(program, n_steps, seed)
+    ]
+    chance.shuffle(whole)
+    clocks = {worker: ClockFix(0.0, wrong_s) for worker in range(program.n_workers)}
+    trace = written(Track(timeline=whole, clocks=clocks))
+    (facts,) = trace["otherData"]["tracks"]
+    found = joined(check(trace))
+    there = crossings(program)
+    assert all(a == b and (source, target) in there for (a, source), (b, target) in found)
+    assert len(found) == len(set(found)) == n_steps * len(there) - facts["arrows_left_out"]
+    assert facts["arrays"] == n_steps * len(there)
+    assert facts["arrows_left_out"] <= facts["arrived_before_sent"]
+    assert facts["arrived_before_sent_beyond_clock_error"] == 0
+    assert facts["largest_seconds_before_sent"] <= 2 * wrong_s + 1e-9
+    if not wrong_s:
+        assert facts["arrived_before_sent"] == 0
+
+
+def test_an_array_that_seems_to_arrive_too_early_is_counted_and_its_arrow_never_points_back() -> None:
+    def actions(sent: float, arrived: float) -> list[TimedAction]:
+        return [
+            TimedAction(0, Action.parse("0F0"), sent - 1.0, sent),
+            TimedAction(1, Action.parse("1F0"), arrived, arrived + 1.0),
+        ]
+
+    fine, wrong = {0: ClockFix(), 1: ClockFix(0.0, 0.5)}, {0: ClockFix(), 1: ClockFix(0.0, 0.1)}
+    for clocks, beyond in ((fine, 0), (wrong, 1)):
+        trace = written(Track(timeline=actions(1.0, 0.75), clocks=clocks))
+        (facts,) = trace["otherData"]["tracks"]
+        assert (facts["arrived_before_sent"], facts["arrived_before_sent_beyond_clock_error"]) == (1, beyond)
+        assert (facts["largest_seconds_before_sent"], facts["arrows_left_out"]) == (0.25, 0)
+        assert joined(check(trace)) == [((0, "0F0"), (0, "1F0"))]
+    trace = written(Track(timeline=actions(3.0, 0.0), clocks=fine))
+    (facts,) = trace["otherData"]["tracks"]
+    assert (facts["arrived_before_sent"], facts["arrows_left_out"]) == (1, 1)
+    assert joined(check(trace)) == []
+
+
+def test_slices_of_a_thread_do_not_overlap_where_its_clock_was_set_anew_between_steps() -> None:
+    late = [TimedAction(0, Action.parse("0F0"), 0.0, 1.0, 0), TimedAction(0, Action.parse("0F0"), 0.75, 2.0, 1)]
+    trace = written(Track(timeline=late))
+    events = check(trace)
+    assert [(x["ts"], x["dur"]) for x in events["X"]] == [(0, 1e6), (1e6, 1e6)]
+    assert trace["otherData"]["tracks"][0]["slices_shortened_by_a_clock_change"] == 1
 
 
 def test_times_are_microseconds_from_the_first_action() -> None:
     later, first = (
         TimedAction(0, Action.parse(text), start, start + 0.25) for text, start in (("0F1", 101.0), ("0F0", 100.5))
     )
-    events = chrome_trace([later, first], name="x")["traceEvents"]
-    assert [(e["name"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"] == [
-        ("0F0", 0.0, 250_000.0),
-        ("0F1", 500_000.0, 250_000.0),
-    ]
+    events = check(written(Track(timeline=[later, first])))
+    assert [(e["name"], e["ts"], e["dur"]) for e in events["X"]] == [("0F0", 0.0, 250_000.0), ("0F1", 500_000.0, 250e3)]
 
 
 def test_a_measured_backward_comes_in_two_parts_and_its_arrow_leaves_from_the_first() -> None:
-    timeline = [
+    actions = [
         TimedAction(worker, Action.parse(text), start, start + 1.0)
         for worker, text, start in ((0, "0F0", 0.0), (1, "1F0", 1.0), (1, "1I0", 2.0), (1, "1W0", 3.0), (0, "0I0", 3.0))
     ]
-    events = chrome_trace(timeline, name="x")["traceEvents"]
-    assert [(e["ph"], e["tid"], e["ts"]) for e in events if e["ph"] in "sf"] == [
-        ("s", 0, 999_999.999),
-        ("f", 1, 1_000_000.0),
-        ("s", 1, 2_999_999.999),
-        ("f", 0, 3_000_000.0),
-    ]
+    events = check(written(Track(timeline=actions)))
+    assert set(joined(events)) == {((0, "0F0"), (0, "1F0")), ((0, "1I0"), (0, "0I0"))}
 
 
-def test_arrows_of_several_steps_stay_within_their_step() -> None:
-    program = build("1f1b", n_stages=2, n_micro_batches=2)
-    both = timeline(program) + timeline(program, offset=1.0)
-    events = by_phase(chrome_trace(both, name="two steps"))
-    assert len(events["s"]) == 8
-    ends = {f["id"]: f["ts"] for f in events["f"]}
-    assert all(abs(ends[s["id"]] - s["ts"]) < 0.5e6 for s in events["s"])
-
-
-def test_a_process_a_host() -> None:
+def test_a_process_a_host_and_a_thread_a_worker() -> None:
     program = build("gpipe", n_stages=3, n_micro_batches=1)
-    events = by_phase(chrome_trace(timeline(program), name="job", hosts={0: "a", 1: "b", 2: "a"}))
+    events = check(written(Track(timeline=timeline(program), hosts={0: "a", 1: "b", 2: "a"}), name="job"))
     names = {e["pid"]: e["args"]["name"] for e in events["M"] if e["name"] == "process_name"}
-    assert names == {0: "job on a", 1: "job on b"}
-    assert {x["tid"]: x["pid"] for x in events["X"]} == {0: 0, 1: 1, 2: 0}
+    assert names == {1: "job on a", 2: "job on b"}
+    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events["M"] if e["name"] == "thread_name"}
+    assert threads == {(1, 1): "worker 0", (2, 2): "worker 1", (1, 3): "worker 2"}
+    assert {(x["args"]["stage"], x["pid"]) for x in events["X"]} == {(0, 1), (1, 2), (2, 1)}
+
+
+def test_measured_and_predicted_lie_over_each_other_in_one_file() -> None:
+    program = build("1f1b", n_stages=3, n_micro_batches=4)
+    measured = [item._replace(start=50 + item.start, end=50 + item.end) for item in several_steps(program, 3, seed=5)]
+    predicted = lay_over(timeline(program), measured)
+    events = check(written(Track(timeline=measured, label="measured"), Track(timeline=predicted, label="predicted")))
+    names = {e["pid"]: e["args"]["name"] for e in events["M"] if e["name"] == "process_name"}
+    assert names == {1: "any measured", 2: "any predicted"}
+    first = {
+        (x["pid"], x["args"]["step"]): min(
+            y["ts"] for y in events["X"] if (y["pid"], y["args"]["step"]) == (x["pid"], x["args"]["step"])
+        )
+        for x in events["X"]
+    }
+    assert first[1, 0] == first[2, 0] == 0
+    assert len(events["X"]) == 2 * 3 * sum(map(len, program.lanes))
+    assert all(first[2, step] >= first[1, step] for step in range(3))
+    assert {(a, b) for (a, _), (b, _) in joined(events)} == {(step, step) for step in range(3)}
+
+
+def test_a_prediction_is_laid_only_over_steps_of_its_own_micro_batches() -> None:
+    full, rest = (build("gpipe", n_stages=2, n_micro_batches=m) for m in (3, 1))
+    measured = timeline(full, step=0) + timeline(rest, offset=1.0, step=1) + timeline(full, offset=2.0, step=2)
+    assert sorted({item.step for item in lay_over(timeline(full), measured)}) == [0, 2]
+    assert lay_over([], measured) == []
+    assert lay_over(timeline(full), []) == []
+
+
+def _job(micro_batches: int, group: int, schedule: str, stages: int) -> dict[str, Any]:
+    layers = [{"linear": {"units": 6}}, "tanh", {"linear": {"units": 5}}, "gelu", {"linear": {"units": 3}}, "relu"]
+    return {
+        "model": {"input": [4], "layers": [*layers, {"linear": {"units": 1}}], "loss": "mse"},
+        "data": {"source": "diabetes"},
+        "training": {
+            "epochs": 2,
+            "batch_size": 22,
+            "micro_batches": micro_batches,
+            "optimizer": {"sgd": {"learning_rate": 0.1}},
+        },
+        "pipeline": {"stages": stages, "schedule": schedule, "weight_grad_group": group},
+    }
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1"])
+@pytest.mark.parametrize(("micro_batches", "group"), [(1, 1), (4, 1), (5, 2), (6, 4)])
+def test_counters_peak_at_the_bytes_that_the_planner_predicts_and_end_at_none(
+    schedule: str, micro_batches: int, group: int
+) -> None:
+    blueprint = make_blueprint(parse_job(_job(micro_batches, group, schedule, stages=4)), 50)
+    program, spec = blueprint.program, blueprint.spec
+    steps = [timeline(program, seed=3, offset=float(step), step=step) for step in (0, 3)]  # a later epoch's rows too
+    events = check(
+        written(Track(timeline=[item for step in steps for item in step]), memory=trace_memory(blueprint, 50))
+    )
+    for worker, lane in enumerate(program.lanes):
+        counts = [(e["ts"], e["args"]["bytes"]) for e in events["C"] if e["name"] == f"worker {worker} keeps"]
+        assert counts == sorted(counts, key=lambda count: count[0])
+        assert (counts[0][1], counts[-1][1]) == (0, 0)
+        held = sorted({action.stage for action in lane})
+        peaks = [
+            predict_stage(
+                spec.model_spec(), blueprint.bounds, s, spec.sgd(), lane, blueprint.micro_batch_rows, group
+            ).saved
+            for s in held
+        ]
+        assert max(count for _, count in counts) <= sum(peaks)
+        if len(held) == 1:
+            assert max(count for _, count in counts) == peaks[0]
+
+
+def test_a_short_batch_keeps_less() -> None:
+    blueprint = make_blueprint(parse_job(_job(4, 1, "gpipe", stages=1)), 50)
+    memory = trace_memory(blueprint, 50)
+    assert [tuple(memory.rows(step)) for step in (0, 1, 2, 3)] == [
+        (6, 6, 5, 5),
+        (6, 6, 5, 5),
+        (2, 2, 1, 1),
+        (6, 6, 5, 5),
+    ]
+    program: Sequence[TimedAction] = timeline(blueprint.program, step=2)
+    events = check(written(Track(timeline=program), memory=memory))
+    row = memory.for_input[0]
+    assert max(e["args"]["bytes"] for e in events["C"]) == 6 * row
+
+
+def test_kinds_are_told_in_words() -> None:
+    actions = [TimedAction(0, Action(0, kind, 0), at, at + 1.0) for at, kind in enumerate((F, I, W, B))]
+    events = check(written(Track(timeline=actions)))
+    assert [x["cat"] for x in events["X"]] == ["forward", "input gradient", "weight gradient", "backward"]
 
 
 def test_nothing_is_an_empty_trace() -> None:
-    assert chrome_trace([], name="none") == {"traceEvents": [], "displayTimeUnit": "ms"}
+    trace = written(Track(timeline=[]), name="none")
+    assert trace["traceEvents"] == []
+    assert written(name="none") == {
+        "displayTimeUnit": "ms",
+        "traceEvents": [],
+        "otherData": {"name": "none", "tracks": []},
+    }
