@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ class RunDir:
         self._metrics: TextIO | None = None
         self._accounts: BinaryIO | None = None
         self._events: TextIO | None = None
+        self._event_lock = threading.Lock()
 
     @staticmethod
     def create(path: Path, spec: JobSpec) -> RunDir:
@@ -89,10 +91,11 @@ class RunDir:
         return max(0, steps) or None
 
     def event(self, what: str, **details: Any) -> None:
-        """Append an event with its time to events.jsonl."""
+        """Append an event with its time to events.jsonl. Any thread may."""
         assert self._events is not None, "a run that was opened to read"
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._events.write(json.dumps({"time": now, "event": what, **self._stamp, **details}) + "\n")
+        with self._event_lock:
+            self._events.write(json.dumps({"time": now, "event": what, **self._stamp, **details}) + "\n")
 
     def save_model(self, spec: JobSpec, parameters: Mapping[str, Array], columns: Sequence[str] | None) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not."""
@@ -101,9 +104,12 @@ class RunDir:
         _replace(temporary, self.path / "model.safetensors")
         self._write("model.json", (json.dumps(_describe(spec, columns), indent=2) + "\n").encode())
 
-    def save_trace(self, trace: object) -> None:
-        """Write trace.json (Chrome's format)."""
-        self._write("trace.json", json.dumps(trace).encode())
+    def save_trace(self, write: Callable[[BinaryIO], None]) -> None:
+        """Put trace.json (Chrome's format) in place, whole or not at all; `write` writes it. Raises OSError."""
+        temporary = self.path / ".trace.json.part"
+        with temporary.open("wb") as file:
+            write(file)
+        _replace(temporary, self.path / "trace.json")
 
     def close(self) -> None:
         """Close the logs."""

@@ -156,16 +156,16 @@ class Run:
             trainer.stop()
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
         observer.want_trace(self._trace_steps)
-        for row in trainer.rows():
-            run_dir.metric(row.as_dict())
-            if isinstance(row, EvalRow):
-                last_evaluation = row
-            else:
-                last_step = row
-                observer.step(row)
-            yield row
+        with contextlib.closing(observer):
+            for row in trainer.rows():
+                run_dir.metric(row.as_dict())
+                if isinstance(row, EvalRow):
+                    last_evaluation = row
+                else:
+                    last_step = row
+                    observer.step(row)
+                yield row
         run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
-        observer.close()
         stopped = trainer.steps_done < trainer.steps_total
         self.outcome = Outcome(
             steps=trainer.steps_done,

@@ -51,6 +51,8 @@ def text(event: Mapping[str, Any]) -> str:
             return f"all {_count(event['step'], 'step')} made, model saved"
         case "stopped":
             return f"stopped at step {event['step']}" + (", weights saved" if event["saved"] else "")
+        case "trace saved":
+            return f"trace.json has {_count(event['steps'], 'step')}, from step {event['first']} on"
         case "failed":
             return str(event["cause"]).partition("\n")[0]
     return str(event.get("detail") or event.get("cause") or "")
