@@ -21,6 +21,7 @@ from stages.arrays import Array
 from stages.errors import InvalidData, InvalidJob, UserMistake
 
 MODEL_FORMAT = "pipetrain.model/1"
+TRACE_FILE = "trace.json"
 TRACE_REQUEST = "trace.request"
 """The file by which a running job is asked for a trace: `{"steps": n}`, put in place by rename."""
 
@@ -105,11 +106,11 @@ class RunDir:
         self._write("model.json", (json.dumps(_describe(spec, columns), indent=2) + "\n").encode())
 
     def save_trace(self, write: Callable[[BinaryIO], None]) -> None:
-        """Put trace.json (Chrome's format) in place, whole or not at all; `write` writes it. Raises OSError."""
-        temporary = self.path / ".trace.json.part"
+        """Put TRACE_FILE (Chrome's format) in place, whole or not at all; `write` writes it. Raises OSError."""
+        temporary = self.path / f".{TRACE_FILE}.part"
         with temporary.open("wb") as file:
             write(file)
-        _replace(temporary, self.path / "trace.json")
+        _replace(temporary, self.path / TRACE_FILE)
 
     def close(self) -> None:
         """Close the logs."""

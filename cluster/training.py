@@ -145,17 +145,18 @@ class Run:
 
     def _train(self, workers: Workers, run_dir: RunDir) -> Iterator[Row]:
         last_step, last_evaluation = None, None
+        trace_steps = run_dir.trace_request() or self._trace_steps
         self._trainer = trainer = Trainer(
             self.blueprint,
             workers,
             train_rows=len(self.data.train),
             validation_rows=len(self.data.validation),
-            trace_steps=self._trace_steps,
+            trace_steps=trace_steps,
         )
         if self._stopping:
             trainer.stop()
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
-        observer.want_trace(self._trace_steps)
+        observer.want_trace(min(trace_steps, self.steps_total))
         with contextlib.closing(observer):
             for row in trainer.rows():
                 run_dir.metric(row.as_dict())

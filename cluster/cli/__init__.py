@@ -31,6 +31,7 @@ _COMMANDS = {
     "wait": "Wait until jobs have ended.",
     "stop": "Stop a job and save what it reached.",
     "fetch": "Bring the files that a job left.",
+    "trace": "Record steps of a running job, for Perfetto.",
     "delete": "Forget jobs that have ended.",
     "cluster": "The service, its machines, and what is in use.",
     "top": "Watch jobs and machines.",

@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     default=True,
     help="Upload the data files that are here (default), or leave their paths to the hosts that will read them.",
 )
+@click.option(
+    "--trace",
+    "trace_steps",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    metavar="STEPS",
+    help="Record the first STEPS steps to trace.json in its run directory.",
+)
 @json_option("A JSON object a row, the last one the job; with --no-wait only the job.")
 @service_command
 def submit(
@@ -49,6 +57,7 @@ def submit(
     force: bool,
     following: bool,
     upload: bool,
+    trace_steps: int,
     as_json: bool,
 ) -> int:
     """Hand JOB.yaml to the job service, with the data files that it names, and follow it.
@@ -73,6 +82,8 @@ def submit(
             upload=upload,
             on_upload=on_upload,
         )
+    if trace_steps:
+        submitted.request_trace(trace_steps)
     if following:
         from cluster.cli.follow import follow
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from cluster.client.connection import LONG_CALL_S, Connection
 from cluster.client.fetch import receive_files
@@ -143,9 +143,30 @@ class Job(JobSnapshot):
         """
         kind = pb.FetchRequest.MODEL if what == "model" else pb.FetchRequest.RUN_DIRECTORY
         connection = self._connection
-        call = connection.calls.Fetch(pb.FetchRequest(id=self.id, what=kind), metadata=connection.metadata)
+        return self._receive(
+            connection.calls.Fetch(pb.FetchRequest(id=self.id, what=kind), metadata=connection.metadata), folder
+        )
+
+    def trace(self, folder: str | Path, steps: int = 0) -> Path:
+        """Bring a trace (Chrome's format, for Perfetto) as trace.json into `folder`; its path.
+
+        With `steps` it records so many steps from now on, and this waits for them; without, it is the last one that
+        the job saved. Raises Refused where there is none, or the job ended without one.
+        """
+        connection = self._connection
+        request = pb.TraceRequest(id=self.id, steps=steps)
+        return self._receive(connection.calls.Trace(request, metadata=connection.metadata), folder)[0]
+
+    def request_trace(self, steps: int) -> None:
+        """Let it record its next `steps` steps, a job that waits its first, and come back at once."""
+        connection = self._connection
+        request = pb.TraceRequest(id=self.id, steps=steps, only_ask=True)
+        with connection.failures():
+            list(connection.calls.Trace(request, metadata=connection.metadata, timeout=LONG_CALL_S))
+
+    def _receive(self, call: Any, folder: str | Path) -> list[Path]:
         try:
-            with connection.failures():
+            with self._connection.failures():
                 return receive_files(call, Path(folder))
         finally:
             call.cancel()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cluster.service.planning import plan_job
 from cluster.service.problems import told
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import JobDocument, JobRecord
+from cluster.service.traces import ask_for_trace, last_trace, trace_saved
 from cluster.service.uploads import PART_BYTES, Uploads, upload_path
 from cluster.service.watch import Watcher
 from cluster.wire import pipetrain_pb2 as pb
@@ -135,10 +136,19 @@ class Api:
                 files = files_to_fetch(folder, model=request.what == pb.FetchRequest.MODEL)
             except Refused as error:
                 raise Refused(f"job {job} is {self._jobs.record(job).state.name}: {error}") from None
-            for file in files:
-                parts = file_parts(folder, file)
-                while (part := await asyncio.to_thread(next, parts, None)) is not None:
-                    yield pb.FetchChunk(path=part.path, size=part.size, data=part.data, sha256=part.sha256)
+            async for chunk in _chunks(folder, files):
+                yield chunk
+
+    async def Trace(self, request: pb.TraceRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
+        async with told(context):
+            job = self._jobs.find(request.id)
+            if request.steps:
+                asked = await ask_for_trace(self._jobs, job, request.steps)
+                if request.only_ask:
+                    return
+                await trace_saved(self._jobs, job, asked)
+            async for chunk in _chunks(self._jobs.home.run_directory(job), [last_trace(self._jobs, job)]):
+                yield chunk
 
     async def UploadData(self, requests: AsyncIterator[pb.UploadRequest], context: Any) -> pb.UploadResponse:
         async with told(context):
@@ -235,6 +245,13 @@ class Api:
     def _present(self, record: JobRecord) -> JobRecord:
         entry = self._jobs.entries.get(record.id)
         return record if entry is None else entry.live_record()
+
+
+async def _chunks(folder: Path, files: Sequence[Path]) -> AsyncIterator[pb.FetchChunk]:
+    for file in files:
+        parts = file_parts(folder, file)
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            yield pb.FetchChunk(path=part.path, size=part.size, data=part.data, sha256=part.sha256)
 
 
 def _read_spec(document: str, name: str | None) -> JobSpec:

@@ -172,6 +172,7 @@ def _handlers(api: Api) -> Any:
         "Stop": unary(api.Stop, pb.StopRequest),
         "Delete": unary(api.Delete, pb.DeleteRequest),
         "Fetch": stream(api.Fetch, pb.FetchRequest),
+        "Trace": stream(api.Trace, pb.TraceRequest),
         "UploadData": grpc.stream_unary_rpc_method_handler(
             api.UploadData, request_deserializer=pb.UploadRequest.FromString, response_serializer=_serialise
         ),

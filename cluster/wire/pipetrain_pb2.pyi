@@ -286,6 +286,16 @@ class FetchChunk(_message.Message):
     sha256: str
     def __init__(self, path: _Optional[str] = ..., size: _Optional[int] = ..., data: _Optional[bytes] = ..., sha256: _Optional[str] = ...) -> None: ...
 
+class TraceRequest(_message.Message):
+    __slots__ = ("id", "steps", "only_ask")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    ONLY_ASK_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    steps: int
+    only_ask: bool
+    def __init__(self, id: _Optional[str] = ..., steps: _Optional[int] = ..., only_ask: _Optional[bool] = ...) -> None: ...
+
 class UploadRequest(_message.Message):
     __slots__ = ("header", "data")
     HEADER_FIELD_NUMBER: _ClassVar[int]

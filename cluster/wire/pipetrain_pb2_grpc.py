@@ -74,6 +74,11 @@ class PipetrainStub:
                 request_serializer=cluster_dot_wire_dot_pipetrain__pb2.FetchRequest.SerializeToString,
                 response_deserializer=cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.FromString,
                 _registered_method=True)
+        self.Trace = channel.unary_stream(
+                '/pipetrain.v1.Pipetrain/Trace',
+                request_serializer=cluster_dot_wire_dot_pipetrain__pb2.TraceRequest.SerializeToString,
+                response_deserializer=cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.FromString,
+                _registered_method=True)
         self.UploadData = channel.stream_unary(
                 '/pipetrain.v1.Pipetrain/UploadData',
                 request_serializer=cluster_dot_wire_dot_pipetrain__pb2.UploadRequest.SerializeToString,
@@ -153,6 +158,14 @@ class PipetrainServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Trace(self, request, context):
+        """Asks a job to record its next steps, and sends trace.json (Chrome's format) when it is there. FAILED_PRECONDITION
+        where the job ends, or has ended, without one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UploadData(self, request_iterator, context):
         """Keeps the content of a data file under its SHA-256. The first message is the header. With nothing after it, the call
         asks how much of the content is there already; a second call then sends the rest, from that offset.
@@ -216,6 +229,11 @@ def add_PipetrainServicer_to_server(servicer, server):
             'Fetch': grpc.unary_stream_rpc_method_handler(
                     servicer.Fetch,
                     request_deserializer=cluster_dot_wire_dot_pipetrain__pb2.FetchRequest.FromString,
+                    response_serializer=cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.SerializeToString,
+            ),
+            'Trace': grpc.unary_stream_rpc_method_handler(
+                    servicer.Trace,
+                    request_deserializer=cluster_dot_wire_dot_pipetrain__pb2.TraceRequest.FromString,
                     response_serializer=cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.SerializeToString,
             ),
             'UploadData': grpc.stream_unary_rpc_method_handler(
@@ -449,6 +467,33 @@ class Pipetrain:
             target,
             '/pipetrain.v1.Pipetrain/Fetch',
             cluster_dot_wire_dot_pipetrain__pb2.FetchRequest.SerializeToString,
+            cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pipetrain.v1.Pipetrain/Trace',
+            cluster_dot_wire_dot_pipetrain__pb2.TraceRequest.SerializeToString,
             cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.FromString,
             options,
             channel_credentials,

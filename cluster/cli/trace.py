@@ -1,0 +1,47 @@
+"""`pipetrain trace`: what every worker of a job did when, for Perfetto."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cluster.cli.service_options import job_argument, service_command
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+
+
+@click.command()
+@job_argument
+@click.option(
+    "--steps",
+    type=click.IntRange(0, 10_000),
+    default=10,
+    show_default=True,
+    help="Record so many steps from now on; 0: bring the last trace that the job saved.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("trace.json"),
+    show_default=True,
+    help="Where to put it; a file of that name is replaced.",
+)
+@service_command
+def trace(client: Client, job_id: str, steps: int, file: Path) -> None:
+    """Record steps of a running job and bring them as a Chrome trace, which Perfetto (ui.perfetto.dev) opens.
+
+    It has what was measured and what the schedule alone would take, one over the other.
+    """
+    import tempfile
+
+    from cluster.cli.texts import size
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".pipetrain-trace-") as folder:
+        client.get(job_id).trace(folder, steps).replace(file)
+    click.echo(f"{file}: {size(file.stat().st_size)}")

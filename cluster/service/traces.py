@@ -1,0 +1,55 @@
+"""Traces on request. The job's runner finds the request in its run directory, whatever became of Ray meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from cluster.run_dir import TRACE_FILE, TRACE_REQUEST
+from cluster.service.jobs import Jobs
+from stages.errors import Refused, UserMistake
+
+MOST_STEPS = 10_000
+
+
+async def ask_for_trace(jobs: Jobs, job: str, steps: int) -> int:
+    """Let a job record its next `steps` steps; the number of its events then. Raises Refused, UserMistake."""
+    if not 1 <= steps <= MOST_STEPS:
+        raise UserMistake(f"steps: got {steps}, must be from 1 to {MOST_STEPS:,}")
+    record = jobs.record(job)
+    if record.state.ended:
+        raise Refused(f"job {job} is {record.state.name}; only steps that are still to be made can be recorded")
+    await asyncio.to_thread(_put, jobs.home.run_directory(job), steps)
+    return record.events
+
+
+def _put(folder: Path, steps: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{TRACE_REQUEST}.part"
+    temporary.write_text(json.dumps({"steps": steps}), encoding="ascii")
+    temporary.replace(folder / TRACE_REQUEST)
+
+
+async def trace_saved(jobs: Jobs, job: str, after: int) -> None:
+    """Until an event after number `after` says that a trace was saved. Raises Refused where the job ends first."""
+    while True:
+        entry = jobs.entries.get(job)
+        changed = None if entry is None else entry.changed
+        for event in jobs.store.events(job, after, 500):
+            after = event.seq
+            if event.kind == "trace saved":
+                return
+            if event.kind == "trace not saved":
+                raise Refused(f"job {job} could not save its trace: {event.details.get('cause', event.text)}")
+        if changed is None:
+            raise Refused(f"job {job} ended before it had made the steps to record")
+        await changed.wait()
+
+
+def last_trace(jobs: Jobs, job: str) -> Path:
+    """The trace that the job saved last. Raises Refused where it has none."""
+    file = jobs.home.run_directory(job) / TRACE_FILE
+    if not file.exists():
+        raise Refused(f"job {job} has saved no trace; `pipetrain trace {job} --steps 10` asks a running job for one")
+    return file
