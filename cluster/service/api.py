@@ -50,29 +50,13 @@ class Api:
         """See the .proto, for this and all that follow."""
         async with told(context):
             spec = await self._spec(request.document, request.name if request.HasField("name") else None)
-            if abs(request.priority) > _MOST_PRIORITY:
-                raise UserMistake(
-                    f"priority: got {request.priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}"
-                )
-            if len(request.submission_id) > 200:
-                raise UserMistake("submission_id: got more than 200 characters")
-            document = JobDocument(document=_json(spec.document()), files=dict(request.files))
-            self._require_files(document.files)
-            job = new_job_id()
-            record = JobRecord(
-                id=job,
-                name=spec.name,
-                submission_id=request.submission_id or job,
+            stored, document = await self.take_in(
+                spec,
+                files=dict(request.files),
                 priority=request.priority,
-                order=0,
-                needs=await self._needs(spec, document.files),
-                state=Queued(),
-                events=1,  # its submission
-                submitted_at=time.time(),
+                submission_id=request.submission_id,
                 force=request.force,
             )
-            self._require_room(record.needs)
-            stored = await self._jobs.submit(record, document)
             return job_message(self._jobs.view(stored), document)
         raise AssertionError("told ends the call")
 
@@ -200,6 +184,43 @@ class Api:
                 home=str(jobs.home.folder),
             )
         raise AssertionError("told ends the call")
+
+    # for this interface and the pages --------------------------------------------------------------------------------
+
+    async def take_in(
+        self,
+        spec: JobSpec,
+        *,
+        files: Mapping[str, str] | None = None,
+        priority: int = 0,
+        submission_id: str = "",
+        force: bool = False,
+    ) -> tuple[JobRecord, JobDocument]:
+        """Submit a job; its record and document. `files` has the SHA-256 of each uploaded file by its path in the job.
+
+        Raises UserMistake for what cannot be, Refused where the cluster or the queue has no room.
+        """
+        if abs(priority) > _MOST_PRIORITY:
+            raise UserMistake(f"priority: got {priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
+        if len(submission_id) > 200:
+            raise UserMistake("submission_id: got more than 200 characters")
+        document = JobDocument(document=_json(spec.document()), files=files or {})
+        self._require_files(document.files)
+        job = new_job_id()
+        record = JobRecord(
+            id=job,
+            name=spec.name,
+            submission_id=submission_id or job,
+            priority=priority,
+            order=0,
+            needs=await self._needs(spec, document.files),
+            state=Queued(),
+            events=1,  # its submission
+            submitted_at=time.time(),
+            force=force,
+        )
+        self._require_room(record.needs)
+        return await self._jobs.submit(record, document), document
 
     # checks --------------------------------------------------------------------------------------------------------
 

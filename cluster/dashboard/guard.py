@@ -1,0 +1,98 @@
+"""Who may speak to the HTTP port. It listens on loopback, where any web page in the user's browser can reach it too.
+
+A page elsewhere can make a name of its own point to 127.0.0.1 and then read answers: the Host header gives it away.
+It can send POSTs, and open websockets, from its own origin: the Origin header gives it away. And a frame around our
+pages could have their buttons clicked: browsers are told to refuse one, and to ask nothing of any other host.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_POLICY_VIOLATION = 1008
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; "
+        b"form-action 'self'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class Guard:
+    """ASGI middleware that turns away requests of other sites, and of scripts that would change something without the
+    token. `names` are the hosts that the port may be called by, without ports."""
+
+    def __init__(self, app: ASGIApp, *, names: Iterable[str], token: str) -> None:
+        self._app, self._names, self._token = app, frozenset(name.lower() for name in names), token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 400, 401 or 403."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        found = refusal(scope, self._names, self._token)
+        if found is None:
+            await self._app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": found[1][:100]})
+        else:
+            status, text = found
+            wanted = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+            await JSONResponse({"problems": [text]}, status, wanted)(scope, receive, send)
+
+
+def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str) -> tuple[int, str] | None:
+    """Status and sentence for a request that is turned away; None for one that is let through."""
+    headers = Headers(scope=dict(scope))
+    host = headers.get("host", "")
+    if _name(host) not in names:
+        return 400, f"Host: got {host[:100]!r}, this service is called {', '.join(sorted(names))}"
+    origin = headers.get("origin")
+    changes = scope["type"] == "websocket" or scope["method"] not in _SAFE
+    if not changes:
+        return None
+    if origin is not None:
+        parts = urlsplit(origin)
+        if parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower():
+            return None
+        return 403, f"Origin: got {origin[:100]!r}, only pages of this service ({host}) may do that"
+    if scope["path"].startswith("/_nicegui"):  # browsers always name the origin of a websocket and of a POST
+        return 403, "Origin: missing; pages are for browsers, and /api is for scripts"
+    if not hmac.compare_digest(headers.get("authorization", "").encode(), f"Bearer {token}".encode()):
+        return 401, (
+            "authorization: missing or wrong; a script that changes something shows `Authorization: Bearer TOKEN`, "
+            "with the token from the file `token` in the service's home"
+        )
+    return None
+
+
+def _name(host: str) -> str:
+    """The name or address in a Host header, without port and brackets."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _with_headers(send: Send) -> Send:
+    async def with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *_HEADERS]
+        await send(message)
+
+    return with_headers
