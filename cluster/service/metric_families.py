@@ -1,0 +1,188 @@
+"""The metrics that /metrics has, each with what it means. Names follow Prometheus' conventions: base units, `_total`
+for what only grows, `_ratio` from 0 to 1.
+
+Labels are few and bounded: ids of jobs that are active or ended lately, stages, workers, and words from short lists. A
+step or a micro-batch is never one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.service.job_stats import STATS_KEPT_S
+
+_KEPT = f"Series of a job disappear {STATS_KEPT_S:.0f} s after its end."
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric. `kind` is counter, gauge or histogram; `labels` tell its samples apart."""
+
+    kind: str
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+    def head(self, openmetrics: bool) -> str:
+        """The lines before its samples, in the one text format or the other."""
+        name = self.name.removesuffix("_total") if openmetrics and self.kind == "counter" else self.name
+        return f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"
+
+
+# of the service ----------------------------------------------------------------------------------------------------
+
+BUILD_INFO = Family("gauge", "pipetrain_build_info", "Always 1; the labels say what runs.", ("version", "python"))
+START_TIME = Family("gauge", "pipetrain_service_start_time_seconds", "When the service started, in seconds UTC.")
+RAY_UP = Family("gauge", "pipetrain_ray_up", "1 while the service is connected to Ray, else 0.")
+JOBS = Family("gauge", "pipetrain_jobs", "Jobs that the service knows, by state.", ("state",))
+JOBS_ENDED = Family("counter", "pipetrain_jobs_ended_total", "Jobs that ended since the service started.", ("state",))
+JOB_FAILURES = Family(
+    "counter",
+    "pipetrain_job_failures_total",
+    "Jobs that failed since the service started, by kind of error.",
+    ("kind",),
+)
+RESTARTS = Family(
+    "counter",
+    "pipetrain_worker_restarts_total",
+    "Jobs whose workers had to be started anew since the service started, by what ended them.",
+    ("cause",),
+)
+QUEUE_LIMIT = Family("gauge", "pipetrain_queue_limit_jobs", "Waiting jobs that the queue takes at most.")
+QUEUE_WAIT = Family(
+    "histogram",
+    "pipetrain_queue_wait_seconds",
+    "From the submission of a job to its admission, since the service started.",
+)
+QUEUE_OLDEST = Family(
+    "gauge", "pipetrain_queue_oldest_wait_seconds", "How long the job that was submitted first waits; 0 if none does."
+)
+NODES = Family("gauge", "pipetrain_cluster_nodes", "Nodes of the Ray cluster.")
+CPUS = Family("gauge", "pipetrain_cluster_cpus", "CPUs that the Ray cluster gives to workers.")
+CPUS_USED = Family("gauge", "pipetrain_cluster_cpus_used", "CPUs of the Ray cluster that are reserved by jobs.")
+MEMORY = Family("gauge", "pipetrain_cluster_memory_bytes", "Memory that the Ray cluster gives to workers.")
+MEMORY_USED = Family(
+    "gauge", "pipetrain_cluster_memory_used_bytes", "Memory of the Ray cluster that is reserved by jobs."
+)
+RPCS = Family("counter", "pipetrain_rpcs_total", "Calls that were answered, by gRPC status code.", ("method", "code"))
+RPCS_OPEN = Family("gauge", "pipetrain_rpcs_open", "Calls that are being answered.", ("method",))
+RPC_SECONDS = Family(
+    "histogram",
+    "pipetrain_rpc_duration_seconds",
+    "Time to answer a call that has one answer; those that go on for as long as the caller listens are left out.",
+    ("method",),
+)
+
+# of jobs -----------------------------------------------------------------------------------------------------------
+
+JOB_INFO = Family("gauge", "pipetrain_job_info", f"Always 1; the label says the job's name. {_KEPT}", ("job", "name"))
+JOB_STATE = Family(
+    "gauge", "pipetrain_job_state", "1 for the state that the job is in, 0 for the others.", ("job", "state")
+)
+JOB_FAILURE = Family(
+    "gauge", "pipetrain_job_failure_info", "1 for a job that failed; the label says the kind of error.", ("job", "kind")
+)
+JOB_STARTED = Family(
+    "gauge", "pipetrain_job_start_time_seconds", "When the job was first admitted, in seconds UTC.", ("job",)
+)
+JOB_ENDED = Family("gauge", "pipetrain_job_end_time_seconds", "When the job ended, in seconds UTC.", ("job",))
+JOB_WAIT = Family(
+    "gauge", "pipetrain_job_queue_wait_seconds", "From the job's submission to its first admission.", ("job",)
+)
+ATTEMPT = Family("gauge", "pipetrain_job_attempt", "The life of its processes that the job is in, from 1.", ("job",))
+STEPS_PLANNED = Family("gauge", "pipetrain_job_planned_steps", "Steps that the job makes in all.", ("job",))
+STEPS = Family("counter", "pipetrain_steps_total", "Steps done in the present attempt.", ("job",))
+SAMPLES = Family("counter", "pipetrain_samples_total", "Rows trained on in the present attempt.", ("job",))
+LAST_STEP = Family(
+    "gauge", "pipetrain_last_step_timestamp_seconds", "When the last step ended, in seconds UTC.", ("job",)
+)
+STEP_SECONDS = Family(
+    "histogram", "pipetrain_step_duration_seconds", "From the end of one step to the end of the next.", ("job",)
+)
+LOSS = Family(
+    "gauge",
+    "pipetrain_loss",
+    "Loss of the last step (kind train), of the last evaluation (validation).",
+    ("job", "kind"),
+)
+ACCURACY = Family(
+    "gauge",
+    "pipetrain_accuracy_ratio",
+    "Share of rows classified right in the last step (kind train), in the last evaluation (validation).",
+    ("job", "kind"),
+)
+GRADIENT_NORM = Family(
+    "gauge",
+    "pipetrain_gradient_norm",
+    "Norm of the gradients of all stages in the last step, before clipping.",
+    ("job",),
+)
+LEARNING_RATE = Family("gauge", "pipetrain_learning_rate", "Learning rate of the last step.", ("job",))
+BUBBLE = Family(
+    "gauge",
+    "pipetrain_bubble_ratio",
+    "Share of the last step in which workers waited for arrays or were held up sending; mean of the workers.",
+    ("job",),
+)
+BUBBLE_PREDICTED = Family(
+    "gauge",
+    "pipetrain_bubble_predicted_ratio",
+    "What the schedule alone would idle, with the times of its actions as they were measured.",
+    ("job",),
+)
+STAGE_BUBBLE = Family(
+    "gauge",
+    "pipetrain_stage_bubble_ratio",
+    "Share of its worker's time in the last step in which the stage waited for arrays or was held up sending.",
+    ("job", "stage"),
+)
+STAGE_BUBBLE_PREDICTED = Family(
+    "gauge",
+    "pipetrain_stage_bubble_predicted_ratio",
+    "What the schedule alone would idle at the stage, with the times of its actions as they were measured.",
+    ("job", "stage"),
+)
+STAGE_SECONDS = Family(
+    "counter",
+    "pipetrain_stage_seconds_total",
+    "Where the workers' time goes, without a remainder: all series of a worker sum to its wall time in the present "
+    "attempt. Cause tells waits in warmup, steady and drain apart. Checkpoint, recovery, evaluation and other are the "
+    "worker's, shown at its first stage.",
+    ("job", "stage", "worker", "kind", "cause"),
+)
+STAGE_BYTES = Family(
+    "gauge",
+    "pipetrain_stage_held_bytes",
+    "Bytes of arrays that a stage holds: weights, gradients, optimizer state, and the peak of kept activations.",
+    ("job", "stage", "worker", "kind"),
+)
+STAGE_BYTES_PREDICTED = Family(
+    "gauge",
+    "pipetrain_stage_predicted_activation_bytes",
+    "What the peak of a stage's kept activations was predicted to be.",
+    ("job", "stage", "worker"),
+)
+LINK_BYTES = Family(
+    "counter",
+    "pipetrain_link_bytes_total",
+    "Bytes of arrays that one worker sent to another in the present attempt.",
+    ("job", "from_worker", "to_worker"),
+)
+LINK_MESSAGES = Family(
+    "counter",
+    "pipetrain_link_messages_total",
+    "Arrays that one worker sent to another in the present attempt.",
+    ("job", "from_worker", "to_worker"),
+)
+WORKER_RSS = Family(
+    "gauge",
+    "pipetrain_worker_peak_resident_bytes",
+    "The most memory that the worker's process ever held.",
+    ("job", "worker"),
+)
+WORKER_LIMIT = Family(
+    "gauge",
+    "pipetrain_worker_memory_limit_bytes",
+    "The memory limit of the worker, where it has one.",
+    ("job", "worker"),
+)
