@@ -1,0 +1,94 @@
+"""Jobs of a service without its processes: run directories as a runner writes them, and `Jobs` that follow them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+
+from cluster.run_dir import RunDir
+from cluster.service.changes import submitted
+from cluster.service.home import Home
+from cluster.service.jobs import Jobs
+from cluster.service.records import JobDocument, JobRecord
+from cluster.service.store import Store, insert
+from cluster.training import Run, Where
+from coordinator.job import JobSpec, parse_job
+from coordinator.job_queue import Needs
+from coordinator.job_states import Running, State
+
+
+def classifier(folder: Path, *, stages: int, epochs: int = 2) -> JobSpec:
+    """A small classifier of `stages` linear layers, on data that are made in `folder`."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 8))
+    np.savez(folder / "rows.npz", x=x, y=(x.sum(axis=1) > 0).astype(np.int64))
+    layers: list[object] = [{"linear": {"units": 8}}, "tanh"] * (stages - 1)
+    return parse_job(
+        {
+            "name": "classifier",
+            "model": {"input": [8], "layers": [*layers, {"linear": {"units": 2}}], "loss": "cross_entropy"},
+            "data": {"source": str(folder / "rows.npz"), "validation": 0.25},
+            "training": {
+                "epochs": epochs,
+                "batch_size": 32,
+                "micro_batches": 4,
+                "optimizer": {"sgd": {"learning_rate": 0.05}},
+            },
+            "pipeline": {"stages": stages},
+        }
+    )
+
+
+def train(spec: JobSpec, folder: Path) -> None:
+    """Train with workers that are threads, and leave the run directory of a first attempt."""
+    run = Run.prepare(spec, Where(local=True))
+    run_dir = RunDir.reopen(folder, spec, 1)
+    try:
+        for _ in run.rows(run_dir):
+            pass
+    finally:
+        run_dir.close()
+
+
+def record(job: str, *, stages: int, state: State | None = None, name: str = "classifier") -> JobRecord:
+    """A job that runs, or is in another state."""
+    now = time.time()
+    return JobRecord(
+        id=job,
+        name=name,
+        submission_id=job,
+        priority=0,
+        order=0,
+        needs=Needs(workers=stages, cpus=1, memory=0),
+        state=state or Running(attempt=1),
+        attempt=1,
+        steps_total=100,
+        submitted_at=now - 20,
+        started_at=now - 10,
+        events=1,
+    )
+
+
+@asynccontextmanager
+async def jobs_of(folder: Path, records: Sequence[JobRecord], run: Path) -> AsyncIterator[Jobs]:
+    """The jobs of a home in `folder`, each with a copy of the run directory `run`, followed once."""
+    home = Home(folder)
+    home.make()
+    store = Store(home.store)
+    try:
+        for one in records:
+            await store.write(insert(one, JobDocument(document="{}", files={}), submitted(one)))
+            shutil.copytree(run, home.run_directory(one.id))
+            (home.run_directory(one.id) / "events.jsonl").unlink()  # the run goes on, for whoever follows it
+        jobs = Jobs(home, store, max_queued=100, send=lambda command: None)
+        for entry in jobs.entries.values():
+            if entry.feed is not None:
+                entry.feed.look_for_rows()
+        yield jobs
+    finally:
+        store.close()
