@@ -47,19 +47,16 @@ class Series:
     def __init__(self) -> None:
         self._kept: list[tuple[int, float]] = []
         self._newest: tuple[int, float] | None = None
-        self._every, self._skipped = 1, 0
+        self._every = 1
         self.version = 0
-        """Rises with every point."""
+        """How many points there were; rises with every one."""
 
     def add(self, step: int, value: float) -> None:
         """Add a point."""
         self._newest = (step, value)
+        if self.version % self._every == 0:
+            self._kept.append(self._newest)
         self.version += 1
-        self._skipped += 1
-        if self._skipped < self._every:
-            return
-        self._skipped = 0
-        self._kept.append(self._newest)
         if len(self._kept) >= SERIES_POINTS:
             del self._kept[1::2]
             self._every *= 2

@@ -1,0 +1,108 @@
+"""Predictions against the schedules' formulas, with times that are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from coordinator.accounts import step_bubble
+from coordinator.prediction import Predictor, dry_bubble
+from coordinator.replay import replay
+from coordinator.schedules import build
+from stages.actions import Program
+from stages.ledger import Account
+from stages.orders import StepReport
+
+
+@dataclass
+class _Hand:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _reports(program: Program, times: dict[int, tuple[float, float, float]], other: float = 0.0) -> list[StepReport]:
+    """A step whose actions took `times[s]` (F, I, W) each."""
+    m, reports = program.n_micro_batches, []
+    for worker in range(program.n_workers):
+        stages: dict[int, tuple[float, ...]] = {
+            s: (m * times[s][0], m * times[s][1], m * times[s][2]) + (0.0,) * 5
+            for s in range(program.n_stages)
+            if program.placement[s] == worker
+        }
+        account = Account(0.0, 1.0, stages, (0.0, 0.0, 0.0, other))
+        reports.append(
+            StepReport(
+                step=0, rows=m, loss_total=None, correct=None, squared_norms={}, account=account, sent={},
+                saved_bytes=dict.fromkeys(stages, 0),
+            )
+        )  # fmt: skip
+    return reports
+
+
+@pytest.mark.parametrize(("p", "m"), [(1, 1), (2, 4), (4, 8), (4, 3), (8, 32)])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+def test_equal_times_give_the_formula(schedule: str, p: int, m: int) -> None:
+    program = build(schedule, n_stages=p, n_micro_batches=m)
+    predictor = Predictor(program, _Hand())
+    predictor.add(_reports(program, dict.fromkeys(range(p), (1.0, 1.0, 1.0))))
+    assert predictor.last is not None
+    assert predictor.last.bubble.total == pytest.approx((p - 1) / (m + p - 1))
+    assert sum(predictor.last.bubble.stages) / p == pytest.approx(predictor.last.bubble.total)
+
+
+def test_what_is_between_two_steps_is_no_bubble_but_makes_the_step_longer() -> None:
+    program = build("1f1b", n_stages=2, n_micro_batches=2)
+    times = dict.fromkeys(range(2), (1.0, 1.0, 1.0))
+    predictor = Predictor(program, _Hand())
+    predictor.add(_reports(program, times, other=1.0))
+    assert predictor.last is not None
+    assert predictor.last.bubble.total == pytest.approx(3.0 / 10.0)  # three idle in nine, and one more for each
+
+
+def test_a_slow_stage_makes_the_others_idle() -> None:
+    program = build("1f1b", n_stages=2, n_micro_batches=8)
+    predictor = Predictor(program, _Hand())
+    predictor.add(_reports(program, {0: (1.0, 1.0, 1.0), 1: (3.0, 3.0, 3.0)}))
+    assert predictor.last is not None
+    slow, fast = predictor.last.bubble.stages[1], predictor.last.bubble.stages[0]
+    assert fast > 0.6 > 0.1 > slow
+
+
+def test_a_backward_action_is_drawn_as_its_two_halves_as_long_as_measured() -> None:
+    program = build("1f1b", n_stages=2, n_micro_batches=2)
+    predictor = Predictor(program, _Hand())
+    predictor.add(_reports(program, {0: (1.0, 1.0, 3.0), 1: (1.0, 2.0, 1.0)}))
+    assert predictor.last is not None
+    lane = predictor.last.spans[1]
+    assert [str(span.action) for span in lane] == ["1F0", "1I0", "1W0", "1F1", "1I1", "1W1"]
+    assert [span.end - span.start for span in lane] == pytest.approx([1, 2, 1, 1, 2, 1])
+
+
+def test_it_is_made_anew_after_a_while_from_the_steps_since() -> None:
+    program, hand = build("gpipe", n_stages=2, n_micro_batches=2), _Hand()
+    predictor = Predictor(program, hand)
+    predictor.add(_reports(program, dict.fromkeys(range(2), (1.0, 1.0, 1.0))))
+    first = predictor.last
+    slower = _reports(program, {0: (1.0, 1.0, 1.0), 1: (9.0, 9.0, 9.0)})
+    predictor.add(slower)
+    assert predictor.last is first
+    hand.now = 1.5
+    predictor.add(slower)
+    assert predictor.last is not first
+    assert predictor.last is not None
+    assert predictor.last.bubble.stages[0] > 0.7
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1"])
+def test_idle_and_busy_time_make_the_whole(schedule: str) -> None:
+    program = build(schedule, n_stages=4, n_micro_batches=8)
+    dry = replay(program, lambda action: 1.0 + 0.25 * action.stage + 0.1 * action.micro_batch)
+    bubble = dry_bubble(dry.spans, program, [0.0] * program.n_workers)
+    assert bubble.total == pytest.approx(dry.bubble)
+
+
+def test_a_worker_without_time_has_no_bubble() -> None:
+    assert step_bubble([Account(1.0, 1.0, {0: (0.0,) * 8}, (0.0,) * 4)]).total == 0.0

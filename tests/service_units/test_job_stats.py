@@ -1,0 +1,131 @@
+"""What the service holds in memory of a run: right after any reading, and bounded."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.service.job_stats import SERIES_POINTS, STATS_KEPT_S, Distribution, JobStats, Series
+from cluster.service.records import JobRecord
+from cluster.service.run_feed import RunFeed, retire_attempt
+from cluster.service.stats_board import StatsBoard
+from coordinator.job_queue import Needs
+from coordinator.job_states import Failed, Recovering, Running, State
+
+
+@given(values=st.lists(st.floats(0, 1000), max_size=50))
+def test_a_distribution_counts_every_value_once(values: list[float]) -> None:
+    found = Distribution((0.1, 1.0, 10.0))
+    for value in values:
+        found.observe(value)
+    expected = [(str(b), float(sum(v <= b for v in values))) for b in (0.1, 1.0, 10.0)]
+    assert found.cumulative() == [*expected, ("+Inf", float(len(values)))]
+    assert found.sum == pytest.approx(sum(values))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, SERIES_POINTS - 1, SERIES_POINTS, 5 * SERIES_POINTS + 7, 100_003])
+def test_a_series_is_bounded_even_and_ends_with_the_newest(n: int) -> None:
+    series = Series()
+    for step in range(1, n + 1):
+        series.add(step, float(step))
+    points = series.points
+    assert len(points) == n if n < SERIES_POINTS else SERIES_POINTS // 2 <= len(points) <= SERIES_POINTS
+    if n:
+        assert points[-1] == (n, float(n))
+        assert points[0][0] <= max(1, n // 100)
+        gaps = {b[0] - a[0] for a, b in pairwise(points[:-1])}
+        assert len(gaps) <= 1, "evenly apart, but for the newest"
+
+
+def _step(step: int, **more: float) -> dict[str, object]:
+    row = {"step": step, "epoch": 0, "samples": 64, "loss": 2.0 / (step + 1), "seconds": 0.01, "grad_norm": 1.5}
+    return {"kind": "step", **row, "learning_rate": 0.1, "bubble": 0.3, **more}
+
+
+def _account(step: int) -> dict[str, object]:
+    return {"step": step, "ended": 1000.0 + step, "wall_us": [10], "stage_us": [[1] * 8], "worker_us": [[0, 0, 0, 2]]}
+
+
+def _write(folder: Path, steps: range, *, timeline_attempt: int = 1) -> None:
+    with (folder / "metrics.jsonl").open("a") as rows, (folder / "accounts.jsonl").open("a") as accounts:
+        for step in steps:
+            rows.write(json.dumps(_step(step, bubble_predicted=0.2)) + "\n")
+            accounts.write(json.dumps(_account(step)) + "\n")
+    timeline = {"attempt": timeline_attempt, "step": steps[-1], "memory": [{"stage": 0, "worker": 0}]}
+    (folder / ".part").write_text(json.dumps(timeline))
+    (folder / ".part").replace(folder / "timeline.json")
+
+
+def test_a_feed_read_in_pieces_gives_what_a_feed_read_at_once_gives(tmp_path: Path) -> None:
+    pieces, whole = (JobStats(job="a", name="n", attempt=1) for _ in range(2))
+    feed = RunFeed(tmp_path, 1, 0, pieces)
+    for first in range(0, 30, 10):
+        _write(tmp_path, range(first, first + 10))
+        feed.look_for_rows()
+    RunFeed(tmp_path, 1, 0, whole).look_for_rows()
+    for stats in (pieces, whole):
+        assert (stats.steps, stats.samples, stats.loss) == (30, 30 * 64, 2.0 / 30)
+        assert stats.accounts == _account(29)
+        assert stats.last_step_at == 1029.0
+        assert stats.placement == [0]
+        assert stats.step_seconds.cumulative()[-1] == ("+Inf", 30.0)
+        assert [step for step, _ in stats.series["loss"].points] == list(range(1, 31))
+        assert stats.series["bubble_predicted"].points[-1] == (30, 0.2)
+    assert pieces.series["loss"].points == whole.series["loss"].points
+
+
+def test_the_picture_of_an_attempt_before_is_not_shown_and_its_accounts_are_put_aside(tmp_path: Path) -> None:
+    _write(tmp_path, range(5))
+    before = (tmp_path / "accounts.jsonl").read_bytes()
+    retire_attempt(tmp_path, 1)
+    assert (tmp_path / "accounts.attempt-1.jsonl").read_bytes() == before
+    stats = JobStats(job="a", name="n", attempt=2)
+    feed = RunFeed(tmp_path, 2, 0, stats)
+    feed.look_for_rows()
+    assert (stats.steps, stats.accounts, stats.timeline) == (0, None, None)
+    _write(tmp_path, range(2), timeline_attempt=2)
+    feed.look_for_rows()
+    assert (stats.steps, stats.accounts) == (2, _account(1))
+    assert stats.timeline is not None
+
+
+def _record(state: State, attempt: int = 1) -> JobRecord:
+    return JobRecord(
+        id="job1", name="n", submission_id="job1", priority=0, order=0, needs=Needs(workers=1, cpus=1, memory=0),
+        state=state, attempt=attempt, submitted_at=100.0, started_at=103.0,
+    )  # fmt: skip
+
+
+def test_figures_stay_for_a_while_after_the_end_and_then_go() -> None:
+    now = [0.0]
+    board = StatsBoard(lambda: now[0])
+    board.begins(_record(Running(attempt=1)))
+    assert board.queue_wait.cumulative()[-1] == ("+Inf", 1.0)
+    assert board.queue_wait.sum == 3.0
+    now[0] = 1000.0
+    board.sweep()
+    assert board.jobs["job1"].ended_at is None, "a job that runs stays, however long"
+    board.ended(_record(Failed(attempt=1, cause="it became nan", kind="NonFinite")))
+    assert (board.failures, board.ended_jobs) == ({"NonFinite": 1}, {"FAILED": 1})
+    now[0] += STATS_KEPT_S - 1
+    board.sweep()
+    assert list(board.jobs) == ["job1"]
+    now[0] += 2
+    board.sweep()
+    assert not board.jobs
+
+
+def test_an_attempt_that_ray_ended_is_counted_and_the_next_begins_anew() -> None:
+    board = StatsBoard()
+    first = board.begins(_record(Running(attempt=1)))
+    first.take_row(_step(41))
+    board.waits(_record(Recovering(attempt=2, cause="Ray was killed", lost=1)))
+    second = board.begins(_record(Running(attempt=2), attempt=2))
+    assert (second.attempt, second.steps, second.restarts) == (2, 0, 1)
+    assert board.restarts == {"cluster_lost": 1}
+    assert board.queue_wait.cumulative()[-1][1] == 1.0, "a job waits for its turn once"
