@@ -15,9 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from cluster.service.api import Api
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
+from cluster.service.metrics import Metrics
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.server import Servers
 from cluster.service.store import Store
@@ -63,7 +66,8 @@ async def _serve(home: Home, options: Any) -> None:
     jobs = Jobs(home, store, max_queued=options.max_queued, send=keeper.send)
     uploads = Uploads(home)
     uploads.sweep(store.uploads_in_use())
-    servers = Servers(Api(jobs, keeper, uploads), home.token())
+    metrics = Metrics(CollectorRegistry(), jobs, ray_up=lambda: keeper.state == "up")
+    servers = Servers(Api(jobs, keeper, uploads), home.token(), metrics)
     http_port, http = servers.listen_http(options.host, options.http_port, lambda: _health(keeper, jobs))
     grpc_port = await servers.listen_grpc(options.host, options.grpc_port)
     where: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The service's two ports: gRPC with health checks and reflection, and HTTP with /healthz. Both on loopback."""
+"""The two ports: gRPC with health checks and reflection, HTTP with /healthz and /metrics. Both on loopback."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cluster.service.api import Api
+from cluster.service.metrics import Metrics
+from cluster.service.metrics_rpcs import CountRpcs
 from cluster.wire import pipetrain_pb2 as pb
 from stages.errors import UserMistake
 
@@ -76,10 +78,11 @@ def _turn_away(handler: Any) -> Any:
 class Servers:
     """Both servers of one service."""
 
-    def __init__(self, api: Api, token: str) -> None:
+    def __init__(self, api: Api, token: str, metrics: Metrics) -> None:
+        self._metrics = metrics
         self.health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(
-            interceptors=[RequireToken(token)],
+            interceptors=[CountRpcs(metrics.rpcs), RequireToken(token)],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -117,7 +120,11 @@ class Servers:
             found = healthz()
             return JSONResponse(found, status_code=200 if found["ok"] else 503)
 
-        app = Starlette(routes=[Route("/healthz", answer)])
+        async def scrape(request: Request) -> Response:
+            text, content_type = await self._metrics.scrape(request.headers.get("accept", ""))
+            return Response(text, headers={"content-type": content_type})
+
+        app = Starlette(routes=[Route("/healthz", answer), Route("/metrics", scrape)])
         config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off")
         try:
             socket = config.bind_socket()
