@@ -25,11 +25,12 @@ from coordinator.job_sections import (
     PipelineSection,
     ResourcesSection,
     Section,
+    TrackingSection,
     TrainingSection,
     bytes_text,
 )
 from coordinator.job_yaml import read_yaml, write_yaml
-from coordinator.source_names import resolve_path, resolve_source
+from coordinator.source_names import resolve_database, resolve_path, resolve_source
 from stages.errors import InvalidJob
 from stages.spec import ModelSpec, Precision, SgdSpec
 
@@ -52,6 +53,7 @@ class JobSpec(Section):
     training: TrainingSection
     pipeline: PipelineSection = PipelineSection()
     resources: ResourcesSection = ResourcesSection()
+    tracking: TrackingSection = TrackingSection()
 
     def model_spec(self) -> ModelSpec:
         """The network as workers are told about it."""
@@ -68,11 +70,14 @@ class JobSpec(Section):
         return self.training.optimizer.sgd.spec()
 
     def document(self) -> dict[str, Any]:
-        """The job as plain lists, mappings, texts and numbers, every default written out."""
+        """The job as plain lists, mappings, texts and numbers, every default written out; `tracking` where it is on."""
         document: dict[str, Any] = _plain(self.model_dump())
         document["model"]["layers"] = [_layer_document(layer) for layer in document["model"]["layers"]]
         memory = self.resources.memory_per_worker
         document["resources"]["memory_per_worker"] = None if memory is None else bytes_text(memory)
+        del document["tracking"]
+        if wanted := self.tracking.document():
+            document["tracking"] = wanted
         return document
 
     def to_yaml(self) -> str:
@@ -191,3 +196,8 @@ def _resolve_paths(document: dict[Any, Any], folder: Path) -> None:
     schedule = pipeline.get("schedule") if isinstance(pipeline, dict) else None
     if isinstance(pipeline, dict) and isinstance(schedule, str) and schedule.lower().endswith(".csv"):
         pipeline["schedule"] = resolve_path(schedule, folder)
+    tracking = document.get("tracking")
+    if isinstance(tracking, dict):
+        for key, resolve in (("tensorboard", resolve_path), ("mlflow", resolve_database)):
+            if isinstance(tracking.get(key), str) and tracking[key]:
+                tracking[key] = resolve(tracking[key], folder)

@@ -97,6 +97,26 @@ def _columns(value: object) -> object:
     return (value,) if isinstance(value, str) else _as_tuple(value)
 
 
+def _folder(value: object) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or not value or not _one_line(value):
+        raise ValueError
+    return value
+
+
+def _tracking_uri(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _one_line(value):
+        raise ValueError
+    if value.startswith(("file:", "/", ".")):
+        raise ValueError("MLflow keeps runs in folders no longer; a file of a database is sqlite:///mlflow.db")
+    if value != "databricks" and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", value) is None:
+        raise ValueError
+    return value
+
+
 Count = Annotated[int, Field(ge=1, le=LARGEST, description="a whole number, at least 1")]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
@@ -264,3 +284,20 @@ class ResourcesSection(Section):
     hang_timeout: float = Field(
         default=60.0, gt=0, le=2_592_000, description="a number of seconds above 0, at most 30 days"
     )
+
+
+class TrackingSection(Section):
+    """`tracking`: who else is told of the rows of metrics. It changes nothing of the training."""
+
+    tensorboard: Annotated[bool | str, PlainValidator(_folder)] = Field(
+        default=False, description="true (the folder tensorboard of the run directory), false, or a folder"
+    )
+    mlflow: Annotated[str | None, PlainValidator(_tracking_uri)] = Field(
+        default=None,
+        description="the URI of a server or a database, such as http://HOST:5000 or sqlite:///mlflow.db, or null",
+    )
+
+    def document(self) -> dict[str, bool | str]:
+        """What is on; empty where nothing is."""
+        wanted = {"tensorboard": self.tensorboard, "mlflow": self.mlflow}
+        return {name: value for name, value in wanted.items() if value}

@@ -56,3 +56,11 @@ def resolve_path(path: str, folder: Path) -> str:
     except RuntimeError:
         wanted = Path(path)
     return str(folder / wanted)
+
+
+def resolve_database(uri: str, folder: Path) -> str:
+    """`sqlite:///runs.db`, whose path is relative, seen from `folder`; every other URI stays as it is."""
+    scheme, slashes, path = uri.partition(":///")
+    if not slashes or not scheme.startswith("sqlite") or not path or path.startswith("/"):
+        return uri
+    return f"{scheme}:///{folder / path}"

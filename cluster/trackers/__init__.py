@@ -1,0 +1,16 @@
+"""Experiment trackers that are told of a run: TensorBoard event files, MLflow. Off unless the job's `tracking` asks.
+
+    require_trackers(spec)                                  # raises UserMistake where a package is missing
+    trackers = Trackers(spec, run_dir.path, tell=print)     # nobody is asked yet, so this takes no time
+    for row in rows:
+        trackers.row(row)
+    trackers.close("finished")
+
+Nothing here loads a tracker's library before a job that wants it has begun.
+"""
+
+from cluster.trackers.options import require_trackers, tracking_of
+from cluster.trackers.tracker import Point, RunFacts, Tracker
+from cluster.trackers.trackers import Trackers
+
+__all__ = ["Point", "RunFacts", "Tracker", "Trackers", "require_trackers", "tracking_of"]

@@ -1,0 +1,75 @@
+"""TensorBoard event files, by TensorBoard's own library; TensorFlow and torch are not needed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from cluster.trackers.tracker import Outcome, Point, RunFacts
+from coordinator.job_yaml import write_yaml
+
+if TYPE_CHECKING:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+
+class TensorBoard:
+    """Writes one event file into `folder`: a scalar for each value, and the job file as text."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._writer: RecordWriter | None = None
+
+    def start(self, run: RunFacts) -> None:
+        """See Tracker."""
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{os.uname().nodename}.{os.getpid()}.{run.attempt}"
+        self._file = (self._folder / name).open("xb")
+        self._writer = RecordWriter(self._file)
+        self._event(time.time(), file_version="brain.Event:2")
+        text = "".join(
+            f"    {line}\n" for line in write_yaml(dict(run.document)).splitlines()
+        )  # Markdown's literal text
+        self._event(time.time(), summary=_text("job", text))
+        self._flush()
+
+    def write(self, points: Sequence[Point]) -> None:
+        """See Tracker."""
+        for point in points:
+            self._event(point.time, step=point.step, summary=_scalars(point.values))
+        self._flush()
+
+    def close(self, outcome: Outcome) -> None:
+        """See Tracker."""
+        if self._file is not None:
+            self._file.close()
+
+    def _event(self, wall_time: float, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        assert self._writer is not None, "it was started"
+        self._writer.write(Event(wall_time=wall_time, **content).SerializeToString())
+
+    def _flush(self) -> None:
+        assert self._file is not None, "it was started"
+        self._file.flush()
+
+
+def _scalars(values: Mapping[str, float]) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+
+
+def _text(tag: str, text: str) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    tensor = TensorProto(dtype="DT_STRING", string_val=[text.encode()])
+    return Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=tensor)])

@@ -1,0 +1,64 @@
+"""What a tracker is: the port, and the values that pass it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from coordinator.rows import Row, StepRow
+
+Outcome = Literal["finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """The run: `name` of the job, `run` (its id, or its run directory's name), `document` with every default, but
+    without `tracking`."""
+
+    name: str
+    run: str
+    attempt: int
+    document: Mapping[str, Any]
+
+
+class Point(NamedTuple):
+    """Values by name after `step` steps; `time` is in seconds UTC."""
+
+    step: int
+    time: float
+    values: Mapping[str, float]
+
+
+class Tracker(Protocol):
+    """One sink. Called from one thread, in this order. Whatever it raises ends it, and nothing else."""
+
+    def start(self, run: RunFacts) -> None:
+        """Begin the run there."""
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Add points, and make them visible."""
+
+    def close(self, outcome: Outcome) -> None:
+        """End the run there."""
+
+
+def point_of(row: Row, time: float) -> Point:
+    """A row as trackers are told of it: names with the group that they belong to; steps count from 1."""
+    if not isinstance(row, StepRow):
+        return Point(row.step, time, _present({"validation/loss": row.loss, "validation/accuracy": row.accuracy}))
+    values = {
+        "train/loss": row.loss,
+        "train/accuracy": row.accuracy,
+        "train/grad_norm": row.grad_norm,
+        "train/learning_rate": row.learning_rate,
+        "speed/samples_per_second": row.samples / row.seconds if row.seconds else None,
+        "speed/step_seconds": row.seconds,
+        "pipeline/bubble": row.bubble,
+        "pipeline/bubble_predicted": row.bubble_predicted,
+    }
+    return Point(row.step + 1, time, _present(values))
+
+
+def _present(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,138 @@
+"""All trackers of a run, each fed by a thread of its own.
+
+[Note: training never waits] A row is put into a queue that never blocks. Where a tracker does not keep up and its queue
+is full, rows are left out for it; where it fails, it is dropped. Both are told once, by the thread that trains.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cluster.trackers.options import make_trackers
+from cluster.trackers.tracker import Outcome, Point, RunFacts, Tracker, point_of
+from coordinator.job import JobSpec
+from coordinator.rows import Row
+
+CLOSE_S = 20.0
+"""How long the end of a run waits for its trackers, in seconds, all of them together."""
+_QUEUED_ROWS = 20_000
+_BATCH_ROWS = 1_000
+_GATHER_S = 0.5
+
+
+class Trackers:
+    """Those that the job asks for. `tell` is told, from the thread that calls `row` and `close`, what went wrong.
+
+    `folder` is the run directory; `trackers` by name stand instead of those of the job.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        folder: Path,
+        *,
+        attempt: int = 1,
+        tell: Callable[[str], None],
+        trackers: Mapping[str, Tracker] | None = None,
+    ) -> None:
+        self._tell = tell
+        wanted = make_trackers(spec, folder, attempt) if trackers is None else trackers
+        document = spec.document()
+        document.pop("tracking", None)  # says nothing of the training, and a URI may hold a password
+        run = RunFacts(name=spec.name, run=folder.absolute().name, attempt=attempt, document=document)
+        self._feeds = [_Feed(name, tracker, run) for name, tracker in wanted.items()]
+
+    def row(self, row: Row) -> None:
+        """Tell every tracker of a row. Never waits, never raises."""
+        if not self._feeds:
+            return
+        point = point_of(row, time.time())
+        for feed in self._feeds:
+            feed.put(point)
+        self._tell_news()
+
+    def close(self, outcome: Outcome) -> None:
+        """End the run everywhere. What is not done after CLOSE_S is given up. May be called twice."""
+        end = time.monotonic() + CLOSE_S
+        for feed in self._feeds:
+            feed.finish(outcome)
+        for feed in self._feeds:
+            feed.join(max(0.0, end - time.monotonic()))
+        self._tell_news()
+        self._feeds = []
+
+    def _tell_news(self) -> None:
+        for feed in self._feeds:
+            while feed.news:
+                self._tell(f"tracker {feed.name}: {feed.news.pop(0)}")
+
+
+class _Feed:
+    """One tracker, its queue and its thread. `news` is what is to be told."""
+
+    def __init__(self, name: str, tracker: Tracker, run: RunFacts) -> None:
+        self.name, self._tracker, self._run = name, tracker, run
+        self.news: list[str] = []
+        self._queue: queue.Queue[Point] = queue.Queue(_QUEUED_ROWS)
+        self._outcome: Outcome | None = None
+        self._left_out = 0
+        self._dropped = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"tracker-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, point: Point) -> None:
+        """Queue a point."""
+        if self._dropped:
+            return
+        try:
+            self._queue.put_nowait(point)
+        except queue.Full:
+            if not self._left_out:
+                self.news.append("does not keep up; rows are left out for it")
+            self._left_out += 1
+
+    def finish(self, outcome: Outcome) -> None:
+        """No more points come."""
+        self._outcome = outcome
+        self._closing.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait until it is through."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._dropped = True
+            self.news.append(f"did not take everything within {CLOSE_S:g} s after the end; given up")
+        elif self._left_out and not self._dropped:
+            self.news.append(f"{self._left_out:,} rows were left out for it")
+
+    def _serve(self) -> None:
+        try:
+            self._tracker.start(self._run)
+            closing = False
+            while not closing and not self._dropped:
+                closing = self._closing.wait(_GATHER_S)  # asked before looking: what was put before it is then seen
+                while not self._dropped and (points := self._take()):
+                    self._tracker.write(points)
+            self._tracker.close(self._outcome or "failed")
+        except Exception as error:  # whatever a tracker's library or server does, the run goes on
+            self._dropped = True
+            self.news.append(f"dropped: {type(error).__name__}: {_first_line(error)}")
+
+    def _take(self) -> list[Point]:
+        points: list[Point] = []
+        while len(points) < _BATCH_ROWS:
+            try:
+                points.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return points
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else "no reason was given"
