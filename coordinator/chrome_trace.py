@@ -9,12 +9,9 @@ of what each worker keeps for the backward pass. Times are microseconds, exact t
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
-
-import orjson
 
 from coordinator.trace_file import EventFile
 from coordinator.trace_memory import Keeper, TraceMemory
@@ -259,13 +256,3 @@ def _clock_text(fix: ClockFix) -> str:
     if fix == ClockFix():
         return "clock: the coordinator's"
     return f"clock: {1e3 * fix.offset:+.3f} ms ± {1e3 * fix.error:.3f} ms"
-
-
-def chrome_trace(
-    timeline: Sequence[TimedAction], *, name: str, hosts: Mapping[int, str] | None = None
-) -> dict[str, Any]:
-    """The trace as JSON data."""
-    file = io.BytesIO()
-    write_chrome_trace(file, Track(timeline=timeline, hosts=hosts or {}), name=name)
-    trace: dict[str, Any] = orjson.loads(file.getvalue())
-    return trace

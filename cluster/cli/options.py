@@ -37,14 +37,29 @@ def where_options(command: F) -> F:
     return click.option("--local", is_flag=True, help="Workers as threads of this process; no Ray.")(command)
 
 
-def read_job(job: Path, overrides: tuple[str, ...], *, stages: int | None, schedule: str | None) -> JobSpec:
-    """The job with what the command line changes. Raises InvalidJob."""
+def track_option(command: F) -> F:
+    """--track, for `read_job`."""
+    return click.option(
+        "--track",
+        "tracks",
+        multiple=True,
+        metavar="TRACKER",
+        help="Tell TRACKER of the run too: tensorboard[:DIR] or mlflow[:URI]; may be repeated.",
+    )(command)
+
+
+def read_job(
+    job: Path, overrides: tuple[str, ...], *, stages: int | None, schedule: str | None, tracks: tuple[str, ...] = ()
+) -> JobSpec:
+    """The job with what the command line changes. Raises InvalidJob, UserMistake."""
+    from cluster.trackers.options import tracking_of
     from coordinator.job import load_job
 
     partition = (
         "auto" if stages is not None and not any(o.startswith("pipeline.partition=") for o in overrides) else None
     )
-    return load_job(job, overrides, stages=stages, schedule=schedule, partition=partition)
+    tracking = {f"tracking__{name}": where for name, where in tracking_of(tracks).items()}
+    return load_job(job, overrides, stages=stages, schedule=schedule, partition=partition, **tracking)
 
 
 def counted(number: int, word: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cluster.cli.options import job_options, read_job
+from cluster.cli.options import job_options, read_job, track_option
 from cluster.cli.service_options import hint, json_option, service_command
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     metavar="STEPS",
     help="Record the first STEPS steps to trace.json in its run directory.",
 )
+@track_option
 @json_option("A JSON object a row, the last one the job; with --no-wait only the job.")
 @service_command
 def submit(
@@ -58,6 +59,7 @@ def submit(
     following: bool,
     upload: bool,
     trace_steps: int,
+    tracks: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Hand JOB.yaml to the job service, with the data files that it names, and follow it.
@@ -69,7 +71,7 @@ def submit(
 
     from cluster.cli.uploads import tell_missing, upload_teller
 
-    spec = read_job(job, overrides, stages=stages, schedule=schedule)
+    spec = read_job(job, overrides, stages=stages, schedule=schedule, tracks=tracks)
     if upload:
         tell_missing(spec)
     with upload_teller(sys.stderr) as on_upload:

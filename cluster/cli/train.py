@@ -10,9 +10,10 @@ from types import FrameType
 
 import click
 
-from cluster.cli.options import counted, job_options, read_job, where_options
+from cluster.cli.options import counted, job_options, read_job, track_option, where_options
 from cluster.cli.progress import Header, Progress, make_progress
 from cluster.run_dir import RunDir, default_run_dir
+from cluster.trackers import require_trackers
 from cluster.training import Outcome, Run, Where
 from stages.errors import NotEnoughResources, UserMistake
 
@@ -30,6 +31,7 @@ from stages.errors import NotEnoughResources, UserMistake
     metavar="STEPS",
     help="Record the first STEPS steps to trace.json.",
 )
+@track_option
 @click.option(
     "--json", "as_json", is_flag=True, help="A JSON object a row on standard output, the last one the result."
 )
@@ -43,6 +45,7 @@ def train(
     address: str | None,
     force: bool,
     trace_steps: int,
+    tracks: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Train JOB.yaml and leave its run directory.
@@ -51,7 +54,8 @@ def train(
     """
     if local and address:
         raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
-    spec = read_job(job, overrides, stages=stages, schedule=schedule)
+    spec = read_job(job, overrides, stages=stages, schedule=schedule, tracks=tracks)
+    require_trackers(spec)
     path = run_dir or default_run_dir(spec)
     prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
     if not force and (refusals := prepared.refusals()):

@@ -25,6 +25,7 @@ from cluster.service.records import JobDocument, JobRecord
 from cluster.service.traces import ask_for_trace, last_trace, trace_saved
 from cluster.service.uploads import PART_BYTES, Uploads, upload_path
 from cluster.service.watch import Watcher
+from cluster.trackers import require_trackers
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job import JobSpec, parse_job
@@ -204,6 +205,7 @@ class Api:
             raise UserMistake(f"priority: got {priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
         if len(submission_id) > 200:
             raise UserMistake("submission_id: got more than 200 characters")
+        require_trackers(spec)
         document = JobDocument(document=_json(spec.document()), files=files or {})
         self._require_files(document.files)
         job = new_job_id()
