@@ -24,7 +24,7 @@ class NotSubmitted(UserMistake):
 
 
 async def submit_text(api: Api, text: str, *, name: str = "", priority: int = 0, submission_id: str = "") -> JobRecord:
-    """Submit a job file's text, as `pipetrain submit --no-upload` does. Raises NotSubmitted, and what Api.take_in does."""
+    """Submit a job file's text, as `pipetrain submit --no-upload` does. Raises NotSubmitted, and as Api.take_in."""
     spec = await asyncio.to_thread(read_job_text, text, name)
     stored, _ = await api.take_in(spec, priority=priority, submission_id=submission_id)
     return stored

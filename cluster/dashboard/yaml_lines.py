@@ -19,7 +19,7 @@ _TWICE = re.compile(r".*: given twice, in lines \d+ and (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A line of the file, from 1; None for what concerns all of it. `text` says what is wrong and what would be right."""
+    """A line of the file, from 1; None for what concerns all of it. `text` says what is wrong and what is right."""
 
     line: int | None
     text: str

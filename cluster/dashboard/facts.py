@@ -1,0 +1,111 @@
+"""From what the service has in memory and on disk to the models of /api. No I/O, nothing waits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.client.snapshot import JobSnapshot
+from cluster.dashboard import models
+from cluster.dashboard.schedule_view import Question, spans
+from cluster.service.entry import JobView
+from cluster.service.job_stats import JobStats
+from cluster.service.messages import job_message
+from coordinator.accounts import as_seconds
+from coordinator.replay import Replay
+from stages.actions import Action
+
+
+def job_model(view: JobView) -> models.Job:
+    """A job as `pipetrain status --json` has it."""
+    return models.Job(**JobSnapshot(job_message(view)).as_dict())
+
+
+def rows_model(stats: JobStats, names: Sequence[str] = ()) -> models.Rows:
+    """The series of these names, or all."""
+    found = {}
+    for name, series in stats.series.items():
+        if not names or name in names:
+            points = series.points
+            found[name] = models.Points(
+                steps=[step for step, _ in points],
+                values=[value if math.isfinite(value) else None for _, value in points],
+            )
+    return models.Rows(attempt=stats.attempt, series=found)
+
+
+def accounts_model(stats: JobStats, placement: Sequence[int]) -> models.Accounts | None:
+    """The last account; None before the first step. `placement[s]` is the worker of stage s."""
+    line = stats.accounts
+    if line is None or len(placement) != len(line["stage_us"]):
+        return None
+    seconds = as_seconds(line)
+    predicted = line["predicted"]
+    return models.Accounts(
+        attempt=stats.attempt,
+        step=line["step"],
+        ended=line["ended"],
+        stages=[
+            models.StageAccount(
+                stage=stage,
+                worker=placement[stage],
+                seconds=by_kind,
+                bubble=line["bubble"][stage],
+                bubble_predicted=None if predicted is None else predicted[stage],
+            )
+            for stage, by_kind in enumerate(seconds["stages"])
+        ],
+        workers=[
+            models.WorkerAccount(worker=worker, wall_seconds=line["wall_us"][worker] / 1e6, seconds=by_kind)
+            for worker, by_kind in enumerate(seconds["workers"])
+        ],
+        links=[models.Link(sender=a, receiver=b, messages=n, bytes=size) for a, b, n, size in line["links"]],
+    )
+
+
+def timeline_model(content: Mapping[str, Any]) -> models.Timeline:
+    """A timeline.json."""
+    return models.Timeline(
+        **{key: content[key] for key in ("attempt", "step", "zero", "seconds", "memory", "workers")},
+        actions=_actions(content["actions"]),
+        predicted=_actions(content["predicted"]),
+    )
+
+
+def schedule_model(question: Question, found: Replay) -> models.Schedule:
+    """A schedule's dry run."""
+    program = found.program
+    return models.Schedule(
+        schedule=question.schedule,
+        stages=program.n_stages,
+        workers=program.n_workers,
+        micro_batches=program.n_micro_batches,
+        makespan=found.makespan,
+        bubble=found.bubble,
+        peak_alive=max(found.worker_peak_alive),
+        by_stage=[
+            models.ScheduleStage(
+                stage=stage, worker=worker, peak_alive=found.peak_alive[stage], bubble=found.bubbles[worker]
+            )
+            for stage, worker in enumerate(program.placement)
+        ],
+        actions=[(worker, str(action), start, end) for worker, action, start, end in spans(found)],
+    )
+
+
+def _actions(actions: Sequence[Sequence[Any]]) -> list[models.TimedAction]:
+    found = []
+    for worker, text, start, end in actions:
+        action = Action.parse(text)
+        found.append(
+            models.TimedAction(
+                worker=worker,
+                stage=action.stage,
+                kind=action.kind.value,
+                micro_batch=action.micro_batch,
+                start_us=start,
+                end_us=end,
+            )
+        )
+    return found

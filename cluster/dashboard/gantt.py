@@ -1,0 +1,172 @@
+"""The picture of a step: workers as rows, actions as bars, bubbles as what is left empty; several on one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nicegui import ui
+
+from stages.actions import Action, Kind
+
+_KINDS = {Kind.FORWARD: 0, Kind.BACKWARD_INPUT: 1, Kind.BACKWARD_WEIGHT: 2}
+BUBBLE = 3
+"""The number of a bubble among the kinds of bars."""
+_LANE, _HEAD, _FOOT = 30, 30, 44  # pixels
+_FIRST_HUE, _LAST_HUE = 215, 35  # micro-batches from blue over green to orange: their order can be seen
+
+Timed = tuple[int, Action, float, float]
+"""Worker, action, start, end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture. `bars` are data of the chart: [worker, start, end, kind, stage, micro-batch, hue, with stage], with
+    the bubbles first, which lie behind; `end` is when its last action ends."""
+
+    title: str
+    bars: Sequence[Sequence[float]]
+    n_workers: int
+    end: float
+
+
+def panel(title: str, actions: Iterable[Timed], n_workers: int, *, shortest: float = 0.0) -> Panel:
+    """The picture of these actions (F, I and W). A gap in a lane that is longer than `shortest` is a bubble."""
+    lanes: list[list[Timed]] = [[] for _ in range(n_workers)]
+    for timed in actions:
+        lanes[timed[0]].append(timed)
+    everything = [timed for lane in lanes for timed in lane]
+    end = max((timed[3] for timed in everything), default=0.0)
+    last = max((timed[1].micro_batch for timed in everything), default=0)
+    several = any(len({timed[1].stage for timed in lane}) > 1 for lane in lanes)
+    bars: list[list[float]] = [bubble for lane in lanes for bubble in _bubbles(lane, lanes.index(lane), end, shortest)]
+    for worker, action, start, stop in everything:
+        hue = _FIRST_HUE + (_LAST_HUE - _FIRST_HUE) * action.micro_batch / max(1, last)
+        kind = _KINDS[action.kind]
+        bars.append([worker, start, stop, kind, action.stage, action.micro_batch, round(hue), int(several)])
+    return Panel(title, bars, n_workers, end)
+
+
+def _bubbles(lane: list[Timed], worker: int, end: float, shortest: float) -> list[list[float]]:
+    found, free = [], 0.0
+    for _, _, start, stop in sorted(lane, key=lambda timed: timed[2]):
+        if start - free > shortest:
+            found.append([worker, free, start, BUBBLE, -1, -1, 0, 0])
+        free = max(free, stop)
+    if end - free > shortest:
+        found.append([worker, free, end, BUBBLE, -1, -1, 0, 0])
+    return found
+
+
+class Gantt:
+    """The chart. `show` draws panels, one beneath the other, on the same time axis; `unit` is ms, or what the times
+    of a dry run are in."""
+
+    def __init__(self, *, unit: str, label: str) -> None:
+        self._unit, self._shape = unit, (-1, -1)
+        self.chart = ui.echart({}, renderer="svg").classes("gantt").props(f'role=img aria-label="{label}"')
+        self._label = label
+
+    def show(self, panels: Sequence[Panel], summary: str) -> None:
+        """Draw. `summary` is what the picture says, for those who cannot see it."""
+        shape = (len(panels), max((p.n_workers for p in panels), default=0))
+        end = max((p.end for p in panels), default=0.0) or 1.0
+        if shape != self._shape:
+            self._shape = shape
+            options = _options(panels, end, self._unit)
+            self.chart.options.clear()
+            self.chart.options.update(options)
+            self.chart.style(f"height: {_height(panels)}px")
+            self.chart.props["aria-label"] = f"{self._label}. {summary}"
+            self.chart.update()
+            return
+        self.chart.run_chart_method(
+            "setOption",
+            {
+                "title": [{"text": p.title} for p in panels],
+                "xAxis": [{"max": end} for _ in panels],
+                "series": [{"data": p.bars, "name": p.title} for p in panels],
+            },
+        )
+
+
+def _height(panels: Sequence[Panel]) -> int:
+    return sum(_HEAD + _LANE * p.n_workers for p in panels) + _FOOT
+
+
+def _options(panels: Sequence[Panel], end: float, unit: str) -> dict[str, Any]:
+    tops, top = [], 0
+    for p in panels:
+        tops.append(top)
+        top += _HEAD + _LANE * p.n_workers
+    last = len(panels) - 1
+    text = {"color": "var(--muted)", "fontFamily": "inherit", "fontSize": 11}
+    return {
+        "animation": False,
+        "title": [
+            {
+                "text": p.title,
+                "left": 0,
+                "top": tops[i] + 4,
+                "padding": 0,
+                "textStyle": {"color": "var(--text)", "fontFamily": "inherit", "fontSize": 13, "fontWeight": 500},
+            }
+            for i, p in enumerate(panels)
+        ],
+        "grid": [
+            {"left": 58, "right": 10, "top": tops[i] + _HEAD, "height": _LANE * p.n_workers}
+            for i, p in enumerate(panels)
+        ],
+        "tooltip": {
+            "trigger": "item",
+            "confine": True,
+            "backgroundColor": "var(--panel)",
+            "borderColor": "var(--line)",
+            "textStyle": {"color": "var(--text)", "fontFamily": "inherit", "fontSize": 12},
+            ":formatter": f'pipetrain.tip("{unit}")',
+        },
+        "xAxis": [
+            {
+                "type": "value",
+                "gridIndex": i,
+                "min": 0,
+                "max": end,
+                "splitLine": {"show": False},
+                "axisLine": {"show": i == last, "lineStyle": {"color": "var(--line)"}},
+                "axisTick": {"show": i == last, "lineStyle": {"color": "var(--line)"}},
+                "axisLabel": {"show": i == last, "hideOverlap": True, "showMaxLabel": False, **text},
+                "name": f"{unit} from the step's first action" if i == last else "",
+                "nameLocation": "middle",
+                "nameGap": 26,
+                "nameTextStyle": text,
+            }
+            for i in range(len(panels))
+        ],
+        "yAxis": [
+            {
+                "type": "category",
+                "gridIndex": i,
+                "inverse": True,
+                "data": [f"worker {worker}" for worker in range(p.n_workers)],
+                "axisLine": {"show": False},
+                "axisTick": {"show": False},
+                "axisLabel": text,
+            }
+            for i, p in enumerate(panels)
+        ],
+        "dataZoom": [{"type": "inside", "xAxisIndex": list(range(len(panels))), "zoomOnMouseWheel": "ctrl"}],
+        "series": [
+            {
+                "type": "custom",
+                "name": p.title,
+                "xAxisIndex": i,
+                "yAxisIndex": i,
+                ":renderItem": "pipetrain.bar",
+                "encode": {"x": [1, 2], "y": 0},
+                "emphasis": {"disabled": True},
+                "data": p.bars,
+            }
+            for i, p in enumerate(panels)
+        ],
+    }

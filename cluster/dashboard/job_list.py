@@ -1,0 +1,68 @@
+"""A page of the jobs, newest first, by state and by what is in name or id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.service.jobs import Jobs
+from cluster.service.records import JobRecord
+from cluster.service.store import Store
+from coordinator.job_states import STATE_NAMES
+from stages.errors import UserMistake
+
+MOST_A_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """`states` empty: all. `search`: part of a name, in any case, or the beginning of an id. Pages count from 0."""
+
+    states: tuple[str, ...] = ()
+    search: str = ""
+    limit: int = 25
+    page: int = 0
+
+    def check(self) -> None:
+        """Raises UserMistake."""
+        wrong = [state for state in self.states if state not in STATE_NAMES]
+        if wrong:
+            raise UserMistake(f"state: got {wrong[0][:50]}, must be one of {', '.join(STATE_NAMES)}")
+        if not 1 <= self.limit <= MOST_A_PAGE:
+            raise UserMistake(f"limit: got {self.limit}, must be 1 to {MOST_A_PAGE}")
+        if self.page < 0:
+            raise UserMistake(f"page: got {self.page}, must be at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`total` jobs fit the filters; `counts` are of all jobs by state."""
+
+    records: Sequence[JobRecord]
+    total: int
+    counts: dict[str, int]
+
+
+async def job_page(jobs: Jobs, filters: Filters) -> Page:
+    """The page, each job as it is now. Raises UserMistake."""
+    filters.check()
+    found = await asyncio.to_thread(_select, jobs.store, filters)
+    return Page([present(jobs, record) for record in found.records], found.total, found.counts)
+
+
+def present(jobs: Jobs, record: JobRecord) -> JobRecord:
+    """The record as it is now."""
+    entry = jobs.entries.get(record.id)
+    return record if entry is None else entry.live_record()
+
+
+def _select(store: Store, filters: Filters) -> Page:
+    counts = store.counts()
+    start, end = filters.page * filters.limit, (filters.page + 1) * filters.limit
+    if not filters.search:
+        total = sum(n for state, n in counts.items() if not filters.states or state in filters.states)
+        return Page(list(store.select(filters.states, limit=end))[start:], total, counts)
+    wanted = filters.search.lower()
+    fitting = [r for r in store.select(filters.states) if wanted in r.name.lower() or r.id.startswith(wanted)]
+    return Page(fitting[start:end], len(fitting), counts)

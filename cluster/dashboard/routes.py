@@ -1,0 +1,227 @@
+"""/api: the JSON that the pages show, described at /api/openapi.json."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import StreamingResponse
+
+from cluster.dashboard import facts, models
+from cluster.dashboard.job_list import Filters, job_page
+from cluster.dashboard.schedule_view import Question, perform
+from cluster.dashboard.site import Site, placement
+from cluster.dashboard.submission import submit_text
+from cluster.service.job_stats import SERIES, JobStats
+from cluster.service.records import JobRecord
+from coordinator.job import MAX_JOB_FILE_BYTES
+from coordinator.schedules import SCHEDULES
+from stages.errors import Refused, UserMistake
+
+JobId = Annotated[str, Path(description="id of a job, or the beginning of one")]
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": models.Problems, "description": "it would change something, and shows no token"},
+    404: {"model": models.Problems, "description": "no such job; tells the nearest"},
+    409: {"model": models.Problems, "description": "not in the job's present state"},
+    422: {"model": models.Problems, "description": "a wrong parameter, or a wrong job with its problems by line"},
+}
+_JOB_TEXT = {
+    "requestBody": {
+        "required": True,
+        "description": "a job file; paths in it are those of the service's machine",
+        "content": {kind: {"schema": {"type": "string"}} for kind in ("application/yaml", "application/json")},
+    }
+}
+
+
+def make_routes(site: Site) -> APIRouter:
+    """All routes below /api."""
+    router = APIRouter(prefix="/api", responses={422: _REFUSALS[422]})
+    _reading(router, site)
+    _files(router, site)
+    _changing(router, site)
+    return router
+
+
+def _reading(router: APIRouter, site: Site) -> None:
+    @router.get("/jobs")
+    async def jobs(
+        state: Annotated[list[str], Query(description="only jobs in these states")] = [],  # noqa: B006
+        search: Annotated[str, Query(description="part of a name, or the beginning of an id")] = "",
+        limit: Annotated[int, Query(description="jobs a page, 1 to 500")] = 25,
+        page: Annotated[int, Query(description="from 0")] = 0,
+    ) -> models.JobList:
+        """Jobs, newest first."""
+        found = await job_page(site.jobs, Filters(states=tuple(state), search=search, limit=limit, page=page))
+        views = [site.jobs.view(record) for record in found.records]
+        return models.JobList(jobs=list(map(facts.job_model, views)), total=found.total, counts=found.counts)
+
+    @router.get("/jobs/{job}", responses={404: _REFUSALS[404]})
+    async def job(job: JobId) -> models.Job:
+        """One job."""
+        return facts.job_model(site.jobs.view(await site.find(job)))
+
+    @router.get("/jobs/{job}/rows", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
+    async def rows(
+        job: JobId,
+        series: Annotated[list[str], Query(description="only these series")] = [],  # noqa: B006
+    ) -> models.Rows:
+        """Its loss, accuracy, throughput, bubble and gradient norm, as series of at most 1,000 points."""
+        wrong = [name for name in series if name not in SERIES]
+        if wrong:
+            raise UserMistake(f"series: got {wrong[0][:50]}, must be one of {', '.join(SERIES)}")
+        return facts.rows_model(await _stats(site, await site.find(job)), series)
+
+    @router.get("/jobs/{job}/accounts", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
+    async def accounts(job: JobId) -> models.Accounts:
+        """Where every worker's wall time went, up to the last step."""
+        record = await site.find(job)
+        stats = await _stats(site, record)
+        stages = 0 if stats.accounts is None else len(stats.accounts["stage_us"])
+        found = facts.accounts_model(stats, placement(stats.placement, stages, record.needs.workers))
+        if found is None:
+            raise Refused(f"job {record.id} has made no step yet")
+        return found
+
+    @router.get("/jobs/{job}/timeline", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
+    async def timeline(job: JobId) -> models.Timeline:
+        """What its workers did in a sampled step, about the last one, and what the schedule's dry run says."""
+        record = await site.find(job)
+        content = (await _stats(site, record)).timeline
+        if content is None:
+            raise Refused(f"job {record.id} has no timeline yet")
+        return facts.timeline_model(content)
+
+    @router.get("/jobs/{job}/events", responses={404: _REFUSALS[404]})
+    async def events(
+        job: JobId, after: Annotated[int, Query(ge=0, description="only later ones than this number")] = 0
+    ) -> list[models.Event]:
+        """What happened to it, in order."""
+        record = await site.find(job)
+        return [
+            models.Event(seq=e.seq, time=e.time, kind=e.kind, attempt=e.attempt, text=e.text)
+            for e in await site.events(record.id, after)
+        ]
+
+    @router.get("/jobs/{job}/logs", responses={404: _REFUSALS[404]})
+    async def logs(
+        job: JobId,
+        worker: Annotated[int | None, Query(description="only this worker; -1 is the runner")] = None,
+        tail: Annotated[int, Query(ge=1, le=10_000, description="last lines of each process")] = 200,
+    ) -> list[models.LogLine]:
+        """What its processes printed."""
+        found = await site.logs(await site.find(job), worker, tail)
+        return [models.LogLine(worker=number, text=text) for number, text in found]
+
+    @router.get("/cluster")
+    async def cluster() -> models.Cluster:
+        """The service, its nodes, and what runs and waits."""
+        return await cluster_model(site)
+
+    @router.get("/schedule")
+    async def schedule(
+        schedule: Annotated[str, Query(description=f"one of {', '.join(SCHEDULES)}")] = "1f1b",
+        stages: Annotated[int, Query(description="p")] = 4,
+        micro_batches: Annotated[int, Query(description="m")] = 8,
+        workers: Annotated[int, Query(description="0: as many as the schedule has by default")] = 0,
+        backward: Annotated[float, Query(description="what I takes, and W, in forward passes")] = 1.0,
+    ) -> models.Schedule:
+        """Any schedule's dry run, with its bubble and what it keeps alive."""
+        question = Question(schedule, stages, micro_batches, workers, backward)
+        return facts.schedule_model(question, perform(question))
+
+
+def _files(router: APIRouter, site: Site) -> None:
+    @router.get("/jobs/{job}/files", responses={404: _REFUSALS[404]})
+    async def files(job: JobId) -> list[models.File]:
+        """The files of its run directory."""
+        record = await site.find(job)
+        return [models.File(path=path, size=size) for path, size in await site.files(record.id)]
+
+    @router.get("/jobs/{job}/files/{path:path}", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
+    async def file(job: JobId, path: str) -> StreamingResponse:
+        """One of them."""
+        record = await site.find(job)
+        size, content = await site.open_file(record.id, path)
+        name = f"{record.name}-{record.id}-{path.replace('/', '-')}"
+        headers = {
+            "Content-Length": str(size),
+            "Content-Disposition": f'attachment; filename="{name}"',
+        }
+        return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+
+
+def _changing(router: APIRouter, site: Site) -> None:
+    refusals = {status: _REFUSALS[status] for status in (401, 404, 409)}
+
+    @router.post(
+        "/jobs", status_code=201, responses={401: _REFUSALS[401], 409: _REFUSALS[409]}, openapi_extra=_JOB_TEXT
+    )
+    async def submit(
+        request: Request,
+        name: Annotated[str, Query(description="instead of the job's own")] = "",
+        priority: Annotated[int, Query(description="larger goes first, −1000 to 1000")] = 0,
+        submission_id: Annotated[str, Query(description="submitting again with it gives the same job")] = "",
+    ) -> models.Job:
+        """Submit the job file in the body."""
+        text = await _text(request)
+        stored = await submit_text(site.api, text, name=name, priority=priority, submission_id=submission_id)
+        return facts.job_model(site.jobs.view(stored))
+
+    @router.post("/jobs/{job}/stop", responses=refusals)
+    async def stop(job: JobId, request: models.StopRequest | None = None) -> models.Job:
+        """Ask for its end; a job that has ended stays as it is."""
+        record = await site.jobs.stop((await site.find(job)).id, request is not None and request.now)
+        return facts.job_model(site.jobs.view(record))
+
+    @router.delete("/jobs/{job}", responses=refusals)
+    async def delete(job: JobId) -> models.Deleted:
+        """Forget a job that has ended, and remove its run directory."""
+        record = await site.find(job)
+        await site.jobs.delete(record.id)
+        return models.Deleted(id=record.id)
+
+    @router.post("/jobs/{job}/trace", status_code=202, responses=refusals)
+    async def trace(job: JobId, request: models.TraceRequest | None = None) -> models.TraceRequested:
+        """Have its next steps traced."""
+        record = await site.find(job)
+        wanted = request or models.TraceRequest()
+        await site.trace(record, wanted.steps)
+        return models.TraceRequested(id=record.id, steps=wanted.steps)
+
+
+async def cluster_model(site: Site) -> models.Cluster:
+    """The service and its cluster as they are now."""
+    jobs, keeper = site.jobs, site.keeper
+    counts = await asyncio.to_thread(jobs.store.counts)
+    return models.Cluster(
+        version=version("pipetrain"),
+        ray=keeper.state,
+        ray_address=keeper.ray_address,
+        nodes=[models.Node(**{key: node[key] for key in models.Node.model_fields}) for node in jobs.nodes],
+        counts=counts,
+        active=[facts.job_model(jobs.view(record)) for record in jobs.active()],
+        waiting=[facts.job_model(jobs.view(record)) for record in jobs.waiting(20)],
+        max_queued=jobs.max_queued,
+    )
+
+
+async def _stats(site: Site, record: JobRecord) -> JobStats:
+    stats = await site.past.stats(record)
+    if stats is None:
+        raise Refused(f"job {record.id} is {record.state.name}; it has not started yet")
+    return stats
+
+
+async def _text(request: Request) -> str:
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > MAX_JOB_FILE_BYTES:
+            raise UserMistake(f"the body is larger than {MAX_JOB_FILE_BYTES:,} bytes, so it is no job file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserMistake("the body is not text in UTF-8, so it is no job file") from None

@@ -1,0 +1,88 @@
+"""A schedule for any number of stages and micro-batches, on a clock: for the schedule page and /api/schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from coordinator.replay import Replay, replay
+from coordinator.schedules import SCHEDULES, build, default_workers
+from stages.actions import Action, Kind
+from stages.errors import UserMistake
+
+MOST_STAGES, MOST_MICRO_BATCHES, MOST_ACTIONS = 64, 256, 6000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which schedule. `workers` 0: as many as the schedule has by default. `backward`: what I, and W, take in forward
+    passes."""
+
+    schedule: str = "1f1b"
+    stages: int = 4
+    micro_batches: int = 8
+    workers: int = 0
+    backward: float = 1.0
+
+    @property
+    def n_workers(self) -> int:
+        """Workers that it will have."""
+        return self.workers or default_workers(self.schedule, self.stages)
+
+    def problems(self) -> list[str]:
+        """Why it cannot be drawn, a sentence each; empty where it can."""
+        found = []
+        if self.schedule not in SCHEDULES:
+            found.append(f"schedule: got {self.schedule[:50]}, must be one of {', '.join(SCHEDULES)}")
+        for name, value, most in (
+            ("stages", self.stages, MOST_STAGES),
+            ("micro_batches", self.micro_batches, MOST_MICRO_BATCHES),
+        ):
+            if not 1 <= value <= most:
+                found.append(f"{name}: got {value}, this page draws 1 to {most}")
+        if not 0 <= self.workers <= max(self.stages, 1):
+            found.append(
+                f"workers: got {self.workers}, must be 1 to as many as stages ({self.stages}): each holds at least one"
+            )
+        if not 0.05 <= self.backward <= 20:
+            found.append(f"backward: got {self.backward:g}, must be 0.05 to 20 times a forward pass")
+        actions = 3 * self.stages * self.micro_batches
+        if not found and actions > MOST_ACTIONS:
+            found.append(
+                f"{self.stages} stages × {self.micro_batches} micro-batches make {actions:,} actions, more than the "
+                f"{MOST_ACTIONS:,} that can still be told apart in a picture; take fewer of either"
+            )
+        return found
+
+
+@lru_cache(maxsize=32)
+def perform(question: Question) -> Replay:
+    """Its dry run. Raises UserMistake with what `problems` says, or what the schedule itself says."""
+    if problems := question.problems():
+        raise UserMistake("\n".join(problems))
+    program = build(
+        question.schedule,
+        n_stages=question.stages,
+        n_micro_batches=question.micro_batches,
+        n_workers=question.workers or None,
+    )
+    b = question.backward
+    times = {Kind.FORWARD: 1.0, Kind.BACKWARD_INPUT: b, Kind.BACKWARD_WEIGHT: b, Kind.BACKWARD: 2 * b}
+    return replay(program, times)
+
+
+Spans = list[tuple[int, Action, float, float]]
+
+
+def spans(found: Replay) -> Spans:
+    """(worker, action, start, end) of every action; B as I, then W, which is what a worker does."""
+    result: Spans = []
+    for worker, lane in enumerate(found.spans):
+        for action, start, end in lane:
+            if action.kind is Kind.BACKWARD:
+                half = (start + end) / 2
+                result.append((worker, Action(action.stage, Kind.BACKWARD_INPUT, action.micro_batch), start, half))
+                result.append((worker, Action(action.stage, Kind.BACKWARD_WEIGHT, action.micro_batch), half, end))
+            else:
+                result.append((worker, action, start, end))
+    return result

@@ -1,0 +1,122 @@
+"""What the pages and /api are made from, and what they can do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.dashboard.past import Past
+from cluster.service.api import Api
+from cluster.service.entry import Entry
+from cluster.service.files import files_to_fetch, log_lines
+from cluster.service.home import Home
+from cluster.service.jobs import Jobs
+from cluster.service.ray_keeper import RayKeeper
+from cluster.service.records import JobEvent, JobRecord
+from cluster.service.traces import ask_for_trace
+from cluster.service.uploads import Uploads, upload_path
+from coordinator.job import JobSpec, parse_job
+from stages.errors import Refused, UnknownJob, UserMistake
+
+_PART_BYTES = 2**18
+
+
+@dataclass(slots=True)
+class Site:
+    """The service's objects, for one process."""
+
+    jobs: Jobs
+    keeper: RayKeeper
+    uploads: Uploads
+    api: Api
+    past: Past = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.past = Past(self.jobs)
+
+    @property
+    def home(self) -> Home:
+        """The service's home."""
+        return self.jobs.home
+
+    def folder(self, job: str) -> Path:
+        """A job's run directory."""
+        return self.home.run_directory(job)
+
+    async def find(self, prefix: str) -> JobRecord:
+        """The job whose id begins like that, as it is now. Raises UnknownJob with the nearest."""
+        if prefix in self.jobs.entries:
+            return self.jobs.record(prefix)
+        return await asyncio.to_thread(lambda: self.jobs.record(self.jobs.find(prefix)))
+
+    async def events(self, job: str, after: int = 0) -> list[JobEvent]:
+        """A job's events after the one with this number, in order."""
+        return await asyncio.to_thread(self.jobs.store.events, job, after)
+
+    async def logs(self, record: JobRecord, worker: int | None, tail: int) -> list[tuple[int, str]]:
+        """The last lines of a job's processes, or of one of them; -1 is the runner. Raises UserMistake."""
+        if worker is not None and not -1 <= worker < record.needs.workers:
+            raise UserMistake(
+                f"worker: got {worker}, job {record.id} has workers 0 to {record.needs.workers - 1}, -1 is its runner"
+            )
+        entry = self.jobs.entries.get(record.id) or Entry(record)
+        found: list[tuple[int, str]] = []
+        async for number, part in log_lines(self.folder(record.id), entry, worker=worker, follow=False, tail=tail):
+            found += [(number, line) for line in part.decode(errors="replace").splitlines()]
+        return found
+
+    async def spec(self, job: str) -> JobSpec:
+        """The job that was submitted, every default filled in. Raises UnknownJob."""
+
+        def read() -> JobSpec:
+            return parse_job(json.loads(self.jobs.store.document(job).document))
+
+        try:
+            return await asyncio.to_thread(read)
+        except KeyError:
+            raise UnknownJob(f"job {job} was deleted") from None
+
+    def places(self, files: Mapping[str, str]) -> dict[str, str]:
+        """Where the uploaded files of a job are, by their names in it."""
+        return {path: str(upload_path(self.home, sha256, path)) for path, sha256 in files.items()}
+
+    async def files(self, job: str) -> list[tuple[str, int]]:
+        """Path and size of the files in a job's run directory; none before it has one."""
+        return await asyncio.to_thread(_files, self.folder(job))
+
+    async def open_file(self, job: str, path: str) -> tuple[int, Iterator[bytes]]:
+        """Size and content of one of them. Raises Refused where there is no such file."""
+        sizes = dict(await self.files(job))
+        if path not in sizes:
+            raise Refused(f"job {job} has no file {path[:200]}; GET /api/jobs/{job}/files lists what it has")
+        return sizes[path], _content(self.folder(job) / path, sizes[path])
+
+    async def trace(self, record: JobRecord, steps: int) -> None:
+        """Have a job's next steps traced. Raises Refused for one that has ended, UserMistake."""
+        await ask_for_trace(self.jobs, record.id, steps)
+
+
+def _files(folder: Path) -> list[tuple[str, int]]:
+    try:
+        found = files_to_fetch(folder, model=False)
+    except Refused:
+        return []
+    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found if file.exists()]
+
+
+def _content(file: Path, size: int) -> Iterator[bytes]:
+    """The first `size` bytes: it may grow meanwhile."""
+    with file.open("rb") as opened:
+        while size > 0 and (part := opened.read(min(_PART_BYTES, size))):
+            size -= len(part)
+            yield part
+
+
+def placement(stats_placement: Sequence[int], n_stages: int, n_workers: int) -> list[int]:
+    """The worker of each stage; where that is not known yet and there are as many of either, each has its own."""
+    if len(stats_placement) == n_stages:
+        return list(stats_placement)
+    return list(range(n_stages)) if n_stages == n_workers else []
