@@ -23,6 +23,7 @@ from cluster.service.problems import told
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.traces import ask_for_trace, last_trace, trace_saved
+from cluster.service.stats_message import stats_message
 from cluster.service.uploads import PART_BYTES, Uploads, upload_path
 from cluster.service.watch import Watcher
 from cluster.trackers import require_trackers
@@ -35,6 +36,7 @@ from coordinator.schedules.csv_format import load_csv
 from stages.errors import InvalidJob, Refused, UserMistake
 
 _JOBS_A_PART = 500
+_STATS_AT_ONCE = 100
 _MOST_PRIORITY = 1000
 _UPLOAD_SILENCE_S = 60.0
 _LARGE_DOCUMENT = 64 * 1024  # characters; what is larger is read in a thread
@@ -154,6 +156,14 @@ class Api:
             places = {path: str(upload_path(self._jobs.home, sha, path)) for path, sha in request.files.items()}
             plan, refusals = await plan_job(spec, places)
             return pb.PlanResponse(plan=plan, refusals=refusals)
+        raise AssertionError("told ends the call")
+
+    async def Stats(self, request: pb.StatsRequest, context: Any) -> pb.StatsResponse:
+        async with told(context):
+            if len(request.ids) > _STATS_AT_ONCE:
+                raise UserMistake(f"ids: got {len(request.ids)} of them, must be at most {_STATS_AT_ONCE}")
+            found = [self._jobs.board.jobs[job] for job in request.ids if job in self._jobs.board.jobs]
+            return pb.StatsResponse(jobs=map(stats_message, found))
         raise AssertionError("told ends the call")
 
     async def Cluster(self, request: pb.ClusterRequest, context: Any) -> pb.ClusterState:

@@ -184,6 +184,7 @@ def _handlers(api: Api) -> Any:
             api.UploadData, request_deserializer=pb.UploadRequest.FromString, response_serializer=_serialise
         ),
         "Plan": unary(api.Plan, pb.PlanRequest),
+        "Stats": unary(api.Stats, pb.StatsRequest),
         "Cluster": unary(api.Cluster, pb.ClusterRequest),
     }
     wanted = {method.name for method in pb.DESCRIPTOR.services_by_name["Pipetrain"].methods}

@@ -65,7 +65,7 @@ class Watcher:
     """One call of Watch."""
 
     def __init__(self, jobs: Jobs, job: str, request: pb.WatchRequest) -> None:
-        self._jobs, self._with_rows = jobs, not request.without_rows
+        self._jobs, self._with_rows, self._until_now = jobs, not request.without_rows, request.until_now
         self._entry = jobs.entries.get(job) or Entry(jobs.record(job))
         self._folder = jobs.home.run_directory(job)
         self._cursor = Cursor.parse(request.cursor)
@@ -98,6 +98,8 @@ class Watcher:
                         return
                 if batch.more or (state.ended and not batch.empty):
                     continue
+                if self._until_now:
+                    return
                 try:
                     async with asyncio.timeout(_AT_LEAST_EVERY_S):
                         await changed.wait()

@@ -133,16 +133,18 @@ class ListResponse(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("id", "cursor", "without_rows", "from_now")
+    __slots__ = ("id", "cursor", "without_rows", "from_now", "until_now")
     ID_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_ROWS_FIELD_NUMBER: _ClassVar[int]
     FROM_NOW_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_NOW_FIELD_NUMBER: _ClassVar[int]
     id: str
     cursor: str
     without_rows: bool
     from_now: bool
-    def __init__(self, id: _Optional[str] = ..., cursor: _Optional[str] = ..., without_rows: _Optional[bool] = ..., from_now: _Optional[bool] = ...) -> None: ...
+    until_now: bool
+    def __init__(self, id: _Optional[str] = ..., cursor: _Optional[str] = ..., without_rows: _Optional[bool] = ..., from_now: _Optional[bool] = ..., until_now: _Optional[bool] = ...) -> None: ...
 
 class WatchUpdate(_message.Message):
     __slots__ = ("cursor", "job", "events", "rows")
@@ -346,6 +348,73 @@ class PlanResponse(_message.Message):
     plan: str
     refusals: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, plan: _Optional[str] = ..., refusals: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ("ids",)
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[JobStats]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[JobStats, _Mapping]]] = ...) -> None: ...
+
+class JobStats(_message.Message):
+    __slots__ = ("id", "attempt", "step", "loss", "accuracy", "validation_loss", "validation_accuracy", "samples_per_second", "bubble", "bubble_predicted", "losses", "workers")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BUBBLE_FIELD_NUMBER: _ClassVar[int]
+    BUBBLE_PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    attempt: int
+    step: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    samples_per_second: float
+    bubble: float
+    bubble_predicted: float
+    losses: _containers.RepeatedScalarFieldContainer[float]
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerStats]
+    def __init__(self, id: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., validation_loss: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., samples_per_second: _Optional[float] = ..., bubble: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., losses: _Optional[_Iterable[float]] = ..., workers: _Optional[_Iterable[_Union[WorkerStats, _Mapping]]] = ...) -> None: ...
+
+class WorkerStats(_message.Message):
+    __slots__ = ("worker", "host", "pid", "stages", "microseconds", "bubble_predicted", "peak_rss_bytes", "limit_bytes")
+    class MicrosecondsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
+    BUBBLE_PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    PEAK_RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    host: str
+    pid: int
+    stages: _containers.RepeatedScalarFieldContainer[int]
+    microseconds: _containers.ScalarMap[str, int]
+    bubble_predicted: float
+    peak_rss_bytes: int
+    limit_bytes: int
+    def __init__(self, worker: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., stages: _Optional[_Iterable[int]] = ..., microseconds: _Optional[_Mapping[str, int]] = ..., bubble_predicted: _Optional[float] = ..., peak_rss_bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ...) -> None: ...
 
 class ClusterRequest(_message.Message):
     __slots__ = ()

@@ -89,6 +89,11 @@ class PipetrainStub:
                 request_serializer=cluster_dot_wire_dot_pipetrain__pb2.PlanRequest.SerializeToString,
                 response_deserializer=cluster_dot_wire_dot_pipetrain__pb2.PlanResponse.FromString,
                 _registered_method=True)
+        self.Stats = channel.unary_unary(
+                '/pipetrain.v1.Pipetrain/Stats',
+                request_serializer=cluster_dot_wire_dot_pipetrain__pb2.StatsRequest.SerializeToString,
+                response_deserializer=cluster_dot_wire_dot_pipetrain__pb2.StatsResponse.FromString,
+                _registered_method=True)
         self.Cluster = channel.unary_unary(
                 '/pipetrain.v1.Pipetrain/Cluster',
                 request_serializer=cluster_dot_wire_dot_pipetrain__pb2.ClusterRequest.SerializeToString,
@@ -181,6 +186,14 @@ class PipetrainServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stats(self, request, context):
+        """Figures of jobs that run, or have ended a few minutes ago: how fast they are, and where their workers' time goes. Jobs
+        that have none are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cluster(self, request, context):
         """The nodes, what is in use, and what waits.
         """
@@ -245,6 +258,11 @@ def add_PipetrainServicer_to_server(servicer, server):
                     servicer.Plan,
                     request_deserializer=cluster_dot_wire_dot_pipetrain__pb2.PlanRequest.FromString,
                     response_serializer=cluster_dot_wire_dot_pipetrain__pb2.PlanResponse.SerializeToString,
+            ),
+            'Stats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stats,
+                    request_deserializer=cluster_dot_wire_dot_pipetrain__pb2.StatsRequest.FromString,
+                    response_serializer=cluster_dot_wire_dot_pipetrain__pb2.StatsResponse.SerializeToString,
             ),
             'Cluster': grpc.unary_unary_rpc_method_handler(
                     servicer.Cluster,
@@ -549,6 +567,33 @@ class Pipetrain:
             '/pipetrain.v1.Pipetrain/Plan',
             cluster_dot_wire_dot_pipetrain__pb2.PlanRequest.SerializeToString,
             cluster_dot_wire_dot_pipetrain__pb2.PlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipetrain.v1.Pipetrain/Stats',
+            cluster_dot_wire_dot_pipetrain__pb2.StatsRequest.SerializeToString,
+            cluster_dot_wire_dot_pipetrain__pb2.StatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,61 @@
+"""A job's figures as a message of the interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cluster.service.job_stats import JobStats
+from cluster.wire import pipetrain_pb2 as pb
+from cluster.worker_times import predicted_bubbles, worker_times
+
+_LOSSES = 120
+
+
+def stats_message(stats: JobStats) -> pb.JobStats:
+    """The figures of a job's present attempt."""
+    speed = stats.series["samples_per_second"].points
+    return pb.JobStats(
+        id=stats.job,
+        attempt=stats.attempt,
+        step=stats.steps,
+        loss=stats.loss,
+        accuracy=stats.accuracy,
+        validation_loss=stats.validation_loss,
+        validation_accuracy=stats.validation_accuracy,
+        samples_per_second=speed[-1][1] if speed else None,
+        bubble=stats.bubble,
+        bubble_predicted=stats.bubble_predicted,
+        losses=evenly([value for _, value in stats.series["loss"].points], _LOSSES),
+        workers=_workers(stats),
+    )
+
+
+def evenly(values: Sequence[float], most: int) -> list[float]:
+    """At most so many of the values, evenly apart; the last one is the last."""
+    if len(values) <= most:
+        return list(values)
+    return [values[((place + 1) * len(values) - 1) // most] for place in range(most)]
+
+
+def _workers(stats: JobStats) -> list[pb.WorkerStats]:
+    placement, accounts = stats.placement, stats.accounts
+    if accounts is None or stats.timeline is None or not placement:
+        return []
+    predicted = predicted_bubbles(accounts, placement)
+    places = {place["worker"]: place for place in stats.timeline["workers"]}
+    found = []
+    for worker, times in enumerate(worker_times(accounts, placement)):
+        place = places.get(worker, {})
+        found.append(
+            pb.WorkerStats(
+                worker=worker,
+                host=place.get("host", ""),
+                pid=place.get("pid") or 0,
+                stages=[stage for stage, holder in enumerate(placement) if holder == worker],
+                microseconds=times,
+                bubble_predicted=None if predicted is None else predicted[worker],
+                peak_rss_bytes=place.get("peak_rss_bytes"),
+                limit_bytes=place.get("limit_bytes"),
+            )
+        )
+    return found
