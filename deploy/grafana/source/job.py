@@ -1,0 +1,353 @@
+"""The dashboard of one job's pipeline."""
+
+from __future__ import annotations
+
+from deploy.grafana.source.model import Choice, Dashboard, Mark, Query, Row
+from deploy.grafana.source.panels import buckets, history, lines, matrix, number, states
+
+_JOB = 'job="$job"'
+_STAGES = f'{_JOB}, stage=~"$stage"'
+_COLORS = {
+    "QUEUED": "yellow",
+    "STARTING": "light-blue",
+    "RUNNING": "green",
+    "RECOVERING": "orange",
+    "SUCCEEDED": "blue",
+    "FAILED": "red",
+    "STOPPED": "purple",
+}
+_BACK = {
+    "title": "All jobs",
+    "type": "link",
+    "url": "/d/pipetrain-overview",
+    "icon": "arrow-left",
+    "keepTime": True,
+    "targetBlank": False,
+}
+
+
+def _rate(metric: str, labels: str = _JOB) -> str:
+    return f"rate({metric}{{{labels}}}[$__rate_interval])"
+
+
+def _seconds(kinds: str = ".+", stages: str = _STAGES) -> str:
+    return _rate("pipetrain_stage_seconds_total", f'{stages}, kind=~"{kinds}"')
+
+
+def _duration(quantile: float) -> Query:
+    inner = f"sum by (le) ({_rate('pipetrain_step_duration_seconds_bucket')})"
+    return Query(f"histogram_quantile({quantile}, {inner})", f"{quantile:.0%} at most")
+
+
+HEALTH = Row(
+    "Health",
+    (
+        number(
+            "State",
+            "The state of the job; its reason is told by `pipetrain status`.",
+            Query(f"pipetrain_job_state{{{_JOB}}} == 1", "{{state}}"),
+            text="name",
+        ),
+        number("Name", "The name in the job file.", Query(f"pipetrain_job_info{{{_JOB}}}", "{{name}}"), text="name"),
+        number(
+            "Done",
+            "Share of the job's steps that are done in the present attempt.",
+            Query(f"pipetrain_steps_total{{{_JOB}}} / pipetrain_job_planned_steps{{{_JOB}}}"),
+            "percentunit",
+        ),
+        number(
+            "Time left",
+            "The steps that remain at the present pace; evaluations count as they come.",
+            Query(
+                f"(pipetrain_job_planned_steps{{{_JOB}}} - pipetrain_steps_total{{{_JOB}}}) "
+                f"/ {_rate('pipetrain_steps_total')}"
+            ),
+            "s",
+        ),
+        number(
+            "Since the last step",
+            "Time since a step ended; far above the usual step time the job hangs, evaluates, or has ended.",
+            Query(f"time() - pipetrain_last_step_timestamp_seconds{{{_JOB}}}"),
+            "s",
+        ),
+        number(
+            "Attempt",
+            "The life of its processes that the job is in; above 1 its workers were lost and started again.",
+            Query(f"pipetrain_job_attempt{{{_JOB}}}"),
+            limits=((None, "green"), (2, "orange")),
+        ),
+        states(
+            "States",
+            "Which state the job was in, and when.",
+            Query(f"pipetrain_job_state{{{_JOB}}} == 1", "{{state}}"),
+            _COLORS,
+            width=16,
+        ),
+        number(
+            "Waited in the queue",
+            "From its submission to its first admission.",
+            Query(f"pipetrain_job_queue_wait_seconds{{{_JOB}}}"),
+            "s",
+        ),
+        number(
+            "Tightest memory",
+            "The largest share of its memory limit that a worker's process ever held; at 100 % the job fails.",
+            Query(
+                f"max(pipetrain_worker_peak_resident_bytes{{{_JOB}}} / pipetrain_worker_memory_limit_bytes{{{_JOB}}})"
+            ),
+            "percentunit",
+            limits=((None, "green"), (0.8, "orange"), (0.95, "red")),
+        ),
+    ),
+)
+
+THROUGHPUT = Row(
+    "Throughput",
+    (
+        lines(
+            "Samples a second",
+            "Rows trained on in a second.",
+            Query(f"sum({_rate('pipetrain_samples_total')})", "samples/s"),
+            min=0,
+        ),
+        lines(
+            "Steps a second",
+            "Updates of the weights in a second.",
+            Query(f"sum({_rate('pipetrain_steps_total')})", "steps/s"),
+            min=0,
+        ),
+        lines(
+            "Step duration",
+            "From the end of one step to the end of the next: half, 95 % and 99 % of the steps take at most that.",
+            _duration(0.5),
+            _duration(0.95),
+            _duration(0.99),
+            unit="s",
+            min=0,
+        ),
+        buckets(
+            "Step durations",
+            "How many steps took how long; two bright bands are two kinds of steps.",
+            Query(
+                f"sum by (le) (increase(pipetrain_step_duration_seconds_bucket{{{_JOB}}}[$__rate_interval]))",
+                "{{le}}",
+                form="heatmap",
+            ),
+            unit="s",
+        ),
+        lines(
+            "Learning rate and gradient norm",
+            "The learning rate of the last step, and the norm of all stages' gradients before clipping.",
+            Query(f"pipetrain_learning_rate{{{_JOB}}}", "learning rate"),
+            Query(f"pipetrain_gradient_norm{{{_JOB}}}", "gradient norm"),
+            width=12,
+        ),
+        lines(
+            "Loss",
+            "Of the last step, and of the last evaluation on rows that are not trained on.",
+            Query(f"pipetrain_loss{{{_JOB}}}", "{{kind}}"),
+            width=12,
+        ),
+        lines(
+            "Accuracy",
+            "Share of rows that are classified right; classifiers only.",
+            Query(f"pipetrain_accuracy_ratio{{{_JOB}}}", "{{kind}}"),
+            unit="percentunit",
+            width=12,
+            max=1,
+        ),
+    ),
+)
+
+_BY_TIME = (
+    f'label_replace(label_replace(sum by (stage, kind, cause) ({_seconds()}), "time", "$1", "kind", "(.*)"), '
+    '"time", "wait, $1", "cause", "(.+)")'
+)
+
+PIPELINE = Row(
+    "Pipeline",
+    (
+        matrix(
+            "Where each stage's time goes",
+            "Share of a stage's time by kind: computing is wanted, waits and sends are its bubble. Checkpoint, "
+            "recovery, evaluation and other are its worker's, shown at the worker's first stage.",
+            Query(
+                f"sum by (stage, time) ({_BY_TIME}) / on (stage) group_left () sum by (stage) ({_seconds()})",
+                instant=True,
+                form="table",
+            ),
+            row="stage",
+            column="time",
+            unit="percentunit",
+            min=0,
+            max=1,
+            decimals=1,
+        ),
+        lines(
+            "Bubble, measured and predicted",
+            "Share of the workers' time without evaluations that goes to waits and sends, beside what the schedule "
+            "alone idles with actions as long as measured. Between them: the price of messages, and of a busy host.",
+            Query(
+                f"sum({_seconds('wait|send', _JOB)}) "
+                f"/ (sum({_seconds('.+', _JOB)}) - sum({_seconds('evaluation', _JOB)}))",
+                "measured",
+            ),
+            Query(f"pipetrain_bubble_predicted_ratio{{{_JOB}}}", "predicted"),
+            unit="percentunit",
+            width=12,
+            min=0,
+        ),
+        history(
+            "Bubble by stage",
+            "The bubble of each stage in the step that was last when Prometheus looked.",
+            Query(f"pipetrain_stage_bubble_ratio{{{_STAGES}}}", "stage {{stage}}"),
+            unit="percentunit",
+            min=0,
+            max=1,
+        ),
+        lines(
+            "Stage bubble above prediction",
+            "How much more each stage idles than its schedule explains.",
+            Query(
+                f"pipetrain_stage_bubble_ratio{{{_STAGES}}} - pipetrain_stage_bubble_predicted_ratio{{{_STAGES}}}",
+                "stage {{stage}}",
+            ),
+            unit="percentunit",
+        ),
+        lines(
+            "Time by kind",
+            "Everything that the chosen stages' workers do, as shares of their time; nothing is left out.",
+            Query(f"sum by (kind) ({_seconds()})", "{{kind}}"),
+            unit="percentunit",
+            stack="percent",
+        ),
+        lines(
+            "Waits by cause",
+            "Share of time that the chosen stages wait for arrays, on average: until the first backward action, after "
+            "the last forward one, and between. Steady waits are those that a schedule should not have.",
+            Query(f"avg by (cause) ({_seconds('wait')})", "{{cause}}"),
+            unit="percentunit",
+            stack="normal",
+        ),
+        lines(
+            "Compute by stage",
+            "Share of time that each stage computes; the highest is the bottleneck, a better partition evens them out.",
+            Query(
+                f"sum by (stage) ({_seconds('forward|input_gradient|weight_gradient|update')})",
+                "stage {{stage}}",
+            ),
+            unit="percentunit",
+            width=12,
+            min=0,
+        ),
+        lines(
+            "Stalls",
+            "Share of time in which workers save checkpoints, recover or evaluate, and make no step; their average.",
+            Query(f"avg by (kind) ({_seconds('checkpoint|recovery|evaluation')})", "{{kind}}"),
+            unit="percentunit",
+            stack="normal",
+            width=12,
+            min=0,
+        ),
+    ),
+)
+
+MEMORY = Row(
+    "Memory",
+    (
+        lines(
+            "Arrays of the stages",
+            "Bytes of arrays that the chosen stages hold, by what they are; activations are the peak of those kept.",
+            Query(f"sum by (kind) (pipetrain_stage_held_bytes{{{_STAGES}}})", "{{kind}}"),
+            unit="bytes",
+            stack="normal",
+            min=0,
+        ),
+        lines(
+            "Kept activations by stage",
+            "The peak of the activations that each stage keeps, beside what was predicted from the schedule.",
+            Query(f'pipetrain_stage_held_bytes{{{_STAGES}, kind="activations"}}', "stage {{stage}}"),
+            Query(f"pipetrain_stage_predicted_activation_bytes{{{_STAGES}}}", "stage {{stage}}, predicted"),
+            unit="bytes",
+            min=0,
+        ),
+        lines(
+            "Workers against their limit",
+            "The most memory that each worker's process ever held, as a share of its limit.",
+            Query(
+                f"pipetrain_worker_peak_resident_bytes{{{_JOB}}} / pipetrain_worker_memory_limit_bytes{{{_JOB}}}",
+                "worker {{worker}}",
+            ),
+            unit="percentunit",
+            min=0,
+            max=1,
+        ),
+        lines(
+            "Peak of the workers",
+            "The most memory that each worker's process ever held: its arrays, its data, Python and its libraries.",
+            Query(f"pipetrain_worker_peak_resident_bytes{{{_JOB}}}", "worker {{worker}}"),
+            unit="bytes",
+            width=24,
+            min=0,
+        ),
+    ),
+)
+
+LINKS = Row(
+    "Links",
+    (
+        lines(
+            "Bytes a second",
+            "Activations and gradients from worker to worker.",
+            Query(_rate("pipetrain_link_bytes_total"), "{{from_worker}} to {{to_worker}}"),
+            unit="Bps",
+            min=0,
+        ),
+        lines(
+            "Messages a second",
+            "Arrays from worker to worker: one a micro-batch and direction.",
+            Query(_rate("pipetrain_link_messages_total"), "{{from_worker}} to {{to_worker}}"),
+            unit="ops",
+            min=0,
+        ),
+        lines(
+            "Size of a message",
+            "Bytes of an array, on average; small ones cost as much time to send as large ones.",
+            Query(
+                f"{_rate('pipetrain_link_bytes_total')} / {_rate('pipetrain_link_messages_total')}",
+                "{{from_worker}} to {{to_worker}}",
+            ),
+            unit="bytes",
+            min=0,
+        ),
+    ),
+)
+
+JOB = Dashboard(
+    uid="pipetrain-job",
+    title="pipetrain: one job's pipeline",
+    description="What one job does, how fast, and what holds it back.",
+    rows=(HEALTH, THROUGHPUT, PIPELINE, MEMORY, LINKS),
+    choices=(
+        Choice("job", "Job", "label_values(pipetrain_job_info, job)"),
+        Choice("stage", "Stage", f"label_values(pipetrain_stage_seconds_total{{{_JOB}}}, stage)", many=True),
+    ),
+    marks=(
+        Mark("Began", f"pipetrain_job_start_time_seconds{{{_JOB}}} * 1000", "{{job}}", "blue", value_is_time=True),
+        Mark("Ended", f"pipetrain_job_end_time_seconds{{{_JOB}}} * 1000", "{{job}}", "purple", value_is_time=True),
+        Mark(
+            "Failed",
+            f"1000 * pipetrain_job_failure_info{{{_JOB}}} * on (job) group_left () pipetrain_job_end_time_seconds",
+            "{{kind}}",
+            "red",
+            value_is_time=True,
+        ),
+        Mark(
+            "Workers started anew",
+            f"changes(pipetrain_job_attempt{{{_JOB}}}[$__rate_interval]) > 0",
+            "{{job}}",
+            "orange",
+        ),
+    ),
+    links=(_BACK,),
+)
