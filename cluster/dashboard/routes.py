@@ -154,7 +154,7 @@ def _files(router: APIRouter, site: Site) -> None:
 
 
 def _changing(router: APIRouter, site: Site) -> None:
-    refusals = {status: _REFUSALS[status] for status in (401, 404, 409)}
+    refusals: dict[int | str, dict[str, Any]] = {status: _REFUSALS[status] for status in (401, 404, 409)}
 
     @router.post(
         "/jobs", status_code=201, responses={401: _REFUSALS[401], 409: _REFUSALS[409]}, openapi_extra=_JOB_TEXT

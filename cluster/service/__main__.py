@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--grpc-port", type=int, default=7070)
     parser.add_argument("--http-port", type=int, default=7071)
+    parser.add_argument("--http-name", action="append", default=[], help="a host that HTTP may be called by, too")
     parser.add_argument("--max-queued", type=int, default=10_000)
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -67,8 +68,21 @@ async def _serve(home: Home, options: Any) -> None:
     uploads = Uploads(home)
     uploads.sweep(store.uploads_in_use())
     metrics = Metrics(CollectorRegistry(), jobs, ray_up=lambda: keeper.state == "up")
-    servers = Servers(Api(jobs, keeper, uploads), home.token(), metrics)
-    http_port, http = servers.listen_http(options.host, options.http_port, lambda: _health(keeper, jobs))
+    api = Api(jobs, keeper, uploads)
+    servers = Servers(api, home.token(), metrics)
+
+    def dashboard() -> Any:
+        from cluster.dashboard.web import make_app  # only here: it takes a second to load, which no command shall wait
+
+        return make_app(
+            *(jobs, keeper, uploads, api),
+            token=home.token(),
+            healthz=lambda: _health(keeper, jobs),
+            metrics=metrics.scrape,
+            names=[options.host, *options.http_name],
+        )
+
+    http_port, http = servers.listen_http(options.host, options.http_port, dashboard)
     grpc_port = await servers.listen_grpc(options.host, options.grpc_port)
     where: dict[str, Any] = {
         "grpc": f"{options.host}:{grpc_port}",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import grpc
@@ -12,10 +15,6 @@ import uvicorn
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from cluster.service.api import Api
 from cluster.service.metrics import Metrics
@@ -24,6 +23,7 @@ from cluster.wire import pipetrain_pb2 as pb
 from stages.errors import UserMistake
 
 SERVICE = "pipetrain.v1.Pipetrain"
+DASHBOARD = "cluster.dashboard.web"
 MAX_MESSAGE_BYTES = 32 * 2**20  # a job document of ten million characters, and room
 _OPEN = (f"/{health.SERVICE_NAME}/", f"/{reflection.SERVICE_NAME}/")
 _log = logging.getLogger(__name__)
@@ -79,7 +79,6 @@ class Servers:
     """Both servers of one service."""
 
     def __init__(self, api: Api, token: str, metrics: Metrics) -> None:
-        self._metrics = metrics
         self.health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(
             interceptors=[CountRpcs(metrics.rpcs), RequireToken(token)],
@@ -94,6 +93,7 @@ class Servers:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         self._http: uvicorn.Server | None = None
+        self._stopping = False
 
     async def listen_grpc(self, host: str, port: int) -> int:
         """The port that gRPC answers on. Raises UserMistake where it is taken."""
@@ -113,31 +113,36 @@ class Servers:
         for name in ("", SERVICE):
             await self.health.set(name, status)
 
-    def listen_http(self, host: str, port: int, healthz: Callable[[], dict[str, Any]]) -> tuple[int, Awaitable[None]]:
+    def listen_http(self, host: str, port: int, make_app: Callable[[], Any]) -> tuple[int, Awaitable[None]]:
         """The port that HTTP answers on, and what to await for as long as it shall. Raises UserMistake."""
-
-        async def answer(_: Request) -> JSONResponse:
-            found = healthz()
-            return JSONResponse(found, status_code=200 if found["ok"] else 503)
-
-        async def scrape(request: Request) -> Response:
-            text, content_type = await self._metrics.scrape(request.headers.get("accept", ""))
-            return Response(text, headers={"content-type": content_type})
-
-        app = Starlette(routes=[Route("/healthz", answer), Route("/metrics", scrape)])
-        config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off")
         try:
-            socket = config.bind_socket()
+            socket = uvicorn.Config("", host=host, port=port, log_level="warning").bind_socket()
         except (OSError, SystemExit):
             raise UserMistake(
                 f"--http-port {port}: {host}:{port} is taken or not ours; choose another, or 0 for any"
             ) from None
+        return socket.getsockname()[1], self._serve_http(socket, make_app)
+
+    async def _serve_http(self, socket: Any, make_app: Callable[[], Any]) -> None:
+        # its modules take longer to load than anything else here, and Ray takes longer still: both at once
+        await asyncio.to_thread(import_module, DASHBOARD)
+        if self._stopping:
+            return
+        config = uvicorn.Config(
+            make_app(),
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=1,  # pages are open for as long as somebody looks at them
+            ws_per_message_deflate=False,  # nothing goes further than loopback
+        )
         self._http = _Quiet(config)
-        return socket.getsockname()[1], self._http.serve(sockets=[socket])
+        await self._http.serve(sockets=[socket])
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, and let those under way end for so long."""
         await self.serving(False)
+        self._stopping = True
         if self._http is not None:
             self._http.should_exit = True
         await self._grpc.stop(grace_s)
@@ -146,8 +151,10 @@ class Servers:
 class _Quiet(uvicorn.Server):  # type: ignore[misc]
     """Leaves the signals to the service."""
 
-    def install_signal_handlers(self) -> None:
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """None."""
+        yield
 
 
 def _handlers(api: Api) -> Any:

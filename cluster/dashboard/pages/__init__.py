@@ -1,0 +1,12 @@
+"""The pages. Each registers itself for a Site."""
+
+from __future__ import annotations
+
+from cluster.dashboard.pages import jobs_page, schedule_page
+from cluster.dashboard.site import Site
+
+
+def register(site: Site) -> None:
+    """All pages."""
+    jobs_page.register(site)
+    schedule_page.register()

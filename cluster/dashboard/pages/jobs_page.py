@@ -1,0 +1,183 @@
+"""/: all jobs, newest first, a page at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from nicegui import ui
+
+from cluster.dashboard.actions import confirm_delete, stop_job
+from cluster.dashboard.frame import every_tick, frame, heading
+from cluster.dashboard.job_list import Filters, Page, job_page, present
+from cluster.dashboard.site import Site
+from cluster.dashboard.texts import number, share, span, spark
+from cluster.service.records import JobRecord
+from coordinator.job_states import ACTIVE, STATE_NAMES
+
+_PER_PAGE = 25
+_GROUPS: dict[str, tuple[str, ...]] = {
+    "All": (),
+    "Active": (*ACTIVE, "RECOVERING"),
+    "Waiting": ("QUEUED",),
+    "Succeeded": ("SUCCEEDED",),
+    "Failed": ("FAILED",),
+    "Stopped": ("STOPPED",),
+}
+_COLUMNS = ("Job", "State and reason", "Steps", "Loss", "When", "")
+_ROW = r"""
+<tr :key="props.row.id" :data-job="props.row.id">
+  <td class="name"><a :href="'/jobs/' + props.row.id">{{ props.row.name }}</a>
+    <div class="muted small">{{ props.row.id }}</div></td>
+  <td class="why"><span class="state" :class="props.row.state">{{ props.row.state }}</span>
+    <div class="muted small">{{ props.row.reason }}</div></td>
+  <td class="steps">{{ props.row.steps }}
+    <div v-if="props.row.progress !== null" class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100"
+      :aria-valuenow="Math.round(props.row.progress)" :aria-label="'steps of ' + props.row.name">
+      <span :style="{width: props.row.progress + '%'}"></span></div></td>
+  <td class="loss"><span class="number">{{ props.row.loss }}</span>
+    <svg v-if="props.row.spark" class="spark" viewBox="0 0 96 24" preserveAspectRatio="none" role="img"
+      :aria-label="'loss so far of ' + props.row.name"><path :d="props.row.spark"/></svg>
+    <div class="muted small">{{ props.row.validation }}</div></td>
+  <td class="when">{{ props.row.when }}<div class="muted small">{{ props.row.submitted }}</div></td>
+  <td class="acts"><button v-if="!props.row.ended" class="act" :aria-label="'Stop ' + props.row.name"
+      @click="() => $parent.$emit('stop', props.row.id)">Stop</button>
+    <a v-if="props.row.model" class="act" :href="'/api/jobs/' + props.row.id + '/files/model.safetensors'"
+      :aria-label="'Download the model of ' + props.row.name">Model</a>
+    <button v-if="props.row.ended" class="act" :aria-label="'Delete ' + props.row.name"
+      @click="() => $parent.$emit('delete', props.row.id)">Delete</button></td>
+</tr>
+"""
+
+
+def register(site: Site) -> None:
+    """The page."""
+
+    @ui.page("/")
+    async def jobs_page() -> None:
+        with frame("Jobs", "/", str(site.home.folder)):
+            page = _Jobs(site)
+            await page.look()
+            every_tick(page.look)
+
+
+class _Jobs:
+    """The page of one reader."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._group, self._search, self._page = "All", "", 0
+        self._shown: Page | None = None
+        self._key: Any = None
+        self._asked_at = 0.0
+        with ui.element("div").classes("row apart"):
+            heading("Jobs", 1)
+            ui.button("Submit a job", color=None).classes("act main").props("unelevated href=/submit")
+        with ui.element("div").classes("row apart"):
+            self._groups = ui.toggle(list(_GROUPS), value="All", on_change=self._filter).props(
+                'aria-label="which jobs" unelevated'
+            )
+            self._field = (
+                ui.input("Part of a name, or an id", on_change=self._filter)
+                .props("outlined dense clearable debounce=250")
+                .style("min-width: 230px")
+            )
+        with ui.element("section").classes("panel"):
+            self._table = (
+                ui.table(
+                    rows=[],
+                    columns=[{"name": c or "acts", "label": c, "field": "id", "align": "left"} for c in _COLUMNS],
+                    row_key="id",
+                )
+                .classes("jobs")
+                .props('flat hide-bottom :rows-per-page-options="[0]" wrap-cells')
+            )
+            self._table.add_slot("body", _ROW)
+            self._table.on("stop", lambda event: stop_job(site, event.args))
+            self._table.on("delete", lambda event: confirm_delete(site, event.args, self._forget))
+            self._empty = ui.label().classes("muted")
+        with ui.element("nav").classes("row").props('aria-label="pages of the list"') as self._pager:
+            self._newer = ui.button("Newer", color=None, on_click=lambda: self._turn(-1)).classes("act").props("flat")
+            self._place = ui.label().classes("muted number")
+            self._older = ui.button("Older", color=None, on_click=lambda: self._turn(1)).classes("act").props("flat")
+
+    async def _filter(self) -> None:
+        self._group, self._search, self._page = str(self._groups.value), (self._field.value or "").strip(), 0
+        self._forget()
+        await self.look()
+
+    async def _turn(self, by: int) -> None:
+        self._page = max(0, self._page + by)
+        self._forget()
+        await self.look()
+
+    def _forget(self) -> None:
+        self._key = None
+
+    async def look(self) -> None:
+        """Show what is new."""
+        page = await self._present()
+        sparks = await self._site.past.sparks(page.records)
+        rows = [self._row(record, sparks.get(record.id, [])) for record in page.records]
+        if rows != self._table.rows:
+            self._table.rows = rows
+        self._tell(page)
+
+    async def _present(self) -> Page:
+        """The page of the list. It is asked for again when jobs came or went; what is on it is always as it is now."""
+        jobs = self._site.jobs
+        filters = Filters(states=_GROUPS[self._group], search=self._search, limit=_PER_PAGE, page=self._page)
+        key = (filters, await asyncio.to_thread(lambda: (jobs.store.counts(), jobs.store.ids("", 1))))
+        if self._shown is None or key != self._key:
+            self._shown, self._key = await job_page(jobs, filters), key
+        else:
+            self._shown = Page([present(jobs, r) for r in self._shown.records], self._shown.total, self._shown.counts)
+        return self._shown
+
+    def _row(self, record: JobRecord, losses: list[float]) -> dict[str, Any]:
+        view = self._site.jobs.view(record)
+        total = record.steps_total
+        lines = view.reason.splitlines()
+        return {
+            "id": record.id,
+            "name": record.name,
+            "state": record.state.name,
+            "reason": lines[0][:300] if lines else "",
+            "steps": f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}",
+            "progress": None if not total or record.state.ended else round(100 * record.step / total, 1),
+            "loss": "" if record.loss is None else number(record.loss),
+            "validation": "" if record.validation_accuracy is None else f"{share(record.validation_accuracy)} right",
+            "spark": spark(losses),
+            "when": _when(record),
+            "submitted": f"submitted {time.strftime('%b %d, %H:%M', time.localtime(record.submitted_at))}",
+            "ended": record.state.ended,
+            "model": record.model_saved,
+        }
+
+    def _tell(self, page: Page) -> None:
+        numbers = {
+            name: sum(page.counts.get(state, 0) for state in states or STATE_NAMES) for name, states in _GROUPS.items()
+        }
+        options = {name: f"{name} {n:,}" if n else name for name, n in numbers.items()}
+        if options != self._groups.options:
+            self._groups.set_options(options, value=self._group)
+        first, last = self._page * _PER_PAGE + 1, self._page * _PER_PAGE + len(page.records)
+        self._place.set_text(f"{first:,} to {last:,} of {page.total:,}")
+        self._pager.set_visibility(page.total > _PER_PAGE)
+        self._newer.set_enabled(self._page > 0)
+        self._older.set_enabled(last < page.total)
+        self._table.set_visibility(bool(page.records))
+        filtered = bool(self._search) or self._group != "All"
+        self._empty.set_text(
+            "No job is like that." if filtered else "No jobs yet. Submit one here, or with `pipetrain submit`."
+        )
+        self._empty.set_visibility(not page.records)
+
+
+def _when(record: JobRecord) -> str:
+    now = time.time()
+    if record.started_at is None:
+        return f"waits {span(now - record.submitted_at)}" if not record.state.ended else "never started"
+    took = (record.ended_at or now) - record.started_at
+    return f"took {span(took)}" if record.state.ended else f"runs {span(took)}"

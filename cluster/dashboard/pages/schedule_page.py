@@ -1,0 +1,159 @@
+"""/schedule: any schedule, for any number of stages and micro-batches, with its bubble and what it keeps in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from nicegui import ui
+
+from cluster.dashboard.frame import frame, heading
+from cluster.dashboard.gantt import Gantt, panel
+from cluster.dashboard.parts import bubble_key, facts, fill_table, kinds_key, problems_list, table
+from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, spans
+from cluster.dashboard.texts import counted, share
+from coordinator.replay import Replay
+from coordinator.schedules import SCHEDULES, default_workers
+from stages.errors import UserMistake
+
+_ABOUT = {
+    "gpipe": "All forward passes, then all backward passes. Keeps every micro-batch's activations.",
+    "1f1b": "One forward, one backward, as soon as the first backward can begin. The same bubble as GPipe, and a stage "
+    "keeps no more micro-batches than there are stages from it on.",
+    "interleaved-1f1b": "Each worker holds several stages, which makes the pipeline's ends shorter: less bubble, for "
+    "more messages.",
+    "zb-h1": "The weight gradients wait and fill what would be bubbles: a third of 1F1B's, with the same memory.",
+}
+
+
+def register() -> None:
+    """The page."""
+
+    @ui.page("/schedule")
+    def schedule_page(
+        schedule: str = "1f1b", stages: int = 4, micro_batches: int = 8, workers: int = 0, backward: float = 1.0
+    ) -> None:
+        with frame("Schedules", "/schedule"):
+            _Schedule(Question(schedule, stages, micro_batches, workers, backward))
+
+
+class _Schedule:
+    """The page of one reader."""
+
+    def __init__(self, question: Question) -> None:
+        heading("Schedules", 1)
+        with ui.element("section").classes("panel stack"):
+            with ui.element("div").classes("row"):
+                known = question.schedule in SCHEDULES
+                self._schedule = ui.select(
+                    list(SCHEDULES), label="Schedule", value=question.schedule if known else "1f1b", on_change=self._ask
+                ).props("outlined dense")
+                self._stages = self._number("Stages p", question.stages, 1, MOST_STAGES)
+                self._micro_batches = self._number("Micro-batches m", question.micro_batches, 1, MOST_MICRO_BATCHES)
+                self._workers = self._number("Workers (0: default)", question.workers, 0, MOST_STAGES)
+                self._backward = self._number("I and W each, in F", question.backward, 0.05, 20, step=0.25)
+            self._about = ui.label().classes("muted")
+            self._problems = problems_list()
+        with ui.element("section").classes("panel stack") as self._picture:
+            self._facts = facts("bubble", "by the formula", "workers", "length", "kept at most")
+            self._gantt = Gantt(unit="F", label="What each worker does when")
+            with ui.element("div"):
+                kinds_key()
+                bubble_key()
+        with ui.element("section").classes("panel") as self._by_stage:
+            heading("By stage")
+            self._table = table("stage", "worker", "keeps at most (micro-batches)", "idle share of its worker")
+        self._last: Question | None = None
+        self._draw(question)
+        ui.timer(0.05, self._settle)
+
+    def _number(self, label: str, value: float, low: float, high: float, step: float = 1) -> ui.number:
+        return (
+            ui.number(label, value=value, min=low, max=high, step=step, on_change=self._ask)
+            .props("outlined dense debounce=150")
+            .style("width: 150px")
+        )
+
+    def _question(self) -> Question | str:
+        values = [self._stages.value, self._micro_batches.value, self._workers.value]
+        if any(value is None or value != int(value) for value in values) or self._backward.value is None:
+            return "stages, micro-batches and workers must be whole numbers, and what I and W take a number"
+        stages, micro_batches, workers = map(int, values)
+        return Question(str(self._schedule.value), stages, micro_batches, workers, float(self._backward.value))
+
+    def _ask(self) -> None:
+        self._changed = True
+
+    _changed = False
+
+    async def _settle(self) -> None:
+        """Draw what was asked for last; what was asked for meanwhile is drawn next."""
+        if not self._changed:
+            return
+        self._changed = False
+        question = self._question()
+        if isinstance(question, str):
+            self._say([question])
+            return
+        if not question.problems():
+            await asyncio.to_thread(_try, question)
+        self._draw(question)
+
+    def _draw(self, question: Question) -> None:
+        if question == self._last:
+            return
+        self._last = question
+        self._about.set_text(_ABOUT.get(question.schedule, ""))
+        try:
+            found = perform(question)
+        except UserMistake as error:
+            self._say(error.problems)
+            return
+        self._say([])
+        path = (
+            f"/schedule?schedule={question.schedule}&stages={question.stages}"
+            f"&micro_batches={question.micro_batches}&workers={question.workers}&backward={question.backward:g}"
+        )
+        if ui.context.client.has_socket_connection:
+            ui.navigate.history.replace(path)
+        numbers = f"{counted(question.stages, 'stage')} · {counted(question.micro_batches, 'micro-batch')}"
+        title = f"{question.schedule} · {numbers}"
+        picture = panel(title, spans(found), found.program.n_workers, shortest=1e-9)
+        self._gantt.show([picture], f"{title}, bubble {share(found.bubble)}")
+        self._facts(_facts(question, found))
+        fill_table(
+            self._table,
+            [
+                (str(stage), str(worker), str(found.peak_alive[stage]), share(found.bubbles[worker]))
+                for stage, worker in enumerate(found.program.placement)
+            ],
+        )
+
+    def _say(self, problems: Any) -> None:
+        self._problems(problems)
+        for part in (self._picture, self._by_stage):
+            part.set_visibility(not problems)
+
+
+def _try(question: Question) -> None:
+    with contextlib.suppress(UserMistake):  # it is raised again where it is told
+        perform(question)
+
+
+def _facts(question: Question, found: Replay) -> list[str]:
+    p, m, w = question.stages, question.micro_batches, found.program.n_workers
+    usual = w == default_workers(question.schedule, p)
+    formula = "–"
+    if question.schedule in ("gpipe", "1f1b") and usual:
+        formula = f"(p−1)/(m+p−1) = {share((p - 1) / (m + p - 1))}"
+    elif question.schedule == "interleaved-1f1b" and p % w == 0 and m % w == 0:
+        v = p // w
+        formula = f"(w−1)/(v·m+w−1) = {share((w - 1) / (v * m + w - 1))}"
+    return [
+        share(found.bubble),
+        formula,
+        str(w),
+        f"{found.makespan:.4g} F",
+        counted(max(found.worker_peak_alive), "micro-batch"),
+    ]

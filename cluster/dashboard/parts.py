@@ -1,0 +1,98 @@
+"""Small pieces that several pages are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from nicegui import ui
+
+_KINDS = (("F", "forward", 14), ("I", "input gradient", 10), ("W", "weight gradient", 6))
+
+
+def text(tag: str, content: str = "") -> ui.label:
+    """A label with another tag."""
+    label = ui.label(content)
+    label.tag = tag
+    return label
+
+
+def facts(*names: str) -> Callable[[Sequence[str]], None]:
+    """Figures with their names above; call the result with new figures, an empty one hides its name too."""
+    with ui.element("dl").classes("facts"):
+        places = []
+        for name in names:
+            with ui.element("div") as both:
+                text("dt", name)
+                places.append((both, text("dd")))
+
+    def show(values: Sequence[str]) -> None:
+        for (both, place), value in zip(places, values, strict=True):
+            place.set_text(value)
+            both.set_visibility(bool(value))
+
+    return show
+
+
+def table(*columns: str) -> ui.element:
+    """A table with these headings; its body, for `fill_table`."""
+    with ui.element("div").classes("scroll"), ui.element("table").classes("table"):
+        with ui.element("thead"), ui.element("tr"):
+            for column in columns:
+                text("th", column).props("scope=col")
+        return ui.element("tbody")
+
+
+def fill_table(body: ui.element, rows: Sequence[Sequence[str]]) -> None:
+    """Put the texts into the cells, making rows as needed; what stays the same is not sent."""
+    shape = [len(list(row)) for row in body]
+    if shape != [len(row) for row in rows]:
+        body.clear()
+        with body:
+            for row in rows:
+                with ui.element("tr"):
+                    for content in row:
+                        text("td", content)
+        return
+    for place, row in zip(body, rows, strict=True):
+        for cell, wanted in zip(place, row, strict=True):
+            if isinstance(cell, ui.label) and cell.text != wanted:
+                cell.set_text(wanted)
+
+
+def problems_list(on_line: Callable[[int], None] | None = None) -> Callable[[Iterable[object]], None]:
+    """Where problems are told; call the result with them. A problem with a line has a button that goes there."""
+    with ui.element("div").props("role=alert") as place:
+        pass
+
+    def show(problems: Iterable[object]) -> None:
+        place.clear()
+        found = list(problems)
+        if not found:
+            return
+        with place, ui.element("ul").classes("problems"):
+            for problem in found:
+                line = getattr(problem, "line", None)
+                with ui.element("li"):
+                    if line is None or on_line is None:
+                        ui.label(str(problem)).style("display: inline")
+                        continue
+                    button = text("button", f"line {line}").props("type=button")
+                    button.on("click", lambda line=line: on_line(line))
+                    ui.label(f": {getattr(problem, 'text', '')}").style("display: inline")
+
+    return show
+
+
+def kinds_key() -> None:
+    """What the heights of the bars mean."""
+    for letter, name, height in _KINDS:
+        with ui.element("span").classes("key small muted"):
+            ui.element("i").style(f"height: {height}px")
+            ui.label(f"{letter} {name}").style("display: inline")
+
+
+def bubble_key() -> None:
+    """What is left empty."""
+    with ui.element("span").classes("key small muted"):
+        ui.element("i").classes("bubble").style("height: 14px")
+        ui.label("bubble: the worker waits").style("display: inline")

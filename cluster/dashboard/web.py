@@ -1,0 +1,122 @@
+"""The app of the HTTP port."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from nicegui import core, ui
+from starlette.staticfiles import StaticFiles
+
+from cluster.dashboard import frame, pages
+from cluster.dashboard.guard import LOOPBACK, Guard
+from cluster.dashboard.routes import make_routes
+from cluster.dashboard.site import Site
+from cluster.dashboard.submission import NotSubmitted
+from cluster.service.api import Api
+from cluster.service.jobs import Jobs
+from cluster.service.ray_keeper import RayKeeper
+from cluster.service.refusals import QueueFull, SubmissionIdTaken
+from cluster.service.uploads import Uploads
+from stages.errors import PipetrainError, Refused, UnknownJob, UserMistake
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (QueueFull, 429),
+    (SubmissionIdTaken, 409),
+    (UnknownJob, 404),
+    (Refused, 409),
+    (UserMistake, 422),
+)
+"""The first that fits."""
+_RECONNECT_S = 20.0
+_MESSAGES_KEPT = 100  # for a browser whose connection breaks for a moment; after longer it loads the page again
+_log = logging.getLogger(__name__)
+
+Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""From the header Accept to the text of /metrics and its content type."""
+
+
+def make_app(
+    jobs: Jobs,
+    keeper: RayKeeper,
+    uploads: Uploads,
+    api: Api,
+    *,
+    token: str,
+    healthz: Callable[[], dict[str, Any]],
+    metrics: Scrape | None = None,
+    names: Iterable[str] = (),
+) -> FastAPI:
+    """The app, once a process: NiceGUI's pages are registered for all of it. `names` are hosts that the port may be
+    called by besides loopback's. It needs its lifespan to be run."""
+    app = FastAPI(
+        title="pipetrain",
+        version=version("pipetrain"),
+        description="Jobs of the service, and what there is to see of them. Requests that change something show "
+        "`Authorization: Bearer TOKEN`, with the token from the file `token` in the service's home.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # these pages load from elsewhere
+        redoc_url=None,
+    )
+    app.add_middleware(Guard, names=[*LOOPBACK, *names], token=token)
+    app.add_exception_handler(PipetrainError, _told)
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def health() -> JSONResponse:
+        found = healthz()
+        return JSONResponse(found, status_code=200 if found["ok"] else 503)
+
+    if metrics is not None:
+
+        @app.get("/metrics", include_in_schema=False)
+        async def scrape(request: Request) -> Response:
+            text, content_type = await metrics(request.headers.get("accept", ""))
+            return Response(text, headers={"content-type": content_type})
+
+    site = Site(jobs, keeper, uploads, api)
+    app.include_router(make_routes(site))
+    app.mount("/assets", StaticFiles(directory=Path(__file__).parent / "static"))
+    _mount_pages(app, site)
+    return app
+
+
+def _mount_pages(app: FastAPI, site: Site) -> None:
+    ui.add_head_html(frame.head(), shared=True)
+    pages.register(site)
+    ui.run_with(
+        app,
+        title="pipetrain",
+        favicon=Path(__file__).parent / "static" / "icon.svg",
+        dark=None,  # as the reader's system is
+        language="en-US",
+        binding_refresh_interval=None,
+        reconnect_timeout=_RECONNECT_S,
+        message_history_length=_MESSAGES_KEPT,
+        gzip_middleware_factory=None,  # nothing goes further than loopback
+        tailwind=False,
+        show_welcome_message=False,
+    )
+    core.app.on_exception(lambda error: _log.error("a page failed", exc_info=error))
+
+
+async def _told(_: Request, error: Exception) -> JSONResponse:
+    """Our errors, with every problem; the lines too where a job's text was wrong."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    answer: dict[str, Any] = {"problems": list(error.problems if isinstance(error, UserMistake) else (str(error),))}
+    if isinstance(error, NotSubmitted):
+        answer["lines"] = [{"line": problem.line, "text": problem.text} for problem in error.placed]
+    return JSONResponse(answer, status)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """A parameter or body of another form."""
+    assert isinstance(error, RequestValidationError)
+    lines = [f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()]
+    return JSONResponse({"problems": lines}, 422)

@@ -1,0 +1,147 @@
+"""A headless Chromium at a service's pages."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+MISSING = [name for name, found in (("chromium", CHROMIUM), ("chromedriver", DRIVER)) if found is None]
+_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
+
+
+class Browser:
+    """One window. `address` is host and port of the service."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM or ""
+        for flag in _FLAGS:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER or ""))
+        self._console: list[str] = []
+        self._hosts: set[str] = set()
+
+    def close(self) -> None:
+        """End Chromium."""
+        self.driver.quit()
+
+    def open(self, path: str, *, width: int = 1440, height: int = 900, dark: bool = False) -> None:
+        """Load a page, in a window of this size and theme, and wait until it is connected."""
+        self.resize(width, height)
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        self.driver.get(f"http://{self.address}{path}")
+        self.until(lambda: self.js("return window.did_handshake === true"), f"{path} was never connected")
+
+    def resize(self, width: int, height: int = 900) -> None:
+        """Give the window another size."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        """What a script returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def until(self, condition: Callable[[], Any], otherwise: str, seconds: float = 20) -> Any:
+        """The first true value; fails where there never is one."""
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"{otherwise}\n{self.text[:2000]}"
+            time.sleep(0.05)
+        return found
+
+    def find(self, selector: str) -> WebElement:
+        """The first element, once it is there."""
+        found: WebElement = self.until(
+            lambda: next(iter(self.driver.find_elements(By.CSS_SELECTOR, selector)), None), f"no {selector}"
+        )
+        return found
+
+    def button(self, text: str) -> WebElement:
+        """The visible button or link whose text, or label, begins like that."""
+        script = """
+            return [...document.querySelectorAll('button, a, [role=tab]')].find((e) =>
+                e.getClientRects().length && (e.getAttribute('aria-label') || e.innerText).trim().startsWith(arguments[0]))
+        """
+        found: WebElement = self.until(lambda: self.js(script, text), f"no button {text!r}")
+        return found
+
+    def field(self, label: str) -> WebElement:
+        """The input or text area with this label."""
+        script = """
+            return [...document.querySelectorAll('input, textarea')].find((e) =>
+                (e.getAttribute('aria-label') || '').startsWith(arguments[0]))
+        """
+        found: WebElement = self.until(lambda: self.js(script, label), f"no field {label!r}")
+        return found
+
+    def write(self, label: str, text: str) -> None:
+        """Replace a field's content."""
+        field = self.field(label)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(Keys.DELETE)
+        field.send_keys(text)
+
+    @property
+    def text(self) -> str:
+        """What stands on the page."""
+        return str(self.js("return document.body.innerText"))
+
+    def series(self, selector: str) -> list[dict[str, Any]]:
+        """Name and data of each series of a chart, as it is drawn now; empty where it is not there yet."""
+        script = """
+            const chart = document.querySelector(arguments[0]);
+            const drawn = chart && getElement(chart.id.slice(1))?.chart?.getOption();
+            return JSON.stringify((drawn?.series ?? []).map((s) => ({name: s.name, data: s.data})));
+        """
+        found: list[dict[str, Any]] = json.loads(self.js(script, selector))
+        return found
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than its window."""
+        return int(self.js("return document.documentElement.scrollWidth - window.innerWidth"))
+
+    def console_errors(self) -> list[str]:
+        """Errors and warnings on the console so far."""
+        self._console += [
+            f"{e['level']} {e['message']}"
+            for e in self.driver.get_log("browser")
+            if e["level"] in ("SEVERE", "WARNING")
+        ]
+        return self._console
+
+    def hosts(self) -> set[str]:
+        """Hosts that requests were made to so far, websockets too."""
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            url = None
+            if message["method"] == "Network.requestWillBeSent":
+                url = message["params"]["request"]["url"]
+            elif message["method"] == "Network.webSocketCreated":
+                url = message["params"]["url"]
+            if url and urlsplit(url).hostname:
+                self._hosts.add(urlsplit(url).netloc)
+        return self._hosts
+
+    def screenshot(self, file: Path, most_height: int = 4000) -> None:
+        """The whole page as a PNG."""
+        width = int(self.js("return window.innerWidth"))
+        height = min(most_height, int(self.js("return document.documentElement.scrollHeight")))
+        self.resize(width, height)
+        time.sleep(0.5)
+        content = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
+        file.write_bytes(base64.b64decode(content["data"]))
