@@ -1,4 +1,4 @@
-"""Where each worker's time went, from a line of accounts.jsonl: its stages' times and its own, by kind, in one table."""
+"""Where each worker's time went, from a line of accounts.jsonl: its stages' times and its own in one table."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -12,8 +13,10 @@ from cluster.cli.progress import Header, Progress, make_progress
 from cluster.cli.service_options import BROKEN, detaching, goes_on, hint
 from cluster.cli.texts import cause_of, one_line, outcome, show_failure
 from cluster.client import Job, Update
+from stages.errors import PipetrainError
 
 _REMIND_S = 30.0
+_FIGURES_EVERY_S = 1.0
 
 
 def follow(job: Job, *, as_json: bool) -> int:
@@ -23,12 +26,15 @@ def follow(job: Job, *, as_json: bool) -> int:
     """
     header = Header(f"{job.id}: {job.name} on {counted(job.workers, 'worker')}", job.steps_total, job.state.lower())
     causes: list[str] = []
+    figures = _Figures()
     with detaching(lambda: goes_on(job.id)), _progress(header, as_json) as progress:
         teller = _Teller(progress)
         teller.state(job)
         for update in job.watch(on_break=teller.broken):
             causes.append(cause_of(update.events))
             teller.update(update)
+            if progress.wants_figures:
+                figures.ask(job, progress)
             for row in update.rows:
                 if as_json:
                     click.echo(json.dumps({"attempt": row.attempt, **row.as_dict()}))
@@ -54,6 +60,23 @@ def show_end(job: Job, cause: str = "", *, quiet: bool = False) -> None:
 
 def _progress(header: Header, as_json: bool) -> Progress:
     return Progress(header) if as_json else make_progress(header, as_json=False)
+
+
+class _Figures:
+    """Asks for a running job's figures, about once a second."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def ask(self, job: Job, progress: Progress) -> None:
+        """Bring them to the progress, where it is time."""
+        if job.state != "RUNNING" or time.monotonic() < self._next:
+            return
+        with contextlib.suppress(PipetrainError):  # the rows are what matters; a service that is away is told of there
+            figures = job.stats()
+            if figures is not None:
+                progress.figures(figures)
+        self._next = time.monotonic() + _FIGURES_EVERY_S
 
 
 class _Teller:

@@ -1,46 +1,57 @@
-"""Progress of a run: a bar on a terminal, plain lines otherwise, or a JSON object a row."""
+"""Progress of a run: a live view on a terminal, plain lines otherwise, or a JSON object a row."""
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.table import Column
-from rich.text import Text
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 
+from cluster.cli.live_facts import RecentRows, RecentTimes, RunFacts, WorkerFacts, local_workers, workers_of
+from cluster.cli.live_view import live_view
+from cluster.worker_times import predicted_bubbles, worker_times
 from coordinator.rows import EvalRow, Row, StepRow
 
+if TYPE_CHECKING:
+    from cluster.client import JobFigures
+
 _LINE_EVERY_S = 5.0
+_FRAMES_A_SECOND = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """What is known before the first row: a line about the run, and its steps, where its data was read already.
 
-    `phase` is what a bar says until something else is known.
+    `phase` is what a live view says until something else is known. Of workers that this process started: `placement[s]`
+    is the worker of stage s, `limit_bytes` what each may take; `one_process` says that they are threads.
     """
 
     title: str
     steps_total: int | None = None
     phase: str = "starting workers"
+    placement: Sequence[int] = field(default=())
+    limit_bytes: int | None = None
+    one_process: bool = False
 
 
 class Progress:
     """Plain lines: one for each evaluation, and one every few seconds between them."""
 
+    wants_figures = False
+    """Whether `figures` makes a difference."""
+
     def __init__(self, header: Header) -> None:
         self._title, self._steps_total = header.title, header.steps_total
-        self._recent: deque[StepRow] = deque(maxlen=50)
-        self._last: StepRow | None = None
+        self._rows = RecentRows()
         self._next_line = 0.0
 
     def __enter__(self) -> Self:
@@ -57,11 +68,14 @@ class Progress:
         self._steps_total = steps_total
 
     def phase(self, text: str) -> None:
-        """What goes on instead of training, in a word or two; a bar shows it in place of the epoch."""
+        """What goes on instead of training, in a word or two; a live view shows it in place of the epoch."""
 
     def started(self) -> None:
         """The workers are there."""
         self._next_line = time.monotonic() + _LINE_EVERY_S
+
+    def figures(self, figures: JobFigures) -> None:
+        """Take in what the service knows of the job's workers."""
 
     def note(self, text: str) -> None:
         """Say something about the run."""
@@ -69,41 +83,30 @@ class Progress:
 
     def row(self, row: Row) -> None:
         """Show a row."""
-        if isinstance(row, StepRow):
-            self._take(row)
-            if time.monotonic() >= self._next_line:
-                self._line()
-        else:
+        self._rows.take(row, time.monotonic())
+        if isinstance(row, EvalRow):
             self._line(row)
-
-    def _take(self, row: StepRow) -> None:
-        if self._last is not None and row.attempt != self._last.attempt:
-            self._recent.clear()
-        self._last = row
-        self._recent.append(row)
+        elif time.monotonic() >= self._next_line:
+            self._line()
 
     def _line(self, evaluation: EvalRow | None = None) -> None:
         self._next_line = time.monotonic() + _LINE_EVERY_S
-        epoch = self._last.epoch + 1 if self._last else 0
-        self.note(f"epoch {epoch:>3} · step {self._place()} · {self._facts(evaluation)}")
+        last = self._rows.last
+        epoch, done = (last.epoch + 1, last.step + 1) if last else (0, 0)
+        place = f"{done}" if self._steps_total is None else f"{done}/{self._steps_total}"
+        self.note(f"epoch {epoch:>3} · step {place} · {' · '.join(self._facts(evaluation))}")
 
-    def _place(self) -> str:
-        """`57/690`, or `57` where nobody knows how many there will be."""
-        done = 0 if self._last is None else self._last.step + 1
-        return f"{done}" if self._steps_total is None else f"{done}/{self._steps_total}"
-
-    def _facts(self, evaluation: EvalRow | None) -> str:
-        parts = []
-        if self._last is not None:
-            seconds = sum(row.seconds for row in self._recent)
-            parts.append(f"loss {self._last.loss:.4g}")
-            parts.append(f"{sum(row.samples for row in self._recent) / seconds:,.0f} samples/s")
-            parts.append(f"bubble {sum(row.bubble * row.seconds for row in self._recent) / seconds:.0%}")
+    def _facts(self, evaluation: EvalRow | None) -> Iterator[str]:
+        rows = self._rows
+        if rows.last is not None:
+            yield f"loss {rows.last.loss:.4g}"
+            yield f"{rows.samples_per_second or 0.0:,.0f} samples/s"
+            predicted = rows.last.bubble_predicted
+            yield f"bubble {rows.bubble or 0.0:.0%}" + ("" if predicted is None else f" (predicted {predicted:.0%})")
         if evaluation is not None:
-            parts.append(f"validation loss {evaluation.loss:.4g}")
+            yield f"validation loss {evaluation.loss:.4g}"
             if evaluation.accuracy is not None:
-                parts.append(f"accuracy {evaluation.accuracy:.2%}")
-        return " · ".join(parts)
+                yield f"accuracy {evaluation.accuracy:.2%}"
 
 
 class _Json(Progress):
@@ -113,64 +116,98 @@ class _Json(Progress):
         click.echo(json.dumps(row.as_dict()))
 
 
-class _FactsColumn(ProgressColumn):
-    """The facts on one line. This column alone gives way where the terminal is narrow: only one that may wrap does."""
+class LiveProgress(Progress):
+    """A live view. Rows come from one thread, and frames are drawn by another one."""
 
-    def render(self, task: Task) -> Text:
-        return Text(task.fields["facts"], no_wrap=True, overflow="ellipsis")
+    wants_figures = True
 
-
-class _Bar(Progress):
-    """A bar with the same facts; the last evaluation stays beside the last step."""
-
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, console: Console | None = None) -> None:
         super().__init__(header)
-        self._bar = RichProgress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None, table_column=Column(min_width=8, max_width=30, ratio=1)),
-            TextColumn("{task.fields[place]}", table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-            _FactsColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            expand=True,
-        )
-        self._task = self._bar.add_task(header.phase, total=header.steps_total, place=self._place(), facts="")
-        self._evaluation: EvalRow | None = None
+        self._header, self._phase = header, header.phase
+        self._lock = threading.Lock()
+        self._times = RecentTimes()
+        self._accounts: Mapping[str, Any] | None = None
+        self._peaks: dict[int, int] = {}
+        self._figures: JobFigures | None = None
+        console = console or Console(stderr=True)
+        self._live = Live(self, console=console, transient=True, refresh_per_second=_FRAMES_A_SECOND)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._live.start()
         return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._live.stop()
 
-    def expect(self, steps_total: int) -> None:
-        super().expect(steps_total)
-        self._bar.update(self._task, total=steps_total, place=self._place())
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        with self._lock:
+            facts = self.facts()
+        yield live_view(facts, width=options.max_width, height=options.size.height)
 
     def phase(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
+        """See Progress."""
+        self._phase = text
 
     def started(self) -> None:
-        self._bar.update(self._task, description="training")
+        """See Progress."""
+        self._phase = "training"
+
+    def figures(self, figures: JobFigures) -> None:
+        """See Progress."""
+        with self._lock:
+            self._figures = figures
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False, markup=False)
+        """See Progress."""
+        self._live.console.print(text, highlight=False, markup=False)
 
     def row(self, row: Row) -> None:
-        if isinstance(row, StepRow):
-            self._take(row)
-        else:
-            self._evaluation = row
-        self._bar.update(
-            self._task,
-            completed=0 if self._last is None else self._last.step + 1,
-            place=self._place(),
-            description=f"epoch {self._last.epoch + 1 if self._last else 0}",
-            facts=self._facts(self._evaluation),
+        """See Progress."""
+        with self._lock:
+            self._rows.take(row, time.monotonic())
+            if not isinstance(row, StepRow):
+                return
+            self._phase = f"epoch {row.epoch + 1}"
+            self._accounts = row.accounts or self._accounts
+            for worker, report in enumerate(row.reports):
+                if report.memory is not None:
+                    self._peaks[worker] = report.memory.peak_resident
+
+    def facts(self) -> RunFacts:
+        """What there is to show."""
+        rows, last, evaluation = self._rows, self._rows.last, self._rows.evaluation
+        return RunFacts(
+            phase=self._phase,
+            step=0 if last is None else last.step + 1,
+            steps_total=self._steps_total,
+            seconds_left=rows.seconds_left(self._steps_total),
+            losses=rows.losses,
+            loss=None if last is None else last.loss,
+            accuracy=None if last is None else last.accuracy,
+            validation_loss=None if evaluation is None else evaluation.loss,
+            validation_accuracy=None if evaluation is None else evaluation.accuracy,
+            samples_per_second=rows.samples_per_second,
+            bubble=rows.bubble,
+            bubble_predicted=None if last is None else last.bubble_predicted,
+            workers=self._workers(),
+            one_process=self._header.one_process,
+        )
+
+    def _workers(self) -> tuple[WorkerFacts, ...]:
+        if self._figures is not None:
+            return workers_of(self._figures.workers, self._times)
+        placement = self._header.placement
+        if self._accounts is None or not placement:
+            return ()
+        return local_workers(
+            worker_times(self._accounts, placement),
+            placement,
+            self._times,
+            predicted=predicted_bubbles(self._accounts, placement),
+            peaks=self._peaks,
+            limit_bytes=self._header.limit_bytes,
         )
 
 
@@ -178,4 +215,4 @@ def make_progress(header: Header, *, as_json: bool) -> Progress:
     """The form that fits where the output goes."""
     if as_json:
         return _Json(header)
-    return _Bar(header) if sys.stderr.isatty() else Progress(header)
+    return LiveProgress(header) if sys.stderr.isatty() else Progress(header)

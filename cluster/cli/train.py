@@ -62,7 +62,7 @@ def train(
         raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
     directory = RunDir.create(path, spec)
     try:
-        with make_progress(_header(prepared), as_json=as_json) as progress:
+        with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
             outcome = _train(prepared, directory, progress)
     finally:
         directory.close()
@@ -70,7 +70,7 @@ def train(
     return 130 if outcome.stopped else 0
 
 
-def _header(run: Run) -> Header:
+def _header(run: Run, *, local: bool) -> Header:
     blueprint = run.blueprint
     bounds = zip(blueprint.bounds, blueprint.bounds[1:], strict=False)
     cut = " ".join(f"{a}–{b - 1}" if b - a > 1 else f"{a}" for a, b in bounds)
@@ -79,7 +79,13 @@ def _header(run: Run) -> Header:
         f"{counted(blueprint.n_workers, 'worker')}, {blueprint.program.name}, "
         f"{counted(blueprint.program.n_micro_batches, 'micro-batch')}"
     )
-    return Header(title, run.steps_total)
+    return Header(
+        title,
+        run.steps_total,
+        placement=blueprint.program.placement,
+        limit_bytes=None if local else run.spec.resources.memory_per_worker,
+        one_process=local,
+    )
 
 
 def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:

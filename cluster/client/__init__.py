@@ -12,8 +12,19 @@ Everything here raises errors of `stages.errors`: NoService, InvalidJob, Unknown
 """
 
 from cluster.client.client import Client
+from cluster.client.figures import JobFigures, WorkerFigures
 from cluster.client.job import Job
 from cluster.client.messages import ClusterState, JobEvent, Node, Update
 from cluster.client.upload import Upload
 
-__all__ = ["Client", "ClusterState", "Job", "JobEvent", "Node", "Update", "Upload"]
+__all__ = [
+    "Client",
+    "ClusterState",
+    "Job",
+    "JobEvent",
+    "JobFigures",
+    "Node",
+    "Update",
+    "Upload",
+    "WorkerFigures",
+]

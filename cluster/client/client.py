@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from cluster.client.address import find_service
 from cluster.client.connection import LONG_CALL_S, Connection
+from cluster.client.figures import JobFigures, figures_from_wire
 from cluster.client.job import Job
 from cluster.client.messages import ClusterState, node_from_wire
 from cluster.client.upload import OnUpload, upload_files
@@ -124,6 +125,11 @@ class Client:
         request = pb.PlanRequest(document=json.dumps(spec.document()), files=files)
         answer = self._connection.call("Plan", request, deadline_s=LONG_CALL_S)
         return {**json.loads(answer.plan), "refusals": list(answer.refusals)}
+
+    def stats(self, *ids: str) -> dict[str, JobFigures]:
+        """Figures by id: of those of these jobs (whole ids, at most 100) that run, or ended a few minutes ago."""
+        answer = self._connection.call("Stats", pb.StatsRequest(ids=ids))
+        return {message.id: figures_from_wire(message) for message in answer.jobs}
 
     def cluster(self) -> ClusterState:
         """The service, its nodes, and the jobs that run and wait."""

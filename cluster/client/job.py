@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from cluster.client.connection import LONG_CALL_S, Connection
 from cluster.client.fetch import receive_files
+from cluster.client.figures import JobFigures, figures_from_wire
 from cluster.client.messages import JobEvent, Update
 from cluster.client.snapshot import JobSnapshot
 from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messages_so_far, watch_messages
@@ -105,6 +106,11 @@ class Job(JobSnapshot):
         """
         for update in self.watch():
             yield from update.rows
+
+    def stats(self) -> JobFigures | None:
+        """How fast it is, and where its workers' time goes; None before it ran, and long after it ended."""
+        answer = self._connection.call("Stats", pb.StatsRequest(ids=[self.id]))
+        return figures_from_wire(answer.jobs[0]) if answer.jobs else None
 
     def rows(self) -> Iterator[Row]:
         """The rows of its metrics that there are at present."""

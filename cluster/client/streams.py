@@ -27,8 +27,6 @@ RUNNER = -1
 
 OnBreak = Callable[[PipetrainError], None]
 
-_SO_FAR_S = 0.7
-"""What there is comes without a pause; a silence of this length is its end."""
 _SILENCE_S = 60.0
 """The service says something every 15 s, so a silence of this length is a connection that is gone."""
 _BREAKS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # killed; ended in good order
@@ -140,26 +138,14 @@ def watch_messages(
 
 
 def messages_so_far(connection: Connection, request: pb.WatchRequest) -> Iterator[pb.WatchUpdate]:
-    """The updates that there are at present: up to the step of the first one, or until nothing comes for a moment."""
+    """The updates that there are at present."""
+    request.until_now = True
     call = connection.calls.Watch(request, metadata=connection.metadata)
-    first: pb.WatchUpdate | None = None
     try:
-        for message in _messages(call, _SO_FAR_S):
-            yield message
-            if first is not None and not message.events and not message.rows:
-                return
-            first = first or message
-            if first.job.step and _reaches(message, first.job):
-                return
+        yield from _messages(call, _SILENCE_S)
     except grpc.RpcError as failure:
-        if first is None or failure.code() is not grpc.StatusCode.CANCELLED:
-            raise error_of(failure, connection.address) from None
+        raise error_of(failure, connection.address) from None
     connection.answered = True
-
-
-def _reaches(message: pb.WatchUpdate, job: pb.Job) -> bool:
-    steps = [row.step.step for row in message.rows if row.attempt >= job.attempt and row.HasField("step")]
-    return bool(steps) and steps[-1] + 1 >= job.step
 
 
 def log_lines(

@@ -22,8 +22,8 @@ from cluster.service.planning import plan_job
 from cluster.service.problems import told
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import JobDocument, JobRecord
-from cluster.service.traces import ask_for_trace, last_trace, trace_saved
 from cluster.service.stats_message import stats_message
+from cluster.service.traces import ask_for_trace, last_trace, trace_saved
 from cluster.service.uploads import PART_BYTES, Uploads, upload_path
 from cluster.service.watch import Watcher
 from cluster.trackers import require_trackers

@@ -1,0 +1,195 @@
+"""What a terminal shows of a run while it goes on, gathered from rows and from the service's figures."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster.service.job_stats import Series
+from cluster.worker_times import COMPUTE, WAITS, Times, bubble_of
+from coordinator.rows import EvalRow, Row, StepRow
+
+if TYPE_CHECKING:
+    from cluster.client import WorkerFigures
+
+RECENT_S = 10.0
+"""Speeds, bubbles and shares of time are those of about so many seconds."""
+_RECENT_ROWS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFacts:
+    """One worker. `shares` of its recent time that went into computing, waiting, sending, and anything else, sum to 1.
+    Bubbles are from 0 to 1, sizes in bytes; None: not known, or no limit."""
+
+    worker: int
+    stages: tuple[int, ...]
+    host: str = ""
+    shares: tuple[float, float, float, float] | None = None
+    bubble: float | None = None
+    bubble_predicted: float | None = None
+    peak_bytes: int | None = None
+    limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """A run as it stands. `phase` is what goes on, in a word or two; `step` counts the steps done. `one_process`: its
+    workers are threads, so that each has the memory of all."""
+
+    phase: str
+    step: int = 0
+    steps_total: int | None = None
+    seconds_left: float | None = None
+    losses: tuple[float, ...] = ()
+    loss: float | None = None
+    accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    samples_per_second: float | None = None
+    bubble: float | None = None
+    bubble_predicted: float | None = None
+    workers: tuple[WorkerFacts, ...] = ()
+    one_process: bool = False
+
+
+class RecentRows:
+    """The rows of a run, as far as they tell how it goes now."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, StepRow]] = deque(maxlen=_RECENT_ROWS)
+        self._seen: deque[tuple[float, int]] = deque()
+        self._losses = Series()
+        self.last: StepRow | None = None
+        self.evaluation: EvalRow | None = None
+
+    def take(self, row: Row, now: float) -> None:
+        """Take in a row that came at `now`, in seconds on any clock."""
+        if not isinstance(row, StepRow):
+            self.evaluation = row
+            return
+        if self.last is not None and row.attempt != self.last.attempt:  # it begins again
+            self._recent.clear()
+            self._seen.clear()
+            self._losses, self.evaluation = Series(), None
+        self.last = row
+        self._recent.append((now, row))
+        self._losses.add(row.step + 1, row.loss)
+        if not self._seen or now - self._seen[-1][0] >= RECENT_S / 50:
+            self._seen.append((now, row.step + 1))
+        while now - self._seen[0][0] > 3 * RECENT_S and len(self._seen) > 2:
+            self._seen.popleft()
+
+    def seconds_left(self, steps_total: int | None) -> float | None:
+        """How long the rest takes at the speed of late, evaluations and all; None where that is not known."""
+        if steps_total is None or self.last is None or not self._seen:
+            return None
+        (begun, first), (now, last) = self._seen[0], self._seen[-1]
+        if last <= first or now <= begun:
+            return None
+        return (steps_total - self.last.step - 1) * (now - begun) / (last - first)
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The losses of the whole run, evenly apart."""
+        return tuple(value for _, value in self._losses.points)
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Of the recent steps."""
+        seconds = sum(row.seconds for _, row in self._recent)
+        return sum(row.samples for _, row in self._recent) / seconds if seconds else None
+
+    @property
+    def bubble(self) -> float | None:
+        """Of the recent steps."""
+        seconds = sum(row.seconds for _, row in self._recent)
+        return sum(row.bubble * row.seconds for _, row in self._recent) / seconds if seconds else None
+
+
+class RecentTimes:
+    """Every worker's times of about the last RECENT_S, from totals that only grow."""
+
+    def __init__(self) -> None:
+        self._totals: deque[Sequence[Times]] = deque()
+
+    def take(self, totals: Sequence[Times]) -> None:
+        """Take in the totals of all workers; those of a new attempt begin again."""
+        if self._totals and (len(totals) != len(self._totals[-1]) or _wall(totals) < _wall(self._totals[-1])):
+            self._totals.clear()
+        if not self._totals or _wall(totals) > _wall(self._totals[-1]):
+            self._totals.append(totals)
+        while len(self._totals) > 2 and _wall(totals) - _wall(self._totals[1]) >= 1e6 * RECENT_S:
+            self._totals.popleft()
+
+    def recent(self) -> list[Times]:
+        """Microseconds by kind of each worker."""
+        if not self._totals:
+            return []
+        last = self._totals[-1]
+        if len(self._totals) == 1:
+            return list(last)
+        first = self._totals[0]
+        return [
+            {kind: us - before.get(kind, 0) for kind, us in now.items()}
+            for now, before in zip(last, first, strict=True)
+        ]
+
+
+def _wall(totals: Sequence[Times]) -> int:
+    return max((sum(times.values()) for times in totals), default=0)
+
+
+def shares_of(times: Times) -> tuple[float, float, float, float] | None:
+    """Shares of computing, waiting, sending, and anything else; None where no time has passed."""
+    wall = sum(times.values())
+    if wall <= 0:
+        return None
+    compute, wait = (sum(times.get(kind, 0) for kind in kinds) / wall for kinds in (COMPUTE, WAITS))
+    send = times.get("send", 0) / wall
+    return compute, wait, send, max(0.0, 1.0 - compute - wait - send)
+
+
+def workers_of(figures: Sequence[WorkerFigures], recent: RecentTimes) -> tuple[WorkerFacts, ...]:
+    """The workers of a job of the service, with the times of late that `recent` has after these."""
+    recent.take([worker.microseconds for worker in figures])
+    return tuple(
+        WorkerFacts(
+            worker=worker.worker,
+            stages=worker.stages,
+            host=worker.host,
+            shares=shares_of(times),
+            bubble=bubble_of(times),
+            bubble_predicted=worker.bubble_predicted,
+            peak_bytes=worker.peak_rss_bytes,
+            limit_bytes=worker.limit_bytes,
+        )
+        for worker, times in zip(figures, recent.recent(), strict=True)
+    )
+
+
+def local_workers(
+    totals: Sequence[Times],
+    placement: Sequence[int],
+    recent: RecentTimes,
+    *,
+    predicted: Sequence[float] | None,
+    peaks: Mapping[int, int],
+    limit_bytes: int | None,
+) -> tuple[WorkerFacts, ...]:
+    """The workers of a run in this process's hands; `peaks` has their peak resident bytes."""
+    recent.take(totals)
+    return tuple(
+        WorkerFacts(
+            worker=worker,
+            stages=tuple(stage for stage, holder in enumerate(placement) if holder == worker),
+            shares=shares_of(times),
+            bubble=bubble_of(times),
+            bubble_predicted=None if predicted is None else predicted[worker],
+            peak_bytes=peaks.get(worker),
+            limit_bytes=limit_bytes,
+        )
+        for worker, times in enumerate(recent.recent())
+    )

@@ -1,0 +1,81 @@
+"""A job's figures, as the service holds them while it runs and for a few minutes after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.wire import pipetrain_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFigures:
+    """One worker. `microseconds` has its time since the attempt began by kind, and sums to its wall time;
+    `bubble_predicted` is the idle share that the schedule alone would have. Sizes are bytes; None: unknown,
+    or no limit."""
+
+    worker: int
+    host: str
+    pid: int
+    stages: tuple[int, ...]
+    microseconds: dict[str, int]
+    bubble_predicted: float | None
+    peak_rss_bytes: int | None
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFigures:
+    """The present attempt of a job: figures of its last step and last evaluation, where there are any.
+
+    `losses` are evenly apart over the whole attempt, oldest first.
+    """
+
+    id: str
+    attempt: int
+    step: int
+    loss: float | None
+    accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    samples_per_second: float | None
+    bubble: float | None
+    bubble_predicted: float | None
+    losses: tuple[float, ...]
+    workers: tuple[WorkerFigures, ...]
+
+
+def figures_from_wire(message: pb.JobStats) -> JobFigures:
+    """The figures of a message."""
+    workers = tuple(
+        WorkerFigures(
+            worker=worker.worker,
+            host=worker.host,
+            pid=worker.pid,
+            stages=tuple(worker.stages),
+            microseconds=dict(worker.microseconds),
+            **_optional(worker, "bubble_predicted", "peak_rss_bytes", "limit_bytes"),
+        )
+        for worker in message.workers
+    )
+    return JobFigures(
+        id=message.id,
+        attempt=message.attempt,
+        step=message.step,
+        losses=tuple(message.losses),
+        workers=workers,
+        **_optional(
+            message,
+            "loss",
+            "accuracy",
+            "validation_loss",
+            "validation_accuracy",
+            "samples_per_second",
+            "bubble",
+            "bubble_predicted",
+        ),
+    )
+
+
+def _optional(message: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(message, name) if message.HasField(name) else None for name in names}
