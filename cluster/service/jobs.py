@@ -162,6 +162,7 @@ class Jobs:
         if not record.state.ended:
             raise Refused(f"job {job} is {record.state.name}; only a job that has ended can be deleted: stop it first")
         await self.store.write(store.delete(job))
+        self.board.jobs.pop(job, None)
         folder = self.home.run_directory(job)
         if folder.exists():
             aside = folder.with_name(f".deleted-{job}")  # gone at once for whoever looks, and on disk soon

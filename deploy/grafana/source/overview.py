@@ -28,7 +28,7 @@ JOBS = Row(
             Query("min(pipetrain_ray_up)"),
             words=_UP,
         ),
-        number("Running", "Jobs that train now.", Query('sum(pipetrain_jobs{state="RUNNING"})')),
+        number("Running", "Jobs that make steps now.", Query('sum(pipetrain_jobs{state="RUNNING"})')),
         number(
             "Waiting",
             "Jobs that wait for room in the cluster, for the first time or again.",
