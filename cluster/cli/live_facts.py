@@ -12,11 +12,12 @@ from cluster.worker_times import COMPUTE, WAITS, Times, bubble_of
 from coordinator.rows import EvalRow, Row, StepRow
 
 if TYPE_CHECKING:
-    from cluster.client import WorkerFigures
+    from cluster.client import Job, JobFigures, WorkerFigures
 
 RECENT_S = 10.0
 """Speeds, bubbles and shares of time are those of about so many seconds."""
 _RECENT_ROWS = 50
+_NAME_COLUMNS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,37 @@ class RunFacts:
     one_process: bool = False
 
 
+class Pace:
+    """How fast steps go by, evaluations and all, from about the last 3 × RECENT_S."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def take(self, steps: int, now: float) -> None:
+        """So many steps are done at `now`, in seconds on any clock."""
+        if self._seen and steps < self._seen[-1][1]:  # it begins again
+            self._seen.clear()
+        if not self._seen or now - self._seen[-1][0] >= RECENT_S / 50:
+            self._seen.append((now, steps))
+        while now - self._seen[0][0] > 3 * RECENT_S and len(self._seen) > 2:
+            self._seen.popleft()
+
+    def seconds_left(self, steps: int, steps_total: int | None) -> float | None:
+        """How long the rest takes where `steps` are done; None where that is not known."""
+        if steps_total is None or not self._seen:
+            return None
+        (begun, first), (now, last) = self._seen[0], self._seen[-1]
+        if last <= first or now <= begun:
+            return None
+        return (steps_total - steps) * (now - begun) / (last - first)
+
+
 class RecentRows:
     """The rows of a run, as far as they tell how it goes now."""
 
     def __init__(self) -> None:
-        self._recent: deque[tuple[float, StepRow]] = deque(maxlen=_RECENT_ROWS)
-        self._seen: deque[tuple[float, int]] = deque()
+        self._recent: deque[StepRow] = deque(maxlen=_RECENT_ROWS)
+        self._pace = Pace()
         self._losses = Series()
         self.last: StepRow | None = None
         self.evaluation: EvalRow | None = None
@@ -72,24 +98,15 @@ class RecentRows:
             return
         if self.last is not None and row.attempt != self.last.attempt:  # it begins again
             self._recent.clear()
-            self._seen.clear()
             self._losses, self.evaluation = Series(), None
         self.last = row
-        self._recent.append((now, row))
+        self._recent.append(row)
         self._losses.add(row.step + 1, row.loss)
-        if not self._seen or now - self._seen[-1][0] >= RECENT_S / 50:
-            self._seen.append((now, row.step + 1))
-        while now - self._seen[0][0] > 3 * RECENT_S and len(self._seen) > 2:
-            self._seen.popleft()
+        self._pace.take(row.step + 1, now)
 
     def seconds_left(self, steps_total: int | None) -> float | None:
-        """How long the rest takes at the speed of late, evaluations and all; None where that is not known."""
-        if steps_total is None or self.last is None or not self._seen:
-            return None
-        (begun, first), (now, last) = self._seen[0], self._seen[-1]
-        if last <= first or now <= begun:
-            return None
-        return (steps_total - self.last.step - 1) * (now - begun) / (last - first)
+        """How long the rest takes at the speed of late; None where that is not known."""
+        return None if self.last is None else self._pace.seconds_left(self.last.step + 1, steps_total)
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -99,14 +116,14 @@ class RecentRows:
     @property
     def samples_per_second(self) -> float | None:
         """Of the recent steps."""
-        seconds = sum(row.seconds for _, row in self._recent)
-        return sum(row.samples for _, row in self._recent) / seconds if seconds else None
+        seconds = sum(row.seconds for row in self._recent)
+        return sum(row.samples for row in self._recent) / seconds if seconds else None
 
     @property
     def bubble(self) -> float | None:
         """Of the recent steps."""
-        seconds = sum(row.seconds for _, row in self._recent)
-        return sum(row.bubble * row.seconds for _, row in self._recent) / seconds if seconds else None
+        seconds = sum(row.seconds for row in self._recent)
+        return sum(row.bubble * row.seconds for row in self._recent) / seconds if seconds else None
 
 
 class RecentTimes:
@@ -193,3 +210,32 @@ def local_workers(
         )
         for worker, times in enumerate(recent.recent())
     )
+
+
+class JobPulse:
+    """What was seen of one job of the service, from one look to the next."""
+
+    def __init__(self) -> None:
+        self._pace, self._times = Pace(), RecentTimes()
+
+    def facts(self, job: Job, figures: JobFigures, now: float) -> RunFacts:
+        """The job as it stands; `now` in seconds on any clock."""
+        self._pace.take(figures.step, now)
+        workers = workers_of(figures.workers, self._times)
+        idle = [worker.bubble for worker in workers if worker.bubble is not None]
+        name = job.name if len(job.name) <= _NAME_COLUMNS else job.name[: _NAME_COLUMNS - 1] + "…"
+        return RunFacts(
+            phase=f"{job.id} {name}",
+            step=figures.step,
+            steps_total=job.steps_total,
+            seconds_left=self._pace.seconds_left(figures.step, job.steps_total),
+            losses=figures.losses,
+            loss=figures.loss,
+            accuracy=figures.accuracy,
+            validation_loss=figures.validation_loss,
+            validation_accuracy=figures.validation_accuracy,
+            samples_per_second=figures.samples_per_second,
+            bubble=sum(idle) / len(idle) if idle else figures.bubble,
+            bubble_predicted=figures.bubble_predicted,
+            workers=workers,
+        )

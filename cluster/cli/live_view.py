@@ -17,7 +17,7 @@ _SPARK = "▁▂▃▄▅▆▇█"
 _KINDS = (("compute", "█", "green"), ("wait", "░", "red"), ("send", "▒", "yellow"), ("other", "·", "dim"))
 _BETWEEN = "   "
 _MOST_WORKERS = 16
-_LEAST_SPARK, _MOST_SPARK, _MOST_BAR = 8, 30, 40
+_LEAST_SPARK, _MOST_SPARK, _MOST_BAR = 6, 30, 40
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import contextlib
 import os
 import select
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,12 +15,15 @@ import click
 from cluster.cli.service_options import service_command
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
-    from cluster.client import Client
+    from cluster.cli.live_facts import JobPulse
+    from cluster.client import Client, Job
 
 _EVERY_S = 1.0
 _ENDED = 5
+_MOST_RUNNING = 20
+_LEAST_ROOM = 5  # a blank line, three of the run, one of its workers
 _QUIT = frozenset(b"qQ\x1b\x03")  # q, Escape, Ctrl-C
 
 
@@ -27,39 +31,73 @@ _QUIT = frozenset(b"qQ\x1b\x03")  # q, Escape, Ctrl-C
 @click.option("--once", is_flag=True, help="Print one frame and end; so it is too where the output is no terminal.")
 @service_command
 def top(client: Client, once: bool) -> None:
-    """Watch jobs and machines, a frame a second. q or Ctrl-C ends it."""
+    """Watch jobs and machines, a frame a second: how each job that runs goes, and where its workers' time goes. q or
+    Ctrl-C ends it."""
     from cluster.cli.job_tables import console
 
     screen = console()
-    first = _frame(client, screen.width)  # without a service there is nothing to begin with
+    frames = _Frames(client, screen)
     if once or not sys.stdout.isatty():
-        screen.print(first)
+        screen.print(frames.next(None))  # without a service there is nothing to begin with
         return
     from rich.live import Live
 
-    live = Live(first, console=screen, screen=True, auto_refresh=False)
+    live = Live(frames.next(screen.height), console=screen, screen=True, auto_refresh=False)
     with contextlib.suppress(KeyboardInterrupt), _keys() as keys, live:
         while not keys.quit_within(_EVERY_S):
-            live.update(_frame_or_error(client, screen.width), refresh=True)
+            live.update(frames.next_or_error(screen.height), refresh=True)
 
 
-def _frame(client: Client, width: int) -> RenderableType:
-    from cluster.cli.overview import overview
+class _Frames:
+    """Frame after frame, as each job's times of late follow from what was seen before."""
 
-    state = client.cluster()
-    ended = client.list(["SUCCEEDED", "FAILED", "STOPPED"], limit=_ENDED)
-    return overview(client.address, state, ended, width=width)
+    def __init__(self, client: Client, screen: Console) -> None:
+        self._client, self._screen = client, screen
+        self._pulses: dict[str, JobPulse] = {}
 
+    def next(self, height: int | None) -> RenderableType:
+        """The present frame, of at most so many lines where that is given. Raises NoService."""
+        from rich.console import Group
 
-def _frame_or_error(client: Client, width: int) -> RenderableType:
-    from rich.text import Text
+        from cluster.cli.overview import overview
 
-    from stages.errors import PipetrainError
+        client, width = self._client, self._screen.width
+        state = client.cluster()
+        ended = client.list(["SUCCEEDED", "FAILED", "STOPPED"], limit=_ENDED)
+        whole = overview(client.address, state, ended, width=width)
+        room = None if height is None else height - len(self._screen.render_lines(whole))
+        return Group(whole, *self._running(state.active, room))
 
-    try:
-        return _frame(client, width)
-    except PipetrainError as error:
-        return Text(f"{error}\ntrying again …")
+    def next_or_error(self, height: int) -> RenderableType:
+        """The present frame, or why there is none."""
+        from rich.text import Text
+
+        from stages.errors import PipetrainError
+
+        try:
+            return self.next(height)
+        except PipetrainError as error:
+            return Text(f"{error}\ntrying again …")
+
+    def _running(self, active: Sequence[Job], room: int | None) -> Iterator[RenderableType]:
+        """The jobs that run, as many as there is room for."""
+        from cluster.cli.live_facts import JobPulse
+        from cluster.cli.live_view import live_view
+
+        jobs = [job for job in active if job.state == "RUNNING"][:_MOST_RUNNING]
+        figures = self._client.stats(*(job.id for job in jobs)) if jobs else {}
+        self._pulses = {job.id: self._pulses.get(job.id) or JobPulse() for job in jobs}
+        for job in jobs:
+            if job.id not in figures:
+                continue
+            facts = self._pulses[job.id].facts(job, figures[job.id], time.monotonic())
+            if room is not None and room < _LEAST_ROOM:
+                continue  # its times go on being followed: there may be room later
+            view = live_view(facts, width=self._screen.width, height=None if room is None else room - 1)
+            yield ""
+            yield view
+            if room is not None:
+                room -= 1 + len(self._screen.render_lines(view))
 
 
 class _Keys:
