@@ -13,7 +13,7 @@ from stages.actions import Action, Kind
 _KINDS = {Kind.FORWARD: 0, Kind.BACKWARD_INPUT: 1, Kind.BACKWARD_WEIGHT: 2}
 BUBBLE = 3
 """The number of a bubble among the kinds of bars."""
-_LANE, _HEAD, _FOOT = 30, 30, 44  # pixels
+_LANE, _HEAD, _FOOT = 32, 30, 44  # pixels
 _FIRST_HUE, _LAST_HUE = 215, 35  # micro-batches from blue over green to orange: their order can be seen
 
 Timed = tuple[int, Action, float, float]

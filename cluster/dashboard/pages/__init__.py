@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from cluster.dashboard.pages import jobs_page, schedule_page
+from cluster.dashboard.pages import cluster_page, job_page, jobs_page, schedule_page, submit_page
 from cluster.dashboard.site import Site
 
 
 def register(site: Site) -> None:
     """All pages."""
     jobs_page.register(site)
+    job_page.register(site)
+    submit_page.register(site)
+    cluster_page.register(site)
     schedule_page.register()

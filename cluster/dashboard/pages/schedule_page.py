@@ -44,7 +44,7 @@ class _Schedule:
     def __init__(self, question: Question) -> None:
         heading("Schedules", 1)
         with ui.element("section").classes("panel stack"):
-            with ui.element("div").classes("row"):
+            with ui.element("div").classes("fields"):
                 known = question.schedule in SCHEDULES
                 self._schedule = ui.select(
                     list(SCHEDULES), label="Schedule", value=question.schedule if known else "1f1b", on_change=self._ask
@@ -69,10 +69,8 @@ class _Schedule:
         ui.timer(0.05, self._settle)
 
     def _number(self, label: str, value: float, low: float, high: float, step: float = 1) -> ui.number:
-        return (
-            ui.number(label, value=value, min=low, max=high, step=step, on_change=self._ask)
-            .props("outlined dense debounce=150")
-            .style("width: 150px")
+        return ui.number(label, value=value, min=low, max=high, step=step, on_change=self._ask).props(
+            "outlined dense debounce=150"
         )
 
     def _question(self) -> Question | str:

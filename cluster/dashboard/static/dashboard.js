@@ -2,7 +2,7 @@
 window.pipetrain = (() => {
   const KINDS = ["F", "I", "W", ""];
   const NAMES = ["forward", "input gradient", "weight gradient", "bubble"];
-  const HEIGHT = [1, 0.72, 0.44, 1]; // of a lane: F, I and W differ in form, not only in colour
+  const HEIGHT = [1, 0.76, 0.52, 1]; // of a lane: F, I and W differ in form, not only in colour
   const SATURATION = [62, 58, 52], LIGHTNESS = [74, 64, 54];
   const BUBBLE = 3;
 
@@ -27,7 +27,7 @@ window.pipetrain = (() => {
     if (!text || height < 9) return rect;
     const label = {
       type: "text",
-      style: { text, x: left + width / 2, y: top + height / 2, align: "center", verticalAlign: "middle" },
+      style: { text, x: left + width / 2, y: top + height / 2, align: "center", verticalAlign: "middle", lineHeight: 10 },
       silent: true,
     };
     Object.assign(label.style, { fill: "#14171c", font: `500 ${Math.min(11, height)}px Roboto, system-ui, sans-serif` });

@@ -1,0 +1,160 @@
+"""Line charts and stacked bars, in the palette's colours, so that light and dark are the page's affair alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nicegui import ui
+
+_TEXT = {"color": "var(--muted)", "fontFamily": "inherit", "fontSize": 11}
+_TIP = {
+    "confine": True,
+    "backgroundColor": "var(--panel)",
+    "borderColor": "var(--line)",
+    "textStyle": {"color": "var(--text)", "fontFamily": "inherit", "fontSize": 12},
+}
+Point = tuple[int, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a chart. `color` is a name of the palette; dashes tell lines apart without it. `dots` shows points."""
+
+    name: str
+    color: str
+    dashed: bool = False
+    dots: bool = False
+
+
+class Lines:
+    """A chart of series over steps. `form` is what of dashboard.js writes values: number or share."""
+
+    def __init__(self, title: str, lines: Sequence[Line], *, form: str = "number", low: float | None = None) -> None:
+        self.chart = (
+            ui.echart(_lines(lines, form, low), renderer="svg")
+            .classes("chart")
+            .props(f'role=img aria-label="{title} over steps: {", ".join(line.name for line in lines)}"')
+        )
+        self._shown: list[Sequence[Point]] = []
+
+    def show(self, data: Sequence[Sequence[Point]]) -> None:
+        """Draw the points of each line; nothing is sent where they are those that are drawn already."""
+        if len(self._shown) == len(data) and all(a is b for a, b in zip(self._shown, data, strict=True)):
+            return
+        self._shown = list(data)
+        series = [{"data": points} for points in data]
+        for own, new in zip(self.chart.options["series"], series, strict=True):
+            own.update(new)
+        self.chart.run_chart_method("setOption", {"series": series})
+
+
+def _lines(lines: Sequence[Line], form: str, low: float | None) -> dict[str, Any]:
+    return {
+        "animation": False,
+        "grid": {"left": 4, "right": 14, "top": 30 if len(lines) > 1 else 12, "bottom": 4, "containLabel": True},
+        "legend": {"show": len(lines) > 1, "left": 0, "top": 0, "textStyle": _TEXT, "itemWidth": 22, "itemHeight": 8},
+        "tooltip": {"trigger": "axis", **_TIP, ":valueFormatter": f"pipetrain.{form}"},
+        "xAxis": {
+            "type": "value",
+            "min": "dataMin",
+            "max": "dataMax",
+            "axisLabel": {**_TEXT, "hideOverlap": True},
+            "axisLine": {"lineStyle": {"color": "var(--line)"}},
+            "axisTick": {"show": False},
+            "splitLine": {"show": False},
+            "minInterval": 1,
+        },
+        "yAxis": {
+            "type": "value",
+            "scale": low is None,
+            "min": low,
+            "splitNumber": 4,
+            "axisLabel": {**_TEXT, ":formatter": f"pipetrain.{form}"},
+            "splitLine": {"lineStyle": {"color": "var(--line)"}},
+        },
+        "series": [
+            {
+                "type": "line",
+                "name": line.name,
+                "data": [],
+                "showSymbol": line.dots,
+                "symbol": "emptyCircle",
+                "symbolSize": 5,
+                "emphasis": {"disabled": True},
+                "lineStyle": {
+                    "width": 1.6,
+                    "color": f"var(--{line.color})",
+                    "type": [5, 4] if line.dashed else "solid",
+                },
+                "itemStyle": {"color": f"var(--{line.color})"},
+            }
+            for line in lines
+        ],
+    }
+
+
+class Bars:
+    """Horizontal bars, a row a stage or worker, made of parts. `show` takes rows by label and parts by name."""
+
+    def __init__(self, title: str, *, form: str, most: float | None = None, stacked: bool = True) -> None:
+        self._form, self._most, self._stacked, self._shape = form, most, stacked, ((), ())
+        self.chart = ui.echart({}, renderer="svg").classes("chart").props(f'role=img aria-label="{title}"')
+
+    def show(self, rows: Sequence[str], parts: Mapping[str, Sequence[Any]], colors: Mapping[str, str]) -> None:
+        """Draw: `parts[name][i]` is that part of row i."""
+        shape = (tuple(rows), tuple(parts))
+        if shape == self._shape:
+            self.chart.run_chart_method("setOption", {"series": [{"data": list(data)} for data in parts.values()]})
+            return
+        self._shape = shape
+        self.chart.options.clear()
+        self.chart.options.update(self._options(rows, parts, colors))
+        lane = 30 if self._stacked else 18 * len(parts) + 12
+        self.chart.style(f"height: {lane * len(rows) + 30 + 26 * (1 + len(parts) // 6)}px")
+        self.chart.update()
+
+    def _options(self, rows: Sequence[str], parts: Mapping[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
+        form = f"pipetrain.{self._form}"
+        label = {"show": not self._stacked, "position": "right", ":formatter": f"(p) => {form}(p.value)", **_TEXT}
+        return {
+            "animation": False,
+            "grid": {
+                "left": 4,
+                "right": 14 if self._stacked else 52,
+                "top": 4,
+                "bottom": 4 + 26 * (1 + len(parts) // 6),
+                "containLabel": True,
+            },
+            "legend": {"bottom": 0, "left": 0, "textStyle": _TEXT, "itemWidth": 12, "itemHeight": 10, "itemGap": 12},
+            "tooltip": {"trigger": "item", **_TIP, ":valueFormatter": form},
+            "xAxis": {
+                "type": "value",
+                "min": 0,
+                "max": self._most,
+                "splitNumber": 4,
+                "axisLabel": {**_TEXT, ":formatter": form, "hideOverlap": True},
+                "splitLine": {"lineStyle": {"color": "var(--line)"}},
+            },
+            "yAxis": {
+                "type": "category",
+                "inverse": True,
+                "data": list(rows),
+                "axisLabel": _TEXT,
+                "axisLine": {"show": False},
+                "axisTick": {"show": False},
+            },
+            "series": [
+                {
+                    "type": "bar",
+                    "name": name,
+                    **({"stack": "all", "barWidth": 20} if self._stacked else {"barWidth": 12}),
+                    "data": list(data),
+                    "label": label,
+                    "emphasis": {"disabled": True},
+                    "itemStyle": {"color": colors[name], "borderColor": "var(--panel)", "borderWidth": 0.6},
+                }
+                for name, data in parts.items()
+            ],
+        }

@@ -1,0 +1,111 @@
+"""What the pages of a running job show, made once for all who watch it, and only where something is new."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.dashboard.gantt import Panel, Timed, panel
+from cluster.dashboard.texts import share
+from cluster.service.job_stats import JobStats
+from stages.actions import Action
+
+CHART_POINTS = 300
+MOST_BARS = 3000
+"""Actions of a step that are drawn; those of a larger one end there."""
+_SHORTEST_BUBBLE = 0.004  # of the step: what is shorter is the time between two actions
+
+Points = list[tuple[int, float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The pipeline in a sampled step: measured, and predicted beneath where there is a prediction."""
+
+    step: int
+    panels: Sequence[Panel]
+    summary: str
+    left_out: int
+
+
+@dataclass(slots=True)
+class Live:
+    """Views of one attempt's figures. What did not change is the same object as before."""
+
+    stats: JobStats
+    _series: dict[str, tuple[int, Points]] = field(default_factory=dict)
+    _picture: tuple[Mapping[str, Any], Picture] | None = None
+    _drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def points(self, name: str) -> Points:
+        """A series, thinned for a chart."""
+        series = self.stats.series[name]
+        version, points = self._series.get(name, (-1, []))
+        if version != series.version:
+            points = thinned(series.points)
+            self._series[name] = series.version, points
+        return points
+
+    async def picture(self) -> Picture | None:
+        """The last sampled step; None before there is one."""
+        content = self.stats.timeline
+        if content is None:
+            return None
+        async with self._drawing:
+            if self._picture is None or self._picture[0] is not content:
+                self._picture = content, await asyncio.to_thread(picture, content)
+        return self._picture[1]
+
+
+class Lives:
+    """One Live an attempt, for all pages."""
+
+    def __init__(self) -> None:
+        self._lives: dict[str, Live] = {}
+
+    def of(self, stats: JobStats) -> Live:
+        """The views of these figures."""
+        found = self._lives.get(stats.job)
+        if found is None or found.stats is not stats:
+            if len(self._lives) > 100:
+                self._lives.clear()
+            found = self._lives[stats.job] = Live(stats)
+        return found
+
+
+def thinned(points: Sequence[tuple[int, float]]) -> Points:
+    """At most CHART_POINTS of them, evenly apart, the last one too; what is not finite is a gap."""
+    every = max(1, math.ceil(len(points) / CHART_POINTS))
+    kept = list(points[::every])
+    if points and kept[-1] is not points[-1]:
+        kept.append(points[-1])
+    return [(step, float(f"{value:.6g}") if math.isfinite(value) else None) for step, value in kept]
+
+
+def picture(content: Mapping[str, Any]) -> Picture:
+    """The panels of a timeline.json, in milliseconds."""
+    n_workers = len(content["workers"])
+    measured, predicted = _timed(content["actions"]), _timed(content["predicted"])
+    left_out = max(0, len(measured) - MOST_BARS)
+    end = max((timed[3] for timed in (*measured, *predicted)), default=0.0)
+    panels = [
+        panel(title, actions[:MOST_BARS], n_workers, shortest=_SHORTEST_BUBBLE * end)
+        for title, actions in (("measured", measured), ("predicted by the schedule's dry run", predicted))
+        if actions
+    ]
+    idle = [_idle(p) for p in panels]
+    said = ", ".join(f"{p.title}: {p.end:.2f} ms, idle {share(i)}" for p, i in zip(panels, idle, strict=True))
+    summary = f"Step {content['step'] + 1}, {n_workers} workers; {said}"
+    return Picture(content["step"], panels, summary, left_out)
+
+
+def _idle(p: Panel) -> float:
+    busy = sum(bar[2] - bar[1] for bar in p.bars if bar[4] >= 0)
+    return 1 - busy / (p.end * p.n_workers) if p.end else 0.0
+
+
+def _timed(actions: Sequence[Sequence[Any]]) -> list[Timed]:
+    return [(worker, Action.parse(text), start / 1e3, end / 1e3) for worker, text, start, end in actions]

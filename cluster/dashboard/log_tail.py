@@ -1,0 +1,59 @@
+"""The last lines that a job's processes printed, followed as their files grow."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from pathlib import Path
+
+from cluster.runner_link import log_name
+
+RUNNER = -1
+_FIRST_BYTES, _MOST_BYTES = 32 * 1024, 256 * 1024  # of a file: in the beginning, and at one look
+
+
+class LogTail:
+    """`lines` of one process, RUNNER or a worker's number, or of all (None): each with who printed it."""
+
+    def __init__(self, folder: Path, worker: int | None, most: int) -> None:
+        self._folder, self._worker = folder / "logs", worker
+        self._ends: dict[Path, int] = {}
+        self.lines: deque[str] = deque(maxlen=most)
+
+    def look(self) -> bool:
+        """Take in what was added; True if that is anything. Reads files."""
+        found = False
+        for number, file in self._files():
+            found |= self._read(file, "" if self._worker is not None else self._name(number))
+        return found
+
+    def _files(self) -> list[tuple[int, Path]]:
+        if self._worker is not None:
+            return [(self._worker, self._folder / log_name(None if self._worker == RUNNER else self._worker))]
+        workers = (
+            (int(m[1]), f) for f in self._folder.glob("worker-*.log") if (m := re.search(r"-(\d+)\.log$", f.name))
+        )
+        return [(RUNNER, self._folder / log_name(None)), *sorted(workers)]
+
+    def _name(self, number: int) -> str:
+        return "runner   | " if number == RUNNER else f"worker {number:<2}| "
+
+    def _read(self, file: Path, before: str) -> bool:
+        try:
+            size = file.stat().st_size
+            start = self._ends.get(file)
+            first = max(0, size - _FIRST_BYTES) if start is None else max(start, size - _MOST_BYTES)
+            if start is not None and size <= start:
+                return False
+            with file.open("rb") as opened:
+                opened.seek(first)
+                part = opened.read(size - first)
+        except OSError:
+            return False
+        end = part.rfind(b"\n") + 1
+        if end == 0:
+            return False
+        self._ends[file] = first + end
+        lines = part[:end].decode(errors="replace").splitlines()
+        self.lines.extend(before + line for line in (lines[1:] if first and first != start else lines))
+        return True

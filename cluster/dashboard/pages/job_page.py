@@ -1,0 +1,199 @@
+"""/jobs/ID: one job, its pipeline in the middle, as it is now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from fastapi import Response
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+
+from cluster.dashboard import facts as api_facts
+from cluster.dashboard.actions import attempt, confirm_delete, stop_job
+from cluster.dashboard.frame import every_tick, frame, heading
+from cluster.dashboard.live import Live, Lives
+from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times
+from cluster.dashboard.pages.job_tabs import Tabs
+from cluster.dashboard.parts import facts
+from cluster.dashboard.site import Site, placement
+from cluster.dashboard.texts import clock, number, share, span
+from cluster.service.job_stats import JobStats
+from cluster.service.records import JobRecord
+from stages.errors import UnknownJob
+
+_FACTS = (
+    "step",
+    "loss",
+    "validation loss",
+    "validation accuracy",
+    "samples/s",
+    "bubble, measured",
+    "bubble, predicted",
+    "last step",
+    "running",
+    "queue",
+)
+_SLOW_EVERY = 2  # ticks between looks at what changes slowly or is large
+
+
+def register(site: Site) -> None:
+    """The page."""
+    lives = Lives()
+
+    @ui.page("/jobs/{job}")
+    async def job_page(job: str) -> Response | None:
+        try:
+            record = await site.find(job)
+        except UnknownJob as error:
+            _unknown(str(error))
+            return None
+        if record.id != job:
+            return RedirectResponse(f"/jobs/{record.id}")
+        with frame(f"{record.name} {record.id}"):
+            page = _Job(site, lives, record)
+            every_tick(page.look)
+        return None
+
+
+def _unknown(said: str) -> None:
+    ui.context.client.status_code = 404
+    with frame("Unknown job"):
+        heading("There is no such job", 1)
+        ui.label(f"{said[:1].upper()}{said[1:]}")
+        near = said.rpartition("did you mean ")[2].removesuffix("?") if "did you mean " in said else ""
+        if near:
+            ui.link(f"Job {near}", f"/jobs/{near}")
+        ui.link("All jobs", "/")
+
+
+class _Job:
+    """The page of one reader."""
+
+    def __init__(self, site: Site, lives: Lives, record: JobRecord) -> None:
+        self._site, self._lives, self._job = site, lives, record.id
+        self._ticks = 0
+        self._gone = False
+        self._accounts: object = None
+        self._stats: JobStats | None = None
+        with ui.element("div").classes("row apart"):
+            with ui.element("div"):
+                heading(record.name, 1)
+                ui.label(record.id).classes("muted small")
+            self._build_actions()
+        with ui.element("section").classes("panel stack"):
+            with ui.element("div").props("role=status"):
+                self._state = ui.label()
+                self._reason = ui.label().classes("muted").style("overflow-wrap: anywhere; white-space: pre-line")
+            self._facts = facts(*_FACTS)
+            with ui.element("div").classes("bar") as self._bar:
+                self._done = ui.element("span")
+        self._pipeline = Pipeline()
+        self._curves = Curves()
+        self._times = Times()
+        self._memory = Memory()
+        self._tabs = Tabs(site, record)
+        self._present(record)
+
+    def _build_actions(self) -> None:
+        site, job = self._site, self._job
+
+        async def delete() -> None:
+            await confirm_delete(site, job, lambda: ui.navigate.to("/"))
+
+        async def trace() -> None:
+            steps = int(self._steps.value or 0)
+            record = await site.find(job)
+            await attempt(
+                site.trace(record, steps), f"The next {steps:,} steps are traced; trace.json will be among the files"
+            )
+
+        with ui.element("div").classes("row"):
+            with ui.element("div").classes("row") as self._tracing:
+                self._steps = (
+                    ui.number("Steps", value=10, min=1, max=10_000).props("outlined dense").style("width: 84px")
+                )
+                ui.button("Trace", color=None, on_click=trace).classes("act").props("unelevated")
+            self._trace = ui.link("trace.json", f"/api/jobs/{job}/files/trace.json").classes("act")
+            self._model = ui.link("Download the model", f"/api/jobs/{job}/files/model.safetensors").classes("act")
+            self._stop = (
+                ui.button("Stop", color=None, on_click=lambda: stop_job(site, job)).classes("act").props("unelevated")
+            )
+            self._delete = ui.button("Delete", color=None, on_click=delete).classes("act bad").props("unelevated")
+
+    async def look(self) -> None:
+        """Show what is new."""
+        if self._gone:
+            return
+        try:
+            record = await self._site.find(self._job)
+        except UnknownJob:
+            self._gone = True
+            self._state.set_text("DELETED")
+            self._reason.set_text("This job was deleted.")
+            return
+        self._present(record)
+        stats = self._stats = await self._site.past.stats(record)
+        if stats is not None:
+            await self._draw(record, self._lives.of(stats))
+        if self._ticks % _SLOW_EVERY == 0:
+            await self._tabs.look(record)
+            self._trace.set_visibility((self._site.folder(self._job) / "trace.json").exists())
+        self._ticks += 1
+
+    async def _draw(self, record: JobRecord, live: Live) -> None:
+        stats = live.stats
+        self._present(record)
+        await self._pipeline.show(live)
+        if stats.timeline is not None:
+            self._memory.show(stats.timeline)
+        if self._ticks % _SLOW_EVERY:
+            return
+        self._curves.show(live)
+        if stats.accounts is not None and stats.accounts is not self._accounts:
+            stages = len(stats.accounts["stage_us"])
+            accounts = api_facts.accounts_model(stats, placement(stats.placement, stages, record.needs.workers))
+            if accounts is not None:
+                self._accounts = stats.accounts
+                self._times.show(accounts)
+
+    def _present(self, record: JobRecord) -> None:
+        """State, reason and figures."""
+        view = self._site.jobs.view(record)
+        state = record.state
+        self._state.set_text(state.name)
+        self._state.classes(replace=f"state {state.name}")
+        self._reason.set_text(view.reason)
+        self._reason.set_visibility(bool(view.reason))
+        self._facts(_figures(record, self._stats, view.position, view.queue_length))
+        share_done = record.step / record.steps_total if record.steps_total else 0.0
+        self._bar.set_visibility(bool(record.steps_total) and not state.ended)
+        self._done.style(f"width: {100 * share_done:.1f}%")
+        self._stop.set_visibility(not state.ended)
+        self._delete.set_visibility(state.ended)
+        self._tracing.set_visibility(state.name == "RUNNING")
+        self._model.set_visibility(record.model_saved)
+        if self._ticks == 0:
+            self._trace.set_visibility(False)
+
+
+def _figures(
+    record: JobRecord, stats: JobStats | None, position: int | None, queue_length: int | None
+) -> Sequence[str]:
+    now = time.time()
+    of = "" if record.steps_total is None else f" of {record.steps_total:,}"
+    rate = stats.series["samples_per_second"].points[-1:] if stats is not None else []
+    last = None if stats is None else stats.last_step_at
+    took = "" if record.started_at is None else span((record.ended_at or now) - record.started_at)
+    return (
+        f"{record.step:,}{of}" if record.attempt else "",
+        number(record.loss) if record.loss is not None else "",
+        number(record.validation_loss) if record.validation_loss is not None else "",
+        share(record.validation_accuracy) if record.validation_accuracy is not None else "",
+        f"{rate[0][1]:,.0f}" if rate else "",
+        share(stats.bubble) if stats is not None and stats.bubble is not None else "",
+        share(stats.bubble_predicted) if stats is not None and stats.bubble_predicted is not None else "",
+        clock(last)[11:] if last is not None else "",
+        took,
+        "" if position is None else f"{position} of {queue_length}",
+    )

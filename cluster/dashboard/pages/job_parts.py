@@ -1,0 +1,219 @@
+"""The pictures of a job's page. Each `show` sends only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nicegui import ui
+
+from cluster.dashboard import models
+from cluster.dashboard.charts import Bars, Line, Lines
+from cluster.dashboard.frame import heading
+from cluster.dashboard.gantt import Gantt
+from cluster.dashboard.live import MOST_BARS, Live
+from cluster.dashboard.parts import bubble_key, fill_table, kinds_key, table
+from cluster.dashboard.texts import size
+from stages.ledger import STAGE_KINDS, WORKER_KINDS
+
+_NAMES = {
+    "forward": "forward",
+    "input_gradient": "input gradient",
+    "weight_gradient": "weight gradient",
+    "update": "update",
+    "wait_warmup": "waits: warm-up",
+    "wait_steady": "waits: steady",
+    "wait_drain": "waits: drain",
+    "send": "sending",
+    "checkpoint": "checkpoint",
+    "recovery": "recovery",
+    "evaluation": "evaluation",
+    "other": "other",
+}
+_MEMORY = ("weights", "gradients", "optimizer", "activations")
+_MEMORY_COLORS = {
+    "weights": "var(--k-forward)",
+    "gradients": "var(--k-input_gradient)",
+    "optimizer": "var(--k-update)",
+    "activations": "var(--k-weight_gradient)",
+}
+
+
+class Pipeline:
+    """The last sampled step."""
+
+    def __init__(self) -> None:
+        with ui.element("section").classes("panel pipeline"):
+            self._title = heading("The pipeline")
+            self._gantt = Gantt(unit="ms", label="What each worker did when, in the last sampled step")
+            with ui.element("div") as self._key:
+                kinds_key()
+                bubble_key()
+            self._said = ui.label("Drawn once the first steps are made.").classes("muted small")
+        self._gantt.chart.set_visibility(False)
+        self._key.set_visibility(False)
+        self._shown: Any = None
+
+    async def show(self, live: Live) -> None:
+        """Draw it if there is a newer one."""
+        picture = await live.picture()
+        if picture is None or picture is self._shown:
+            return
+        if self._shown is None:
+            self._gantt.chart.set_visibility(True)
+            self._key.set_visibility(True)
+        self._shown = picture
+        self._gantt.show(picture.panels, picture.summary)
+        left_out = f"; the first {MOST_BARS:,} actions are drawn" if picture.left_out else ""
+        self._said.set_text(f"{picture.summary}{left_out}. Hold Ctrl and turn the wheel to look closer.")
+
+
+class Curves:
+    """Loss, accuracy, throughput and bubble over steps."""
+
+    def __init__(self) -> None:
+        with ui.element("div").classes("grid"):
+            self._charts = {
+                names: self._chart(title, lines, form, low)
+                for title, lines, names, form, low in (
+                    (
+                        "Loss",
+                        (Line("training", "c1"), Line("validation", "c2", dashed=True, dots=True)),
+                        ("loss", "validation_loss"),
+                        "number",
+                        None,
+                    ),
+                    (
+                        "Accuracy",
+                        (Line("training", "c1"), Line("validation", "c2", dashed=True, dots=True)),
+                        ("accuracy", "validation_accuracy"),
+                        "share",
+                        None,
+                    ),
+                    ("Throughput, samples/s", (Line("samples/s", "c3"),), ("samples_per_second",), "number", 0.0),
+                    (
+                        "Bubble, idle share of the workers' time",
+                        (Line("measured", "c1"), Line("predicted", "c4", dashed=True)),
+                        ("bubble", "bubble_predicted"),
+                        "share",
+                        0.0,
+                    ),
+                )
+            }
+
+    def _chart(self, title: str, lines: Sequence[Line], form: str, low: float | None) -> tuple[ui.element, Lines]:
+        with ui.element("section").classes("panel") as place:
+            heading(title)
+            return place, Lines(title, lines, form=form, low=low)
+
+    def show(self, live: Live) -> None:
+        """Draw what came."""
+        for names, (place, chart) in self._charts.items():
+            data = [live.points(name) for name in names]
+            place.set_visibility(any(data) or names[0] != "accuracy")
+            chart.show(data)
+
+
+class Times:
+    """Where the time goes, and the bubble of each stage."""
+
+    def __init__(self) -> None:
+        with ui.element("div").classes("grid"):
+            with ui.element("section").classes("panel"):
+                heading("Where the time goes")
+                self._bars = Bars("Share of each worker's time by what it did", form="share", most=1.0)
+                with ui.element("details"):
+                    with ui.element("summary").classes("small muted"):
+                        ui.label("In seconds since the attempt began").style("display: inline")
+                    self._table = ui.element("div")
+                    self._body: ui.element | None = None
+            with ui.element("section").classes("panel"):
+                heading("Bubble by stage, last step")
+                self._bubbles = Bars("Measured and predicted bubble of each stage", form="share", stacked=False)
+
+    def show(self, accounts: models.Accounts) -> None:
+        """Draw the totals."""
+        rows, seconds, wall = _lanes(accounts)
+        kinds = [kind for kind in (*STAGE_KINDS, *WORKER_KINDS) if any(row.get(kind, 0) > 0 for row in seconds)]
+        self._bars.show(
+            rows,
+            {
+                _NAMES[kind]: [
+                    round(row.get(kind, 0.0) / w, 4) if w else 0 for row, w in zip(seconds, wall, strict=True)
+                ]
+                for kind in kinds
+            },
+            {_NAMES[kind]: f"var(--k-{kind})" for kind in kinds},
+        )
+        self._fill(rows, kinds, seconds, wall)
+        parts = {"measured": [stage.bubble for stage in accounts.stages]}
+        if all(stage.bubble_predicted is not None for stage in accounts.stages):
+            parts["predicted"] = [stage.bubble_predicted or 0.0 for stage in accounts.stages]
+        names = [f"stage {stage.stage}" for stage in accounts.stages]
+        self._bubbles.show(names, parts, {"measured": "var(--c1)", "predicted": "var(--c4)"})
+
+    def _fill(
+        self, rows: Sequence[str], kinds: Sequence[str], seconds: Sequence[Mapping[str, float]], wall: Sequence[float]
+    ) -> None:
+        if self._body is None or len(list(self._body)) != len(kinds) + 1:
+            self._table.clear()
+            with self._table:
+                self._body = table("", *rows)
+        cells = [(_NAMES[kind], *(f"{row.get(kind, 0.0):.2f}" for row in seconds)) for kind in kinds]
+        fill_table(self._body, [*cells, ("all", *(f"{w:.2f}" for w in wall))])
+
+
+def _lanes(accounts: models.Accounts) -> tuple[list[str], list[dict[str, float]], list[float]]:
+    """A row a worker that holds one stage; for one that holds several a row a stage, and one for what it does for none.
+    Names, seconds by kind, and the worker's wall time."""
+    rows, seconds, wall = [], [], []
+    for worker in accounts.workers:
+        stages = [stage for stage in accounts.stages if stage.worker == worker.worker]
+        if len(stages) == 1:
+            rows.append(f"stage {stages[0].stage}")
+            seconds.append({**stages[0].seconds, **worker.seconds})
+            wall.append(worker.wall_seconds)
+            continue
+        for stage in stages:
+            rows.append(f"worker {worker.worker}, stage {stage.stage}")
+            seconds.append(stage.seconds)
+        rows.append(f"worker {worker.worker}, no stage")
+        seconds.append(worker.seconds)
+        wall += [worker.wall_seconds] * (len(stages) + 1)
+    return rows, seconds, wall
+
+
+class Memory:
+    """What each stage holds, and each process against its limit."""
+
+    def __init__(self) -> None:
+        with ui.element("section").classes("panel"):
+            heading("Memory by stage")
+            self._bars = Bars("Bytes that each stage holds by kind", form="bytes")
+            self._table = table("stage", "worker", "holds", "activations, of those planned", "process at peak", "limit")
+        self._shown: Any = None
+
+    def show(self, timeline: Mapping[str, Any]) -> None:
+        """Draw what a sampled step held."""
+        if timeline is self._shown:
+            return
+        self._shown = timeline
+        memory, workers = timeline["memory"], {w["worker"]: w for w in timeline["workers"]}
+        self._bars.show(
+            [f"stage {held['stage']}" for held in memory],
+            {kind: [held[kind] for held in memory] for kind in _MEMORY},
+            _MEMORY_COLORS,
+        )
+        fill_table(self._table, [_memory_row(held, workers[held["worker"]]) for held in memory])
+
+
+def _memory_row(held: Mapping[str, Any], worker: Mapping[str, Any]) -> tuple[str, ...]:
+    limit = worker["limit_bytes"]
+    return (
+        str(held["stage"]),
+        f"{worker['worker']} on {worker['host']}, process {worker['pid']}",
+        size(sum(held[kind] for kind in _MEMORY)),
+        f"{size(held['activations'])} of {size(held['activations_predicted'])}",
+        size(worker["peak_rss_bytes"]),
+        "none" if limit is None else f"{size(limit)} beside its runtime",
+    )

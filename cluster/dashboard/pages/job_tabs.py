@@ -1,0 +1,202 @@
+"""What is below a job's pictures: events, logs, job file, plan and files. Each looks only while it is open."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from typing import Any
+
+from nicegui import ui
+
+from cluster.dashboard.log_tail import RUNNER, LogTail
+from cluster.dashboard.parts import fill_table, problems_list, table, text
+from cluster.dashboard.site import Site
+from cluster.dashboard.texts import clock, share, size
+from cluster.service.planning import plan_job
+from cluster.service.records import JobRecord
+from stages.errors import PipetrainError
+
+MOST_EVENTS, MOST_LINES = 200, 300
+
+
+class Tabs:
+    """The tabs of one reader's page."""
+
+    def __init__(self, site: Site, record: JobRecord) -> None:
+        self._site, self._job = site, record.id
+        with ui.element("section").classes("panel"):
+            with ui.tabs().props('align=left dense no-caps aria-label="more of this job"') as self._tabs:
+                for name in ("Events", "Logs", "Job file", "Plan", "Files"):
+                    ui.tab(name)
+            with ui.tab_panels(self._tabs, value="Events", animated=False):
+                with ui.tab_panel("Events"):
+                    self._events = _Events(site, record.id)
+                with ui.tab_panel("Logs"):
+                    self._logs = _Logs(site, record)
+                with ui.tab_panel("Job file"):
+                    self._spec = _Spec(site, record.id)
+                with ui.tab_panel("Plan"):
+                    self._plan = _Plan(site, record.id)
+                with ui.tab_panel("Files"):
+                    self._files = _Files(site, record.id)
+        self._tabs.on_value_change(self._open)
+        self._record = record
+
+    async def look(self, record: JobRecord) -> None:
+        """Show what is new in the tab that is open."""
+        self._record = record
+        if self._tabs.value == "Events":
+            await self._events.look(record)
+        elif self._tabs.value == "Logs":
+            await self._logs.look()
+        elif self._tabs.value == "Files":
+            await self._files.look()
+
+    async def _open(self) -> None:
+        if self._tabs.value == "Job file":
+            await self._spec.look()
+        await self.look(self._record)
+
+
+class _Events:
+    def __init__(self, site: Site, job: str) -> None:
+        self._site, self._job, self._last = site, job, 0
+        self._shown: deque[tuple[str, ...]] = deque(maxlen=MOST_EVENTS)
+        self._table = table("when", "event", "what")
+
+    async def look(self, record: JobRecord) -> None:
+        if record.events <= self._last:
+            return
+        for event in await self._site.events(self._job, self._last):
+            self._last = max(self._last, event.seq)
+            attempt = f"attempt {event.attempt}: " if event.attempt > 1 else ""
+            self._shown.append((clock(event.time), event.kind, attempt + event.text))
+        fill_table(self._table, list(reversed(self._shown)))
+
+
+class _Logs:
+    def __init__(self, site: Site, record: JobRecord) -> None:
+        self._folder = site.folder(record.id)
+        names: dict[int, str] = {-2: "all processes", RUNNER: "runner"}
+        names.update({worker: f"worker {worker}" for worker in range(min(record.needs.workers, 256))})
+        with ui.element("div").classes("row").style("margin-bottom: 8px"):
+            self._worker = (
+                ui.select(names, label="Process", value=-2, on_change=self._choose)
+                .props("outlined dense")
+                .style("min-width: 150px")
+            )
+            self._follow = ui.checkbox("Follow", value=True)
+            ui.label(f"the last {MOST_LINES} lines").classes("muted small")
+        with ui.element("div").classes("logbox").props('tabindex=0 role=log aria-label="log lines"'):
+            self._text = text("pre", "").classes("log")
+        self._tail = LogTail(self._folder, None, MOST_LINES)
+
+    async def _choose(self) -> None:
+        worker = int(self._worker.value)
+        self._tail = LogTail(self._folder, None if worker == -2 else worker, MOST_LINES)
+        self._text.set_text("")
+        await self.look()
+
+    async def look(self) -> None:
+        tail = self._tail
+        if self._follow.value and await asyncio.to_thread(tail.look) and tail is self._tail:
+            self._text.set_text("\n".join(tail.lines))
+        elif not self._text.text:
+            self._text.set_text("nothing printed yet")
+
+
+class _Spec:
+    def __init__(self, site: Site, job: str) -> None:
+        self._site, self._job = site, job
+        ui.link("Submit it again, changed", f"/submit?job={job}")
+        self._text = text("pre", "").classes("log spec").props('tabindex=0 aria-label="job file"')
+
+    async def look(self) -> None:
+        if self._text.text:
+            return
+        try:
+            self._text.set_text((await self._site.spec(self._job)).to_yaml())
+        except PipetrainError as error:
+            self._text.set_text(str(error))
+
+
+class _Plan:
+    def __init__(self, site: Site, job: str) -> None:
+        self._site, self._job = site, job
+        with ui.element("div").classes("row"):
+            self._button = (
+                ui.button("Make the plan", color=None, on_click=self._make).classes("act").props("unelevated")
+            )
+            ui.label("Reads the data, in a process of its own.").classes("muted small")
+        self._problems = problems_list()
+        self._place = ui.element("div")
+
+    async def _make(self) -> None:
+        self._button.disable()
+        try:
+            spec = await self._site.spec(self._job)
+            document = await asyncio.to_thread(self._site.jobs.store.document, self._job)
+            found, refusals = await plan_job(spec, self._site.places(document.files))
+            self._problems(refusals)
+            self._draw(json.loads(found))
+        except PipetrainError as error:
+            self._problems(str(error).splitlines())
+        finally:
+            self._button.enable()
+
+    def _draw(self, plan: dict[str, Any]) -> None:
+        self._place.clear()
+        with self._place:
+            ui.label(f"predicted bubble {share(plan['bubble'])}, bottleneck worker {plan['bottleneck']}").classes(
+                "muted"
+            )
+            stages = table("stage", "worker", "layers", "parameters", "FLOPs/step", "weights", "saved at peak")
+            workers = table("worker", "beside its runtime", "limit", "busy")
+        fill_table(stages, [_stage_row(stage) for stage in plan["stages"]])
+        fill_table(
+            workers,
+            [
+                (
+                    str(w["worker"]),
+                    size(w["total"]),
+                    "none" if w["limit"] is None else size(w["limit"]),
+                    share(w["busy"]),
+                )
+                for w in plan["workers"]
+            ],
+        )
+
+
+def _stage_row(stage: dict[str, Any]) -> tuple[str, ...]:
+    layers = stage["layers"]
+    return (
+        str(stage["stage"]),
+        str(stage["worker"]),
+        f"{layers[0]} to {layers[-1]}" if len(layers) > 1 else str(layers[0]),
+        f"{stage['parameters']:,}",
+        f"{stage['flops']:.3g}",
+        size(stage["memory"]["weights"]),
+        size(stage["memory"]["saved"]),
+    )
+
+
+class _Files:
+    def __init__(self, site: Site, job: str) -> None:
+        self._site, self._job = site, job
+        self._shown: list[tuple[str, int]] | None = None
+        self._place = ui.element("ul").classes("files")
+
+    async def look(self) -> None:
+        found = await self._site.files(self._job)
+        if found == self._shown:
+            return
+        self._shown = found
+        self._place.clear()
+        with self._place:
+            for path, n_bytes in found:
+                with ui.element("li"):
+                    ui.link(path, f"/api/jobs/{self._job}/files/{path}")
+                    ui.label(f" {size(n_bytes)}").classes("muted small").style("display: inline")
+            if not found:
+                text("li", "It has no run directory yet.").classes("muted")
