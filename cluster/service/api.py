@@ -17,6 +17,7 @@ from cluster.service.entry import Entry
 from cluster.service.files import file_parts, files_to_fetch, log_lines
 from cluster.service.job_ids import new_job_id
 from cluster.service.jobs import Jobs
+from cluster.service.listing import Listing
 from cluster.service.messages import job_message
 from cluster.service.planning import plan_job
 from cluster.service.problems import told
@@ -35,7 +36,6 @@ from coordinator.job_states import Queued
 from coordinator.schedules.csv_format import load_csv
 from stages.errors import InvalidJob, Refused, UserMistake
 
-_JOBS_A_PART = 500
 _STATS_AT_ONCE = 100
 _MOST_PRIORITY = 1000
 _UPLOAD_SILENCE_S = 60.0
@@ -47,6 +47,7 @@ class Api:
 
     def __init__(self, jobs: Jobs, keeper: RayKeeper, uploads: Uploads) -> None:
         self._jobs, self._keeper, self._uploads = jobs, keeper, uploads
+        self._listing = Listing(jobs)
         self._started_at = time.time()
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Job:
@@ -70,15 +71,13 @@ class Api:
             return job_message(self._jobs.view(record), self._jobs.store.document(job), whole=True)
         raise AssertionError("told ends the call")
 
-    async def List(self, request: pb.ListRequest, context: Any) -> AsyncIterator[pb.ListResponse]:
+    async def List(self, request: pb.ListRequest, context: Any) -> AsyncIterator[bytes]:
         async with told(context):
             states = [state_name(state) for state in request.states]
             if request.limit < 0:
                 raise UserMistake(f"limit: got {request.limit}, must be at least 0")
-            found = await asyncio.to_thread(lambda: list(self._jobs.store.select(states, request.name, request.limit)))
-            for start in range(0, len(found), _JOBS_A_PART):
-                part = [self._present(record) for record in found[start : start + _JOBS_A_PART]]
-                yield pb.ListResponse(jobs=[job_message(self._jobs.view(record)) for record in part])
+            async for part in self._listing.parts(states, request.name, request.limit):
+                yield part
                 await asyncio.sleep(0)  # let shorter calls come in between
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[bytes]:
@@ -274,10 +273,6 @@ class Api:
                 f"the job needs {needs.total_memory:,} bytes of memory ({needs.workers} workers of {needs.memory:,}), "
                 f"this cluster has {memory:,}; change resources.memory_per_worker"
             )
-
-    def _present(self, record: JobRecord) -> JobRecord:
-        entry = self._jobs.entries.get(record.id)
-        return record if entry is None else entry.live_record()
 
 
 async def _chunks(folder: Path, files: Sequence[Path]) -> AsyncIterator[pb.FetchChunk]:

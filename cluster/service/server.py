@@ -158,7 +158,7 @@ class _Quiet(uvicorn.Server):  # type: ignore[misc]
 
 
 def _handlers(api: Api) -> Any:
-    """The methods by name. Watch hands over bytes that it serialised once for all who watch."""
+    """The methods by name. List and Watch hand over bytes that were made once for all who ask."""
 
     def unary(method: Any, request: Any) -> Any:
         async def checked(given: Any, context: Any) -> Any:
@@ -180,7 +180,7 @@ def _handlers(api: Api) -> Any:
     methods = {
         "Submit": unary(api.Submit, pb.SubmitRequest),
         "Get": unary(api.Get, pb.GetRequest),
-        "List": stream(api.List, pb.ListRequest),
+        "List": stream(api.List, pb.ListRequest, bytes),
         "Watch": stream(api.Watch, pb.WatchRequest, bytes),
         "Logs": stream(api.Logs, pb.LogsRequest),
         "Stop": unary(api.Stop, pb.StopRequest),

@@ -173,6 +173,13 @@ class Store:
 
     def select(self, states: Sequence[str] = (), name: str = "", limit: int = 0) -> Iterator[JobRecord]:
         """Jobs, newest first."""
+        return map(_record, self._selected(_SELECT, states, name, limit))
+
+    def select_ids(self, states: Sequence[str] = (), name: str = "", limit: int = 0) -> list[str]:
+        """Their ids alone, newest first."""
+        return [row[0] for row in self._selected("SELECT id FROM jobs", states, name, limit)]
+
+    def _selected(self, select: str, states: Sequence[str], name: str, limit: int) -> sqlite3.Cursor:
         conditions, values = ["1"], list[Any]()
         if states:
             conditions.append(f"state IN ({', '.join('?' * len(states))})")
@@ -180,8 +187,13 @@ class Store:
         if name:
             conditions.append("name = ?")
             values.append(name)
-        query = f'{_SELECT} WHERE {" AND ".join(conditions)} ORDER BY "order" DESC LIMIT ?'
-        return map(_record, self._reader.execute(query, (*values, limit or -1)))
+        query = f'{select} WHERE {" AND ".join(conditions)} ORDER BY "order" DESC LIMIT ?'
+        return self._reader.execute(query, (*values, limit or -1))
+
+    def records(self, jobs: Sequence[str]) -> list[JobRecord]:
+        """Those of these jobs that there are, in any order."""
+        query = f"{_SELECT} WHERE id IN ({', '.join('?' * len(jobs))})"
+        return list(map(_record, self._reader.execute(query, jobs)))
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""

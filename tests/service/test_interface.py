@@ -153,6 +153,8 @@ def test_list_finds_by_state_and_name_newest_first(service: Service, small: JobM
     for job in jobs:
         job.wait(timeout=60)
     found = service.client.list(name="listed")
+    for listed in (found, service.client.list(name="listed")):  # the second time from what is kept
+        assert [job.as_dict() for job in listed] == [service.client.get(job.id).as_dict() for job in listed]
     assert [job.id for job in found] == [job.id for job in reversed(jobs)]
     assert service.client.list(states=["RUNNING"], name="listed") == []
     assert [job.id for job in service.client.list(name="listed", limit=1)] == [jobs[2].id]

@@ -178,6 +178,9 @@ class Model:
             assert list(store.select(states)) == [job for job in newest if job.state.name in states]
             some = [job for job in newest if job.state.name in states and job.name == "digits"]
             assert list(store.select(states, "digits", 2)) == some[:2]
+            assert store.select_ids(states, "digits", 2) == [job.id for job in some[:2]]
+        found = store.records([job.id for job in newest[::2]] + ["no such job"])
+        assert sorted(found, key=lambda job: -job.order) == newest[::2]
         assert store.unfinished() == [job for job in reversed(newest) if not job.state.ended]
         names = [job.state.name for job in newest]
         assert store.counts() == {name: names.count(name) for name in names}
