@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
@@ -36,6 +37,14 @@ def selectors(promql: str) -> list[str]:
     return _SELECTOR.findall(promql)
 
 
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Prometheus:
     """Asks a server over its HTTP interface."""
 
@@ -43,7 +52,7 @@ class Prometheus:
         self._address = address
 
     def range(self, expr: str, seconds: int) -> list[dict[str, Any]]:
-        """The series of a query over the last seconds, a point a second. Raises AssertionError for one that is wrong."""
+        """The series of a query over the last seconds, a point each. Raises AssertionError for a wrong query."""
         now = time.time()
         found = self._get("query_range", query=expr, start=now - seconds, end=now, step=1)
         result: list[dict[str, Any]] = found["result"]
@@ -75,7 +84,7 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(folder: Path, port: int, target: str) -> Iterator[Prometheus]:
-    """Prometheus with the shipped configuration, but for where the service is and how often it is asked: each second."""
+    """Prometheus with the shipped configuration, but for where the service is, and asking it every second."""
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(ALERTS)]
@@ -111,5 +120,6 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             with urllib.request.urlopen(url, timeout=2):
                 return
         except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"Prometheus does not come up: {log.read_text()}")
         time.sleep(0.05)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -31,7 +30,18 @@ from tests.observability.prometheus import needs_promtool
 
 FAMILIES: tuple[Family, ...] = tuple(f for f in vars(metric_families).values() if isinstance(f, Family))
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-ALL_KINDS = "forward input_gradient weight_gradient update wait send checkpoint recovery evaluation other".split()
+ALL_KINDS = [
+    "forward",
+    "input_gradient",
+    "weight_gradient",
+    "update",
+    "wait",
+    "send",
+    "checkpoint",
+    "recovery",
+    "evaluation",
+    "other",
+]
 
 
 def with_metrics(
@@ -171,7 +181,7 @@ def test_no_label_grows_with_the_run(tmp_path: Path, run: Path) -> None:
     allowed: Mapping[str, set[str]] = {
         "job": {RUNNING.id},
         "name": {RUNNING.name},
-        **dict.fromkeys(("stage", "worker", "from_worker", "to_worker"), {"0", "1", "2"}),
+        **{place: {"0", "1", "2"} for place in ("stage", "worker", "from_worker", "to_worker")},
         "state": {"QUEUED", "STARTING", "RUNNING", "RECOVERING", "SUCCEEDED", "FAILED", "STOPPED"},
         "cause": {"", "warmup", "steady", "drain", "cluster_lost"},
         "kind": {
@@ -254,7 +264,9 @@ def test_the_queue_and_the_cluster(tmp_path: Path, run: Path) -> None:
     assert values(text, "pipetrain_queue_wait_seconds_count") == {(): 1}
     assert values(text, "pipetrain_queue_wait_seconds_sum")[()] == pytest.approx(10, abs=1e-3)
     assert (values(text, "pipetrain_cluster_cpus")[()], values(text, "pipetrain_cluster_cpus_used")[()]) == (8, 3)
-    assert {s.labels["job"] for s in samples(text) if "job" in s.labels} == {RUNNING.id}, "jobs that wait have no series"
+    assert {s.labels["job"] for s in samples(text) if "job" in s.labels} == {RUNNING.id}, (
+        "jobs that wait have no series"
+    )
 
 
 def test_a_job_before_its_first_step_has_few_series_and_no_invented_ones(tmp_path: Path) -> None:

@@ -45,10 +45,15 @@ HEALTH = Row(
         number(
             "State",
             "The state of the job; its reason is told by `pipetrain status`.",
-            Query(f"pipetrain_job_state{{{_JOB}}} == 1", "{{state}}"),
+            Query(f"pipetrain_job_state{{{_JOB}}} == 1", "{{state}}", instant=True),
             text="name",
         ),
-        number("Name", "The name in the job file.", Query(f"pipetrain_job_info{{{_JOB}}}", "{{name}}"), text="name"),
+        number(
+            "Name",
+            "The name in the job file.",
+            Query(f"pipetrain_job_info{{{_JOB}}}", "{{name}}", instant=True),
+            text="name",
+        ),
         number(
             "Done",
             "Share of the job's steps that are done in the present attempt.",

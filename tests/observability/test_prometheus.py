@@ -1,0 +1,221 @@
+"""A real Prometheus scrapes a real service: every query of every panel has an answer, and alerts fire by themselves."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+
+from benchmarks.recorded_jobs import classifier
+from cluster.client import Job
+from cluster.service.home import Home
+from tests.observability.prometheus import (
+    Prometheus,
+    free_port,
+    needs_prometheus,
+    needs_promtool,
+    running_prometheus,
+    selectors,
+)
+from tests.observability.test_alerts import RULES
+from tests.observability.test_dashboards import BOARDS, PANELS
+from tests.observability.test_exposition import FAMILIES, OPENMETRICS
+from tests.service.running import Service, until, wait_for
+
+pytestmark = needs_prometheus
+_START_S = 150.0
+_ANSWERS_S = 20.0
+_RANGE_S = 8
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What Prometheus watches: a job of two stages that runs, and two that failed: for a NaN, for a lost worker."""
+
+    prometheus: Prometheus
+    http: str
+    running: Job
+    not_finite: Job
+    lost: Job
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("scene")
+    service = Service(folder / "home", "--workers", "4")
+    service.up()
+    try:
+        where = Home.read(service.home.service_file)
+        assert where is not None
+        with running_prometheus(folder, free_port(), where["http"]) as prometheus:
+            wait_for(lambda: bool(prometheus.instant("up == 1")), "Prometheus never reached the service")
+            jobs = _submit(service, folder)
+            yield Scene(prometheus, where["http"], *jobs)
+            jobs[0].stop(now=True).wait(timeout=60)
+    finally:
+        service.down()
+
+
+def _submit(service: Service, folder: Path) -> tuple[Job, Job, Job]:
+    long = classifier(folder, stages=2, epochs=100_000).document()
+    one_stage = {**long, "pipeline": {"stages": 1}}
+    running, lost, not_finite = map(service.client.submit, (long, one_stage, _overflowing(folder)))
+    until(lost, "RUNNING", seconds=_START_S)
+    (started,) = (event for event in lost.events() if event.kind == "started")
+    os.kill(started.details["workers"][0]["pid"], signal.SIGKILL)
+    until(running, "RUNNING", seconds=_START_S)
+    assert until(not_finite, "FAILED", "SUCCEEDED", seconds=_START_S).state == "FAILED"
+    assert until(lost, "FAILED", "STOPPED").state == "FAILED", lost.reason
+    return running, not_finite, lost
+
+
+def _overflowing(folder: Path) -> dict[str, Any]:
+    """A job whose learning rate is far too large: its values overflow within a few steps."""
+    document = classifier(folder, stages=1, epochs=50).document()
+    document["training"]["optimizer"] = {"sgd": {"learning_rate": 1e30}}
+    document["model"]["layers"] = [{"linear": {"units": 8}}, {"linear": {"units": 2}}]
+    return document
+
+
+def _filled(expr: str, job: str) -> str:
+    """A query as Grafana sends it."""
+    for name, value in (
+        ("$__rate_interval", "6s"),
+        ("$__interval", "2s"),
+        ("$__range", "2m"),
+        ("$job", job),
+        ("$stage", ".*"),
+    ):
+        expr = expr.replace(name, value)
+    assert not re.search(r"\$[a-z_]", expr), expr
+    return expr
+
+
+def _answer(scene: Scene, target: dict[str, Any], job: str) -> list[dict[str, Any]]:
+    """The series of a target that have a value; waits until there is one."""
+    expr, deadline = _filled(target["expr"], job), time.monotonic() + _ANSWERS_S
+    while True:
+        found = scene.prometheus.instant(expr) if target["instant"] else scene.prometheus.range(expr, _RANGE_S)
+        filled = [series for series in found if series["values"]]
+        if filled or time.monotonic() > deadline:
+            return filled
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("uid", "panel"),
+    [(board["uid"], panel) for board, panel in PANELS],
+    ids=lambda v: v if isinstance(v, str) else v["title"],
+)
+def test_every_query_of_every_panel_has_an_answer(scene: Scene, uid: str, panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        found = _answer(scene, target, scene.running.id)
+        assert found, f"{panel['title']}, {target['refId']}: {target['expr']} is empty"
+        if panel["type"] == "stat":
+            assert len(found) == 1, f"{panel['title']} shows one value, and has {len(found)}"
+        legend = target["legendFormat"]
+        for label in [part.partition("}}")[0] for part in legend.split("{{")[1:]]:
+            assert all(label in series["metric"] or label in ("cause",) for series in found), f"{legend}: no {label}"
+
+
+@pytest.mark.parametrize(
+    "mark", [mark for board in BOARDS for mark in board["annotations"]["list"]], ids=lambda mark: mark["name"]
+)
+def test_every_annotation_can_be_drawn(scene: Scene, mark: dict[str, Any]) -> None:
+    expr, jobs = mark["target"]["expr"], (scene.running, scene.not_finite)
+    for selector in selectors(expr):
+        assert any(scene.prometheus.has_series(_filled(selector, job.id)) for job in jobs), selector
+    found = [series for job in jobs for series in scene.prometheus.range(_filled(expr, job.id), _RANGE_S)]
+    if mark["useValueForTime"]:
+        assert found, "a job began and one failed: there is something to draw"
+        times = [float(value) / 1000 for series in found for _, value in series["values"]]
+        assert all(time.time() - 600 < at < time.time() + 5 for at in times), "milliseconds of lately"
+
+
+def test_the_choices_of_the_variables(scene: Scene) -> None:
+    queries = {
+        v["name"]: v["definition"] for board in BOARDS for v in board["templating"]["list"] if v["type"] == "query"
+    }
+    found = {}
+    for name, query in queries.items():
+        selector, _, label = query.removeprefix("label_values(").removesuffix(")").rpartition(", ")
+        series = scene.prometheus.instant(
+            f"group by ({label}) (last_over_time({_filled(selector, scene.running.id)}[5m]))"
+        )
+        found[name] = {one["metric"][label] for one in series}
+    jobs = {job.id for job in (scene.running, scene.not_finite, scene.lost)}
+    assert found == {"job": jobs, "stage": {"0", "1"}}
+
+
+def test_every_alert_is_evaluated_and_reads_series_that_there_are(scene: Scene) -> None:
+    wait_for(lambda: all(rule["health"] == "ok" for rule in scene.prometheus.rules()), "a rule was never evaluated")
+    rules = scene.prometheus.rules()
+    assert [(rule["name"], rule["health"], rule.get("lastError")) for rule in rules] == [
+        (rule["alert"], "ok", None) for rule in RULES
+    ]
+    for rule in RULES:
+        for selector in selectors(rule["expr"]):
+            assert scene.prometheus.has_series(selector), f"{rule['alert']}: no series of {selector}"
+
+
+@pytest.mark.parametrize(
+    ("alert", "which"), [("PipetrainLossNotFinite", "not_finite"), ("PipetrainWorkerLost", "lost")]
+)
+def test_alerts_fire_for_the_job_that_failed_so(scene: Scene, alert: str, which: str) -> None:
+    def firing() -> list[dict[str, Any]]:
+        (rule,) = (rule for rule in scene.prometheus.rules() if rule["name"] == alert)
+        return [found for found in rule["alerts"] if found["state"] == "firing"]
+
+    wait_for(lambda: bool(firing()), f"{alert} never fires", _ANSWERS_S)
+    job: Job = getattr(scene, which)
+    assert [found["labels"]["job"] for found in firing()] == [job.id]
+    assert all(job.id in found["annotations"]["summary"] for found in firing())
+
+
+def test_no_alert_tells_of_the_job_that_runs(scene: Scene) -> None:
+    told = [found for rule in scene.prometheus.rules() for found in rule["alerts"] if found["state"] == "firing"]
+    assert [found for found in told if found["labels"].get("job") == scene.running.id] == []
+
+
+def _scrape(scene: Scene, accept: str) -> str:
+    request = urllib.request.Request(f"http://{scene.http}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.headers["content-type"].startswith(accept.partition(";")[0])
+        text: str = answer.read().decode()
+        return text
+
+
+def test_the_real_output_has_every_metric(scene: Scene) -> None:
+    found = {family.name for family in parse_openmetrics(_scrape(scene, OPENMETRICS)) if family.samples}
+    wanted = {family.name.removesuffix("_total") if family.kind == "counter" else family.name for family in FAMILIES}
+    assert found == wanted
+
+
+@needs_promtool
+def test_promtool_finds_nothing_to_complain_about_in_the_real_output(scene: Scene) -> None:
+    done = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=_scrape(scene, "text/plain"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_calls_are_counted_by_method_and_code(scene: Scene) -> None:
+    series = scene.prometheus.instant("sum by (method, code) (pipetrain_rpcs_total)")
+    found = {(one["metric"]["method"], one["metric"]["code"]): float(one["values"][0][1]) for one in series}
+    assert found["Submit", "OK"] == 3
+    assert found["Get", "OK"] > 3
