@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -36,9 +37,7 @@ async def measure(folder: Path, n_jobs: int, stages: int, rounds: int) -> None:
         for name, accept in (("OpenMetrics", _OPENMETRICS), ("Prometheus' text", "text/plain")):
             text, _ = metrics.exposition(accept)
             series = sum(not line.startswith(b"#") for line in text.splitlines())
-            _row(
-                name, f"{series:,}", f"{len(text):,}", _times(lambda a=accept: metrics.exposition(a), rounds), _LIMIT_MS
-            )
+            _row(name, f"{series:,}", f"{len(text):,}", _times(partial(metrics.exposition, accept), rounds), _LIMIT_MS)
         _row(
             "of it in the event loop",
             "",

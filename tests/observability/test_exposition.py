@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
@@ -42,6 +43,11 @@ ALL_KINDS = [
     "evaluation",
     "other",
 ]
+
+
+def parse_openmetrics(text: str) -> list[Metric]:
+    """The families of a text in OpenMetrics' format."""
+    return list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
 
 
 def with_metrics(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from benchmarks.recorded_jobs import classifier
 from cluster.client import Job
@@ -29,7 +28,7 @@ from tests.observability.prometheus import (
 )
 from tests.observability.test_alerts import RULES
 from tests.observability.test_dashboards import BOARDS, PANELS
-from tests.observability.test_exposition import FAMILIES, OPENMETRICS
+from tests.observability.test_exposition import FAMILIES, OPENMETRICS, parse_openmetrics
 from tests.service.running import Service, until, wait_for
 
 pytestmark = needs_prometheus

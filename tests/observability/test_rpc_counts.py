@@ -103,7 +103,10 @@ def test_calls_of_every_form_are_counted_by_method_and_code() -> None:
         ("Last", "OK"): 1,
     }
     assert {method: sum(found.counts) for method, found in counts.seconds.items()} == {
-        **{"Echo": 4, "Abort": 1, "Broken": 1, "Last": 1}
+        "Echo": 4,
+        "Abort": 1,
+        "Broken": 1,
+        "Last": 1,
     }, "those with one answer are timed"
 
 
