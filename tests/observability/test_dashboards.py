@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from deploy.grafana.source.files import write, wrong
 from tests.observability.prometheus import DEPLOY, selectors
 from tests.observability.test_exposition import FAMILIES
 
@@ -25,9 +24,18 @@ def _name(value: object) -> str:
 
 
 def test_the_files_are_current() -> None:
-    command = [sys.executable, "-m", "deploy.grafana.source", "--check"]
-    done = subprocess.run(command, cwd=DEPLOY.parent, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert wrong() == []
+
+
+def test_a_file_that_is_not_current_is_told_and_put_right(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert wrong(tmp_path) == []
+    (tmp_path / "pipetrain-job.json").write_text("{}")
+    (tmp_path / "pipetrain-overview.json").unlink()
+    (tmp_path / "old.json").touch()
+    assert {path.stem for path in wrong(tmp_path)} == {"pipetrain-job", "pipetrain-overview", "old"}
+    write(tmp_path)
+    assert wrong(tmp_path) == []
 
 
 def test_there_is_one_of_all_jobs_and_one_of_a_pipeline() -> None:

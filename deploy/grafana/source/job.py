@@ -164,9 +164,9 @@ THROUGHPUT = Row(
     ),
 )
 
-_BY_TIME = (
-    f'label_replace(label_replace(sum by (stage, kind, cause) ({_seconds()}), "time", "$1", "kind", "(.*)"), '
-    '"time", "wait, $1", "cause", "(.+)")'
+_SPENT_ON = (
+    f'label_replace(label_replace(sum by (stage, kind, cause) ({_seconds()}), "spent_on", "$1", "kind", "(.*)"), '
+    '"spent_on", "wait, $1", "cause", "(.+)")'
 )
 
 PIPELINE = Row(
@@ -177,12 +177,12 @@ PIPELINE = Row(
             "Share of a stage's time by kind: computing is wanted, waits and sends are its bubble. Checkpoint, "
             "recovery, evaluation and other are its worker's, shown at the worker's first stage.",
             Query(
-                f"sum by (stage, time) ({_BY_TIME}) / on (stage) group_left () sum by (stage) ({_seconds()})",
+                f"sum by (stage, spent_on) ({_SPENT_ON}) / on (stage) group_left () sum by (stage) ({_seconds()})",
                 instant=True,
                 form="table",
             ),
             row="stage",
-            column="time",
+            column="spent_on",
             unit="percentunit",
             min=0,
             max=1,

@@ -1,0 +1,34 @@
+"""The dashboards as files that Grafana reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from deploy.grafana.source.job import JOB
+from deploy.grafana.source.model import Dashboard
+from deploy.grafana.source.overview import OVERVIEW
+
+DASHBOARDS = (OVERVIEW, JOB)
+FOLDER = Path(__file__).parent.parent / "dashboards"
+
+
+def text(dashboard: Dashboard) -> str:
+    """The file's content."""
+    return json.dumps(dashboard.json(), indent=2, ensure_ascii=False) + "\n"
+
+
+def wrong(folder: Path = FOLDER) -> list[Path]:
+    """Files that are missing, or differ from their description, or have none."""
+    wanted = {folder / f"{dashboard.uid}.json": text(dashboard) for dashboard in DASHBOARDS}
+    stale = [path for path, content in wanted.items() if not path.exists() or path.read_text("utf-8") != content]
+    return stale + [path for path in folder.glob("*.json") if path not in wanted]
+
+
+def write(folder: Path = FOLDER) -> None:
+    """Put all of it right."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.json"):
+        path.unlink()
+    for dashboard in DASHBOARDS:
+        (folder / f"{dashboard.uid}.json").write_text(text(dashboard), "utf-8")
