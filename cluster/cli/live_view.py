@@ -106,10 +106,11 @@ def _losses(facts: RunFacts, width: int) -> Text | None:
 def _speed(facts: RunFacts, width: int) -> Text | None:
     speed = "" if facts.samples_per_second is None else f"{facts.samples_per_second:,.0f} samples/s"
     bubble = "" if facts.bubble is None else f"bubble {facts.bubble:.0%}"
-    if bubble and facts.bubble_predicted is not None:
-        bubble += f" (predicted {facts.bubble_predicted:.0%})"
-    parts = [_Part(Text(speed), 0), _Part(Text(bubble), 1), _Part(Text(_memory(facts)), 2)]
-    return _fit(parts, width) if any(part.text.plain for part in parts) else None
+    predicted = "" if facts.bubble_predicted is None else f"predicted {facts.bubble_predicted:.0%}"
+    texts = (speed, bubble, predicted, _memory(facts))
+    parts = [_Part(Text(text), rank) for rank, text in enumerate(texts)]
+    line = _fit(parts, width)
+    return line if line.plain else None
 
 
 def _memory(facts: RunFacts) -> str:
@@ -126,7 +127,7 @@ def _memory(facts: RunFacts) -> str:
 def _fit(parts: Sequence[_Part], width: int) -> Text:
     """The parts that have a text, side by side; without the least important ones where they do not fit."""
     shown = [part for part in parts if part.text.plain]
-    while len(shown) > 1 and sum(cell_len(p.text.plain) for p in shown) + len(_BETWEEN) * (len(shown) - 1) > width:
+    while shown and sum(cell_len(p.text.plain) for p in shown) + len(_BETWEEN) * (len(shown) - 1) > width:
         shown.remove(max(shown, key=lambda part: part.rank))
     return _line([part.text for part in shown])
 
