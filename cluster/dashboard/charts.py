@@ -8,6 +8,8 @@ from typing import Any
 
 from nicegui import ui
 
+from cluster.dashboard.parts import key
+
 _TEXT = {"color": "var(--muted)", "fontFamily": "inherit", "fontSize": 11}
 _TIP = {
     "confine": True,
@@ -38,6 +40,11 @@ class Lines:
             .props(f'role=img aria-label="{title} over steps: {", ".join(line.name for line in lines)}"')
         )
         self._shown: list[Sequence[Point]] = []
+
+    def logarithmic(self, yes: bool) -> None:
+        """Whether equal distances are equal ratios."""
+        self.chart.options["yAxis"]["type"] = "log" if yes else "value"
+        self.chart.update()
 
     def show(self, data: Sequence[Sequence[Point]]) -> None:
         """Draw the points of each line; nothing is sent where they are those that are drawn already."""
@@ -99,8 +106,10 @@ class Bars:
     """Horizontal bars, a row a stage or worker, made of parts. `show` takes rows by label and parts by name."""
 
     def __init__(self, title: str, *, form: str, most: float | None = None, stacked: bool = True) -> None:
-        self._form, self._most, self._stacked, self._shape = form, most, stacked, ((), ())
+        self._form, self._most, self._stacked = form, most, stacked
+        self._shape: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self.chart = ui.echart({}, renderer="svg").classes("chart").props(f'role=img aria-label="{title}"')
+        self._key = ui.element("div")
 
     def show(self, rows: Sequence[str], parts: Mapping[str, Sequence[Any]], colors: Mapping[str, str]) -> None:
         """Draw: `parts[name][i]` is that part of row i."""
@@ -112,8 +121,12 @@ class Bars:
         self.chart.options.clear()
         self.chart.options.update(self._options(rows, parts, colors))
         lane = 30 if self._stacked else 18 * len(parts) + 12
-        self.chart.style(f"height: {lane * len(rows) + 30 + 26 * (1 + len(parts) // 6)}px")
+        self.chart.style(f"height: {lane * len(rows) + 34}px")
         self.chart.update()
+        self._key.clear()
+        with self._key:
+            for name in parts:
+                key(name, f"background: {colors[name]}")
 
     def _options(self, rows: Sequence[str], parts: Mapping[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
         form = f"pipetrain.{self._form}"
@@ -124,10 +137,9 @@ class Bars:
                 "left": 4,
                 "right": 14 if self._stacked else 52,
                 "top": 4,
-                "bottom": 4 + 26 * (1 + len(parts) // 6),
+                "bottom": 4,
                 "containLabel": True,
             },
-            "legend": {"bottom": 0, "left": 0, "textStyle": _TEXT, "itemWidth": 12, "itemHeight": 10, "itemGap": 12},
             "tooltip": {"trigger": "item", **_TIP, ":valueFormatter": form},
             "xAxis": {
                 "type": "value",

@@ -13,7 +13,7 @@ from stages.actions import Action, Kind
 _KINDS = {Kind.FORWARD: 0, Kind.BACKWARD_INPUT: 1, Kind.BACKWARD_WEIGHT: 2}
 BUBBLE = 3
 """The number of a bubble among the kinds of bars."""
-_LANE, _HEAD, _FOOT = 32, 30, 44  # pixels
+_LANE, _HEAD, _FOOT, _GAP = 32, 28, 44, 12  # pixels
 _FIRST_HUE, _LAST_HUE = 215, 35  # micro-batches from blue over green to orange: their order can be seen
 
 Timed = tuple[int, Action, float, float]
@@ -92,14 +92,14 @@ class Gantt:
 
 
 def _height(panels: Sequence[Panel]) -> int:
-    return sum(_HEAD + _LANE * p.n_workers for p in panels) + _FOOT
+    return sum(_HEAD + _LANE * p.n_workers + _GAP for p in panels) - _GAP + _FOOT
 
 
 def _options(panels: Sequence[Panel], end: float, unit: str) -> dict[str, Any]:
     tops, top = [], 0
     for p in panels:
         tops.append(top)
-        top += _HEAD + _LANE * p.n_workers
+        top += _HEAD + _LANE * p.n_workers + _GAP
     last = len(panels) - 1
     text = {"color": "var(--muted)", "fontFamily": "inherit", "fontSize": 11}
     return {

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from nicegui import ui
 
-_KINDS = (("F", "forward", 14), ("I", "input gradient", 10), ("W", "weight gradient", 6))
+_KINDS = (("F", "forward", 14), ("I", "input gradient", 11), ("W", "weight gradient", 7))
+_SHORT = 32  # characters that are not broken into lines
 
 
 def text(tag: str, content: str = "") -> ui.label:
@@ -51,7 +52,7 @@ def fill_table(body: ui.element, rows: Sequence[Sequence[str]]) -> None:
             for row in rows:
                 with ui.element("tr"):
                     for content in row:
-                        text("td", content)
+                        text("td", content).classes("short" if len(content) <= _SHORT else "")
         return
     for place, row in zip(body, rows, strict=True):
         for cell, wanted in zip(place, row, strict=True):
@@ -83,16 +84,15 @@ def problems_list(on_line: Callable[[int], None] | None = None) -> Callable[[Ite
     return show
 
 
-def kinds_key() -> None:
-    """What the heights of the bars mean."""
-    for letter, name, height in _KINDS:
-        with ui.element("span").classes("key small muted"):
-            ui.element("i").style(f"height: {height}px")
-            ui.label(f"{letter} {name}").style("display: inline")
-
-
-def bubble_key() -> None:
-    """What is left empty."""
+def key(name: str, style: str, classes: str = "") -> None:
+    """What a colour or form means."""
     with ui.element("span").classes("key small muted"):
-        ui.element("i").classes("bubble").style("height: 14px")
-        ui.label("bubble: the worker waits").style("display: inline")
+        ui.element("i").classes(classes).style(style)
+        ui.label(name).style("display: inline")
+
+
+def kinds_key() -> None:
+    """What the heights of the bars mean, and what is left empty."""
+    for letter, name, height in _KINDS:
+        key(f"{letter} {name}", f"height: {height}px")
+    key("bubble: the worker waits", "height: 14px", "bubble")

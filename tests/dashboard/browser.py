@@ -74,8 +74,8 @@ class Browser:
     def button(self, text: str) -> WebElement:
         """The visible button or link whose text, or label, begins like that."""
         script = """
-            return [...document.querySelectorAll('button, a, [role=tab]')].find((e) =>
-                e.getClientRects().length && (e.getAttribute('aria-label') || e.innerText).trim().startsWith(arguments[0]))
+            const all = [...document.querySelectorAll('button, a, [role=tab]')];
+            return all.filter((e) => e.getClientRects().length).find((e) => (e.getAttribute('aria-label') || e.innerText).trim().startsWith(arguments[0]));
         """
         found: WebElement = self.until(lambda: self.js(script, text), f"no button {text!r}")
         return found
@@ -116,17 +116,20 @@ class Browser:
         return int(self.js("return document.documentElement.scrollWidth - window.innerWidth"))
 
     def console_errors(self) -> list[str]:
-        """Errors and warnings on the console so far."""
-        self._console += [
-            f"{e['level']} {e['message']}"
-            for e in self.driver.get_log("browser")
-            if e["level"] in ("SEVERE", "WARNING")
-        ]
+        """Errors and warnings on the console since `forget`."""
+        entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        self._console += [f"{e['level']} {e['message']}" for e in entries if e["level"] in ("SEVERE", "WARNING")]
         return self._console
 
+    def forget(self) -> None:
+        """Begin anew with both."""
+        self.console_errors(), self.hosts()
+        self._console, self._hosts = [], set()
+
     def hosts(self) -> set[str]:
-        """Hosts that requests were made to so far, websockets too."""
-        for entry in self.driver.get_log("performance"):
+        """Hosts and ports that were asked for anything since `forget`, websockets too."""
+        entries: list[dict[str, Any]] = self.driver.get_log("performance")  # type: ignore[no-untyped-call]
+        for entry in entries:
             message = json.loads(entry["message"])["message"]
             url = None
             if message["method"] == "Network.requestWillBeSent":

@@ -77,7 +77,7 @@ class _Job:
         self._accounts: object = None
         self._stats: JobStats | None = None
         with ui.element("div").classes("row apart"):
-            with ui.element("div"):
+            with ui.element("div").classes("title"):
                 heading(record.name, 1)
                 ui.label(record.id).classes("muted small")
             self._build_actions()

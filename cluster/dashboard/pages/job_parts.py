@@ -12,7 +12,7 @@ from cluster.dashboard.charts import Bars, Line, Lines
 from cluster.dashboard.frame import heading
 from cluster.dashboard.gantt import Gantt
 from cluster.dashboard.live import MOST_BARS, Live
-from cluster.dashboard.parts import bubble_key, fill_table, kinds_key, table
+from cluster.dashboard.parts import fill_table, kinds_key, table
 from cluster.dashboard.texts import size
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 
@@ -48,7 +48,6 @@ class Pipeline:
             self._gantt = Gantt(unit="ms", label="What each worker did when, in the last sampled step")
             with ui.element("div") as self._key:
                 kinds_key()
-                bubble_key()
             self._said = ui.label("Drawn once the first steps are made.").classes("muted small")
         self._gantt.chart.set_visibility(False)
         self._key.set_visibility(False)
@@ -72,7 +71,7 @@ class Curves:
     """Loss, accuracy, throughput and bubble over steps."""
 
     def __init__(self) -> None:
-        with ui.element("div").classes("grid"):
+        with ui.element("div").classes("grid small-ones"):
             self._charts = {
                 names: self._chart(title, lines, form, low)
                 for title, lines, names, form, low in (
@@ -103,8 +102,16 @@ class Curves:
 
     def _chart(self, title: str, lines: Sequence[Line], form: str, low: float | None) -> tuple[ui.element, Lines]:
         with ui.element("section").classes("panel") as place:
-            heading(title)
-            return place, Lines(title, lines, form=form, low=low)
+            with ui.element("div").classes("row apart"):
+                heading(title)
+                place_of_switch = ui.element("div")
+            chart = Lines(title, lines, form=form, low=low)
+            if title == "Loss":
+                with place_of_switch:
+                    ui.checkbox("log scale", on_change=lambda event: chart.logarithmic(event.value)).props(
+                        "dense size=xs"
+                    )
+            return place, chart
 
     def show(self, live: Live) -> None:
         """Draw what came."""

@@ -11,6 +11,7 @@ from nicegui import ui
 from cluster.dashboard.actions import confirm_delete, stop_job
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.job_list import Filters, Page, job_page, present
+from cluster.dashboard.parts import text
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import number, share, span, spark
 from cluster.service.records import JobRecord
@@ -75,9 +76,8 @@ class _Jobs:
             heading("Jobs", 1)
             ui.button("Submit a job", color=None).classes("act main").props("unelevated href=/submit")
         with ui.element("div").classes("row apart"):
-            self._groups = ui.toggle(list(_GROUPS), value="All", on_change=self._filter).props(
-                'aria-label="which jobs" unelevated'
-            )
+            with ui.element("div").classes("row").props('role=group aria-label="which jobs"'):
+                self._groups = {name: self._group_button(name) for name in _GROUPS}
             self._field = (
                 ui.input("Part of a name, or an id", on_change=self._filter)
                 .props("outlined dense clearable debounce=250")
@@ -102,8 +102,20 @@ class _Jobs:
             self._place = ui.label().classes("muted number")
             self._older = ui.button("Older", color=None, on_click=lambda: self._turn(1)).classes("act").props("flat")
 
+    def _group_button(self, name: str) -> ui.label:
+        button = text("button", name).classes("act").props(f"type=button aria-pressed={str(name == 'All').lower()}")
+
+        async def choose() -> None:
+            for other, its in self._groups.items():
+                its.props(f"aria-pressed={str(other == name).lower()}")
+            self._group = name
+            await self._filter()
+
+        button.on("click", choose)
+        return button
+
     async def _filter(self) -> None:
-        self._group, self._search, self._page = str(self._groups.value), (self._field.value or "").strip(), 0
+        self._search, self._page = (self._field.value or "").strip(), 0
         self._forget()
         await self.look()
 
@@ -156,12 +168,9 @@ class _Jobs:
         }
 
     def _tell(self, page: Page) -> None:
-        numbers = {
-            name: sum(page.counts.get(state, 0) for state in states or STATE_NAMES) for name, states in _GROUPS.items()
-        }
-        options = {name: f"{name} {n:,}" if n else name for name, n in numbers.items()}
-        if options != self._groups.options:
-            self._groups.set_options(options, value=self._group)
+        for name, states in _GROUPS.items():
+            n = sum(page.counts.get(state, 0) for state in states or STATE_NAMES)
+            self._groups[name].set_text(f"{name} {n:,}" if n else name)
         first, last = self._page * _PER_PAGE + 1, self._page * _PER_PAGE + len(page.records)
         self._place.set_text(f"{first:,} to {last:,} of {page.total:,}")
         self._pager.set_visibility(page.total > _PER_PAGE)

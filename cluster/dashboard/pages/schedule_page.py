@@ -10,7 +10,7 @@ from nicegui import ui
 
 from cluster.dashboard.frame import frame, heading
 from cluster.dashboard.gantt import Gantt, panel
-from cluster.dashboard.parts import bubble_key, facts, fill_table, kinds_key, problems_list, table
+from cluster.dashboard.parts import facts, fill_table, kinds_key, problems_list, table
 from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, spans
 from cluster.dashboard.texts import counted, share
 from coordinator.replay import Replay
@@ -60,7 +60,6 @@ class _Schedule:
             self._gantt = Gantt(unit="F", label="What each worker does when")
             with ui.element("div"):
                 kinds_key()
-                bubble_key()
         with ui.element("section").classes("panel") as self._by_stage:
             heading("By stage")
             self._table = table("stage", "worker", "keeps at most (micro-batches)", "idle share of its worker")

@@ -118,7 +118,7 @@ class _Submit:
             problems = [Problem(None, str(error))]
         (self._problems if as_text else self._form_problems)(problems)
         if as_text:
-            self._editor.decorations = _decorations(content, problems)  # type: ignore[assignment]
+            self._editor.decorations = _decorations(content, problems)
 
 
 def _decorations(content: str, problems: Sequence[Problem]) -> list[dict[str, Any]]:
@@ -144,11 +144,11 @@ class _Form:
     def __init__(self) -> None:
         with ui.element("div").classes("fields"):
             self._name = self._text("Name", "digits")
+            self._input = self._text("Input shape", "64")
+            self._loss = ui.select(list(_LOSSES), label="Loss", value="cross_entropy").props("outlined dense")
             self._source = self._text("Data: a name, path or URL", "digits", wide=True)
             self._source.set_autocomplete(list(BUILT_IN))
-            self._input = self._text("Input shape", "64")
             self._layers = self._text("Layers: units, or a kind", "256, relu, 256, relu, 10", wide=True)
-            self._loss = ui.select(list(_LOSSES), label="Loss", value="cross_entropy").props("outlined dense")
             self._epochs = self._number("Epochs", 30)
             self._batch = self._number("Batch size", 256)
             self._micro_batches = self._number("Micro-batches", 8)

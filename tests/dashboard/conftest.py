@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.client import Job
+from cluster.service.home import Home
+from tests.dashboard.browser import MISSING, Browser
+from tests.service.running import Service, until
+
+_SLOWEST_S = 300  # a whole Ray and a browser, on a machine that may have other work
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_SLOWEST_S))
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service with three workers for all tests of the pages."""
+    running = Service(tmp_path_factory.mktemp("dashboard") / "home", "--workers", "3")
+    running.up()
+    yield running
+    running.down()
+
+
+@pytest.fixture(scope="session")
+def address(service: Service) -> str:
+    """Host and port of its pages."""
+    found = Home.read(service.home.service_file)
+    assert found is not None, "no service is up"
+    return str(found["http"])
+
+
+@pytest.fixture(scope="session")
+def browser_of_session(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    if MISSING:
+        pytest.skip(f"{' and '.join(MISSING)} not found: apt-get install chromium chromium-driver")
+    found = Browser(request.getfixturevalue("address"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def browser(browser_of_session: Browser) -> Iterator[Browser]:
+    """The browser; whatever a test did in it, nothing was said on its console and no other host was asked."""
+    browser_of_session.forget()
+    yield browser_of_session
+    assert browser_of_session.console_errors() == []
+    assert browser_of_session.hosts() <= {browser_of_session.address}
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,000 rows of sixteen numbers and one to predict."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2000, 16))
+    file = tmp_path_factory.mktemp("data") / "rows.npz"
+    np.savez(file, x=x, y=np.sin(x).sum(axis=1, keepdims=True))
+    return file
+
+
+@pytest.fixture(scope="session")
+def document(rows: Path) -> dict[str, Any]:
+    """A job of two stages and six micro-batches that would train for hours."""
+    return {
+        "name": "endless",
+        "model": {
+            "input": [16],
+            "layers": [{"linear": {"units": 64}}, "tanh", {"linear": {"units": 64}}, "tanh", {"linear": {"units": 1}}],
+            "loss": "mse",
+        },
+        "data": {"source": str(rows)},
+        "training": {
+            "epochs": 100_000,
+            "batch_size": 200,
+            "micro_batches": 6,
+            "optimizer": {"sgd": {"learning_rate": 0.02}},
+        },
+        "pipeline": {"stages": 2},
+    }
+
+
+@pytest.fixture(scope="session")
+def endless(service: Service, document: dict[str, Any]) -> Job:
+    """That job, running; it is found again after a restart of the service."""
+    job = service.client.submit(document)
+    return until(job, "RUNNING")

@@ -1,0 +1,233 @@
+"""The pages in a real browser, at a real service with a real job that runs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+import urllib.request
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from cluster.client import Job
+from coordinator.replay import replay
+from coordinator.schedules import build
+from tests.dashboard.browser import Browser
+from tests.service.running import Service
+
+BUBBLE = 3
+WRONG = """\
+name: wrong
+model:
+  input: [64]
+  layers:
+    - linear: {unit: 10}
+    - softplus
+  loss: cross_entropy
+data: {source: digits}
+training:
+  epochs: 0
+  batch_size: 10
+  optimizer: {sgd: {learning_rate: -1}}
+"""
+
+
+def step_shown(browser: Browser) -> int:
+    """The step that a job's page shows."""
+    found = re.search(r"step\n([\d,]+) of", browser.text)
+    return int(found[1].replace(",", "")) if found else -1
+
+
+def test_a_job_submitted_in_the_form_is_seen_to_train_is_stopped_and_deleted(
+    browser: Browser, service: Service
+) -> None:
+    browser.open("/submit")
+    browser.write("Name", "from-the-form")
+    browser.write("Epochs", "100000")
+    browser.write("Stages", "1")
+    browser.button("Submit").click()
+    browser.until(lambda: "/jobs/" in browser.driver.current_url, "submitting led nowhere", 60)
+    job = browser.driver.current_url.rpartition("/")[2]
+    browser.until(lambda: "RUNNING" in browser.text and step_shown(browser) > 0, "it never ran", 90)
+
+    def losses() -> list[Any]:
+        series = browser.series('[aria-label^="Loss over steps"]')
+        return series[0]["data"] if series else []
+
+    first = browser.until(losses, "no loss is drawn")
+    browser.until(lambda: losses()[-1] != first[-1], "the loss does not move")
+
+    browser.button("Stop").click()
+    browser.until(lambda: "STOPPED" in browser.text and "weights saved" in browser.text, "it never stopped", 60)
+    model = browser.button("Download the model").get_attribute("href")
+    assert model is not None
+    assert urllib.request.urlopen(model).read() == (service.home.run_directory(job) / "model.safetensors").read_bytes()
+
+    browser.button("Delete").click()
+    browser.until(lambda: f"Delete job {job}" in browser.text, "it was not asked again")
+    browser.js("document.querySelector('.q-dialog button').focus()")
+    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.until(
+        lambda: browser.driver.current_url.endswith(":" + browser.address.partition(":")[2] + "/"), "still there"
+    )
+    assert job not in [found.id for found in service.client.list()]
+
+
+def test_the_pipeline_of_a_running_job_shows_its_actions_and_its_bubbles(browser: Browser, endless: Job) -> None:
+    browser.open(f"/jobs/{endless.id}")
+    measured, predicted = browser.until(
+        lambda: found if len(found := browser.series(".gantt")) == 2 else None, "there is no prediction beneath"
+    )
+    for panel in (measured, predicted):
+        actions = {tuple(bar[i] for i in (4, 3, 5)) for bar in panel["data"] if bar[3] != BUBBLE}
+        assert actions == {(stage, kind, j) for stage in range(2) for kind in range(3) for j in range(6)}
+        for worker in range(2):
+            lane = sorted(bar[1:3] for bar in panel["data"] if bar[0] == worker)
+            assert all(end <= later + 1e-9 for (_, end), (later, _) in itertools.pairwise(lane)), lane
+            assert any(bar[3] == BUBBLE for bar in panel["data"] if bar[0] == worker), "a 1F1B lane has bubbles"
+    label = browser.find(".gantt").get_attribute("aria-label") or ""
+    assert re.search(r"Step \d+, 2 workers; measured: [\d.]+ ms, idle [\d.]+ %", label), label
+
+
+def test_a_step_is_shown_soon_and_the_series_stay_short(browser: Browser, endless: Job) -> None:
+    browser.open(f"/jobs/{endless.id}")
+    browser.until(lambda: step_shown(browser) > 400, "too few steps", 60)
+    before = endless.refresh().step
+    browser.until(lambda: step_shown(browser) >= before, "the page lags behind", 3)
+    assert all(len(series["data"]) <= 301 for series in browser.series('[aria-label^="Loss over steps"]'))
+
+
+def test_where_the_time_goes_sums_to_all_of_it(browser: Browser, endless: Job) -> None:
+    browser.open(f"/jobs/{endless.id}")
+    parts = browser.until(lambda: browser.series('[aria-label^="Share of each worker"]'), "no account is drawn")
+    for worker in range(2):
+        assert sum(part["data"][worker] for part in parts) == pytest.approx(1, abs=0.01)
+    assert {"forward", "input gradient", "weight gradient"} <= {part["name"] for part in parts}
+
+
+def test_logs_and_job_file_and_plan_are_below(browser: Browser, endless: Job) -> None:
+    browser.open(f"/jobs/{endless.id}")
+    browser.button("Logs").click()
+    browser.until(lambda: "worker 0 starts" in browser.text, "no log line of worker 0")
+    browser.button("Job file").click()
+    browser.until(lambda: "batch_size: 200" in browser.text, "no job file")
+    browser.button("Files").click()
+    browser.until(lambda: "metrics.jsonl" in browser.text, "no file")
+    browser.button("Plan").click()
+    browser.button("Make the plan").click()
+    browser.until(lambda: "bottleneck worker" in browser.text, "no plan", 60)
+
+
+def test_a_trace_asked_for_on_the_page_is_offered(browser: Browser, endless: Job) -> None:
+    browser.open(f"/jobs/{endless.id}")
+    browser.write("Steps", "3")
+    browser.button("Trace").click()
+    link = browser.until(lambda: browser.button("trace.json"), "no trace", 60).get_attribute("href")
+    assert link is not None
+    assert b'"traceEvents"' in urllib.request.urlopen(link).read()
+
+
+def test_a_wrong_job_file_has_its_problems_at_their_lines_and_is_not_submitted(
+    browser: Browser, service: Service
+) -> None:
+    before = len(list(service.client.list()))
+    browser.open("/submit")
+    browser.button("Job file").click()
+    browser.find(".cm-content").click()
+    browser.js("document.execCommand('selectAll'); document.execCommand('insertText', false, arguments[0])", WRONG)
+    browser.button("Submit").click()
+    browser.until(lambda: "line 10" in browser.text, "no problem is told")
+    said = browser.text
+    for line, place in ((5, "model.layers[0].linear.unit:"), (6, "model.layers[1]:"), (10, "training.epochs:")):
+        assert f"line {line}: {place}" in said
+    assert "line 12: training.optimizer.sgd.learning_rate: got -1" in said
+    marked = browser.js("return [...document.querySelectorAll('.wrong-line')].map((e) => e.innerText)")
+    assert [text.strip().split("\n")[0].split("◂")[0].strip().split(":")[0] for text in marked][2] == "epochs"
+    assert len(list(service.client.list())) == before
+
+
+def test_an_unknown_job_has_a_page_that_says_so(browser: Browser, endless: Job) -> None:
+    nearly = endless.id[:-1] + ("a" if endless.id[-1] != "a" else "b")
+    browser.open(f"/jobs/{nearly}")
+    assert f"No job has the id '{nearly}'" in browser.text
+    browser.button(f"Job {endless.id}").click()
+    browser.until(lambda: "RUNNING" in browser.text, "the nearest id led nowhere")
+    entries = [e for e in browser.console_errors() if "404" not in e]  # the page's own status
+    browser.forget()
+    assert not entries
+
+
+def test_the_schedule_page_draws_what_a_dry_run_says(browser: Browser) -> None:
+    browser.open("/schedule?schedule=1f1b&stages=3&micro_batches=5")
+    browser.write("Stages p", "6")
+    wanted = replay(build("1f1b", n_stages=6, n_micro_batches=5))
+    browser.until(lambda: f"{100 * wanted.bubble:.1f} %" in browser.text, "another bubble is shown")
+    (panel,) = browser.series(".gantt")
+    forward = sorted((bar[0], bar[1], bar[2]) for bar in panel["data"] if bar[3] == 0)
+    assert forward == sorted(
+        (worker, start, end)
+        for worker, lane in enumerate(wanted.spans)
+        for action, start, end in lane
+        if action.kind == "F"
+    )
+    browser.write("Workers", "9")
+    browser.until(lambda: "must be 1 to as many as stages (6)" in browser.text, "an impossible number is not explained")
+    assert not browser.find(".gantt").is_displayed()
+
+
+PAGES = ("/", "/submit", "/cluster", "/schedule", "JOB")
+
+
+def test_no_page_is_wider_than_a_phone_or_a_screen(browser: Browser, endless: Job) -> None:
+    for path in PAGES:
+        browser.open(path.replace("JOB", f"/jobs/{endless.id}"), width=1440, dark=path == "/")
+        assert browser.overflow() <= 0, f"{path} at 1440 pixels"
+        browser.resize(375)
+        assert browser.overflow() <= 0, f"{path} at 375 pixels"
+        assert browser.driver.title.endswith("· pipetrain")
+        assert len(browser.js("return [...document.querySelectorAll('h1')].map((e) => e.innerText)")) == 1, path
+
+
+def test_the_main_actions_can_be_reached_by_keyboard(browser: Browser, endless: Job) -> None:
+    def tab_to(text: str) -> None:
+        for _ in range(40):
+            browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+            here = browser.driver.switch_to.active_element
+            if (here.get_attribute("aria-label") or here.text).startswith(text):
+                return
+        raise AssertionError(f"40 tabs do not reach {text!r}")
+
+    browser.open("/")
+    tab_to("Skip to main content")
+    for text in ("Jobs", "Cluster", "Schedules", "Submit a job"):
+        tab_to(text)
+    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.until(lambda: browser.driver.current_url.endswith("/submit"), "Enter does not follow the link")
+    browser.open(f"/jobs/{endless.id}")
+    browser.button("Stop")
+    for text in ("Steps", "Trace", "Stop", "Events"):
+        tab_to(text)
+
+
+def test_after_a_restart_of_the_service_the_page_comes_back_by_itself(
+    browser: Browser, service: Service, endless: Job
+) -> None:
+    browser.open(f"/jobs/{endless.id}")
+    before = browser.until(lambda: max(0, step_shown(browser)), "no step is shown")
+    print("t kill", time.time())
+    service.kill()
+    browser.until(lambda: "rying to reconnect" in browser.text, "a lost connection is not told")
+    print("t up", time.time())
+    service.up()
+    print("t is up", time.time())
+    browser.until(lambda: step_shown(browser) > before, "the page never came back", 60)
+    print("t back", time.time())
+    browser.until(lambda: len(browser.series(".gantt")) == 2, "the pipeline is not drawn again")
+    print("t drawn", time.time())
+    losses = browser.series('[aria-label^="Loss over steps"]')[0]["data"]
+    assert losses[0][0] == 1, "what was before the restart is there"
+    refused = [e for e in browser.console_errors() if "ERR_CONNECTION_REFUSED" not in e and "WebSocket" not in e]
+    browser.forget()
+    assert not refused
