@@ -99,9 +99,9 @@ def test_a_narrow_terminal_shows_fewer_facts_each_of_them_whole() -> None:
         "epoch 12   345/690   1:16 left",
         "loss 0.0521   validation 0.0637",
         "24,594 samples/s   bubble 31%",
-        "worker  stages  bubble  time",
-        "     0  0,2        35%  ████████",
-        "     1  1,3        35%  ████████",
+        "worker  bubble  █ compute ░ wait",
+        "     0     35%  ██████████░░░░▒·",
+        "     1     35%  ██████████░░░░▒·",
     ]
 
 
