@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         with running_prometheus(folder, free_port(), where["http"]) as prometheus:
             wait_for(lambda: bool(prometheus.instant("up == 1")), "Prometheus never reached the service")
             jobs = _submit(service, folder)
+            failures = "count(pipetrain_job_failure_info) == 2"
+            wait_for(lambda: bool(prometheus.instant(failures)), "the failures were never scraped", _ANSWERS_S)
             yield Scene(prometheus, where["http"], *jobs)
             jobs[0].stop(now=True).wait(timeout=60)
     finally:
@@ -164,7 +167,8 @@ def test_every_alert_is_evaluated_and_reads_series_that_there_are(scene: Scene) 
     ]
     for rule in RULES:
         for selector in selectors(rule["expr"]):
-            assert scene.prometheus.has_series(selector), f"{rule['alert']}: no series of {selector}"
+            there = partial(scene.prometheus.has_series, selector)
+            wait_for(there, f"{rule['alert']}: no series of {selector}", _ANSWERS_S)
 
 
 @pytest.mark.parametrize(
