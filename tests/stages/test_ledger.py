@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,14 +80,15 @@ def test_time_goes_to_what_is_named_and_the_timeline_has_the_actions(monkeypatch
     hand.now = 5.0
     ledger.open()  # nothing before the first order counts
     ledger.trace = True
-    for seconds, book in (
+    bookings: list[tuple[float, Callable[[], None]]] = [
         (0.25, lambda: ledger.book_worker(OTHER)),
         (2.0, lambda: ledger.book(1, WAIT_WARMUP)),
         (1.0, lambda: ledger.book_action(1, FORWARD, 3)),
         (0.5, lambda: ledger.book(1, SEND)),
         (4.0, lambda: ledger.book_worker(EVALUATION)),
         (0.125, lambda: ledger.book(1, UPDATE)),
-    ):
+    ]
+    for seconds, book in bookings:
         hand.now += seconds
         book()
     account = ledger.take()
