@@ -105,6 +105,8 @@ class _Teller:
             if event.kind in ("starting", "recovering"):
                 self._progress.note(one_line(event.text))
                 self._tell_later(job)  # the event said it better than the state's reason will
+            elif event.kind == "tracker":
+                self._progress.note(one_line(event.text))
         self.state(job)
 
     def _tell_later(self, job: Job) -> None:

@@ -1,10 +1,10 @@
 """Experiment trackers that are told of a run: TensorBoard event files, MLflow. Off unless the job's `tracking` asks.
 
-    require_trackers(spec)                                  # raises UserMistake where a package is missing
-    trackers = Trackers(spec, run_dir.path, tell=print)     # nobody is asked yet, so this takes no time
-    for row in rows:
-        trackers.row(row)
-    trackers.close("finished")
+    require_trackers(spec)                    # raises UserMistake where a package is missing
+    with Trackers(spec, run_dir.path, tell=print) as trackers:
+        for row in rows:
+            trackers.row(row)
+        trackers.close("finished")            # or "stopped"; an error that leaves the `with` makes it "failed"
 
 Nothing here loads a tracker's library before a job that wants it has begun.
 """

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from cluster.trackers.options import make_trackers
 from cluster.trackers.tracker import Outcome, Point, RunFacts, Tracker, point_of
@@ -27,7 +29,8 @@ _GATHER_S = 0.5
 class Trackers:
     """Those that the job asks for. `tell` is told, from the thread that calls `row` and `close`, what went wrong.
 
-    `folder` is the run directory; `trackers` by name stand instead of those of the job.
+    `folder` is the run directory; `trackers` by name stand instead of those of the job. Left by an error, a `with` of it
+    ends the run as failed.
     """
 
     def __init__(
@@ -64,6 +67,14 @@ class Trackers:
             feed.join(max(0.0, end - time.monotonic()))
         self._tell_news()
         self._feeds = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("failed")
 
     def _tell_news(self) -> None:
         for feed in self._feeds:

@@ -261,6 +261,20 @@ def test_rows_that_were_left_out_are_counted(tmp_path: Path, monkeypatch: pytest
     assert [point.step for point in tracker.points] == [1, 2]
 
 
+def test_a_run_that_ends_by_an_error_has_failed_and_one_that_was_closed_has_not(tmp_path: Path) -> None:
+    outcomes: list[Outcome] = []
+
+    class Ends(Recorder):
+        def close(self, outcome: Outcome) -> None:
+            outcomes.append(outcome)
+
+    with pytest.raises(ZeroDivisionError), Trackers(digits_job(), tmp_path, tell=print, trackers={"x": Ends()}):
+        raise ZeroDivisionError
+    with Trackers(digits_job(), tmp_path, tell=print, trackers={"x": Ends()}) as trackers:
+        trackers.close("stopped")
+    assert outcomes == ["failed", "stopped"]
+
+
 def test_without_trackers_there_is_nothing(tmp_path: Path) -> None:
     before = threading.active_count()
     assert run(digits_job(), tmp_path) == []
