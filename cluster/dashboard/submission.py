@@ -11,7 +11,7 @@ from cluster.service.api import Api
 from cluster.service.records import JobRecord
 from coordinator.job import MAX_JOB_FILE_BYTES, JobSpec, parse_job
 from coordinator.job_yaml import read_yaml
-from coordinator.source_names import BUILT_IN, is_url
+from coordinator.source_names import EXTENSIONS, extension, is_url
 from stages.errors import InvalidJob, UserMistake
 
 
@@ -45,29 +45,26 @@ def read_job_text(text: str, name: str = "") -> JobSpec:
     spec: JobSpec | None = None
     try:
         spec = parse_job(document)
-        problems += _paths_problems(spec)
     except InvalidJob as error:
         problems += error.problems
+    problems += _path_problems(document)
     if problems or spec is None:
         raise NotSubmitted(place_problems(text, problems))
     return spec
 
 
-def _paths_problems(spec: JobSpec) -> list[str]:
-    found = {"data.source": spec.data.source}
-    if isinstance(spec.data.validation, str):
-        found["data.validation"] = spec.data.validation
-    if spec.pipeline.schedule.lower().endswith(".csv"):
-        found["pipeline.schedule"] = spec.pipeline.schedule
-    lines = []
-    for place, path in found.items():
-        if path in BUILT_IN or is_url(path):
-            continue
-        if not Path(path).is_absolute():
-            lines.append(
-                f"{place}: got {path}, must be an absolute path on the service's machine; "
-                "`pipetrain submit` uploads files from where you are"
-            )
-        elif not Path(path).is_file():
-            lines.append(f"{place}: got {path}, no such file on the service's machine; `pipetrain submit` uploads it")
-    return lines
+def _path_problems(document: object) -> list[str]:
+    """Files that the job names and that are not there; what is no name of a file is told by others."""
+    found = {}
+    for section, key in (("data", "source"), ("data", "validation"), ("pipeline", "schedule")):
+        entries = document.get(section) if isinstance(document, dict) else None
+        path = entries.get(key) if isinstance(entries, dict) else None
+        if isinstance(path, str) and not is_url(path) and extension(path) in EXTENSIONS:
+            found[f"{section}.{key}"] = path
+    return [f"{place}: got {path[:200]}, {wrong}" for place, path in found.items() if (wrong := _wrong(path))]
+
+
+def _wrong(path: str) -> str:
+    if "\0" in path or not Path(path).is_absolute():
+        return "must be an absolute path on the service's machine; `pipetrain submit` uploads files from where you are"
+    return "" if Path(path).is_file() else "no such file on the service's machine; `pipetrain submit` uploads it"

@@ -74,8 +74,9 @@ class Browser:
     def button(self, text: str) -> WebElement:
         """The visible button or link whose text, or label, begins like that."""
         script = """
+            const name = (e) => (e.getAttribute('aria-label') || e.innerText).trim();
             const all = [...document.querySelectorAll('button, a, [role=tab]')];
-            return all.filter((e) => e.getClientRects().length).find((e) => (e.getAttribute('aria-label') || e.innerText).trim().startsWith(arguments[0]));
+            return all.find((e) => e.getClientRects().length && name(e).startsWith(arguments[0]));
         """
         found: WebElement = self.until(lambda: self.js(script, text), f"no button {text!r}")
         return found

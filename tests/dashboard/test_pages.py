@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 import urllib.request
 from typing import Any
 
@@ -216,16 +215,11 @@ def test_after_a_restart_of_the_service_the_page_comes_back_by_itself(
 ) -> None:
     browser.open(f"/jobs/{endless.id}")
     before = browser.until(lambda: max(0, step_shown(browser)), "no step is shown")
-    print("t kill", time.time())
     service.kill()
     browser.until(lambda: "rying to reconnect" in browser.text, "a lost connection is not told")
-    print("t up", time.time())
     service.up()
-    print("t is up", time.time())
     browser.until(lambda: step_shown(browser) > before, "the page never came back", 60)
-    print("t back", time.time())
     browser.until(lambda: len(browser.series(".gantt")) == 2, "the pipeline is not drawn again")
-    print("t drawn", time.time())
     losses = browser.series('[aria-label^="Loss over steps"]')[0]["data"]
     assert losses[0][0] == 1, "what was before the restart is there"
     refused = [e for e in browser.console_errors() if "ERR_CONNECTION_REFUSED" not in e and "WebSocket" not in e]

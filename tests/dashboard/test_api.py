@@ -1,0 +1,169 @@
+"""/api of a real service with a real job that runs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import yaml
+
+from cluster.client import Job
+from coordinator.accounts import STAGE_KINDS, WORKER_KINDS
+from coordinator.replay import replay
+from coordinator.schedules import build
+from tests.service.running import Service, until, wait_for
+
+
+class Api:
+    """Requests of a script: without an origin, with the token where something changes."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address, self._token = address, token
+
+    def ask(
+        self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Status and answer."""
+        connection = http.client.HTTPConnection(self.address, timeout=60)
+        given = {"Authorization": f"Bearer {self._token}"} if method != "GET" else {}
+        if body is not None:
+            given["Content-Type"] = "application/json"
+        connection.request(method, path, body, {**given, **(headers or {})})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        is_json = answer.headers.get_content_type() == "application/json"
+        return answer.status, json.loads(content) if is_json else content
+
+    def get(self, path: str, **query: Any) -> Any:
+        """What a GET that works answers."""
+        status, answer = self.ask("GET", f"/api{path}?{urlencode(query, doseq=True)}")
+        assert status == 200, answer
+        return answer
+
+
+@pytest.fixture(scope="module")
+def api(service: Service, address: str) -> Api:
+    return Api(address, service.home.token())
+
+
+def test_a_job_is_told_as_status_json_tells_it(api: Api, service: Service, endless: Job) -> None:
+    told = json.loads(service.run("status", endless.id, "--json").stdout)
+    answer = api.get(f"/jobs/{endless.id}")
+    assert answer.keys() == told.keys()
+    same = answer.keys() - {"step", "loss", "validation_loss", "validation_accuracy"}
+    assert {key: answer[key] for key in same} == {key: told[key] for key in same}
+    assert endless.id in [job["id"] for job in api.get("/jobs", state="RUNNING", search="endl")["jobs"]]
+
+
+def test_rows_are_those_of_the_metrics_file(api: Api, service: Service, endless: Job) -> None:
+    wait_for(lambda: endless.refresh().step > 20, "no steps")
+    losses = api.get(f"/jobs/{endless.id}/rows", series="loss")["series"]["loss"]
+    assert len(losses["steps"]) == len(losses["values"]) <= 1001
+    written = {row["step"] + 1: row["loss"] for row in service.rows(endless) if row["kind"] == "step"}
+    assert all(written[step] == loss for step, loss in zip(losses["steps"], losses["values"], strict=True))
+
+
+def test_accounts_leave_no_time_out(api: Api, endless: Job) -> None:
+    found = api.get(f"/jobs/{endless.id}/accounts")
+    for worker in found["workers"]:
+        of_stages = [stage["seconds"] for stage in found["stages"] if stage["worker"] == worker["worker"]]
+        assert all(seconds.keys() == set(STAGE_KINDS) for seconds in of_stages)
+        assert worker["seconds"].keys() == set(WORKER_KINDS)
+        total = sum(sum(seconds.values()) for seconds in (*of_stages, worker["seconds"]))
+        assert total == pytest.approx(worker["wall_seconds"], rel=1e-6)
+    assert {(link["sender"], link["receiver"]) for link in found["links"]} == {(0, 1), (1, 0)}
+
+
+def test_the_timeline_has_every_action_of_a_step(api: Api, endless: Job) -> None:
+    found = api.get(f"/jobs/{endless.id}/timeline")
+    assert len(found["actions"]) == 2 * 6 * 3
+    assert all(0 <= action["start_us"] <= action["end_us"] for action in found["actions"])
+    assert [stage["stage"] for stage in found["memory"]] == [0, 1]
+
+
+def test_events_logs_and_files(api: Api, service: Service, endless: Job) -> None:
+    events = api.get(f"/jobs/{endless.id}/events")
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert {"submitted", "started"} <= {event["kind"] for event in events}
+    assert api.get(f"/jobs/{endless.id}/events", after=2)[0]["seq"] == 3
+    assert {line["worker"] for line in api.get(f"/jobs/{endless.id}/logs")} == {-1, 0, 1}
+    assert "job.yaml" in {file["path"] for file in api.get(f"/jobs/{endless.id}/files")}
+    status, content = api.ask("GET", f"/api/jobs/{endless.id}/files/job.yaml")
+    assert (status, content) == (200, (service.home.run_directory(endless.id) / "job.yaml").read_bytes())
+    for path in ("../../token", "%2e%2e/%2e%2e/token", "nothing"):
+        assert api.ask("GET", f"/api/jobs/{endless.id}/files/{path}")[0] in (404, 409)
+
+
+def test_a_schedule_is_its_dry_run(api: Api) -> None:
+    found = api.get("/schedule", schedule="zb-h1", stages=4, micro_batches=6)
+    wanted = replay(build("zb-h1", n_stages=4, n_micro_batches=6))
+    assert found["bubble"] == pytest.approx(wanted.bubble)
+    assert [stage["peak_alive"] for stage in found["by_stage"]] == list(wanted.peak_alive)
+    status, answer = api.ask("GET", "/api/schedule?stages=4&workers=9")
+    assert (status, answer["problems"]) == (
+        422,
+        ["workers: got 9, must be 1 to as many as stages (4): each holds at least one"],
+    )
+
+
+def test_a_job_submitted_by_a_script_is_stopped_and_deleted(api: Api, service: Service, document: Any) -> None:
+    text = yaml.safe_dump({**document, "pipeline": {"stages": 1}})
+    status, job = api.ask("POST", "/api/jobs?name=by-script&submission_id=once", text)
+    assert (status, job["name"]) == (201, "by-script")
+    assert api.ask("POST", "/api/jobs?name=by-script&submission_id=once", text)[1]["id"] == job["id"]
+    assert api.ask("DELETE", f"/api/jobs/{job['id']}")[0] == 409, "it has not ended"
+    assert api.ask("POST", f"/api/jobs/{job['id']}/stop", '{"now": true}')[0] == 200
+    until(service.client.job(job["id"]), "STOPPED")
+    assert api.ask("POST", f"/api/jobs/{job['id']}/trace", '{"steps": 5}')[0] == 409
+    assert api.ask("DELETE", f"/api/jobs/{job['id']}") == (200, {"id": job["id"]})
+    assert api.ask("GET", f"/api/jobs/{job['id']}")[0] == 404
+
+
+def test_a_wrong_job_is_refused_with_its_lines(api: Api) -> None:
+    status, answer = api.ask("POST", "/api/jobs", "model: {}\ntraining:\n  epochs: none\n")
+    assert status == 422
+    assert (3, "training.epochs") in {(line["line"], line["text"].partition(":")[0]) for line in answer["lines"]}
+    assert api.ask("POST", "/api/jobs?priority=x", "a: 1")[0] == 422
+    assert api.ask("POST", "/api/jobs", "\x00")[0] == 422
+
+
+def test_only_our_pages_and_holders_of_the_token_change_something(api: Api, endless: Job) -> None:
+    stop = f"/api/jobs/{endless.id}/stop"
+    status, answer = api.ask("POST", stop, headers={"Authorization": ""})
+    assert (status, answer["problems"][0].partition(":")[0]) == (401, "authorization")
+    assert api.ask("POST", stop, headers={"Origin": "http://elsewhere.example"})[0] == 403
+    for path in ("/", "/api/jobs", "/metrics", "/healthz"):
+        assert api.ask("GET", path, headers={"Host": "elsewhere.example"})[0] == 400
+        assert api.ask("GET", path)[0] == 200
+    assert endless.refresh().state == "RUNNING"
+
+
+@pytest.mark.parametrize(("origin", "wanted"), [("http://elsewhere.example", 403), ("", 403), ("http://ADDRESS", 101)])
+def test_only_our_pages_open_a_websocket(api: Api, origin: str, wanted: int) -> None:
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    if origin:
+        headers["Origin"] = origin.replace("ADDRESS", api.address)
+    connection = http.client.HTTPConnection(api.address, timeout=20)
+    connection.request("GET", "/_nicegui_ws/socket.io/?EIO=4&transport=websocket", headers=headers)
+    answer = connection.getresponse()
+    connection.close()
+    assert answer.status == wanted
+
+
+def test_every_answer_is_described(api: Api) -> None:
+    found = api.get("/openapi.json")
+    schemas = found["components"]["schemas"]
+    assert {"/api/jobs", "/api/jobs/{job}/timeline", "/api/schedule"} <= found["paths"].keys()
+    for path, methods in found["paths"].items():
+        for method, said in methods.items():
+            assert said.get("description"), f"{method} {path} has no description"
+    assert "0 to 1" in schemas["StageAccount"]["properties"]["bubble"]["description"]
