@@ -29,7 +29,7 @@ _GATHER_S = 0.5
 class Trackers:
     """Those that the job asks for. `tell` is told, from the thread that calls `row` and `close`, what went wrong.
 
-    `folder` is the run directory; `trackers` by name stand instead of those of the job. Left by an error, a `with` of it
+    `folder` is the run directory; `trackers` by name stand instead of those of the job. A `with` that an error leaves
     ends the run as failed.
     """
 
