@@ -144,6 +144,9 @@ def messages_so_far(connection: Connection, request: pb.WatchRequest) -> Iterato
     try:
         yield from _messages(call, _SILENCE_S)
     except grpc.RpcError as failure:
+        if failure.code() is grpc.StatusCode.CANCELLED:
+            target = connection.address.target
+            raise NoService(f"the service at {target} ended, or sent nothing for {_SILENCE_S:g} s") from None
         raise error_of(failure, connection.address) from None
     connection.answered = True
 

@@ -38,6 +38,7 @@ class Scripted:
         self.offsets: list[int] = []
         self.breaks: list[Any] = []  # what ends the next calls: a code, or so many messages
         self.tokens: set[str] = set()
+        self.until_now: list[bool] = []  # of each call of Watch
 
     def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Job:
         self.tokens.add(dict(context.invocation_metadata())["authorization"])
@@ -50,6 +51,7 @@ class Scripted:
         return pb.Job(id="k7x2", name="digits", state=pb.SUCCEEDED, traceback="only from Get")
 
     def Watch(self, request: pb.WatchRequest, context: Any) -> Iterator[pb.WatchUpdate]:
+        self.until_now.append(request.until_now)
         yield from self._breaking(self._updates(int(request.cursor or 0)), context)
 
     def Logs(self, request: pb.LogsRequest, context: Any) -> Iterator[pb.LogChunk]:
@@ -145,11 +147,12 @@ def test_no_row_and_no_event_is_lost_or_doubled_by_breaks(service: Service, brea
 
 
 def test_iterating_and_waiting_end_with_the_job(service: Service) -> None:
-    _, client = service
+    scripted, client = service
     job = client.submit(digits_job())
     assert [row.step for row in job] == list(range(20))
     assert [row.step for row in job.rows()] == list(range(20))
     assert [event.seq for event in job.events()] == list(range(1, 21))
+    assert scripted.until_now == [False, True, True]
     assert job.wait(check=True) is job
     assert job.wait(timeout=0) is job, "it has ended, so there is nothing to wait for"
 
@@ -164,21 +167,33 @@ def test_a_service_that_stays_away_is_told_after_the_patience(service: Service) 
     assert time.monotonic() - began < 5
 
 
+def _silent(context: Any) -> Iterator[pb.WatchUpdate]:
+    """The present state, and nothing more."""
+    yield pb.WatchUpdate(job=pb.Job(id="k7x2", state=pb.RUNNING))
+    while context.is_active():
+        time.sleep(0.05)
+
+
+def test_what_there_is_so_far_is_told_whole_or_not_at_all(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted, client = service
+    job = client.submit(digits_job())
+    scripted.breaks = [3]
+    with pytest.raises(NoService):
+        list(job.rows())
+    monkeypatch.setattr("cluster.client.streams._SILENCE_S", 0.2)
+    monkeypatch.setattr(scripted, "_breaking", lambda updates, context: _silent(context))
+    with pytest.raises(NoService, match="sent nothing for 0"):
+        job.events()
+
+
 def test_waiting_has_an_end(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted, client = service
     job = client.submit(digits_job())
 
-    def silent(request: pb.WatchRequest, context: Any) -> Iterator[pb.WatchUpdate]:
-        yield pb.WatchUpdate(job=pb.Job(id="k7x2", state=pb.RUNNING))
-        while context.is_active():
-            time.sleep(0.05)
-
-    monkeypatch.setattr(scripted, "_updates", lambda place: None)
-    monkeypatch.setattr(scripted, "_breaking", lambda updates, context: silent(pb.WatchRequest(), context))
+    monkeypatch.setattr(scripted, "_breaking", lambda updates, context: _silent(context))
     with pytest.raises(TimeoutError, match="k7x2 has not ended within"):
         job.wait(timeout=0.3)
     assert job.state == "RUNNING"
-    assert job.events() == []  # what there is so far, though the stream stays open
 
 
 @pytest.mark.parametrize("breaks", [[], [3], [5, 5, 7], [0, 0]], ids=str)
