@@ -9,6 +9,7 @@ of what each worker keeps for the backward pass. Times are microseconds, exact t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
@@ -125,6 +126,8 @@ class _Drawing:
         self._workers = sorted({item.worker for item in track.timeline})
         self.hosts = list(dict.fromkeys(track.hosts.get(worker, "") for worker in self._workers))
         self._pid = {worker: pid + self.hosts.index(track.hosts.get(worker, "")) for worker in self._workers}
+        self._where = {worker: f'"pid":{self._pid[worker]},"tid":{worker + 1}' for worker in self._workers}
+        self._unit = json.dumps(memory.unit) if memory is not None else ""
         self._moved = self._arrows = self._early = self._beyond = self._left_out = self._largest = 0
 
     def draw(self, title: str) -> None:
@@ -198,37 +201,18 @@ class _Drawing:
                 self._count(worker, end, kept)
 
     def _slice(self, drawn: _Slice) -> None:
-        item = drawn.item
-        action, kind = item.action, _NAMES[item.action.kind]
-        self._events.add(
-            {
-                "ph": "X",
-                "pid": self._pid[item.worker],
-                "tid": item.worker + 1,
-                "name": str(action),
-                "cat": kind,
-                "ts": drawn.start / 1e3,
-                "dur": (drawn.end - drawn.start) / 1e3,
-                "args": {
-                    "step": item.step,
-                    "stage": action.stage,
-                    "micro_batch": action.micro_batch,
-                    "kind": kind,
-                },
-            }
+        step, action = drawn.item.step, drawn.item.action
+        kind = _NAMES[action.kind]
+        self._events.add_json(
+            f'{{"ph":"X",{self._where[drawn.item.worker]},"name":"{action}","cat":"{kind}",'
+            f'"ts":{drawn.start / 1e3},"dur":{(drawn.end - drawn.start) / 1e3},"args":{{"step":{step},'
+            f'"stage":{action.stage},"micro_batch":{action.micro_batch},"kind":"{kind}"}}}}'
         )
 
     def _count(self, worker: int, at: int, kept: int) -> None:
-        assert self._memory is not None, "there is nothing to count without it"
-        self._events.add(
-            {
-                "ph": "C",
-                "pid": self._pid[worker],
-                "tid": worker + 1,
-                "name": f"worker {worker} keeps",
-                "ts": at / 1e3,
-                "args": {self._memory.unit: kept},
-            }
+        self._events.add_json(
+            f'{{"ph":"C",{self._where[worker]},"name":"worker {worker} keeps","ts":{at / 1e3},'
+            f'"args":{{{self._unit}:{kept}}}}}'
         )
 
     def _arrow(self, source: _Slice, target: _Slice) -> None:
@@ -245,11 +229,10 @@ class _Drawing:
                 return
             leaves = target.start
         self._arrows += 1
-        number = self._events.next_id()
-        for end, at, phase in ((source, leaves, {"ph": "s"}), (target, target.start, {"ph": "f", "bp": "e"})):
-            worker = end.item.worker
-            where = {"pid": self._pid[worker], "tid": worker + 1, "ts": at / 1e3}
-            self._events.add({**phase, **where, "name": "array", "cat": "array", "id": number})
+        same = f'"name":"array","cat":"array","id":{self._events.next_id()}'
+        left, came = self._where[source.item.worker], self._where[target.item.worker]
+        self._events.add_json(f'{{"ph":"s",{left},"ts":{leaves / 1e3},{same}}}')
+        self._events.add_json(f'{{"ph":"f","bp":"e",{came},"ts":{target.start / 1e3},{same}}}')
 
 
 def _clock_text(fix: ClockFix) -> str:

@@ -15,13 +15,17 @@ class EventFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._part: list[Mapping[str, Any]] = []
+        self._part: list[str] = []
         self._separator = b"\n"
         self._ids = 0
         file.write(b'{"displayTimeUnit":"ms","traceEvents":[')
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Write an event."""
+        self.add_json(orjson.dumps(event).decode())
+
+    def add_json(self, event: str) -> None:
+        """Write an event that is JSON already: several times faster, for those of which there are many."""
         self._part.append(event)
         if len(self._part) == _EVENTS_A_PART:
             self._flush()
@@ -38,6 +42,6 @@ class EventFile:
 
     def _flush(self) -> None:
         if self._part:
-            self._file.write(self._separator + orjson.dumps(self._part)[1:-1])
+            self._file.write(self._separator + ",".join(self._part).encode())
             self._part.clear()
             self._separator = b",\n"
