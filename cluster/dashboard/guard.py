@@ -1,5 +1,7 @@
-"""Who may speak to the HTTP port. It listens on loopback, where any web page in the user's browser can reach it too.
+"""Who may speak to the HTTP port. It listens on loopback, where other users of the machine can reach it, and so can any
+web page in the user's own browser.
 
+Other users are told apart by the kernel (`peer`): like the home, what is shown here is its user's alone.
 A page elsewhere can make a name of its own point to 127.0.0.1 and then read answers: the Host header gives it away.
 It can send POSTs, and open websockets, from its own origin: the Origin header gives it away. And a frame around our
 pages could have their buttons clicked: browsers are told to refuse one, and to ask nothing of any other host.
@@ -8,6 +10,7 @@ pages could have their buttons clicked: browsers are told to refuse one, and to 
 from __future__ import annotations
 
 import hmac
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,8 +19,15 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.dashboard.peer import user_of
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_OPEN = ("/healthz", "/metrics")
+"""For whoever watches over the machine."""
+_OURS = ("/assets/", "/_nicegui/", "/favicon.ico")
+"""Nothing of the user's is there."""
+_ROOT = 0
 _POLICY_VIOLATION = 1008
 _HEADERS = (
     (
@@ -33,8 +43,8 @@ _HEADERS = (
 
 
 class Guard:
-    """ASGI middleware that turns away requests of other sites, and of scripts that would change something without the
-    token. `names` are the hosts that the port may be called by, without ports."""
+    """ASGI middleware that turns away requests of other users, of other sites, and of scripts that would change
+    something without the token. `names` are the hosts that the port may be called by, without ports."""
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str], token: str) -> None:
         self._app, self._names, self._token = app, frozenset(name.lower() for name in names), token
@@ -62,23 +72,40 @@ def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str) -> tuple
     host = headers.get("host", "")
     if _name(host) not in names:
         return 400, f"Host: got {host[:100]!r}, this service is called {', '.join(sorted(names))}"
-    origin = headers.get("origin")
-    changes = scope["type"] == "websocket" or scope["method"] not in _SAFE
-    if not changes:
+    path = scope["path"]
+    if path in _OPEN or path.startswith(_OURS):
         return None
+    origin = headers.get("origin")
+    if scope["type"] == "websocket" or scope["method"] not in _SAFE:
+        if origin is not None and not _same_site(origin, host):
+            return 403, f"Origin: got {origin[:100]!r}, only pages of this service ({host}) may do that"
+        if origin is None and path.startswith("/_nicegui"):  # browsers name the origin of a websocket and of a POST
+            return 403, "Origin: missing; pages are for browsers, and /api is for scripts"
+    elif not _by_another_user(scope):
+        return None
+    shown = headers.get("authorization", "").encode()
+    if hmac.compare_digest(shown, f"Bearer {token}".encode()):
+        return None
+    if _by_another_user(scope):
+        return 401, "authorization: missing or wrong; the service belongs to another user of this machine"
     if origin is not None:
-        parts = urlsplit(origin)
-        if parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower():
-            return None
-        return 403, f"Origin: got {origin[:100]!r}, only pages of this service ({host}) may do that"
-    if scope["path"].startswith("/_nicegui"):  # browsers always name the origin of a websocket and of a POST
-        return 403, "Origin: missing; pages are for browsers, and /api is for scripts"
-    if not hmac.compare_digest(headers.get("authorization", "").encode(), f"Bearer {token}".encode()):
-        return 401, (
-            "authorization: missing or wrong; a script that changes something shows `Authorization: Bearer TOKEN`, "
-            "with the token from the file `token` in the service's home"
-        )
-    return None
+        return None
+    return 401, (
+        "authorization: missing or wrong; a script that changes something shows `Authorization: Bearer TOKEN`, "
+        "with the token from the file `token` in the service's home"
+    )
+
+
+def _same_site(origin: str, host: str) -> bool:
+    parts = urlsplit(origin)
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+
+
+def _by_another_user(scope: Mapping[str, Any]) -> bool:
+    """Where it can be known."""
+    if not scope.get("client") or not scope.get("server"):
+        return False
+    return user_of(scope["client"], scope["server"]) not in (None, _ROOT, os.getuid())
 
 
 def _name(host: str) -> str:

@@ -133,6 +133,7 @@ class Servers:
             log_level="warning",
             access_log=False,
             lifespan="on",
+            proxy_headers=False,  # who the caller is counts, not who it says
             timeout_graceful_shutdown=1,  # pages are open for as long as somebody looks at them
             ws_per_message_deflate=False,  # nothing goes further than loopback
         )

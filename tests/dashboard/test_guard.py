@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import socketserver
 from typing import Any
 
 import pytest
 
 from cluster.dashboard.guard import LOOPBACK, refusal
+from cluster.dashboard.peer import user_of
 
 TOKEN = "0123"
 HOME = {"host": "127.0.0.1:7071"}
@@ -15,12 +19,15 @@ THEIRS = {**HOME, "origin": "https://elsewhere.example"}
 SCRIPT = {**HOME, "authorization": f"Bearer {TOKEN}"}
 
 
-def status(headers: dict[str, str], method: str = "GET", path: str = "/api/jobs", kind: str = "http") -> int | None:
+def status(
+    headers: dict[str, str], method: str = "GET", path: str = "/api/jobs", kind: str = "http", **more: Any
+) -> int | None:
     scope: dict[str, Any] = {
         "type": kind,
         "method": method,
         "path": path,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        **more,
     }
     found = refusal(scope, LOOPBACK, TOKEN)
     return None if found is None else found[0]
@@ -63,3 +70,28 @@ def test_only_our_pages_open_websockets() -> None:
     assert status(THEIRS, path=path, kind="websocket") == 403
     assert status(HOME, path=path, kind="websocket") == 403
     assert status(SCRIPT, "POST", path) == 403, "pages are for browsers"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user for a moment")
+def test_another_user_of_the_machine_needs_the_token() -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        for user, wanted in ((0, None), (65534, 401)):
+            os.seteuid(user)
+            try:
+                theirs = socket.create_connection(server.server_address)
+            finally:
+                os.seteuid(0)
+            with theirs:
+                more = {"client": theirs.getsockname(), "server": server.server_address}
+                assert user_of(more["client"], more["server"]) == user
+                assert status(HOME, **more) == wanted
+                assert status(OURS, "POST", **more) == wanted
+                assert status(OURS, path="/_nicegui_ws/socket.io/", kind="websocket", **more) == wanted
+                assert status(HOME, path="/metrics", **more) is None
+                assert status(SCRIPT, **more) is None
+                assert status(SCRIPT, "POST", **more) is None
+
+
+def test_who_is_on_another_host_is_not_known() -> None:
+    assert user_of(("192.0.2.7", 1234), ("192.0.2.1", 7071)) is None
+    assert user_of(("not an address", 1234), ("127.0.0.1", 7071)) is None

@@ -35,6 +35,7 @@ _FACTS = (
     "queue",
 )
 _SLOW_EVERY = 2  # ticks between looks at what changes slowly or is large
+_ENDED_EVERY = 10  # ticks between looks at a job that has ended: it can only be deleted, or looked for in its tabs
 
 
 def register(site: Site) -> None:
@@ -73,7 +74,7 @@ class _Job:
     def __init__(self, site: Site, lives: Lives, record: JobRecord) -> None:
         self._site, self._lives, self._job = site, lives, record.id
         self._ticks = 0
-        self._gone = False
+        self._gone = self._ended = False
         self._accounts: object = None
         self._stats: JobStats | None = None
         with ui.element("div").classes("row apart"):
@@ -123,7 +124,8 @@ class _Job:
 
     async def look(self) -> None:
         """Show what is new."""
-        if self._gone:
+        self._ticks += 1
+        if self._gone or (self._ended and self._ticks % _ENDED_EVERY):
             return
         try:
             record = await self._site.find(self._job)
@@ -131,23 +133,24 @@ class _Job:
             self._gone = True
             self._state.set_text("DELETED")
             self._reason.set_text("This job was deleted.")
+            self._reason.set_visibility(True)
             return
-        self._present(record)
         stats = self._stats = await self._site.past.stats(record)
+        self._present(record)
+        slowly = self._ticks % _SLOW_EVERY == 1 or record.state.ended
         if stats is not None:
-            await self._draw(record, self._lives.of(stats))
-        if self._ticks % _SLOW_EVERY == 0:
+            await self._draw(record, self._lives.of(stats), slowly)
+        if slowly:
             await self._tabs.look(record)
             self._trace.set_visibility((self._site.folder(self._job) / "trace.json").exists())
-        self._ticks += 1
+        self._ended = record.state.ended
 
-    async def _draw(self, record: JobRecord, live: Live) -> None:
+    async def _draw(self, record: JobRecord, live: Live, slowly: bool) -> None:
         stats = live.stats
-        self._present(record)
         await self._pipeline.show(live)
         if stats.timeline is not None:
             self._memory.show(stats.timeline)
-        if self._ticks % _SLOW_EVERY:
+        if not slowly:
             return
         self._curves.show(live)
         if stats.accounts is not None and stats.accounts is not self._accounts:
@@ -173,7 +176,7 @@ class _Job:
         self._delete.set_visibility(state.ended)
         self._tracing.set_visibility(state.name == "RUNNING")
         self._model.set_visibility(record.model_saved)
-        if self._ticks == 0:
+        if not self._ticks:
             self._trace.set_visibility(False)
 
 

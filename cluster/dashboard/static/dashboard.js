@@ -61,6 +61,11 @@ window.pipetrain = (() => {
   // Pages that nobody sees are sent nothing.
   const tell = () => window.did_handshake && emitEvent("seen", !document.hidden);
   document.addEventListener("visibilitychange", tell);
+  const opened = setInterval(() => {
+    if (!window.did_handshake) return;
+    clearInterval(opened);
+    if (document.hidden) tell();
+  }, 200);
 
   return { bar, tip, share, number, bytes };
 })();
