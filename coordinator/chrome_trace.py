@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple
 
 from coordinator.trace_file import EventFile
@@ -139,7 +140,7 @@ class _Drawing:
         for item in self._track.timeline:
             lanes[item.worker].append(item)
         for worker, lane in lanes.items():
-            lane.sort(key=lambda item: (item.start, item.end))
+            lane.sort(key=attrgetter("start", "end"))
             self._draw_lane(worker, lane, made, taken)
         for key, target in taken:
             source = made.get(key)
