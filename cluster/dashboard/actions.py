@@ -32,7 +32,7 @@ async def confirm_delete(site: Site, job: str, then: Callable[[], object]) -> No
     with ui.dialog() as dialog, ui.card():
         ui.label(f"Delete job {job} and its files?")
         ui.label("Its metrics, logs and model are removed for good.").classes("muted")
-        with ui.element("div").classes("row"):
+        with ui.element("div").classes("line"):
             ui.button("Delete", color=None, on_click=lambda: dialog.submit(True)).classes("act bad").props("flat")
             ui.button("Keep", color=None, on_click=lambda: dialog.submit(False)).classes("act").props("flat autofocus")
     agreed = await dialog

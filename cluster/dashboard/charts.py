@@ -17,17 +17,17 @@ _TIP = {
     "borderColor": "var(--line)",
     "textStyle": {"color": "var(--text)", "fontFamily": "inherit", "fontSize": 12},
 }
+_MOST_DOTS = 20  # points of a line that are marked, so that a single one can be seen
 Point = tuple[int, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a chart. `color` is a name of the palette; dashes tell lines apart without it. `dots` shows points."""
+    """A line of a chart. `color` is a name of the palette; dashes tell lines apart without it."""
 
     name: str
     color: str
     dashed: bool = False
-    dots: bool = False
 
 
 class Lines:
@@ -51,7 +51,7 @@ class Lines:
         if len(self._shown) == len(data) and all(a is b for a, b in zip(self._shown, data, strict=True)):
             return
         self._shown = list(data)
-        series = [{"data": points} for points in data]
+        series = [{"data": points, "showSymbol": len(points) <= _MOST_DOTS} for points in data]
         for own, new in zip(self.chart.options["series"], series, strict=True):
             own.update(new)
         self.chart.run_chart_method("setOption", {"series": series})
@@ -78,7 +78,7 @@ def _lines(lines: Sequence[Line], form: str, low: float | None) -> dict[str, Any
             "scale": low is None,
             "min": low,
             "splitNumber": 4,
-            "axisLabel": {**_TEXT, ":formatter": f"pipetrain.{form}"},
+            "axisLabel": {**_TEXT, ":formatter": f"pipetrain.{'percent' if form == 'share' else form}"},
             "splitLine": {"lineStyle": {"color": "var(--line)"}},
         },
         "series": [
@@ -86,7 +86,7 @@ def _lines(lines: Sequence[Line], form: str, low: float | None) -> dict[str, Any
                 "type": "line",
                 "name": line.name,
                 "data": [],
-                "showSymbol": line.dots,
+                "showSymbol": True,
                 "symbol": "emptyCircle",
                 "symbolSize": 5,
                 "emphasis": {"disabled": True},
@@ -130,12 +130,16 @@ class Bars:
 
     def _options(self, rows: Sequence[str], parts: Mapping[str, Any], colors: Mapping[str, str]) -> dict[str, Any]:
         form = f"pipetrain.{self._form}"
-        label = {"show": not self._stacked, "position": "right", ":formatter": f"(p) => {form}(p.value)", **_TEXT}
+        axis = "pipetrain.percent" if self._form == "share" else form
+        if self._stacked:
+            label = {"show": self._form == "share", ":formatter": "pipetrain.part", **_TEXT, "color": "var(--text)"}
+        else:
+            label = {"show": True, "position": "right", ":formatter": f"(p) => {form}(p.value)", **_TEXT}
         return {
             "animation": False,
             "grid": {
                 "left": 4,
-                "right": 14 if self._stacked else 52,
+                "right": 22 if self._stacked else 52,
                 "top": 4,
                 "bottom": 4,
                 "containLabel": True,
@@ -146,7 +150,7 @@ class Bars:
                 "min": 0,
                 "max": self._most,
                 "splitNumber": 4,
-                "axisLabel": {**_TEXT, ":formatter": form, "hideOverlap": True},
+                "axisLabel": {**_TEXT, ":formatter": axis, "hideOverlap": True},
                 "splitLine": {"lineStyle": {"color": "var(--line)"}},
             },
             "yAxis": {

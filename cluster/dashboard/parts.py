@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from nicegui import ui
 
 _KINDS = (("F", "forward", 14), ("I", "input gradient", 11), ("W", "weight gradient", 7))
-_SHORT = 32  # characters that are not broken into lines
+SHORT = 32  # characters that are not broken into lines
 
 
 def text(tag: str, content: str = "") -> ui.label:
@@ -52,7 +52,7 @@ def fill_table(body: ui.element, rows: Sequence[Sequence[str]]) -> None:
             for row in rows:
                 with ui.element("tr"):
                     for content in row:
-                        text("td", content).classes("short" if len(content) <= _SHORT else "")
+                        text("td", content).classes("short" if len(content) <= SHORT else "")
         return
     for place, row in zip(body, rows, strict=True):
         for cell, wanted in zip(place, row, strict=True):

@@ -145,6 +145,7 @@ class Browser:
         """The whole page as a PNG."""
         width = int(self.js("return window.innerWidth"))
         height = min(most_height, int(self.js("return document.documentElement.scrollHeight")))
+        self.driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         self.resize(width, height)
         time.sleep(0.5)
         content = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})

@@ -75,14 +75,15 @@ def test_only_our_pages_open_websockets() -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user for a moment")
 def test_another_user_of_the_machine_needs_the_token() -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        port = server.server_address[1]
         for user, wanted in ((0, None), (65534, 401)):
             os.seteuid(user)
             try:
-                theirs = socket.create_connection(server.server_address)
+                theirs = socket.create_connection(("127.0.0.1", port))
             finally:
                 os.seteuid(0)
             with theirs:
-                more = {"client": theirs.getsockname(), "server": server.server_address}
+                more = {"client": theirs.getsockname(), "server": ("127.0.0.1", port)}
                 assert user_of(more["client"], more["server"]) == user
                 assert status(HOME, **more) == wanted
                 assert status(OURS, "POST", **more) == wanted

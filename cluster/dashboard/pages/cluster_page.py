@@ -6,10 +6,10 @@ from nicegui import ui
 
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.models import Cluster, Job
-from cluster.dashboard.parts import facts, table, text
+from cluster.dashboard.parts import SHORT, facts, table, text
 from cluster.dashboard.routes import cluster_model
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import size
+from cluster.dashboard.texts import counted, size
 
 
 def register(site: Site) -> None:
@@ -102,7 +102,7 @@ def _takes(job: Job) -> tuple[str, str, str]:
 
 
 def _needs(job: Job) -> tuple[str, ...]:
-    return f"{job.workers} workers", f"{job.cpus} CPUs", size(job.memory) if job.memory else ""
+    return counted(job.workers, "worker"), counted(job.cpus, "CPU"), size(job.memory) if job.memory else ""
 
 
 def _fill(body: ui.element, rows: list[tuple[Job | str, ...]], otherwise: str) -> None:
@@ -117,7 +117,7 @@ def _fill(body: ui.element, rows: list[tuple[Job | str, ...]], otherwise: str) -
                             ui.link(cell.name, f"/jobs/{cell.id}")
                             ui.label(cell.id).classes("muted small")
                     else:
-                        text("td", cell)
+                        text("td", cell).classes("short" if len(cell) <= SHORT else "")
         if not rows:
             with ui.element("tr"):
                 text("td", otherwise).classes("muted").props("colspan=9")

@@ -77,7 +77,7 @@ class _Job:
         self._gone = self._ended = False
         self._accounts: object = None
         self._stats: JobStats | None = None
-        with ui.element("div").classes("row apart"):
+        with ui.element("div").classes("line apart"):
             with ui.element("div").classes("title"):
                 heading(record.name, 1)
                 ui.label(record.id).classes("muted small")
@@ -109,8 +109,8 @@ class _Job:
                 site.trace(record, steps), f"The next {steps:,} steps are traced; trace.json will be among the files"
             )
 
-        with ui.element("div").classes("row"):
-            with ui.element("div").classes("row") as self._tracing:
+        with ui.element("div").classes("line"):
+            with ui.element("div").classes("line") as self._tracing:
                 self._steps = (
                     ui.number("Steps", value=10, min=1, max=10_000).props("outlined dense").style("width: 84px")
                 )

@@ -77,14 +77,14 @@ class Curves:
                 for title, lines, names, form, low in (
                     (
                         "Loss",
-                        (Line("training", "c1"), Line("validation", "c2", dashed=True, dots=True)),
+                        (Line("training", "c1"), Line("validation", "c2", dashed=True)),
                         ("loss", "validation_loss"),
                         "number",
                         None,
                     ),
                     (
                         "Accuracy",
-                        (Line("training", "c1"), Line("validation", "c2", dashed=True, dots=True)),
+                        (Line("training", "c1"), Line("validation", "c2", dashed=True)),
                         ("accuracy", "validation_accuracy"),
                         "share",
                         None,
@@ -102,7 +102,7 @@ class Curves:
 
     def _chart(self, title: str, lines: Sequence[Line], form: str, low: float | None) -> tuple[ui.element, Lines]:
         with ui.element("section").classes("panel") as place:
-            with ui.element("div").classes("row apart"):
+            with ui.element("div").classes("line apart"):
                 heading(title)
                 place_of_switch = ui.element("div")
             chart = Lines(title, lines, form=form, low=low)

@@ -80,7 +80,7 @@ class _Logs:
         self._folder = site.folder(record.id)
         names: dict[int, str] = {-2: "all processes", RUNNER: "runner"}
         names.update({worker: f"worker {worker}" for worker in range(min(record.needs.workers, 256))})
-        with ui.element("div").classes("row").style("margin-bottom: 8px"):
+        with ui.element("div").classes("line").style("margin-bottom: 8px"):
             self._worker = (
                 ui.select(names, label="Process", value=-2, on_change=self._choose)
                 .props("outlined dense")
@@ -124,7 +124,7 @@ class _Spec:
 class _Plan:
     def __init__(self, site: Site, job: str) -> None:
         self._site, self._job = site, job
-        with ui.element("div").classes("row"):
+        with ui.element("div").classes("line"):
             self._button = (
                 ui.button("Make the plan", color=None, on_click=self._make).classes("act").props("unelevated")
             )

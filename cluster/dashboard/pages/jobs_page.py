@@ -72,11 +72,11 @@ class _Jobs:
         self._shown: Page | None = None
         self._key: Any = None
         self._asked_at = 0.0
-        with ui.element("div").classes("row apart"):
+        with ui.element("div").classes("line apart"):
             heading("Jobs", 1)
             ui.button("Submit a job", color=None).classes("act main").props("unelevated href=/submit")
-        with ui.element("div").classes("row apart"):
-            with ui.element("div").classes("row").props('role=group aria-label="which jobs"'):
+        with ui.element("div").classes("line apart"):
+            with ui.element("div").classes("line").props('role=group aria-label="which jobs"'):
                 self._groups = {name: self._group_button(name) for name in _GROUPS}
             self._field = (
                 ui.input("Part of a name, or an id", on_change=self._filter)
@@ -97,7 +97,7 @@ class _Jobs:
             self._table.on("stop", lambda event: stop_job(site, event.args))
             self._table.on("delete", lambda event: confirm_delete(site, event.args, self._forget))
             self._empty = ui.label().classes("muted")
-        with ui.element("nav").classes("row").props('aria-label="pages of the list"') as self._pager:
+        with ui.element("nav").classes("line").props('aria-label="pages of the list"') as self._pager:
             self._newer = ui.button("Newer", color=None, on_click=lambda: self._turn(-1)).classes("act").props("flat")
             self._place = ui.label().classes("muted number")
             self._older = ui.button("Older", color=None, on_click=lambda: self._turn(1)).classes("act").props("flat")

@@ -141,7 +141,7 @@ def _try(question: Question) -> None:
 def _facts(question: Question, found: Replay) -> list[str]:
     p, m, w = question.stages, question.micro_batches, found.program.n_workers
     usual = w == default_workers(question.schedule, p)
-    formula = "–"
+    formula = ""
     if question.schedule in ("gpipe", "1f1b") and usual:
         formula = f"(p−1)/(m+p−1) = {share((p - 1) / (m + p - 1))}"
     elif question.schedule == "interleaved-1f1b" and p % w == 0 and m % w == 0:

@@ -73,7 +73,7 @@ class _Submit:
                     self._form_problems = problems_list()
                 with ui.tab_panel("yaml"):
                     self._build_editor(given)
-            with ui.element("div").classes("row").style("margin-top: 12px"):
+            with ui.element("div").classes("line").style("margin-top: 12px"):
                 self._button = (
                     ui.button("Submit", color=None, on_click=self._submit).classes("act main").props("unelevated")
                 )

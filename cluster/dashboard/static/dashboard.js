@@ -50,6 +50,8 @@ window.pipetrain = (() => {
   }
 
   const share = (value) => (value == null ? "" : `${(100 * value).toFixed(1)} %`);
+  const percent = (value) => `${Math.round(100 * value)} %`;
+  const part = ({ value, seriesName }) => (value < 0.07 ? "" : value < 0.2 ? percent(value) : `${seriesName} ${percent(value)}`);
   const number = (value) => (value == null ? "" : `${+value.toPrecision(4)}`);
   function bytes(value) {
     for (const [unit, size] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
@@ -67,5 +69,5 @@ window.pipetrain = (() => {
     if (document.hidden) tell();
   }, 200);
 
-  return { bar, tip, share, number, bytes };
+  return { bar, tip, share, percent, part, number, bytes };
 })();
