@@ -40,6 +40,11 @@ class RunDir:
         self._events: TextIO | None = None
         self._event_lock = threading.Lock()
 
+    @property
+    def attempt(self) -> int:
+        """The attempt that it is opened for, from 1."""
+        return self._stamp.get("attempt", 1)
+
     @staticmethod
     def create(path: Path, spec: JobSpec) -> RunDir:
         """A new run directory with its job.yaml. Raises UserMistake where another run is there already."""
@@ -76,7 +81,7 @@ class RunDir:
     def timeline(self, content: Mapping[str, Any]) -> None:
         """Replace timeline.json. Not flushed to disk: it is for who looks now."""
         temporary = self.path / ".timeline.json.part"
-        temporary.write_bytes(orjson.dumps({"attempt": self._stamp.get("attempt", 1), **content}))
+        temporary.write_bytes(orjson.dumps({"attempt": self.attempt, **content}))
         temporary.replace(self.path / "timeline.json")
 
     def trace_request(self) -> int | None:

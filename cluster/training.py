@@ -14,6 +14,7 @@ from cluster.run_dir import RunDir
 from cluster.runner_link import RunnerLink
 from cluster.sources import JobData, load_data
 from cluster.step_observer import StepObserver
+from cluster.trackers import Trackers, require_trackers
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.estimate import estimate
 from coordinator.job import JobSpec
@@ -73,12 +74,15 @@ class Run:
         self._trainer: Trainer | None = None
         self._stopping = False
         self.outcome: Outcome | None = None
+        self.warn: Callable[[str], None] = _quiet
+        """Told what went wrong without ending the run, from the thread that asks for rows."""
 
     @staticmethod
     def prepare(spec: JobSpec, where: Where, *, trace_steps: int = 0, faults: Mapping[int, Fault] | None = None) -> Run:
         """Read the data and lay the job out. Raises UserMistake before anything was started."""
         if where.address is not None:
             check_address(where.address)
+        require_trackers(spec)
         data = load_data(spec)
         return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
 
@@ -140,6 +144,10 @@ class Run:
             run_dir.event("interrupted", cause=type(error).__name__)
             raise
 
+    def _warn(self, run_dir: RunDir, text: str) -> None:
+        run_dir.event("tracker", detail=text)
+        self.warn(text)
+
     def _give_up(self) -> bool:
         return self._stopping
 
@@ -157,17 +165,22 @@ class Run:
             trainer.stop()
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
         observer.want_trace(min(trace_steps, self.steps_total))
-        with contextlib.closing(observer):
+        trackers = Trackers(
+            self.spec, run_dir.path, attempt=run_dir.attempt, tell=lambda text: self._warn(run_dir, text)
+        )
+        with contextlib.closing(observer), trackers:
             for row in trainer.rows():
                 run_dir.metric(row.as_dict())
+                trackers.row(row)
                 if isinstance(row, EvalRow):
                     last_evaluation = row
                 else:
                     last_step = row
                     observer.step(row)
                 yield row
+            stopped = trainer.steps_done < trainer.steps_total
+            trackers.close("stopped" if stopped else "finished")
         run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
-        stopped = trainer.steps_done < trainer.steps_total
         self.outcome = Outcome(
             steps=trainer.steps_done,
             steps_total=trainer.steps_total,

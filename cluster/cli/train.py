@@ -13,7 +13,6 @@ import click
 from cluster.cli.options import counted, job_options, read_job, track_option, where_options
 from cluster.cli.progress import Header, Progress, make_progress
 from cluster.run_dir import RunDir, default_run_dir
-from cluster.trackers import require_trackers
 from cluster.training import Outcome, Run, Where
 from stages.errors import NotEnoughResources, UserMistake
 
@@ -55,7 +54,6 @@ def train(
     if local and address:
         raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
     spec = read_job(job, overrides, stages=stages, schedule=schedule, tracks=tracks)
-    require_trackers(spec)
     path = run_dir or default_run_dir(spec)
     prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
     if not force and (refusals := prepared.refusals()):
@@ -100,6 +98,7 @@ def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:
         signal.signal(signal.SIGTERM, on_signal)
         progress.started()
 
+    run.warn = progress.note
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     try:
         with contextlib.closing(run.rows(directory, on_start)) as rows:
