@@ -103,7 +103,7 @@ class Journey:
         job = json.loads(started)
         self.say(f"a long job {job['id']}, watched until it makes steps")
         wait_for("its 20th step", lambda: self.status(job)["step"] >= 20, 90)
-        self.series(f'pipetrain_bubble_ratio{{job="{job["id"]}"}}', n=N_WORKERS)
+        self.series(f'pipetrain_stage_bubble_ratio{{job="{job["id"]}"}}', n=N_WORKERS)
         (lost,) = (worker for worker in self.workers(job) if worker["worker"] == 1)
         containers = {self.stack.inspect(one)["Config"]["Hostname"]: one for one in self.stack.containers("worker")}
         self.say(f"docker kill {lost['host']}, where worker 1 is")
