@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 import urllib.request
 from typing import Any
 
@@ -96,6 +97,42 @@ def test_a_step_is_shown_soon_and_the_series_stay_short(browser: Browser, endles
     before = endless.refresh().step
     browser.until(lambda: step_shown(browser) >= before, "the page lags behind", 3)
     assert all(len(series["data"]) <= 301 for series in browser.series('[aria-label^="Loss over steps"]'))
+
+
+def test_a_page_that_nobody_sees_is_sent_nothing_and_catches_up_when_it_is_seen(browser: Browser, endless: Job) -> None:
+    def hide(hidden: bool) -> None:
+        script = """
+            Object.defineProperty(document, 'hidden', {value: arguments[0], configurable: true});
+            document.dispatchEvent(new Event('visibilitychange'));
+        """
+        browser.js(script, hidden)
+
+    browser.open(f"/jobs/{endless.id}")
+    browser.until(lambda: step_shown(browser) > 0, "no step is shown")
+    hide(True)
+    time.sleep(1.5)  # what was under way
+    received = "return window.nextMessageId"
+    before, step = browser.js(received), step_shown(browser)
+    time.sleep(1.5)
+    assert (browser.js(received), step_shown(browser)) == (before, step)
+    hide(False)
+    browser.until(lambda: step_shown(browser) > step, "it does not catch up", 5)
+
+
+def test_the_loss_can_be_drawn_on_a_logarithmic_axis(browser: Browser, endless: Job) -> None:
+    def axis() -> str:
+        script = """
+            const chart = document.querySelector('[aria-label^="Loss over steps"]');
+            return getElement(chart.id.slice(1)).chart.getOption().yAxis[0].type;
+        """
+        return str(browser.js(script))
+
+    browser.open(f"/jobs/{endless.id}")
+    browser.until(lambda: browser.series('[aria-label^="Loss over steps"]'), "no loss is drawn")
+    assert axis() == "value"
+    browser.find(".panel .q-checkbox").send_keys(" ")
+    browser.until(lambda: axis() == "log", "the axis is as it was")
+    assert browser.series('[aria-label^="Loss over steps"]')[0]["data"]
 
 
 def test_where_the_time_goes_sums_to_all_of_it(browser: Browser, endless: Job) -> None:
