@@ -33,11 +33,11 @@ _ROW = r"""
     <div class="muted small">{{ props.row.id }}</div></td>
   <td class="why"><span class="state" :class="props.row.state">{{ props.row.state }}</span>
     <div class="muted small">{{ props.row.reason }}</div></td>
-  <td class="steps">{{ props.row.steps }}
+  <td class="steps"><span class="what">steps </span>{{ props.row.steps }}
     <div v-if="props.row.progress !== null" class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100"
       :aria-valuenow="Math.round(props.row.progress)" :aria-label="'steps of ' + props.row.name">
       <span :style="{width: props.row.progress + '%'}"></span></div></td>
-  <td class="loss"><span class="number">{{ props.row.loss }}</span>
+  <td class="loss"><span v-if="props.row.loss" class="what">loss </span><span class="number">{{ props.row.loss }}</span>
     <svg v-if="props.row.spark" class="spark" viewBox="0 0 96 24" preserveAspectRatio="none" role="img"
       :aria-label="'loss so far of ' + props.row.name"><path :d="props.row.spark"/></svg>
     <div class="muted small">{{ props.row.validation }}</div></td>
