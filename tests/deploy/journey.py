@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -185,6 +186,7 @@ def expect(holds: bool, otherwise: str) -> None:
 
 def main() -> int:
     """0 if all went well; else 1, with the reason and the last lines of every service. Removes all in any case."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="pipetrain-") as home:
         stack = Stack(sys.argv[1], Path(home))
         try:
@@ -194,6 +196,9 @@ def main() -> int:
                 print(stack.compose(*look), file=sys.stderr)
             print(f"test-compose: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("test-compose: interrupted", file=sys.stderr)
+            return 130
         finally:
             if stack.left():
                 stack.compose("down", "-v", "--timeout", "10", within_s=180)
