@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import orjson
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,14 @@ from stages.errors import InvalidData, InvalidJob, UserMistake
 MODEL_FORMAT = "pipetrain.model/1"
 TRACE_FILE = "trace.json"
 TRACE_REQUEST = "trace.request"
-"""The file by which a running job is asked for a trace: `{"steps": n}`, put in place by rename."""
+"""The file by which a job is asked for a trace: `{"steps": n, "id": text}`, put in place by rename."""
+
+
+class TraceRequest(NamedTuple):
+    """`id` comes back in the event that says what became of it."""
+
+    steps: int
+    id: str = ""
 
 
 class RunDir:
@@ -84,17 +91,18 @@ class RunDir:
         temporary.write_bytes(orjson.dumps({"attempt": self.attempt, **content}))
         temporary.replace(self.path / "timeline.json")
 
-    def trace_request(self) -> int | None:
-        """How many steps somebody wants traced from now on, told once; None where nobody asked."""
+    def trace_request(self) -> TraceRequest | None:
+        """What somebody wants traced from now on, told once; None where nobody asked."""
         request = self.path / TRACE_REQUEST
         try:
-            steps = int(json.loads(request.read_bytes())["steps"])
+            content = json.loads(request.read_bytes())
+            found = TraceRequest(max(1, int(content["steps"])), str(content["id"]))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
-            steps = 0
+            found = None
         request.unlink(missing_ok=True)
-        return max(0, steps) or None
+        return found
 
     def event(self, what: str, **details: Any) -> None:
         """Append an event with its time to events.jsonl. Any thread may."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.run_dir import RunDir
+from cluster.run_dir import RunDir, TraceRequest
 from cluster.sources import JobData
 from cluster.step_timeline import step_timeline
 from coordinator.blueprint import Blueprint
@@ -20,6 +20,10 @@ from coordinator.trainer import Trainer
 from coordinator.workers import Workers
 
 _LOOK_EVERY_S = 0.25
+_ACCOUNT_EVERY_S = 0.01
+"""Steps that follow each other faster share a line of accounts.jsonl; its totals miss nothing."""
+MOST_ACTIONS = 500_000
+"""In one trace: it is held in memory until it is written, with some 200 bytes an action."""
 
 
 class StepObserver:
@@ -34,34 +38,56 @@ class StepObserver:
         self._memory_limit: int | None = getattr(workers, "memory_limit", None)
         plan = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
         self._activations = [stage.memory.saved for stage in plan.stages]
-        self._next_look = 0.0
-        self._wanted = 0
+        self._next_look = self._next_account = 0.0
+        self._unwritten: dict[str, Any] | None = None
+        self._most_steps = max(1, MOST_ACTIONS // (3 * blueprint.program.n_stages * blueprint.program.n_micro_batches))
+        self._wanted: TraceRequest | None = None
         self._traced: list[TimedAction] = []
+        self._traced_steps = 0
         self._trace_memory = trace_memory(blueprint, len(data.train))
         self._writing: threading.Thread | None = None
 
-    def want_trace(self, steps: int) -> None:
-        """Save a trace as soon as so many traced steps are there; the trainer was told."""
-        self._wanted = steps
+    def begin(self, trace_steps: int) -> None:
+        """Before the first step: trace so many, or as somebody asks."""
+        asked = self._run_dir.trace_request() or (TraceRequest(trace_steps) if trace_steps else None)
+        if asked is not None:
+            self._trace(asked)
+
+    def _trace(self, asked: TraceRequest) -> None:
+        steps = min(asked.steps, self._most_steps, self._trainer.steps_total - self._trainer.steps_done)
+        self._wanted = asked._replace(steps=steps)
+        self._trainer.trace(steps)
 
     def step(self, row: StepRow) -> None:
         """Take in a step."""
-        if row.accounts is not None:
-            self._run_dir.account(row.accounts)
+        now = time.monotonic()
+        self._account(row.accounts, now)
         if any(report.timeline for report in row.reports):
             self._take_timeline(row)
-        now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY_S
-            steps = self._run_dir.trace_request()
-            if steps is not None:
-                self._save_trace()
-                self._trainer.trace(steps)
-                self.want_trace(steps)
+            if self._wanted is None and (self._writing is None or not self._writing.is_alive()):
+                asked = self._run_dir.trace_request()
+                if asked is not None:
+                    self._trace(asked)
+
+    def _account(self, line: dict[str, Any] | None, now: float) -> None:
+        self._unwritten = line
+        if line is not None and now >= self._next_account:
+            self._next_account = now + _ACCOUNT_EVERY_S
+            self._run_dir.account(line)
+            self._unwritten = None
+
+    def settled(self) -> None:
+        """All steps were made, and the trainer knows what followed the last."""
+        self._unwritten = self._trainer.closing_accounts
 
     def close(self) -> None:
         """The run has ended: a trace that is not complete is saved as it is."""
-        self._save_trace()
+        if self._unwritten is not None:
+            self._run_dir.account(self._unwritten)
+        if self._wanted is not None:
+            self._save_trace()
         self._await_trace()
 
     def _take_timeline(self, row: StepRow) -> None:
@@ -71,36 +97,38 @@ class StepObserver:
                 row,
                 clocks=clocks,
                 places=self._places,
-                prediction=self._trainer.prediction,
+                prediction=None if row.bubble_predicted is None else self._trainer.prediction,
                 activations_predicted=self._activations,
                 memory_limit=self._memory_limit,
             )
         )
-        if row.step in self._trainer.traced:
+        if self._wanted is not None and row.step in self._trainer.traced:
             for worker, (report, clock) in enumerate(zip(row.reports, clocks, strict=True)):
                 shift = clock.offset
                 self._traced += [
                     TimedAction(worker, action, start + shift, end + shift, row.step)
                     for action, start, end in report.timeline
                 ]
-            self._wanted -= 1
-            if self._wanted == 0:
+            self._traced_steps += 1
+            if self._traced_steps >= self._wanted.steps:
                 self._save_trace()
 
     def _save_trace(self) -> None:
-        self._wanted = 0
+        assert self._wanted is not None, "nobody asked for it"
+        request, self._wanted = self._wanted, None
         if not self._traced:
+            self._run_dir.event("trace not saved", id=request.id, cause="no step was made")
             return
         clocks = dict(enumerate(self._workers.clocks()))
         hosts = {worker: str(place["host"]) for worker, place in self._places.items()}
         measured = Track(timeline=self._traced, label="measured", hosts=hosts, clocks=clocks)
-        self._traced = []
+        self._traced, self._traced_steps = [], 0
         self._await_trace()
-        arguments = measured, self._trainer.prediction
+        arguments = measured, self._trainer.prediction, request.id
         self._writing = threading.Thread(target=self._write_trace, args=arguments, name="trace-writer")
         self._writing.start()  # a large one takes seconds, which the job need not wait for
 
-    def _write_trace(self, measured: Track, prediction: Prediction | None) -> None:
+    def _write_trace(self, measured: Track, prediction: Prediction | None, request: str) -> None:
         spans = () if prediction is None else prediction.spans
         dry = [TimedAction(worker, *span) for worker, lane in enumerate(spans) for span in lane]
         predicted = Track(timeline=lay_over(dry, measured.timeline), label="predicted", hosts=measured.hosts)
@@ -110,10 +138,11 @@ class StepObserver:
             self._run_dir.save_trace(
                 lambda file: write_chrome_trace(file, *tracks, name=self._name, memory=self._trace_memory)
             )
-        except OSError as error:
-            self._run_dir.event("trace not saved", cause=f"trace.json: {error.strerror}")
+        except Exception as error:  # a full disk, too little memory: the job goes on, and whoever waits is told
+            cause = f"{type(error).__name__}: {error}".rstrip(": ")
+            self._run_dir.event("trace not saved", id=request, cause=cause)
         else:
-            self._run_dir.event("trace saved", first=min(steps), steps=len(steps))
+            self._run_dir.event("trace saved", id=request, first=min(steps), steps=len(steps))
 
     def _await_trace(self) -> None:
         if self._writing is not None:

@@ -27,7 +27,8 @@ def step_timeline(
     activations_predicted: Sequence[int],
     memory_limit: int | None,
 ) -> dict[str, Any]:
-    """The content of timeline.json for a traced step. `places[w]` has host and pid of worker w;
+    """The content of timeline.json for a traced step. `peak_job_bytes` is what `limit_bytes` limits, `peak_rss_bytes`
+    all that the process had resident. `places[w]` has host and pid of worker w;
     `activations_predicted[s]` the bytes that `plan` says stage s keeps at most."""
     measured = [
         (worker, str(action), start + clock.offset, end + clock.offset)
@@ -48,6 +49,7 @@ def step_timeline(
                 "worker": worker,
                 "host": places.get(worker, {}).get("host", ""),
                 "pid": places.get(worker, {}).get("pid"),
+                "peak_job_bytes": None if report.memory is None else report.memory.peak_job,
                 "peak_rss_bytes": None if report.memory is None else report.memory.peak_resident,
                 "limit_bytes": memory_limit,
                 "clock_offset_seconds": clock.offset,

@@ -153,18 +153,16 @@ class Run:
 
     def _train(self, workers: Workers, run_dir: RunDir) -> Iterator[Row]:
         last_step, last_evaluation = None, None
-        trace_steps = run_dir.trace_request() or self._trace_steps
         self._trainer = trainer = Trainer(
             self.blueprint,
             workers,
             train_rows=len(self.data.train),
             validation_rows=len(self.data.validation),
-            trace_steps=trace_steps,
         )
         if self._stopping:
             trainer.stop()
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
-        observer.want_trace(min(trace_steps, self.steps_total))
+        observer.begin(self._trace_steps)
         trackers = Trackers(
             self.spec, run_dir.path, attempt=run_dir.attempt, tell=lambda text: self._warn(run_dir, text)
         )
@@ -180,6 +178,7 @@ class Run:
                 yield row
             stopped = trainer.steps_done < trainer.steps_total
             trackers.close("stopped" if stopped else "finished")
+            observer.settled()
         run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
         self.outcome = Outcome(
             steps=trainer.steps_done,

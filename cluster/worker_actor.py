@@ -94,7 +94,9 @@ class WorkerActor:
                 self._limit_name = "a worker's share of the cluster's memory"
             if self._limit is not None:
                 limit_memory(max(0, self._limit - data_bytes))
-            self._worker = Worker(setup, self._channel, train=train, validation=validation)
+            self._worker = Worker(
+                setup, self._channel, train=train, validation=validation, resident_before=self._baseline
+            )
         except Exception as error:
             return self._told(Result(failure=self._failure(error)))
         if self._link is not None:

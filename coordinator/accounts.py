@@ -1,7 +1,8 @@
 """Where every worker's time went, summed over the steps of an attempt: the lines of accounts.jsonl.
 
 Times are cumulative whole microseconds, so that the last line is the total and the difference of two lines is what lies
-between them; nothing is lost by leaving lines out. A worker's wall time is the sum of its stages' rows and its own.
+between them; nothing is lost by leaving lines out. A worker's wall time is the sum of its stages' rows and its own. The
+last line of an attempt that came to its end also has what followed the last step: its update and evaluation.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.ledger import BUBBLE_KINDS, EVALUATION, STAGE_KINDS, WORKER_KINDS, Account
-from stages.orders import StepReport
+from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRAIN, WORKER_KINDS, Account
+from stages.orders import Settled, StepReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class Accounts:
 
     def add(self, reports: Sequence[StepReport]) -> Bubble:
         """Take in one step, `reports[w]` of worker w; its bubble."""
+        self.add_rest(reports)
+        return step_bubble([report.account for report in reports])
+
+    def add_rest(self, reports: Sequence[StepReport | Settled]) -> None:
+        """Take in what belongs to no step."""
         for worker, report in enumerate(reports):
             _add(self._workers[worker], report.account.worker)
             for stage, seconds in report.account.stages.items():
@@ -41,7 +47,6 @@ class Accounts:
                 link = self._links.setdefault((worker, to), [0, 0])
                 link[0] += messages
                 link[1] += n_bytes
-        return step_bubble([report.account for report in reports])
 
     def line(self, step: int, ended: float, bubble: Bubble, predicted: Bubble | None) -> dict[str, Any]:
         """The totals after `step`, which ended at `ended` (seconds UTC), with the bubble of that step alone."""
@@ -60,6 +65,20 @@ class Accounts:
             "bubble": [round(share, 4) for share in bubble.stages],
             "predicted": None if predicted is None else [round(share, 4) for share in predicted.stages],
         }
+
+
+def await_slowest(account: Account, waited: float, stage: int) -> Account:
+    """The account of a worker that had no order for `waited` seconds because others had not ended the step before.
+
+    Where each step's update follows from all stages (clipping), workers wait for the slowest before the next order; the
+    ledger sees no order and books `other`. That wait is the schedule's drain, of the stage that the worker did last.
+    """
+    moved = min(account.worker[OTHER], max(0.0, waited))
+    worker = list(account.worker)
+    worker[OTHER] -= moved
+    row = list(account.stages[stage])
+    row[WAIT_DRAIN] += moved
+    return account._replace(stages={**account.stages, stage: tuple(row)}, worker=tuple(worker))
 
 
 def step_bubble(accounts: Sequence[Account]) -> Bubble:

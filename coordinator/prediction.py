@@ -1,22 +1,26 @@
-"""What the schedule alone would idle: the dry run of the program that is performed, with the times that were measured.
+"""What the schedule alone would idle: the dry run of what is performed, with the times that were measured.
 
-Arrays take no time to travel in a dry run, and every micro-batch takes its stage's mean. What is measured above it is
-the price of sending, of waking up, and of times that vary.
+Arrays take no time to travel in it, and every micro-batch takes its stage's mean. What is measured above it is the
+price of sending, of waking up, and of times that vary.
+
+[Note: as performed] Workers do a B as its I and then its W, and send ∂ℓ/∂input on between the two; and a W does nothing
+until its weight-gradient group is complete, and then the products of the whole group. The dry run does the same.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coordinator.accounts import Bubble
-from coordinator.replay import Span, replay
-from stages.actions import Action, Kind, Program
+from coordinator.replay import Span, clock_spans
+from stages.actions import Action, Kind, Lane, Program
 from stages.ledger import FORWARD, INPUT_GRADIENT, OTHER, UPDATE, WEIGHT_GRADIENT
 from stages.orders import StepReport
 
 _EVERY_S = 1.0
+_LARGEST_SHARE = 1 / 200  # of the time, for dry runs of large programs
 _COLUMNS = {Kind.FORWARD: FORWARD, Kind.BACKWARD_INPUT: INPUT_GRADIENT, Kind.BACKWARD_WEIGHT: WEIGHT_GRADIENT}
 
 
@@ -31,8 +35,11 @@ class Prediction:
 class Predictor:
     """Predicts for steps of `program`, anew about every second, from the steps since."""
 
-    def __init__(self, program: Program, clock: Callable[[], float] = time.monotonic) -> None:
-        self._program, self._clock = program, clock
+    def __init__(
+        self, program: Program, weight_grad_group: int = 1, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._program, self._clock = as_performed(program), clock
+        self._products = products(self._program, weight_grad_group)
         self._next = -float("inf")
         self._steps = 0
         self._action_seconds: dict[tuple[int, Kind], float] = {}
@@ -50,30 +57,60 @@ class Predictor:
                 for kind, column in _COLUMNS.items():
                     key = stage, kind
                     self._action_seconds[key] = self._action_seconds.get(key, 0.0) + row[column]
-        if self._clock() >= self._next:
+        began = self._clock()
+        if began >= self._next:
             self.last = self._predict()
-            self._next = self._clock() + _EVERY_S
+            ended = self._clock()
+            self._next = ended + max(_EVERY_S, (ended - began) / _LARGEST_SHARE)
             self._steps, self._action_seconds, self._upkeep = 0, {}, [0.0] * len(self._upkeep)
 
     def _predict(self) -> Prediction:
         actions = self._steps * self._program.n_micro_batches
         mean = {key: seconds / actions for key, seconds in self._action_seconds.items()}
-        for stage in range(self._program.n_stages):
-            mean[stage, Kind.BACKWARD] = mean[stage, Kind.BACKWARD_INPUT] + mean[stage, Kind.BACKWARD_WEIGHT]
-        dry = replay(self._program, lambda action: mean[action.stage, action.kind])
-        bubble = dry_bubble(dry.spans, self._program, [seconds / self._steps for seconds in self._upkeep])
-        return Prediction(bubble, tuple(tuple(_apart(lane, mean)) for lane in dry.spans))
+        spans = clock_spans(
+            self._program, lambda action: mean[action.stage, action.kind] * self._products.get(action, 1)
+        )
+        bubble = dry_bubble(spans, self._program, [seconds / self._steps for seconds in self._upkeep])
+        return Prediction(bubble, tuple(map(tuple, spans)))
 
 
-def _apart(lane: Sequence[Span], mean: Mapping[tuple[int, Kind], float]) -> Iterator[Span]:
-    """The lane with each B as its two halves, which is how workers measure it."""
-    for action, start, end in lane:
-        if action.kind is not Kind.BACKWARD:
-            yield Span(action, start, end)
-            continue
-        middle = min(end, start + mean[action.stage, Kind.BACKWARD_INPUT])
-        yield Span(Action(action.stage, Kind.BACKWARD_INPUT, action.micro_batch), start, middle)
-        yield Span(Action(action.stage, Kind.BACKWARD_WEIGHT, action.micro_batch), middle, end)
+def as_performed(program: Program) -> Program:
+    """The program with each B as its two halves ([Note: as performed])."""
+    return Program(program.name, program.n_stages, program.n_micro_batches, tuple(map(_apart, program.lanes)))
+
+
+def _apart(lane: Lane) -> Lane:
+    found: list[Action] = []
+    for action in lane:
+        if action.kind is Kind.BACKWARD:
+            found.append(Action(action.stage, Kind.BACKWARD_INPUT, action.micro_batch))
+            found.append(Action(action.stage, Kind.BACKWARD_WEIGHT, action.micro_batch))
+        else:
+            found.append(action)
+    return tuple(found)
+
+
+def products(program: Program, group: int) -> Mapping[Action, int]:
+    """How many micro-batches' weight gradients each W makes: those of the groups that it completes, in ascending order
+    (see stages.stage, [Note: ascending weight gradients])."""
+    found: dict[Action, int] = {}
+    for lane in program.lanes:
+        marked: dict[int, set[int]] = {}
+        begin: dict[int, int] = {}
+        for action in lane:
+            if action.kind is not Kind.BACKWARD_WEIGHT:
+                continue
+            own = marked.setdefault(action.stage, set())
+            own.add(action.micro_batch)
+            start = end = begin.get(action.stage, 0)
+            while end < program.n_micro_batches:
+                members = range(end, min(end + group, program.n_micro_batches))
+                if not own.issuperset(members):
+                    break
+                end = members.stop
+            begin[action.stage] = end
+            found[action] = end - start
+    return found
 
 
 def dry_bubble(spans: Sequence[Sequence[Span]], program: Program, upkeep: Sequence[float]) -> Bubble:

@@ -80,7 +80,7 @@ def check(program: Program, *, backward: bool = True) -> None:
     With `backward=False` the program is an evaluation: every F, and nothing else.
     """
     check_laws(program, backward=backward)
-    _perform(program, lambda action: 1.0)
+    clock_spans(program, lambda action: 1.0)
 
 
 def replay(program: Program, durations: Durations = UNIT_TIMES, *, weight_grad_group: int = 1) -> Replay:
@@ -94,7 +94,7 @@ def replay(program: Program, durations: Durations = UNIT_TIMES, *, weight_grad_g
         raise ValueError(f"weight_grad_group is {weight_grad_group}, must be at least 1")
     backward = any(action.kind is not Kind.FORWARD for lane in program.lanes for action in lane)
     check_laws(program, backward=backward)
-    spans = _perform(program, _as_function(durations))
+    spans = clock_spans(program, _as_function(durations))
     watches = [_watch(lane, program.n_micro_batches, weight_grad_group, keeps=backward) for lane in program.lanes]
     by_stage = {stage: watch for watch in watches for stage in watch.alive}
     stages = range(program.n_stages)
@@ -114,8 +114,9 @@ def _as_function(durations: Durations) -> Callable[[Action], float]:
     return lambda action: table[action] if action in table else table[action.kind]
 
 
-def _perform(program: Program, duration: Callable[[Action], float]) -> list[list[Span]]:
-    """Let every lane run as far as it can, in turn, until all are through."""
+def clock_spans(program: Program, duration: Callable[[Action], float]) -> list[list[Span]]:
+    """What each worker does when, for a program that keeps the laws: every lane runs as far as it can, in turn, until
+    all are through. Raises InvalidSchedule where they would wait for ever."""
     ended: dict[Action, float] = {}
     holder = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
     spans: list[list[Span]] = [[] for _ in program.lanes]

@@ -12,18 +12,19 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
-from coordinator.accounts import Accounts, step_seconds
+from coordinator.accounts import Accounts, Bubble, await_slowest, step_seconds
 from coordinator.blueprint import Blueprint
 from coordinator.prediction import Prediction, Predictor
 from coordinator.rows import EvalRow, Row, StepRow
 from coordinator.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.loss import loss_count
-from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update
+from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update
 
 _SUBMISSION_S = 0.25
 """One submission is about this much work: long beside the cost of a call, short for someone who watches."""
@@ -52,25 +53,30 @@ class Trainer:
         self._spec = blueprint.spec
         self._outputs = self._spec.model_spec().features()[-1]
         self._workers = workers
-        self._train_rows, self._validation_rows = train_rows, validation_rows
-        self._to_trace, self._max_steps = trace_steps, max_steps
+        self._validation_rows = validation_rows
+        self._to_trace = trace_steps
+        self.closing_accounts: dict[str, Any] | None = None
+        """The accounts' last line, after `rows()` has ended: with the last update and evaluation."""
+        self._last: tuple[TrainStep, Bubble] | None = None
         self.traced: set[int] = set()
         """Steps that were traced because they were asked for, and not as samples."""
         self._learning_rate = self._spec.sgd().learning_rate
         self._stopping = False
         self._recent: deque[float] = deque(maxlen=32)
-        self._accounts = Accounts(blueprint.program.placement)
-        self._predictor = Predictor(blueprint.program)
-        self._micro_batches = blueprint.program.n_micro_batches
+        program = blueprint.program
+        self._accounts = Accounts(program.placement)
+        self._predictor = Predictor(program, self._spec.pipeline.weight_grad_group)
+        self._micro_batches = program.n_micro_batches
+        self._last_stages = [lane[-1].stage for lane in program.lanes]  # of each worker's lane
+        self._ends: list[float] = []  # of the step before by worker, on our clock; with clipping
         self._next_sample = 0.0
+        self._batches = batch_bounds(train_rows, self._spec.training.batch_size)
+        total = self._spec.training.epochs * len(self._batches)
+        self.steps_total = total if max_steps is None else min(total, max_steps)
+        """Steps of the whole job."""
+        self._last_full = next((t for t in reversed(range(self.steps_total)) if self._is_full(t)), None)
         self._scale: float | None = None  # of the update that is still owed, with clipping
         self.steps_done = 0
-
-    @property
-    def steps_total(self) -> int:
-        """Steps of the whole job."""
-        total = self._spec.training.epochs * len(batch_bounds(self._train_rows, self._spec.training.batch_size))
-        return total if self._max_steps is None else min(total, self._max_steps)
 
     def stop(self) -> None:
         """Begin nothing new. `rows()` ends once the steps under way are reported; no update is left owed."""
@@ -95,14 +101,23 @@ class Trainer:
                 yield from self._collect(*under_way.popleft())
         while under_way:
             yield from self._collect(*under_way.popleft())
-        if self._scale is not None:
-            self._workers.submit([self._owed_update()]).collect()
+        rest: list[Order] = [] if self._scale is None else [self._owed_update()]
+        self._settle(self._workers.submit([*rest, Settle()]))
+
+    def _settle(self, ticket: Ticket) -> None:
+        """Take in what followed the last step."""
+        reports = [report for worker in ticket.collect() for report in worker if isinstance(report, Settled)]
+        self._accounts.add_rest(reports)
+        if self._last is not None:
+            row, bubble = self._last
+            ended = self._utc(report.account.ended for report in reports)
+            self.closing_accounts = self._accounts.line(row.step, ended, bubble, None)
 
     # what to do ----------------------------------------------------------------------------------------------------
 
     def _work(self) -> Iterator[TrainStep | Evaluate]:
         """The whole job in order: every step, and an evaluation after each epoch and after the last step."""
-        batches = batch_bounds(self._train_rows, self._spec.training.batch_size)
+        batches = self._batches
         for step in range(self.steps_total):
             epoch, place = divmod(step, len(batches))
             first, last = batches[place]
@@ -128,7 +143,7 @@ class Trainer:
         if self._to_trace > 0:
             self._to_trace -= 1
             self.traced.add(order.step)
-        elif now < self._next_sample and order.step < self.steps_total - 1:
+        elif now < self._next_sample and order.step != self._last_full:
             return order
         self._next_sample = now + _SAMPLE_S
         return order._replace(trace=True)
@@ -158,18 +173,26 @@ class Trainer:
             elif isinstance(order, Evaluate):
                 yield self._eval_row(own)
 
+    def _is_full(self, step: int) -> bool:
+        """Whether it has as many micro-batches as the program that is predicted."""
+        first, last = self._batches[step % len(self._batches)]
+        return len(micro_batch_sizes(last - first, self._spec.training.micro_batches)) == self._micro_batches
+
     def _step_row(self, step: TrainStep, steps: Sequence[StepReport]) -> StepRow:
+        steps = self._with_waits_for_the_slowest(steps)
         seconds = max(1e-9, *(step_seconds(report.account) for report in steps))
         self._recent.append(seconds)
         bubble = self._accounts.add(steps)
-        if len(micro_batch_sizes(step.last - step.first, self._spec.training.micro_batches)) == self._micro_batches:
+        self._last = step, bubble
+        predicted = None
+        if self._is_full(step.step):
             self._predictor.add(steps)
+            predicted = None if self.prediction is None else self.prediction.bubble
         norm = gradient_norm(steps)
         if self._spec.training.clip_norm is not None:
             self._scale = clip_scale(norm, self._spec.training.clip_norm)
         total = next(r.loss_total for r in steps if r.loss_total is not None)
         correct = next((r.correct for r in steps if r.correct is not None), None)
-        predicted = None if self.prediction is None else self.prediction.bubble
         self.steps_done += 1
         rows = step.last - step.first
         return StepRow(
@@ -184,19 +207,33 @@ class Trainer:
             accuracy=None if correct is None else correct / rows,
             bubble_predicted=None if predicted is None else predicted.total,
             reports=tuple(steps),
-            accounts=self._accounts.line(step.step, self._ended(steps), bubble, predicted),
+            accounts=self._accounts.line(
+                step.step, self._utc(report.account.ended for report in steps), bubble, predicted
+            ),
         )
 
-    def _ended(self, steps: Sequence[StepReport]) -> float:
-        """When the last worker ended the step, in seconds UTC."""
+    def _with_waits_for_the_slowest(self, steps: Sequence[StepReport]) -> Sequence[StepReport]:
+        """With clipping: see `await_slowest`."""
+        if self._spec.training.clip_norm is None:
+            return steps
+        slowest = max(self._ends, default=0.0)
+        waits = [slowest - end for end in self._ends] or [0.0] * len(steps)
         clocks = self._workers.clocks()
-        ended = max(report.account.ended + clock.offset for report, clock in zip(steps, clocks, strict=True))
+        self._ends = [report.account.ended + clock.offset for report, clock in zip(steps, clocks, strict=True)]
+        return [
+            report._replace(account=await_slowest(report.account, wait, stage))
+            for report, wait, stage in zip(steps, waits, self._last_stages, strict=True)
+        ]
+
+    def _utc(self, ends: Iterable[float]) -> float:
+        """When the last worker ended, in seconds UTC; `ends` are on the workers' clocks."""
+        ended = max(end + clock.offset for end, clock in zip(ends, self._workers.clocks(), strict=True))
         return ended + time.time() - time.perf_counter()
 
     def _eval_row(self, reports: Sequence[Report]) -> EvalRow:
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
         count = loss_count(self._spec.model.loss, report.rows, self._outputs)
-        steps_an_epoch = len(batch_bounds(self._train_rows, self._spec.training.batch_size))
+        steps_an_epoch = len(self._batches)
         return EvalRow(
             step=self.steps_done,
             epoch=(self.steps_done - 1) // steps_an_epoch,

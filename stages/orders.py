@@ -79,14 +79,20 @@ class Gather(NamedTuple):
     part: Part
 
 
-Order = TrainStep | Update | Evaluate | Gather
+class Settle(NamedTuple):
+    """Account for the time since the last step: the run has ended."""
+
+
+Order = TrainStep | Update | Evaluate | Gather | Settle
 
 
 class WorkerMemory(NamedTuple):
-    """Bytes: `held` of weights, gradients and optimizer by stage; the process's peak resident set so far."""
+    """Bytes: `held` of weights, gradients and optimizer by stage; the process's peak resident set since its stages were
+    built, and the part of it that is the job's: all but what the process had before."""
 
     held: Mapping[int, tuple[int, int, int]]
     peak_resident: int
+    peak_job: int
 
 
 class StepReport(NamedTuple):
@@ -115,6 +121,13 @@ class Updated(NamedTuple):
     """The update was applied. Its time is in the account of the next step."""
 
 
+class Settled(NamedTuple):
+    """`account` and `sent` as in a StepReport, of what followed the last step."""
+
+    account: Account
+    sent: Mapping[int, tuple[int, int]]
+
+
 class EvaluateReport(NamedTuple):
     """Loss summed over the split's rows; only from the worker that holds the last stage."""
 
@@ -123,7 +136,7 @@ class EvaluateReport(NamedTuple):
     correct: int | None
 
 
-Report = StepReport | Updated | EvaluateReport | Mapping[str, Array]
+Report = StepReport | Updated | Settled | EvaluateReport | Mapping[str, Array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,8 @@ from stages.orders import (
     Order,
     Report,
     Result,
+    Settle,
+    Settled,
     StepReport,
     TrainStep,
     Update,
@@ -52,11 +54,21 @@ CHUNKS_AHEAD = 4
 
 
 class Worker:
-    """Holds the stages that `setup` gives it. `train` and `validation` are needed where the first or last stage is."""
+    """Holds the stages that `setup` gives it. `train` and `validation` are needed where the first or last stage is.
+
+    `resident_before` is what the process had resident before the job's data and stages, in bytes.
+    """
 
     def __init__(
-        self, setup: WorkerSetup, channel: Channel, *, train: Dataset | None, validation: Dataset | None = None
+        self,
+        setup: WorkerSetup,
+        channel: Channel,
+        *,
+        train: Dataset | None,
+        validation: Dataset | None = None,
+        resident_before: int = 0,
     ) -> None:
+        self._resident_before = resident_before
         self._setup, self._channel = setup, channel
         self._data = {"train": train, "validation": validation}
         bounds = setup.bounds
@@ -117,6 +129,8 @@ class Worker:
             return self._update(order)
         if isinstance(order, Evaluate):
             return self._evaluate(order)
+        if isinstance(order, Settle):
+            return Settled(account=self._ledger.take(), sent=self._take_sent())
         return self._gather(order)
 
     # one training step ---------------------------------------------------------------------------------------------
@@ -157,9 +171,7 @@ class Worker:
 
     def _step_report(self, order: TrainStep, batch: Batch, norms: dict[str, float]) -> StepReport:
         account, timeline = self._ledger.take(), tuple(self._ledger.timeline)
-        sent = {worker: (messages, n_bytes) for worker, (messages, n_bytes) in self._sent.items()}
         self._ledger.timeline.clear()
-        self._sent.clear()
         return StepReport(
             step=order.step,
             rows=order.last - order.first,
@@ -167,11 +179,16 @@ class Worker:
             correct=batch.correct,
             squared_norms=norms,
             account=account,
-            sent=sent,
+            sent=self._take_sent(),
             saved_bytes={s: stage.peak_saved_bytes for s, stage in self.stages.items()},
             timeline=timeline,
             memory=self._memory() if order.trace else None,
         )
+
+    def _take_sent(self) -> dict[int, tuple[int, int]]:
+        sent = {worker: (messages, n_bytes) for worker, (messages, n_bytes) in self._sent.items()}
+        self._sent.clear()
+        return sent
 
     def _memory(self) -> WorkerMemory:
         held = {}
@@ -179,7 +196,8 @@ class Worker:
             parameters, momentum = stage.parameters, stage.optimizer.momentum
             optimizer = 0 if momentum is None else momentum.nbytes
             held[s] = (parameters.values.nbytes, parameters.gradients.nbytes, optimizer)
-        return WorkerMemory(held=held, peak_resident=peak_resident_bytes())
+        peak = peak_resident_bytes()
+        return WorkerMemory(held=held, peak_resident=peak, peak_job=max(0, peak - self._resident_before))
 
     def _forward(self, action: Action, batch: Batch) -> None:
         s, j = action.stage, action.micro_batch

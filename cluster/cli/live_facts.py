@@ -180,7 +180,7 @@ def workers_of(figures: Sequence[WorkerFigures], recent: RecentTimes) -> tuple[W
             shares=shares_of(times),
             bubble=bubble_of(times),
             bubble_predicted=worker.bubble_predicted,
-            peak_bytes=worker.peak_rss_bytes,
+            peak_bytes=worker.peak_job_bytes,
             limit_bytes=worker.limit_bytes,
         )
         for worker, times in zip(figures, recent.recent(), strict=True)
@@ -196,7 +196,7 @@ def local_workers(
     peaks: Mapping[int, int],
     limit_bytes: int | None,
 ) -> tuple[WorkerFacts, ...]:
-    """The workers of a run in this process's hands; `peaks` has their peak resident bytes."""
+    """The workers of a run in this process's hands; `peaks` has the most bytes that each took for the job."""
     recent.take(totals)
     return tuple(
         WorkerFacts(

@@ -173,7 +173,7 @@ class LiveProgress(Progress):
             self._accounts = row.accounts or self._accounts
             for worker, report in enumerate(row.reports):
                 if report.memory is not None:
-                    self._peaks[worker] = report.memory.peak_resident
+                    self._peaks[worker] = report.memory.peak_job
 
     def facts(self) -> RunFacts:
         """What there is to show."""

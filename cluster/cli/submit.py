@@ -12,7 +12,7 @@ from cluster.cli.options import job_options, read_job, track_option
 from cluster.cli.service_options import hint, json_option, service_command
 
 if TYPE_CHECKING:
-    from cluster.client import Client
+    from cluster.client import Client, Job
 
 
 @click.command()
@@ -85,7 +85,7 @@ def submit(
             on_upload=on_upload,
         )
     if trace_steps:
-        submitted.request_trace(trace_steps)
+        _ask_for_trace(submitted, trace_steps)
     if following:
         from cluster.cli.follow import follow
 
@@ -94,3 +94,13 @@ def submit(
     if not as_json:
         click.echo(f"{hint('wait', submitted.id)} waits for it, {hint('status', submitted.id)} tells of it", err=True)
     return 0
+
+
+def _ask_for_trace(job: Job, steps: int) -> None:
+    """The job is accepted and matters more: where it cannot be traced any more, that is only said."""
+    from stages.errors import Refused
+
+    try:
+        job.request_trace(steps)
+    except Refused as error:
+        click.echo(f"note: no trace: {error}", err=True)

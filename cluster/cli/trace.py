@@ -40,8 +40,13 @@ def trace(client: Client, job_id: str, steps: int, file: Path) -> None:
     import tempfile
 
     from cluster.cli.texts import size
+    from stages.errors import UserMistake
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".pipetrain-trace-") as folder:
-        client.get(job_id).trace(folder, steps).replace(file)
+    job = client.get(job_id)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".pipetrain-trace-") as folder:
+            job.trace(folder, steps).replace(file)
+    except OSError as error:
+        raise UserMistake(f"--output {file}: cannot be written: {error.strerror}") from None
     click.echo(f"{file}: {size(file.stat().st_size)}")

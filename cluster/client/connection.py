@@ -27,7 +27,7 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 310_000),  # a host that vanished is noticed; servers turn away who asks more often
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long one attempt may take too: a busy host needs more than a moment
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_http_proxy", 0),  # a proxy for the web, set for other programs, does not know the way to a cluster
     ("grpc.use_local_subchannel_pool", 1),  # else another client's failed connection delays this one

@@ -21,6 +21,7 @@ class WorkerFigures:
     microseconds: dict[str, int]
     bubble_predicted: float | None
     peak_rss_bytes: int | None
+    peak_job_bytes: int | None
     limit_bytes: int | None
 
 
@@ -54,7 +55,7 @@ def figures_from_wire(message: pb.JobStats) -> JobFigures:
             pid=worker.pid,
             stages=tuple(worker.stages),
             microseconds=dict(worker.microseconds),
-            **_optional(worker, "bubble_predicted", "peak_rss_bytes", "limit_bytes"),
+            **_optional(worker, "bubble_predicted", "peak_rss_bytes", "peak_job_bytes", "limit_bytes"),
         )
         for worker in message.workers
     )

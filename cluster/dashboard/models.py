@@ -140,7 +140,8 @@ class WorkerFacts(BaseModel):
     worker: int
     host: str
     pid: int | None
-    peak_rss_bytes: int | None = Field(description="largest resident size of the process so far")
+    peak_rss_bytes: int | None = Field(description="largest resident size of the process since its stages were built")
+    peak_job_bytes: int | None = Field(description="the part of it that is the job's, which the limit is for")
     limit_bytes: int | None = Field(description="what it may take beside its runtime; null without a limit")
     clock_offset_seconds: float = Field(description="added to its clock to have the runner's")
     clock_error_seconds: float = Field(description="how far that may be wrong")

@@ -96,10 +96,11 @@ async def _serve(home: Home, options: Any) -> None:
     tasks = [asyncio.ensure_future(task) for task in (keeper.keep(jobs), jobs.keep_scheduling(), jobs.keep_following())]
     web = asyncio.ensure_future(http)
     try:
-        await _first(ended, keeper)
+        await _first(ended, keeper, servers, web)
         _log.info("gRPC %s, HTTP %s, Ray %s", where["grpc"], where["http"], keeper.ray_address)
         print(READY, flush=True)
-        finished, _ = await asyncio.wait([asyncio.ensure_future(ended.wait()), *tasks], return_when="FIRST_COMPLETED")
+        loops = [*tasks, web]
+        finished, _ = await asyncio.wait([asyncio.ensure_future(ended.wait()), *loops], return_when="FIRST_COMPLETED")
         for task in finished:
             task.result()  # a loop of ours that ended did so by a mistake of ours, which shall be seen
     finally:
@@ -110,14 +111,17 @@ async def _serve(home: Home, options: Any) -> None:
         home.service_file.unlink(missing_ok=True)
 
 
-async def _first(ended: asyncio.Event, keeper: RayKeeper) -> None:
-    """Until Ray is there. Raises UserMistake where it cannot be."""
-    waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(keeper.up.wait())]
-    await asyncio.wait(waits, return_when="FIRST_COMPLETED")
-    for wait in waits:
-        wait.cancel()
-    if keeper.failed is not None:
-        raise keeper.failed
+async def _first(ended: asyncio.Event, keeper: RayKeeper, servers: Servers, web: asyncio.Future[None]) -> None:
+    """Until Ray is there and both ports answer. Raises UserMistake where Ray cannot be."""
+    for event in (keeper.up, servers.http_up):
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(one.wait()) for one in (ended, event)]
+        await asyncio.wait([*waits, web], return_when="FIRST_COMPLETED")
+        for wait in waits:
+            wait.cancel()
+        if keeper.failed is not None:
+            raise keeper.failed
+        if web.done():
+            web.result()
 
 
 async def _end(

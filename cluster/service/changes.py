@@ -23,9 +23,7 @@ def submitted(record: JobRecord) -> JobEvent:
 
 
 def following(entry: Entry, event: JobEvent) -> JobRecord:
-    """The record with the event counted, and with what the run has reached."""
-    if entry.feed is not None:
-        entry.feed.look_for_rows()
+    """The record with the event counted, and with what the run has reached as far as its rows were read."""
     record = replace(entry.live_record(), events=event.seq)
     if event.kind == "starting" and "steps_total" in event.details:
         record = replace(record, steps_total=event.details["steps_total"])

@@ -86,8 +86,8 @@ SERIES = (
 class JobStats:
     """The present attempt of one job. `ended_at` is None while the job has not ended. Times are in seconds (UTC).
 
-    `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json; `restarts` counts attempts
-    that were lost with Ray, as far as this service has seen them.
+    `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json; `losses` counts attempts
+    that Ray's death ended, not those that a planned shutdown did.
     """
 
     job: str
@@ -107,7 +107,7 @@ class JobStats:
     accounts: Mapping[str, Any] | None = None
     timeline: Mapping[str, Any] | None = None
     series: dict[str, Series] = field(default_factory=lambda: {name: Series() for name in SERIES})
-    restarts: int = 0
+    losses: int = 0
     queue_wait_seconds: float | None = None
     ended_at: float | None = None
 

@@ -186,6 +186,8 @@ class Jobs:
     ) -> None:
         """Let something happen to a job: store, memory, commands, in this order. What is said of an attempt that is not
         the present one comes too late and is dropped."""
+        if entry.feed is not None:
+            await entry.feed.follow_rows()
         async with entry.lock:
             before = entry.record
             if (attempt is not None and entry.attempt != attempt) or (attempt is None and before.state.ended):

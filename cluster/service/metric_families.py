@@ -91,13 +91,19 @@ JOB_WAIT = Family(
 )
 ATTEMPT = Family("gauge", "pipetrain_job_attempt", "The life of its processes that the job is in, from 1.", ("job",))
 STEPS_PLANNED = Family("gauge", "pipetrain_job_planned_steps", "Steps that the job makes in all.", ("job",))
+LOST_ATTEMPTS = Family(
+    "counter", "pipetrain_job_lost_attempts_total", "Attempts of the job that ended with Ray, unplanned.", ("job",)
+)
 STEPS = Family("counter", "pipetrain_steps_total", "Steps done in the present attempt.", ("job",))
 SAMPLES = Family("counter", "pipetrain_samples_total", "Rows trained on in the present attempt.", ("job",))
 LAST_STEP = Family(
     "gauge", "pipetrain_last_step_timestamp_seconds", "When the last step ended, in seconds UTC.", ("job",)
 )
 STEP_SECONDS = Family(
-    "histogram", "pipetrain_step_duration_seconds", "From the end of one step to the end of the next.", ("job",)
+    "histogram",
+    "pipetrain_step_duration_seconds",
+    "From the end of one step to the end of the next, without evaluations between them.",
+    ("job",),
 )
 LOSS = Family(
     "gauge",
@@ -177,12 +183,18 @@ LINK_MESSAGES = Family(
 WORKER_RSS = Family(
     "gauge",
     "pipetrain_worker_peak_resident_bytes",
-    "The most memory that the worker's process ever held.",
+    "The most memory that the worker's process held since its stages were built, Python and libraries too.",
     ("job", "worker"),
 )
 WORKER_LIMIT = Family(
     "gauge",
     "pipetrain_worker_memory_limit_bytes",
-    "The memory limit of the worker, where it has one.",
+    "What the job may take in the worker, beside Python and libraries, where there is a limit.",
+    ("job", "worker"),
+)
+WORKER_JOB_PEAK = Family(
+    "gauge",
+    "pipetrain_worker_peak_job_bytes",
+    "The most memory that the job took in the worker, beside what its process had before: what the limit is for.",
     ("job", "worker"),
 )

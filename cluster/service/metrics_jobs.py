@@ -63,6 +63,7 @@ def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
             families.JOB_ENDED: record.ended_at,
             families.JOB_WAIT: stats.queue_wait_seconds,
             families.ATTEMPT: stats.attempt,
+            families.LOST_ATTEMPTS: stats.losses,
             families.STEPS_PLANNED: record.steps_total,
             families.STEPS: stats.steps,
             families.SAMPLES: stats.samples,
@@ -163,7 +164,11 @@ def _timeline_families(job: str, timeline: Mapping[str, Any] | None) -> Iterator
     places = [(str(entry["stage"]), str(entry["worker"]), entry) for entry in memory]
     yield held, [f"{_begin(held, job, *place, kind)}{entry[kind]}" for *place, entry in places for kind in _HELD]
     yield predicted, [f"{_begin(predicted, job, *place)}{entry['activations_predicted']}" for *place, entry in places]
-    for family, key in ((families.WORKER_RSS, "peak_rss_bytes"), (families.WORKER_LIMIT, "limit_bytes")):
+    for family, key in (
+        (families.WORKER_RSS, "peak_rss_bytes"),
+        (families.WORKER_JOB_PEAK, "peak_job_bytes"),
+        (families.WORKER_LIMIT, "limit_bytes"),
+    ):
         known = [entry for entry in workers if entry[key] is not None]
         yield family, [f"{_begin(family, job, str(entry['worker']))}{entry[key]}" for entry in known]
 

@@ -37,6 +37,7 @@ class RunFeed:
 
     def __init__(self, folder: Path, attempt: int, events_read: int, stats: JobStats | None = None) -> None:
         self.folder, self.attempt, self._stats = folder, attempt, stats
+        self._following = asyncio.Lock()
         self._accounts_size = 0
         self._timeline: tuple[int, int] | None = None  # inode and time of the file that was read last
         self.metrics_end = 0
@@ -49,12 +50,13 @@ class RunFeed:
         self._events_read = events_read
 
     async def follow_rows(self) -> bool:
-        """As `look_for_rows`; in a thread where there is much, after a restart of the service."""
-        with contextlib.suppress(OSError):
-            size = rows_file(self.folder, self.attempt, self.attempt).stat().st_size
-            if size - self.metrics_end > 4 * _READ_BYTES:
-                return await asyncio.to_thread(self.look_for_rows)
-        return self.look_for_rows()
+        """As `look_for_rows`, one caller at a time; in a thread where there is much, after a restart of the service."""
+        async with self._following:
+            with contextlib.suppress(OSError):
+                size = rows_file(self.folder, self.attempt, self.attempt).stat().st_size
+                if size - self.metrics_end > 4 * _READ_BYTES:
+                    return await asyncio.to_thread(self.look_for_rows)
+            return self.look_for_rows()
 
     def look_for_rows(self) -> bool:
         """Take in what was added to the rows; True if that is anything."""
@@ -79,6 +81,8 @@ class RunFeed:
 
     def _look_at_accounts(self, stats: JobStats) -> None:
         """Only the last line counts: it has the totals."""
+        if self.attempt > 1 and not _aside(self.folder, self.attempt - 1).exists():
+            return  # what is there is still the attempt's before
         file = self.folder / "accounts.jsonl"
         with contextlib.suppress(OSError, ValueError):
             size = file.stat().st_size

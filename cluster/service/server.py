@@ -94,6 +94,7 @@ class Servers:
         reflection.enable_server_reflection(names, self._grpc)
         self._http: uvicorn.Server | None = None
         self._stopping = False
+        self.http_up = asyncio.Event()
 
     async def listen_grpc(self, host: str, port: int) -> int:
         """The port that gRPC answers on. Raises UserMistake where it is taken."""
@@ -137,7 +138,7 @@ class Servers:
             timeout_graceful_shutdown=1,  # pages are open for as long as somebody looks at them
             ws_per_message_deflate=False,  # nothing goes further than loopback
         )
-        self._http = _Quiet(config)
+        self._http = _Quiet(config, self.http_up)
         await self._http.serve(sockets=[socket])
 
     async def stop(self, grace_s: float) -> None:
@@ -150,7 +151,17 @@ class Servers:
 
 
 class _Quiet(uvicorn.Server):  # type: ignore[misc]
-    """Leaves the signals to the service."""
+    """Leaves the signals to the service, and says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, up: asyncio.Event) -> None:
+        super().__init__(config)
+        self._up = up
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._up.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

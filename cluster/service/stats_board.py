@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cluster.service.job_stats import STATS_KEPT_S, WAIT_BOUNDS_S, Distribution, JobStats
 from cluster.service.records import JobRecord
-from coordinator.job_states import Failed, Recovering
+from coordinator.job_states import Failed, Recovering, Running, Starting
 
 CLUSTER_LOST = "cluster_lost"
 """Why an attempt is followed by another: Ray ended it. There is no other cause yet."""
@@ -19,7 +19,7 @@ class StatsBoard:
     cause, `queue_wait` in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+        self._clock, self._since = clock, clock()
         self.jobs: dict[str, JobStats] = {}
         self.failures: Counter[str] = Counter()
         self.ended_jobs: Counter[str] = Counter()
@@ -32,18 +32,18 @@ class StatsBoard:
         stats = JobStats(job=record.id, name=record.name, attempt=record.attempt)
         if record.started_at is not None:
             stats.queue_wait_seconds = record.started_at - record.submitted_at
-            if before is None and record.attempt == 1:
+            if before is None and record.attempt == 1 and record.started_at >= self._since:
                 self.queue_wait.observe(stats.queue_wait_seconds)
-        if before is not None:
-            stats.restarts = before.restarts
+        if isinstance(record.state, (Starting, Running)):
+            stats.losses = record.state.lost
         self.jobs[record.id] = stats
         return stats
 
     def waits(self, record: JobRecord) -> None:
         """A job waits for its turn: because it is new, or because its processes were lost."""
         stats = self.jobs.get(record.id)
-        if stats is not None and isinstance(record.state, Recovering):
-            stats.restarts += 1
+        if stats is not None and isinstance(record.state, Recovering) and record.state.lost > stats.losses:
+            stats.losses = record.state.lost
             self.restarts[CLUSTER_LOST] += 1
 
     def ended(self, record: JobRecord) -> None:

@@ -55,6 +55,7 @@ def _workers(stats: JobStats) -> list[pb.WorkerStats]:
                 microseconds=times,
                 bubble_predicted=None if predicted is None else predicted[worker],
                 peak_rss_bytes=place.get("peak_rss_bytes"),
+                peak_job_bytes=place.get("peak_job_bytes"),
                 limit_bytes=place.get("limit_bytes"),
             )
         )

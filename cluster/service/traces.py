@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import secrets
 from pathlib import Path
 
 from cluster.run_dir import TRACE_FILE, TRACE_REQUEST
@@ -13,34 +15,44 @@ from stages.errors import Refused, UserMistake
 MOST_STEPS = 10_000
 
 
-async def ask_for_trace(jobs: Jobs, job: str, steps: int) -> int:
-    """Let a job record its next `steps` steps; the number of its events then. Raises Refused, UserMistake."""
+async def ask_for_trace(jobs: Jobs, job: str, steps: int) -> str:
+    """Let a job record its next `steps` steps; the request's id. Raises Refused, UserMistake."""
     if not 1 <= steps <= MOST_STEPS:
         raise UserMistake(f"steps: got {steps}, must be from 1 to {MOST_STEPS:,}")
     record = jobs.record(job)
     if record.state.ended:
         raise Refused(f"job {job} is {record.state.name}; only steps that are still to be made can be recorded")
-    await asyncio.to_thread(_put, jobs.home.run_directory(job), steps)
-    return record.events
+    request = secrets.token_hex(8)
+    if not await asyncio.to_thread(_put, jobs.home.run_directory(job), {"steps": steps, "id": request}):
+        raise Refused(f"job {job} was asked for a trace that it has not begun yet; ask again when that is saved")
+    return request
 
 
-def _put(folder: Path, steps: int) -> None:
+def _put(folder: Path, content: dict[str, object]) -> bool:
+    """Put the request in place; False where there is one already."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{TRACE_REQUEST}.part"
-    temporary.write_text(json.dumps({"steps": steps}), encoding="ascii")
-    temporary.replace(folder / TRACE_REQUEST)
+    temporary = folder / f".{TRACE_REQUEST}.{content['id']}"
+    temporary.write_text(json.dumps(content), encoding="ascii")
+    try:
+        os.link(temporary, folder / TRACE_REQUEST)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
 
 
-async def trace_saved(jobs: Jobs, job: str, after: int) -> None:
-    """Until an event after number `after` says that a trace was saved. Raises Refused where the job ends first."""
+async def trace_saved(jobs: Jobs, job: str, request: str) -> None:
+    """Until the job says what became of the request. Raises Refused where that is nothing."""
+    after = 0
     while True:
         entry = jobs.entries.get(job)
         changed = None if entry is None else entry.changed
-        for event in jobs.store.events(job, after, 500):
+        for event in jobs.store.events(job, after):
             after = event.seq
-            if event.kind == "trace saved":
+            if event.details.get("id") == request and event.kind == "trace saved":
                 return
-            if event.kind == "trace not saved":
+            if event.details.get("id") == request and event.kind == "trace not saved":
                 raise Refused(f"job {job} could not save its trace: {event.details.get('cause', event.text)}")
         if changed is None:
             raise Refused(f"job {job} ended before it had made the steps to record")

@@ -129,10 +129,20 @@ class _Feed:
                 closing = self._closing.wait(_GATHER_S)  # asked before looking: what was put before it is then seen
                 while not self._dropped and (points := self._take()):
                     self._tracker.write(points)
-            self._tracker.close(self._outcome or "failed")
         except Exception as error:  # whatever a tracker's library or server does, the run goes on
             self._dropped = True
             self.news.append(f"dropped: {type(error).__name__}: {_first_line(error)}")
+            self._closing.wait()
+        self._close()
+
+    def _close(self) -> None:
+        """Tell how the run ended; one that was dropped too, for it may be able to again."""
+        try:
+            self._tracker.close(self._outcome or "failed")
+        except Exception as error:
+            if not self._dropped:
+                self._dropped = True
+                self.news.append(f"dropped: {type(error).__name__}: {_first_line(error)}")
 
     def _take(self) -> list[Point]:
         points: list[Point] = []

@@ -390,7 +390,7 @@ class JobStats(_message.Message):
     def __init__(self, id: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., validation_loss: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., samples_per_second: _Optional[float] = ..., bubble: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., losses: _Optional[_Iterable[float]] = ..., workers: _Optional[_Iterable[_Union[WorkerStats, _Mapping]]] = ...) -> None: ...
 
 class WorkerStats(_message.Message):
-    __slots__ = ("worker", "host", "pid", "stages", "microseconds", "bubble_predicted", "peak_rss_bytes", "limit_bytes")
+    __slots__ = ("worker", "host", "pid", "stages", "microseconds", "bubble_predicted", "peak_rss_bytes", "limit_bytes", "peak_job_bytes")
     class MicrosecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -406,6 +406,7 @@ class WorkerStats(_message.Message):
     BUBBLE_PREDICTED_FIELD_NUMBER: _ClassVar[int]
     PEAK_RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_JOB_BYTES_FIELD_NUMBER: _ClassVar[int]
     worker: int
     host: str
     pid: int
@@ -414,7 +415,8 @@ class WorkerStats(_message.Message):
     bubble_predicted: float
     peak_rss_bytes: int
     limit_bytes: int
-    def __init__(self, worker: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., stages: _Optional[_Iterable[int]] = ..., microseconds: _Optional[_Mapping[str, int]] = ..., bubble_predicted: _Optional[float] = ..., peak_rss_bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ...) -> None: ...
+    peak_job_bytes: int
+    def __init__(self, worker: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., stages: _Optional[_Iterable[int]] = ..., microseconds: _Optional[_Mapping[str, int]] = ..., bubble_predicted: _Optional[float] = ..., peak_rss_bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ..., peak_job_bytes: _Optional[int] = ...) -> None: ...
 
 class ClusterRequest(_message.Message):
     __slots__ = ()

@@ -8,13 +8,13 @@ from itertools import pairwise
 import pytest
 
 from cluster.sources import load_data
-from coordinator.accounts import as_seconds, step_seconds
+from coordinator.accounts import as_seconds, await_slowest, step_bubble, step_seconds
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
 from coordinator.local import LocalWorkers
 from coordinator.rows import EvalRow, Row, StepRow
 from coordinator.trainer import Trainer
-from stages.ledger import BUBBLE_KINDS, EVALUATION, STAGE_KINDS
+from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRAIN, Account
 from tests.jobs import digits_job
 
 
@@ -57,6 +57,29 @@ def test_no_time_is_missing_and_none_is_counted_twice(schedule: str, stages: int
     assert sum(isinstance(row, EvalRow) for row in rows) == 2
 
 
+def test_the_wait_for_the_slowest_before_the_next_order_is_the_schedules_drain() -> None:
+    account = Account(0.0, 10.0, {0: (8.0,) + (0.0,) * 7}, (0.0, 0.0, 0.0, 2.0))
+    for waited, moved in ((1.5, 1.5), (5.0, 2.0), (-1.0, 0.0), (0.0, 0.0)):
+        after = await_slowest(account, waited, 0)
+        assert after.stages[0][WAIT_DRAIN] == moved
+        assert after.worker[OTHER] == 2.0 - moved
+        assert sum(after.worker) + sum(after.stages[0]) == 10.0
+    assert step_bubble([await_slowest(account, 1.5, 0)]).total == pytest.approx(0.15)
+
+
+def test_with_clipping_a_worker_that_is_done_early_waits_in_the_schedule() -> None:
+    """GPipe's last stage ends first: what it waits for the next order would else count as nobody's."""
+    rows = [
+        row
+        for row in _train(digits_job(stages=2, schedule="gpipe").replace(training__clip_norm=1.0))
+        if isinstance(row, StepRow)
+    ]
+    for before, row in pairwise(rows):
+        gap = max(report.account.ended for report in before.reports) - before.reports[1].account.ended
+        drain = row.reports[1].account.stages[1][WAIT_DRAIN]
+        assert drain >= min(gap, drain + row.reports[1].account.worker[OTHER]) - 1e-9
+
+
 def test_lines_are_cumulative_and_their_differences_are_the_steps() -> None:
     rows = [row for row in _train(digits_job(stages=2)) if isinstance(row, StepRow)]
     for before, row in pairwise(rows):
@@ -94,11 +117,20 @@ def test_every_array_between_workers_is_counted() -> None:
     ]
 
 
+def test_the_last_picture_is_of_a_step_that_the_prediction_is_for() -> None:
+    rows = [row for row in _train(digits_job(stages=2).replace(training__batch_size=205)) if isinstance(row, StepRow)]
+    assert rows[-1].samples < 8, "the last batch has fewer rows than micro-batches"
+    assert rows[-1].bubble_predicted is None
+    assert not rows[-1].reports[0].timeline
+    assert rows[-2].bubble_predicted is not None
+    assert rows[-2].reports[0].timeline
+
+
 def test_traced_steps_have_every_action_and_what_memory_holds() -> None:
     rows = [row for row in _train(digits_job(stages=2), trace_steps=3) if isinstance(row, StepRow)]
     traced = [row.step for row in rows if row.reports[0].timeline]
     assert traced[:3] == [0, 1, 2]
-    assert rows[-1].step in traced, "the last step is always sampled"
+    assert rows[-1].step in traced, "the last whole step is always sampled"
     for row in rows[:3]:
         for w, report in enumerate(row.reports):
             assert sorted(str(action) for action, _, _ in report.timeline) == sorted(

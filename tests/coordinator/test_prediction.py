@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 
 from coordinator.accounts import step_bubble
-from coordinator.prediction import Predictor, dry_bubble
+from coordinator.prediction import Predictor, as_performed, dry_bubble, products
 from coordinator.replay import replay
 from coordinator.schedules import build
-from stages.actions import Program
+from stages.actions import Kind, Program
 from stages.ledger import Account
 from stages.orders import StepReport
 
@@ -46,34 +46,55 @@ def _reports(program: Program, times: dict[int, tuple[float, float, float]], oth
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
 def test_equal_times_give_the_formula(schedule: str, p: int, m: int) -> None:
     program = build(schedule, n_stages=p, n_micro_batches=m)
-    predictor = Predictor(program, _Hand())
+    predictor = Predictor(program, clock=_Hand())
     predictor.add(_reports(program, dict.fromkeys(range(p), (1.0, 1.0, 1.0))))
     assert predictor.last is not None
-    assert predictor.last.bubble.total == pytest.approx((p - 1) / (m + p - 1))
+    # (p − 1) × (F + I): the input gradient is sent on before the weight gradient is made
+    assert predictor.last.bubble.total == pytest.approx(2 * (p - 1) / (3 * m + 2 * (p - 1)))
     assert sum(predictor.last.bubble.stages) / p == pytest.approx(predictor.last.bubble.total)
 
 
 def test_what_is_between_two_steps_is_no_bubble_but_makes_the_step_longer() -> None:
     program = build("1f1b", n_stages=2, n_micro_batches=2)
     times = dict.fromkeys(range(2), (1.0, 1.0, 1.0))
-    predictor = Predictor(program, _Hand())
+    predictor = Predictor(program, clock=_Hand())
     predictor.add(_reports(program, times, other=1.0))
     assert predictor.last is not None
-    assert predictor.last.bubble.total == pytest.approx(3.0 / 10.0)  # three idle in nine, and one more for each
+    assert predictor.last.bubble.total == pytest.approx(2.0 / 9.0)  # two idle in eight, and one more for each
 
 
 def test_a_slow_stage_makes_the_others_idle() -> None:
     program = build("1f1b", n_stages=2, n_micro_batches=8)
-    predictor = Predictor(program, _Hand())
+    predictor = Predictor(program, clock=_Hand())
     predictor.add(_reports(program, {0: (1.0, 1.0, 1.0), 1: (3.0, 3.0, 3.0)}))
     assert predictor.last is not None
     slow, fast = predictor.last.bubble.stages[1], predictor.last.bubble.stages[0]
     assert fast > 0.6 > 0.1 > slow
 
 
+@pytest.mark.parametrize("group", [1, 2, 4, 8])
+def test_weight_gradients_are_made_where_their_group_is_complete(group: int) -> None:
+    program = build("zb-h1", n_stages=4, n_micro_batches=8)
+    predictor = Predictor(program, group, _Hand())
+    predictor.add(_reports(program, dict.fromkeys(range(4), (1.0, 1.0, 1.0))))
+    assert predictor.last is not None
+    for lane in predictor.last.spans:
+        made = [span.end - span.start for span in lane if span.action.kind is Kind.BACKWARD_WEIGHT]
+        assert made == pytest.approx([group if j % group == group - 1 else 0.0 for j in range(8)])
+    at_once = (3.0 + 0.0) / 27.0  # ZB-H1's own bubble: a third of (p − 1) × (F + I + W), in 3 m + that
+    assert (
+        predictor.last.bubble.total == pytest.approx(at_once) if group == 1 else predictor.last.bubble.total > at_once
+    )
+
+
+def test_a_group_that_is_not_full_is_made_with_the_last_micro_batch() -> None:
+    program = as_performed(build("gpipe", n_stages=2, n_micro_batches=5))
+    assert [n for action, n in products(program, 3).items() if action.stage == 0] == [0, 0, 3, 0, 2]
+
+
 def test_a_backward_action_is_drawn_as_its_two_halves_as_long_as_measured() -> None:
     program = build("1f1b", n_stages=2, n_micro_batches=2)
-    predictor = Predictor(program, _Hand())
+    predictor = Predictor(program, clock=_Hand())
     predictor.add(_reports(program, {0: (1.0, 1.0, 3.0), 1: (1.0, 2.0, 1.0)}))
     assert predictor.last is not None
     lane = predictor.last.spans[1]
@@ -83,7 +104,7 @@ def test_a_backward_action_is_drawn_as_its_two_halves_as_long_as_measured() -> N
 
 def test_it_is_made_anew_after_a_while_from_the_steps_since() -> None:
     program, hand = build("gpipe", n_stages=2, n_micro_batches=2), _Hand()
-    predictor = Predictor(program, hand)
+    predictor = Predictor(program, clock=hand)
     predictor.add(_reports(program, dict.fromkeys(range(2), (1.0, 1.0, 1.0))))
     first = predictor.last
     slower = _reports(program, {0: (1.0, 1.0, 1.0), 1: (9.0, 9.0, 9.0)})

@@ -14,7 +14,18 @@ from coordinator.rows import EvalRow, StepRow
 from coordinator.trainer import Trainer, clip_scale
 from coordinator.workers import ClockFix
 from stages.ledger import Account
-from stages.orders import Evaluate, EvaluateReport, Order, Report, StepReport, TrainStep, Update, Updated
+from stages.orders import (
+    Evaluate,
+    EvaluateReport,
+    Order,
+    Report,
+    Settle,
+    Settled,
+    StepReport,
+    TrainStep,
+    Update,
+    Updated,
+)
 from tests.jobs import digits_job
 
 
@@ -53,6 +64,10 @@ def _answer(order: Order) -> Report:
         )  # fmt: skip
     if isinstance(order, Evaluate):
         return EvaluateReport(rows=order.total_rows, loss_total=1.0 * order.total_rows, correct=order.total_rows)
+    if isinstance(order, Settle):
+        return Settled(
+            account=Account(9.0, 9.75, {0: (0.0, 0.0, 0.0, 0.25) + (0.0,) * 4}, (0.0, 0.0, 0.5, 0.0)), sent={}
+        )
     return Updated()
 
 
@@ -71,7 +86,7 @@ def _run(spec: JobSpec, *, rows: int = 1000, max_steps: int | None = None) -> tu
 
 
 def _flat(workers: _Answers) -> list[str]:
-    names = {TrainStep: "step", Update: "update", Evaluate: "evaluate"}
+    names = {TrainStep: "step", Update: "update", Evaluate: "evaluate", Settle: "settle"}
     return [names[type(order)] for orders in workers.asked for order in orders]
 
 
@@ -84,10 +99,23 @@ def test_every_step_is_followed_by_its_update_before_anything_else(clip: float |
     steps = 20 if max_steps is None else max_steps
     evaluations = -(-steps // 10)
     flat = _flat(workers)
+    assert flat.pop() == "settle", "what follows the last step is accounted, too"
+    assert "settle" not in flat
     assert flat.count("step") == flat.count("update") == steps
     assert [flat[i + 1] for i, name in enumerate(flat) if name == "step"] == ["update"] * steps
     assert flat.count("evaluate") == evaluations == sum(isinstance(row, EvalRow) for row in rows)
     assert len(rows) == steps + evaluations
+
+
+def test_the_last_line_of_the_accounts_has_the_last_update_and_evaluation() -> None:
+    _, trainer = _run(digits_job(stages=1), max_steps=3)
+    last = [row for row in trainer.rows() if isinstance(row, StepRow)][-1].accounts
+    closing = trainer.closing_accounts
+    assert last is not None
+    assert closing is not None
+    assert closing["step"] == last["step"] == 2
+    assert closing["wall_us"][0] - last["wall_us"][0] == 750_000
+    assert closing["worker_us"][0][2] - last["worker_us"][0][2] == 500_000
 
 
 def test_clipping_scales_by_the_norm_of_all_parameters_together() -> None:

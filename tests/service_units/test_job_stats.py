@@ -104,6 +104,7 @@ def _record(state: State, attempt: int = 1) -> JobRecord:
 def test_figures_stay_for_a_while_after_the_end_and_then_go() -> None:
     now = [0.0]
     board = StatsBoard(lambda: now[0])
+    assert board.queue_wait.sum == 0.0
     board.begins(_record(Running(attempt=1)))
     assert board.queue_wait.cumulative()[-1] == ("+Inf", 1.0)
     assert board.queue_wait.sum == 3.0
@@ -120,12 +121,26 @@ def test_figures_stay_for_a_while_after_the_end_and_then_go() -> None:
     assert not board.jobs
 
 
+def test_a_job_that_was_admitted_before_the_service_started_waits_in_no_queue_again() -> None:
+    board = StatsBoard(lambda: 103.5)
+    stats = board.begins(_record(Running(attempt=1)))
+    assert stats.queue_wait_seconds == 3.0
+    assert board.queue_wait.cumulative()[-1][1] == 0.0
+
+
+def test_a_planned_end_of_the_cluster_is_no_loss() -> None:
+    board = StatsBoard(lambda: 0.0)
+    board.begins(_record(Running(attempt=2, lost=1), attempt=2))
+    board.waits(_record(Recovering(attempt=3, cause="the service was shut down", lost=1), attempt=2))
+    assert board.restarts == {}
+
+
 def test_an_attempt_that_ray_ended_is_counted_and_the_next_begins_anew() -> None:
-    board = StatsBoard()
+    board = StatsBoard(lambda: 0.0)
     first = board.begins(_record(Running(attempt=1)))
     first.take_row(_step(41))
     board.waits(_record(Recovering(attempt=2, cause="Ray was killed", lost=1)))
-    second = board.begins(_record(Running(attempt=2), attempt=2))
-    assert (second.attempt, second.steps, second.restarts) == (2, 0, 1)
+    second = board.begins(_record(Running(attempt=2, lost=1), attempt=2))
+    assert (second.attempt, second.steps, second.losses) == (2, 0, 1)
     assert board.restarts == {"cluster_lost": 1}
     assert board.queue_wait.cumulative()[-1][1] == 1.0, "a job waits for its turn once"

@@ -221,6 +221,6 @@ def _memory_row(held: Mapping[str, Any], worker: Mapping[str, Any]) -> tuple[str
         f"{worker['worker']} on {worker['host']}, process {worker['pid']}",
         size(sum(held[kind] for kind in _MEMORY)),
         f"{size(held['activations'])} of {size(held['activations_predicted'])}",
-        size(worker["peak_rss_bytes"]),
-        "none" if limit is None else f"{size(limit)} beside its runtime",
+        size(worker["peak_job_bytes"]),
+        "none" if limit is None else size(limit),
     )

@@ -96,10 +96,8 @@ HEALTH = Row(
         ),
         number(
             "Tightest memory",
-            "The largest share of its memory limit that a worker's process ever held; at 100 % the job fails.",
-            Query(
-                f"max(pipetrain_worker_peak_resident_bytes{{{_JOB}}} / pipetrain_worker_memory_limit_bytes{{{_JOB}}})"
-            ),
+            "The largest share of its memory limit that the job took in a worker; at 100 % it fails.",
+            Query(f"max(pipetrain_worker_peak_job_bytes{{{_JOB}}} / pipetrain_worker_memory_limit_bytes{{{_JOB}}})"),
             "percentunit",
             limits=((None, "green"), (0.8, "orange"), (0.95, "red")),
         ),
@@ -123,7 +121,7 @@ THROUGHPUT = Row(
         ),
         lines(
             "Step duration",
-            "From the end of one step to the end of the next: half, 95 % and 99 % of the steps take at most that.",
+            "Without evaluations between two steps: half, 95 % and 99 % of the steps take at most that.",
             _duration(0.5),
             _duration(0.95),
             _duration(0.99),
@@ -278,9 +276,9 @@ MEMORY = Row(
         ),
         lines(
             "Workers against their limit",
-            "The most memory that each worker's process ever held, as a share of its limit.",
+            "The most memory that the job took in each worker, as a share of the limit.",
             Query(
-                f"pipetrain_worker_peak_resident_bytes{{{_JOB}}} / pipetrain_worker_memory_limit_bytes{{{_JOB}}}",
+                f"pipetrain_worker_peak_job_bytes{{{_JOB}}} / pipetrain_worker_memory_limit_bytes{{{_JOB}}}",
                 "worker {{worker}}",
             ),
             unit="percentunit",
