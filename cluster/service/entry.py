@@ -44,6 +44,11 @@ class Entry:
         """How often watchers are woken for new rows: a hundred of them must not take the CPUs from training."""
         return min(1.0, 0.1 + 0.01 * self.watchers)
 
+    async def catch_up(self) -> None:
+        """Take in what the run has written by now, if it runs."""
+        if self.feed is not None:
+            await self.feed.follow_rows()
+
     def tell(self) -> None:
         """Wake whoever watches."""
         event, self._changed = self._changed, asyncio.Event()

@@ -186,8 +186,7 @@ class Jobs:
     ) -> None:
         """Let something happen to a job: store, memory, commands, in this order. What is said of an attempt that is not
         the present one comes too late and is dropped."""
-        if entry.feed is not None:
-            await entry.feed.follow_rows()
+        await entry.catch_up()
         async with entry.lock:
             before = entry.record
             if (attempt is not None and entry.attempt != attempt) or (attempt is None and before.state.ended):
@@ -286,8 +285,6 @@ class Jobs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
-
-    # told by Ray's agent -------------------------------------------------------------------------------------------
 
     async def connected(self) -> None:
         """There is an agent, in the Ray in which the active jobs were started: find their runners again."""
