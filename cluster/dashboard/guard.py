@@ -9,17 +9,20 @@ pages could have their buttons clicked: browsers are told to refuse one, and to 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.dashboard.peer import user_of
+from cluster.dashboard.peer import NOBODY, user_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -48,13 +51,15 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str], token: str) -> None:
         self._app, self._names, self._token = app, frozenset(name.lower() for name in names), token
+        self._users: WeakKeyDictionary[Any, int | None] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 400, 401 or 403."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        found = refusal(scope, self._names, self._token)
+        by_another = not _is_open(scope["path"]) and await self._user(scope, receive) not in (None, _ROOT, os.getuid())
+        found = refusal(scope, self._names, self._token, by_another)
         if found is None:
             await self._app(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
@@ -65,15 +70,28 @@ class Guard:
             wanted = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
             await JSONResponse({"problems": [text]}, status, wanted)(scope, receive, send)
 
+    async def _user(self, scope: Scope, receive: Receive) -> int | None:
+        """Whose process asks, see `user_of`. It is looked up once a connection: remembered with the connection's own
+        object, since its ports may be somebody else's a moment after it is closed."""
+        connection = getattr(getattr(receive, "__self__", None), "transport", None)
+        with contextlib.suppress(KeyError, TypeError):
+            return self._users[connection]
+        user = await asyncio.to_thread(user_of, scope.get("client"), scope.get("server"))
+        if user != NOBODY:
+            with contextlib.suppress(TypeError):  # None, or an object that cannot be remembered
+                self._users[connection] = user
+        return user
 
-def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str) -> tuple[int, str] | None:
-    """Status and sentence for a request that is turned away; None for one that is let through."""
+
+def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str, by_another: bool) -> tuple[int, str] | None:
+    """Status and sentence for a request that is turned away; None for one that is let through. `by_another`: another
+    user of this machine may have sent it."""
     headers = Headers(scope=dict(scope))
     host = headers.get("host", "")
     if _name(host) not in names:
         return 400, f"Host: got {host[:100]!r}, this service is called {', '.join(sorted(names))}"
     path = scope["path"]
-    if path in _OPEN or path.startswith(_OURS):
+    if _is_open(path):
         return None
     origin = headers.get("origin")
     if scope["type"] == "websocket" or scope["method"] not in _SAFE:
@@ -81,12 +99,12 @@ def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str) -> tuple
             return 403, f"Origin: got {origin[:100]!r}, only pages of this service ({host}) may do that"
         if origin is None and path.startswith("/_nicegui"):  # browsers name the origin of a websocket and of a POST
             return 403, "Origin: missing; pages are for browsers, and /api is for scripts"
-    elif not _by_another_user(scope):
+    elif not by_another:
         return None
     shown = headers.get("authorization", "").encode()
     if hmac.compare_digest(shown, f"Bearer {token}".encode()):
         return None
-    if _by_another_user(scope):
+    if by_another:
         return 401, "authorization: missing or wrong; the service belongs to another user of this machine"
     if origin is not None:
         return None
@@ -101,11 +119,9 @@ def _same_site(origin: str, host: str) -> bool:
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 
-def _by_another_user(scope: Mapping[str, Any]) -> bool:
-    """Where it can be known."""
-    if not scope.get("client") or not scope.get("server"):
-        return False
-    return user_of(scope["client"], scope["server"]) not in (None, _ROOT, os.getuid())
+def _is_open(path: str) -> bool:
+    """To every user of this machine."""
+    return path in _OPEN or path.startswith(_OURS)
 
 
 def _name(host: str) -> str:

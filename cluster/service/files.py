@@ -80,10 +80,16 @@ async def log_lines(
             places[number] = start
         if ended or not follow:
             for number, file in _log_files(folder, worker):
-                if rest := file.read_bytes()[places.get(number, 0) :] if ended else b"":
+                if ended and (rest := await asyncio.to_thread(_rest, file, places.get(number, 0))):
                     yield number, rest + b"\n"  # a process that was killed left it unfinished
             return
         await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _rest(file: Path, start: int) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(start)
+        return opened.read()
 
 
 def _log_files(folder: Path, worker: int | None) -> list[tuple[int, Path]]:

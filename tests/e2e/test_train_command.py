@@ -28,7 +28,7 @@ def test_the_whole_journey_of_the_readme(tmp_path: Path) -> None:
     assert f"run directory: {run}" in done.stdout
 
     events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
-    assert events == ["starting", "started", "finished"]
+    assert events == ["starting", "started", "trace saved", "finished"]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(690))
     evaluations = [row for row in rows if row["kind"] == "eval"]
@@ -36,8 +36,11 @@ def test_the_whole_journey_of_the_readme(tmp_path: Path) -> None:
     assert evaluations[-1]["accuracy"] >= 0.97
     assert yaml.safe_load((run / "job.yaml").read_text())["training"]["evaluate_batch_size"] == 64
 
-    slices = [e for e in json.loads((run / "trace.json").read_text())["traceEvents"] if e["ph"] == "X"]
-    assert len(slices) == 2 * 4 * 8 * 3  # steps × stages × micro-batches × (F, I, W)
+    trace = json.loads((run / "trace.json").read_text())["traceEvents"]
+    names = {e["pid"]: e["args"]["name"].split()[1] for e in trace if e["name"] == "process_name"}
+    slices = [names[e["pid"]] for e in trace if e["ph"] == "X"]
+    n_actions = 2 * 4 * 8 * 3  # steps × stages × micro-batches × (F, I, W)
+    assert (slices.count("measured"), slices.count("predicted")) == (n_actions, n_actions)
 
     evaluated = pipetrain("evaluate", run, "--json")
     found = json.loads(evaluated.stdout)
