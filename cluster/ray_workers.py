@@ -34,6 +34,7 @@ _PREPARE_TIMEOUT_S = 900.0  # a large data set over a slow network takes a while
 _PROBE_ANSWER_S = 3.0  # a process that runs answers at once
 _WATCH_EVERY_S = 1.0
 _NO_ACTION = "between actions"
+_UNHEARD = "it has not said yet what it does"
 ACTOR_NAME = "PipetrainWorker"
 """What worker processes are called."""
 
@@ -265,7 +266,7 @@ class _Watch:
         others = [w for w in range(len(self.refs)) if w != worker]
         meanwhile = [f"worker {w} was {text}" for w, text in sorted(self.workers.activities(others).items())]
         last = self._activity.get(worker)
-        where = f" last seen {last[0]};" if last else ""
+        where = f" last seen {last[0]};" if last and last[0] != _UNHEARD else ""
         return WorkerLost(
             f"{self.workers.place(worker)} died:{where} {_death(error)}"
             + (f"; meanwhile {', '.join(meanwhile)}" if meanwhile else "")
@@ -300,7 +301,7 @@ class _Watch:
         answers = self.workers.activities(waiting)
         for worker in waiting:
             known = self._activity.get(worker)
-            text = answers.get(worker, known[0] if known else "starting")
+            text = answers.get(worker, known[0] if known else _UNHEARD)
             between_actions = answers.get(worker) == _NO_ACTION  # preparing, or updating: the machine's own pace
             if known is None or between_actions or (worker in answers and known[0] != text):
                 self._activity[worker] = (text, now)
@@ -335,6 +336,8 @@ def _death(error: BaseException) -> str:
     """Why Ray says an actor died, in one line."""
     if "running low on memory" in str(error):
         return "Ray ended its process because the host ran low on memory"
+    if "node has died" in str(error) or "node was terminated" in str(error):
+        return "its node was lost: Ray there, the host, or the network to it"
     return "its process ended unexpectedly: killed from outside, by the kernel for lack of memory, or by a crash"
 
 
