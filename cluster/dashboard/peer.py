@@ -32,9 +32,7 @@ def user_of(client: End | None, server: End | None) -> int | None:
         return None
     if client is None or server is None or here is None or there is None:
         return NOBODY
-    wanted = {
-        (_written(there, client[1], wide), _written(here, server[1], wide)) for wide in (False, True)
-    }
+    wanted = {(_written(there, client[1], wide), _written(here, server[1], wide)) for wide in (False, True)}
     for table in _TABLES:
         try:
             lines = table.read_text(encoding="ascii").splitlines()[1:]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
-import socketserver
+import struct
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
 
-from cluster.dashboard.guard import LOOPBACK, refusal
-from cluster.dashboard.peer import user_of
+from cluster.dashboard import guard
+from cluster.dashboard.guard import LOOPBACK, Guard, refusal
+from cluster.dashboard.peer import NOBODY, user_of
+from tests.service.running import wait_for
 
 TOKEN = "0123"
 HOME = {"host": "127.0.0.1:7071"}
@@ -20,16 +28,19 @@ SCRIPT = {**HOME, "authorization": f"Bearer {TOKEN}"}
 
 
 def status(
-    headers: dict[str, str], method: str = "GET", path: str = "/api/jobs", kind: str = "http", **more: Any
+    headers: dict[str, str],
+    method: str = "GET",
+    path: str = "/api/jobs",
+    kind: str = "http",
+    by_another: bool = False,
 ) -> int | None:
     scope: dict[str, Any] = {
         "type": kind,
         "method": method,
         "path": path,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        **more,
     }
-    found = refusal(scope, LOOPBACK, TOKEN)
+    found = refusal(scope, LOOPBACK, TOKEN, by_another)
     return None if found is None else found[0]
 
 
@@ -72,27 +83,127 @@ def test_only_our_pages_open_websockets() -> None:
     assert status(SCRIPT, "POST", path) == 403, "pages are for browsers"
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user for a moment")
-def test_another_user_of_the_machine_needs_the_token() -> None:
-    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
-        port = server.server_address[1]
-        for user, wanted in ((0, None), (65534, 401)):
-            os.seteuid(user)
-            try:
-                theirs = socket.create_connection(("127.0.0.1", port))
-            finally:
-                os.seteuid(0)
-            with theirs:
-                more = {"client": theirs.getsockname(), "server": ("127.0.0.1", port)}
-                assert user_of(more["client"], more["server"]) == user
-                assert status(HOME, **more) == wanted
-                assert status(OURS, "POST", **more) == wanted
-                assert status(OURS, path="/_nicegui_ws/socket.io/", kind="websocket", **more) == wanted
-                assert status(HOME, path="/metrics", **more) is None
-                assert status(SCRIPT, **more) is None
-                assert status(SCRIPT, "POST", **more) is None
+def test_another_user_of_the_machine_needs_the_token_for_everything() -> None:
+    for headers in (HOME, OURS):
+        assert status(headers, by_another=True) == 401
+        assert status(headers, "POST", by_another=True) == 401
+    assert status(OURS, path="/_nicegui_ws/socket.io/", kind="websocket", by_another=True) == 401
+    assert status(HOME, path="/metrics", by_another=True) is None
+    assert status(SCRIPT, by_another=True) is None
+    assert status(SCRIPT, "POST", by_another=True) is None
 
 
 def test_who_is_on_another_host_is_not_known() -> None:
     assert user_of(("192.0.2.7", 1234), ("192.0.2.1", 7071)) is None
-    assert user_of(("not an address", 1234), ("127.0.0.1", 7071)) is None
+
+
+class Served:
+    """A guarded app at a port, in a thread. `reached` are the methods of the requests that it was given."""
+
+    def __init__(self) -> None:
+        self.reached: list[str] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.end = self._listening.getsockname()
+        config = uvicorn.Config(Guard(self._answer, names=LOOPBACK, token=TOKEN), lifespan="off", log_level="warning")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._listening],))
+        self._thread.start()
+        wait_for(lambda: self._server.started, "it never answers")
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.reached.append(scope["method"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def connect(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(*self.end, timeout=20)
+        connection.connect()
+        return connection
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+        self._listening.close()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    found = Served()
+    yield found
+    found.close()
+
+
+def asked(connection: http.client.HTTPConnection, method: str = "GET", **headers: str) -> int:
+    connection.request(method, "/api/jobs", headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whose a connection is")
+
+
+@linux
+@pytest.mark.parametrize("reset", [False, True])
+def test_who_closes_its_socket_after_asking_is_taken_for_another_user(
+    served: Served, reset: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, closed, looked = threading.Event(), threading.Event(), threading.Event()
+    found: list[int | None] = []
+
+    def look_late(client: Any, server: Any) -> int | None:
+        looks.set()
+        closed.wait(20)
+        found.append(user_of(client, server))
+        looked.set()
+        return found[-1]
+
+    monkeypatch.setattr(guard, "user_of", look_late)
+    host = f"127.0.0.1:{served.end[1]}"
+    with socket.create_connection(served.end) as caller:
+        if reset:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        lines = ("POST /api/jobs HTTP/1.1", f"Host: {host}", f"Origin: http://{host}", "Content-Length: 0")
+        caller.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+        assert looks.wait(20)
+    closed.set()
+    assert looked.wait(20)
+    assert found == [NOBODY]
+    assert asked(served.connect(), "POST", Authorization=f"Bearer {TOKEN}") == 200
+    assert served.reached == ["POST"], "what the closed socket asked for was done"
+
+
+@linux
+def test_a_caller_without_an_address_is_taken_for_another_user(served: Served) -> None:
+    assert user_of(None, served.end) == NOBODY
+    assert user_of(("127.0.0.1", 1), served.end) == NOBODY, "there is no such connection"
+
+
+@linux
+def test_whose_a_connection_is_is_looked_up_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+
+    def look(client: Any, server: Any) -> int | None:
+        looked.append(client)
+        return user_of(client, server)
+
+    monkeypatch.setattr(guard, "user_of", look)
+    first, second = served.connect(), served.connect()
+    assert [asked(first), asked(first), asked(second), asked(first)] == [200] * 4
+    assert looked == [first.sock.getsockname(), second.sock.getsockname()]
+
+
+@linux
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user for a moment")
+def test_a_connection_of_another_user_is_told_from_ours(served: Served) -> None:
+    for user, wanted in ((0, 200), (65534, 401)):
+        os.seteuid(user)
+        try:
+            connection = served.connect()
+        finally:
+            os.seteuid(0)
+        assert user_of(connection.sock.getsockname(), served.end) == user
+        origin = f"http://127.0.0.1:{served.end[1]}"
+        assert asked(connection) == wanted
+        assert asked(connection, "POST", Origin=origin) == wanted
+        assert asked(connection, Authorization=f"Bearer {TOKEN}") == 200
