@@ -96,7 +96,7 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
                 lines = written.read().decode(errors="replace").splitlines()
             if READY in lines:
                 found = home.read(home.service_file) or {}
-                click.echo(f"up: gRPC {found['grpc']}, HTTP {found['http']}, home {home.folder}", err=True)
+                click.echo(f"up: dashboard http://{found['http']}, gRPC {found['grpc']}, home {home.folder}", err=True)
                 return process
             if process.poll() is not None:
                 told = [line.removeprefix(TROUBLE).strip() for line in lines if line.startswith(TROUBLE)]

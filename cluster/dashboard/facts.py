@@ -75,7 +75,7 @@ def timeline_model(content: Mapping[str, Any]) -> models.Timeline:
 
 def schedule_model(question: Question, found: Replay) -> models.Schedule:
     """A schedule's dry run."""
-    program = found.program
+    program, bubbles = found.program, found.bubbles
     return models.Schedule(
         schedule=question.schedule,
         stages=program.n_stages,
@@ -85,9 +85,7 @@ def schedule_model(question: Question, found: Replay) -> models.Schedule:
         bubble=found.bubble,
         peak_alive=max(found.worker_peak_alive),
         by_stage=[
-            models.ScheduleStage(
-                stage=stage, worker=worker, peak_alive=found.peak_alive[stage], bubble=found.bubbles[worker]
-            )
+            models.ScheduleStage(stage=stage, worker=worker, peak_alive=found.peak_alive[stage], bubble=bubbles[worker])
             for stage, worker in enumerate(program.placement)
         ],
         actions=[(worker, str(action), start, end) for worker, action, start, end in spans(found)],

@@ -23,16 +23,22 @@ Timed = tuple[int, Action, float, float]
 @dataclass(frozen=True, slots=True)
 class Panel:
     """One picture. `bars` are data of the chart: [worker, start, end, kind, stage, micro-batch, hue, with stage], with
-    the bubbles first, which lie behind; `end` is when its last action ends."""
+    the bubbles first, which lie behind, until `shown`. `end` is when its last action ends, drawn or not, and `idle` the
+    share of the workers' time until then in which they wait."""
 
     title: str
     bars: Sequence[Sequence[float]]
     n_workers: int
     end: float
+    idle: float
+    shown: float
 
 
-def panel(title: str, actions: Iterable[Timed], n_workers: int, *, shortest: float = 0.0) -> Panel:
-    """The picture of these actions (F, I and W). A gap in a lane that is longer than `shortest` is a bubble."""
+def panel(
+    title: str, actions: Iterable[Timed], n_workers: int, *, shortest: float = 0.0, until: float = float("inf")
+) -> Panel:
+    """The picture of these actions (F, I and W). A gap in a lane that is longer than `shortest` is a bubble. Actions
+    that begin at `until` or later are not drawn, but count for all else."""
     lanes: list[list[Timed]] = [[] for _ in range(n_workers)]
     for timed in actions:
         lanes[timed[0]].append(timed)
@@ -40,12 +46,17 @@ def panel(title: str, actions: Iterable[Timed], n_workers: int, *, shortest: flo
     end = max((timed[3] for timed in everything), default=0.0)
     last = max((timed[1].micro_batch for timed in everything), default=0)
     several = any(len({timed[1].stage for timed in lane}) > 1 for lane in lanes)
-    bars: list[list[float]] = [bubble for lane in lanes for bubble in _bubbles(lane, lanes.index(lane), end, shortest)]
+    bubbles = [bubble for worker, lane in enumerate(lanes) for bubble in _bubbles(lane, worker, end, shortest)]
+    bars: list[list[float]] = [[*bar[:2], min(bar[2], until), *bar[3:]] for bar in bubbles if bar[1] < until]
     for worker, action, start, stop in everything:
+        if start >= until:
+            continue
         hue = _FIRST_HUE + (_LAST_HUE - _FIRST_HUE) * action.micro_batch / max(1, last)
         kind = _KINDS[action.kind]
         bars.append([worker, start, stop, kind, action.stage, action.micro_batch, round(hue), int(several)])
-    return Panel(title, bars, n_workers, end)
+    busy = sum(stop - start for _, _, start, stop in everything)
+    idle = 1 - busy / (end * n_workers) if end else 0.0
+    return Panel(title, bars, n_workers, end, idle, min(end, until))
 
 
 def _bubbles(lane: list[Timed], worker: int, end: float, shortest: float) -> list[list[float]]:
@@ -71,19 +82,20 @@ class Gantt:
     def show(self, panels: Sequence[Panel], summary: str) -> None:
         """Draw. `summary` is what the picture says, for those who cannot see it."""
         shape = (len(panels), max((p.n_workers for p in panels), default=0))
-        end = max((p.end for p in panels), default=0.0) or 1.0
+        end = max((p.shown for p in panels), default=0.0) or 1.0
+        aria = {"enabled": True, "label": {"description": f"{self._label}. {summary}"}}
         if shape != self._shape:
             self._shape = shape
             options = _options(panels, end, self._unit)
             self.chart.options.clear()
-            self.chart.options.update(options)
+            self.chart.options.update(options | {"aria": aria})
             self.chart.style(f"height: {_height(panels)}px")
-            self.chart.props["aria-label"] = f"{self._label}. {summary}"
             self.chart.update()
             return
         self.chart.run_chart_method(
             "setOption",
             {
+                "aria": aria,
                 "title": [{"text": p.title} for p in panels],
                 "xAxis": [{"max": end} for _ in panels],
                 "series": [{"data": p.bars, "name": p.title} for p in panels],

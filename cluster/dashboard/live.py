@@ -15,7 +15,7 @@ from stages.actions import Action
 
 CHART_POINTS = 300
 MOST_BARS = 3000
-"""Actions of a step that are drawn; those of a larger one end there."""
+"""Actions that a panel draws; of a larger step all panels end at the same time."""
 _SHORTEST_BUBBLE = 0.004  # of the step: what is shorter is the time between two actions
 
 Points = list[tuple[int, float | None]]
@@ -28,7 +28,8 @@ class Picture:
     step: int
     panels: Sequence[Panel]
     summary: str
-    left_out: int
+    left_out: str
+    """What of it is not drawn; empty where all is. The figures are of the whole step."""
 
 
 @dataclass(slots=True)
@@ -89,22 +90,23 @@ def picture(content: Mapping[str, Any]) -> Picture:
     """The panels of a timeline.json, in milliseconds."""
     n_workers = len(content["workers"])
     measured, predicted = _timed(content["actions"]), _timed(content["predicted"])
-    left_out = max(0, len(measured) - MOST_BARS)
+    until = min(_drawn_until(measured), _drawn_until(predicted))
     end = max((timed[3] for timed in (*measured, *predicted)), default=0.0)
     panels = [
-        panel(title, actions[:MOST_BARS], n_workers, shortest=_SHORTEST_BUBBLE * end)
+        panel(title, actions, n_workers, shortest=_SHORTEST_BUBBLE * end, until=until)
         for title, actions in (("measured", measured), ("predicted by the schedule's dry run", predicted))
         if actions
     ]
-    idle = [_idle(p) for p in panels]
-    said = ", ".join(f"{p.title}: {p.end:.2f} ms, idle {share(i)}" for p, i in zip(panels, idle, strict=True))
+    said = ", ".join(f"{p.title}: {p.end:.2f} ms, idle {share(p.idle)}" for p in panels)
     summary = f"Step {content['step'] + 1}, {n_workers} workers; {said}"
+    left_out = f"only its first {until:.2f} ms are drawn" if until < end else ""
     return Picture(content["step"], panels, summary, left_out)
 
 
-def _idle(p: Panel) -> float:
-    busy = sum(bar[2] - bar[1] for bar in p.bars if bar[4] >= 0)
-    return 1 - busy / (p.end * p.n_workers) if p.end else 0.0
+def _drawn_until(actions: Sequence[Timed]) -> float:
+    """When the first action begins that is not drawn; infinity where all are."""
+    starts = sorted(start for _, _, start, _ in actions)
+    return starts[MOST_BARS] if len(starts) > MOST_BARS else math.inf
 
 
 def _timed(actions: Sequence[Sequence[Any]]) -> list[Timed]:

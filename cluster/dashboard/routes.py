@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from cluster.dashboard import facts, models
 from cluster.dashboard.job_list import Filters, job_page
@@ -120,17 +120,17 @@ def _reading(router: APIRouter, site: Site) -> None:
         """The service, its nodes, and what runs and waits."""
         return await cluster_model(site)
 
-    @router.get("/schedule")
+    @router.get("/schedule", response_model=models.Schedule)
     async def schedule(
         schedule: Annotated[str, Query(description=f"one of {', '.join(SCHEDULES)}")] = "1f1b",
         stages: Annotated[int, Query(description="p")] = 4,
         micro_batches: Annotated[int, Query(description="m")] = 8,
         workers: Annotated[int, Query(description="0: as many as the schedule has by default")] = 0,
         backward: Annotated[float, Query(description="what I takes, and W, in forward passes")] = 1.0,
-    ) -> models.Schedule:
+    ) -> Response:
         """Any schedule's dry run, with its bubble and what it keeps alive."""
         question = Question(schedule, stages, micro_batches, workers, backward)
-        return facts.schedule_model(question, perform(question))
+        return Response(await asyncio.to_thread(_performed, question), media_type="application/json")
 
 
 def _files(router: APIRouter, site: Site) -> None:
@@ -186,10 +186,8 @@ def _changing(router: APIRouter, site: Site) -> None:
     @router.post("/jobs/{job}/trace", status_code=202, responses=refusals)
     async def trace(job: JobId, request: models.TraceRequest | None = None) -> models.TraceRequested:
         """Have its next steps traced."""
-        record = await site.find(job)
         wanted = request or models.TraceRequest()
-        await site.trace(record, wanted.steps)
-        return models.TraceRequested(id=record.id, steps=wanted.steps)
+        return models.TraceRequested(id=await site.trace(job, wanted.steps), steps=wanted.steps)
 
 
 async def cluster_model(site: Site) -> models.Cluster:
@@ -206,6 +204,10 @@ async def cluster_model(site: Site) -> models.Cluster:
         waiting=[facts.job_model(jobs.view(record)) for record in jobs.waiting(20)],
         max_queued=jobs.max_queued,
     )
+
+
+def _performed(question: Question) -> str:
+    return facts.schedule_model(question, perform(question)).model_dump_json()
 
 
 async def _stats(site: Site, record: JobRecord) -> JobStats:

@@ -94,9 +94,12 @@ class Site:
             raise Refused(f"job {job} has no file {path[:200]}; GET /api/jobs/{job}/files lists what it has")
         return sizes[path], _content(self.folder(job) / path, sizes[path])
 
-    async def trace(self, record: JobRecord, steps: int) -> None:
-        """Have a job's next steps traced. Raises Refused for one that has ended, UserMistake."""
-        await ask_for_trace(self.jobs, record.id, steps)
+    async def trace(self, prefix: str, steps: int) -> str:
+        """Have the next steps of the job whose id begins like that traced; its id. Raises Refused for one that has
+        ended, UnknownJob, UserMistake."""
+        job = (await self.find(prefix)).id
+        await ask_for_trace(self.jobs, job, steps)
+        return job
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:

@@ -104,9 +104,8 @@ class _Job:
 
         async def trace() -> None:
             steps = int(self._steps.value or 0)
-            record = await site.find(job)
             await attempt(
-                site.trace(record, steps), f"The next {steps:,} steps are traced; trace.json will be among the files"
+                site.trace(job, steps), f"The next {steps:,} steps are traced; trace.json will be among the files"
             )
 
         with ui.element("div").classes("line"):

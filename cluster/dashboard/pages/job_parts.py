@@ -11,7 +11,7 @@ from cluster.dashboard import models
 from cluster.dashboard.charts import Bars, Line, Lines
 from cluster.dashboard.frame import heading
 from cluster.dashboard.gantt import Gantt
-from cluster.dashboard.live import MOST_BARS, Live
+from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
 from cluster.dashboard.texts import size
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
@@ -63,7 +63,7 @@ class Pipeline:
             self._key.set_visibility(True)
         self._shown = picture
         self._gantt.show(picture.panels, picture.summary)
-        left_out = f"; the first {MOST_BARS:,} actions are drawn" if picture.left_out else ""
+        left_out = f"; {picture.left_out}" if picture.left_out else ""
         self._said.set_text(f"{picture.summary}{left_out}. Hold Ctrl and turn the wheel to look closer.")
 
 
@@ -140,7 +140,7 @@ class Times:
 
     def show(self, accounts: models.Accounts) -> None:
         """Draw the totals."""
-        rows, seconds, wall = _lanes(accounts)
+        rows, seconds, wall = lanes(accounts)
         kinds = [kind for kind in (*STAGE_KINDS, *WORKER_KINDS) if any(row.get(kind, 0) > 0 for row in seconds)]
         self._bars.show(
             rows,
@@ -152,27 +152,30 @@ class Times:
             },
             {_NAMES[kind]: f"var(--k-{kind})" for kind in kinds},
         )
-        self._fill(rows, kinds, seconds, wall)
+        self._fill(rows, kinds, seconds)
         parts = {"measured": [stage.bubble for stage in accounts.stages]}
         if all(stage.bubble_predicted is not None for stage in accounts.stages):
             parts["predicted"] = [stage.bubble_predicted or 0.0 for stage in accounts.stages]
         names = [f"stage {stage.stage}" for stage in accounts.stages]
         self._bubbles.show(names, parts, {"measured": "var(--c1)", "predicted": "var(--c4)"})
 
-    def _fill(
-        self, rows: Sequence[str], kinds: Sequence[str], seconds: Sequence[Mapping[str, float]], wall: Sequence[float]
-    ) -> None:
+    def _fill(self, rows: Sequence[str], kinds: Sequence[str], seconds: Sequence[Mapping[str, float]]) -> None:
         if self._body is None or len(list(self._body)) != len(kinds) + 1:
             self._table.clear()
             with self._table:
                 self._body = table("", *rows)
-        cells = [(_NAMES[kind], *(f"{row.get(kind, 0.0):.2f}" for row in seconds)) for kind in kinds]
-        fill_table(self._body, [*cells, ("all", *(f"{w:.2f}" for w in wall))])
+        fill_table(self._body, seconds_cells(kinds, seconds))
 
 
-def _lanes(accounts: models.Accounts) -> tuple[list[str], list[dict[str, float]], list[float]]:
+def seconds_cells(kinds: Sequence[str], seconds: Sequence[Mapping[str, float]]) -> list[tuple[str, ...]]:
+    """The rows of the table in seconds, a column each of `seconds`; the last one is each column's sum."""
+    cells = [(_NAMES[kind], *(f"{column.get(kind, 0.0):.2f}" for column in seconds)) for kind in kinds]
+    return [*cells, ("all", *(f"{sum(column.values()):.2f}" for column in seconds))]
+
+
+def lanes(accounts: models.Accounts) -> tuple[list[str], list[dict[str, float]], list[float]]:
     """A row a worker that holds one stage; for one that holds several a row a stage, and one for what it does for none.
-    Names, seconds by kind, and the worker's wall time."""
+    Names, seconds by kind, and the worker's wall time, which shares are of."""
     rows, seconds, wall = [], [], []
     for worker in accounts.workers:
         stages = [stage for stage in accounts.stages if stage.worker == worker.worker]
@@ -197,7 +200,7 @@ class Memory:
         with ui.element("section").classes("panel"):
             heading("Memory by stage")
             self._bars = Bars("Bytes that each stage holds by kind", form="bytes")
-            self._table = table("stage", "worker", "holds", "activations, of those planned", "process at peak", "limit")
+            self._table = table("stage", "worker", "holds", "activations, of those planned", "job at peak", "limit")
         self._shown: Any = None
 
     def show(self, timeline: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 from nicegui import ui
@@ -142,9 +143,11 @@ class _Jobs:
         filters = Filters(states=_GROUPS[self._group], search=self._search, limit=_PER_PAGE, page=self._page)
         key = (filters, await asyncio.to_thread(lambda: (jobs.store.counts(), jobs.store.ids("", 1))))
         if self._shown is None or key != self._key:
-            self._shown, self._key = await job_page(jobs, filters), key
+            self._shown = await job_page(jobs, filters)
+            self._page = self._shown.number
+            self._key = replace(filters, page=self._page), key[1]
         else:
-            self._shown = Page([present(jobs, r) for r in self._shown.records], self._shown.total, self._shown.counts)
+            self._shown = replace(self._shown, records=[present(jobs, r) for r in self._shown.records])
         return self._shown
 
     def _row(self, record: JobRecord, losses: list[float]) -> dict[str, Any]:

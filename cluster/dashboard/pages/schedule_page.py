@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 from nicegui import ui
 
 from cluster.dashboard.frame import frame, heading
-from cluster.dashboard.gantt import Gantt, panel
+from cluster.dashboard.gantt import Gantt, Panel, panel
 from cluster.dashboard.parts import facts, fill_table, kinds_key, problems_list, table
 from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, spans
 from cluster.dashboard.texts import counted, share
@@ -31,11 +30,13 @@ def register() -> None:
     """The page."""
 
     @ui.page("/schedule")
-    def schedule_page(
+    async def schedule_page(
         schedule: str = "1f1b", stages: int = 4, micro_batches: int = 8, workers: int = 0, backward: float = 1.0
     ) -> None:
         with frame("Schedules", "/schedule"):
-            _Schedule(Question(schedule, stages, micro_batches, workers, backward))
+            page = _Schedule(Question(schedule, stages, micro_batches, workers, backward))
+            await page.draw()
+            ui.timer(0.05, page.draw)
 
 
 class _Schedule:
@@ -63,12 +64,12 @@ class _Schedule:
         with ui.element("section").classes("panel") as self._by_stage:
             heading("By stage")
             self._table = table("stage", "worker", "keeps at most (micro-batches)", "idle share of its worker")
-        self._last: Question | None = None
-        self._draw(question)
-        ui.timer(0.05, self._settle)
+        self._wanted: Question | str = question
+        self._drawn: Question | str | None = None
 
     def _number(self, label: str, value: float, low: float, high: float, step: float = 1) -> ui.number:
-        return ui.number(label, value=value, min=low, max=high, step=step, on_change=self._ask).props(
+        inside = min(high, max(low, value))  # an address may ask for anything
+        return ui.number(label, value=inside, min=low, max=high, step=step, on_change=self._ask).props(
             "outlined dense debounce=150"
         )
 
@@ -80,49 +81,40 @@ class _Schedule:
         return Question(str(self._schedule.value), stages, micro_batches, workers, float(self._backward.value))
 
     def _ask(self) -> None:
-        self._changed = True
+        self._wanted = self._question()
 
-    _changed = False
-
-    async def _settle(self) -> None:
-        """Draw what was asked for last; what was asked for meanwhile is drawn next."""
-        if not self._changed:
+    async def draw(self) -> None:
+        """Draw what was asked for last, or say why not; what is asked for meanwhile is drawn next."""
+        wanted = self._wanted
+        if wanted == self._drawn:
             return
-        self._changed = False
-        question = self._question()
-        if isinstance(question, str):
-            self._say([question])
+        self._drawn = wanted
+        if isinstance(wanted, str):
+            self._say([wanted])
             return
-        if not question.problems():
-            await asyncio.to_thread(_try, question)
-        self._draw(question)
-
-    def _draw(self, question: Question) -> None:
-        if question == self._last:
-            return
-        self._last = question
-        self._about.set_text(_ABOUT.get(question.schedule, ""))
+        self._about.set_text(_ABOUT.get(wanted.schedule, ""))
         try:
-            found = perform(question)
+            found, picture = await asyncio.to_thread(_perform, wanted)
         except UserMistake as error:
             self._say(error.problems)
             return
         self._say([])
+        self._show(wanted, found, picture)
+
+    def _show(self, question: Question, found: Replay, picture: Panel) -> None:
         path = (
             f"/schedule?schedule={question.schedule}&stages={question.stages}"
             f"&micro_batches={question.micro_batches}&workers={question.workers}&backward={question.backward:g}"
         )
         if ui.context.client.has_socket_connection:
             ui.navigate.history.replace(path)
-        numbers = f"{counted(question.stages, 'stage')} · {counted(question.micro_batches, 'micro-batch')}"
-        title = f"{question.schedule} · {numbers}"
-        picture = panel(title, spans(found), found.program.n_workers, shortest=1e-9)
-        self._gantt.show([picture], f"{title}, bubble {share(found.bubble)}")
+        self._gantt.show([picture], f"{picture.title}, bubble {share(found.bubble)}")
         self._facts(_facts(question, found))
+        bubbles = found.bubbles
         fill_table(
             self._table,
             [
-                (str(stage), str(worker), str(found.peak_alive[stage]), share(found.bubbles[worker]))
+                (str(stage), str(worker), str(found.peak_alive[stage]), share(bubbles[worker]))
                 for stage, worker in enumerate(found.program.placement)
             ],
         )
@@ -133,9 +125,11 @@ class _Schedule:
             part.set_visibility(not problems)
 
 
-def _try(question: Question) -> None:
-    with contextlib.suppress(UserMistake):  # it is raised again where it is told
-        perform(question)
+def _perform(question: Question) -> tuple[Replay, Panel]:
+    """The dry run and its picture, which take too long for the event loop. Raises UserMistake."""
+    found = perform(question)
+    numbers = f"{counted(question.stages, 'stage')} · {counted(question.micro_batches, 'micro-batch')}"
+    return found, panel(f"{question.schedule} · {numbers}", spans(found), found.program.n_workers, shortest=1e-9)
 
 
 def _facts(question: Question, found: Replay) -> list[str]:
