@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, cast
 
 from coordinator.laws import check_laws, deadlock, needs, performed_as
@@ -48,27 +49,27 @@ class Replay:
     peak_saved_for_input: tuple[int, ...]
     worker_peak_alive: tuple[int, ...]
 
-    @property
+    @cached_property
     def makespan(self) -> float:
         """From the first action's start to the last one's end."""
         return max((span.end for lane in self.spans for span in lane), default=0.0)
 
-    @property
+    @cached_property
     def busy(self) -> tuple[float, ...]:
         """Time in which each worker works."""
         return tuple(sum(span.end - span.start for span in lane) for lane in self.spans)
 
-    @property
+    @cached_property
     def idle(self) -> tuple[float, ...]:
         """Time in which each worker waits."""
         return tuple(self.makespan - busy for busy in self.busy)
 
-    @property
+    @cached_property
     def bubbles(self) -> tuple[float, ...]:
         """Idle share of each worker's time."""
         return tuple(idle / self.makespan if self.makespan else 0.0 for idle in self.idle)
 
-    @property
+    @cached_property
     def bubble(self) -> float:
         """Idle share of all workers' time: 1 − busy / (workers × makespan)."""
         return sum(self.bubbles) / len(self.bubbles)

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from nicegui import ui
 
 from cluster.dashboard.site import Site
+from cluster.service.records import JobRecord
+from coordinator.job_states import Running, Starting, Stopped
 from stages.errors import PipetrainError
 
+T = TypeVar("T")
 
-async def attempt(action: Awaitable[object], done: str = "") -> bool:
-    """Do it, and say what came of it; False where it was refused."""
+
+async def attempt(action: Awaitable[T], done: str | Callable[[T], str]) -> bool:
+    """Do it, and say what came of it, `done` or what that says of the result; False where it was refused."""
     try:
-        await action
+        result = await action
     except PipetrainError as error:
         ui.notify(str(error), type="negative", multi_line=True, timeout=10_000, close_button="Close")
         return False
-    if done:
-        ui.notify(done)
+    ui.notify(done if isinstance(done, str) else done(result))
     return True
 
 
 async def stop_job(site: Site, job: str) -> None:
     """Ask for a job's end, after the steps under way."""
-    await attempt(site.jobs.stop(job, False), f"Job {job} was asked to stop; it saves its weights")
+    await attempt(site.jobs.stop(job, False), stop_noted)
+
+
+def stop_noted(record: JobRecord) -> str:
+    """What became of a wish to stop a job, by its record afterwards."""
+    match record.state:
+        case Starting() | Running() if record.state.stop is not None and record.state.stop.now:
+            return f"Job {record.id} is being ended at once"
+        case Starting():
+            return f"Job {record.id} was asked to stop; it is still starting, and stops before its first step"
+        case Running():
+            return f"Job {record.id} was asked to stop; it finishes the steps under way and saves its weights"
+        case Stopped() as state:
+            return f"Job {record.id} is STOPPED: {state.how}"
+    return f"Job {record.id} had ended before: it is {record.state.name}"
 
 
 async def confirm_delete(site: Site, job: str, then: Callable[[], object]) -> None:

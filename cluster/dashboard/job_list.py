@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobRecord
@@ -49,6 +49,16 @@ async def job_page(jobs: Jobs, filters: Filters) -> Page:
     filters.check()
     found = await asyncio.to_thread(_select, jobs.store, filters)
     return Page([present(jobs, record) for record in found.records], found.total, found.counts)
+
+
+async def nearest_page(jobs: Jobs, filters: Filters) -> tuple[Page, Filters]:
+    """The page, or the last one where there are no longer so many; and the filters that ask for it."""
+    found = await job_page(jobs, filters)
+    while not found.records and filters.page > 0:
+        last = max(0, (found.total - 1) // filters.limit)
+        filters = replace(filters, page=min(last, filters.page - 1))
+        found = await job_page(jobs, filters)
+    return found, filters
 
 
 def present(jobs: Jobs, record: JobRecord) -> JobRecord:

@@ -10,6 +10,7 @@ from cluster.runner_link import log_name
 
 RUNNER = -1
 _FIRST_BYTES, _MOST_BYTES = 32 * 1024, 256 * 1024  # of a file: in the beginning, and at one look
+_LINE_CHARACTERS = 4096  # a longer line is cut: pages show it, files have it whole
 
 
 class LogTail:
@@ -20,11 +21,12 @@ class LogTail:
         self._ends: dict[Path, int] = {}
         self.lines: deque[str] = deque(maxlen=most)
 
-    def look(self) -> bool:
-        """Take in what was added; True if that is anything. Reads files."""
+    def look(self, ended: bool) -> bool:
+        """Take in what was added; True if that is anything. Reads files. `ended`: nothing more will be written, so that
+        what a killed process left of its last line is a line too."""
         found = False
         for number, file in self._files():
-            found |= self._read(file, "" if self._worker is not None else self._name(number))
+            found |= self._read(file, "" if self._worker is not None else self._name(number), ended)
         return found
 
     def _files(self) -> list[tuple[int, Path]]:
@@ -38,22 +40,28 @@ class LogTail:
     def _name(self, number: int) -> str:
         return "runner   | " if number == RUNNER else f"worker {number:<2}| "
 
-    def _read(self, file: Path, before: str) -> bool:
+    def _read(self, file: Path, before: str, ended: bool) -> bool:
         try:
             size = file.stat().st_size
             start = self._ends.get(file)
             first = max(0, size - _FIRST_BYTES) if start is None else max(start, size - _MOST_BYTES)
-            if start is not None and size <= start:
+            if size <= first:
                 return False
             with file.open("rb") as opened:
                 opened.seek(first)
                 part = opened.read(size - first)
         except OSError:
             return False
-        end = part.rfind(b"\n") + 1
+        end = len(part) if ended else part.rfind(b"\n") + 1
         if end == 0:
             return False
         self._ends[file] = first + end
-        lines = part[:end].decode(errors="replace").splitlines()
-        self.lines.extend(before + line for line in (lines[1:] if first and first != start else lines))
+        lines = part[:end].removesuffix(b"\n").decode(errors="replace").split("\n")
+        torn = first > 0 and first != start and len(lines) > 1  # what is before it was skipped
+        self.lines.extend(before + _cut(line) for line in lines[torn:])
         return True
+
+
+def _cut(line: str) -> str:
+    left_out = len(line) - _LINE_CHARACTERS
+    return line if left_out <= 0 else f"{line[:_LINE_CHARACTERS]}… ({left_out:,} characters more)"

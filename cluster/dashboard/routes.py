@@ -81,6 +81,8 @@ def _reading(router: APIRouter, site: Site) -> None:
         stats = await _stats(site, record)
         stages = 0 if stats.accounts is None else len(stats.accounts["stage_us"])
         found = facts.accounts_model(stats, placement(stats.placement, stages, record.needs.workers))
+        if found is None and stats.accounts is not None:
+            raise Refused(f"job {record.id}: which worker holds which stage is not known yet; ask again in a second")
         if found is None:
             raise Refused(f"job {record.id} has made no step yet")
         return found

@@ -119,7 +119,8 @@ def _content(file: Path, size: int) -> Iterator[bytes]:
 
 
 def placement(stats_placement: Sequence[int], n_stages: int, n_workers: int) -> list[int]:
-    """The worker of each stage; where that is not known yet and there are as many of either, each has its own."""
+    """The worker of each stage; where that is not known yet and there are as many of either, each has its own. Empty
+    where it is not known."""
     if len(stats_placement) == n_stages:
         return list(stats_placement)
     return list(range(n_stages)) if n_stages == n_workers else []

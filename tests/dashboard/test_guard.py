@@ -116,7 +116,7 @@ class Served:
         await send({"type": "http.response.body", "body": b""})
 
     def connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(*self.end, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.end[1], timeout=20)
         connection.connect()
         return connection
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.dashboard.job_list import Filters, Page, job_page
+from cluster.dashboard.job_list import Filters, Page, job_page, nearest_page
 from cluster.service import store
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from cluster.service.store import Store
@@ -69,6 +69,16 @@ def test_pages_follow_each_other_from_the_newest_on(jobs: Any) -> None:
     assert ids(last) == [f"job{24 - i:05d}" for i in range(25)]
     assert first.total == last.total == N
     assert ids(page(jobs, page=400)) == []
+
+
+def test_the_list_goes_back_to_its_last_page_where_there_are_no_longer_so_many(jobs: Any) -> None:
+    def nearest(**filters: Any) -> tuple[list[str], int]:
+        found, asked = asyncio.run(nearest_page(jobs, Filters(**filters)))
+        return ids(found), asked.page
+
+    assert nearest(page=400) == nearest(page=1000) == (ids(page(jobs, page=399)), 399)
+    assert nearest(page=1, search="job00007") == (["job00007"], 0)
+    assert nearest(page=3, search="nothing like it") == ([], 0)
 
 
 def test_states_and_names_are_filtered(jobs: Any) -> None:

@@ -49,7 +49,7 @@ class Tabs:
         if self._tabs.value == "Events":
             await self._events.look(record)
         elif self._tabs.value == "Logs":
-            await self._logs.look()
+            await self._logs.look(record.state.ended)
         elif self._tabs.value == "Files":
             await self._files.look()
 
@@ -77,7 +77,7 @@ class _Events:
 
 class _Logs:
     def __init__(self, site: Site, record: JobRecord) -> None:
-        self._folder = site.folder(record.id)
+        self._folder, self._ended = site.folder(record.id), record.state.ended
         names: dict[int, str] = {-2: "all processes", RUNNER: "runner"}
         names.update({worker: f"worker {worker}" for worker in range(min(record.needs.workers, 256))})
         with ui.element("div").classes("line").style("margin-bottom: 8px"):
@@ -96,11 +96,11 @@ class _Logs:
         worker = int(self._worker.value)
         self._tail = LogTail(self._folder, None if worker == -2 else worker, MOST_LINES)
         self._text.set_text("")
-        await self.look()
+        await self.look(self._ended)
 
-    async def look(self) -> None:
-        tail = self._tail
-        if self._follow.value and await asyncio.to_thread(tail.look) and tail is self._tail:
+    async def look(self, ended: bool) -> None:
+        tail, self._ended = self._tail, ended
+        if self._follow.value and await asyncio.to_thread(tail.look, ended) and tail is self._tail:
             self._text.set_text("\n".join(tail.lines))
         elif not self._text.text:
             self._text.set_text("nothing printed yet")

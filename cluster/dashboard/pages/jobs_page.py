@@ -11,7 +11,7 @@ from nicegui import ui
 
 from cluster.dashboard.actions import confirm_delete, stop_job
 from cluster.dashboard.frame import every_tick, frame, heading
-from cluster.dashboard.job_list import Filters, Page, job_page, present
+from cluster.dashboard.job_list import Filters, Page, nearest_page, present
 from cluster.dashboard.parts import text
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import number, share, span, spark
@@ -143,9 +143,8 @@ class _Jobs:
         filters = Filters(states=_GROUPS[self._group], search=self._search, limit=_PER_PAGE, page=self._page)
         key = (filters, await asyncio.to_thread(lambda: (jobs.store.counts(), jobs.store.ids("", 1))))
         if self._shown is None or key != self._key:
-            self._shown = await job_page(jobs, filters)
-            self._page = self._shown.number
-            self._key = replace(filters, page=self._page), key[1]
+            self._shown, shown = await nearest_page(jobs, filters)
+            self._page, self._key = shown.page, (shown, key[1])
         else:
             self._shown = replace(self._shown, records=[present(jobs, r) for r in self._shown.records])
         return self._shown
