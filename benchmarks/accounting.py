@@ -1,8 +1,9 @@
-"""`python -m benchmarks.accounting`: what it costs to book every worker's time, measured with it and without.
+"""`python -m benchmarks.accounting`: what it costs to book every worker's time.
 
-Two worker threads train the same network; rounds with and without alternate, so that both meet the same machine.
-Without: no clock is read in a step, no account is summed or predicted, and nothing but the row is written. Threads of
-one process make it dearer than in a job's processes: all bookings then share one interpreter.
+Two parts. The worker's: one worker with two stages, so that every kind of booking happens, trains a few steps with its
+ledger and a few without, again and again; each pair gives a ratio. The coordinator's: the CPU time that summing,
+predicting and writing down a step takes beside what is done without accounts, as a share of the step; it runs while the
+workers compute, and takes CPU from them only where all cores are busy.
 """
 
 from __future__ import annotations
@@ -12,30 +13,33 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-from benchmarks import CONFIGS, WORKERS, Config
+from benchmarks import CONFIGS, Config
 from benchmarks.ours import job_for
 from cluster.run_dir import RunDir
 from cluster.sources import JobData, load_data
 from cluster.step_observer import StepObserver
-from coordinator.accounts import Bubble
+from coordinator.accounts import Accounts
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.local import LocalWorkers
+from coordinator.prediction import Predictor
 from coordinator.rows import StepRow
 from coordinator.trainer import Trainer
-from stages.ledger import STAGE_KINDS, WORKER_KINDS, Account
+from stages.channel import LocalExchange
+from stages.ledger import WORKER_KINDS, Account, Ledger
+from stages.orders import Order, TrainStep, Update
+from stages.worker import Worker
+
+_BLOCK = 3  # steps of one measurement: short, so that both halves of a pair meet the same machine
 
 
 class _NoLedger:
-    """Books nothing. `step_s` is what it says that each step took: by it the trainer gives out orders."""
+    """Books nothing."""
 
-    step_s = 1.0
-
-    def __init__(self, stages: Sequence[int]) -> None:
+    def __init__(self) -> None:
         self.trace, self.timeline = False, list[Any]()
 
     def open(self) -> None: ...
@@ -43,87 +47,81 @@ class _NoLedger:
     def book_action(self, stage: int, kind: int, micro_batch: int) -> None: ...
     def book_worker(self, kind: int) -> None: ...
     def take(self) -> Account:
-        return Account(0.0, self.step_s, {}, (0.0,) * len(WORKER_KINDS))
+        return Account(0.0, 0.0, {}, (0.0,) * len(WORKER_KINDS))
 
 
-class _NoAccounts:
-    """Sums nothing, predicts nothing."""
+def _of_worker(blueprint: Blueprint, data: JobData, config: Config, pairs: int) -> tuple[float, list[float]]:
+    """Seconds of a step without, and the ratio of each pair."""
+    worker = Worker(blueprint.setup(0), LocalExchange(60.0), train=data.train)
+    ledgers: dict[bool, Any] = {True: Ledger(worker.stages), False: _NoLedger()}
+    orders: list[Order] = [TrainStep(step=0, epoch=0, first=0, last=config.batch), Update(learning_rate=1e-3)] * _BLOCK
 
-    last = None
+    def seconds(booked: bool) -> float:
+        worker._ledger = ledgers[booked]
+        began = time.perf_counter()
+        result = worker.run(orders)
+        assert result.failure is None, result.failure
+        return (time.perf_counter() - began) / _BLOCK
 
-    def __init__(self, *ignored: object) -> None: ...
-    def add(self, reports: object) -> Bubble:
-        return Bubble(0.0, ())
+    for booked in (True, False) * 3:
+        seconds(booked)
+    ratios, alone = [], []
+    for number in range(pairs):
+        found = {booked: seconds(booked) for booked in ((True, False) if number % 2 else (False, True))}
+        ratios.append(found[True] / found[False] - 1)
+        alone.append(found[False])
+    return statistics.median(alone), ratios
 
-    def line(self, *ignored: object) -> None: ...
 
-
-@contextlib.contextmanager
-def _without() -> Iterator[None]:
+def _of_coordinator(blueprint: Blueprint, data: JobData, folder: Path, steps: int) -> float:
+    """CPU seconds a step of what is only there for accounts: taking a step's reports, and leaving files."""
     with (
-        patch("stages.worker.Ledger", _NoLedger),
-        patch("coordinator.trainer.Accounts", _NoAccounts),
-        patch("coordinator.trainer.Predictor", _NoAccounts),
-        patch("coordinator.trainer._SAMPLE_S", float("inf")),
-    ):
-        yield
-
-
-def _seconds_a_step(blueprint: Blueprint, data: JobData, folder: Path, *, steps: int, booked: bool) -> float:
-    """The mean of `steps` steps, from the first order to the last row."""
-    with (
-        contextlib.nullcontext() if booked else _without(),
         contextlib.closing(LocalWorkers(blueprint, train=data.train)) as workers,
         contextlib.closing(RunDir.create(folder, blueprint.spec)) as run_dir,
     ):
         trainer = Trainer(blueprint, workers, train_rows=len(data.train), max_steps=steps)
-        observer = StepObserver("benchmark", run_dir, blueprint, data, workers, trainer)
-        began = time.perf_counter()
-        for row in trainer.rows():
-            assert isinstance(row, StepRow)
-            run_dir.metric(row.as_dict())
-            if booked:
-                observer.step(row)
-        return (time.perf_counter() - began) / steps
+        rows = [row for row in trainer.rows() if isinstance(row, StepRow)]
+        accounts, observer = (
+            Accounts(blueprint.program.placement),
+            StepObserver("benchmark", run_dir, blueprint, data, workers, trainer),
+        )
+        predictor = Predictor(blueprint.program, blueprint.spec.pipeline.weight_grad_group)
+        began = time.thread_time()
+        for row in rows:
+            bubble = accounts.add(row.reports)
+            predictor.add(row.reports)
+            accounts.line(row.step, 0.0, bubble, None)
+            observer.step(row)
+        return (time.thread_time() - began) / len(rows)
 
 
-def _measure(config: Config, *, rounds: int, seconds: float) -> str:
+def _measure(config: Config, *, pairs: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        spec = job_for(config, Path(folder), schedule="1f1b", group=1)
+        spec = job_for(config, Path(folder), schedule="interleaved-1f1b", group=1, stages=2)
+        alone_spec = spec.replace(pipeline__workers=1)
         data = load_data(spec)
-        blueprint = make_blueprint(spec, len(data.train))
-        once = _seconds_a_step(blueprint, data, Path(folder) / "warm-up", steps=30, booked=True)
-        _NoLedger.step_s = once
-        steps = max(20, round(seconds / once))
-        ratios, alone = [], []
-        for number in range(rounds):
-            found = {}
-            for booked in (True, False) if number % 2 else (False, True):
-                place = Path(folder) / f"{number}-{booked}"
-                found[booked] = _seconds_a_step(blueprint, data, place, steps=steps, booked=booked)
-            ratios.append(found[True] / found[False] - 1)
-            alone.append(found[False])
-    noise = max(alone) / min(alone) - 1
-    low, *_, high = statistics.quantiles(ratios, n=4)
-    return (
-        f"| {config} | {1e3 * statistics.median(alone):.2f} ms | {statistics.median(ratios):+.2%} "
-        f"({low:+.2%} to {high:+.2%}) | {noise:.0%} |"
-    )
+        step, ratios = _of_worker(make_blueprint(alone_spec, len(data.train)), data, config, pairs)
+        spec = job_for(config, Path(folder), schedule="1f1b", group=1)
+        cpu = _of_coordinator(make_blueprint(spec, len(data.train)), data, Path(folder) / "run", 200)
+    return f"| {config} | {1e3 * step:.2f} ms | {_percent(ratios)} | {1e6 * cpu:.0f} µs, {cpu / (step / 2):.2%} |"
+
+
+def _percent(ratios: Sequence[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:+.2%} ({low:+.2%} to {high:+.2%})"
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of training in each half of a round")
+    parser.add_argument("--pairs", type=int, default=200)
     options = parser.parse_args()
-    print(f"{WORKERS} worker threads, {len(STAGE_KINDS)} + {len(WORKER_KINDS)} kinds of time\n")
     print(
-        "| width, layers, batch, micro-batches | step without | with accounts (quartiles) | largest against smallest |"
+        "| width, layers, batch, micro-batches | step of one worker | its ledger (quartiles) | coordinator, of a step of two |"
     )
     print("|---|---|---|---|")
     for config in CONFIGS[2:]:
-        print(_measure(config, rounds=options.rounds, seconds=options.seconds), flush=True)
+        print(_measure(config, pairs=options.pairs), flush=True)
 
 
 if __name__ == "__main__":
