@@ -36,7 +36,7 @@ def rows_model(stats: JobStats, names: Sequence[str] = ()) -> models.Rows:
 
 
 def accounts_model(stats: JobStats, placement: Sequence[int]) -> models.Accounts | None:
-    """The last account; None before the first step. `placement[s]` is the worker of stage s."""
+    """The last account; None before the first step. `placement[s]` is the worker of stage s, empty: None, too."""
     line = stats.accounts
     if line is None or len(placement) != len(line["stage_us"]):
         return None

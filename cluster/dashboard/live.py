@@ -16,7 +16,7 @@ from stages.actions import Action
 CHART_POINTS = 300
 MOST_BARS = 3000
 """Actions that a panel draws; of a larger step all panels end at the same time."""
-_SHORTEST_BUBBLE = 0.004  # of the step: what is shorter is the time between two actions
+_SHORTEST_BUBBLE = 0.004  # of what is drawn: what is shorter is the time between two actions
 
 Points = list[tuple[int, float | None]]
 
@@ -93,7 +93,7 @@ def picture(content: Mapping[str, Any]) -> Picture:
     until = min(_drawn_until(measured), _drawn_until(predicted))
     end = max((timed[3] for timed in (*measured, *predicted)), default=0.0)
     panels = [
-        panel(title, actions, n_workers, shortest=_SHORTEST_BUBBLE * end, until=until)
+        panel(title, actions, n_workers, shortest=_SHORTEST_BUBBLE * min(end, until), until=until)
         for title, actions in (("measured", measured), ("predicted by the schedule's dry run", predicted))
         if actions
     ]

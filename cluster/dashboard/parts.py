@@ -52,12 +52,18 @@ def fill_table(body: ui.element, rows: Sequence[Sequence[str]]) -> None:
             for row in rows:
                 with ui.element("tr"):
                     for content in row:
-                        text("td", content).classes("short" if len(content) <= SHORT else "")
+                        set_cell(text("td"), content)
         return
     for place, row in zip(body, rows, strict=True):
         for cell, wanted in zip(place, row, strict=True):
             if isinstance(cell, ui.label) and cell.text != wanted:
-                cell.set_text(wanted)
+                set_cell(cell, wanted)
+
+
+def set_cell(cell: ui.label, content: str) -> None:
+    """Put a text into a table's cell."""
+    cell.set_text(content)
+    cell.classes(replace="short" if len(content) <= SHORT else "")
 
 
 def problems_list(on_line: Callable[[int], None] | None = None) -> Callable[[Iterable[object]], None]:

@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from cluster.dashboard import facts, models
 from cluster.dashboard.job_list import Filters, job_page
 from cluster.dashboard.schedule_view import Question, perform
-from cluster.dashboard.site import Site, placement
+from cluster.dashboard.site import Site
 from cluster.dashboard.submission import submit_text
 from cluster.service.job_stats import SERIES, JobStats
 from cluster.service.records import JobRecord
@@ -79,10 +79,9 @@ def _reading(router: APIRouter, site: Site) -> None:
         """Where every worker's wall time went, up to the last step."""
         record = await site.find(job)
         stats = await _stats(site, record)
-        stages = 0 if stats.accounts is None else len(stats.accounts["stage_us"])
-        found = facts.accounts_model(stats, placement(stats.placement, stages, record.needs.workers))
+        found = facts.accounts_model(stats, await site.placement(record, stats))
         if found is None and stats.accounts is not None:
-            raise Refused(f"job {record.id}: which worker holds which stage is not known yet; ask again in a second")
+            raise Refused(f"job {record.id}: which worker holds which stage is not known yet")
         if found is None:
             raise Refused(f"job {record.id} has made no step yet")
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from cluster.service.api import Api
 from cluster.service.entry import Entry
 from cluster.service.files import files_to_fetch, log_lines
 from cluster.service.home import Home
+from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import JobEvent, JobRecord
@@ -94,6 +95,13 @@ class Site:
             raise Refused(f"job {job} has no file {path[:200]}; GET /api/jobs/{job}/files lists what it has")
         return sizes[path], _content(self.folder(job) / path, sizes[path])
 
+    async def placement(self, record: JobRecord, stats: JobStats) -> list[int]:
+        """The worker of each stage: from a sampled step, or as the attempt began. Empty before that is told."""
+        if stats.placement:
+            return stats.placement
+        began = [e for e in await self.events(record.id) if e.kind == "starting" and e.attempt == stats.attempt]
+        return list(began[-1].details.get("placement", ())) if began else []
+
     async def trace(self, prefix: str, steps: int) -> str:
         """Have the next steps of the job whose id begins like that traced; its id. Raises Refused for one that has
         ended, UnknownJob, UserMistake."""
@@ -116,11 +124,3 @@ def _content(file: Path, size: int) -> Iterator[bytes]:
         while size > 0 and (part := opened.read(min(_PART_BYTES, size))):
             size -= len(part)
             yield part
-
-
-def placement(stats_placement: Sequence[int], n_stages: int, n_workers: int) -> list[int]:
-    """The worker of each stage; where that is not known yet and there are as many of either, each has its own. Empty
-    where it is not known."""
-    if len(stats_placement) == n_stages:
-        return list(stats_placement)
-    return list(range(n_stages)) if n_stages == n_workers else []

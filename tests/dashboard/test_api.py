@@ -108,6 +108,12 @@ def test_a_schedule_is_its_dry_run(api: Api) -> None:
         422,
         ["workers: got 9, must be 1 to as many as stages (4): each holds at least one"],
     )
+    huge = "9" * 20
+    for name in ("stages", "micro_batches", "workers"):
+        assert api.ask("GET", f"/api/schedule?{name}={huge}")[0] == 422
+        status, page = api.ask("GET", f"/schedule?{name}={huge}")
+        assert (status, f"got {huge}" in page.decode()) == (200, True), name
+    assert api.ask("GET", "/schedule?backward=nan")[0] == 200
 
 
 def test_a_job_submitted_by_a_script_is_stopped_and_deleted(api: Api, service: Service, document: Any) -> None:

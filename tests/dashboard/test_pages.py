@@ -15,9 +15,10 @@ from cluster.client import Job
 from coordinator.replay import replay
 from coordinator.schedules import build
 from tests.dashboard.browser import Browser
-from tests.service.running import Service
+from tests.service.running import Service, wait_for
 
 BUBBLE = 3
+_STILL_S = 1.2  # three times as long as a page that is seen waits between looks
 WRONG = """\
 name: wrong
 model:
@@ -89,6 +90,10 @@ def test_the_pipeline_of_a_running_job_shows_its_actions_and_its_bubbles(browser
             assert any(bar[3] == BUBBLE for bar in panel["data"] if bar[0] == worker), "a 1F1B lane has bubbles"
     label = browser.find(".gantt").get_attribute("aria-label") or ""
     assert re.search(r"Step \d+, 2 workers; measured: [\d.]+ ms, idle [\d.]+ %", label), label
+    browser.until(
+        lambda: (later := browser.find(".gantt").get_attribute("aria-label") or "") != label and "measured" in later,
+        "what is told to those who cannot see the picture stays that of the first one",
+    )
 
 
 def test_a_step_is_shown_soon_and_the_series_stay_short(browser: Browser, endless: Job) -> None:
@@ -110,11 +115,19 @@ def test_a_page_that_nobody_sees_is_sent_nothing_and_catches_up_when_it_is_seen(
     browser.open(f"/jobs/{endless.id}")
     browser.until(lambda: step_shown(browser) > 0, "no step is shown")
     hide(True)
-    time.sleep(1.5)  # what was under way
-    received = "return window.nextMessageId"
-    before, step = browser.js(received), step_shown(browser)
-    time.sleep(1.5)
-    assert (browser.js(received), step_shown(browser)) == (before, step)
+
+    def seen() -> tuple[int, int]:
+        return browser.js("return window.nextMessageId"), step_shown(browser)
+
+    def still() -> tuple[int, int] | None:
+        before = seen()
+        time.sleep(_STILL_S)
+        return before if seen() == before else None
+
+    _, step = browser.until(still, "it is sent news all the time")
+    made = endless.refresh().step
+    wait_for(lambda: endless.refresh().step > made, "the job stands still")
+    assert step_shown(browser) == step
     hide(False)
     browser.until(lambda: step_shown(browser) > step, "it does not catch up", 5)
 
@@ -211,14 +224,29 @@ def test_the_schedule_page_draws_what_a_dry_run_says(browser: Browser) -> None:
     browser.write("Workers", "9")
     browser.until(lambda: "must be 1 to as many as stages (6)" in browser.text, "an impossible number is not explained")
     assert not browser.find(".gantt").is_displayed()
+    browser.write("Workers", "0")
+    browser.until(lambda: browser.find(".gantt").is_displayed(), "a right number does not bring the picture back")
+    browser.write("Stages p", "")
+    browser.until(lambda: "must be whole numbers" in browser.text, "an empty field is not explained")
+    browser.field("Stages p").send_keys("6")
+    browser.until(lambda: browser.find(".gantt").is_displayed(), "the same number does not bring the picture back")
+    assert "must be whole numbers" not in browser.text
 
 
-PAGES = ("/", "/submit", "/cluster", "/schedule", "JOB")
+PAGES = {
+    "/": "tr[data-job]",
+    "/submit": "input[aria-label='Epochs']",
+    "/cluster": "td a[href^='/jobs/']",
+    "/schedule": ".gantt svg",
+    "JOB": ".gantt svg",
+}
+"""What each page is measured with."""
 
 
 def test_no_page_is_wider_than_a_phone_or_a_screen(browser: Browser, endless: Job) -> None:
-    for path in PAGES:
+    for path, content in PAGES.items():
         browser.open(path.replace("JOB", f"/jobs/{endless.id}"), width=1440, dark=path == "/")
+        browser.find(content)
         assert browser.overflow() <= 0, f"{path} at 1440 pixels"
         browser.resize(375)
         assert browser.overflow() <= 0, f"{path} at 375 pixels"

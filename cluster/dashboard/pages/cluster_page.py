@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nicegui import ui
 
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.models import Cluster, Job
-from cluster.dashboard.parts import SHORT, facts, table, text
+from cluster.dashboard.parts import facts, set_cell, table, text
 from cluster.dashboard.routes import cluster_model
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import counted, size
@@ -35,44 +37,40 @@ class _ClusterPage:
             )
         with ui.element("section").classes("panel"):
             heading("Nodes")
-            self._nodes = table("host", "address", "CPUs in use", "memory in use")
+            self._nodes = _Table(
+                "There are no nodes while Ray is not up.", "host", "address", "CPUs in use", "memory in use"
+            )
         with ui.element("section").classes("panel"):
             heading("Running")
-            self._active = table("job", "state and reason", "workers", "CPUs", "memory", "where its workers are")
+            self._active = _Table(
+                "Nothing runs.", "job", "state and reason", "workers", "CPUs", "memory", "where its workers are"
+            )
         with ui.element("section").classes("panel"):
             heading("Waiting, in order")
-            self._waiting = table("job", "what it waits for", "needs", "priority")
+            self._waiting = _Table("Nothing waits.", "job", "what it waits for", "needs", "priority")
             self._more = ui.label().classes("muted small")
-        self._shown: object = None
 
     async def look(self) -> None:
         """Show what is new."""
         found = await cluster_model(self._site)
-        places = {job.id: self._places(job.id) for job in found.active}
-        if (found, places) == self._shown:
-            return
-        self._shown = found, places
         self._facts(_figures(found))
-        _fill(
-            self._nodes,
+        self._nodes.show(
             [
-                (n.host, n.address, f"{n.cpus_used:g} of {n.cpus:g}", f"{size(n.memory_used)} of {size(n.memory)}")
+                (
+                    None,
+                    (n.host, n.address, f"{n.cpus_used:g} of {n.cpus:g}", f"{size(n.memory_used)} of {size(n.memory)}"),
+                )
                 for n in found.nodes
-            ],
-            "There are no nodes while Ray is not up.",
+            ]
         )
-        _fill(
-            self._active,
+        self._active.show(
             [
-                (job, f"{job.state}: {job.reason}" if job.reason else job.state, *_takes(job), places[job.id])
+                (job, (f"{job.state}: {job.reason}" if job.reason else job.state, *_takes(job), self._places(job.id)))
                 for job in found.active
-            ],
-            "Nothing runs.",
+            ]
         )
-        _fill(
-            self._waiting,
-            [(job, job.reason, ", ".join(filter(None, _needs(job))), str(job.priority)) for job in found.waiting],
-            "Nothing waits.",
+        self._waiting.show(
+            [(job, (job.reason, ", ".join(filter(None, _needs(job))), str(job.priority))) for job in found.waiting]
         )
         more = found.counts.get("QUEUED", 0) - len(found.waiting)
         self._more.set_text(f"and {more:,} more; the queue takes {found.max_queued:,}" if more > 0 else "")
@@ -105,19 +103,35 @@ def _needs(job: Job) -> tuple[str, ...]:
     return counted(job.workers, "worker"), counted(job.cpus, "CPU"), size(job.memory) if job.memory else ""
 
 
-def _fill(body: ui.element, rows: list[tuple[Job | str, ...]], otherwise: str) -> None:
-    """Fill a table's body anew; a job is a link to its page."""
-    body.clear()
-    with body:
-        for row in rows:
-            with ui.element("tr"):
-                for cell in row:
-                    if isinstance(cell, Job):
-                        with ui.element("td"):
-                            ui.link(cell.name, f"/jobs/{cell.id}")
-                            ui.label(cell.id).classes("muted small")
-                    else:
-                        text("td", cell).classes("short" if len(cell) <= SHORT else "")
-        if not rows:
-            with ui.element("tr"):
-                text("td", otherwise).classes("muted").props("colspan=9")
+class _Table:
+    """A table whose rows may begin with a link to a job. A row stays the same element for as long as it is of the same
+    job, so that what the keyboard is at stays there."""
+
+    def __init__(self, otherwise: str, *columns: str) -> None:
+        self._body, self._otherwise = table(*columns), otherwise
+        self._links: list[tuple[str, str] | None] | None = None
+        self._cells: list[list[ui.label]] = []
+
+    def show(self, rows: Sequence[tuple[Job | None, Sequence[str]]]) -> None:
+        """Show these; `otherwise` where there are none."""
+        links = [None if job is None else (job.id, job.name) for job, _ in rows]
+        if links != self._links:
+            self._links = links
+            self._body.clear()
+            with self._body:
+                self._cells = [self._row(job, len(texts)) for job, texts in rows]
+                if not rows:
+                    with ui.element("tr"):
+                        text("td", self._otherwise).classes("muted").props("colspan=9")
+        for cells, (_, texts) in zip(self._cells, rows, strict=True):
+            for cell, content in zip(cells, texts, strict=True):
+                if cell.text != content:
+                    set_cell(cell, content)
+
+    def _row(self, job: Job | None, n_texts: int) -> list[ui.label]:
+        with ui.element("tr"):
+            if job is not None:
+                with ui.element("td"):
+                    ui.link(job.name, f"/jobs/{job.id}")
+                    ui.label(job.id).classes("muted small")
+            return [text("td") for _ in range(n_texts)]

@@ -16,7 +16,7 @@ from cluster.dashboard.live import Live, Lives
 from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times
 from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.parts import facts
-from cluster.dashboard.site import Site, placement
+from cluster.dashboard.site import Site
 from cluster.dashboard.texts import clock, number, share, span
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
@@ -153,8 +153,7 @@ class _Job:
             return
         self._curves.show(live)
         if stats.accounts is not None and stats.accounts is not self._accounts:
-            stages = len(stats.accounts["stage_us"])
-            accounts = api_facts.accounts_model(stats, placement(stats.placement, stages, record.needs.workers))
+            accounts = api_facts.accounts_model(stats, await self._site.placement(record, stats))
             if accounts is not None:
                 self._accounts = stats.accounts
                 self._times.show(accounts)

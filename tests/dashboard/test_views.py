@@ -1,0 +1,265 @@
+"""What pages and /api make of figures, logs and states, without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from nicegui import Client, ui
+from nicegui.page import page
+
+from cluster.dashboard import models, routes
+from cluster.dashboard.actions import stop_noted
+from cluster.dashboard.gantt import BUBBLE, panel
+from cluster.dashboard.live import MOST_BARS, picture
+from cluster.dashboard.log_tail import RUNNER, LogTail
+from cluster.dashboard.pages import cluster_page
+from cluster.dashboard.pages.job_parts import lanes, seconds_cells
+from cluster.dashboard.schedule_view import Question, perform
+from cluster.dashboard.site import Site
+from cluster.service import store
+from cluster.service.job_stats import JobStats
+from cluster.service.records import JobDocument, JobEvent, JobRecord
+from cluster.service.stats_board import StatsBoard
+from cluster.service.store import Store
+from coordinator.job_queue import Needs
+from coordinator.job_states import Queued, Running, Starting, State, StopAsked, Stopped, Succeeded
+from stages.actions import Action, Kind
+from stages.ledger import STAGE_KINDS, WORKER_KINDS
+
+
+def record(state: State, job: str = "job1") -> JobRecord:
+    needs = Needs(workers=2, cpus=1, memory=0)
+    return JobRecord(
+        id=job, name="a", submission_id=job, priority=0, order=0, needs=needs, state=state, submitted_at=0.0
+    )
+
+
+# the picture of a step --------------------------------------------------------------------------------------------
+
+
+def timeline(n_micro_batches: int, *, predicted: float) -> dict[str, Any]:
+    """Four workers: two with nothing to do, two that wait for half of each micro-batch's 100 µs. The prediction takes
+    `predicted` times as long."""
+    actions: list[list[Any]] = [
+        [worker, f"{worker}{kind}{j}", 100 * j + start, 100 * j + end]
+        for worker in range(2)
+        for j in range(n_micro_batches)
+        for kind, start, end in (("F", 0, 10), ("I", 10, 30), ("W", 80, 100))
+    ]
+    scaled = [[worker, text, start * predicted, end * predicted] for worker, text, start, end in actions]
+    return {"step": 4, "workers": [{}] * 4, "actions": actions, "predicted": scaled}
+
+
+def test_a_step_of_many_actions_is_drawn_in_part_and_told_in_full() -> None:
+    found = picture(timeline(1000, predicted=0.5))
+    assert found.summary.startswith("Step 5, 4 workers; measured: 100.00 ms, idle 75.0 %, predicted")
+    assert found.summary.endswith("dry run: 50.00 ms, idle 75.0 %")
+    measured, predicted = found.panels
+    drawn = [[bar for bar in p.bars if bar[3] != BUBBLE] for p in (measured, predicted)]
+    assert len(drawn[0]) <= MOST_BARS == len(drawn[1])
+    assert found.left_out == "only its first 25.00 ms are drawn"
+    for p in found.panels:
+        assert p.shown == pytest.approx(25)
+        assert {bar[0] for bar in p.bars if bar[2] > 24.8} == {0, 1, 2, 3}, "all workers end at the same time"
+        assert max(bar[2] for bar in p.bars if bar[3] == BUBBLE) <= 25, "what is left out is no bubble"
+
+
+def test_a_step_of_few_actions_is_drawn_in_full() -> None:
+    found = picture(timeline(100, predicted=2))
+    assert found.left_out == ""
+    assert [len([bar for bar in p.bars if bar[3] != BUBBLE]) for p in found.panels] == [600, 600]
+    assert [(p.end, p.shown) for p in found.panels] == [(10, 10), (20, 20)]
+
+
+def test_workers_that_do_the_same_have_their_own_bubbles() -> None:
+    found = panel("", [], 3)
+    assert found.bars == []
+    late = [(2, Action(0, Kind.FORWARD, 0), 1.0, 2.0)]
+    bubbles = [tuple(bar[:3]) for bar in panel("", late, 3).bars if bar[3] == BUBBLE]
+    assert sorted(bubbles) == [(0, 0, 2), (1, 0, 2), (2, 0, 1)]
+
+
+# seconds ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_seconds_sums_each_column() -> None:
+    stages = [
+        models.StageAccount(
+            stage=stage,
+            worker=stage % 2,
+            seconds=dict.fromkeys(STAGE_KINDS, stage + 1.0),
+            bubble=0,
+            bubble_predicted=None,
+        )
+        for stage in range(4)
+    ]
+    workers = [
+        models.WorkerAccount(worker=worker, wall_seconds=40 + 16 * worker, seconds=dict.fromkeys(WORKER_KINDS, 2.0))
+        for worker in range(2)
+    ]
+    rows, seconds, wall = lanes(models.Accounts(attempt=1, step=0, ended=0.0, stages=stages, workers=workers, links=[]))
+    assert (rows[1], rows[2]) == ("worker 0, stage 2", "worker 0, no stage")
+    cells = seconds_cells([*STAGE_KINDS, *WORKER_KINDS], seconds)
+    for column in range(1, len(rows) + 1):
+        *parts, total = [float(row[column]) for row in cells]
+        assert sum(parts) == total
+    assert cells[-1] == ("all", "8.00", "24.00", "8.00", "16.00", "32.00", "8.00")
+    assert [sum(map(float, cells[-1][1:4])), sum(map(float, cells[-1][4:]))] == [wall[0], wall[3]]
+
+
+# logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_process_left_of_its_last_line_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    file = tmp_path / "logs" / "runner.log"
+    tail = LogTail(tmp_path, RUNNER, 10)
+    file.write_text("first\nhal")
+    assert tail.look(ended=False)
+    assert list(tail.lines) == ["first"]
+    assert not tail.look(ended=False)
+    with file.open("a") as opened:
+        opened.write("f\nkilled in the mid")
+    assert tail.look(ended=False)
+    assert tail.look(ended=True)
+    assert not tail.look(ended=True)
+    assert list(tail.lines) == ["first", "half", "killed in the mid"]
+
+
+def test_a_long_line_is_cut_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "runner.log").write_text("x" * 5000 + "\nshort\n")
+    tail = LogTail(tmp_path, RUNNER, 10)
+    tail.look(ended=False)
+    assert list(tail.lines) == ["x" * 4096 + "… (904 characters more)", "short"]
+
+
+# stopping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (Starting(attempt=1, stop=StopAsked(at=0.0, now=False)), "still starting"),
+        (Running(attempt=1, stop=StopAsked(at=0.0, now=False)), "saves its weights"),
+        (Running(attempt=1, stop=StopAsked(at=0.0, now=True)), "ended at once"),
+        (Stopped(attempt=0, how="stopped in the queue, before it began"), "before it began"),
+        (Succeeded(attempt=1), "had ended before: it is SUCCEEDED"),
+    ],
+)
+def test_what_is_said_of_a_stop_is_what_becomes_of_the_job(state: State, said: str) -> None:
+    text = stop_noted(record(state))
+    assert said in text
+    assert ("saves its weights" in text) == (said == "saves its weights")
+
+
+# dry runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_works_out_its_bubbles_once() -> None:
+    found = perform(Question("1f1b", 5, 9))
+    assert found.bubbles is found.bubbles
+    assert found.bubble == pytest.approx(4 / 13)
+
+
+def test_dry_runs_leave_the_event_loop_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    performed: list[threading.Thread] = []
+
+    def note(question: Question) -> Any:
+        performed.append(threading.current_thread())
+        return perform(question)
+
+    monkeypatch.setattr(routes, "perform", note)
+    app = FastAPI()
+    app.include_router(routes.make_routes(cast(Site, None)))
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get("/api/schedule?stages=6&micro_batches=7")
+
+    answer = asyncio.run(ask())
+    assert models.Schedule.model_validate(answer.json()).micro_batches == 7
+    assert [thread is threading.main_thread() for thread in performed] == [False]
+
+
+# placement --------------------------------------------------------------------------------------------------------
+
+
+def test_who_holds_which_stage_is_known_from_the_first_step_on(tmp_path: Path) -> None:
+    opened = Store(tmp_path / "jobs.sqlite3")
+    job = record(Queued())
+    events = [
+        JobEvent(seq=1, time=0.0, kind="submitted", attempt=0, text="", details={}),
+        JobEvent(seq=2, time=0.0, kind="starting", attempt=1, text="", details={"placement": [0, 1, 0, 1]}),
+        JobEvent(seq=3, time=0.0, kind="starting", attempt=2, text="", details={"placement": [0, 0, 1, 1]}),
+    ]
+
+    async def placements() -> list[list[int]]:
+        await opened.write(store.insert(job, JobDocument(document="{}", files={}), events[0]))
+        for event in events[1:]:
+            await opened.write(store.update(job, [event]))
+        site = Site(cast(Any, SimpleNamespace(store=opened)), *cast(Any, [None] * 3))
+        return [await site.placement(job, JobStats(job=job.id, name="a", attempt=n)) for n in (1, 2, 3)]
+
+    try:
+        assert asyncio.run(placements()) == [[0, 1, 0, 1], [0, 0, 1, 1], []]
+    finally:
+        opened.close()
+
+
+# the cluster ------------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_of_the_cluster_stay_the_same_while_its_jobs_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster: models.Cluster
+
+    async def now(_: Site) -> models.Cluster:
+        return cluster
+
+    def state(step: int, reason: str, *jobs: str) -> models.Cluster:
+        facts: dict[str, Any] = {
+            "state": "RUNNING",
+            "reason": reason,
+            "step": step,
+            "workers": 1,
+            "cpus": 1,
+            "memory": 0,
+        }
+        active = [models.Job.model_construct(id=job, name=job, **facts) for job in jobs]
+        facts = {"version": "1", "ray": "up", "ray_address": "", "nodes": [], "counts": {}}
+        return models.Cluster(**facts, active=active, waiting=[], max_queued=9)
+
+    async def look_thrice(client: Client) -> None:
+        nonlocal cluster
+
+        def links() -> list[tuple[int, str]]:
+            return [(e.id, e.text) for e in client.elements.values() if isinstance(e, ui.link)]
+
+        cluster = state(1, "", "a", "b")
+        shown = cluster_page._ClusterPage(cast(Site, SimpleNamespace(jobs=SimpleNamespace(board=StatsBoard()))))
+        await shown.look()
+        before = links()
+        assert [name for _, name in before] == ["a", "b"]
+        cluster = state(2, "attempt 2", "a", "b")
+        await shown.look()
+        assert links() == before, "what has the keyboard's focus was made anew"
+        assert "RUNNING: attempt 2" in [e.text for e in client.elements.values() if isinstance(e, ui.label)]
+        cluster = state(3, "", "b")
+        await shown.look()
+        assert [name for _, name in links()] == ["b"]
+
+    async def in_a_client() -> None:
+        with Client(page("/")) as client:
+            await look_thrice(client)
+        client.delete()
+
+    monkeypatch.setattr(cluster_page, "cluster_model", now)
+    asyncio.run(in_a_client())
