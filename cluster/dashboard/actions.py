@@ -37,7 +37,7 @@ def stop_noted(record: JobRecord) -> str:
         case Starting() | Running() if record.state.stop is not None and record.state.stop.now:
             return f"Job {record.id} is being ended at once"
         case Starting():
-            return f"Job {record.id} was asked to stop; it is still starting, and stops before its first step"
+            return f"Job {record.id} was asked to stop; it is still starting, and ends as soon as it can"
         case Running():
             return f"Job {record.id} was asked to stop; it finishes the steps under way and saves its weights"
         case Stopped() as state:

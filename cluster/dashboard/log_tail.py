@@ -56,9 +56,10 @@ class LogTail:
         if end == 0:
             return False
         self._ends[file] = first + end
-        lines = part[:end].removesuffix(b"\n").decode(errors="replace").split("\n")
-        torn = first > 0 and first != start and len(lines) > 1  # what is before it was skipped
-        self.lines.extend(before + _cut(line) for line in lines[torn:])
+        lines = part[:end].decode(errors="replace").splitlines()
+        if first > 0 and first != start:  # what is before was skipped, so the first line is the end of one
+            lines = lines[1:] or ["…" + lines[0]]
+        self.lines.extend(before + _cut(line) for line in lines)
         return True
 
 

@@ -15,7 +15,7 @@ from nicegui import Client, ui
 from nicegui.page import page
 
 from cluster.dashboard import models, routes
-from cluster.dashboard.actions import stop_noted
+from cluster.dashboard.actions import attempt, stop_noted
 from cluster.dashboard.gantt import BUBBLE, panel
 from cluster.dashboard.live import MOST_BARS, picture
 from cluster.dashboard.log_tail import RUNNER, LogTail
@@ -24,7 +24,9 @@ from cluster.dashboard.pages.job_parts import lanes, seconds_cells
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
 from cluster.service import store
+from cluster.service.home import Home
 from cluster.service.job_stats import JobStats
+from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
@@ -141,6 +143,20 @@ def test_a_long_line_is_cut_and_says_so(tmp_path: Path) -> None:
     assert list(tail.lines) == ["x" * 4096 + "… (904 characters more)", "short"]
 
 
+def test_the_end_of_a_long_file_begins_with_a_whole_line_or_says_that_it_does_not(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    file = tmp_path / "logs" / "runner.log"
+    file.write_text("".join(f"line {i}\n" for i in range(10_000)))
+    tail = LogTail(tmp_path, RUNNER, 100_000)
+    tail.look(ended=False)
+    first = int(tail.lines[0].removeprefix("line "))
+    assert list(tail.lines) == [f"line {i}" for i in range(first, 10_000)]
+    file.write_text("y" * 100_000 + "\n")
+    tail = LogTail(tmp_path, RUNNER, 10)
+    tail.look(ended=False)
+    assert [line[:3] for line in tail.lines] == ["…yy"]
+
+
 # stopping ---------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +174,19 @@ def test_what_is_said_of_a_stop_is_what_becomes_of_the_job(state: State, said: s
     text = stop_noted(record(state))
     assert said in text
     assert ("saves its weights" in text) == (said == "saves its weights")
+
+
+def test_a_trace_of_a_job_that_was_deleted_is_refused_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(ui, "notify", lambda text, **_: said.append(text))
+    opened = Store(tmp_path / "jobs.sqlite3")
+    jobs = Jobs(Home(tmp_path), opened, max_queued=1, send=lambda _: None)
+    site = Site(jobs, *cast(Any, [None] * 3))
+    assert asyncio.run(attempt(site.trace("gone", 3), "traced")) is False
+    opened.close()
+    assert [("gone" in text, "traced" in text) for text in said] == [(True, False)]
 
 
 # dry runs ---------------------------------------------------------------------------------------------------------
