@@ -156,6 +156,20 @@ def test_where_the_time_goes_sums_to_all_of_it(browser: Browser, endless: Job) -
     assert {"forward", "input gradient", "weight gradient"} <= {part["name"] for part in parts}
 
 
+def test_the_memory_of_a_job_is_told_beside_its_limit(browser: Browser, endless: Job) -> None:
+    script = """
+        const table = [...document.querySelectorAll('table')].find((t) => t.innerText.includes('limit'));
+        return [...(table?.rows ?? [])].map((row) => [...row.cells].map((cell) => cell.innerText));
+    """
+    browser.open(f"/jobs/{endless.id}")
+    head, *rows = browser.until(lambda: rows if len(rows := browser.js(script)) == 3 else None, "no memory is told")
+    job, limit = head.index("job at peak"), head.index("limit")
+    assert [row[0] for row in rows] == ["0", "1"]
+    for row in rows:
+        assert re.fullmatch(r"[\d,.]+ [KM]iB", row[job]), row
+        assert re.fullmatch(r"[\d,.]+ [MG]iB|none", row[limit]), row
+
+
 def test_logs_and_job_file_and_plan_are_below(browser: Browser, endless: Job) -> None:
     browser.open(f"/jobs/{endless.id}")
     browser.button("Logs").click()

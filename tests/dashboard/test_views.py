@@ -19,7 +19,7 @@ from cluster.dashboard.actions import attempt, stop_noted
 from cluster.dashboard.gantt import BUBBLE, panel
 from cluster.dashboard.live import MOST_BARS, picture
 from cluster.dashboard.log_tail import RUNNER, LogTail
-from cluster.dashboard.pages import cluster_page
+from cluster.dashboard.pages import cluster_page, schedule_page
 from cluster.dashboard.pages.job_parts import lanes, seconds_cells
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
@@ -205,7 +205,8 @@ def test_dry_runs_leave_the_event_loop_to_others(monkeypatch: pytest.MonkeyPatch
         performed.append(threading.current_thread())
         return perform(question)
 
-    monkeypatch.setattr(routes, "perform", note)
+    for module in (routes, schedule_page):
+        monkeypatch.setattr(module, "perform", note)
     app = FastAPI()
     app.include_router(routes.make_routes(cast(Site, None)))
 
@@ -216,7 +217,14 @@ def test_dry_runs_leave_the_event_loop_to_others(monkeypatch: pytest.MonkeyPatch
 
     answer = asyncio.run(ask())
     assert models.Schedule.model_validate(answer.json()).micro_batches == 7
-    assert [thread is threading.main_thread() for thread in performed] == [False]
+
+    async def open_page() -> None:
+        with Client(page("/schedule")) as client:
+            await schedule_page._Schedule(Question("gpipe", 6, 8)).draw()
+        client.delete()
+
+    asyncio.run(open_page())
+    assert [thread is threading.main_thread() for thread in performed] == [False, False]
 
 
 # placement --------------------------------------------------------------------------------------------------------
