@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     options = parser.parse_args()
     print(
-        "| width, layers, batch, micro-batches | step of one worker | its ledger (quartiles) | coordinator, CPU a step |"
+        "| width, layers, batch, micro-batches | one worker's step | its ledger (quartiles) | coordinator, CPU a step |"
     )
     print("|---|---|---|---|")
     for config in CONFIGS[2:]:
