@@ -49,7 +49,8 @@ class Accounts:
                 link[1] += n_bytes
 
     def line(self, step: int, ended: float, bubble: Bubble, predicted: Bubble | None) -> dict[str, Any]:
-        """The totals after `step`, which ended at `ended` (seconds UTC), with the bubble of that step alone."""
+        """The totals after `step`, which ended at `ended` (seconds UTC), with the bubble of that step alone, and the
+        one that was predicted last, for steps of whole size."""
         stages = [[round(1e6 * seconds) for seconds in row] for row in self._stages]
         workers = [[round(1e6 * seconds) for seconds in row] for row in self._workers]
         wall = [sum(row) for row in workers]

@@ -87,6 +87,10 @@ class Trainer:
         self._to_trace = steps
 
     @property
+    def _predicted(self) -> Bubble | None:
+        return None if self.prediction is None else self.prediction.bubble
+
+    @property
     def prediction(self) -> Prediction | None:
         """The last dry run with measured times; None before the first full step."""
         return self._predictor.last
@@ -111,7 +115,7 @@ class Trainer:
         if self._last is not None:
             row, bubble = self._last
             ended = self._utc(report.account.ended for report in reports)
-            self.closing_accounts = self._accounts.line(row.step, ended, bubble, None)
+            self.closing_accounts = self._accounts.line(row.step, ended, bubble, self._predicted)
 
     # what to do ----------------------------------------------------------------------------------------------------
 
@@ -187,7 +191,7 @@ class Trainer:
         predicted = None
         if self._is_full(step.step):
             self._predictor.add(steps)
-            predicted = None if self.prediction is None else self.prediction.bubble
+            predicted = self._predicted
         norm = gradient_norm(steps)
         if self._spec.training.clip_norm is not None:
             self._scale = clip_scale(norm, self._spec.training.clip_norm)
@@ -208,7 +212,7 @@ class Trainer:
             bubble_predicted=None if predicted is None else predicted.total,
             reports=tuple(steps),
             accounts=self._accounts.line(
-                step.step, self._utc(report.account.ended for report in steps), bubble, predicted
+                step.step, self._utc(report.account.ended for report in steps), bubble, self._predicted
             ),
         )
 

@@ -86,8 +86,9 @@ SERIES = (
 class JobStats:
     """The present attempt of one job. `ended_at` is None while the job has not ended. Times are in seconds (UTC).
 
-    `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json; `losses` counts attempts
-    that Ray's death ended, not those that a planned shutdown did.
+    `bubble_predicted` is that of the last step of whole size. `accounts` and `timeline` are the last line of
+    accounts.jsonl and the last timeline.json; `losses` counts attempts that Ray's death ended, not those that a planned
+    shutdown did.
     """
 
     job: str
@@ -134,7 +135,7 @@ class JobStats:
         self.samples += row["samples"]
         self.loss, self.accuracy = row["loss"], row.get("accuracy")
         self.grad_norm, self.learning_rate = row["grad_norm"], row["learning_rate"]
-        self.bubble, self.bubble_predicted = row["bubble"], row.get("bubble_predicted")
+        self.bubble, self.bubble_predicted = row["bubble"], row.get("bubble_predicted", self.bubble_predicted)
         self.step_seconds.observe(row["seconds"])
         self._points(
             self.steps,
@@ -142,7 +143,7 @@ class JobStats:
             accuracy=self.accuracy,
             grad_norm=self.grad_norm,
             bubble=self.bubble,
-            bubble_predicted=self.bubble_predicted,
+            bubble_predicted=row.get("bubble_predicted"),
             samples_per_second=row["samples"] / row["seconds"],
         )
 

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[i] = item
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service with three workers for all tests of the pages."""
     running = Service(tmp_path_factory.mktemp("dashboard") / "home", "--workers", "3")
@@ -36,7 +36,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     running.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(service: Service) -> str:
     """Host and port of its pages."""
     found = Home.read(service.home.service_file)
@@ -44,7 +44,7 @@ def address(service: Service) -> str:
     return str(found["http"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser_of_session(request: pytest.FixtureRequest) -> Iterator[Browser]:
     if MISSING:
         pytest.skip(f"{' and '.join(MISSING)} not found: apt-get install chromium chromium-driver")
@@ -62,7 +62,7 @@ def browser(browser_of_session: Browser) -> Iterator[Browser]:
     assert browser_of_session.hosts() <= {browser_of_session.address}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2,000 rows of sixteen numbers and one to predict."""
     rng = np.random.default_rng(1)
@@ -72,7 +72,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def document(rows: Path) -> dict[str, Any]:
     """A job of two stages and six micro-batches that would train for hours."""
     return {
@@ -93,7 +93,7 @@ def document(rows: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def endless(service: Service, document: dict[str, Any]) -> Job:
     """That job, running; it is found again after a restart of the service."""
     job = service.client.submit(document)

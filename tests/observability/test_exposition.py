@@ -257,7 +257,8 @@ def test_the_queue_and_the_cluster(tmp_path: Path, run: Path) -> None:
         replace(record(f"wait{i}", stages=1, state=Queued()), submitted_at=now - age, attempt=0, started_at=None)
         for i, age in enumerate((500, 20))
     ]
-    text = exposed(tmp_path, run, *waiting, RUNNING)
+    admitted = replace(RUNNING, submitted_at=now + 50, started_at=now + 60)  # while this service is there
+    text = exposed(tmp_path, run, *waiting, admitted)
     assert values(text, "pipetrain_jobs")[(("state", "QUEUED"),)] == 2
     assert values(text, "pipetrain_jobs")[(("state", "RUNNING"),)] == 1
     assert 500 <= values(text, "pipetrain_queue_oldest_wait_seconds")[()] < 560
