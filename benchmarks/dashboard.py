@@ -150,13 +150,14 @@ def _reader(address: str, path: str, seconds: float) -> subprocess.Popen[str]:
 
 
 def _delays(service: Service, job: Job, shown: Sequence[Sequence[tuple[float, int]]]) -> list[float]:
-    """How long after its end each step was shown: when the page first told of it, or of a later one."""
-    lines = (service.home.run_directory(job.id) / "accounts.jsonl").read_text().splitlines()
-    ended = [json.loads(line)["ended"] for line in lines]  # of step i
+    """How long after its end each step was shown: when the page first told of it, or of a later one. Of the steps that
+    have a line of their own in the accounts."""
+    lines = map(json.loads, (service.home.run_directory(job.id) / "accounts.jsonl").read_text().splitlines())
+    ended = {line["step"]: line["ended"] for line in lines}
     found = []
     for times in shown:
         for (_, before), (at, now) in pairwise(times):
-            found += [at - ended[step] for step in range(before, now)]
+            found += [at - ended[step] for step in range(before, now) if step in ended]
     return found
 
 
