@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from coordinator.accounts import Bubble
 from coordinator.replay import Span, clock_spans
+from coordinator.weight_groups import WeightGroups
 from stages.actions import Action, Kind, Lane, Program
 from stages.ledger import FORWARD, INPUT_GRADIENT, OTHER, UPDATE, WEIGHT_GRADIENT
 from stages.orders import StepReport
@@ -91,25 +92,14 @@ def _apart(lane: Lane) -> Lane:
 
 
 def products(program: Program, group: int) -> Mapping[Action, int]:
-    """How many micro-batches' weight gradients each W makes: those of the groups that it completes, in ascending order
-    (see stages.stage, [Note: ascending weight gradients])."""
+    """How many micro-batches' weight gradients each W makes."""
     found: dict[Action, int] = {}
     for lane in program.lanes:
-        marked: dict[int, set[int]] = {}
-        begin: dict[int, int] = {}
+        groups: dict[int, WeightGroups] = {}
         for action in lane:
-            if action.kind is not Kind.BACKWARD_WEIGHT:
-                continue
-            own = marked.setdefault(action.stage, set())
-            own.add(action.micro_batch)
-            start = end = begin.get(action.stage, 0)
-            while end < program.n_micro_batches:
-                members = range(end, min(end + group, program.n_micro_batches))
-                if not own.issuperset(members):
-                    break
-                end = members.stop
-            begin[action.stage] = end
-            found[action] = end - start
+            if action.kind is Kind.BACKWARD_WEIGHT:
+                own = groups.setdefault(action.stage, WeightGroups(program.n_micro_batches, group))
+                found[action] = len(own.mark(action.micro_batch))
     return found
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple, cast
 
 from coordinator.laws import check_laws, deadlock, needs, performed_as
+from coordinator.weight_groups import WeightGroups
 from stages.actions import Action, Kind, Lane, Program
 
 UNIT_TIMES: Mapping[Kind, float] = {
@@ -157,8 +158,7 @@ class _Kept:
     def __init__(self, n_micro_batches: int, group: int) -> None:
         self.alive: set[int] = set()
         self.for_input: set[int] = set()
-        self._marked: set[int] = set()
-        self._n, self._group, self._next = n_micro_batches, group, 0
+        self._groups = WeightGroups(n_micro_batches, group)
 
     def follow(self, action: Action) -> None:
         """What is kept once `action` is done."""
@@ -168,13 +168,7 @@ class _Kept:
         if action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
             self.for_input.remove(action.micro_batch)
         if action.kind in (Kind.BACKWARD, Kind.BACKWARD_WEIGHT):
-            self._marked.add(action.micro_batch)
-        while self._next < self._n:
-            members = range(self._next, min(self._next + self._group, self._n))
-            if not self._marked.issuperset(members):
-                return
-            self.alive.difference_update(members)
-            self._next = members.stop
+            self.alive.difference_update(self._groups.mark(action.micro_batch))
 
 
 def _watch(lane: Lane, n_micro_batches: int, group: int, *, keeps: bool) -> _Watch:

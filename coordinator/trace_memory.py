@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from coordinator.blueprint import Blueprint
+from coordinator.weight_groups import WeightGroups
 from stages.actions import Action, Kind
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.layout import plan_layout
@@ -59,8 +60,7 @@ class Keeper:
     def __init__(self, memory: TraceMemory) -> None:
         self._memory = memory
         self._kept = 0
-        self._marked: dict[tuple[int, int], set[int]] = {}
-        self._next: dict[tuple[int, int], int] = {}
+        self._groups: dict[tuple[int, int], WeightGroups] = {}
 
     def after(self, step: int, action: Action) -> int | None:
         """What the worker keeps once `action` of `step` is done; None where it keeps as much as before."""
@@ -75,18 +75,10 @@ class Keeper:
         return None if self._kept == before else self._kept
 
     def _released(self, step: int, action: Action, rows: Sequence[int]) -> Sequence[int]:
-        """Rows of the micro-batches whose groups are complete now; groups are done in ascending order."""
+        """Rows of the micro-batches whose products are made now."""
         key = step, action.stage
-        marked = self._marked.setdefault(key, set())
-        marked.add(action.micro_batch)
-        begin = end = self._next.get(key, 0)
-        while end < len(rows):
-            group = range(end, min(end + self._memory.group, len(rows)))
-            if not marked.issuperset(group):
-                break
-            marked.difference_update(group)
-            end = group.stop
-        self._next[key] = end
-        if end == len(rows):
-            del self._marked[key], self._next[key]
-        return rows[begin:end]
+        groups = self._groups.setdefault(key, WeightGroups(len(rows), self._memory.group))
+        made = groups.mark(action.micro_batch)
+        if groups.complete:
+            del self._groups[key]
+        return rows[made.start : made.stop]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -170,8 +171,9 @@ def test_a_service_that_stays_away_is_told_after_the_patience(service: Service) 
 def _silent(context: Any) -> Iterator[pb.WatchUpdate]:
     """The present state, and nothing more."""
     yield pb.WatchUpdate(job=pb.Job(id="k7x2", state=pb.RUNNING))
-    while context.is_active():
-        time.sleep(0.05)
+    ended = threading.Event()
+    if context.add_callback(ended.set):  # else the client is gone already
+        ended.wait(30)
 
 
 def test_what_there_is_so_far_is_told_whole_or_not_at_all(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,28 @@
+"""When weight gradients are made: a W does nothing until its group is complete, and groups are done in ascending order
+(see stages.stage, [Note: ascending weight gradients]). Dry runs, predictions and traces follow stages by this."""
+
+from __future__ import annotations
+
+
+class WeightGroups:
+    """The groups of one stage in one step: `group` neighbouring micro-batches each, the last one perhaps fewer."""
+
+    def __init__(self, n_micro_batches: int, group: int) -> None:
+        self._n, self._group, self._next = n_micro_batches, group, 0
+        self._marked: set[int] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all products were made."""
+        return self._next == self._n
+
+    def mark(self, micro_batch: int) -> range:
+        """Perform the W of a micro-batch; the micro-batches whose products are made by it, often none."""
+        self._marked.add(micro_batch)
+        begin = self._next
+        while self._next < self._n:
+            members = range(self._next, min(self._next + self._group, self._n))
+            if not self._marked.issuperset(members):
+                break
+            self._next = members.stop
+        return range(begin, self._next)
