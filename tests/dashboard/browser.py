@@ -116,6 +116,12 @@ class Browser:
         """By how many pixels the page is wider than its window."""
         return int(self.js("return document.documentElement.scrollWidth - window.innerWidth"))
 
+    def charts_too_wide(self) -> int:
+        """How many charts draw more than the box that they are in shows."""
+        drawn = "'.gantt svg, .gantt canvas, .chart svg, .chart canvas'"
+        wider = "(d) => d.getBoundingClientRect().width > d.closest('.gantt, .chart').clientWidth + 1"
+        return int(self.js(f"return [...document.querySelectorAll({drawn})].filter({wider}).length"))
+
     def console_errors(self) -> list[str]:
         """Errors and warnings on the console since `forget`."""
         entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]

@@ -264,6 +264,7 @@ def test_no_page_is_wider_than_a_phone_or_a_screen(browser: Browser, endless: Jo
         assert browser.overflow() <= 0, f"{path} at 1440 pixels"
         browser.resize(375)
         assert browser.overflow() <= 0, f"{path} at 375 pixels"
+        browser.until(lambda: browser.charts_too_wide() == 0, f"a chart of {path} is not drawn again at 375 pixels")
         assert browser.driver.title.endswith("· pipetrain")
         assert len(browser.js("return [...document.querySelectorAll('h1')].map((e) => e.innerText)")) == 1, path
 
