@@ -1,4 +1,9 @@
-"""A connection to Ray: an embedded local cluster that leaves nothing behind, or one that runs already."""
+"""A connection to Ray: an embedded local cluster that leaves nothing behind, or one that runs already.
+
+[Note: loopback] Ray takes the host's outward address where it is told to use loopback, and then listens on it.
+`loopback` lets it leave the given address alone; its servers then listen on 127.0.0.1 only. The token keeps other users
+of the host out.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,8 @@ from typing import Any
 
 from stages.errors import NotEnoughResources
 
-_OBJECT_STORE_BYTES = 256 * 2**20  # gathered weights pass through it; what does not fit is spilled to disk
+LOOPBACK = "127.0.0.1"
+OBJECT_STORE_BYTES = 256 * 2**20  # gathered weights pass through it; what does not fit is spilled to disk
 LEFTOVER_PREFIX = "pipetrain-"
 """Temporary folders are called this, the number of the process that made them, and something random."""
 
@@ -24,8 +30,8 @@ LEFTOVER_PREFIX = "pipetrain-"
 def ray_session(address: str | None, *, cpus: int, memory: int) -> Iterator[Any]:
     """Ray, ready to use; `address` None starts an embedded cluster with `cpus` CPUs and `memory` bytes to give away.
 
-    The embedded one listens with a token of its own, keeps its files in one temporary folder, and is gone with this
-    process however it ends. Raises NotEnoughResources if a cluster at `address` does not answer.
+    The embedded one listens on loopback with a token of its own, keeps its files in one temporary folder, and is gone
+    with this process however it ends. Raises NotEnoughResources if a cluster at `address` does not answer.
     """
     if address is not None:
         check_address(address)
@@ -80,16 +86,17 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
     ray = importlib.import_module("ray")
     folder = Path(tempfile.mkdtemp(prefix=f"{LEFTOVER_PREFIX}{os.getpid()}-", dir=_short_temporary_folder()))
     try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _memory=max(memory, 2**30),
-            _temp_dir=str(folder),
-            _node_ip_address="127.0.0.1",
-            **_QUIET,
-        )
+        with loopback():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _memory=max(memory, 2**30),
+                _temp_dir=str(folder),
+                _node_ip_address=LOOPBACK,
+                **_QUIET,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,6 +106,22 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def loopback() -> Iterator[None]:
+    """Within it, Ray uses 127.0.0.1 where it is told to ([Note: loopback])."""
+    services: Any = importlib.import_module("ray._private.services")
+
+    def unchanged(host: Any) -> Any:
+        return host
+
+    before = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = unchanged
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = before
 
 
 def _short_temporary_folder() -> str:

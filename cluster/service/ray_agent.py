@@ -21,7 +21,7 @@ from typing import Any
 
 from cluster.host_processes import end_ray_process
 from cluster.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, Assignment, JobRunner, runner_name
-from cluster.service.ray_head import LOOPBACK, keep_loopback
+from cluster.ray_session import LOOPBACK, loopback
 
 NAMESPACE = "pipetrain"
 _PING_S = 5.0
@@ -244,21 +244,20 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
-    here: dict[str, Any] = {}
-    if "--loopback" in sys.argv:
-        keep_loopback()
-        here = {"_node_ip_address": LOOPBACK}
     import ray
 
+    own = "--loopback" in sys.argv
+    here: dict[str, Any] = {"_node_ip_address": LOOPBACK} if own else {}
     try:
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level="ERROR",
-            configure_logging=False,
-            **here,
-        )
+        with loopback() if own else contextlib.nullcontext():
+            ray.init(
+                address=address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level="ERROR",
+                configure_logging=False,
+                **here,
+            )
     except Exception as error:
         tell("refused", cause=_one_line(error))
         os._exit(1)

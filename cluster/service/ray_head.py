@@ -1,8 +1,6 @@
 """The local Ray cluster of a service: one head process in a session of its own, which outlives the service.
 
-[Note: loopback] Ray takes the host's outward address where it is told to use loopback, and then listens on it. The head
-is therefore started through `main` here, which leaves the given address alone; Ray's servers then listen on
-127.0.0.1 only. The token keeps other users of the host out.
+It is started through `main` here, which keeps it on loopback (see `cluster.ray_session`).
 """
 
 from __future__ import annotations
@@ -18,15 +16,13 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.host_processes import end_session, in_session
+from cluster.ray_session import LOOPBACK, OBJECT_STORE_BYTES, loopback
 from cluster.service.home import Home
 from stages.errors import NotEnoughResources
 
-LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
-_OBJECT_STORE_BYTES = 256 * 2**20  # gathered weights pass through it; what does not fit is spilled to disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +43,7 @@ class RayHead:
         command = [
             *(sys.executable, "-m", "cluster.service.ray_head", "start", "--head", "--block"),
             *("--node-ip-address", LOOPBACK, "--port", str(_free_port()), "--num-cpus", str(cpus)),
-            *("--temp-dir", folder, "--object-store-memory", str(_OBJECT_STORE_BYTES)),
+            *("--temp-dir", folder, "--object-store-memory", str(OBJECT_STORE_BYTES)),
             *("--include-dashboard", "false", "--dashboard-port", "0", "--include-log-monitor", "false"),
             *("--ray-client-server-port", str(_free_port())),
         ]
@@ -101,16 +97,6 @@ def ray_environment(token: str | None) -> dict[str, str]:
     return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **threads, **auth}
 
 
-def keep_loopback() -> None:
-    """Let Ray use 127.0.0.1 where it is told to ([Note: loopback])."""
-    import ray._private.services as services
-
-    def unchanged(host: Any) -> Any:
-        return host
-
-    services.resolve_ip_for_localhost = unchanged
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
@@ -124,11 +110,11 @@ def _last_line(log: Path) -> str:
 
 
 def main() -> None:
-    """The `ray` command, with loopback left alone."""
-    keep_loopback()
+    """The `ray` command, on loopback."""
     from ray.scripts.scripts import main as ray_command
 
-    ray_command()
+    with loopback():
+        ray_command()
 
 
 if __name__ == "__main__":

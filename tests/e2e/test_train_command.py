@@ -143,7 +143,8 @@ def test_the_model_that_does_not_fit_on_one_worker(tmp_path: Path) -> None:
     assert forced.returncode == 1
     assert "MemoryError: Unable to allocate" in forced.stderr
     assert "resources.memory_per_worker allows 167,772,160 bytes" in forced.stderr.splitlines()[-1]
-    trained = pipetrain("train", job, "--run-dir", tmp_path / "four", "--set", "training.epochs=1")
+    few = ("--set", "training.epochs=1", "--set", "training.batch_size=719")  # two steps: what counts is that it fits
+    trained = pipetrain("train", job, "--run-dir", tmp_path / "four", *few)
     assert trained.returncode == 0, trained.stderr
 
 

@@ -34,10 +34,13 @@ def _kill_ray(service: Service, part: bytes) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+PARTS = (b"gcs_server", b"raylet/raylet", b"cluster.service.ray_head")
+"""What of Ray is killed, one after the other."""
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("part", [b"gcs_server", b"raylet/raylet", b"cluster.service.ray_head"])
-def test_a_job_is_started_again_and_trains_the_same_weights(
-    service: Service, small: JobMaker, tmp_path: Path, part: bytes
+def test_a_job_is_started_again_each_time_and_trains_the_same_weights(
+    service: Service, small: JobMaker, tmp_path: Path
 ) -> None:
     epochs = 400
     job = service.client.submit(small(epochs, pipeline__stages=2))
@@ -45,26 +48,30 @@ def test_a_job_is_started_again_and_trains_the_same_weights(
     follower = threading.Thread(target=lambda: rows.extend(job), daemon=True)
     follower.start()
     other = service.client.get(job.id)
-    wait_for(lambda: other.refresh().step > 100, "it makes no steps")
     waiting = service.client.submit(small(1))
-    _kill_ray(service, part)
-    until(other, "RECOVERING")
-    assert other.reason == "Ray was lost: one of its processes died; attempt 2 starts when there is room"
+    for attempt, part in enumerate(PARTS, 1):
+        wait_for(lambda attempt=attempt: other.refresh().attempt == attempt and other.step > 100, "it makes no steps")
+        _kill_ray(service, part)
+        until(other, "RECOVERING")
+        assert other.reason == (
+            f"Ray was lost: one of its processes died; attempt {attempt + 1} starts when there is room"
+        )
     assert other.wait(timeout=100).state == "SUCCEEDED"
     follower.join(60)
 
-    assert other.attempt == 2
-    first = [row for row in rows if row.attempt == 1]
-    second = [row for row in rows if row.attempt == 2]
-    assert steps(rows) == steps(first) + steps(second), "in order"
-    assert steps(first) == list(range(len(steps(first))))
-    assert steps(second) == list(range(10 * epochs))
-    assert [row.as_dict() for row in first] == service.rows(job, attempt=1)
-    assert [row.as_dict() for row in second] == service.rows(job)
-    kinds = collect_without_gaps(other.events())
-    assert kinds == [
-        *("submitted", "admitted", "preparing", "starting", "started", "cluster lost"),
-        *("admitted", "preparing", "starting", "started", "finished"),
+    last = len(PARTS) + 1
+    assert other.attempt == last
+    attempts = [[row for row in rows if row.attempt == attempt] for attempt in range(1, last + 1)]
+    assert steps(rows) == [step for attempt in attempts for step in steps(attempt)], "in order"
+    for attempt, found in enumerate(attempts, 1):
+        assert steps(found) == list(range(len(steps(found)) if attempt < last else 10 * epochs))
+        kept = service.rows(job, attempt=attempt) if attempt < last else service.rows(job)
+        assert [row.as_dict() for row in found] == kept
+    begun = ("admitted", "preparing", "starting", "started")
+    assert collect_without_gaps(other.events()) == [
+        "submitted",
+        *(kind for _ in PARTS for kind in (*begun, "cluster lost")),
+        *(*begun, "finished"),
     ]
     assert waiting.wait(timeout=60).state == "SUCCEEDED"
 
