@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.client import Job
 from cluster.host_processes import command_line, in_session
 from cluster.service.ray_head import RayHead
 from coordinator.job import parse_job
@@ -34,6 +35,10 @@ def _kill_ray(service: Service, part: bytes) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def _wait_for_steps(job: Job, attempt: int) -> None:
+    wait_for(lambda: job.refresh().attempt == attempt and job.step > 100, f"attempt {attempt} makes no steps")
+
+
 PARTS = (b"gcs_server", b"raylet/raylet", b"cluster.service.ray_head")
 """What of Ray is killed, one after the other."""
 
@@ -50,7 +55,7 @@ def test_a_job_is_started_again_each_time_and_trains_the_same_weights(
     other = service.client.get(job.id)
     waiting = service.client.submit(small(1))
     for attempt, part in enumerate(PARTS, 1):
-        wait_for(lambda attempt=attempt: other.refresh().attempt == attempt and other.step > 100, "it makes no steps")
+        _wait_for_steps(other, attempt)
         _kill_ray(service, part)
         until(other, "RECOVERING")
         assert other.reason == (
