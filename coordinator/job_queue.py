@@ -117,6 +117,7 @@ class Choice:
     def __init__(self, starts: Sequence[Waiting], room: _Room, backfill: _Backfill | None) -> None:
         self.starts = tuple(waiting.job for waiting in starts)
         self._started, self._room, self._backfill = frozenset(self.starts), room, backfill
+        self._lacks: dict[tuple[Needs, bool], str] = {}  # long queues ask the same again and again
 
     def explain(self, waiting: Waiting, position: int) -> str:
         """Why a job that `choose` was given waits, in one line. `position` is its place without those that start."""
@@ -125,11 +126,16 @@ class Choice:
             return "starts now"
         if not room.known:
             return "waits for Ray to start"
-        if not room.could_hold(needs):
-            return _never(needs, room)
-        if not room.holds(needs):
+        kind = (needs, position == 1)
+        lack = self._lacks.get(kind)
+        if lack is None:
+            if not room.could_hold(needs):
+                return _never(needs, room)
+            if not room.holds(needs):
+                lack = self._lacks[kind] = _lack(needs, room, totals=position == 1)
+        if lack is not None:
             ahead = f"; {_count(position - 1, 'job')} ahead" if position > 1 else ""
-            return f"position {position:,}: {_lack(needs, room, totals=position == 1)}{ahead}"
+            return f"position {position:,}: {lack}{ahead}"
         if self._backfill is not None:
             delayed = self._backfill.delayed_by(waiting)
             if delayed is not None:

@@ -257,7 +257,11 @@ class Jobs:
 
     def _resolved(self, needs: Needs) -> Needs:
         """With the memory that a worker gets where its job names none: its CPUs' share of the node."""
-        return needs if needs.memory else replace(needs, memory=needs.cpus * self._memory_per_cpu)
+        return (
+            needs
+            if needs.memory
+            else Needs(workers=needs.workers, cpus=needs.cpus, memory=needs.cpus * self._memory_per_cpu)
+        )
 
     def _perform(self, entry: Entry, command: Command) -> None:
         match command:
