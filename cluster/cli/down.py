@@ -41,9 +41,8 @@ def end_service(home: Any) -> bool:
     from cluster.host_processes import command_line
     from cluster.service.ray_head import RayHead
 
-    there, found = home.is_locked(), home.read(home.service_file)
-    pid = None if found is None else int(found["pid"])
-    if there and pid is not None and b"cluster.service" in command_line(pid):
+    there, pid = home.is_locked(), home.holder()
+    if pid is not None and b"cluster.service" in command_line(pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         if not _gone(home, pid, _TERM_S):

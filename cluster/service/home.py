@@ -2,7 +2,7 @@
 
 token             what callers show
 service.json      where the service answers, while it is up
-service.lock      held by the service's process; the kernel lets go of it however that ends
+service.lock      held by the service's process, whose number it has; the kernel lets go of it however that ends
 ray.json          the Ray head that the service started, so that the next service finds it, or its remains
 jobs.sqlite3      the job store
 runs/ID/          the run directory of each job
@@ -73,6 +73,9 @@ class Home:
                     if time.monotonic() > deadline:
                         raise UserMistake(self.describe_service()) from None
                 time.sleep(0.02)
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
             if not self.token_file.exists():
                 write_private(self.token_file, secrets.token_hex(32) + "\n")
             yield
@@ -88,19 +91,30 @@ class Home:
             return True
         return False
 
+    def holder(self) -> int | None:
+        """The process of the service that runs on this home; None where none does."""
+        if not self.is_locked():
+            return None
+        try:
+            return int(self._lock_file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None  # it takes the home this moment
+
     def describe_service(self) -> str:
         """One line about the service that runs here."""
         found = self.read(self.service_file)
-        if found is None:
+        if found is None or not {"grpc", "http"} <= found.keys():
             return f"a service is starting or ending at {self.folder}"
-        return f"the service of {self.folder} is up: gRPC {found['grpc']}, HTTP {found['http']}, process {found['pid']}"
+        return (
+            f"the service of {self.folder} is up: gRPC {found['grpc']}, HTTP {found['http']}, process {self.holder()}"
+        )
 
     @staticmethod
     def read(file: Path) -> dict[str, Any] | None:
         """One of the JSON files; None where it is not there, or not whole."""
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from cluster.host_processes import end_session, in_session
@@ -72,7 +72,8 @@ class RayHead:
     def left_by_another(home: Home) -> RayHead | None:
         """The head in ray.json, alive or not; None where there is none, or a joined cluster's note."""
         found = home.read(home.ray_file)
-        return RayHead(**found) if found is not None and "session" in found else None
+        whole = found is not None and found.keys() == {field.name for field in fields(RayHead)}
+        return RayHead(**found) if found is not None and whole else None
 
     def alive(self) -> bool:
         """Whether the head's own process lives; it ends itself when one of Ray's servers dies."""
