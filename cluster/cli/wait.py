@@ -18,14 +18,16 @@ TIMED_OUT = 124
 
 @click.command()
 @job_arguments
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer; then exit with 124.")
+@click.option(
+    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer; exit with 124 if one has not ended."
+)
 @json_option("A JSON object a job.")
 @service_command
 def wait(client: Client, job_ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
     """Wait until jobs have ended, and tell how.
 
     The exit code is the job's: 0 succeeded, 1 failed, 2 failed by a mistake in the job or its data, 130 stopped; of
-    several jobs the largest. Ctrl-C ends the command, not the jobs.
+    several jobs the largest, and 124 where --timeout ran out on any. Ctrl-C ends the command, not the jobs.
     """
     end = None if timeout is None else time.monotonic() + timeout
     jobs = [client.get(job_id) for job_id in job_ids]
@@ -34,7 +36,7 @@ def wait(client: Client, job_ids: tuple[str, ...], timeout: float | None, as_jso
         for job in jobs:
             left = None if end is None else max(0.0, end - time.monotonic())
             codes.append(_wait(job, left, as_json))
-    return max(codes)
+    return TIMED_OUT if TIMED_OUT in codes else max(codes)
 
 
 def _wait(job: Job, timeout: float | None, as_json: bool) -> int:
