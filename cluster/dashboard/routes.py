@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from cluster.dashboard import facts, models
 from cluster.dashboard.job_list import Filters, job_page
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
 from cluster.dashboard.submission import submit_text
+from cluster.service.files import RUNNER
 from cluster.service.job_stats import SERIES, JobStats
 from cluster.service.records import JobRecord
 from coordinator.job import MAX_JOB_FILE_BYTES
+from coordinator.job_problems import nearest
 from coordinator.schedules import SCHEDULES
 from stages.errors import Refused, UserMistake
 
@@ -25,8 +32,12 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": models.Problems, "description": "it would change something, and shows no token"},
     404: {"model": models.Problems, "description": "no such job; tells the nearest"},
     409: {"model": models.Problems, "description": "not in the job's present state"},
-    422: {"model": models.Problems, "description": "a wrong parameter, or a wrong job with its problems by line"},
+    422: {
+        "model": models.Problems,
+        "description": "an unknown or wrong parameter, or a wrong job with its problems by line",
+    },
 }
+_NO_FILE = {**_REFUSALS[404], "description": "no such job, or it has no such file"}
 _JOB_TEXT = {
     "requestBody": {
         "required": True,
@@ -38,11 +49,36 @@ _JOB_TEXT = {
 
 def make_routes(site: Site) -> APIRouter:
     """All routes below /api."""
-    router = APIRouter(prefix="/api", responses={422: _REFUSALS[422]})
+    router = APIRouter(prefix="/api", responses={422: _REFUSALS[422]}, dependencies=[Depends(_known_parameters)])
     _reading(router, site)
     _files(router, site)
     _changing(router, site)
     return router
+
+
+class NoRoute:
+    """What answers where none of `routes` does: 405 where one of them would by another method, else 404."""
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self._routes = [route for route in routes if isinstance(route, Route)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises HTTPException."""
+        near = [route for route in self._routes if route.matches(scope)[0] is not Match.NONE]
+        path, methods = scope["path"][:200], ", ".join(sorted({m for route in near for m in route.methods or ()}))
+        if not near:
+            raise HTTPException(404, f"{path}: no such path; GET /api/openapi.json describes those that there are")
+        raise HTTPException(405, f"{path}: got {scope['method']}, must be {methods}", {"Allow": methods})
+
+
+def _known_parameters(request: Request) -> None:
+    """Raises UserMistake for each parameter after ? that the route does not have: it would be overlooked."""
+    route = request.scope["route"]
+    known = [field.alias for field in route.dependant.query_params]
+    wrong = [name for name in dict.fromkeys(request.query_params.keys()) if name not in known]
+    must = f"must be {', '.join(known)}" if known else "there are none here"
+    if wrong:
+        raise UserMistake("\n".join(f"{name[:50]}: unknown parameter, {must}{nearest(name, known)}" for name in wrong))
 
 
 def _reading(router: APIRouter, site: Site) -> None:
@@ -109,11 +145,11 @@ def _reading(router: APIRouter, site: Site) -> None:
     @router.get("/jobs/{job}/logs", responses={404: _REFUSALS[404]})
     async def logs(
         job: JobId,
-        worker: Annotated[int | None, Query(description="only this worker; -1 is the runner")] = None,
+        worker: Annotated[str | None, Query(description="only this one: a worker's number, or runner (or -1)")] = None,
         tail: Annotated[int, Query(ge=1, le=10_000, description="last lines of each process")] = 200,
     ) -> list[models.LogLine]:
         """What its processes printed."""
-        found = await site.logs(await site.find(job), worker, tail)
+        found = await site.logs(await site.find(job), _worker(worker), tail)
         return [models.LogLine(worker=number, text=text) for number, text in found]
 
     @router.get("/cluster")
@@ -141,7 +177,7 @@ def _files(router: APIRouter, site: Site) -> None:
         record = await site.find(job)
         return [models.File(path=path, size=size) for path, size in await site.files(record.id)]
 
-    @router.get("/jobs/{job}/files/{path:path}", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
+    @router.get("/jobs/{job}/files/{path:path}", responses={404: _NO_FILE})
     async def file(job: JobId, path: str) -> StreamingResponse:
         """One of them."""
         record = await site.find(job)
@@ -205,6 +241,14 @@ async def cluster_model(site: Site) -> models.Cluster:
         waiting=[facts.job_model(jobs.view(record)) for record in jobs.waiting(20)],
         max_queued=jobs.max_queued,
     )
+
+
+def _worker(text: str | None) -> int | None:
+    if text is None or text == "runner":
+        return None if text is None else RUNNER
+    if not re.fullmatch(r"-1|[0-9]{1,7}", text):
+        raise UserMistake(f"worker: got {text[:50]!r}, must be a worker's number, such as 0, or runner")
+    return int(text)
 
 
 def _performed(question: Question) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cluster.dashboard.past import Past
 from cluster.service.api import Api
 from cluster.service.entry import Entry
-from cluster.service.files import files_to_fetch, log_lines
+from cluster.service.files import files_to_fetch, log_lines, require_worker
 from cluster.service.home import Home
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
@@ -20,9 +20,13 @@ from cluster.service.records import JobEvent, JobRecord
 from cluster.service.traces import ask_for_trace
 from cluster.service.uploads import Uploads, upload_path
 from coordinator.job import JobSpec, parse_job
-from stages.errors import Refused, UnknownJob, UserMistake
+from stages.errors import Refused, UnknownJob
 
 _PART_BYTES = 2**18
+
+
+class NoSuchFile(Refused):
+    """A run directory has no file of this name."""
 
 
 @dataclass(slots=True)
@@ -59,10 +63,7 @@ class Site:
 
     async def logs(self, record: JobRecord, worker: int | None, tail: int) -> list[tuple[int, str]]:
         """The last lines of a job's processes, or of one of them; -1 is the runner. Raises UserMistake."""
-        if worker is not None and not -1 <= worker < record.needs.workers:
-            raise UserMistake(
-                f"worker: got {worker}, job {record.id} has workers 0 to {record.needs.workers - 1}, -1 is its runner"
-            )
+        require_worker(record, worker)
         entry = self.jobs.entries.get(record.id) or Entry(record)
         found: list[tuple[int, str]] = []
         async for number, part in log_lines(self.folder(record.id), entry, worker=worker, follow=False, tail=tail):
@@ -92,7 +93,7 @@ class Site:
         """Size and content of one of them. Raises Refused where there is no such file."""
         sizes = dict(await self.files(job))
         if path not in sizes:
-            raise Refused(f"job {job} has no file {path[:200]}; GET /api/jobs/{job}/files lists what it has")
+            raise NoSuchFile(f"job {job} has no file {path[:200]}; GET /api/jobs/{job}/files lists what it has")
         return sizes[path], _content(self.folder(job) / path, sizes[path])
 
     async def placement(self, record: JobRecord, stats: JobStats) -> list[int]:

@@ -12,12 +12,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from nicegui import core, ui
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from cluster.dashboard import frame, pages
 from cluster.dashboard.guard import LOOPBACK, Guard
-from cluster.dashboard.routes import make_routes
-from cluster.dashboard.site import Site
+from cluster.dashboard.routes import NoRoute, make_routes
+from cluster.dashboard.site import NoSuchFile, Site
 from cluster.dashboard.submission import NotSubmitted
 from cluster.service.api import Api
 from cluster.service.jobs import Jobs
@@ -30,6 +32,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (QueueFull, 429),
     (SubmissionIdTaken, 409),
     (UnknownJob, 404),
+    (NoSuchFile, 404),
     (Refused, 409),
     (UserMistake, 422),
 )
@@ -67,6 +70,7 @@ def make_app(
     app.add_middleware(Guard, names=[*LOOPBACK, *names], token=token)
     app.add_exception_handler(PipetrainError, _told)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _turned_away)
 
     @app.get("/healthz", include_in_schema=False)
     async def health() -> JSONResponse:
@@ -81,7 +85,11 @@ def make_app(
             return Response(text, headers={"content-type": content_type})
 
     site = Site(jobs, keeper, uploads, api)
-    app.include_router(make_routes(site))
+    router = make_routes(site)
+    no_route = NoRoute([*app.routes, *router.routes])
+    app.include_router(router)
+    for path in ("/api", "/api/{rest:path}"):  # before NiceGUI's pages, which take every path
+        app.router.routes.append(Route(path, no_route, include_in_schema=False))
     app.mount("/assets", StaticFiles(directory=Path(__file__).parent / "static"))
     _mount_pages(app, site)
     return app
@@ -113,6 +121,12 @@ async def _told(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, NotSubmitted):
         answer["lines"] = [{"line": problem.line, "text": problem.text} for problem in error.placed]
     return JSONResponse(answer, status)
+
+
+async def _turned_away(_: Request, error: Exception) -> JSONResponse:
+    """What never came to a function of ours: no such path, no such method, a body that is no JSON."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"problems": [str(error.detail)]}, error.status_code, error.headers)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

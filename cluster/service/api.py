@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from cluster.service.entry import Entry
-from cluster.service.files import file_parts, files_to_fetch, log_lines
+from cluster.service.files import file_parts, files_to_fetch, log_lines, require_worker
 from cluster.service.job_ids import new_job_id
 from cluster.service.jobs import Jobs
 from cluster.service.listing import Listing
@@ -91,10 +91,7 @@ class Api:
             job = self._jobs.find(request.id)
             worker = request.worker if request.HasField("worker") else None
             record = self._jobs.record(job)
-            if worker is not None and not -1 <= worker < record.needs.workers:
-                raise UserMistake(
-                    f"worker: got {worker}, job {job} has workers 0 to {record.needs.workers - 1}, and -1 is its runner"
-                )
+            require_worker(record, worker)
             entry = self._jobs.entries.get(job) or Entry(record)
             folder = self._jobs.home.run_directory(job)
             lines = log_lines(folder, entry, worker=worker, follow=request.follow, tail=request.tail)

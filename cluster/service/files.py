@@ -11,8 +11,9 @@ from pathlib import Path
 
 from cluster.runner_link import log_name
 from cluster.service.entry import Entry
+from cluster.service.records import JobRecord
 from cluster.service.run_feed import read_lines
-from stages.errors import Refused
+from stages.errors import Refused, UserMistake
 
 _PART_BYTES = 2**20
 _LOOK_EVERY_S = 0.25
@@ -29,6 +30,15 @@ class FilePart:
     size: int
     data: bytes
     sha256: str
+
+
+def require_worker(record: JobRecord, worker: int | None) -> None:
+    """Raises UserMistake where the job has no process of this number; None is any."""
+    if worker is None or -1 <= worker < record.needs.workers:
+        return
+    last = record.needs.workers - 1
+    numbers = f"0 to {last}" if last else "0"
+    raise UserMistake(f"worker: got {worker}, must be one of job {record.id}: {numbers}, or runner (in calls also -1)")
 
 
 def files_to_fetch(folder: Path, *, model: bool) -> list[Path]:

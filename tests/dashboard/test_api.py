@@ -38,6 +38,11 @@ class Api:
         is_json = answer.headers.get_content_type() == "application/json"
         return answer.status, json.loads(content) if is_json else content
 
+    def later(self, path: str) -> Any:
+        """What a GET answers once the job has got so far."""
+        wait_for(lambda: self.ask("GET", f"/api{path}")[0] != 409, f"{path} never answers")
+        return self.get(path)
+
     def get(self, path: str, **query: Any) -> Any:
         """What a GET that works answers."""
         status, answer = self.ask("GET", f"/api{path}?{urlencode(query, doseq=True)}")
@@ -68,7 +73,7 @@ def test_rows_are_those_of_the_metrics_file(api: Api, service: Service, endless:
 
 
 def test_accounts_leave_no_time_out(api: Api, endless: Job) -> None:
-    found = api.get(f"/jobs/{endless.id}/accounts")
+    found = api.later(f"/jobs/{endless.id}/accounts")
     for worker in found["workers"]:
         of_stages = [stage["seconds"] for stage in found["stages"] if stage["worker"] == worker["worker"]]
         assert all(seconds.keys() == set(STAGE_KINDS) for seconds in of_stages)
@@ -79,7 +84,7 @@ def test_accounts_leave_no_time_out(api: Api, endless: Job) -> None:
 
 
 def test_the_timeline_has_every_action_of_a_step(api: Api, endless: Job) -> None:
-    found = api.get(f"/jobs/{endless.id}/timeline")
+    found = api.later(f"/jobs/{endless.id}/timeline")
     assert len(found["actions"]) == 2 * 6 * 3
     assert all(0 <= action["start_us"] <= action["end_us"] for action in found["actions"])
     assert [stage["stage"] for stage in found["memory"]] == [0, 1]
@@ -95,7 +100,48 @@ def test_events_logs_and_files(api: Api, service: Service, endless: Job) -> None
     status, content = api.ask("GET", f"/api/jobs/{endless.id}/files/job.yaml")
     assert (status, content) == (200, (service.home.run_directory(endless.id) / "job.yaml").read_bytes())
     for path in ("../../token", "%2e%2e/%2e%2e/token", "nothing"):
-        assert api.ask("GET", f"/api/jobs/{endless.id}/files/{path}")[0] in (404, 409)
+        assert api.ask("GET", f"/api/jobs/{endless.id}/files/{path}")[0] == 404
+
+
+@pytest.mark.parametrize("path", ["", "/", "/nope", "/jobs/", "/jobs/k/nope", "/cluster/"])
+def test_an_unknown_path_is_told_as_every_refusal_is(api: Api, path: str) -> None:
+    status, answer = api.ask("GET", f"/api{path}")
+    assert (status, answer) == (
+        404,
+        {"problems": [f"/api{path}: no such path; GET /api/openapi.json describes those that there are"]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "methods"),
+    [("PUT", "/jobs/k", "DELETE, GET"), ("PATCH", "/jobs", "GET, POST"), ("DELETE", "/openapi.json", "GET, HEAD")],
+)
+def test_a_wrong_method_names_the_right_ones(api: Api, method: str, path: str, methods: str) -> None:
+    status, answer = api.ask(method, f"/api{path}")
+    assert (status, answer) == (405, {"problems": [f"/api{path}: got {method}, must be {methods}"]})
+
+
+def test_a_parameter_that_would_be_overlooked_is_named(api: Api) -> None:
+    known = "must be state, search, limit, page"
+    status, answer = api.ask("GET", "/api/jobs?stat=RUNNING&limit=1&nothing=")
+    assert (status, answer["problems"]) == (
+        422,
+        [f"stat: unknown parameter, {known}; did you mean state?", f"nothing: unknown parameter, {known}"],
+    )
+    assert api.ask("GET", "/api/cluster?x=1") == (422, {"problems": ["x: unknown parameter, there are none here"]})
+    assert api.ask("POST", "/api/jobs?nam=x", "a: 1")[1]["problems"][0].endswith("did you mean name?")
+
+
+def test_logs_of_the_runner_are_asked_for_by_its_name(api: Api, endless: Job) -> None:
+    for word in ("runner", "-1"):
+        assert {line["worker"] for line in api.get(f"/jobs/{endless.id}/logs", worker=word)} == {-1}
+    wrong = {
+        "7": f"worker: got 7, must be one of job {endless.id}: 0 to 1, or runner (in calls also -1)",
+        "one": "worker: got 'one', must be a worker's number, such as 0, or runner",
+        "": "worker: got '', must be a worker's number, such as 0, or runner",
+    }
+    for word, text in wrong.items():
+        assert api.ask("GET", f"/api/jobs/{endless.id}/logs?worker={word}") == (422, {"problems": [text]})
 
 
 def test_a_schedule_is_its_dry_run(api: Api) -> None:
