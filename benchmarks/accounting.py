@@ -88,9 +88,9 @@ def _of_coordinator(blueprint: Blueprint, data: JobData, folder: Path, steps: in
         predictor = Predictor(blueprint.program, blueprint.spec.pipeline.weight_grad_group)
         began = time.thread_time()
         for row in rows:
-            bubble = accounts.add(row.reports)
+            accounts.add(row.reports)
             predictor.add(row.reports)
-            accounts.line(row.step, 0.0, bubble, None)
+            accounts.line(row.step, float(row.step), None)
             observer.step(row)
         return (time.thread_time() - began) / len(rows)
 

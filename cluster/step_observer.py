@@ -21,7 +21,7 @@ from coordinator.workers import Workers
 
 _LOOK_EVERY_S = 0.25
 _ACCOUNT_EVERY_S = 0.01
-"""Steps that follow each other faster share a line of accounts.jsonl; its totals miss nothing."""
+"""Steps that are told faster share a line of accounts.jsonl; its totals miss nothing."""
 MOST_ACTIONS = 500_000
 """In one trace: it is held in memory until it is written, with some 200 bytes an action."""
 
@@ -61,7 +61,7 @@ class StepObserver:
     def step(self, row: StepRow) -> None:
         """Take in a step."""
         now = time.monotonic()
-        self._account(row.accounts, now)
+        self._account(row, now)
         if any(report.timeline for report in row.reports):
             self._take_timeline(row)
         if now >= self._next_look:
@@ -71,9 +71,9 @@ class StepObserver:
                 if asked is not None:
                     self._trace(asked)
 
-    def _account(self, line: dict[str, Any] | None, now: float) -> None:
-        self._unwritten = line
-        if line is not None and now >= self._next_account:
+    def _account(self, row: StepRow, now: float) -> None:
+        line = self._unwritten = row.accounts
+        if line is not None and (now >= self._next_account or row.ends_submission):
             self._next_account = now + _ACCOUNT_EVERY_S
             self._run_dir.account(line)
             self._unwritten = None

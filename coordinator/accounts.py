@@ -7,17 +7,22 @@ last line of an attempt that came to its end also has what followed the last ste
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRAIN, WORKER_KINDS, Account
 from stages.orders import Settled, StepReport
 
+_WINDOW_S = 1.0
+"""The bubble of a line is over one to two such windows: single steps differ too much to be told one a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
-    """Idle shares of one step, 0 to 1: of the whole pipeline, and by stage (of its worker's time)."""
+    """Idle shares, 0 to 1: of the whole pipeline, and by stage (of its worker's time)."""
 
     total: float
     stages: tuple[float, ...]
@@ -31,6 +36,8 @@ class Accounts:
         self._stages = [[0.0] * len(STAGE_KINDS) for _ in placement]
         self._workers = [[0.0] * len(WORKER_KINDS) for _ in range(max(placement) + 1)]
         self._links: dict[tuple[int, int], list[int]] = {}
+        begun = [0.0] * len(self._stages), [0.0] * len(self._workers)
+        self._windows: deque[tuple[float, list[float], list[float]]] = deque([(-inf, *begun)], maxlen=2)
 
     def add(self, reports: Sequence[StepReport]) -> Bubble:
         """Take in one step, `reports[w]` of worker w; its bubble."""
@@ -48,9 +55,9 @@ class Accounts:
                 link[0] += messages
                 link[1] += n_bytes
 
-    def line(self, step: int, ended: float, bubble: Bubble, predicted: Bubble | None) -> dict[str, Any]:
-        """The totals after `step`, which ended at `ended` (seconds UTC), with the bubble of that step alone, and the
-        one that was predicted last, for steps of whole size."""
+    def line(self, step: int, ended: float, predicted: Bubble | None) -> dict[str, Any]:
+        """The totals after `step`, which ended at `ended` (seconds UTC), with each stage's bubble of the last one to
+        two seconds, of one step at least, and the one that was predicted last, for steps of whole size."""
         stages = [[round(1e6 * seconds) for seconds in row] for row in self._stages]
         workers = [[round(1e6 * seconds) for seconds in row] for row in self._workers]
         wall = [sum(row) for row in workers]
@@ -63,9 +70,28 @@ class Accounts:
             "stage_us": stages,
             "worker_us": workers,
             "links": [[a, b, messages, n_bytes] for (a, b), (messages, n_bytes) in sorted(self._links.items())],
-            "bubble": [round(share, 4) for share in bubble.stages],
+            "bubble": [round(share, 4) for share in self._recent_bubble(ended)],
             "predicted": None if predicted is None else [round(share, 4) for share in predicted.stages],
         }
+
+    def _recent_bubble(self, ended: float) -> list[float]:
+        idle = [sum(row[kind] for kind in BUBBLE_KINDS) for row in self._stages]
+        busy = [sum(row) - row[EVALUATION] for row in self._workers]
+        for worker, row in zip(self._placement, self._stages, strict=True):
+            busy[worker] += sum(row)
+        _, idle_before, busy_before = self._windows[0]
+        spans = [now - before for now, before in zip(busy, busy_before, strict=True)]
+        if ended - self._windows[-1][0] >= _WINDOW_S:
+            self._windows.append((ended, idle, busy))
+        return [
+            (now - before) / spans[worker] if spans[worker] > 0 else 0.0
+            for worker, now, before in zip(self._placement, idle, idle_before, strict=True)
+        ]
+
+
+def recent_bubble(line: Mapping[str, Any]) -> float:
+    """The bubble of the whole pipeline over the same time as a line's bubbles of stages: the mean of the workers."""
+    return float(sum(line["bubble"]) / len(line["wall_us"]))
 
 
 def await_slowest(account: Account, waited: float, stage: int) -> Account:

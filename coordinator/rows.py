@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stages.orders import StepReport
 
-_NOT_WRITTEN = ("reports", "accounts", "attempt")
+_NOT_WRITTEN = ("reports", "accounts", "ends_submission", "attempt")
 """Fields that metrics.jsonl leaves out: what stands in files of its own, and what the file's place tells."""
 
 
@@ -22,8 +22,9 @@ class StepRow:
     `seconds` is the slowest worker's, from the end of the step before, without an evaluation between them. `bubble` is
     the share of their time in which workers waited for arrays or were held up sending, `bubble_predicted` what the dry
     run of the schedule says with the times measured lately. `reports` are the workers' own and `accounts` the line of
-    accounts.jsonl, where the step was made in this process. `attempt` counts the lives of a job's processes from 1: a
-    job that was started again makes its steps again.
+    accounts.jsonl, where the step was made in this process; `ends_submission` says that it is the last of several that
+    were submitted together, after which there is none for a while. `attempt` counts the lives of a job's processes from
+    1: a job that was started again makes its steps again.
     """
 
     step: int
@@ -38,6 +39,7 @@ class StepRow:
     bubble_predicted: float | None = None
     reports: tuple[StepReport, ...] = field(default=(), repr=False)
     accounts: dict[str, Any] | None = field(default=None, repr=False)
+    ends_submission: bool = field(default=False, repr=False)
     attempt: int = 1
 
     def as_dict(self) -> dict[str, Any]:

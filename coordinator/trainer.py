@@ -57,7 +57,7 @@ class Trainer:
         self._to_trace = trace_steps
         self.closing_accounts: dict[str, Any] | None = None
         """The accounts' last line, after `rows()` has ended: with the last update and evaluation."""
-        self._last: tuple[TrainStep, Bubble] | None = None
+        self._last: TrainStep | None = None
         self.traced: set[int] = set()
         """Steps that were traced because they were asked for, and not as samples."""
         self._learning_rate = self._spec.sgd().learning_rate
@@ -113,9 +113,8 @@ class Trainer:
         reports = [report for worker in ticket.collect() for report in worker if isinstance(report, Settled)]
         self._accounts.add_rest(reports)
         if self._last is not None:
-            row, bubble = self._last
             ended = self._utc(report.account.ended for report in reports)
-            self.closing_accounts = self._accounts.line(row.step, ended, bubble, self._predicted)
+            self.closing_accounts = self._accounts.line(self._last.step, ended, self._predicted)
 
     # what to do ----------------------------------------------------------------------------------------------------
 
@@ -134,20 +133,22 @@ class Trainer:
         work, clipping = self._work(), self._spec.training.clip_norm is not None
         while not self._stopping and (part := list(islice(work, self._orders_ahead()))):
             orders: list[Order] = [] if self._scale is None else [self._owed_update()]
+            steps = [order.step for order in part if isinstance(order, TrainStep)]
+            typical = steps[len(steps) // 2] if steps else -1  # the first may have waited for this submission
             for order in part:
-                orders.append(self._perhaps_traced(order))
+                orders.append(self._perhaps_traced(order, typical))
                 if isinstance(order, TrainStep) and not clipping:
                     orders.append(Update(learning_rate=self._learning_rate))
             yield orders
 
-    def _perhaps_traced(self, order: TrainStep | Evaluate) -> TrainStep | Evaluate:
+    def _perhaps_traced(self, order: TrainStep | Evaluate, typical: int) -> TrainStep | Evaluate:
         if isinstance(order, Evaluate):
             return order
         now = time.monotonic()
         if self._to_trace > 0:
             self._to_trace -= 1
             self.traced.add(order.step)
-        elif now < self._next_sample and order.step != self._last_full:
+        elif (now < self._next_sample or order.step != typical) and order.step != self._last_full:
             return order
         self._next_sample = now + _SAMPLE_S
         return order._replace(trace=True)
@@ -170,10 +171,12 @@ class Trainer:
 
     def _collect(self, orders: Sequence[Order], ticket: Ticket) -> Iterator[Row]:
         reports = ticket.collect()
+        steps = [place for place, order in enumerate(orders) if isinstance(order, TrainStep)]
         for place, order in enumerate(orders):
             own = [worker[place] for worker in reports]
             if isinstance(order, TrainStep):
-                yield self._step_row(order, [report for report in own if isinstance(report, StepReport)])
+                found = [report for report in own if isinstance(report, StepReport)]
+                yield self._step_row(order, found, ends_submission=len(steps) > 1 and place == steps[-1])
             elif isinstance(order, Evaluate):
                 yield self._eval_row(own)
 
@@ -182,12 +185,12 @@ class Trainer:
         first, last = self._batches[step % len(self._batches)]
         return len(micro_batch_sizes(last - first, self._spec.training.micro_batches)) == self._micro_batches
 
-    def _step_row(self, step: TrainStep, steps: Sequence[StepReport]) -> StepRow:
+    def _step_row(self, step: TrainStep, steps: Sequence[StepReport], *, ends_submission: bool) -> StepRow:
         steps = self._with_waits_for_the_slowest(steps)
         seconds = max(1e-9, *(step_seconds(report.account) for report in steps))
         self._recent.append(seconds)
         bubble = self._accounts.add(steps)
-        self._last = step, bubble
+        self._last = step
         predicted = None
         if self._is_full(step.step):
             self._predictor.add(steps)
@@ -212,8 +215,9 @@ class Trainer:
             bubble_predicted=None if predicted is None else predicted.total,
             reports=tuple(steps),
             accounts=self._accounts.line(
-                step.step, self._utc(report.account.ended for report in steps), bubble, self._predicted
+                step.step, self._utc(report.account.ended for report in steps), self._predicted
             ),
+            ends_submission=ends_submission,
         )
 
     def _with_waits_for_the_slowest(self, steps: Sequence[StepReport]) -> Sequence[StepReport]:

@@ -127,7 +127,7 @@ LEARNING_RATE = Family("gauge", "pipetrain_learning_rate", "Learning rate of the
 BUBBLE = Family(
     "gauge",
     "pipetrain_bubble_ratio",
-    "Share of the last step in which workers waited for arrays or were held up sending; mean of the workers.",
+    "Share of the last second or two in which workers waited for arrays or were held up sending; mean of the workers.",
     ("job",),
 )
 BUBBLE_PREDICTED = Family(
@@ -139,7 +139,7 @@ BUBBLE_PREDICTED = Family(
 STAGE_BUBBLE = Family(
     "gauge",
     "pipetrain_stage_bubble_ratio",
-    "Share of its worker's time in the last step in which the stage waited for arrays or was held up sending.",
+    "Share of its worker's time in the last second or two in which the stage waited for arrays or was held up sending.",
     ("job", "stage"),
 )
 STAGE_BUBBLE_PREDICTED = Family(

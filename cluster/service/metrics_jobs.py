@@ -17,6 +17,7 @@ from cluster.service import metric_families as families
 from cluster.service.job_stats import JobStats
 from cluster.service.metric_families import Family
 from cluster.service.records import JobRecord
+from coordinator.accounts import recent_bubble
 from coordinator.job_states import STATE_NAMES, Failed
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 
@@ -70,7 +71,7 @@ def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
             families.LAST_STEP: stats.last_step_at,
             families.GRADIENT_NORM: stats.grad_norm,
             families.LEARNING_RATE: stats.learning_rate,
-            families.BUBBLE: stats.bubble,
+            families.BUBBLE: None if stats.accounts is None else recent_bubble(stats.accounts),
             families.BUBBLE_PREDICTED: stats.bubble_predicted,
         },
         kinds={

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from cluster.sources import load_data
-from coordinator.accounts import as_seconds, await_slowest, step_bubble, step_seconds
+from coordinator.accounts import Accounts, as_seconds, await_slowest, recent_bubble, step_bubble, step_seconds
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
 from coordinator.local import LocalWorkers
 from coordinator.rows import EvalRow, Row, StepRow
 from coordinator.trainer import Trainer
-from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRAIN, Account
+from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRAIN, WAIT_STEADY, WORKER_KINDS, Account
+from stages.orders import Settled
 from tests.jobs import digits_job
 
 
@@ -80,6 +82,25 @@ def test_with_clipping_a_worker_that_is_done_early_waits_in_the_schedule() -> No
         assert drain >= min(gap, drain + row.reports[1].account.worker[OTHER]) - 1e-9
 
 
+def test_a_lines_bubble_is_that_of_the_last_one_to_two_seconds() -> None:
+    """Steps of 0.3 s; in each, stage 0 of two waits for another share of it."""
+    rng = np.random.default_rng(5)
+    accounts, shares = Accounts([0, 1]), rng.uniform(0, 1, 20)
+    for step, share in enumerate(shares):
+        reports = []
+        for stage, waited in enumerate((0.3 * share, 0.0)):
+            times = tuple(waited if kind == WAIT_STEADY else 0.0 for kind in range(len(STAGE_KINDS)))
+            rest = tuple(0.3 - waited if kind == OTHER else 0.0 for kind in range(len(WORKER_KINDS)))
+            account = Account(began=0.3 * step, ended=0.3 * (step + 1), stages={stage: times}, worker=rest)
+            reports.append(Settled(account=account, sent={}))
+        accounts.add_rest(reports)
+        line = accounts.line(step, 0.3 * (step + 1), None)
+        spans = {float(np.mean(shares[max(0, step + 1 - n) : step + 1])) for n in range(4, 9)}
+        assert any(line["bubble"][0] == pytest.approx(span, abs=1e-4) for span in spans), (step, line["bubble"])
+        assert line["bubble"][1] == 0
+        assert recent_bubble(line) == line["bubble"][0] / 2
+
+
 def test_lines_are_cumulative_and_their_differences_are_the_steps() -> None:
     rows = [row for row in _train(digits_job(stages=2)) if isinstance(row, StepRow)]
     for before, row in pairwise(rows):
@@ -92,10 +113,10 @@ def test_lines_are_cumulative_and_their_differences_are_the_steps() -> None:
             step_us = [y - x for x, y in zip(a["stage_us"][stage], b["stage_us"][stage], strict=True)]
             exact = row.reports[stage].account.stages[stage]
             assert step_us == pytest.approx([1e6 * seconds for seconds in exact], abs=2)
-            wall = step_seconds(row.reports[stage].account)
-            assert b["bubble"][stage] == pytest.approx(sum(exact[kind] for kind in BUBBLE_KINDS) / wall, abs=1e-4)
-        assert row.bubble == pytest.approx(sum(b["bubble"]) / 2, abs=1e-4)
         assert b["wall_us"] == [sum(b["stage_us"][w]) + sum(b["worker_us"][w]) for w in range(2)]
+        walls = [step_seconds(report.account) for report in row.reports]
+        waits = [sum(row.reports[s].account.stages[s][kind] for kind in BUBBLE_KINDS) for s in range(2)]
+        assert row.bubble == pytest.approx(sum(wait / wall for wait, wall in zip(waits, walls, strict=True)) / 2)
     named = as_seconds(rows[-1].accounts or {})
     assert list(named["stages"][0]) == list(STAGE_KINDS)
     assert named["stages"][1]["forward"] == (rows[-1].accounts or {})["stage_us"][1][0] / 1e6

@@ -202,7 +202,7 @@ PIPELINE = Row(
         ),
         history(
             "Bubble by stage",
-            "The bubble of each stage in the step that was last when Prometheus looked.",
+            "The bubble of each stage in the second or two before Prometheus looked.",
             Query(f"pipetrain_stage_bubble_ratio{{{_STAGES}}}", "stage {{stage}}"),
             unit="percentunit",
             min=0,
