@@ -40,14 +40,16 @@ def up(
     In the foreground it shows a status line, and Ctrl-C stops everything, as `pipetrain down` does from elsewhere.
     """
     from cluster.cli.down import end_service
+    from cluster.client.address import command_for
     from cluster.service.home import DEFAULT_HOME, Home
 
     if workers is not None and ray_address is not None:
         raise UserMistake("--workers and --ray-address exclude each other: a cluster that is joined has its own CPUs")
     place = Home(home or Path(DEFAULT_HOME))
     place.make()
+    end_command = command_for(place.folder, "down")
     if place.is_locked():
-        raise UserMistake(f"{place.describe_service()}; `pipetrain down` stops it")
+        raise UserMistake(f"{place.describe_service()}; `{end_command}` stops it")
     if ray_address is not None:
         from cluster.ray_session import check_address
 
@@ -58,7 +60,8 @@ def up(
     options += ["--ray-address", ray_address] if ray_address is not None else []
     if detach:
         _start(place, options)
-        click.echo("`pipetrain submit JOB.yaml` trains, `pipetrain down` stops everything", err=True)
+        submit_command = command_for(place.folder, "submit")
+        click.echo(f"`{submit_command} JOB.yaml` trains, `{end_command}` stops everything", err=True)
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -113,6 +116,8 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
 
 def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
     """Show how it is until the service's end, which nobody asked for here."""
+    from cluster.client.address import command_for
+
     shown = ""
     while process.poll() is None:
         line = _status(home)
@@ -123,7 +128,8 @@ def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
     what = f"code {process.returncode}" if process.returncode >= 0 else signal.Signals(-process.returncode).name
     click.echo(
         f"\nthe service ended unexpectedly ({what}); its log is {home.logs / 'service.log'}. "
-        "Running jobs go on: `pipetrain up` finds them, `pipetrain down` ends them",
+        f"Running jobs go on: `{command_for(home.folder, 'up')}` finds them, "
+        f"`{command_for(home.folder, 'down')}` ends them",
         err=True,
     )
     return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Address:
     @property
     def start_command(self) -> str:
         """What starts a service in this home."""
-        return start_command(self.home)
+        return command_for(self.home, "up")
 
     @property
     def is_here(self) -> bool:
@@ -58,10 +59,10 @@ def find_home(home: Path | None = None) -> Path:
         return Path(named)
 
 
-def start_command(home: Path) -> str:
-    """`pipetrain up`, with --home where it is not the usual one."""
-    usual = find_home() == home
-    return "pipetrain up" if usual else f"pipetrain up --home {home}"
+def command_for(home: Path, name: str) -> str:
+    """A command such as `pipetrain up`, with --home where it would not take this home by itself."""
+    options = [] if find_home().absolute() == home.absolute() else ["--home", str(home)]
+    return shlex.join(["pipetrain", name, *options])
 
 
 def _find_target(address: str | None, home: Path) -> tuple[str, str]:
@@ -72,14 +73,14 @@ def _find_target(address: str | None, home: Path) -> tuple[str, str]:
     path = home / SERVICE_FILE
     text = _read(path)
     if text is None:
-        raise NoService(f"no service is up at {home}; start one with `{start_command(home)}`, or give its address")
+        raise NoService(f"no service is up at {home}; start one with `{command_for(home, 'up')}`, or give its address")
     try:
         target = json.loads(text)["grpc"]
         return _checked(target, str(path)), str(path)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise NoService(
             f"{path}: does not tell the service's address as it should; "
-            f"end that service with `pipetrain down` and start it anew with `{start_command(home)}`"
+            f"end that service with `{command_for(home, 'down')}` and start it anew with `{command_for(home, 'up')}`"
         ) from None
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from click.testing import CliRunner
 
 from cluster.cli import cli
+from cluster.client.address import command_for
+from cluster.service.home import Home
+from stages.errors import UserMistake
 
 
 class _Job:
@@ -57,3 +61,31 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> dict[str, _Job]:
 def test_wait_ends_with_124_whenever_the_timeout_ran_out(ids: str, code: int) -> None:
     done = CliRunner().invoke(cli, ["wait", *ids.split(), "--timeout", "0"], standalone_mode=False)
     assert done.return_value == code, done.output
+
+
+def test_a_hint_names_the_home_where_the_command_would_take_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPETRAIN_HOME", str(tmp_path / "usual"))
+    assert command_for(tmp_path / "usual", "down") == "pipetrain down"
+    assert command_for(tmp_path / "an other", "down") == f"pipetrain down --home '{tmp_path}/an other'"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPETRAIN_HOME", "usual")
+    assert command_for(tmp_path / "usual", "down") == "pipetrain down"
+    monkeypatch.delenv("PIPETRAIN_HOME")
+    assert command_for(Path("~/.pipetrain").expanduser(), "up") == "pipetrain up"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_up_where_a_service_is_says_how_to_stop_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    if not named:
+        monkeypatch.setenv("PIPETRAIN_HOME", str(home.folder))
+    with home.locked():
+        done = CliRunner().invoke(cli, ["up", *(["--home", str(home.folder)] if named else [])])
+    command = f"pipetrain down --home {home.folder}" if named else "pipetrain down"
+    assert isinstance(done.exception, UserMistake)
+    assert done.exception.problems[0].endswith(f"; `{command}` stops it")
