@@ -66,6 +66,10 @@ def _silent(failure: Any, address: Address, deadline_s: float | None) -> Pipetra
 
 def _absent(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
     text = _text(failure)
+    if foreign := next((what for sign, what in _NO_GRPC if sign in text.lower()), None):
+        return NoService(
+            f"{address.target} {foreign}, not gRPC: is it the dashboard's port? The gRPC port is 7070 by default"
+        )
     known = next((short for sign, short in _NO_CONNECTION if sign in text.lower()), None)
     if known is None and "socket closed" not in text.lower() and "goaway" not in text.lower():
         known = text
@@ -77,6 +81,9 @@ def _absent(failure: Any, address: Address, deadline_s: float | None) -> Pipetra
 def _unknown(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
     return PipetrainError(f"the service at {address.target} failed: {failure.code().name}: {_text(failure)}")
 
+
+_NO_GRPC = (("http1.x server", "speaks HTTP/1"), ("failed parsing http/2", "speaks something else"))
+"""Signs in gRPC's text that another kind of server answers there, and what it does."""
 
 _NO_CONNECTION = (
     ("connection refused", "connection refused"),

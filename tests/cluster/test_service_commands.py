@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -10,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from cluster.cli import cli
+from cluster.client import Client
 from cluster.client.address import command_for
 from cluster.service.home import Home
-from stages.errors import UserMistake
+from stages.errors import NoService, UserMistake
 
 
 class _Job:
@@ -54,6 +57,30 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> dict[str, _Job]:
     _Client.jobs = {"r": _Job("r", None), "s": _Job("s", 130), "d": _Job("d", 0)}
     monkeypatch.setattr("cluster.client.Client", _Client)
     return _Client.jobs
+
+
+@pytest.mark.parametrize(
+    ("answer", "speaks"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "HTTP/1"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n" * 9, "something else"),
+    ],
+)
+def test_a_port_that_does_not_speak_grpc_is_told_from_a_service_that_is_away(answer: bytes, speaks: str) -> None:
+    class Foreign(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Foreign) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        with Client(address, token="t") as client, pytest.raises(NoService) as caught:
+            client.list()
+        server.shutdown()
+    assert caught.value.problems == (
+        f"{address} speaks {speaks}, not gRPC: is it the dashboard's port? The gRPC port is 7070 by default",
+    )
 
 
 @pytest.mark.usefixtures("jobs")
