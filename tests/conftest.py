@@ -9,10 +9,10 @@ from hypothesis import settings
 
 from cluster.ray_session import ray_session
 
-# the same examples every time, so that a red run means a change; EXPLORE=1 looks for new ones
+# the same examples every time, so that a red run means a change; EXPLORE=1 looks for new ones; a slow run is none
 settings.register_profile("steady", derandomize=True, deadline=None)
-if not os.environ.get("EXPLORE"):
-    settings.load_profile("steady")
+settings.register_profile("explore", deadline=None)
+settings.load_profile("explore" if os.environ.get("EXPLORE") else "steady")
 
 
 @pytest.fixture(scope="session")

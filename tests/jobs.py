@@ -46,7 +46,7 @@ def digits_job(**pipeline: Any) -> JobSpec:
                 "optimizer": {"sgd": {"learning_rate": 0.1, "momentum": 0.9}},
             },
             "pipeline": {"stages": 4, "schedule": "1f1b", **pipeline},
-            "resources": {"hang_timeout": 4.0},
+            "resources": {"hang_timeout": 20.0},
         }
     )
 
@@ -74,7 +74,7 @@ def start_on_ray(ray: Any, spec: JobSpec, faults: Mapping[int, Fault] | None = N
 
 
 def pipetrain(
-    *arguments: str | Path, cwd: Path | None = None, timeout: float = 100
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 250
 ) -> subprocess.CompletedProcess[str]:
     """The installed command, as a user calls it."""
     command = [PIPETRAIN, *map(str, arguments)]

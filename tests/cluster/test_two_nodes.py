@@ -11,6 +11,8 @@ import pytest
 
 from tests.jobs import EXAMPLES, PIPETRAIN, pipetrain
 
+pytestmark = pytest.mark.timeout(400)
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
@@ -35,7 +37,7 @@ def address() -> Iterator[str]:
 def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")} | variables
     return subprocess.run(
-        [PIPETRAIN, *arguments], capture_output=True, text=True, timeout=100, env=environment, check=False
+        [PIPETRAIN, *arguments], capture_output=True, text=True, timeout=250, env=environment, check=False
     )
 
 

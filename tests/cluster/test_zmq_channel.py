@@ -17,13 +17,16 @@ from stages.channel import ReceiveTimeout, Tag
 HERE = "127.0.0.1"
 
 
-def _pair(nodes: tuple[str, str], timeout_s: float = 5.0) -> tuple[ZmqChannel, ZmqChannel]:
-    a, b = (ZmqChannel(w, node=node, host_ip=HERE, timeout_s=timeout_s) for w, node in enumerate(nodes))
+def _pair(nodes: tuple[str, str], timeout_s: float = 20.0) -> tuple[ZmqChannel, ZmqChannel]:
+    """Two that are connected, which may take longer than `timeout_s`."""
+    a, b = (ZmqChannel(w, node=node, host_ip=HERE, timeout_s=20.0) for w, node in enumerate(nodes))
     for channel in (a, b):
         channel.admit([a.address, b.address])
     with ThreadPoolExecutor(2) as threads:
         for done in [threads.submit(c.connect, [a.address, b.address]) for c in (a, b)]:
-            done.result(20)
+            done.result(60)
+    for channel in (a, b):
+        channel._timeout_s = timeout_s
     return a, b
 
 

@@ -56,7 +56,7 @@ class Browser:
         """What a script returns."""
         return self.driver.execute_script(script, *arguments)
 
-    def until(self, condition: Callable[[], Any], otherwise: str, seconds: float = 20) -> Any:
+    def until(self, condition: Callable[[], Any], otherwise: str, seconds: float = 60) -> Any:
         """The first true value; fails where there never is one."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):
@@ -99,8 +99,8 @@ class Browser:
 
     @property
     def text(self) -> str:
-        """What stands on the page."""
-        return str(self.js("return document.body.innerText"))
+        """What stands on the page; nothing while another one is loaded."""
+        return str(self.js("return document.body?.innerText ?? ''"))
 
     def series(self, selector: str) -> list[dict[str, Any]]:
         """Name and data of each series of a chart, as it is drawn now; empty where it is not there yet."""

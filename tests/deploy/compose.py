@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPETRAIN = str(Path(sys.executable).parent / "pipetrain")
@@ -124,18 +125,6 @@ class Stack:
             said = f"{done.stdout or ''}\n{done.stderr or ''}".strip()
             raise Failed(f"{' '.join(command)}: ended with {done.returncode} instead of {code}\n{said}")
         return done.stdout or ""
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def wait_for(what: str, look: Callable[[], T | None], within_s: float) -> T:

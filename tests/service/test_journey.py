@@ -116,13 +116,15 @@ def test_ctrl_c_leaves_the_job_running(service: Service, small: JobMaker, tmp_pa
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert following.stderr is not None
+    assert any(": left-alone on 1 worker" in line for line in following.stderr), "it does not follow"
     wait_for(lambda: bool(service.client.list(["RUNNING"], "left-alone")), "it does not run")
     following.send_signal(signal.SIGINT)
-    _, errors = following.communicate(timeout=30)
+    _, errors = following.communicate(timeout=120)
     assert following.returncode == 130
     (job,) = service.client.list(["RUNNING"], "left-alone")
     assert f"pipetrain stop {job.id}" in errors
-    job.stop(now=True).wait(timeout=30)
+    job.stop(now=True).wait(timeout=120)
 
 
 def test_up_in_the_foreground_ends_with_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_up_in_the_foreground_ends_with_ctrl_c_and_leaves_no_process(tmp_path: P
     head = json.loads((home / "ray.json").read_text())
     service = json.loads((home / "service.json").read_text())["pid"]
     up.send_signal(signal.SIGINT)
-    _, errors = up.communicate(timeout=60)
+    _, errors = up.communicate(timeout=120)
     assert up.returncode == 0
     assert errors.endswith("stopping\ndown\n")
     assert in_session(head["session"]) == []
@@ -168,7 +170,7 @@ def test_a_joined_cluster_brings_data_and_logs_to_and_from_other_nodes(
     service.up()
     try:
         assert len(service.client.cluster().nodes) == 2
-        job = service.client.submit(small(3, pipeline__stages=2)).wait(timeout=60)
+        job = service.client.submit(small(3, pipeline__stages=2)).wait(timeout=120)
         assert job.state == "SUCCEEDED", job.reason
         (started,) = (event for event in job.events() if event.kind == "started")
         assert len({worker["node"] for worker in started.details["workers"]}) == 2
@@ -182,6 +184,6 @@ def test_a_joined_cluster_brings_data_and_logs_to_and_from_other_nodes(
     try:
         again = until(service.client.get(long.id), "RUNNING")
         assert again.attempt == 2
-        assert again.stop().wait(timeout=60).state == "STOPPED"
+        assert again.stop().wait(timeout=120).state == "STOPPED"
     finally:
         service.down()

@@ -36,7 +36,7 @@ def test_a_job_that_runs_records_its_next_steps_again_and_again(
         there = service.run("trace", job.id, "--steps", "2", "-o", "/proc/no/trace.json")
         assert (there.returncode, len(there.stderr.splitlines())) == (2, 1)
     finally:
-        job.stop(now=True).wait(timeout=30)
+        job.stop(now=True).wait(timeout=120)
     with pytest.raises(Refused, match="is STOPPED; only steps that are still to be made"):
         job.trace(tmp_path, steps=1)
 
@@ -47,13 +47,13 @@ def test_a_job_that_waits_records_its_first_steps(service: Service, small: JobMa
     job.request_trace(4)
     with pytest.raises(Refused, match="was asked for a trace that it has not begun yet"):
         job.request_trace(4)
-    blocker.stop(now=True).wait(timeout=30)
-    job.wait(timeout=60, check=True)
+    blocker.stop(now=True).wait(timeout=120)
+    job.wait(timeout=120, check=True)
     assert _measured_steps(job.trace(tmp_path)) == [0, 1, 2, 3]
     assert [event.kind for event in job.events()].count("trace saved") == 1
 
 
 def test_a_job_without_a_trace_says_so(service: Service, small: JobMaker, tmp_path: Path) -> None:
-    job = service.client.submit(small(1)).wait(timeout=60)
+    job = service.client.submit(small(1)).wait(timeout=120)
     with pytest.raises(Refused, match="has saved no trace"):
         job.trace(tmp_path)
