@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.service.job_stats import Series
+from cluster.service.job_stats import RECENT_S, RecentSteps, Series
 from cluster.worker_times import COMPUTE, WAITS, Times, bubble_of
 from coordinator.rows import EvalRow, Row, StepRow
 
 if TYPE_CHECKING:
     from cluster.client import Job, JobFigures, WorkerFigures
 
-RECENT_S = 10.0
-"""Speeds, bubbles and shares of time are those of about so many seconds."""
-_RECENT_ROWS = 50
 _NAME_COLUMNS = 20
 
 
@@ -85,7 +82,7 @@ class RecentRows:
     """The rows of a run, as far as they tell how it goes now."""
 
     def __init__(self) -> None:
-        self._recent: deque[StepRow] = deque(maxlen=_RECENT_ROWS)
+        self._recent = RecentSteps()
         self._pace = Pace()
         self._losses = Series()
         self.last: StepRow | None = None
@@ -97,10 +94,9 @@ class RecentRows:
             self.evaluation = row
             return
         if self.last is not None and row.attempt != self.last.attempt:  # it begins again
-            self._recent.clear()
-            self._losses, self.evaluation = Series(), None
+            self._recent, self._losses, self.evaluation = RecentSteps(), Series(), None
         self.last = row
-        self._recent.append(row)
+        self._recent.add(row.samples, row.seconds, row.bubble)
         self._losses.add(row.step + 1, row.loss)
         self._pace.take(row.step + 1, now)
 
@@ -116,14 +112,12 @@ class RecentRows:
     @property
     def samples_per_second(self) -> float | None:
         """Of the recent steps."""
-        seconds = sum(row.seconds for row in self._recent)
-        return sum(row.samples for row in self._recent) / seconds if seconds else None
+        return self._recent.samples_per_second
 
     @property
     def bubble(self) -> float | None:
         """Of the recent steps."""
-        seconds = sum(row.seconds for row in self._recent)
-        return sum(row.bubble * row.seconds for row in self._recent) / seconds if seconds else None
+        return self._recent.bubble
 
 
 class RecentTimes:
@@ -222,7 +216,6 @@ class JobPulse:
         """The job as it stands; `now` in seconds on any clock."""
         self._pace.take(figures.step, now)
         workers = workers_of(figures.workers, self._times)
-        idle = [worker.bubble for worker in workers if worker.bubble is not None]
         name = job.name if len(job.name) <= _NAME_COLUMNS else job.name[: _NAME_COLUMNS - 1] + "…"
         return RunFacts(
             phase=f"{job.id} {name}",
@@ -235,7 +228,7 @@ class JobPulse:
             validation_loss=figures.validation_loss,
             validation_accuracy=figures.validation_accuracy,
             samples_per_second=figures.samples_per_second,
-            bubble=sum(idle) / len(idle) if idle else figures.bubble,
+            bubble=figures.bubble,
             bubble_predicted=figures.bubble_predicted,
             workers=workers,
         )

@@ -46,7 +46,7 @@ class Live:
         series = self.stats.series[name]
         version, points = self._series.get(name, (-1, []))
         if version != series.version:
-            points = thinned(series.points)
+            points = _drawn(series.thinned(CHART_POINTS))
             self._series[name] = series.version, points
         return points
 
@@ -77,13 +77,9 @@ class Lives:
         return found
 
 
-def thinned(points: Sequence[tuple[int, float]]) -> Points:
-    """At most CHART_POINTS of them, evenly apart, the last one too; what is not finite is a gap."""
-    every = max(1, math.ceil(len(points) / CHART_POINTS))
-    kept = list(points[::every])
-    if points and kept[-1] is not points[-1]:
-        kept.append(points[-1])
-    return [(step, float(f"{value:.6g}") if math.isfinite(value) else None) for step, value in kept]
+def _drawn(points: Sequence[tuple[int, float]]) -> Points:
+    """As a chart takes them; what is not finite is a gap."""
+    return [(step, float(f"{value:.6g}") if math.isfinite(value) else None) for step, value in points]
 
 
 def picture(content: Mapping[str, Any]) -> Picture:

@@ -13,7 +13,6 @@ _LOSSES = 120
 
 def stats_message(stats: JobStats) -> pb.JobStats:
     """The figures of a job's present attempt."""
-    speed = stats.series["samples_per_second"].points
     return pb.JobStats(
         id=stats.job,
         attempt=stats.attempt,
@@ -22,8 +21,8 @@ def stats_message(stats: JobStats) -> pb.JobStats:
         accuracy=stats.accuracy,
         validation_loss=stats.validation_loss,
         validation_accuracy=stats.validation_accuracy,
-        samples_per_second=speed[-1][1] if speed else None,
-        bubble=stats.bubble,
+        samples_per_second=stats.recent.samples_per_second,
+        bubble=stats.recent.bubble,
         bubble_predicted=stats.bubble_predicted,
         losses=evenly([value for _, value in stats.series["loss"].points], _LOSSES),
         workers=_workers(stats),

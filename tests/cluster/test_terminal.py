@@ -9,7 +9,8 @@ import subprocess
 import termios
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from cluster.cli.live_facts import (
+    JobPulse,
     Pace,
     RecentRows,
     RecentTimes,
@@ -27,7 +29,10 @@ from cluster.cli.live_facts import (
     shares_of,
 )
 from cluster.cli.live_view import live_view, spark_line, time_bar
-from cluster.service.stats_message import evenly
+from cluster.client import Job
+from cluster.client.figures import figures_from_wire
+from cluster.service.job_stats import JobStats
+from cluster.service.stats_message import evenly, stats_message
 from cluster.worker_times import bubble_of, predicted_bubbles, worker_times
 from coordinator.rows import EvalRow, StepRow
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
@@ -219,6 +224,19 @@ def test_rows_give_speed_bubble_and_the_time_that_is_left() -> None:
     assert rows.bubble == pytest.approx((5 * 0.5 * 0.5 + 5 * 1.5 * 0.1) / 10)
     assert rows.seconds_left(100) == pytest.approx(90 * 2.0)  # of the clock: with what lies between two steps
     assert rows.seconds_left(None) is None
+
+
+def test_top_shows_the_speed_and_bubble_that_submit_shows() -> None:
+    """They were those of one step there, which differ by much from one to the next."""
+    rows, stats = RecentRows(), JobStats(job="job1", name="a", attempt=1)
+    for number in range(200):
+        row = step(number, seconds=0.01 if number % 4 else 0.04, bubble=0.2 if number % 4 else 0.8)
+        rows.take(row, now=0.0)
+        stats.take_row(row.as_dict())
+    job = cast(Job, SimpleNamespace(id="job1", name="a", steps_total=200))
+    facts = JobPulse().facts(job, figures_from_wire(stats_message(stats)), now=0.0)
+    assert facts.samples_per_second == rows.samples_per_second == pytest.approx(4 * 10 / 0.07)
+    assert facts.bubble == rows.bubble == pytest.approx((3 * 0.002 + 0.032) / 0.07)
 
 
 def test_a_job_that_begins_again_has_its_figures_anew() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +22,8 @@ from cluster.dashboard.gantt import BUBBLE, panel
 from cluster.dashboard.live import MOST_BARS, picture
 from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.pages import cluster_page, schedule_page
-from cluster.dashboard.pages.job_parts import lanes, seconds_cells
+from cluster.dashboard.pages.job_page import FACTS, figures
+from cluster.dashboard.pages.job_parts import lanes, no_picture, seconds_cells
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
 from cluster.service import store
@@ -41,6 +44,50 @@ def record(state: State, job: str = "job1") -> JobRecord:
     return JobRecord(
         id=job, name="a", submission_id=job, priority=0, order=0, needs=needs, state=state, submitted_at=0.0
     )
+
+
+# a job's page -----------------------------------------------------------------------------------------------------
+
+
+def shown(job: JobRecord, stats: JobStats | None = None) -> dict[str, str]:
+    """The figures at the head of a job's page that are not empty, by their names."""
+    return {name: text for name, text in zip(FACTS, figures(job, stats, None, None), strict=True) if text}
+
+
+def test_a_job_that_has_ended_took_its_time_and_runs_no_more() -> None:
+    runs = shown(replace(record(Running(attempt=1)), started_at=time.time() - 60))
+    assert (runs.get("running"), runs.get("took")) == ("60 s", None)
+    ended = shown(replace(record(Succeeded(attempt=1)), started_at=100.0, ended_at=102.7))
+    assert (ended.get("running"), ended.get("took")) == (None, "2.7 s")
+
+
+def test_the_speed_of_a_job_is_not_that_of_one_step() -> None:
+    stats = JobStats(job="job1", name="a", attempt=1)
+    row = {"kind": "step", "epoch": 0, "samples": 100, "loss": 1.0, "grad_norm": 1.0, "learning_rate": 0.1}
+    for step in range(40):
+        slow = step % 4 == 3
+        stats.take_row({**row, "step": step, "seconds": 0.4 if slow else 0.1, "bubble": 0.8 if slow else 0.1})
+    found = shown(record(Running(attempt=1)), stats)
+    assert found["samples/s"] == f"{400 / 0.7:,.0f}"
+    assert found["bubble, measured"] == f"{100 * (0.3 * 0.1 + 0.4 * 0.8) / 0.7:.1f} %"
+
+
+@pytest.mark.parametrize(
+    ("ended", "attempt", "steps", "looked", "said"),
+    [
+        (False, 0, 0, False, "Drawn once the first steps are made."),
+        (False, 1, 0, True, "Drawn once the first steps are made."),
+        (False, 1, 5, False, "Being read."),
+        (False, 1, 5, True, "Drawn once a step is sampled."),
+        (True, 0, 0, True, "It never started."),
+        (True, 1, 0, True, "It made no step."),
+        (True, 3, 0, True, "Attempt 3 made no step."),
+        (True, 1, 5, False, "Being read."),
+        (True, 1, 5, True, "None of its steps was sampled."),
+    ],
+)
+def test_a_page_without_a_picture_says_why(ended: bool, attempt: int, steps: int, looked: bool, said: str) -> None:
+    assert no_picture(ended, attempt, steps, looked=looked) == said
 
 
 # the picture of a step --------------------------------------------------------------------------------------------

@@ -10,10 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.service.job_stats import SERIES_POINTS, STATS_KEPT_S, Distribution, JobStats, Series
+from cluster.service.job_stats import (
+    RECENT_S,
+    RECENT_STEPS,
+    SERIES_POINTS,
+    STATS_KEPT_S,
+    Distribution,
+    JobStats,
+    Rates,
+    RecentSteps,
+    Series,
+)
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed, retire_attempt
 from cluster.service.stats_board import StatsBoard
+from cluster.service.stats_message import stats_message
 from coordinator.job_queue import Needs
 from coordinator.job_states import Failed, Recovering, Running, State
 
@@ -40,6 +51,47 @@ def test_a_series_is_bounded_even_and_ends_with_the_newest(n: int) -> None:
         assert points[0][0] <= max(1, n // 100)
         gaps = {b[0] - a[0] for a, b in pairwise(points[:-1])}
         assert len(gaps) <= 1, "evenly apart, but for the newest"
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 299, 301, SERIES_POINTS, 5 * SERIES_POINTS + 7, 50_003])
+def test_points_of_a_rate_leave_no_step_out_however_thin_they_are(n: int) -> None:
+    rates = Rates()
+    seconds = [4.0 if step % 4 == 1 else 1.0 for step in range(1, n + 1)]  # every fourth step takes four times as long
+    for step, took in enumerate(seconds, start=1):
+        rates.add(step, 64, took)
+    assert len(rates.points) == n if n < SERIES_POINTS else SERIES_POINTS // 2 <= len(rates.points) < SERIES_POINTS
+    thin = rates.thinned(300)
+    assert n == 0 or min(n, 150) <= len(thin) <= 300
+    for points in (rates.points, thin):
+        assert [step for step, _ in points][-1:] == [n][:n]
+        begin = 0
+        for step, rate in points:
+            assert rate == pytest.approx(64 * (step - begin) / sum(seconds[begin:step]))
+            begin = step
+        gaps = [b - a for a, b in pairwise([0, *(step for step, _ in points)])]
+        assert len(set(gaps[:-1])) <= 1
+        assert not gaps or gaps[-1] >= gaps[0], "the last one is of no fewer steps than the others"
+
+
+def _recent(*seconds: float) -> RecentSteps:
+    recent = RecentSteps()
+    for took in seconds:
+        recent.add(64, took, 0.9 if took > 2e-3 else 0.1)
+    return recent
+
+
+def test_a_recent_speed_is_that_of_the_last_seconds_and_not_of_one_step() -> None:
+    assert (RecentSteps().samples_per_second, RecentSteps().bubble) == (None, None)
+    fast, slow = [1e-3] * 3, [4e-3]
+    recent = _recent(*[1.0] * 100, *[*fast, *slow] * 3000)
+    assert recent.samples_per_second == pytest.approx(4 * 64 / 7e-3, rel=1e-3)
+    assert recent.bubble == pytest.approx((3 * 0.1 + 4 * 0.9) / 7, rel=1e-3)
+    assert len(recent._seen) <= 60
+
+
+def test_a_recent_speed_is_of_several_steps_where_a_step_takes_long() -> None:
+    assert _recent(*[60.0] * 50, *[RECENT_S] * RECENT_STEPS).samples_per_second == pytest.approx(64 / RECENT_S)
+    assert _recent(10.0, 10.0, 40.0).samples_per_second == pytest.approx(3 * 64 / 60)
 
 
 def _step(step: int, **more: float) -> dict[str, object]:
@@ -77,6 +129,16 @@ def test_a_feed_read_in_pieces_gives_what_a_feed_read_at_once_gives(tmp_path: Pa
         assert [step for step, _ in stats.series["loss"].points] == list(range(1, 31))
         assert stats.series["bubble_predicted"].points[-1] == (30, 0.2)
     assert pieces.series["loss"].points == whole.series["loss"].points
+
+
+def test_a_message_has_the_speed_and_bubble_of_recent_steps() -> None:
+    stats = JobStats(job="a", name="n", attempt=1)
+    for step in range(8):
+        stats.take_row(_step(step, seconds=0.04 if step % 2 else 0.01, bubble=0.8 if step % 2 else 0.2))
+    message = stats_message(stats)
+    assert message.samples_per_second == pytest.approx(8 * 64 / 0.2)
+    assert message.bubble == pytest.approx((0.01 * 0.2 + 0.04 * 0.8) / 0.05)
+    assert stats.series["samples_per_second"].points[-1] == (8, 64 / 0.04)
 
 
 def test_the_picture_of_an_attempt_before_is_not_shown_and_its_accounts_are_put_aside(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
 from stages.errors import UnknownJob
 
-_FACTS = (
+FACTS = (
     "step",
     "loss",
     "validation loss",
@@ -32,6 +32,7 @@ _FACTS = (
     "bubble, predicted",
     "last step",
     "running",
+    "took",
     "queue",
 )
 _SLOW_EVERY = 2  # ticks between looks at what changes slowly or is large
@@ -86,10 +87,10 @@ class _Job:
             with ui.element("div").props("role=status"):
                 self._state = ui.label()
                 self._reason = ui.label().classes("muted").style("overflow-wrap: anywhere; white-space: pre-line")
-            self._facts = facts(*_FACTS)
+            self._facts = facts(*FACTS)
             with ui.element("div").classes("bar") as self._bar:
                 self._done = ui.element("span")
-        self._pipeline = Pipeline()
+        self._pipeline = Pipeline(record)
         self._curves = Curves()
         self._times = Times()
         self._memory = Memory()
@@ -139,6 +140,7 @@ class _Job:
         slowly = self._ticks % _SLOW_EVERY == 1 or record.state.ended
         if stats is not None:
             await self._draw(record, self._lives.of(stats), slowly)
+        self._pipeline.without_picture(record, looked=True)
         if slowly:
             await self._tabs.look(record)
             self._trace.set_visibility((self._site.folder(self._job) / "trace.json").exists())
@@ -166,7 +168,7 @@ class _Job:
         self._state.classes(replace=f"state {state.name}")
         self._reason.set_text(view.reason)
         self._reason.set_visibility(bool(view.reason))
-        self._facts(_figures(record, self._stats, view.position, view.queue_length))
+        self._facts(figures(record, self._stats, view.position, view.queue_length))
         share_done = record.step / record.steps_total if record.steps_total else 0.0
         self._bar.set_visibility(bool(record.steps_total) and not state.ended)
         self._done.style(f"width: {100 * share_done:.1f}%")
@@ -178,12 +180,11 @@ class _Job:
             self._trace.set_visibility(False)
 
 
-def _figures(
-    record: JobRecord, stats: JobStats | None, position: int | None, queue_length: int | None
-) -> Sequence[str]:
+def figures(record: JobRecord, stats: JobStats | None, position: int | None, queue_length: int | None) -> Sequence[str]:
+    """The texts of FACTS, empty where there is none."""
     now = time.time()
     of = "" if record.steps_total is None else f" of {record.steps_total:,}"
-    rate = stats.series["samples_per_second"].points[-1:] if stats is not None else []
+    rate, bubble = (None, None) if stats is None else (stats.recent.samples_per_second, stats.recent.bubble)
     last = None if stats is None else stats.last_step_at
     took = "" if record.started_at is None else span((record.ended_at or now) - record.started_at)
     return (
@@ -191,10 +192,11 @@ def _figures(
         number(record.loss) if record.loss is not None else "",
         number(record.validation_loss) if record.validation_loss is not None else "",
         share(record.validation_accuracy) if record.validation_accuracy is not None else "",
-        f"{rate[0][1]:,.0f}" if rate else "",
-        share(stats.bubble) if stats is not None and stats.bubble is not None else "",
+        f"{rate:,.0f}" if rate is not None else "",
+        share(bubble) if bubble is not None else "",
         share(stats.bubble_predicted) if stats is not None and stats.bubble_predicted is not None else "",
         clock(last)[11:] if last is not None else "",
-        took,
+        "" if record.state.ended else took,
+        took if record.state.ended else "",
         "" if position is None else f"{position} of {queue_length}",
     )

@@ -14,6 +14,7 @@ from cluster.dashboard.gantt import Gantt
 from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
 from cluster.dashboard.texts import size
+from cluster.service.records import JobRecord
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 
 _NAMES = {
@@ -40,18 +41,24 @@ _MEMORY_COLORS = {
 
 
 class Pipeline:
-    """The last sampled step."""
+    """The last sampled step, or why there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: JobRecord) -> None:
         with ui.element("section").classes("panel pipeline"):
             self._title = heading("The pipeline")
             self._gantt = Gantt(unit="ms", label="What each worker did when, in the last sampled step")
             with ui.element("div") as self._key:
                 kinds_key()
-            self._said = ui.label("Drawn once the first steps are made.").classes("muted small")
+            self._said = ui.label().classes("muted small")
         self._gantt.chart.set_visibility(False)
         self._key.set_visibility(False)
         self._shown: Any = None
+        self.without_picture(record, looked=False)
+
+    def without_picture(self, record: JobRecord, *, looked: bool) -> None:
+        """Say why no step is drawn, where none is. `looked`: what there is of the job has been read."""
+        if self._shown is None:
+            self._said.set_text(no_picture(record.state.ended, record.attempt, record.step, looked=looked))
 
     async def show(self, live: Live) -> None:
         """Draw it if there is a newer one."""
@@ -65,6 +72,19 @@ class Pipeline:
         self._gantt.show(picture.panels, picture.summary)
         left_out = f"; {picture.left_out}" if picture.left_out else ""
         self._said.set_text(f"{picture.summary}{left_out}. Hold Ctrl and turn the wheel to look closer.")
+
+
+def no_picture(ended: bool, attempt: int, steps: int, *, looked: bool) -> str:
+    """Why no step of a job is drawn: `steps` were made in its last attempt. `looked`: what there is has been read."""
+    if not steps:
+        if not ended:
+            return "Drawn once the first steps are made."
+        if attempt < 1:
+            return "It never started."
+        return "It made no step." if attempt == 1 else f"Attempt {attempt} made no step."
+    if not looked:
+        return "Being read."
+    return "None of its steps was sampled." if ended else "Drawn once a step is sampled."
 
 
 class Curves:
@@ -135,7 +155,7 @@ class Times:
                     self._table = ui.element("div")
                     self._body: ui.element | None = None
             with ui.element("section").classes("panel"):
-                heading("Bubble by stage, last step")
+                heading("Bubble by stage, last seconds")
                 self._bubbles = Bars("Measured and predicted bubble of each stage", form="share", stacked=False)
 
     def show(self, accounts: models.Accounts) -> None:

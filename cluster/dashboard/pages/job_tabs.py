@@ -51,7 +51,7 @@ class Tabs:
         elif self._tabs.value == "Logs":
             await self._logs.look(record.state.ended)
         elif self._tabs.value == "Files":
-            await self._files.look()
+            await self._files.look(record.state.ended)
 
     async def _open(self) -> None:
         if self._tabs.value == "Job file":
@@ -103,7 +103,7 @@ class _Logs:
         if self._follow.value and await asyncio.to_thread(tail.look, ended) and tail is self._tail:
             self._text.set_text("\n".join(tail.lines))
         elif not self._text.text:
-            self._text.set_text("nothing printed yet")
+            self._text.set_text("nothing was printed" if ended else "nothing printed yet")
 
 
 class _Spec:
@@ -184,14 +184,14 @@ def _stage_row(stage: dict[str, Any]) -> tuple[str, ...]:
 class _Files:
     def __init__(self, site: Site, job: str) -> None:
         self._site, self._job = site, job
-        self._shown: list[tuple[str, int]] | None = None
+        self._shown: tuple[list[tuple[str, int]], bool] | None = None
         self._place = ui.element("ul").classes("files")
 
-    async def look(self) -> None:
+    async def look(self, ended: bool) -> None:
         found = await self._site.files(self._job)
-        if found == self._shown:
+        if (found, ended) == self._shown:
             return
-        self._shown = found
+        self._shown = found, ended
         self._place.clear()
         with self._place:
             for path, n_bytes in found:
@@ -199,4 +199,4 @@ class _Files:
                     ui.link(path, f"/api/jobs/{self._job}/files/{path}")
                     ui.label(f" {size(n_bytes)}").classes("muted small").style("display: inline")
             if not found:
-                text("li", "It has no run directory yet.").classes("muted")
+                text("li", "It has no files." if ended else "It has no run directory yet.").classes("muted")
