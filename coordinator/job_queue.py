@@ -134,7 +134,7 @@ class Choice:
             if not room.holds(needs):
                 lack = self._lacks[kind] = _lack(needs, room, totals=position == 1)
         if lack is not None:
-            ahead = f"; {_count(position - 1, 'job')} ahead" if position > 1 else ""
+            ahead = f"; {counted(position - 1, 'job')} ahead" if position > 1 else ""
             return f"position {position:,}: {lack}{ahead}"
         if self._backfill is not None:
             delayed = self._backfill.delayed_by(waiting)
@@ -319,10 +319,10 @@ def _lack(needs: Needs, room: _Room, *, totals: bool) -> str:
     lacks = []
     if needs.total_cpus > room.free_cpus:
         of = f" of {room.cpus:,}" if totals else ""
-        lacks.append(f"{_count(needs.total_cpus, 'CPU')}, {room.free_cpus:,}{of} free")
+        lacks.append(f"{counted(needs.total_cpus, 'CPU')}, {room.free_cpus:,}{of} free")
     elif needs.total_memory > room.free_memory:  # CPUs bring their share of memory with them when they come free
-        of = f" of {_size(room.memory)}" if totals else ""
-        lacks.append(f"{_size(needs.total_memory, up=True)} of memory, {_size(room.free_memory)}{of} free")
+        of = f" of {memory_text(room.memory)}" if totals else ""
+        lacks.append(f"{memory_text(needs.total_memory, up=True)} of memory, {memory_text(room.free_memory)}{of} free")
     if lacks:
         return f"needs {', and '.join(lacks)}"
     if not room.placed:  # a node was lost, or it is unknown how the active workers fit
@@ -334,13 +334,15 @@ def _never(needs: Needs, room: _Room) -> str:
     cpus = max((node.cpus for node in room.nodes), default=0)
     memory = max((node.memory for node in room.nodes), default=0)
     if needs.total_cpus > room.cpus:
-        why = f"needs {_count(needs.total_cpus, 'CPU')}, the whole cluster has {room.cpus:,}"
+        why = f"needs {counted(needs.total_cpus, 'CPU')}, the whole cluster has {room.cpus:,}"
     elif needs.total_memory > room.memory:
-        why = f"needs {_size(needs.total_memory, up=True)} of memory, the whole cluster has {_size(room.memory)}"
+        has = memory_text(room.memory)
+        why = f"needs {memory_text(needs.total_memory, up=True)} of memory, the whole cluster has {has}"
     elif needs.cpus > cpus:
-        why = f"a worker needs {_count(needs.cpus, 'CPU')}, the largest node has {cpus:,}"
+        why = f"a worker needs {counted(needs.cpus, 'CPU')}, the largest node has {cpus:,}"
     elif needs.memory > memory:
-        why = f"a worker needs {_size(needs.memory, up=True)} of memory, the largest node has {_size(memory)}"
+        has = memory_text(memory)
+        why = f"a worker needs {memory_text(needs.memory, up=True)} of memory, the largest node has {has}"
     else:
         held = sum(node.workers(needs) for node in room.nodes)
         why = f"the empty cluster holds {held:,} of {_workers(needs)}"
@@ -348,15 +350,16 @@ def _never(needs: Needs, room: _Room) -> str:
 
 
 def _workers(needs: Needs) -> str:
-    size = f"{_count(needs.cpus, 'CPU')} and {_size(needs.memory, up=True)}"
-    return f"{_count(needs.workers, 'worker')} of {size} each"
+    size = f"{counted(needs.cpus, 'CPU')} and {memory_text(needs.memory, up=True)}"
+    return f"{counted(needs.workers, 'worker')} of {size} each"
 
 
-def _count(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """`1 worker`, `3 workers`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def _size(n_bytes: int, *, up: bool = False) -> str:
+def memory_text(n_bytes: int, *, up: bool = False) -> str:
     """Tenths of MiB or GiB. Needs are rounded up, room down: what is too little then looks so."""
     unit, name = (2**30, "GiB") if n_bytes >= 2**30 else (2**20, "MiB")
     tenths = -(-10 * n_bytes // unit) if up else 10 * n_bytes // unit

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @json_option("The service, its nodes and the jobs that run and wait, as one JSON object.")
 @service_command
 def cluster(client: Client, as_json: bool) -> None:
-    """Show the job service: its version and health, its nodes, what is in use, and what waits."""
+    """Show the job service: its version and health, its nodes, what runs, and what waits.
+
+    CPUS and MEMORY of a node are what jobs have reserved, whether they use it or not, of what it has.
+    """
     state = client.cluster()
     if as_json:
         click.echo(json.dumps(state.as_dict()))

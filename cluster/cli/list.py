@@ -42,7 +42,8 @@ def list(
 ) -> None:
     """List the service's jobs, newest first.
 
-    AGE is the time since the job was submitted, TIME how long it has been running or ran.
+    AGE is the time since the job was submitted, TIME the time since it first
+    started, until now or its end: attempts that were lost, and times when the service was down, count too.
     """
     as_data = form in ("json", "yaml")
     most = 0 if everything or (as_data and limit is None) else limit or _LIMIT

@@ -32,7 +32,10 @@ _QUIT = frozenset(b"qQ\x1b\x03")  # q, Escape, Ctrl-C
 @service_command
 def top(client: Client, once: bool) -> None:
     """Watch jobs and machines, a frame a second: how each job that runs goes, and where its workers' time goes. q or
-    Ctrl-C ends it."""
+    Ctrl-C ends it.
+
+    CPUS and MEMORY of a node are what jobs have reserved, whether they use it or not, of what it has.
+    """
     from cluster.cli.job_tables import console
 
     screen = console()

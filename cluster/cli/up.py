@@ -146,4 +146,4 @@ def _status(home: Any) -> str:
     used = sum(node.cpus_used for node in state.nodes)
     jobs = ", ".join(f"{n} {name}" for name, n in sorted(state.jobs.items())) or "no jobs yet"
     ray = "" if state.ray == "up" else f" · Ray {state.ray}"
-    return f"{counted(len(state.nodes), 'node')}, {used:g} of {cpus:g} CPUs in use · {jobs}{ray}"
+    return f"{counted(len(state.nodes), 'node')}, {used:g} of {cpus:g} CPUs reserved · {jobs}{ray}"

@@ -45,7 +45,9 @@ class Job(BaseModel):
     submission_id: str
     workers: int = Field(description="processes that hold its stages")
     cpus: int = Field(description="CPUs of all workers together")
-    memory: int = Field(description="bytes of all workers together; 0 where they have no limit of their own")
+    memory: int = Field(
+        description="bytes of all workers together; 0: the job names none, and each has its CPUs' share of its node"
+    )
 
 
 class JobList(BaseModel):
@@ -192,8 +194,8 @@ class Node(BaseModel):
     address: str
     cpus: float
     cpus_used: float
-    memory: int = Field(description="bytes that jobs may take")
-    memory_used: int = Field(description="bytes that jobs have taken")
+    memory: int = Field(description="bytes that jobs may reserve")
+    memory_used: int = Field(description="bytes that jobs have reserved, whether they fill them or not")
 
 
 class Cluster(BaseModel):

@@ -31,7 +31,7 @@ from cluster.trackers import require_trackers
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job import JobSpec, parse_job
-from coordinator.job_queue import Needs
+from coordinator.job_queue import Needs, counted, memory_text
 from coordinator.job_states import Queued
 from coordinator.schedules.csv_format import load_csv
 from stages.errors import InvalidJob, Refused, UserMistake
@@ -258,17 +258,19 @@ class Api:
         nodes = self._jobs.nodes
         if not self._keeper.own or not nodes:
             return
+        workers = counted(needs.workers, "worker")
         cpus = math.floor(sum(node["cpus"] for node in nodes))
         if needs.total_cpus > cpus:
             raise Refused(
-                f"the job needs {needs.total_cpus} CPUs ({needs.workers} workers of {needs.cpus}), this cluster has "
+                f"the job needs {counted(needs.total_cpus, 'CPU')} ({workers} of {needs.cpus}), this cluster has "
                 f"{cpus}; fewer stages, or `pipetrain up --workers {needs.total_cpus}`"
             )
         memory = sum(node["memory"] for node in nodes)
         if needs.total_memory > memory:
             raise Refused(
-                f"the job needs {needs.total_memory:,} bytes of memory ({needs.workers} workers of {needs.memory:,}), "
-                f"this cluster has {memory:,}; change resources.memory_per_worker"
+                f"the job needs {memory_text(needs.total_memory, up=True)} of memory ({workers} of "
+                f"{memory_text(needs.memory, up=True)}), this cluster has {memory_text(memory)}; change "
+                "resources.memory_per_worker"
             )
 
 

@@ -171,7 +171,7 @@ def test_the_lock_ends_with_its_process(home: Home, end: str) -> None:
         with pytest.raises(UserMistake) as refused, home.locked():
             pass
         assert refused.value.problems == (
-            f"the service of {home.folder} is up: gRPC 127.0.0.1:7, HTTP 127.0.0.1:8, process 9",
+            f"the service of {home.folder} is up: gRPC 127.0.0.1:7, HTTP 127.0.0.1:8, process {process.pid}",
         )
         if end == "its end":
             assert process.stdin is not None

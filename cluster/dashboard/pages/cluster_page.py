@@ -33,12 +33,12 @@ class _ClusterPage:
         heading("Cluster", 1)
         with ui.element("section").classes("panel"):
             self._facts = facts(
-                "Ray", "at", "CPUs in use", "memory in use", "jobs that run", "jobs that wait", "pipetrain"
+                "Ray", "at", "CPUs reserved", "memory reserved", "jobs that run", "jobs that wait", "pipetrain"
             )
         with ui.element("section").classes("panel"):
             heading("Nodes")
             self._nodes = _Table(
-                "There are no nodes while Ray is not up.", "host", "address", "CPUs in use", "memory in use"
+                "There are no nodes while Ray is not up.", "host", "address", "CPUs reserved", "memory reserved"
             )
         with ui.element("section").classes("panel"):
             heading("Running")
