@@ -179,11 +179,11 @@ def _read_text(path: Path) -> str:
 
 def _nearest_file(path: Path) -> str:
     try:
-        names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
+        names = {entry.stem: entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")}
     except OSError:
         return ""
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    near = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.7)  # the suffix alone makes no name like another
+    return f"; did you mean {path.parent / names[near[0]]}?" if near else ""
 
 
 def _resolve_paths(document: dict[Any, Any], folder: Path) -> None:

@@ -9,7 +9,7 @@ import click
 from cluster.cli.service_options import job_arguments, service_command
 
 if TYPE_CHECKING:
-    from cluster.client import Client
+    from cluster.client import Client, Job
 
 
 @click.command()
@@ -23,9 +23,16 @@ def delete(client: Client, job_ids: tuple[str, ...]) -> int:
     from stages.errors import Refused, UnknownJob
 
     code = 0
-    for job_id in job_ids:
+    found: dict[str, Job] = {}
+    for job_id in job_ids:  # before any is gone: then the beginning of its id could be that of another job
         try:
             job = client.get(job_id)
+            found.setdefault(job.id, job)
+        except UnknownJob as error:
+            click.echo(f"error: {error}", err=True)
+            code = error.exit_code
+    for job in found.values():
+        try:
             job.delete()
             click.echo(f"deleted {job.id} ({job.name})")
         except (Refused, UnknownJob) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -165,6 +166,13 @@ class Client:
 
 def _spec(job: AnyJob, overrides: Sequence[str], name: str | None) -> JobSpec:
     """The job, read and validated, with what is changed in it. Raises InvalidJob with every mistake."""
+    try:
+        return _changed(job, overrides, name)
+    except InvalidJob as error:  # what reads the job knows the option of the command line
+        raise InvalidJob([re.sub("^--set ", "overrides: ", line) for line in error.problems]) from None
+
+
+def _changed(job: AnyJob, overrides: Sequence[str], name: str | None) -> JobSpec:
     if isinstance(job, str | Path):
         return load_job(Path(job), overrides, name=name)
     if isinstance(job, JobSpec) and not overrides and name is None:

@@ -15,7 +15,8 @@ from cluster.cli import cli
 from cluster.client import Client
 from cluster.client.address import command_for
 from cluster.service.home import Home
-from stages.errors import NoService, UserMistake
+from stages.errors import InvalidJob, NoService, UnknownJob, UserMistake
+from tests.jobs import EXAMPLES, digits_job
 
 
 class _Job:
@@ -29,6 +30,9 @@ class _Job:
         self.state = {None: "RUNNING", 0: "SUCCEEDED", 130: "STOPPED"}[exit_code]
         self.step, self.steps_total, self.validation_loss, self.validation_accuracy = 1, 2, None, None
 
+    def delete(self) -> None:
+        _Client.deleted.append(self.id)
+
     def events(self) -> list[Any]:
         return []
 
@@ -40,6 +44,7 @@ class _Client:
     """Knows `jobs`."""
 
     jobs: dict[str, _Job]
+    deleted: list[str]
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -49,11 +54,14 @@ class _Client:
     def __exit__(self, *_: object) -> None: ...
 
     def get(self, job_id: str) -> _Job:
-        return self.jobs[job_id]
+        if job_id[0] not in self.jobs:
+            raise UnknownJob(f"no job has the id {job_id}")
+        return self.jobs[job_id[0]]
 
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> dict[str, _Job]:
+    _Client.deleted = []
     _Client.jobs = {"r": _Job("r", None), "s": _Job("s", 130), "d": _Job("d", 0)}
     monkeypatch.setattr("cluster.client.Client", _Client)
     return _Client.jobs
@@ -116,3 +124,24 @@ def test_up_where_a_service_is_says_how_to_stop_that_one(
     command = f"pipetrain down --home {home.folder}" if named else "pipetrain down"
     assert isinstance(done.exception, UserMistake)
     assert done.exception.problems[0].endswith(f"; `{command}` stops it")
+
+
+@pytest.mark.parametrize("command", ["cluster", "top"])
+def test_memory_of_a_node_is_told_as_what_is_reserved(command: str) -> None:
+    told = " ".join(CliRunner().invoke(cli, [command, "--help"]).output.split())
+    assert "CPUS and MEMORY of a node are what jobs have reserved" in told
+
+
+@pytest.mark.usefixtures("jobs")
+def test_delete_takes_a_job_once_however_often_it_is_named() -> None:
+    done = CliRunner().invoke(cli, ["delete", "s", "s", "nobody", "d", "s1"], standalone_mode=False)
+    assert _Client.deleted == ["s", "d"]
+    assert (done.return_value, done.stdout) == (2, "deleted s (s)\ndeleted d (d)\n")
+
+
+def test_a_wrong_override_is_told_by_the_name_that_the_caller_knows() -> None:
+    with Client("127.0.0.1:1", token="t") as client:
+        for job in (EXAMPLES / "digits.yaml", digits_job()):
+            with pytest.raises(InvalidJob) as caught:
+                client.submit(job, overrides=["x"])
+            assert caught.value.problems[0].startswith("overrides: 'x': must be path=value")

@@ -122,6 +122,8 @@ def test_a_file_that_is_not_a_job_is_one_line(text: str | bytes, expected: str, 
 
 def test_a_file_that_is_not_there_names_the_nearest(job: Path, tmp_path: Path) -> None:
     assert problems(tmp_path / "my jobb.yaml") == (f"{tmp_path}/my jobb.yaml: no such file; did you mean {job}?",)
+    (tmp_path / "wide.yaml").touch()
+    assert problems(tmp_path / "nope.yaml") == (f"{tmp_path}/nope.yaml: no such file",)
     assert problems(tmp_path) == (f"{tmp_path}: is a directory, must be a job file such as {tmp_path}/job.yaml",)
     assert problems(tmp_path / "no" / "x.yaml") == (f"{tmp_path}/no/x.yaml: no such file",)
     assert problems(job / "x.yaml") == (f"{job}/x.yaml: cannot be read: Not a directory",)
