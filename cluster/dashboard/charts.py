@@ -50,10 +50,13 @@ class Lines:
         """Draw the points of each line; nothing is sent where they are those that are drawn already."""
         if len(self._shown) == len(data) and all(a is b for a, b in zip(self._shown, data, strict=True)):
             return
-        self._shown = list(data)
+        first, self._shown = not self._shown, list(data)
         series = [{"data": points, "showSymbol": len(points) <= _MOST_DOTS} for points in data]
         for own, new in zip(self.chart.options["series"], series, strict=True):
             own.update(new)
+        if first:  # a method that is called before the browser has made its chart is lost without a word
+            self.chart.update()
+            return
         self.chart.run_chart_method("setOption", {"series": series})
 
 
