@@ -27,7 +27,7 @@ class WorkerFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFigures:
-    """The present attempt of a job: figures of its last step and last evaluation, where there are any.
+    """The present attempt of a job: figures of its last steps and last evaluation, where there are any.
 
     `losses` are evenly apart over the whole attempt, oldest first.
     """

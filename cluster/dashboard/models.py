@@ -80,7 +80,7 @@ class StageAccount(BaseModel):
     worker: int
     seconds: dict[str, float]
     bubble: float = Field(
-        description="share of the worker's time that it waited or was held up sending, last step, 0 to 1"
+        description="share of the worker's time that it waited or was held up sending, last one to two seconds, 0 to 1"
     )
     bubble_predicted: float | None = Field(description="the same by the schedule's dry run, with measured times")
 
