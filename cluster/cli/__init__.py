@@ -33,7 +33,7 @@ _COMMANDS = {
     "fetch": "Bring the files that a job left.",
     "trace": "Record steps of a running job, for Perfetto.",
     "delete": "Forget jobs that have ended.",
-    "cluster": "The service, its machines, and what is in use.",
+    "cluster": "The service, its machines, and what jobs reserve.",
     "top": "Watch jobs and machines.",
     "completion": "Complete commands and job ids with the Tab key.",
 }

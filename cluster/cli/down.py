@@ -25,6 +25,7 @@ def down(home: Path | None) -> int:
     Jobs that wait stay in the queue, and jobs that run are started again at the next `pipetrain up`. To keep what a job
     has reached, stop it first.
     """
+    from cluster.client.address import command_for
     from cluster.service.home import DEFAULT_HOME, Home
 
     place = Home(home or Path(DEFAULT_HOME))
@@ -32,7 +33,7 @@ def down(home: Path | None) -> int:
     click.echo("down" if was_up else f"nothing is up at {place.folder}", err=True)
     left = _unfinished(place)
     if left:
-        click.echo(f"at the next `pipetrain up`: {left}", err=True)
+        click.echo(f"at the next `{command_for(place.folder, 'up')}`: {left}", err=True)
     return 0
 
 

@@ -195,7 +195,7 @@ class PipetrainServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Cluster(self, request, context):
-        """The nodes, what is in use, and what waits.
+        """The nodes, what jobs reserve, and what waits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
