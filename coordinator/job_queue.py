@@ -51,6 +51,10 @@ class Needs:
         """Bytes of all workers."""
         return self.workers * self.memory
 
+    def resolved(self, memory_per_cpu: int) -> Needs:
+        """With the memory that a worker gets where its job names none: its CPUs' share of the node."""
+        return self if self.memory else Needs(workers=self.workers, cpus=self.cpus, memory=self.cpus * memory_per_cpu)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:

@@ -30,7 +30,7 @@ from cluster.service.refusals import QueueFull, SubmissionIdTaken
 from cluster.service.run_feed import RunEvent, RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
-from coordinator.job_queue import Capacity, Choice, Needs, Queue, Waiting, choose
+from coordinator.job_queue import Capacity, Choice, Queue, Waiting, choose
 from coordinator.job_states import (
     TRANSITIONS,
     Admitted,
@@ -253,14 +253,8 @@ class Jobs:
 
     def _waiting(self, record: JobRecord) -> Waiting:
         priority = RECOVERING_PRIORITY if isinstance(record.state, Recovering) else record.priority
-        return Waiting(job=record.id, priority=priority, order=record.order, needs=self._resolved(record.needs))
-
-    def _resolved(self, needs: Needs) -> Needs:
-        """With the memory that a worker gets where its job names none: its CPUs' share of the node."""
-        return (
-            needs
-            if needs.memory
-            else Needs(workers=needs.workers, cpus=needs.cpus, memory=needs.cpus * self._memory_per_cpu)
+        return Waiting(
+            job=record.id, priority=priority, order=record.order, needs=record.needs.resolved(self._memory_per_cpu)
         )
 
     def _perform(self, entry: Entry, command: Command) -> None:
@@ -346,7 +340,7 @@ class Jobs:
         while True:
             await self._look.wait()
             self._look.clear()
-            needs = [self._resolved(entry.record.needs) for entry in self._active.values()]
+            needs = [entry.record.needs.resolved(self._memory_per_cpu) for entry in self._active.values()]
             nodes = [Capacity(cpus=int(node["cpus"]), memory=int(node["memory"])) for node in self.nodes]
             self._choice = choose(self._queue, needs, () if self.closing else nodes)
             for job in self._choice.starts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from pathlib import Path
@@ -53,8 +52,11 @@ def test_a_tracker_that_fails_is_told_of_and_the_run_is_the_same(tmp_path: Path)
     assert a == b
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="mlflow is installed")
-def test_a_missing_extra_is_one_line_before_anything_starts(tmp_path: Path) -> None:
+def test_a_missing_extra_is_one_line_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n\nsys.modules['mlflow'] = None  # as if it were not there\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     done = train(tmp_path, "--track", "mlflow:http://127.0.0.1:9")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
