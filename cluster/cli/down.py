@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -15,6 +15,7 @@ from cluster.cli.options import counted
 from stages.errors import JobFailed
 
 _TERM_S = 45.0
+_HOLDER_S = 2.0
 
 
 @click.command()
@@ -43,6 +44,8 @@ def end_service(home: Any) -> bool:
     from cluster.service.ray_head import RayHead
 
     there, pid = home.is_locked(), home.holder()
+    if there and pid is None and (pid := _wait_for_holder(home)) is None and home.is_locked():
+        raise JobFailed(f"a process holds {home.folder / 'service.lock'}, but its number is not in it; end it yourself")
     if pid is not None and b"cluster.service" in command_line(pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -55,6 +58,14 @@ def end_service(home: Any) -> bool:
     if head is not None and not head.end(home):
         raise JobFailed(f"some of Ray's processes (session {head.session}) do not end")
     return there or head is not None
+
+
+def _wait_for_holder(home: Any) -> int | None:
+    """The process that has just taken the home; one of another version may never say its number."""
+    deadline = time.monotonic() + _HOLDER_S
+    while (pid := home.holder()) is None and home.is_locked() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return cast("int | None", pid)
 
 
 def _gone(home: Any, pid: int, within_s: float) -> bool:

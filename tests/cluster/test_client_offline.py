@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -110,6 +111,14 @@ def test_a_broken_service_file_is_named(home: Path, content: bytes) -> None:
     (home / "ray.json").write_bytes(content)
     ended = pipetrain("down", "--home", home)
     assert (ended.returncode, ended.stderr) == (0, f"nothing is up at {home}\n")
+
+
+def test_down_never_says_down_of_a_service_that_it_cannot_find(home: Path) -> None:
+    with (home / "service.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = pipetrain("down", "--home", home)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"failed: a process holds {home / 'service.lock'}, but its number is not in it")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"two words", b"two\nlines", "tökén".encode(), b"\xff", b"\x00"])
