@@ -17,6 +17,7 @@ from stages.actions import Program
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.errors import InvalidJob
 from stages.orders import Fault, WorkerSetup
+from stages.trained import first_trained_stage
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Blueprint:
     def n_workers(self) -> int:
         """Workers that the job needs."""
         return self.program.n_workers
+
+    @property
+    def first_trained(self) -> int:
+        """The first stage with parameters (see stages.trained)."""
+        return first_trained_stage(self.spec.model_spec(), self.bounds)
 
     def setup(self, worker: int, fault: Fault | None = None) -> WorkerSetup:
         """All that worker `worker` must know."""

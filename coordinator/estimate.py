@@ -10,6 +10,7 @@ from coordinator.memory import StageMemory, inference_bytes, parameter_count, pr
 from coordinator.partition import layer_costs, layer_flops
 from coordinator.replay import Replay, replay
 from stages.actions import Action, Kind
+from stages.trained import STEPS_RUN_AHEAD
 from stages.worker import CHUNKS_AHEAD
 
 
@@ -98,7 +99,7 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
         cost = sum(costs[bounds[action.stage] : bounds[action.stage + 1]])
         return max(cost, 1.0) * rows[action.micro_batch] * share
 
-    dry = replay(program, duration)
+    dry = replay(program, duration, first_trained=blueprint.first_trained)
     item = 4 if model.precision == "float32" else 8
     ends = (0, program.n_stages - 1)
     workers = tuple(
@@ -106,7 +107,7 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
             worker=w,
             stages_bytes=sum(plan.memory.total for plan in stages if plan.worker == w),
             message_bytes=max(
-                _message_bytes(dry, w, model.features(), bounds, rows, item),
+                _message_bytes(dry, w, model.features(), bounds, rows, item, blueprint.first_trained),
                 _chunk_bytes(blueprint, w, chunk * item),
             ),
             data_bytes=data_bytes if any(placement[s] == w for s in ends) else 0,
@@ -150,12 +151,19 @@ def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
 
 
 def _message_bytes(
-    dry: Replay, worker: int, features: Sequence[int], bounds: Sequence[int], rows: Sequence[int], item: int
+    dry: Replay,
+    worker: int,
+    features: Sequence[int],
+    bounds: Sequence[int],
+    rows: Sequence[int],
+    item: int,
+    first_trained: int,
 ) -> int:
     """The most bytes that wait for `worker`, in the dry run: arrays sent to it, and ∂ℓ/∂f of its own loss.
 
     An array is there from the end of the action that made it to the end of the one that uses it. The largest array
-    that the worker sends is counted once more: the network holds a copy until it is gone.
+    that the worker sends is counted once more: the network holds a copy until it is gone. Untrained stages of other
+    workers run ahead: their arrays of some whole steps may wait.
     """
     program, last = dry.program, dry.program.n_stages - 1
     ended = {
@@ -165,13 +173,14 @@ def _message_bytes(
         if a.kind is not Kind.BACKWARD_WEIGHT
     }
     changes: list[tuple[float, int]] = []
-    largest_sent = 0
+    largest_sent = run_ahead = 0
     for action, _, end in dry.spans[worker]:
         s, forward = action.stage, action.kind is Kind.FORWARD
         if action.kind is Kind.BACKWARD_WEIGHT:
             continue
         neighbour = s + (1 if forward else -1)
-        if 0 <= neighbour <= last and program.placement[neighbour] != worker:
+        lowest = 0 if forward else first_trained
+        if lowest <= neighbour <= last and program.placement[neighbour] != worker:
             sent = features[bounds[s + 1 if forward else s]] * rows[action.micro_batch] * item
             largest_sent = max(largest_sent, sent)
         source = (s - 1 if forward else s + 1, forward, action.micro_batch)
@@ -180,12 +189,15 @@ def _message_bytes(
         if source not in ended:
             continue
         size = features[bounds[s if forward else s + 1]] * rows[action.micro_batch] * item
+        if forward and s <= first_trained and program.placement[s - 1] != worker:
+            run_ahead += STEPS_RUN_AHEAD * size
+            continue
         changes += [(ended[source], size), (end, -size)]
     now = most = 0
     for _, change in sorted(changes):
         now += change
         most = max(most, now)
-    return most + largest_sent
+    return most + run_ahead + largest_sent
 
 
 def _refusal(plan: Estimate, worker: WorkerPlan) -> str:

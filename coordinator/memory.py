@@ -57,7 +57,7 @@ def predict_stage(
 def inference_bytes(model: ModelSpec, first: int, last: int, rows: int) -> int:
     """Bytes of buffers while layers `first` … `last` − 1 run forward on `rows` rows and keep nothing."""
     layers = [spec for spec in model.layers[first:last] if spec.kind != "flatten"]
-    layout = plan_layout(layers, model.features()[first], first_in_pipeline=first == 0)
+    layout = plan_layout(layers, model.features()[first], sends_gradient=first > model.first_linear)
     return sum(layout.features) * rows * (4 if model.precision == "float32" else 8)
 
 
@@ -119,7 +119,8 @@ class _Walker:
         features = self.model.features()
         self.n_in, self.n_out = features[self.first], features[self.last]
         self.specs: list[LayerSpec] = [s for s in self.model.layers[self.first : self.last] if s.kind != "flatten"]
-        self.layout: Layout = plan_layout(self.specs, self.n_in, first_in_pipeline=self.first == 0)
+        self.sends_gradient = self.first > self.model.first_linear
+        self.layout: Layout = plan_layout(self.specs, self.n_in, sends_gradient=self.sends_gradient)
         self.linear = [i for i, spec in enumerate(self.specs) if spec.kind == "linear"]
 
     def perform(self, action: Action) -> None:
@@ -145,11 +146,11 @@ class _Walker:
         for i, spec in enumerate(self.specs):
             sizes[i + 1] = spec.units if spec.kind == "linear" else sizes[i]
         gradient, kept = self.pool.take(self.n_out, rows), False
-        bottom = 0 if self.first else (self.linear[0] if self.linear else len(self.specs))
+        bottom = 0 if self.sends_gradient else (self.linear[0] if self.linear else len(self.specs))
         for i in range(len(self.specs) - 1, bottom - 1, -1):
             if self.specs[i].kind != "linear":
                 continue
-            if i == bottom and self.first == 0:
+            if i == bottom and not self.sends_gradient:
                 kept = True
                 break
             gradient = self.pool.take(sizes[i], rows)

@@ -27,7 +27,8 @@ def layer_costs(model: ModelSpec) -> tuple[float, ...]:
             costs.append(2.0 * products * sizes[k] * sizes[k + 1] + _ELEMENTWISE_FLOPS * sizes[k + 1])
             seen_linear = True
         else:
-            costs.append(0.0 if layer.kind == "flatten" else 2 * _ELEMENTWISE_FLOPS * sizes[k])
+            ways = 2 if seen_linear else 1  # below the first parameters nothing goes back
+            costs.append(0.0 if layer.kind == "flatten" else ways * _ELEMENTWISE_FLOPS * sizes[k])
     return tuple(costs)
 
 

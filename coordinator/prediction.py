@@ -19,6 +19,7 @@ from coordinator.weight_groups import WeightGroups
 from stages.actions import Action, Kind, Lane, Program
 from stages.ledger import FORWARD, INPUT_GRADIENT, OTHER, UPDATE, WEIGHT_GRADIENT
 from stages.orders import StepReport
+from stages.trained import performed_lane
 
 _EVERY_S = 1.0
 _LARGEST_SHARE = 1 / 200  # of the time, for dry runs of large programs
@@ -37,9 +38,14 @@ class Predictor:
     """Predicts for steps of `program`, anew about every second, from the steps since."""
 
     def __init__(
-        self, program: Program, weight_grad_group: int = 1, clock: Callable[[], float] = time.perf_counter
+        self,
+        program: Program,
+        weight_grad_group: int = 1,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        first_trained: int = 0,
     ) -> None:
-        self._program, self._clock = as_performed(program), clock
+        self._program, self._clock = as_performed(program, first_trained), clock
         self._products = products(self._program, weight_grad_group)
         self._next = -float("inf")
         self._steps = 0
@@ -75,9 +81,11 @@ class Predictor:
         return Prediction(bubble, tuple(map(tuple, spans)))
 
 
-def as_performed(program: Program) -> Program:
-    """The program with each B as its two halves ([Note: as performed])."""
-    return Program(program.name, program.n_stages, program.n_micro_batches, tuple(map(_apart, program.lanes)))
+def as_performed(program: Program, first_trained: int = 0) -> Program:
+    """The program with each B as its two halves ([Note: as performed]), without what stages below `first_trained` do
+    not perform (see stages.trained)."""
+    lanes = tuple(_apart(performed_lane(lane, first_trained)) for lane in program.lanes)
+    return Program(program.name, program.n_stages, program.n_micro_batches, lanes)
 
 
 def _apart(lane: Lane) -> Lane:

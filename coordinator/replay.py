@@ -8,13 +8,14 @@ replay(program, seconds)        # … with a duration for each action
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, cast
 
 from coordinator.laws import check_laws, deadlock, needs, performed_as
 from coordinator.weight_groups import WeightGroups
 from stages.actions import Action, Kind, Lane, Program
+from stages.trained import performed_lane
 
 UNIT_TIMES: Mapping[Kind, float] = {
     Kind.FORWARD: 1.0,
@@ -85,19 +86,25 @@ def check(program: Program, *, backward: bool = True) -> None:
     clock_spans(program, lambda action: 1.0)
 
 
-def replay(program: Program, durations: Durations = UNIT_TIMES, *, weight_grad_group: int = 1) -> Replay:
+def replay(
+    program: Program, durations: Durations = UNIT_TIMES, *, weight_grad_group: int = 1, first_trained: int = 0
+) -> Replay:
     """Perform the program on a clock; arrays take no time to travel. Raises InvalidSchedule as `check` does.
 
     With `weight_grad_group` g, a micro-batch's values live until the weight product of its group j // g, and groups
     are done in ascending order (see stages.stage, [Note: ascending weight gradients]). The product is not timed apart:
-    each W (and B) takes its duration where it stands.
+    each W (and B) takes its duration where it stands. Stages below `first_trained` only go forward, and keep nothing
+    (see stages.trained).
     """
     if weight_grad_group < 1:
         raise ValueError(f"weight_grad_group is {weight_grad_group}, must be at least 1")
     backward = any(action.kind is not Kind.FORWARD for lane in program.lanes for action in lane)
     check_laws(program, backward=backward)
+    lanes = tuple(performed_lane(lane, first_trained) for lane in program.lanes)
+    program = replace(program, lanes=lanes)
     spans = clock_spans(program, _as_function(durations))
-    watches = [_watch(lane, program.n_micro_batches, weight_grad_group, keeps=backward) for lane in program.lanes]
+    kept_from = first_trained if backward else program.n_stages
+    watches = [_watch(lane, program.n_micro_batches, weight_grad_group, kept_from) for lane in lanes]
     by_stage = {stage: watch for watch in watches for stage in watch.alive}
     stages = range(program.n_stages)
     return Replay(
@@ -171,12 +178,14 @@ class _Kept:
             self.alive.difference_update(self._groups.mark(action.micro_batch))
 
 
-def _watch(lane: Lane, n_micro_batches: int, group: int, *, keeps: bool) -> _Watch:
+def _watch(lane: Lane, n_micro_batches: int, group: int, kept_from: int) -> _Watch:
     kept = {stage: _Kept(n_micro_batches, group) for stage in {action.stage for action in lane}}
     alive, for_input, together = dict.fromkeys(kept, 0), dict.fromkeys(kept, 0), 0
     now = 0
-    for action in lane if keeps else ():
+    for action in lane:
         s = action.stage
+        if s < kept_from:
+            continue
         now -= len(kept[s].alive)
         kept[s].follow(action)
         now += len(kept[s].alive)

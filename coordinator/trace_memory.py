@@ -36,7 +36,7 @@ def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
         plan_layout(
             [spec for spec in model.layers[first:last] if spec.kind != "flatten"],
             features[first],
-            first_in_pipeline=first == 0,
+            sends_gradient=first > model.first_linear,
         )
         for first, last in pairwise(bounds)
     ]

@@ -3,7 +3,8 @@
 [Note: steps ahead] Where no decision needs all stages, that is without clipping, updates are authorised ahead: one
 submission holds several steps, and a second one waits at the workers while the first is performed. Steps then overlap
 as far as the arrays allow, and the coordinator is never waited for. With clipping each step's update follows from all
-stages' gradient norms, so it travels with the next step's order.
+stages' gradient norms, so it travels with the next step's order. If an untrained stage sends to another worker, nothing
+but orders keeps it from running ahead: then a submission is one step, and arrays of two at most wait for that worker.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from coordinator.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.loss import loss_count
 from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update
+from stages.trained import STEPS_RUN_AHEAD, runs_ahead
 
 _SUBMISSION_S = 0.25
 """One submission is about this much work: long beside the cost of a call, short for someone who watches."""
 _MOST_STEPS = 512
-_AHEAD = 2  # submissions under way
+_AHEAD = STEPS_RUN_AHEAD  # submissions under way
 _SAMPLE_S = 1.0
 
 
@@ -65,7 +67,9 @@ class Trainer:
         self._recent: deque[float] = deque(maxlen=32)
         program = blueprint.program
         self._accounts = Accounts(program.placement)
-        self._predictor = Predictor(program, self._spec.pipeline.weight_grad_group)
+        first_trained = blueprint.first_trained
+        self._predictor = Predictor(program, self._spec.pipeline.weight_grad_group, first_trained=first_trained)
+        self._one_at_a_time = self._spec.training.clip_norm is not None or runs_ahead(program.placement, first_trained)
         self._micro_batches = program.n_micro_batches
         self._last_stages = [lane[-1].stage for lane in program.lanes]  # of each worker's lane
         self._ends: list[float] = []  # of the step before by worker, on our clock; with clipping
@@ -158,7 +162,7 @@ class Trainer:
         return Evaluate(split="validation", total_rows=self._validation_rows, rows=rows)
 
     def _orders_ahead(self) -> int:
-        if not self._recent or self._spec.training.clip_norm is not None:
+        if not self._recent or self._one_at_a_time:
             return 1
         return max(1, min(_MOST_STEPS, int(_SUBMISSION_S / max(statistics.median(self._recent), 1e-9))))
 

@@ -42,17 +42,18 @@ class Layout:
         return sum(self.features[b] for b in self.for_input)
 
 
-def plan_layout(layers: Sequence[LayerSpec], n_in: int, *, first_in_pipeline: bool) -> Layout:
+def plan_layout(layers: Sequence[LayerSpec], n_in: int, *, sends_gradient: bool) -> Layout:
     """The layout of a stage of `layers` (without flatten, which does nothing here) on `n_in` features.
 
-    In the first stage of a pipeline nobody asks for ∂ℓ/∂(data): layers before its first linear one keep nothing.
+    If no layer below has parameters, nobody asks for ∂ℓ/∂(stage input): then `sends_gradient` is False, and layers
+    before the stage's first linear one keep nothing.
     """
     sizes = [n_in]
     for layer in layers:
         sizes.append(layer.units if layer.kind == "linear" else sizes[-1])
     linear = [i for i, layer in enumerate(layers) if layer.kind == "linear"]
     bottom = 0
-    if first_in_pipeline:
+    if not sends_gradient:
         bottom = linear[0] if linear else len(layers)
 
     kept = {i for i in range(bottom, len(layers)) if layers[i].kind in _KEEPS_INPUT}

@@ -45,6 +45,11 @@ class ModelSpec:
             sizes.append(layer.units if layer.kind == "linear" else sizes[-1])
         return tuple(sizes)
 
+    @property
+    def first_linear(self) -> int:
+        """The index of the first layer with parameters; the number of layers if none has any."""
+        return next((k for k, layer in enumerate(self.layers) if layer.kind == "linear"), len(self.layers))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SgdSpec:

@@ -38,15 +38,15 @@ class Stage:
         specs = [(k, model.layers[k]) for k in range(first, last) if model.layers[k].kind != "flatten"]
         self.n_in, self.n_out = features[first], features[last]
         self.layer_indices = tuple(range(first, last))
-        self._layout = plan_layout([spec for _, spec in specs], self.n_in, first_in_pipeline=first == 0)
+        self._sends_gradient = first > model.first_linear
+        self._layout = plan_layout([spec for _, spec in specs], self.n_in, sends_gradient=self._sends_gradient)
         self.parameters = Parameters(_parameter_shapes(specs, features), dtype_of(model))
         self.layers = tuple(self._build(model, k, spec) for k, spec in specs)
         self.optimizer = Sgd(sgd, self.parameters.values, self.parameters.gradients)
         self.buffers = Buffers(dtype_of(model))
         linear = [i for i, layer in enumerate(self.layers) if isinstance(layer, Linear)]
         self._linear = tuple(linear)
-        self._bottom = 0 if first else (linear[0] if linear else len(self.layers))
-        self._sends_gradient = first > 0
+        self._bottom = 0 if self._sends_gradient else (linear[0] if linear else len(self.layers))
         self._group = weight_grad_group
         self._saved: dict[int, _Saved] = {}
         self._saved_bytes = 0
@@ -117,8 +117,8 @@ class Stage:
     def backward_input(self, micro_batch: int, dy: Array) -> Array:
         """∂ℓ/∂(stage input), shape (n_in, rows), from ∂ℓ/∂(stage output) `dy` (n_out, rows), which is copied.
 
-        The result is valid until the next call. In the pipeline's first stage it is the lowest gradient that the
-        weights need: nobody asks for ∂ℓ/∂(data).
+        The result is valid until the next call. If no layer below has parameters, it is the lowest gradient that the
+        stage's weights need: nobody asks for ∂ℓ/∂(stage input).
         """
         saved, layout = self._saved[micro_batch], self._layout
         gradient = self.buffers.take(*dy.shape)

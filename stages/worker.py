@@ -48,6 +48,7 @@ from stages.orders import (
 )
 from stages.process_memory import peak_resident_bytes
 from stages.stage import Stage
+from stages.trained import first_trained_stage, performed_lane
 
 CHUNKS_AHEAD = 4
 """How many evaluation chunks a stage may be ahead of the next: they hide a message's journey, and take memory."""
@@ -84,7 +85,9 @@ class Worker:
         self._action: Action | None = None
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._ledger = Ledger(self.stages)
-        self._wait_kinds = {m: wait_kinds(lane) for m, lane in setup.lanes.items()}
+        self._first_trained = first_trained_stage(setup.model, bounds)
+        self._lanes = {m: performed_lane(lane, self._first_trained) for m, lane in setup.lanes.items()}
+        self._wait_kinds = {m: wait_kinds(lane) for m, lane in self._lanes.items()}
         self._wait_kind = WAIT_STEADY
         self._sent: dict[int, list[int]] = {}  # messages and bytes by worker, since the last report
 
@@ -148,7 +151,7 @@ class Worker:
         ledger, fault = self._ledger, self._setup.fault
         ledger.trace = order.trace
         ledger.book_worker(OTHER)
-        for action, wait_kind in zip(self._setup.lanes[len(sizes)], self._wait_kinds[len(sizes)], strict=True):
+        for action, wait_kind in zip(self._lanes[len(sizes)], self._wait_kinds[len(sizes)], strict=True):
             self._action, self._wait_kind = action, wait_kind
             if fault is not None:
                 strike(fault, order.step, action, self.stages[action.stage])
@@ -207,7 +210,8 @@ class Worker:
             x = self._receive(s, Kind.FORWARD, j)
             self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
-        y = stage.forward(j, x)
+        trained = s >= self._first_trained  # see [Note: untrained stages]
+        y = stage.forward(j, x) if trained else stage.infer(x)
         check_output(stage, x, y, f"step {batch.order.step}", action)
         if s < self._last_stage:
             self._ledger.book_action(s, FORWARD, j)
@@ -225,7 +229,8 @@ class Worker:
                 "though every layer's output is finite; try a lower learning rate"
             )
         batch.losses[j] = (result.total, result.correct)
-        self._handed[Tag(self._round, s, Kind.BACKWARD_INPUT, j)] = result.gradient
+        if trained:
+            self._handed[Tag(self._round, s, Kind.BACKWARD_INPUT, j)] = result.gradient
         self._ledger.book_action(s, FORWARD, j)
 
     def _backward_input(self, action: Action, batch: Batch) -> None:
@@ -236,7 +241,7 @@ class Worker:
         dx = stage.backward_input(j, dy)
         check_gradient(stage, dx, batch.order.step, action)
         self._ledger.book_action(s, INPUT_GRADIENT, j)
-        if s > 0:
+        if s > self._first_trained:
             self._send(s - 1, Kind.BACKWARD_INPUT, j, dx)
             self._ledger.book(s, SEND)
 

@@ -1,0 +1,33 @@
+"""Which stages take part in the backward pass.
+
+[Note: untrained stages] Nobody needs ∂ℓ/∂(output) of a stage that has no parameters in itself or below it. Such stages
+do F and keep nothing; their B, I and W are not performed, and no gradient is sent to them. What predicts time, bytes or
+messages leaves the same actions out, by the functions of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stages.actions import Kind, Lane
+from stages.spec import ModelSpec
+
+STEPS_RUN_AHEAD = 2
+"""Of how many steps at most an untrained stage's arrays wait for the next worker: so many are ordered at once."""
+
+
+def first_trained_stage(model: ModelSpec, bounds: Sequence[int]) -> int:
+    """The first stage with parameters; the number of stages if no layer has any. Those below it are untrained."""
+    first = model.first_linear
+    return sum(last <= first for last in bounds[1:])
+
+
+def performed_lane(lane: Lane, first_trained: int) -> Lane:
+    """What is performed of a lane: all but the backward actions of untrained stages."""
+    return tuple(action for action in lane if action.kind is Kind.FORWARD or action.stage >= first_trained)
+
+
+def runs_ahead(placement: Sequence[int], first_trained: int) -> bool:
+    """Whether an untrained stage sends to another worker: no gradient comes back, so only orders hold it up."""
+    last = min(first_trained, len(placement) - 1)
+    return any(placement[s] != placement[s + 1] for s in range(last))
