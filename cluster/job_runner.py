@@ -26,9 +26,10 @@ from stages.errors import JobFailed, NotEnoughResources, PipetrainError, StageFa
 
 ACTOR_NAME = "PipetrainRunner"
 """What runner processes are called."""
-CONTROL, FILES = "control", "files"
-GROUPS = {CONTROL: 4, FILES: 4}
-"""Concurrency groups of the calls that are answered while the job runs."""
+CONTROL, FILES, LOGS = "control", "files", "logs"
+GROUPS = {CONTROL: 4, FILES: 4, LOGS: 1}
+"""Concurrency groups of the calls that are answered while the job runs. What workers print comes in its order only if
+one thread takes it in."""
 _LOG_EVERY_S = 5.0
 _LEAVE_AFTER_S = 60.0
 

@@ -22,19 +22,19 @@ from cluster.runner_link import RunnerLink
 from cluster.worker_actor import CONTROL, WorkerActor
 from cluster.zmq_channel import Address
 from coordinator.blueprint import Blueprint
-from coordinator.failures import first_cause
+from coordinator.failures import first_cause, place_of
+from coordinator.liveness import Liveness, told
 from coordinator.workers import ClockFix
 from stages.actions import Program
 from stages.arrays import Array
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
 from stages.orders import Failure, Fault, Order, Report, Result
+from stages.progress import Seen
 
 _START_TIMEOUT_S = 120.0
 _PREPARE_TIMEOUT_S = 900.0  # a large data set over a slow network takes a while
 _PROBE_ANSWER_S = 3.0  # a process that runs answers at once
 _WATCH_EVERY_S = 1.0
-_NO_ACTION = "between actions"
-_UNHEARD = "it has not said yet what it does"
 ACTOR_NAME = "PipetrainWorker"
 """What worker processes are called."""
 
@@ -179,26 +179,21 @@ class RayWorkers:
 
     def place(self, worker: int) -> str:
         """How an error names a worker."""
-        stages = [s for s, w in enumerate(self._program.placement) if w == worker]
-        held = f"stage{'s' * (len(stages) > 1)} {', '.join(map(str, stages))}"
+        process = ""
         if worker < len(self.addresses):
-            address = self.addresses[worker]
-            return f"worker {worker} ({held}; process {address.pid} on {address.host})"
-        return f"worker {worker} ({held})"
+            process = f"process {self.addresses[worker].pid} on {self.addresses[worker].host}"
+        return place_of(worker, self._program, process)
 
-    def activities(self, workers: Sequence[int]) -> dict[int, str]:
+    def seen(self, workers: Sequence[int]) -> dict[int, Seen]:
         """What each of these workers says it does, within a few seconds; who does not answer is left out."""
         ray, refs = self._ray, {}
         for worker in workers:
-            refs[self._actors[worker].activity.remote()] = worker
+            refs[self._actors[worker].seen.remote()] = worker
         ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_PROBE_ANSWER_S) if refs else ([], [])
         found = {}
         for ref in ready:
             with contextlib.suppress(Exception):
-                step, action = ray.get(ref)
-                found[refs[ref]] = (
-                    _NO_ACTION if action is None else f"in {action}" + (f" of step {step}" if step is not None else "")
-                )
+                found[refs[ref]] = ray.get(ref)
         return found
 
     @property
@@ -208,7 +203,7 @@ class RayWorkers:
 
     @property
     def hang_timeout(self) -> float:
-        """Seconds that a worker may stay in one action, or not answer."""
+        """Seconds that a worker may make no progress, or not answer."""
         return self._hang_timeout
 
     @property
@@ -234,7 +229,9 @@ class _Watch:
     workers: RayWorkers
     refs: list[Any]
     results: dict[Any, Result] = field(default_factory=dict)
-    _activity: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._liveness = Liveness(len(self.refs), self.workers.hang_timeout)
 
     @property
     def waiting(self) -> list[Any]:
@@ -260,13 +257,13 @@ class _Watch:
         if failures:
             self._raise_first_cause(failures)
         if not ready:
-            self._check_activity()
+            self._look_after()
 
     def _lost(self, worker: int, error: Exception) -> WorkerLost:
         others = [w for w in range(len(self.refs)) if w != worker]
-        meanwhile = [f"worker {w} was {text}" for w, text in sorted(self.workers.activities(others).items())]
-        last = self._activity.get(worker)
-        where = f" last seen {last[0]};" if last and last[0] != _UNHEARD else ""
+        meanwhile = [f"worker {w} was {told(seen)}" for w, seen in sorted(self.workers.seen(others).items())]
+        last = self._liveness.last_seen(worker)
+        where = f" last seen {last};" if last is not None else ""
         return WorkerLost(
             f"{self.workers.place(worker)} died:{where} {_death(error)}"
             + (f"; meanwhile {', '.join(meanwhile)}" if meanwhile else "")
@@ -287,41 +284,33 @@ class _Watch:
                     failures.append(other.failure)
             silent = self._silent()
             if silent and all(failure.kind == "timeout" for failure in failures):
-                raise self._hung(silent[0], f"{failures[0].message} (worker {failures[0].worker})")
+                echo = f"{failures[0].message} (worker {failures[0].worker})"
+                raise self._hung(silent[0], f"no answer; {echo}")
         raise first_cause(failures, self.workers.program)
 
     def _silent(self) -> list[int]:
         waiting = [self.refs.index(ref) for ref in self.waiting]
-        answered = self.workers.activities(waiting)
+        answered = self.workers.seen(waiting)
         return [worker for worker in waiting if worker not in answered]
 
-    def _check_activity(self) -> None:
-        now, limit = time.monotonic(), self.workers.hang_timeout
-        waiting = [self.refs.index(ref) for ref in self.waiting]
-        answers = self.workers.activities(waiting)
-        for worker in waiting:
-            known = self._activity.get(worker)
-            text = answers.get(worker, known[0] if known else _UNHEARD)
-            between_actions = answers.get(worker) == _NO_ACTION  # preparing, or updating: the machine's own pace
-            if known is None or between_actions or (worker in answers and known[0] != text):
-                self._activity[worker] = (text, now)
-            elif now - known[1] > limit + 2 * _PROBE_ANSWER_S:
-                how = "it is still in the same action" if worker in answers else "its process does not answer"
-                raise self._hung(worker, f"{text}; {how}")
+    def _look_after(self) -> None:
+        """Ask all workers, those too that have ended this submission: one of them may be what another waits for."""
+        asked = time.monotonic()
+        hang = self._liveness.take(asked, self.workers.seen(range(len(self.refs))))
+        if hang is not None:
+            raise self._hung(hang.worker, hang.why)
 
-    def _hung(self, worker: int, detail: str) -> WorkerHung:
-        return WorkerHung(
-            f"{self.workers.place(worker)} hangs: no answer within {self.workers.hang_timeout:g} s; {detail}"
-        )
+    def _hung(self, worker: int, why: str) -> WorkerHung:
+        return WorkerHung(f"{self.workers.place(worker)} hangs: {why}")
 
 
 def _with_control_group(ray: Any) -> type[WorkerActor]:
     """The actor class, with the calls from outside in a thread of their own."""
 
     class PipetrainWorker(WorkerActor):
-        """A WorkerActor that answers `activity` and `now` while it works."""
+        """A WorkerActor that answers `seen` and `now` while it works."""
 
-        activity = ray.method(concurrency_group=CONTROL)(WorkerActor.activity)
+        seen = ray.method(concurrency_group=CONTROL)(WorkerActor.seen)
         now = ray.method(concurrency_group=CONTROL)(WorkerActor.now)
 
     return PipetrainWorker

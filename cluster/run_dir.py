@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,12 +118,13 @@ class RunDir:
         _replace(temporary, self.path / "model.safetensors")
         self._write("model.json", (json.dumps(_describe(spec, columns), indent=2) + "\n").encode())
 
-    def save_trace(self, write: Callable[[BinaryIO], None]) -> None:
-        """Put TRACE_FILE (Chrome's format) in place, whole or not at all; `write` writes it. Raises OSError."""
-        temporary = self.path / f".{TRACE_FILE}.part"
-        with temporary.open("wb") as file:
-            write(file)
-        _replace(temporary, self.path / TRACE_FILE)
+    def begin_trace(self) -> BinaryIO:
+        """A file for a trace, which is TRACE_FILE from `show_trace` on, while it grows. Raises OSError."""
+        return (self.path / f".{TRACE_FILE}.part").open("wb")
+
+    def show_trace(self) -> None:
+        """Put the trace that was begun in the place of the last one: there is something in it now. Raises OSError."""
+        (self.path / f".{TRACE_FILE}.part").replace(self.path / TRACE_FILE)
 
     def close(self) -> None:
         """Close the logs."""

@@ -66,8 +66,8 @@ def log_to_runner(runner: Any, worker: int) -> None:
     os.close(writing)
 
     def forward() -> None:
-        with contextlib.suppress(Exception):  # the runner is gone, and with it soon this process
-            while part := os.read(reading, 65536):
+        while part := os.read(reading, 65536):  # whatever becomes of it: a full pipe would hold up who prints
+            with contextlib.suppress(Exception):  # the runner is gone, and with it soon this process
                 runner.take_log.remote(worker, part)
 
     threading.Thread(target=forward, name="log", daemon=True).start()

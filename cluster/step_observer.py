@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
 
 from cluster.run_dir import RunDir, TraceRequest
 from cluster.sources import JobData
 from cluster.step_timeline import step_timeline
 from coordinator.blueprint import Blueprint
-from coordinator.chrome_trace import TimedAction, Track, lay_over, write_chrome_trace
+from coordinator.chrome_trace import GrowingTrace, TimedAction, lay_over
 from coordinator.estimate import estimate
 from coordinator.prediction import Prediction
 from coordinator.rows import StepRow
 from coordinator.trace_memory import trace_memory
 from coordinator.trainer import Trainer
-from coordinator.workers import Workers
+from coordinator.workers import ClockFix, Workers
 
 _LOOK_EVERY_S = 0.25
 _ACCOUNT_EVERY_S = 0.01
 """Steps that are told faster share a line of accounts.jsonl; its totals miss nothing."""
 MOST_ACTIONS = 500_000
-"""In one trace: it is held in memory until it is written, with some 200 bytes an action."""
+"""In one trace: until it is complete it is held in memory too, with some 200 bytes an action."""
 
 
 class StepObserver:
@@ -42,6 +43,7 @@ class StepObserver:
         self._unwritten: dict[str, Any] | None = None
         self._most_steps = max(1, MOST_ACTIONS // (3 * blueprint.program.n_stages * blueprint.program.n_micro_batches))
         self._wanted: TraceRequest | None = None
+        self._growing: tuple[BinaryIO, GrowingTrace] | None = None
         self._traced: list[TimedAction] = []
         self._traced_steps = 0
         self._trace_memory = trace_memory(blueprint, len(data.train))
@@ -87,7 +89,7 @@ class StepObserver:
         if self._unwritten is not None:
             self._run_dir.account(self._unwritten)
         if self._wanted is not None:
-            self._save_trace()
+            self._end_trace()
         self._await_trace()
 
     def _take_timeline(self, row: StepRow) -> None:
@@ -103,44 +105,78 @@ class StepObserver:
             )
         )
         if self._wanted is not None and row.step in self._trainer.traced:
-            for worker, (report, clock) in enumerate(zip(row.reports, clocks, strict=True)):
-                shift = clock.offset
-                self._traced += [
-                    TimedAction(worker, action, start + shift, end + shift, row.step)
-                    for action, start, end in report.timeline
-                ]
-            self._traced_steps += 1
-            if self._traced_steps >= self._wanted.steps:
-                self._save_trace()
+            step = [
+                TimedAction(worker, action, start + clock.offset, end + clock.offset, row.step)
+                for worker, (report, clock) in enumerate(zip(row.reports, clocks, strict=True))
+                for action, start, end in report.timeline
+            ]
+            self._trace_step(step, dict(enumerate(clocks)))
 
-    def _save_trace(self) -> None:
+    def _trace_step(self, step: Sequence[TimedAction], clocks: Mapping[int, ClockFix]) -> None:
+        """Append a step to the trace, so that it is there whatever becomes of this process."""
+        assert self._wanted is not None, "nobody asked for it"
+        try:
+            if self._growing is None:
+                self._await_trace()
+                hosts = {worker: str(place["host"]) for worker, place in self._places.items()}
+                file = self._run_dir.begin_trace()
+                trace = GrowingTrace(file, name=self._name, hosts=hosts, memory=self._trace_memory)
+                self._growing = file, trace
+                trace.add(step, clocks)
+                self._run_dir.show_trace()
+            else:
+                self._growing[1].add(step, clocks)
+        except OSError as error:
+            self._trace_failed(error)
+            return
+        self._traced += step
+        self._traced_steps += 1
+        if self._traced_steps >= self._wanted.steps:
+            self._end_trace()
+
+    def _trace_failed(self, error: Exception) -> None:
+        """A full disk, too little memory: the job goes on, and whoever waits is told."""
+        assert self._wanted is not None, "nobody asked for it"
+        self._tell_not_saved(self._wanted.id, error)
+        self._trainer.trace(0)
+        if self._growing is not None:
+            with contextlib.suppress(OSError):
+                self._growing[0].close()
+        self._wanted, self._growing, self._traced, self._traced_steps = None, None, [], 0
+
+    def _tell_not_saved(self, request: str, error: Exception) -> None:
+        cause = f"{type(error).__name__}: {error}".rstrip(": ")
+        self._run_dir.event("trace not saved", id=request, cause=cause)
+
+    def _end_trace(self) -> None:
+        """Complete the trace with what was predicted, in a thread: a large one takes seconds, which the job need not
+        wait for."""
         assert self._wanted is not None, "nobody asked for it"
         request, self._wanted = self._wanted, None
-        if not self._traced:
+        if self._growing is None:
             self._run_dir.event("trace not saved", id=request.id, cause="no step was made")
             return
-        clocks = dict(enumerate(self._workers.clocks()))
-        hosts = {worker: str(place["host"]) for worker, place in self._places.items()}
-        measured = Track(timeline=self._traced, label="measured", hosts=hosts, clocks=clocks)
-        self._traced, self._traced_steps = [], 0
-        self._await_trace()
-        arguments = measured, self._trainer.prediction, request.id
-        self._writing = threading.Thread(target=self._write_trace, args=arguments, name="trace-writer")
-        self._writing.start()  # a large one takes seconds, which the job need not wait for
+        arguments = *self._growing, self._traced, self._trainer.prediction, request.id
+        self._growing, self._traced, self._traced_steps = None, [], 0
+        self._writing = threading.Thread(target=self._complete, args=arguments, name="trace-writer")
+        self._writing.start()
 
-    def _write_trace(self, measured: Track, prediction: Prediction | None, request: str) -> None:
+    def _complete(
+        self,
+        file: BinaryIO,
+        trace: GrowingTrace,
+        measured: Sequence[TimedAction],
+        prediction: Prediction | None,
+        request: str,
+    ) -> None:
         spans = () if prediction is None else prediction.spans
         dry = [TimedAction(worker, *span) for worker, lane in enumerate(spans) for span in lane]
-        predicted = Track(timeline=lay_over(dry, measured.timeline), label="predicted", hosts=measured.hosts)
-        tracks = [track for track in (measured, predicted) if track.timeline]
-        steps = {item.step for item in measured.timeline}
+        steps = {item.step for item in measured}
         try:
-            self._run_dir.save_trace(
-                lambda file: write_chrome_trace(file, *tracks, name=self._name, memory=self._trace_memory)
-            )
-        except Exception as error:  # a full disk, too little memory: the job goes on, and whoever waits is told
-            cause = f"{type(error).__name__}: {error}".rstrip(": ")
-            self._run_dir.event("trace not saved", id=request, cause=cause)
+            with file:
+                trace.close(lay_over(dry, measured))
+        except Exception as error:
+            self._tell_not_saved(request, error)
         else:
             self._run_dir.event("trace saved", id=request, first=min(steps), steps=len(steps))
 

@@ -17,14 +17,14 @@ from cluster.runner_link import RunnerLink, files_here, log_name, log_to_file, l
 from cluster.sources import load_data
 from cluster.zmq_channel import Address, ZmqChannel
 from coordinator.job import parse_job
-from stages.actions import Action
 from stages.arrays import Array
+from stages.channel import unattended_limit
 from stages.errors import InvalidData
 from stages.orders import Failure, Order, Result, WorkerSetup
 from stages.process_memory import peak_resident_bytes
+from stages.progress import Doing, Seen
 from stages.worker import Worker
 
-Activity = tuple[int | None, Action | None]
 CONTROL = "control"
 """The concurrency group of calls that are answered while a step runs."""
 
@@ -54,7 +54,13 @@ class WorkerActor:
         import ray
 
         ip = ray.util.get_node_ip_address()
-        self._channel = ZmqChannel(self._number, node=self._node, host_ip=ip, timeout_s=self._hang_timeout)
+        self._channel = ZmqChannel(
+            self._number,
+            node=self._node,
+            host_ip=ip,
+            timeout_s=self._hang_timeout,
+            unattended_s=unattended_limit(self._hang_timeout),
+        )
         return self._channel.address
 
     def admit(self, addresses: Sequence[Address]) -> None:
@@ -137,9 +143,11 @@ class WorkerActor:
             "buffers": sum(s.buffers.held_bytes for s in stages),
         }
 
-    def activity(self) -> Activity:
-        """The step and action being performed; asked while `run` runs."""
-        return (None, None) if self._worker is None else self._worker.activity
+    def seen(self) -> Seen:
+        """What it does now; asked while `run` runs, by whoever looks after it."""
+        if self._channel is not None:
+            self._channel.attendance.asked()
+        return Seen(Doing.PREPARING) if self._worker is None else self._worker.progress.seen()
 
     def now(self) -> float:
         """The time on this host's monotonic clock, in seconds; asked while `run` runs."""

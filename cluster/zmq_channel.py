@@ -24,7 +24,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from cluster.clocks import clock_name
 from stages.actions import Kind
 from stages.arrays import Array
-from stages.channel import ReceiveTimeout, Tag
+from stages.channel import Attendance, ReceiveTimeout, Tag
 
 _HEADER = struct.Struct("<qqqqqcc")  # round, stage, micro-batch, features, rows, kind, dtype
 _HELLO = b"hello"
@@ -49,10 +49,14 @@ class Address:
 
 
 class ZmqChannel:
-    """A worker's end. Used by one thread. `timeout_s` is how long a receive or a blocked send may take."""
+    """A worker's end. Used by one thread. `timeout_s` is how long connecting may take; `unattended_s` how long a
+    receive or a blocked send may while nobody attends (see Attendance), without it as long."""
 
-    def __init__(self, worker: int, *, node: str, host_ip: str, timeout_s: float) -> None:
+    def __init__(
+        self, worker: int, *, node: str, host_ip: str, timeout_s: float, unattended_s: float | None = None
+    ) -> None:
         self._worker, self._timeout_s = worker, timeout_s
+        self.attendance = Attendance(timeout_s if unattended_s is None else unattended_s)
         self._context = zmq.Context()
         self._inbox = self._context.socket(zmq.PULL)
         self._inbox.setsockopt(zmq.RCVHWM, _QUEUE)
@@ -144,27 +148,30 @@ class ZmqChannel:
         header = _HEADER.pack(
             tag.round, tag.stage, tag.micro_batch, features, rows, tag.kind.value.encode(), _CODES[contiguous.dtype]
         )
-        outbox, deadline = self._outboxes[worker], None
+        outbox, began = self._outboxes[worker], None
         while True:
             try:
                 outbox.send_multipart((header, contiguous.data), zmq.DONTWAIT)
                 return
             except zmq.Again:
                 now = time.monotonic()
-                deadline = deadline or now + self._timeout_s
-                if now > deadline:
+                began = began or now
+                if self.attendance.left(began) <= 0:
                     raise ReceiveTimeout(
-                        f"worker {worker} took nothing in for {self._timeout_s:g} s (sending the {tag})"
+                        f"worker {worker} took nothing in for {self.attendance.limit_s:g} s (sending the {tag})"
                     ) from None
-                self._take_in(min(deadline, now + 0.005))
+                self._take_in(now + 0.005)
 
     def receive(self, tag: Tag) -> Array:
         """See Channel."""
-        deadline = None
+        began = None
         while tag not in self._arrived:
-            deadline = deadline or time.monotonic() + self._timeout_s
-            if not self._take_in(deadline):
-                raise ReceiveTimeout(f"waited {self._timeout_s:g} s for the {tag}")
+            now = time.monotonic()
+            began = began or now
+            left = self.attendance.left(began)
+            if left <= 0:
+                raise ReceiveTimeout(f"waited {self.attendance.limit_s:g} s for the {tag}")
+            self._take_in(now + left)
         return self._arrived.pop(tag)
 
     def _take_in(self, deadline: float) -> bool:

@@ -45,6 +45,9 @@ class Track:
     clocks: Mapping[int, ClockFix] = field(default_factory=dict)
 
 
+FACTS = "facts of the track"
+"""The event at the end of a track that is complete."""
+
 _NAMES = {
     Kind.FORWARD: "forward",
     Kind.BACKWARD: "backward",
@@ -57,18 +60,56 @@ def write_chrome_trace(file: BinaryIO, *tracks: Track, name: str, memory: TraceM
     """Write a whole trace, in parts. Tracks share one clock, so that they lie over each other; see `lay_over`.
 
     Where clocks of hosts are wrong, an array may seem to arrive before it was sent. Its arrow then leaves within the
-    slice that made it, or is left out where even that would point backwards; `otherData` counts both.
+    slice that made it, or is left out where even that would point backwards; the track's facts count both.
     """
     zero = min((item.start for track in tracks for item in track.timeline), default=0.0)
     events = EventFile(file)
-    others = []
     pid = 1  # viewers take 0 for the idle process
     for track in tracks:
-        drawn = _Drawing(track, zero, pid, memory, events)
-        drawn.draw(" ".join(filter(None, (name, track.label))))
-        pid += len(drawn.hosts)
-        others.append({"track": track.label, **drawn.facts()})
-    events.close({"name": name, "tracks": others})
+        pid = _write_track(events, track, name, zero, pid, memory)
+    events.close()
+
+
+class GrowingTrace:
+    """A trace that is written while its steps are made: after each `add` the file has them, whatever happens next.
+
+    `hosts` is as in Track. Times count from the first action of the first step.
+    """
+
+    def __init__(self, file: BinaryIO, *, name: str, hosts: Mapping[int, str], memory: TraceMemory | None) -> None:
+        self._events, self._name, self._hosts, self._memory = EventFile(file), name, hosts, memory
+        self._measured: _Drawing | None = None
+        self._zero = 0.0
+
+    def add(self, step: Sequence[TimedAction], clocks: Mapping[int, ClockFix]) -> None:
+        """Write what all workers did in one step. Raises OSError."""
+        if self._measured is None:
+            self._zero = min(item.start for item in step)
+            track = Track(timeline=step, label="measured", hosts=self._hosts, clocks=clocks)
+            self._measured = _Drawing(track, self._name, self._zero, 1, self._memory, self._events)
+        self._measured.clocks = clocks
+        self._measured.draw(step)
+        self._events.flush()
+
+    def close(self, predicted: Sequence[TimedAction]) -> None:
+        """Write what was predicted for the same steps (see `lay_over`), and the end. Raises OSError."""
+        pid = 1
+        if self._measured is not None:
+            self._measured.close()
+            pid += len(self._measured.hosts)
+        if predicted:
+            track = Track(timeline=predicted, label="predicted", hosts=self._hosts)
+            _write_track(self._events, track, self._name, self._zero, pid, self._memory)
+        self._events.close()
+
+
+def _write_track(events: EventFile, track: Track, name: str, zero: float, pid: int, memory: TraceMemory | None) -> int:
+    """Write all of a track; the next process's number."""
+    drawn = _Drawing(track, name, zero, pid, memory, events)
+    if track.timeline:
+        drawn.draw(track.timeline)
+        drawn.close()
+    return pid + len(drawn.hosts)
 
 
 def lay_over(predicted: Sequence[TimedAction], measured: Sequence[TimedAction]) -> list[TimedAction]:
@@ -120,24 +161,32 @@ _Key = tuple[int, int, bool, int]
 
 
 class _Drawing:
-    """One track, written to `events`. Its processes are numbered from `pid`."""
+    """One track, written to `events` in one part or several. Its processes are numbered from `pid`.
 
-    def __init__(self, track: Track, zero: float, pid: int, memory: TraceMemory | None, events: EventFile) -> None:
+    `clocks` is as in Track: what was added to the times of the part that is drawn next.
+    """
+
+    def __init__(
+        self, track: Track, name: str, zero: float, pid: int, memory: TraceMemory | None, events: EventFile
+    ) -> None:
         self._track, self._zero, self._memory, self._events = track, zero, memory, events
+        self.clocks = track.clocks
         self._workers = sorted({item.worker for item in track.timeline})
         self.hosts = list(dict.fromkeys(track.hosts.get(worker, "") for worker in self._workers))
         self._pid = {worker: pid + self.hosts.index(track.hosts.get(worker, "")) for worker in self._workers}
         self._where = {worker: f'"pid":{self._pid[worker]},"tid":{worker + 1}' for worker in self._workers}
         self._unit = json.dumps(memory.unit) if memory is not None else ""
+        self._keepers = {} if memory is None else {worker: Keeper(memory) for worker in self._workers}
+        self._ended = dict.fromkeys(self._workers, -1)  # of each worker's last slice; -1 for none
         self._moved = self._arrows = self._early = self._beyond = self._left_out = self._largest = 0
+        self._name_processes(" ".join(filter(None, (name, track.label))))
 
-    def draw(self, title: str) -> None:
-        """Write everything of the track."""
-        self._name_processes(title)
+    def draw(self, timeline: Sequence[TimedAction]) -> None:
+        """Write whole steps, which come after those that were drawn before."""
         made: dict[_Key, _Slice] = {}
         taken: list[tuple[_Key, _Slice]] = []
         lanes: dict[int, list[TimedAction]] = {worker: [] for worker in self._workers}
-        for item in self._track.timeline:
+        for item in timeline:
             lanes[item.worker].append(item)
         for worker, lane in lanes.items():
             lane.sort(key=attrgetter("start", "end"))
@@ -147,12 +196,13 @@ class _Drawing:
             if source is not None and source.item.worker != target.item.worker:
                 self._arrow(source, target)
 
-    def facts(self) -> dict[str, Any]:
-        """What a reader of times must know: how far clocks may be wrong, and where that shows."""
-        return {
+    def close(self) -> None:
+        """Write what a reader of times must know: how far clocks may be wrong, and where that shows."""
+        facts = {
+            "track": self._track.label,
             "clocks": {
                 str(worker): {"offset_seconds": clock.offset, "error_seconds": clock.error}
-                for worker, clock in sorted(self._track.clocks.items())
+                for worker, clock in sorted(self.clocks.items())
             },
             "arrays": self._arrows + self._left_out,
             "arrived_before_sent": self._early,
@@ -161,6 +211,8 @@ class _Drawing:
             "arrows_left_out": self._left_out,
             "slices_shortened_by_a_clock_change": self._moved,
         }
+        where = {"pid": self._pid[self._workers[0]], "tid": 0, "ts": max(self._ended.values()) / 1e3}
+        self._events.add({"ph": "i", "s": "p", **where, "name": FACTS, "cat": "track", "args": facts})
 
     def _name_processes(self, title: str) -> None:
         for host in self.hosts:
@@ -181,10 +233,10 @@ class _Drawing:
     def _draw_lane(
         self, worker: int, lane: Sequence[TimedAction], made: dict[_Key, _Slice], taken: list[tuple[_Key, _Slice]]
     ) -> None:
-        keeper = None if self._memory is None else Keeper(self._memory)
-        before = 0
-        if keeper is not None:
+        keeper, before = self._keepers.get(worker), self._ended[worker]
+        if keeper is not None and lane and before < 0:
             self._count(worker, round((lane[0].start - self._zero) * 1e9), 0)
+        before = max(before, 0)
         for item in lane:
             start, end = round((item.start - self._zero) * 1e9), round((item.end - self._zero) * 1e9)
             if start < before:  # its worker's clock was set anew between two steps; slices of a thread must not overlap
@@ -200,6 +252,7 @@ class _Drawing:
                 made[item.step, action.stage + (1 if forward else -1), forward, action.micro_batch] = drawn
             if keeper is not None and (kept := keeper.after(item.step, action)) is not None:
                 self._count(worker, end, kept)
+        self._ended[worker] = before
 
     def _slice(self, drawn: _Slice) -> None:
         step, action = drawn.item.step, drawn.item.action
@@ -223,7 +276,7 @@ class _Drawing:
             self._early += 1
             self._largest = max(self._largest, early)
             self._beyond += early > 1e9 * sum(
-                self._track.clocks.get(worker, ClockFix()).error for worker in (source.item.worker, target.item.worker)
+                self.clocks.get(worker, ClockFix()).error for worker in (source.item.worker, target.item.worker)
             )
             if target.start < source.start:
                 self._left_out += 1

@@ -27,6 +27,13 @@ def first_cause(failures: Iterable[Failure], program: Program) -> JobFailed:
     return StageFailed(f"{where}: {failure.message}", failure.traceback + picture)
 
 
+def place_of(worker: int, program: Program, process: str = "") -> str:
+    """How an error names a worker; `process` says more of it, such as its number and host."""
+    stages = [s for s, w in enumerate(program.placement) if w == worker]
+    held = f"stage{'s' * (len(stages) > 1)} {', '.join(map(str, stages))}"
+    return f"worker {worker} ({'; '.join(filter(None, (held, process)))})"
+
+
 def _where(failure: Failure) -> str:
     parts: Sequence[str] = [f"worker {failure.worker}"]
     if failure.host:

@@ -4,33 +4,56 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
 
 from coordinator.blueprint import Blueprint
-from coordinator.failures import first_cause
+from coordinator.failures import first_cause, place_of
+from coordinator.liveness import Liveness
 from coordinator.workers import ClockFix
 from stages.actions import Program
 from stages.arrays import Array
-from stages.channel import LocalExchange
+from stages.channel import LocalExchange, unattended_limit
 from stages.data import Dataset
+from stages.errors import WorkerHung
 from stages.orders import Fault, Order, Report, Result
 from stages.worker import Worker
+
+_LOOK_EVERY_S = 1.0
+_JOIN_S = 5.0
+"""Seconds that a thread gets to end when it is told to: one that hangs cannot be ended."""
 
 
 @dataclass(frozen=True)
 class _LocalTicket:
     results: Sequence[queue.SimpleQueue[Result]]
     program: Program
+    workers: Sequence[Worker]
+    exchange: LocalExchange
+    hang_timeout: float
 
     def collect(self) -> Sequence[Sequence[Report]]:
-        results = [result.get() for result in self.results]
+        """See Ticket."""
+        liveness = Liveness(len(self.workers), self.hang_timeout)
+        results = [self._await(result, liveness) for result in self.results]
         failures = [result.failure for result in results if result.failure is not None]
         if failures:
             raise first_cause(failures, self.program)
         return [result.reports for result in results]
+
+    def _await(self, result: queue.SimpleQueue[Result], liveness: Liveness) -> Result:
+        while True:
+            try:
+                return result.get(timeout=min(_LOOK_EVERY_S, self.hang_timeout / 4))
+            except queue.Empty:
+                self.exchange.attendance.asked()
+                seen = {worker: one.progress.seen() for worker, one in enumerate(self.workers)}
+                hang = liveness.take(time.monotonic(), seen)
+                if hang is not None:
+                    raise WorkerHung(f"{place_of(hang.worker, self.program)} hangs: {hang.why}") from None
 
 
 class LocalWorkers:
@@ -48,7 +71,9 @@ class LocalWorkers:
         resources = blueprint.spec.resources
         self._program = blueprint.program
         self._limits = threadpool_limits(limits=resources.cpus_per_worker, user_api="blas")
-        self._exchange = LocalExchange(resources.hang_timeout)
+        self._hang_timeout = resources.hang_timeout
+        self._exchange = LocalExchange(unattended_limit(resources.hang_timeout))
+        self._workers: list[Worker] = []
         self._inboxes: list[queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]] = []
         self._threads = []
         for w in range(blueprint.n_workers):
@@ -56,6 +81,7 @@ class LocalWorkers:
             worker = Worker(setup, self._exchange, train=train, validation=validation)
             if parameters is not None:
                 worker.load(dict(parameters))
+            self._workers.append(worker)
             inbox: queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None] = queue.SimpleQueue()
             self._inboxes.append(inbox)
             self._threads.append(
@@ -69,7 +95,7 @@ class LocalWorkers:
         results: list[queue.SimpleQueue[Result]] = [queue.SimpleQueue() for _ in self._inboxes]
         for inbox, result in zip(self._inboxes, results, strict=True):
             inbox.put((tuple(orders), result))
-        return _LocalTicket(results, self._program)
+        return _LocalTicket(results, self._program, self._workers, self._exchange, self._hang_timeout)
 
     def clocks(self) -> Sequence[ClockFix]:
         """See Workers."""
@@ -81,7 +107,7 @@ class LocalWorkers:
         for inbox in self._inboxes:
             inbox.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(_JOIN_S)
         self._limits.restore_original_limits()
 
     def _serve(

@@ -35,6 +35,28 @@ class ChannelClosed(Exception):
     """The run was ended while a worker waited."""
 
 
+class Attendance:
+    """How long a worker goes on waiting. While somebody looks after it and decides who hangs, as long as it takes; if
+    nobody has asked for `limit_s` seconds, whoever gives the orders is gone."""
+
+    def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit_s, self._clock = limit_s, clock
+        self._asked = clock()
+
+    def asked(self) -> None:
+        """Somebody looks after the worker. Any thread may say so."""
+        self._asked = self._clock()
+
+    def left(self, since: float) -> float:
+        """Seconds that a wait begun at `since` may still take."""
+        return max(since, self._asked) + self.limit_s - self._clock()
+
+
+def unattended_limit(hang_timeout: float) -> float:
+    """Seconds that a worker waits though nobody asks: whoever gives the orders may be held up for a while itself."""
+    return max(2 * hang_timeout, 300.0)
+
+
 class Channel(Protocol):
     """Carries arrays to other workers, in any order of arrival."""
 
@@ -46,11 +68,12 @@ class Channel(Protocol):
 
 
 class LocalExchange:
-    """The meeting point of workers that are threads of one process."""
+    """The meeting point of workers that are threads of one process. `timeout_s` is how long a receive may take while
+    nobody attends (see Attendance)."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._timeout_s = timeout_s
         self._clock = clock
+        self.attendance = Attendance(timeout_s, clock)
         self._changed = threading.Condition()
         self._arrays: dict[Tag, Array] = {}
         self._closed = False
@@ -65,14 +88,14 @@ class LocalExchange:
 
     def receive(self, tag: Tag) -> Array:
         """See Channel."""
-        deadline = self._clock() + self._timeout_s
+        began = self._clock()
         with self._changed:
             while tag not in self._arrays:
                 if self._closed:
                     raise ChannelClosed
-                left = deadline - self._clock()
+                left = self.attendance.left(began)
                 if left <= 0:
-                    raise ReceiveTimeout(f"waited {self._timeout_s:g} s for the {tag}")
+                    raise ReceiveTimeout(f"waited {self.attendance.limit_s:g} s for the {tag}")
                 self._changed.wait(left)
             return self._arrays.pop(tag)
 

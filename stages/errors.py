@@ -13,7 +13,7 @@ PipetrainError
 └── JobFailed              exit 1: the first cause, not its echoes
     ├── StageFailed        an action raised; carries stage, worker, action, original traceback
     ├── WorkerLost         a worker process died
-    ├── WorkerHung         a worker did not report within its limit
+    ├── WorkerHung         a worker made no progress within its limit
     └── NonFinite          a value became NaN or infinite; carries layer, step, micro-batch
 """
 
@@ -112,7 +112,7 @@ class WorkerLost(JobFailed):
 
 
 class WorkerHung(JobFailed):
-    """A worker did not answer within its limit."""
+    """A worker made no progress within its limit, or did not answer."""
 
 
 class NonFinite(JobFailed):

@@ -20,11 +20,16 @@ Part = Literal["parameters", "gradients"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A fault at a named point, for tests of what happens then: before `action` of `step`, worker does `what`."""
+    """A fault at a named point, for tests of what happens then: before `action` of `step`, worker does `what`.
+
+    `hang` stops the process, `block` the thread, until another sets stages.faults.UNBLOCK; `slow` computes for
+    `seconds` of CPU time; `lose` makes the next array that the worker sends get lost.
+    """
 
     step: int
     action: str
-    what: Literal["raise", "exit", "hang", "nan"]
+    what: Literal["raise", "exit", "hang", "nan", "block", "slow", "lose"]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

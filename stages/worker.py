@@ -47,6 +47,7 @@ from stages.orders import (
     WorkerSetup,
 )
 from stages.process_memory import peak_resident_bytes
+from stages.progress import Progress
 from stages.stage import Stage
 from stages.trained import first_trained_stage, performed_lane
 
@@ -90,14 +91,19 @@ class Worker:
         self._wait_kinds = {m: wait_kinds(lane) for m, lane in self._lanes.items()}
         self._wait_kind = WAIT_STEADY
         self._sent: dict[int, list[int]] = {}  # messages and bytes by worker, since the last report
-
-    @property
-    def activity(self) -> tuple[int | None, Action | None]:
-        """The step and action being performed: what to blame if this worker falls silent."""
-        return self._step, self._action
+        self._loses_next = False
+        self.progress = Progress()
+        """What it does now, for whoever looks after it."""
 
     def run(self, orders: Sequence[Order]) -> Result:
         """Perform the orders. Never raises: the first failure ends the list and is in the result."""
+        self.progress.begin()
+        try:
+            return self._run(orders)
+        finally:
+            self.progress.rest(self._step, self._round)
+
+    def _run(self, orders: Sequence[Order]) -> Result:
         reports: list[Report] = []
         self._ledger.open()
         try:
@@ -153,8 +159,9 @@ class Worker:
         ledger.book_worker(OTHER)
         for action, wait_kind in zip(self._lanes[len(sizes)], self._wait_kinds[len(sizes)], strict=True):
             self._action, self._wait_kind = action, wait_kind
+            self.progress.compute(order.step, action)
             if fault is not None:
-                strike(fault, order.step, action, self.stages[action.stage])
+                self._loses_next |= strike(fault, order.step, action, self.stages[action.stage])
             if action.kind is Kind.FORWARD:
                 self._forward(action, batch)
             else:
@@ -164,6 +171,7 @@ class Worker:
                     self.stages[action.stage].backward_weight(action.micro_batch)
                     ledger.book_action(action.stage, WEIGHT_GRADIENT, action.micro_batch)
         self._action = None
+        self.progress.compute(order.step, None)
         norms: dict[str, float] = {}
         for s, stage in self.stages.items():
             norms |= stage.parameters.squared_norms()
@@ -247,6 +255,7 @@ class Worker:
 
     def _update(self, order: Update) -> Report:
         self._ledger.book_worker(OTHER)
+        self.progress.compute(self._step, None)
         for s, stage in self.stages.items():
             stage.update(order.learning_rate, order.scale)
             self._ledger.book(s, UPDATE)
@@ -270,6 +279,7 @@ class Worker:
         for _, minus_s, j in actions:
             s, a, b = -minus_s, j * order.rows, min((j + 1) * order.rows, order.total_rows)
             self._action = Action(s, Kind.FORWARD, j)
+            self.progress.compute(self._step, self._action)
             if s == 0:
                 assert data is not None, "the worker of the first stage has the inputs"
                 x: Array = data.x[a:b].T
@@ -331,7 +341,14 @@ class Worker:
         if to == self._setup.worker:
             self._handed[tag] = array.copy()
         else:
-            self._channel.send(to, tag, array)
+            progress = self.progress
+            progress.send(self._step, self._action, tag, to)
+            if self._loses_next:
+                self._loses_next = False
+            else:
+                self._channel.send(to, tag, array)
+            progress.sent(tag)
+            progress.compute(self._step, self._action)
             sent = self._sent.setdefault(to, [0, 0])
             sent[0] += 1
             sent[1] += array.nbytes
@@ -339,7 +356,13 @@ class Worker:
     def _receive(self, stage: int, kind: Kind, micro_batch: int) -> Array:
         tag = Tag(self._round, stage, kind, micro_batch)
         handed = self._handed.pop(tag, None)
-        return self._channel.receive(tag) if handed is None else handed
+        if handed is not None:
+            return handed
+        sender = self._setup.placement[stage - 1 if kind is Kind.FORWARD else stage + 1]
+        self.progress.wait(self._step, self._action, tag, sender)
+        array = self._channel.receive(tag)
+        self.progress.compute(self._step, self._action)
+        return array
 
     def _rows(self, order: TrainStep) -> np.ndarray[Any, np.dtype[np.int64]] | None:
         data = self._data["train"]

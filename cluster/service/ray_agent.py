@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.host_processes import end_ray_process
-from cluster.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, Assignment, JobRunner, runner_name
+from cluster.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, LOGS, Assignment, JobRunner, runner_name
 from cluster.ray_session import LOOPBACK, loopback
 
 NAMESPACE = "pipetrain"
@@ -99,7 +99,7 @@ class RayAgent:
         try:
             handle = self._find(key)  # an agent before this one may have been ended right after it made the actor
             if handle is None:
-                handle = _actor_class(self._ray).options(**options).remote(Assignment(**assignment))
+                handle = runner_class(self._ray).options(**options).remote(Assignment(**assignment))
         except Exception as error:
             tell("refused", job=key[0], attempt=key[1], cause=_one_line(error))
             return
@@ -187,7 +187,7 @@ class RayAgent:
         return nodes
 
 
-def _actor_class(ray: Any) -> Any:
+def runner_class(ray: Any) -> Any:
     """JobRunner as an actor whose calls from outside have threads of their own."""
 
     class PipetrainRunner(JobRunner):
@@ -196,7 +196,7 @@ def _actor_class(ray: Any) -> Any:
         stop = ray.method(concurrency_group=CONTROL)(JobRunner.stop)
         ping = ray.method(concurrency_group=CONTROL)(JobRunner.ping)
         read_file = ray.method(concurrency_group=FILES)(JobRunner.read_file)
-        take_log = ray.method(concurrency_group=FILES)(JobRunner.take_log)
+        take_log = ray.method(concurrency_group=LOGS)(JobRunner.take_log)
 
     assert PipetrainRunner.__name__ == ACTOR_NAME, "runners are found by it"
     return ray.remote(concurrency_groups=GROUPS)(PipetrainRunner)

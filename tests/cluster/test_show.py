@@ -92,11 +92,11 @@ def test_csv_can_be_shown_again(show: Show, tmp_path: Path, name: str) -> None:
 def test_chrome(show: Show) -> None:
     found = show("zb-h1", "--stages", "2", "--micro-batches", "3", "--format", "chrome")
     trace = json.loads(found.out)
-    slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    slices = [event for event in trace if event["ph"] == "X"]
     assert len(slices) == 2 * 3 * 3
     assert max(event["ts"] + event["dur"] for event in slices) == 10_000
-    assert trace["traceEvents"][0]["args"] == {"name": "zb-h1 predicted"}
-    kept = [event["args"]["micro-batches"] for event in trace["traceEvents"] if event["ph"] == "C"]
+    assert trace[0]["args"] == {"name": "zb-h1 predicted"}
+    kept = [event["args"]["micro-batches"] for event in trace if event["ph"] == "C"]
     assert max(kept) == 2
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import json
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,10 @@ import pytest
 from cluster import step_observer
 from cluster.run_dir import TRACE_REQUEST, RunDir
 from cluster.training import Run, Where
+from coordinator.chrome_trace import GrowingTrace
 from coordinator.job import JobSpec
 from coordinator.rows import StepRow
-from tests.jobs import digits_job
+from tests.jobs import PIPETRAIN, digits_job
 
 
 def _train(spec: JobSpec, folder: Path, trace_steps: int = 0) -> tuple[list[StepRow], list[dict[str, Any]]]:
@@ -72,6 +77,67 @@ def test_a_trace_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     _, events = _train(digits_job(stages=2), folder, trace_steps=2)
     assert [event["event"] for event in events][-2:] == ["trace not saved", "finished"]
     assert "IsADirectoryError" in events[-2]["cause"]
+
+
+def test_a_run_that_is_killed_leaves_a_trace_of_the_steps_made_so_far(tmp_path: Path) -> None:
+    """What is there when the process is gone is an array of events without its end, which viewers open."""
+    job, run = tmp_path / "job.yaml", tmp_path / "run"
+    job.write_text(digits_job(stages=2).replace(training__epochs=100_000).to_yaml())
+    command = [PIPETRAIN, "train", job, "--local", "--run-dir", run, "--trace", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while b'"step":3' not in (file.read_bytes() if (file := run / "trace.json").exists() else b""):
+            assert process.poll() is None, "it has ended"
+            assert time.monotonic() < deadline, "no step was traced"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait(60)
+    text = (run / "trace.json").read_text()
+    assert text.startswith("[")
+    assert not text.rstrip().endswith("]"), "it was cut"
+    whole = text[: text.rindex("\n")].rstrip(",") + "]"  # an event a line; the last may be cut
+    events = json.loads(whole)
+    names = {event["args"]["name"] for event in events if event["ph"] == "M" and "name" in event["args"]}
+    assert {"digits-test measured", "worker 0", "worker 1"} <= names
+    actions: dict[int, list[str]] = {}
+    for event in events:
+        if event["ph"] == "X":
+            actions.setdefault(event["args"]["step"], []).append(event["name"])
+    assert list(actions) == list(range(len(actions)))
+    assert len(actions) >= 3
+    assert all(len(actions[step]) == 2 * 8 * 3 for step in list(actions)[:-1]), "whole steps: F, I and W"
+
+
+def test_a_second_trace_takes_the_place_of_the_first_when_its_first_step_is_there(tmp_path: Path) -> None:
+    with contextlib.closing(RunDir.create(tmp_path / "run", digits_job())) as run_dir:
+        with run_dir.begin_trace() as file:
+            file.write(b"first")
+            file.flush()
+            run_dir.show_trace()
+        with run_dir.begin_trace() as file:
+            assert (tmp_path / "run" / "trace.json").read_bytes() == b"first"
+            file.write(b"second")
+            file.flush()
+            run_dir.show_trace()
+            file.write(b" and more")
+    assert (tmp_path / "run" / "trace.json").read_bytes() == b"second and more"
+
+
+def test_a_trace_for_which_room_ends_is_given_up_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(trace: GrowingTrace, *step: Any) -> None:
+        if next(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(trace, *step)
+
+    add, calls = GrowingTrace.add, itertools.count(1)
+    monkeypatch.setattr(GrowingTrace, "add", full)
+    _, events = _train(digits_job(stages=2), tmp_path / "run", trace_steps=5)
+    assert [event["event"] for event in events][-2:] == ["trace not saved", "finished"]
+    assert "No space left on device" in events[-2]["cause"]
+    cut = json.loads((tmp_path / "run" / "trace.json").read_text() + "]")
+    assert {event["args"]["step"] for event in cut if event["ph"] == "X"} == {0, 1}
 
 
 def test_a_run_that_ends_before_a_trace_is_complete_saves_what_there_is(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,16 +18,17 @@ from stages.channel import ReceiveTimeout, Tag
 HERE = "127.0.0.1"
 
 
-def _pair(nodes: tuple[str, str], timeout_s: float = 20.0) -> tuple[ZmqChannel, ZmqChannel]:
-    """Two that are connected, which may take longer than `timeout_s`."""
-    a, b = (ZmqChannel(w, node=node, host_ip=HERE, timeout_s=20.0) for w, node in enumerate(nodes))
+def _pair(nodes: tuple[str, str], unattended_s: float = 20.0) -> tuple[ZmqChannel, ZmqChannel]:
+    """Two that are connected."""
+    a, b = (
+        ZmqChannel(w, node=node, host_ip=HERE, timeout_s=20.0, unattended_s=unattended_s)
+        for w, node in enumerate(nodes)
+    )
     for channel in (a, b):
         channel.admit([a.address, b.address])
     with ThreadPoolExecutor(2) as threads:
         for done in [threads.submit(c.connect, [a.address, b.address]) for c in (a, b)]:
             done.result(60)
-    for channel in (a, b):
-        channel._timeout_s = timeout_s
     return a, b
 
 
@@ -84,9 +86,29 @@ def test_two_full_links_do_not_deadlock(pair: tuple[ZmqChannel, ZmqChannel]) -> 
 
 
 def test_waiting_in_vain_ends_and_says_for_what() -> None:
-    a, b = _pair(("n", "n"), timeout_s=0.2)
+    a, b = _pair(("n", "n"), unattended_s=0.2)
     with pytest.raises(ReceiveTimeout, match=r"waited 0\.2 s for the gradients for 3I1"):
         a.receive(Tag(0, 3, Kind.BACKWARD_INPUT, 1))
+    array = np.ones((64, 256), np.float32)
+    with pytest.raises(ReceiveTimeout, match=r"worker 1 took nothing in for 0\.2 s"):
+        for j in range(100_000):
+            a.send(1, Tag(0, 0, Kind.FORWARD, j), array)
+    a.close()
+    b.close()
+
+
+def test_waiting_goes_on_while_somebody_looks_after_the_worker() -> None:
+    a, b = _pair(("n", "n"), unattended_s=0.5)
+    tag, array = Tag(0, 0, Kind.FORWARD, 0), np.ones((2, 2))
+    with ThreadPoolExecutor(1) as threads:
+        came = threads.submit(b.receive, tag)
+        until = time.monotonic() + 4 * 0.5
+        while time.monotonic() < until:
+            assert not came.done(), "it waits four times as long as unattended"
+            b.attendance.asked()
+            time.sleep(0.01)
+        a.send(1, tag, array)
+        np.testing.assert_array_equal(came.result(60), array)
     a.close()
     b.close()
 
@@ -115,7 +137,7 @@ def test_nothing_is_left_on_disk_once_all_are_connected() -> None:
 
 
 def test_a_stranger_gets_nothing_into_a_tcp_inbox() -> None:
-    a, b = _pair(("n", "m"), timeout_s=1.0)
+    a, b = _pair(("n", "m"), unattended_s=1.0)
     context = zmq.Context()
     for with_key in (False, True):
         stranger = context.socket(zmq.PUSH)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.blueprint import make_blueprint
-from coordinator.chrome_trace import TimedAction, Track, lay_over, write_chrome_trace
+from coordinator.chrome_trace import GrowingTrace, TimedAction, Track, lay_over, write_chrome_trace
 from coordinator.job import parse_job
 from coordinator.laws import needs, performed_as
 from coordinator.memory import predict_stage
@@ -30,15 +30,23 @@ _FIELDS = {
     "C": {"ph", "pid", "tid", "name", "ts", "args"},
     "s": {"ph", "pid", "tid", "name", "cat", "ts", "id"},
     "f": {"ph", "pid", "tid", "name", "cat", "ts", "id", "bp"},
+    "i": {"ph", "pid", "tid", "name", "cat", "ts", "s", "args"},
 }
 
 
-def written(*tracks: Track, name: str = "any", memory: TraceMemory | None = None) -> dict[str, Any]:
-    """The trace, read back from its file."""
+def written(*tracks: Track, name: str = "any", memory: TraceMemory | None = None) -> list[Event]:
+    """The events of a trace, read back from its file."""
     file = io.BytesIO()
     write_chrome_trace(file, *tracks, name=name, memory=memory)
-    trace: dict[str, Any] = json.loads(file.getvalue())
+    trace: list[Event] = json.loads(file.getvalue())
     return trace
+
+
+def facts_of(trace: list[Event]) -> Event:
+    """What the only track of a trace says of itself."""
+    (facts,) = (event["args"] for event in trace if event["ph"] == "i")
+    found: Event = facts
+    return found
 
 
 def timeline(program: Program, seed: int | None = None, offset: float = 0.0, step: int = 0) -> list[TimedAction]:
@@ -66,10 +74,10 @@ def several_steps(program: Program, n_steps: int, seed: int) -> list[TimedAction
     return found
 
 
-def by_phase(trace: dict[str, Any]) -> dict[str, list[Event]]:
+def by_phase(trace: list[Event]) -> dict[str, list[Event]]:
     """Events by kind, each with just the fields that the format asks of it."""
     found: dict[str, list[Event]] = {phase: [] for phase in _FIELDS}
-    for event in trace["traceEvents"]:
+    for event in trace:
         assert event.keys() == _FIELDS[event["ph"]], event
         assert event["pid"] >= 1
         assert event["tid"] >= 0
@@ -93,7 +101,7 @@ def _ns(microseconds: float) -> int:
     return round(1000 * microseconds)
 
 
-def check(trace: dict[str, Any]) -> dict[str, list[Event]]:
+def check(trace: list[Event]) -> dict[str, list[Event]]:
     """What holds of every trace: slices of a thread never overlap, an arrow has one end, and not before its start."""
     events = by_phase(trace)
     threads: dict[tuple[int, int], list[Event]] = {}
@@ -153,51 +161,45 @@ def test_the_whole_trace_of_a_small_program() -> None:
             {"ph": "f", "bp": "e", **where[target], "ts": comes, **same},
         ]
 
-    assert written(track, name="small", memory=memory) == {
-        "displayTimeUnit": "ms",
-        "traceEvents": [
-            named("process_name", 1, 0, name="small measured on a"),
-            named("process_sort_index", 1, 0, sort_index=1),
-            named("process_labels", 1, 0, labels="clock: the coordinator's"),
-            named("thread_name", 1, 1, name="worker 0"),
-            named("thread_sort_index", 1, 1, sort_index=0),
-            named("process_name", 2, 0, name="small measured on b"),
-            named("process_sort_index", 2, 0, sort_index=2),
-            named("process_labels", 2, 0, labels="clock: +12.500 ms ± 0.050 ms"),
-            named("thread_name", 2, 2, name="worker 1"),
-            named("thread_sort_index", 2, 2, sort_index=1),
-            keeps(0, 0, 0),
-            drawn(0, "0F0", "forward", 0),
-            keeps(0, 1000, 150),
-            drawn(0, "0B0", "backward", 3000),
-            keeps(0, 4000, 0),
-            keeps(1, 1000, 0),
-            drawn(1, "1F0", "forward", 1000),
-            keeps(1, 2000, 200),
-            drawn(1, "1B0", "backward", 2000),
-            keeps(1, 3000, 0),
-            *arrow(1, 1, 2999.999, 0, 3000),
-            *arrow(2, 0, 999.999, 1, 1000),
-        ],
-        "otherData": {
-            "name": "small",
-            "tracks": [
-                {
-                    "track": "measured",
-                    "clocks": {
-                        "0": {"offset_seconds": 0.0, "error_seconds": 0.0},
-                        "1": {"offset_seconds": 0.0125, "error_seconds": 0.00005},
-                    },
-                    "arrays": 2,
-                    "arrived_before_sent": 0,
-                    "arrived_before_sent_beyond_clock_error": 0,
-                    "largest_seconds_before_sent": 0.0,
-                    "arrows_left_out": 0,
-                    "slices_shortened_by_a_clock_change": 0,
-                }
-            ],
+    facts = {
+        "track": "measured",
+        "clocks": {
+            "0": {"offset_seconds": 0.0, "error_seconds": 0.0},
+            "1": {"offset_seconds": 0.0125, "error_seconds": 0.00005},
         },
+        "arrays": 2,
+        "arrived_before_sent": 0,
+        "arrived_before_sent_beyond_clock_error": 0,
+        "largest_seconds_before_sent": 0.0,
+        "arrows_left_out": 0,
+        "slices_shortened_by_a_clock_change": 0,
     }
+    at_end = {"pid": 1, "tid": 0, "ts": 4000.0, "name": "facts of the track", "cat": "track"}
+    assert written(track, name="small", memory=memory) == [
+        named("process_name", 1, 0, name="small measured on a"),
+        named("process_sort_index", 1, 0, sort_index=1),
+        named("process_labels", 1, 0, labels="clock: the coordinator's"),
+        named("thread_name", 1, 1, name="worker 0"),
+        named("thread_sort_index", 1, 1, sort_index=0),
+        named("process_name", 2, 0, name="small measured on b"),
+        named("process_sort_index", 2, 0, sort_index=2),
+        named("process_labels", 2, 0, labels="clock: +12.500 ms ± 0.050 ms"),
+        named("thread_name", 2, 2, name="worker 1"),
+        named("thread_sort_index", 2, 2, sort_index=1),
+        keeps(0, 0, 0),
+        drawn(0, "0F0", "forward", 0),
+        keeps(0, 1000, 150),
+        drawn(0, "0B0", "backward", 3000),
+        keeps(0, 4000, 0),
+        keeps(1, 1000, 0),
+        drawn(1, "1F0", "forward", 1000),
+        keeps(1, 2000, 200),
+        drawn(1, "1B0", "backward", 2000),
+        keeps(1, 3000, 0),
+        *arrow(1, 1, 2999.999, 0, 3000),
+        *arrow(2, 0, 999.999, 1, 1000),
+        {"ph": "i", "s": "p", **at_end, "args": facts},
+    ]
 
 
 @settings(deadline=None, max_examples=60)
@@ -229,7 +231,7 @@ def test_arrows_of_steps_that_overlap_stay_in_their_step_even_where_clocks_are_w
     chance.shuffle(whole)
     clocks = {worker: ClockFix(0.0, wrong_s) for worker in range(program.n_workers)}
     trace = written(Track(timeline=whole, clocks=clocks))
-    (facts,) = trace["otherData"]["tracks"]
+    facts = facts_of(trace)
     found = joined(check(trace))
     there = crossings(program)
     assert all(a == b and (source, target) in there for (a, source), (b, target) in found)
@@ -252,12 +254,12 @@ def test_an_array_that_seems_to_arrive_too_early_is_counted_and_its_arrow_never_
     fine, wrong = {0: ClockFix(), 1: ClockFix(0.0, 0.5)}, {0: ClockFix(), 1: ClockFix(0.0, 0.1)}
     for clocks, beyond in ((fine, 0), (wrong, 1)):
         trace = written(Track(timeline=actions(1.0, 0.75), clocks=clocks))
-        (facts,) = trace["otherData"]["tracks"]
+        facts = facts_of(trace)
         assert (facts["arrived_before_sent"], facts["arrived_before_sent_beyond_clock_error"]) == (1, beyond)
         assert (facts["largest_seconds_before_sent"], facts["arrows_left_out"]) == (0.25, 0)
         assert joined(check(trace)) == [((0, "0F0"), (0, "1F0"))]
     trace = written(Track(timeline=actions(3.0, 0.0), clocks=fine))
-    (facts,) = trace["otherData"]["tracks"]
+    facts = facts_of(trace)
     assert (facts["arrived_before_sent"], facts["arrows_left_out"]) == (1, 1)
     assert joined(check(trace)) == []
 
@@ -267,7 +269,7 @@ def test_slices_of_a_thread_do_not_overlap_where_its_clock_was_set_anew_between_
     trace = written(Track(timeline=late))
     events = check(trace)
     assert [(x["ts"], x["dur"]) for x in events["X"]] == [(0, 1e6), (1e6, 1e6)]
-    assert trace["otherData"]["tracks"][0]["slices_shortened_by_a_clock_change"] == 1
+    assert facts_of(trace)["slices_shortened_by_a_clock_change"] == 1
 
 
 def test_times_are_microseconds_from_the_first_action() -> None:
@@ -388,10 +390,33 @@ def test_kinds_are_told_in_words() -> None:
 
 
 def test_nothing_is_an_empty_trace() -> None:
-    trace = written(Track(timeline=[]), name="none")
-    assert trace["traceEvents"] == []
-    assert written(name="none") == {
-        "displayTimeUnit": "ms",
-        "traceEvents": [],
-        "otherData": {"name": "none", "tracks": []},
-    }
+    assert written(Track(timeline=[]), name="none") == written(name="none") == []
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "interleaved-1f1b", "zb-h1"])
+def test_a_trace_that_grows_has_after_each_step_what_the_whole_one_has_of_it(schedule: str) -> None:
+    program = build(schedule, n_stages=4, n_micro_batches=5)
+    actions, hosts = several_steps(program, 3, seed=8), {w: "ab"[w % 2] for w in range(program.n_workers)}
+    clocks = {worker: ClockFix(0.001 * worker, 1e-5) for worker in range(program.n_workers)}
+    dry = lay_over(timeline(program), actions)
+    memory = TraceMemory(for_input=[3] * 4, for_weight=[1] * 4, rows=lambda step: (2,) * 5)
+    file = io.BytesIO()
+    trace = GrowingTrace(file, name="any", hosts=hosts, memory=memory)
+    measured = Track(timeline=actions, label="measured", hosts=hosts, clocks=clocks)
+    whole = written(measured, Track(timeline=dry, label="predicted", hosts=hosts), memory=memory)
+    for step in range(3):
+        trace.add([item for item in actions if item.step == step], clocks)
+        cut: list[Event] = json.loads(file.getvalue() + b"]")
+        assert all(event in whole for event in cut if event["ph"] in "MXC")
+        events = check(cut)
+        assert len(events["X"]) == (step + 1) * sum(map(len, program.lanes))
+        assert len(joined(events)) == (step + 1) * len(crossings(program))
+        assert not events["i"], "facts come with the end"
+    trace.close(dry)
+    complete: list[Event] = json.loads(file.getvalue())
+    check(complete)
+
+    def without_ids(events: list[Event]) -> list[str]:
+        return sorted(json.dumps({**event, "id": 0}, sort_keys=True) for event in events)
+
+    assert without_ids(complete) == without_ids(whole)

@@ -200,7 +200,7 @@ def test_a_trace_asked_for_on_the_page_is_offered(browser: Browser, endless: Job
     browser.button("Trace").click()
     link = browser.button("trace.json").get_attribute("href")
     assert link is not None
-    assert b'"traceEvents"' in urllib.request.urlopen(link).read()
+    assert b'"ph":"X"' in urllib.request.urlopen(link).read()
 
 
 def test_a_wrong_job_file_has_its_problems_at_their_lines_and_is_not_submitted(

@@ -38,7 +38,7 @@ def test_the_whole_journey_of_the_readme(tmp_path: Path) -> None:
     assert evaluations[-1]["accuracy"] >= 0.97
     assert yaml.safe_load((run / "job.yaml").read_text())["training"]["evaluate_batch_size"] == 64
 
-    trace = json.loads((run / "trace.json").read_text())["traceEvents"]
+    trace = json.loads((run / "trace.json").read_text())
     names = {e["pid"]: e["args"]["name"].split()[1] for e in trace if e["name"] == "process_name"}
     slices = [names[e["pid"]] for e in trace if e["ph"] == "X"]
     n_actions = 2 * 4 * 8 * 3  # steps × stages × micro-batches × (F, I, W)

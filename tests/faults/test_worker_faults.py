@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from coordinator.job import JobSpec
+from coordinator.rows import StepRow
 from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung, WorkerLost
 from stages.orders import Fault
 from tests.jobs import RayRun, digits_job, start_on_ray
@@ -19,7 +20,7 @@ _TRIES = 3
 
 def _fail(
     ray: Any,
-    what: Literal["raise", "exit", "hang", "nan"],
+    what: Literal["raise", "exit", "hang", "nan", "lose"],
     action: str,
     kind: type[JobFailed],
     *,
@@ -82,6 +83,25 @@ def test_a_stopped_process_is_told_from_those_that_wait_for_it(ray: Any) -> None
     told = _fail(ray, "hang", "1B5", WorkerHung, within_s=4 + 12, spec=spec)  # the limit, and the time to ask everybody
     assert told.startswith("worker 1 (stage 1; process ")
     assert "no answer within 4 s" in told
+    assert "from worker 1" in told, "what the others wait for is told"
+
+
+def test_a_lost_array_is_told_with_who_waits_for_it_and_who_sent_it(ray: Any) -> None:
+    spec = digits_job().replace(resources__hang_timeout=2.0)
+    told = _fail(ray, "lose", "1F5", WorkerHung, within_s=2 + 12, spec=spec)
+    assert told.startswith("worker 2 (stage 2; process ")
+    assert "no progress of any worker within 2 s; it is in 2F5 of step 7, waiting for the activations for 2F5" in told
+    assert "from worker 1, which has sent them: they were lost on the way" in told
+
+
+def test_a_slow_pipeline_in_which_nobody_hangs_is_left_alone(ray: Any) -> None:
+    """The last stage waits for the three before it, each of which computes longer than a worker may be still."""
+    spec = digits_job().replace(resources__hang_timeout=1.5)
+    run = start_on_ray(ray, spec, {w: Fault(step=7, action=f"{w}F0", what="slow", seconds=2.0) for w in range(3)})
+    with contextlib.closing(run.workers):
+        rows = [row for row in run.train() if isinstance(row, StepRow)]
+    assert len(rows) == 28
+    assert sum(rows[7].reports[3].account.stages[3][4:7]) > 3 * 1.5, "it waited so long for one array"
 
 
 def test_a_value_that_becomes_nan_is_told_with_layer_step_and_micro_batch(ray: Any) -> None:

@@ -13,7 +13,7 @@ from tests.service.running import Service, until
 
 
 def _measured_steps(file: Path) -> list[int]:
-    events = json.loads(file.read_text())["traceEvents"]
+    events = json.loads(file.read_text())
     measured = {e["pid"] for e in events if e["name"] == "process_name" and " measured" in e["args"]["name"]}
     return sorted({e["args"]["step"] for e in events if e["ph"] == "X" and e["pid"] in measured})
 

@@ -1,0 +1,153 @@
+"""Who hangs: decided from what all workers say of themselves, for no single one can know.
+
+[Note: who hangs] A worker that computes does not hang, however long it takes, and neither does one that waits for it.
+What hangs is
+
+1. a process that does not answer at all (it is stopped, or its host or network is gone);
+2. a worker that says it computes while its thread gets no CPU time (it is blocked in the middle of an action);
+3. a pipeline in which nobody makes progress, though somebody waits: an array was lost, or workers wait in a circle.
+
+Each only after `resources.hang_timeout` without a change. An action that computes for ever is none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stages.progress import Doing, Seen
+
+_MOST_TOLD = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """The worker to blame, and why, with what the others do."""
+
+    worker: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known of one worker: what it said last, None if it never answered; for how many seconds it has made no
+    progress, and has not answered."""
+
+    seen: Seen | None
+    still_for: float = 0.0
+    silent_for: float = 0.0
+
+
+class Liveness:
+    """Remembers what workers said, for as long as one submission is waited for."""
+
+    def __init__(self, n_workers: int, limit_s: float) -> None:
+        self._limit = limit_s
+        self._seen: list[Seen | None] = [None] * n_workers
+        self._still_since: list[float | None] = [None] * n_workers
+        self._silent_since: list[float | None] = [None] * n_workers
+
+    def take(self, asked: float, answers: Mapping[int, Seen]) -> Hang | None:
+        """Take in what workers answered to a question of time `asked` (seconds); who is left out did not answer."""
+        for worker, before in enumerate(self._seen):
+            after = answers.get(worker)
+            if after is None:
+                if self._silent_since[worker] is None:
+                    self._silent_since[worker] = asked
+                continue
+            self._silent_since[worker] = None
+            if before is None or moved(before, after):
+                self._still_since[worker] = asked
+            self._seen[worker] = after
+        return judge(
+            [
+                State(seen=seen, still_for=_since(still, asked), silent_for=_since(silent, asked))
+                for seen, still, silent in zip(self._seen, self._still_since, self._silent_since, strict=True)
+            ],
+            self._limit,
+        )
+
+    def last_seen(self, worker: int) -> str | None:
+        """What it did when it last answered; None if it never has."""
+        seen = self._seen[worker]
+        return None if seen is None else told(seen)
+
+
+def _since(begun: float | None, now: float) -> float:
+    return 0.0 if begun is None else now - begun
+
+
+def moved(before: Seen, after: Seen) -> bool:
+    """Whether the worker made progress between two answers. Preparing has a limit of its own."""
+    if after.doing is Doing.PREPARING or after.changes != before.changes:
+        return True
+    return after.doing is Doing.COMPUTING and after.cpu_s > before.cpu_s
+
+
+def judge(states: Sequence[State], limit_s: float) -> Hang | None:
+    """The worker that hangs, or None ([Note: who hangs])."""
+    within = f"within {limit_s:g} s"
+    for worker, state in enumerate(states):
+        if state.silent_for > limit_s:
+            last = "it has not said yet what it does" if state.seen is None else f"last seen {told(state.seen)}"
+            return Hang(
+                worker, f"no answer {within}; its process does not answer, {last}{_others(states, except_for=worker)}"
+            )
+    for worker, state in enumerate(states):
+        if state.seen is not None and state.seen.doing is Doing.COMPUTING and state.still_for > limit_s:
+            return Hang(
+                worker,
+                f"no progress {within}; it is still {told(state.seen)}, and uses no CPU{_others(states, worker)}",
+            )
+    waits = [w for w, s in enumerate(states) if s.seen is not None and s.seen.doing in (Doing.WAITING, Doing.SENDING)]
+    if not waits or any(state.seen is None or state.silent_for or state.still_for <= limit_s for state in states):
+        return None
+    worker, why = _blocked(waits[0], [state.seen for state in states if state.seen is not None])
+    return Hang(worker, f"no progress of any worker {within}; {why}{_others(states, worker)}")
+
+
+def _blocked(worker: int, seen: Sequence[Seen]) -> tuple[int, str]:
+    """Follow who waits for whom to the one that waits in vain."""
+    chain = [worker]
+    while True:
+        here = seen[worker]
+        assert here.peer is not None, "it waits for a worker"
+        assert here.tag is not None, "it waits for an array"
+        peer = seen[here.peer]
+        if here.doing is Doing.SENDING and peer.doing is not Doing.SENDING:
+            return worker, f"it is {told(here)}, which takes nothing in"
+        if here.doing is Doing.WAITING and peer.has_sent(here.tag):
+            return worker, f"it is {told(here)}, which has sent them: they were lost on the way"
+        if peer.doing not in (Doing.WAITING, Doing.SENDING):
+            return worker, f"it is {told(here)}, which is {told(peer)}"
+        if here.peer in chain:
+            circle = [*chain[chain.index(here.peer) :], here.peer]
+            return here.peer, f"workers wait in a circle: {' for '.join(map(str, circle))}"
+        worker = here.peer
+        chain.append(worker)
+
+
+def told(seen: Seen) -> str:
+    """What a worker does, as an error tells it."""
+    if seen.doing is Doing.PREPARING:
+        return "preparing"
+    if seen.doing is Doing.IDLE:
+        return "without orders"
+    text = "between actions" if seen.action is None else f"in {seen.action}"
+    if seen.step is not None and seen.action is not None:
+        text += f" of step {seen.step}"
+    if seen.doing is Doing.WAITING:
+        text += f", waiting for the {seen.tag} from worker {seen.peer}"
+    if seen.doing is Doing.SENDING:
+        text += f", sending the {seen.tag} to worker {seen.peer}"
+    return text
+
+
+def _others(states: Sequence[State], except_for: int) -> str:
+    """What the other workers do, those that wait first."""
+    known = [(w, s.seen) for w, s in enumerate(states) if s.seen is not None and w != except_for and not s.silent_for]
+    known.sort(key=lambda item: (item[1].doing is not Doing.WAITING, item[0]))
+    texts = [f"worker {worker} is {told(seen)}" for worker, seen in known[:_MOST_TOLD]]
+    if len(known) > _MOST_TOLD:
+        texts.append(f"{len(known) - _MOST_TOLD} more")
+    return "".join(f"; {text}" for text in texts)

@@ -1,0 +1,229 @@
+"""Who hangs, decided from what workers say; then with workers that are threads and do slow, lost and blocked things."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import pytest
+
+from cluster.sources import load_data
+from coordinator.blueprint import make_blueprint
+from coordinator.job import JobSpec
+from coordinator.liveness import Liveness, State, judge, moved
+from coordinator.local import LocalWorkers
+from coordinator.rows import StepRow
+from coordinator.trainer import Trainer
+from stages.actions import Action, Kind
+from stages.channel import Tag
+from stages.errors import WorkerHung
+from stages.faults import UNBLOCK
+from stages.orders import Fault
+from stages.progress import Doing, Progress, Seen
+from tests.jobs import digits_job
+
+LIMIT = 10.0
+
+
+def _tag(stage: int, kind: Kind = Kind.FORWARD, round_: int = 3) -> Tag:
+    return Tag(round_, stage, kind, 1)
+
+
+def _computes(action: str = "0F1") -> Seen:
+    return Seen(Doing.COMPUTING, 7, 2, Action.parse(action), round=3)
+
+
+def _waits(action: str, tag: Tag, sender: int, sent: Sequence[Tag] = ()) -> Seen:
+    return Seen(Doing.WAITING, 7, 2, Action.parse(action), tag, sender, round=3, sent=tuple(sent))
+
+
+IDLE, PREPARING = Seen(Doing.IDLE, 7, 2, round=3), Seen(Doing.PREPARING)
+_F1, _F2, _I0 = _waits("1F1", _tag(1), 0), _waits("2F1", _tag(2), 1), _waits("0B1", _tag(0, Kind.BACKWARD_INPUT), 1)
+
+_SENDS = _F1._replace(doing=Doing.SENDING, tag=_tag(2), peer=2)
+
+
+def _state(seen: Seen | None, still: float = 0.0, silent: float = 0.0) -> State:
+    return State(seen=seen, still_for=still, silent_for=silent)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        [_state(_computes()), _state(_F1, still=900.0), _state(_F2, still=900.0)],
+        [_state(_computes(), still=9.9), _state(_F1, still=900.0)],
+        [_state(_I0, still=900.0), _state(_computes("1F1")), _state(_F2, still=900.0)],
+        [_state(_F1, still=900.0), _state(PREPARING)],
+        [_state(IDLE, still=900.0), _state(IDLE, still=900.0)],
+        [_state(IDLE, still=900.0), _state(_F1, still=9.9)],
+        [_state(None), _state(_F1, still=900.0)],
+        [_state(_computes(), still=9.0, silent=9.9), _state(_F1, still=900.0)],
+    ],
+    ids=[
+        "all wait for one that computes",
+        "one that computes has used no CPU for less than the limit",
+        "who waits for a later stage",
+        "one prepares",
+        "no orders: the coordinator's turn",
+        "the one that waits does not wait for long",
+        "one has not answered yet",
+        "one is silent for less than the limit: what the others wait for is unknown",
+    ],
+)
+def test_nobody_hangs(states: list[State]) -> None:
+    assert judge(states, LIMIT) is None
+
+
+@pytest.mark.parametrize(
+    ("states", "worker", "why"),
+    [
+        (
+            [_state(_F1, still=11), _state(_computes("1B5"), still=11, silent=11)],
+            1,
+            "no answer within 10 s; its process does not answer, last seen in 1B5 of step 2; "
+            "worker 0 is in 1F1 of step 2, waiting for the activations for 1F1 from worker 0",
+        ),
+        ([_state(IDLE), _state(None, silent=11)], 1, "it has not said yet what it does"),
+        (
+            [_state(_computes("0F1"), still=11), _state(_F1, still=11)],
+            0,
+            "no progress within 10 s; it is still in 0F1 of step 2, and uses no CPU; worker 1 is in 1F1",
+        ),
+        (
+            [_state(_waits("0B1", _tag(0, Kind.BACKWARD_INPUT), 1, [_tag(1)]), still=11), _state(_F1, still=11)],
+            1,
+            "no progress of any worker within 10 s; it is in 1F1 of step 2, waiting for the activations for 1F1 from "
+            "worker 0, which has sent them: they were lost on the way; worker 0 is in 0B1 of step 2, waiting for",
+        ),
+        ([_state(IDLE._replace(round=4), still=11), _state(_F1, still=11)], 1, "which has sent them: they were lost"),
+        ([_state(IDLE, still=11), _state(_F1, still=11)], 1, "from worker 0, which is without orders"),
+        ([_state(_I0, still=11), _state(_F1, still=11)], 0, "workers wait in a circle: 0 for 1 for 0"),
+        (
+            [_state(_I0, still=11), _state(_SENDS, still=11), _state(_F2, still=11)],
+            1,
+            "sending the activations for 2F1 to worker 2, which takes nothing in",
+        ),
+    ],
+    ids=[
+        "its process is stopped",
+        "its process has never answered",
+        "it is blocked in an action",
+        "an array was lost",
+        "an array was lost, and its sender has ended the step",
+        "the sender has no orders",
+        "a circle",
+        "a link that takes nothing in",
+    ],
+)
+def test_who_hangs_is_named_with_what_the_others_wait_for(states: list[State], worker: int, why: str) -> None:
+    hang = judge(states, LIMIT)
+    assert hang is not None
+    assert hang.worker == worker
+    assert why in hang.why
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (_computes(), _computes(), False),
+        (_computes(), _computes()._replace(cpu_s=0.001), True),
+        (_computes(), _computes()._replace(changes=8), True),
+        (_F1, _F1._replace(cpu_s=5.0), False),
+        (IDLE, IDLE._replace(cpu_s=5.0), False),
+        (PREPARING, PREPARING, True),
+    ],
+)
+def test_only_who_computes_makes_progress_by_using_the_cpu(before: Seen, after: Seen, expected: bool) -> None:
+    assert moved(before, after) is expected
+
+
+def test_times_count_from_the_first_question_that_found_no_change() -> None:
+    """The one who asks may have been held up itself: what lies between two of its questions is no silence."""
+    liveness = Liveness(2, LIMIT)
+    blocked: Mapping[int, Seen] = {0: IDLE, 1: _F1}
+    assert liveness.take(0.0, blocked) is None
+    assert liveness.take(500.0, {0: IDLE._replace(changes=8), 1: _F1._replace(changes=8)}) is None
+    assert liveness.take(509.0, {0: IDLE._replace(changes=8)}) is None, "silent from now on"
+    assert liveness.take(518.0, {0: IDLE._replace(changes=8)}) is None
+    hang = liveness.take(520.0, {0: IDLE._replace(changes=8)})
+    assert hang is not None
+    assert (hang.worker, "does not answer" in hang.why) == (1, True)
+    assert liveness.last_seen(1) is not None
+
+
+def test_a_worker_tells_what_it_does_and_what_it_has_sent() -> None:
+    progress = Progress()
+    assert progress.seen().doing is Doing.IDLE
+    progress.begin()
+    seen = [progress.seen()]
+    progress.compute(2, Action.parse("1F1"))
+    seen.append(progress.seen())
+    progress.wait(2, Action.parse("1F1"), _tag(1), 0)
+    seen.append(progress.seen())
+    progress.send(2, Action.parse("1F1"), _tag(2), 2)
+    progress.sent(_tag(2))
+    seen.append(progress.seen())
+    progress.rest(2, 4)
+    seen.append(progress.seen())
+    assert [s.doing.value for s in seen] == ["computing", "computing", "waiting", "sending", "idle"]
+    assert [s.changes for s in seen] == [1, 2, 3, 4, 5]
+    assert [s.cpu_s for s in seen] == sorted(s.cpu_s for s in seen)
+    assert seen[0].cpu_s > 0
+    assert not seen[2].has_sent(_tag(2))
+    assert seen[3].has_sent(_tag(2))
+    assert seen[4].has_sent(_tag(9)), "its step is done, so it has sent all of it"
+    assert not seen[4].has_sent(_tag(2, round_=4))
+
+
+# threads that are slow, lose an array, or are blocked --------------------------------------------------------------
+
+What = Literal["slow", "lose", "block"]
+
+
+@contextlib.contextmanager
+def _workers(spec: JobSpec, faults: Mapping[int, Fault]) -> Iterator[Trainer]:
+    data = load_data(spec)
+    blueprint = make_blueprint(spec, len(data.train))
+    workers = LocalWorkers(blueprint, train=data.train, faults=faults)
+    with contextlib.closing(workers):
+        yield Trainer(blueprint, workers, train_rows=len(data.train), max_steps=3)
+
+
+def test_a_slow_pipeline_in_which_nobody_hangs_goes_on() -> None:
+    """The last stage waits for all stages before it, which together take much longer than one may be still."""
+    spec = digits_job(stages=4).replace(resources__hang_timeout=0.8)
+    faults = {w: Fault(step=0, action=f"{w}F0", what="slow", seconds=1.0) for w in range(3)}
+    with _workers(spec, faults) as trainer:
+        rows = [row for row in trainer.rows() if isinstance(row, StepRow)]
+    assert len(rows) == 3
+    waited = sum(rows[0].reports[3].account.stages[3][4:7])
+    assert waited > 2 * 0.8, "the last stage waited longer than the limit"
+
+
+def test_a_lost_array_is_found_and_named() -> None:
+    spec = digits_job(stages=4).replace(resources__hang_timeout=0.8)
+    lost = Fault(step=1, action="1F2", what="lose")
+    with _workers(spec, {1: lost}) as trainer, pytest.raises(WorkerHung) as caught:
+        list(trainer.rows())
+    text = str(caught.value)
+    assert text.startswith("worker 2 (stage 2) hangs: no progress of any worker within 0.8 s; it is in 2F2 of step 1, ")
+    assert "waiting for the activations for 2F2 from worker 1, which has sent them: they were lost on the way" in text
+    assert "; worker 3 is in 3F2 of step 1, waiting for the activations for 3F2 from worker 2" in text
+
+
+def test_a_worker_that_is_blocked_in_an_action_is_found_and_named() -> None:
+    spec = digits_job(stages=3).replace(resources__hang_timeout=0.8)
+    UNBLOCK.clear()
+    try:
+        with _workers(spec, {1: Fault(step=1, action="1B1", what="block")}) as trainer:
+            with pytest.raises(WorkerHung) as caught:
+                list(trainer.rows())
+            UNBLOCK.set()
+    finally:
+        UNBLOCK.set()
+    text = str(caught.value)
+    assert text.startswith("worker 1 (stage 1) hangs: no progress within 0.8 s; it is still in 1B1 of step 1, and uses")
+    assert "worker 0 is in 0B1 of step 1, waiting for the gradients for 0I1 from worker 1" in text
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
