@@ -154,24 +154,22 @@ class ZmqChannel:
                 outbox.send_multipart((header, contiguous.data), zmq.DONTWAIT)
                 return
             except zmq.Again:
-                now = time.monotonic()
-                began = began or now
+                began = self.attendance.now() if began is None else began
                 if self.attendance.left(began) <= 0:
                     raise ReceiveTimeout(
                         f"worker {worker} took nothing in for {self.attendance.limit_s:g} s (sending the {tag})"
                     ) from None
-                self._take_in(now + 0.005)
+                self._take_in(time.monotonic() + 0.005)
 
     def receive(self, tag: Tag) -> Array:
         """See Channel."""
         began = None
         while tag not in self._arrived:
-            now = time.monotonic()
-            began = began or now
+            began = self.attendance.now() if began is None else began
             left = self.attendance.left(began)
             if left <= 0:
                 raise ReceiveTimeout(f"waited {self.attendance.limit_s:g} s for the {tag}")
-            self._take_in(now + left)
+            self._take_in(time.monotonic() + left)
         return self._arrived.pop(tag)
 
     def _take_in(self, deadline: float) -> bool:

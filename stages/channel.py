@@ -40,16 +40,16 @@ class Attendance:
     nobody has asked for `limit_s` seconds, whoever gives the orders is gone."""
 
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limit_s, self._clock = limit_s, clock
+        self.limit_s, self.now = limit_s, clock
         self._asked = clock()
 
     def asked(self) -> None:
         """Somebody looks after the worker. Any thread may say so."""
-        self._asked = self._clock()
+        self._asked = self.now()
 
     def left(self, since: float) -> float:
-        """Seconds that a wait begun at `since` may still take."""
-        return max(since, self._asked) + self.limit_s - self._clock()
+        """Seconds that a wait begun at `since`, a time of `now`, may still take."""
+        return max(since, self._asked) + self.limit_s - self.now()
 
 
 def unattended_limit(hang_timeout: float) -> float:
@@ -72,7 +72,6 @@ class LocalExchange:
     nobody attends (see Attendance)."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
         self.attendance = Attendance(timeout_s, clock)
         self._changed = threading.Condition()
         self._arrays: dict[Tag, Array] = {}
@@ -88,7 +87,7 @@ class LocalExchange:
 
     def receive(self, tag: Tag) -> Array:
         """See Channel."""
-        began = self._clock()
+        began = self.attendance.now()
         with self._changed:
             while tag not in self._arrays:
                 if self._closed:

@@ -25,6 +25,9 @@ class Doing(StrEnum):
     SENDING = "sending"
 
 
+_COMPUTING, _WAITING, _SENDING = Doing.COMPUTING, Doing.WAITING, Doing.SENDING  # looking a member up takes longer
+
+
 class Seen(NamedTuple):
     """What a worker says of itself.
 
@@ -51,6 +54,8 @@ class Seen(NamedTuple):
 class Progress:
     """One worker's. All methods but `seen` are for the thread that performs its orders."""
 
+    __slots__ = ("_changes", "_clock", "_now", "_round", "_sent")
+
     def __init__(self) -> None:
         self._now: tuple[Doing, int, int | None, Action | None, Tag | None, int | None] = (
             Doing.IDLE,
@@ -69,17 +74,17 @@ class Progress:
     def compute(self, step: int | None, action: Action | None) -> None:
         """It computes; without `action`, what belongs to none."""
         self._changes += 1
-        self._now = (Doing.COMPUTING, self._changes, step, action, None, None)
+        self._now = (_COMPUTING, self._changes, step, action, None, None)
 
     def wait(self, step: int | None, action: Action | None, tag: Tag, sender: int) -> None:
         """It waits for an array."""
         self._changes += 1
-        self._now = (Doing.WAITING, self._changes, step, action, tag, sender)
+        self._now = (_WAITING, self._changes, step, action, tag, sender)
 
     def send(self, step: int | None, action: Action | None, tag: Tag, receiver: int) -> None:
         """It sends an array."""
         self._changes += 1
-        self._now = (Doing.SENDING, self._changes, step, action, tag, receiver)
+        self._now = (_SENDING, self._changes, step, action, tag, receiver)
 
     def sent(self, tag: Tag) -> None:
         """An array was given to the channel."""

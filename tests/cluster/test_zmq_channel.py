@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,15 @@ import zmq
 from cluster.zmq_channel import ZmqChannel
 from stages.actions import Kind
 from stages.arrays import Array
-from stages.channel import ReceiveTimeout, Tag
+from stages.channel import Attendance, ReceiveTimeout, Tag
 
 HERE = "127.0.0.1"
 
 
 def _pair(nodes: tuple[str, str], unattended_s: float = 20.0) -> tuple[ZmqChannel, ZmqChannel]:
     """Two that are connected."""
-    a, b = (
-        ZmqChannel(w, node=node, host_ip=HERE, timeout_s=20.0, unattended_s=unattended_s)
-        for w, node in enumerate(nodes)
-    )
+    limits = {"timeout_s": 20.0, "unattended_s": unattended_s}
+    a, b = (ZmqChannel(w, node=node, host_ip=HERE, **limits) for w, node in enumerate(nodes))
     for channel in (a, b):
         channel.admit([a.address, b.address])
     with ThreadPoolExecutor(2) as threads:
@@ -89,25 +87,41 @@ def test_waiting_in_vain_ends_and_says_for_what() -> None:
     a, b = _pair(("n", "n"), unattended_s=0.2)
     with pytest.raises(ReceiveTimeout, match=r"waited 0\.2 s for the gradients for 3I1"):
         a.receive(Tag(0, 3, Kind.BACKWARD_INPUT, 1))
-    array = np.ones((64, 256), np.float32)
     with pytest.raises(ReceiveTimeout, match=r"worker 1 took nothing in for 0\.2 s"):
-        for j in range(100_000):
-            a.send(1, Tag(0, 0, Kind.FORWARD, j), array)
+        _send_many(a, 100_000)
     a.close()
     b.close()
 
 
+def _send_many(channel: ZmqChannel, count: int) -> None:
+    array = np.ones((64, 256), np.float32)
+    for j in range(count):
+        channel.send(1, Tag(0, 0, Kind.FORWARD, j), array)
+
+
+@dataclass
+class _Stopped:
+    """A clock on which somebody has just asked, whenever one looks. `looked` is set when it was read a few times."""
+
+    reads: int = 0
+    looked: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self) -> float:
+        self.reads += 1
+        if self.reads == 6:
+            self.looked.set()
+        return 0.0
+
+
 def test_waiting_goes_on_while_somebody_looks_after_the_worker() -> None:
-    a, b = _pair(("n", "n"), unattended_s=0.5)
-    tag, array = Tag(0, 0, Kind.FORWARD, 0), np.ones((2, 2))
+    a, b = _pair(("n", "n"))
+    tag, array, clock = Tag(0, 0, Kind.FORWARD, 0), np.ones((2, 2)), _Stopped()
+    b.attendance = Attendance(0.05, clock)
     with ThreadPoolExecutor(1) as threads:
         came = threads.submit(b.receive, tag)
-        until = time.monotonic() + 4 * 0.5
-        while time.monotonic() < until:
-            assert not came.done(), "it waits four times as long as unattended"
-            b.attendance.asked()
-            time.sleep(0.01)
+        looked_again = clock.looked.wait(60)
         a.send(1, tag, array)
+        assert looked_again, "it looks again each time that its own limit has passed"
         np.testing.assert_array_equal(came.result(60), array)
     a.close()
     b.close()

@@ -17,7 +17,7 @@ from coordinator.local import LocalWorkers
 from coordinator.rows import StepRow
 from coordinator.trainer import Trainer
 from stages.actions import Action, Kind
-from stages.channel import Tag
+from stages.channel import Attendance, Tag, unattended_limit
 from stages.errors import WorkerHung
 from stages.faults import UNBLOCK
 from stages.orders import Fault
@@ -175,6 +175,21 @@ def test_a_worker_tells_what_it_does_and_what_it_has_sent() -> None:
     assert seen[3].has_sent(_tag(2))
     assert seen[4].has_sent(_tag(9)), "its step is done, so it has sent all of it"
     assert not seen[4].has_sent(_tag(2, round_=4))
+
+
+def test_a_wait_ends_when_nobody_has_asked_for_the_limit() -> None:
+    now = 100.0
+    attendance = Attendance(30.0, lambda: now)
+    assert attendance.left(since=100.0) == 30.0
+    now = 125.0
+    assert attendance.left(since=100.0) == 5.0
+    attendance.asked()
+    assert attendance.left(since=100.0) == 30.0
+    now = 160.0
+    assert attendance.left(since=100.0) == -5.0
+    assert attendance.left(since=159.0) == 29.0, "a wait that has just begun"
+    assert unattended_limit(60.0) == 300.0
+    assert unattended_limit(3600.0) == 7200.0
 
 
 # threads that are slow, lose an array, or are blocked --------------------------------------------------------------
