@@ -61,7 +61,7 @@ def test_a_layer_is_torch_s_forward_and_backward(name: str, precision: Precision
     stage = Stage(model, 1, 2, SgdSpec(learning_rate=0.1))
     theirs = torch_layer(spec, stage.n_in).to(getattr(torch, precision))
     ours = {key.partition(".")[2]: view for key, view in stage.parameters.views(stage.parameters.values).items()}
-    for key, view in ours.items():
+    for view in ours.values():
         view[...] = rng.normal(size=view.shape)
     theirs.load_state_dict({key: torch.from_numpy(view.copy()) for key, view in ours.items()})
 
