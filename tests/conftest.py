@@ -47,6 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
     config.option.loadscopereorder = False  # else files of many tests would begin before Ray's
+
     class RayInOneProcess(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             return "ray" if nodeid.startswith(STARTS_RAY) else nodeid.partition("::")[0]

@@ -35,9 +35,7 @@ def _x(precision: Precision = "float32") -> Array:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(("first", "layer"), [(0, 0), (0, 3), (0, 5), (3, 3), (3, 5)])
-def test_the_first_layer_of_the_stage_whose_output_is_not_finite_is_named(
-    first: int, layer: int, value: float
-) -> None:
+def test_the_first_layer_of_the_stage_whose_output_is_not_finite_is_named(first: int, layer: int, value: float) -> None:
     stage, x = _stage(first), _x()
     stage.begin_step(1)
     _set(stage, layer, value)
@@ -46,7 +44,9 @@ def test_the_first_layer_of_the_stage_whose_output_is_not_finite_is_named(
     y = stage.forward(0, x)
     with pytest.raises(NonFinite) as told:
         check_output(stage, x, y, "step 7", Action.parse("2F4"))
-    assert str(told.value).startswith(f"the output of layer {layer} became NaN or infinite in step 7, micro-batch 4 (2F4);")
+    assert str(told.value).startswith(
+        f"the output of layer {layer} became NaN or infinite in step 7, micro-batch 4 (2F4);"
+    )
     assert "lower learning rate" in str(told.value)
 
 
