@@ -24,7 +24,7 @@ STARTS_RAY = (
     "tests/observability/test_prometheus.py",
     "tests/service/",
 )
-"""What starts Ray, or a service with it: one after the other, and in one process, because they share what they start."""
+"""What starts Ray, or a service with it: one after the other in one process, because they share what they start."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-
 NODE_ID = "a1" * 28
 """As long as Ray's."""
 

@@ -1,10 +1,11 @@
 """A service's jobs without Ray: what the agent would be told is noted, and runners are played by the test.
 
-The protocol, as the real ones follow it. The service sends commands {"do": launch | adopt | stop | end | forget, "job",
-"attempt", …} (`cluster/service/ray_agent.py`), each perhaps twice. A runner that was launched writes lines into its run
-directory: events.jsonl (preparing, starting, started, then finished, stopped or failed; each with its attempt) and a row
-a step into metrics.jsonl. When its process is gone, however that came, the agent says so once: `Jobs.runner_gone`; when
-Ray is, `Jobs.cluster_lost`, and when it is there again, `Jobs.cluster_is` and `Jobs.connected`.
+The protocol, as the real ones follow it. The service sends commands {"do": launch | adopt | stop | end | forget,
+"job", "attempt", …} (`cluster/service/ray_agent.py`), each perhaps twice. A runner that was launched writes lines into
+its run directory: events.jsonl (preparing, starting, started, then finished, stopped or failed; each with its attempt)
+and a row a step into metrics.jsonl. When its process is gone, however that came, the agent says so once:
+`Jobs.runner_gone`; when Ray is, `Jobs.cluster_lost`, and when it is there again, `Jobs.cluster_is` and
+`Jobs.connected`.
 """
 
 from __future__ import annotations

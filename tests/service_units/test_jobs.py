@@ -1,4 +1,4 @@
-"""`Jobs` beside a scripted Ray and a store whose disk gets full: what is stored, what is told, what is sent, and when."""
+"""`Jobs` beside a scripted Ray and a store whose disk gets full: what is stored, told and sent, and when."""
 
 from __future__ import annotations
 

@@ -90,7 +90,8 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
 
 
 NODE = {
-    "id": NODE_ID, "host": "vm", "address": "127.0.0.1", "cpus": 4.0, "cpus_used": 1.0, "memory": 1000, "memory_used": 400,
+    "id": NODE_ID, "host": "vm", "address": "127.0.0.1", "cpus": 4.0, "cpus_used": 1.0, "memory": 1000,
+    "memory_used": 400,
 }  # fmt: skip
 
 

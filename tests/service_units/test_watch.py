@@ -147,7 +147,7 @@ def test_a_silent_job_is_told_of_again_and_again(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("text", ["x", "1.2", "1.2.3.4", "-1.0.0", "1.0.0 ", "1.١.0", "9" * 30 + ".0.0"])
 def test_what_is_no_cursor_is_a_mistake(text: str) -> None:
-    with pytest.raises(UserMistake, match="^cursor: got "):
+    with pytest.raises(UserMistake, match=r"^cursor: got "):
         Cursor.parse(text)
 
 
