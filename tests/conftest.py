@@ -14,6 +14,46 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if os.environ.get("EXPLORE") else "steady")
 
+STARTS_RAY = (
+    "tests/cluster/test_ray_",
+    "tests/cluster/test_two_nodes.py",
+    "tests/dashboard/test_api.py",
+    "tests/dashboard/test_pages.py",
+    "tests/e2e/test_train_command.py",
+    "tests/faults/",
+    "tests/observability/test_prometheus.py",
+    "tests/service/",
+)
+"""What starts Ray, or a service with it: one after the other in one process, because they share what they start."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the soaks too: tests that are marked slow")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        slow = [item for item in items if item.get_closest_marker("slow") is not None]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+    if hasattr(config, "workerinput"):  # one of several processes: the longest part begins first
+        items.sort(key=lambda item: not item.nodeid.startswith(STARTS_RAY))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n 2`: what starts Ray is for one process, and the other takes the files that do not, meanwhile."""
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    config.option.loadscopereorder = False  # else files of many tests would begin before Ray's
+
+    class RayInOneProcess(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if nodeid.startswith(STARTS_RAY) else nodeid.partition("::")[0]
+
+    return RayInOneProcess(config, log)
+
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[Any]:

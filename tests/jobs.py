@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from cluster.cli import main
 from cluster.ray_workers import RayWorkers
 from cluster.sources import JobData, load_data
 from coordinator.blueprint import Blueprint, make_blueprint
@@ -79,3 +83,22 @@ def pipetrain(
     """The installed command, as a user calls it."""
     command = [PIPETRAIN, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
+
+
+def pipetrain_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same command in this process, which saves seconds of imports: for commands that start no Ray.
+
+    An exception that the command does not turn into a message is raised here.
+    """
+    command = [PIPETRAIN, *map(str, arguments)]
+    code, output, errors = 0, io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", command),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+    return subprocess.CompletedProcess(command, code, output.getvalue(), errors.getvalue())

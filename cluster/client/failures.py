@@ -64,6 +64,10 @@ def _silent(failure: Any, address: Address, deadline_s: float | None) -> Pipetra
     return NoService(f"the service at {address.target} did not answer{waited}; is it busy, or the way there broken?")
 
 
+def _cut(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+    return NoService(f"the service at {address.target} ended the connection, or said nothing for too long")
+
+
 def _absent(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
     text = _text(failure)
     if foreign := next((what for sign, what in _NO_GRPC if sign in text.lower()), None):
@@ -111,6 +115,7 @@ _ERRORS: dict[grpc.StatusCode, Callable[[Any, Address, float | None], PipetrainE
     Code.PERMISSION_DENIED: _stranger,
     Code.UNAVAILABLE: _absent,
     Code.DEADLINE_EXCEEDED: _silent,
+    Code.CANCELLED: _cut,
 }
 
 

@@ -24,7 +24,7 @@ from cluster.client.upload import local_files
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.rows import EvalRow, StepRow
 from stages.errors import InvalidJob, JobFailed, NoService, StageFailed, UserMistake
-from tests.jobs import EXAMPLES, digits_job, pipetrain
+from tests.jobs import EXAMPLES, digits_job, pipetrain_here
 
 COUNT = st.integers(0, 2**53)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
@@ -102,14 +102,14 @@ def test_a_broken_service_file_is_named(home: Path, content: bytes) -> None:
     (line,) = caught.value.problems
     assert str(home / "service.json") in line
     (home / "ray.json").write_bytes(content)
-    ended = pipetrain("down", "--home", home)
+    ended = pipetrain_here("down", "--home", home)
     assert (ended.returncode, ended.stderr) == (0, f"nothing is up at {home}\n")
 
 
 def test_down_never_says_down_of_a_service_that_it_cannot_find(home: Path) -> None:
     with (home / "service.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = pipetrain("down", "--home", home)
+        done = pipetrain_here("down", "--home", home)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"failed: a process holds {home / 'service.lock'}, but its number is not in it")
 
@@ -168,7 +168,7 @@ def test_arguments_stand_before_the_environment_and_that_before_files(
     ids=lambda command: command[0],
 )
 def test_every_command_says_in_one_line_that_no_service_answers(home: Path, command: tuple[str, ...]) -> None:
-    done = pipetrain(*command, "--home", home)
+    done = pipetrain_here(*command, "--home", home)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
@@ -227,7 +227,7 @@ def test_the_tab_key_names_commands_without_loading_them_and_is_silent_without_a
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script(shell: str) -> None:
-    done = pipetrain("completion", shell)
+    done = pipetrain_here("completion", shell)
     assert done.returncode == 0
     assert "_PIPETRAIN_COMPLETE" in done.stdout
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from stages.arrays import Array
-from tests.jobs import EXAMPLES, pipetrain
+from tests.jobs import EXAMPLES, pipetrain, pipetrain_here
 
 
 def _job(tmp_path: Path, **changes: object) -> Path:
@@ -25,7 +26,10 @@ def _job(tmp_path: Path, **changes: object) -> Path:
 
 def _mistake(*arguments: str | Path) -> list[str]:
     """The lines of a refused command: exit 2, no traceback, nothing on standard output."""
-    done = pipetrain(*arguments)
+    return _lines_of_a_mistake(pipetrain_here(*arguments))
+
+
+def _lines_of_a_mistake(done: subprocess.CompletedProcess[str]) -> list[str]:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()
@@ -33,7 +37,7 @@ def _mistake(*arguments: str | Path) -> list[str]:
 
 def test_three_mistakes_get_three_lines_with_path_value_and_the_nearest_right_one(tmp_path: Path) -> None:
     job = _job(tmp_path, pipeline__schedule="1f1bb", training__epohcs=3, training__batch_size=-1)
-    lines = _mistake("train", job, "--run-dir", tmp_path / "run")
+    lines = _lines_of_a_mistake(pipetrain("train", job, "--run-dir", tmp_path / "run"))  # as a user calls it
     assert len(lines) == 3
     for path, value, hint in (
         ("training.epohcs", "", "epochs"),
@@ -95,7 +99,7 @@ def test_a_broken_schedule_is_drawn_and_named_in_one_line(tmp_path: Path, csv: s
 
 def test_a_loss_that_explodes_names_layer_step_and_micro_batch(tmp_path: Path) -> None:
     job = _job(tmp_path, training__optimizer={"sgd": {"learning_rate": 1e30}})
-    done = pipetrain("train", job, "--run-dir", tmp_path / "run", "--local")
+    done = pipetrain_here("train", job, "--run-dir", tmp_path / "run", "--local")
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
     assert line.startswith("failed: the ")
@@ -106,7 +110,7 @@ def test_a_loss_that_explodes_names_layer_step_and_micro_batch(tmp_path: Path) -
 
 def test_a_run_directory_is_never_overwritten(tmp_path: Path) -> None:
     job = _job(tmp_path, training__epochs=1)
-    assert pipetrain("train", job, "--run-dir", tmp_path / "run", "--local").returncode == 0
+    assert pipetrain_here("train", job, "--run-dir", tmp_path / "run", "--local").returncode == 0
     (line,) = _mistake("train", job, "--run-dir", tmp_path / "run", "--local")
     assert "holds a run already" in line
 
@@ -124,7 +128,8 @@ def test_an_unknown_command_suggests_the_nearest() -> None:
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    (line,) = _mistake("train", EXAMPLES / "digits.yaml", "--address", "127.0.0.1:1", "--run-dir", tmp_path / "run")
+    command = ("train", EXAMPLES / "digits.yaml", "--address", "127.0.0.1:1", "--run-dir", tmp_path / "run")
+    (line,) = _lines_of_a_mistake(pipetrain(*command))  # a process of its own: this one may have a Ray
     assert "no Ray cluster answers at 127.0.0.1:1" in line
 
 
@@ -137,7 +142,7 @@ def test_an_evaluation_that_is_not_finite_fails_the_job_too(tmp_path: Path) -> N
         training__micro_batches=1,
         training__optimizer={"sgd": {"learning_rate": 1e30}},
     )
-    done = pipetrain("train", job, "--run-dir", tmp_path / "run", "--local", "--stages", "1")
+    done = pipetrain_here("train", job, "--run-dir", tmp_path / "run", "--local", "--stages", "1")
     assert done.returncode == 1
     assert "in the evaluation after step 0" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run" / "model.safetensors").exists()

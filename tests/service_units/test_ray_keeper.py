@@ -1,0 +1,376 @@
+"""What keeps Ray there, beside an agent and a head that the test plays, and jobs that only note what they hear."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.service import ray_keeper
+from cluster.service.home import Home
+from cluster.service.ray_keeper import RayKeeper
+from stages.errors import NotEnoughResources
+
+NODES = [{"id": "n", "cpus": 2.0, "memory": 8}]
+
+
+class NotedJobs:
+    """In place of Jobs: what it was told, in order. `failures` are raised by the next calls of `runner_gone`."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+        self.failures: list[Exception] = []
+        self.closing = False
+
+    def cluster_is(self, nodes: Any) -> None:
+        self.heard.append(("cluster", list(nodes)))
+
+    async def connected(self) -> None:
+        self.heard.append(("connected",))
+
+    async def cluster_lost(self, cause: str, *, planned: bool = False) -> None:
+        self.heard.append(("lost", cause))
+
+    async def runner_gone(self, job: str, attempt: int, cause: str) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.heard.append(("gone", job, attempt, cause))
+
+    def runner_silent(self, job: str, attempt: int, seconds: int) -> None:
+        self.heard.append(("silent", job, attempt, seconds))
+
+    def active(self) -> list[Any]:
+        return [SimpleNamespace(id="a", attempt=1), SimpleNamespace(id="b", attempt=3)]
+
+
+class Agent:
+    """In place of the agent's process."""
+
+    def __init__(self, command: tuple[str, ...], environment: dict[str, str]) -> None:
+        self.command, self.environment = command, environment
+        self.written = b""
+        self.stdin = SimpleNamespace(is_closing=lambda: False, write=self._write)
+        self.stdout = asyncio.StreamReader()
+        self.killed = False
+
+    def _write(self, line: bytes) -> None:
+        self.written += line
+
+    def tells(self, event: str, **details: Any) -> None:
+        self.stdout.feed_data(json.dumps({"event": event, **details}).encode() + b"\n")
+
+    def ready(self, session: str = "s1") -> None:
+        self.tells("ready", node="n", session=session, nodes=NODES)
+
+    def kill(self) -> None:
+        if self.killed:
+            raise ProcessLookupError
+        self.killed = True
+        self.stdout.feed_eof()
+
+    async def wait(self) -> int:
+        return -9
+
+
+class Head:
+    """In place of RayHead. `left` is what ray.json has; `refusals` are raised by the next starts."""
+
+    left: Head | None
+    started: list[Head]
+    refusals: list[Exception]
+
+    def __init__(self) -> None:
+        self.address, self.token, self.lives, self.ended = "127.0.0.1:1", "of-the-head", True, False
+
+    @classmethod
+    def start(cls, home: Home, cpus: int) -> Head:
+        if cls.refusals:
+            raise cls.refusals.pop(0)
+        cls.left = Head()
+        cls.started.append(cls.left)
+        return cls.left
+
+    @classmethod
+    def left_by_another(cls, home: Home) -> Head | None:
+        return cls.left
+
+    def alive(self) -> bool:
+        return self.lives
+
+    def end(self, home: Home) -> bool:
+        self.lives, self.ended, Head.left = False, True, None
+        return True
+
+
+class Scene:
+    """A keeper at work."""
+
+    def __init__(self, folder: Path, address: str | None) -> None:
+        self.home, self.jobs, self.agents = Home(folder), NotedJobs(), list[Agent]()
+        self.home.make()
+        self.keeper = RayKeeper(self.home, cpus=2, address=address)
+
+    async def start_agent(self, *command: str, env: dict[str, str], **_: Any) -> Agent:
+        self.agents.append(Agent(command, env))
+        return self.agents[-1]
+
+    async def agent(self, number: int = 0) -> Agent:
+        """The agent that was started as this one, counted from 0."""
+        await self.until(lambda: len(self.agents) > number)
+        return self.agents[number]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def until_heard(self, *told: Any) -> None:
+        await self.until(lambda: told in self.jobs.heard)
+
+
+Script = Callable[[Scene], Coroutine[Any, Any, None]]
+Play = Callable[..., None]
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Perform a script while a keeper keeps Ray."""
+    monkeypatch.setattr(ray_keeper, "RayHead", Head)
+    monkeypatch.setattr(ray_keeper, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(ray_keeper, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(ray_keeper, "_PAUSE_S", (0.01,))
+    Head.left, Head.started, Head.refusals = None, [], []
+
+    def perform(script: Script, address: str | None = None) -> None:
+        async def within() -> None:
+            made = Scene(tmp_path / "home", address)
+            monkeypatch.setattr(ray_keeper.asyncio, "create_subprocess_exec", made.start_agent)
+            keeping = asyncio.create_task(made.keeper.keep(made.jobs))  # type: ignore[arg-type]
+            try:
+                await script(made)
+            finally:
+                keeping.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeping
+
+        asyncio.run(within())
+
+    return perform
+
+
+def test_ray_is_started_and_its_runners_are_found_again_once_the_agent_is_in(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        agent = await made.agent()
+        assert (made.keeper.state, made.keeper.up.is_set()) == ("starting", False)
+        made.keeper.send({"do": "launch", "job": "a", "attempt": 1})
+        assert json.loads(agent.written) == {"do": "launch", "job": "a", "attempt": 1}
+        agent.ready()
+        await made.keeper.up.wait()
+        await made.until_heard("connected")
+        assert made.keeper.state == "up"
+        assert made.keeper.ray_address == "127.0.0.1:1"
+        assert "--loopback" in agent.command
+        assert agent.environment["RAY_AUTH_TOKEN"] == "of-the-head"
+        # what ran under a Ray before this one is lost, and that is told before anybody is looked for
+        assert made.jobs.heard == [
+            ("lost", "Ray ended while no service was up"), ("cluster", NODES), ("connected",),
+        ]  # fmt: skip
+
+    play(script)
+
+
+def test_a_head_that_lives_is_joined_again_and_nobody_is_lost(play: Play) -> None:
+    Head.left = Head()
+
+    async def script(made: Scene) -> None:
+        (await made.agent()).ready()
+        await made.until_heard("connected")
+        assert Head.started == []
+        assert made.jobs.heard == [("cluster", NODES), ("connected",)]
+
+    play(script)
+
+
+def test_when_ray_dies_all_is_lost_once_and_another_is_started(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        first = await made.agent()
+        first.ready()
+        await made.until_heard("connected")
+        Head.started[0].lives = False
+        (await made.agent(1)).ready()
+        await made.until(lambda: made.jobs.heard.count(("connected",)) == 2)
+        assert first.killed, "it may not have noticed"
+        assert Head.started[0].ended
+        assert len(Head.started) == 2
+        assert made.jobs.heard[3:] == [
+            ("cluster", []), ("lost", "Ray was lost: one of its processes died"), ("cluster", NODES), ("connected",),
+        ]  # fmt: skip
+
+    play(script)
+
+
+def test_when_only_the_agent_dies_the_runners_are_not_lost(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        first = await made.agent()
+        first.ready()
+        await made.until_heard("connected")
+        first.stdout.feed_eof()
+        second = await made.agent(1)
+        second.ready()
+        await made.until(lambda: made.jobs.heard.count(("connected",)) == 2)
+        assert len(Head.started) == 1
+        assert [told for told in made.jobs.heard[3:] if told[0] == "lost"] == []
+
+    play(script)
+
+
+def test_a_ray_that_cannot_start_at_all_is_the_service_s_failure(play: Play) -> None:
+    Head.refusals = [NotEnoughResources("no room")]
+
+    async def script(made: Scene) -> None:
+        await made.keeper.up.wait()
+        assert str(made.keeper.failed) == "no room"
+        assert made.agents == []
+
+    play(script)
+
+
+def test_a_ray_that_cannot_start_again_is_tried_until_it_can_and_the_state_says_why(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        (await made.agent()).ready()
+        await made.until_heard("connected")
+        Head.refusals = [NotEnoughResources("no room")] * 200
+        Head.started[0].lives = False
+        await made.until(lambda: made.keeper.state == "not there: no room")
+        assert made.keeper.failed is None
+        Head.refusals.clear()
+        (await made.agent(1)).ready()
+        await made.until(lambda: made.keeper.state == "up")
+
+    play(script)
+
+
+def test_an_agent_that_is_not_taken_in_says_so(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        (await made.agent()).tells("refused", cause="wrong token")
+        await made.until(lambda: "wrong token" in made.keeper.state)
+        assert made.jobs.heard[-1] == ("cluster", [])
+        (await made.agent(1)).ready()
+        await made.until(lambda: made.keeper.state == "up")
+
+    play(script, address="head:6379")
+
+
+def test_a_joined_cluster_that_was_started_anew_has_lost_all_runners(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        (await made.agent()).ready("s1")
+        await made.until_heard("connected")
+        assert "--loopback" not in made.agents[0].command
+        assert made.jobs.heard == [("cluster", NODES), ("connected",)]
+        made.agents[0].stdout.feed_eof()
+        (await made.agent(1)).ready("s1")
+        await made.until(lambda: made.jobs.heard.count(("connected",)) == 2)
+        assert not [told for told in made.jobs.heard if told[0] == "lost"]
+        made.agents[1].stdout.feed_eof()
+        (await made.agent(2)).ready("s2")
+        await made.until(lambda: made.jobs.heard.count(("connected",)) == 3)
+        lost = made.jobs.heard.index(("lost", "the Ray cluster was started anew"))
+        assert made.jobs.heard[lost:] == [
+            ("lost", "the Ray cluster was started anew"),
+            ("cluster", NODES),
+            ("connected",),
+        ]
+
+    play(script, address="head:6379")
+
+
+@pytest.mark.parametrize(
+    ("event", "details", "heard"),
+    [
+        ("cluster", {"nodes": []}, ("cluster", [])),
+        ("ended", {"job": "a", "attempt": 2}, ("gone", "a", 2, "its runner ended without saying how")),
+        ("absent", {"job": "a", "attempt": 2}, ("gone", "a", 2, "its runner is gone")),
+        ("lost", {"job": "a", "attempt": 2, "cause": "killed"}, ("gone", "a", 2, "killed")),
+        (
+            "refused",
+            {"job": "a", "attempt": 2, "cause": "no room"},
+            ("gone", "a", 2, "Ray did not start its runner: no room"),
+        ),
+        ("silent", {"job": "a", "attempt": 2, "seconds": 30}, ("silent", "a", 2, 30)),
+    ],
+)
+def test_what_the_agent_tells_reaches_the_jobs(play: Play, event: str, details: Any, heard: tuple[Any, ...]) -> None:
+    async def script(made: Scene) -> None:
+        agent = await made.agent()
+        agent.ready()
+        agent.tells(event, **details)
+        await made.until_heard(*heard)
+
+    play(script)
+
+
+def test_an_end_that_could_not_be_noted_is_told_again_until_it_is(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        agent = await made.agent()
+        agent.ready()
+        await made.until_heard("connected")
+        made.jobs.failures = [OSError(28, "No space left on device")] * 5
+        agent.tells("lost", job="a", attempt=1, cause="killed")
+        agent.tells("silent", job="b", attempt=1, seconds=30)
+        await made.until_heard("gone", "a", 1, "killed")
+        assert made.jobs.failures == []
+        assert made.jobs.heard.count(("gone", "a", 1, "killed")) == 1
+        assert ("silent", "b", 1, 30) in made.jobs.heard, "others are heard meanwhile"
+
+    play(script)
+
+
+def test_a_broken_event_does_not_end_the_connection(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        agent = await made.agent()
+        agent.ready()
+        agent.stdout.feed_data(b'{"event": "lost"}\nno json\n')
+        agent.tells("absent", job="a", attempt=1)
+        await made.until_heard("gone", "a", 1, "its runner is gone")
+        assert len(made.agents) == 1
+
+    play(script)
+
+
+def test_runners_in_a_ray_that_goes_on_are_ended_and_waited_for(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        agent = await made.agent()
+        agent.ready()
+        await made.until_heard("connected")
+        made.jobs.closing = True
+        ending = asyncio.create_task(made.keeper.end_runners(made.jobs))  # type: ignore[arg-type]
+        await made.until(lambda: agent.written.count(b"\n") == 2)
+        asked = sorted(
+            (told["job"], told["do"], told["attempt"]) for told in map(json.loads, agent.written.splitlines())
+        )
+        assert asked == [("a", "end", 1), ("b", "end", 3)]
+        agent.tells("lost", job="a", attempt=1, cause="its runner was ended")
+        await made.until_heard("gone", "a", 1, "its runner was ended")
+        assert not ending.done()
+        agent.tells("lost", job="b", attempt=3, cause="its runner was ended")
+        await asyncio.wait_for(ending, 9)
+
+    play(script, address="head:6379")
+
+
+def test_the_end_ends_the_agent_and_our_own_ray(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        agent = await made.agent()
+        agent.ready()
+        await made.until_heard("connected")
+        await made.keeper.end()
+        assert agent.killed
+        assert Head.started[0].ended
+
+    play(script)

@@ -1,0 +1,94 @@
+"""Where a value first became NaN or infinite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stages.actions import Action
+from stages.arrays import Array
+from stages.diagnosis import check_gradient, check_gradients_total, check_output, is_finite
+from stages.errors import NonFinite
+from stages.layers import Linear
+from stages.spec import LayerSpec, ModelSpec, Precision, SgdSpec
+from stages.stage import Stage
+
+LINEAR = LayerSpec(kind="linear", units=3)
+LAYERS = (LINEAR, LayerSpec(kind="flatten"), LayerSpec(kind="tanh"), LINEAR, LayerSpec(kind="relu"), LINEAR)
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # workers look at the values instead
+
+
+def _stage(first: int = 0, precision: Precision = "float32") -> Stage:
+    model = ModelSpec(input_shape=(3,), layers=LAYERS, loss="mse", precision=precision, seed=1)
+    return Stage(model, first, len(LAYERS), SgdSpec(learning_rate=0.1))
+
+
+def _set(stage: Stage, layer: int, value: float) -> None:
+    (found,) = (candidate for candidate in stage.layers if candidate.index == layer)
+    assert isinstance(found, Linear)
+    found.weight[0, 0] = value
+
+
+def _x(precision: Precision = "float32") -> Array:
+    return np.random.default_rng(0).normal(size=(3, 4)).astype(precision)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("first", "layer"), [(0, 0), (0, 3), (0, 5), (3, 3), (3, 5)])
+def test_the_first_layer_of_the_stage_whose_output_is_not_finite_is_named(first: int, layer: int, value: float) -> None:
+    stage, x = _stage(first), _x()
+    stage.begin_step(1)
+    _set(stage, layer, value)
+    if layer != 5:
+        _set(stage, 5, np.nan)  # later ones are broken too, and are not the first
+    y = stage.forward(0, x)
+    with pytest.raises(NonFinite) as told:
+        check_output(stage, x, y, "step 7", Action.parse("2F4"))
+    assert str(told.value).startswith(
+        f"the output of layer {layer} became NaN or infinite in step 7, micro-batch 4 (2F4);"
+    )
+    assert "lower learning rate" in str(told.value)
+
+
+@pytest.mark.parametrize("layer", [3, 5])
+def test_the_gradient_is_followed_backwards(layer: int) -> None:
+    """∂ℓ/∂f of the layer before the broken weight is the first that is not finite on the way back."""
+    stage, x = _stage(first=0), _x()
+    stage.begin_step(2)
+    stage.forward(1, x)
+    _set(stage, layer, np.inf)  # after forward: only the way back meets it
+    dx = stage.backward_input(1, np.ones((3, 4), np.float32))
+    with pytest.raises(NonFinite) as told:
+        check_gradient(stage, dx, 7, Action.parse("0B1"))
+    before = {5: 3, 3: 0}[layer]
+    assert f"∂ℓ/∂f of layer {before} became NaN or infinite in step 7, micro-batch 1 (0B1)" in str(told.value)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_numbers_whose_squares_overflow_are_no_failure(precision: Precision) -> None:
+    largest = float(np.finfo(precision).max)
+    stage, x = _stage(precision=precision), _x(precision)
+    stage.begin_step(1)
+    y = stage.forward(0, x)
+    y[:] = [[largest], [-largest], [largest]]
+    check_output(stage, x, y, "step 7", Action.parse("0F0"))
+    check_gradient(stage, y, 7, Action.parse("0B0"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_one_bad_element_is_enough_wherever_it_is_and_however_the_array_lies(precision: Precision) -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        for place in np.ndindex(3, 4):
+            array = np.zeros((3, 4), precision)
+            array[place] = bad
+            assert not is_finite(array)
+            assert not is_finite(array.T)
+            assert not is_finite(np.asfortranarray(array))
+    assert is_finite(np.zeros((3, 0), precision))
+
+
+def test_of_sums_over_micro_batches_the_last_layer_is_named_first() -> None:
+    """As the gradients are made: from the loss backwards. Layer 10 is behind layer 9."""
+    check_gradients_total({"0.weight": 1.0, "10.weight": 0.0}, 7)
+    with pytest.raises(NonFinite, match=r"^the gradient of 10\.bias became NaN or infinite in step 7, in the sum"):
+        check_gradients_total({"0.weight": np.nan, "9.weight": np.inf, "10.bias": np.nan, "10.weight": 1.0}, 7)
