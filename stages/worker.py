@@ -340,6 +340,7 @@ class Worker:
         data = self._data["train"]
         if data is None:
             return None
-        if self._epoch_order is None or self._epoch_order[0] != order.epoch:
-            self._epoch_order = (order.epoch, epoch_order(self._setup.model.seed, order.epoch, len(data.x)))
+        index = order.epoch_index
+        if self._epoch_order is None or self._epoch_order[0] != index:
+            self._epoch_order = (index, epoch_order(self._setup.model.seed, index, len(data.x)))
         return self._epoch_order[1][order.first : order.last]
