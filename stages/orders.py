@@ -147,7 +147,7 @@ Report = StepReport | Updated | Settled | EvaluateReport | Mapping[str, Array]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why a worker stopped. `kind`: `raised`, `non_finite`, `timeout` and `closed` (mostly echoes of another's).
-    `step` is the one under way, from 1."""
+    `step` is the one under way, from 1; with `evaluating` the one before the evaluation that was under way."""
 
     kind: Literal["raised", "non_finite", "timeout", "closed"]
     worker: int
@@ -156,6 +156,14 @@ class Failure:
     message: str
     traceback: str = ""
     host: str = ""
+    evaluating: bool = False
+
+    @property
+    def when(self) -> str:
+        """` of step 7`, ` of the evaluation after step 7`; empty where there was neither."""
+        if self.step is None:
+            return ""
+        return f" of the evaluation after step {self.step}" if self.evaluating else f" of step {self.step}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,7 @@ class Worker:
         self._sizes: tuple[int, ...] = ()
         self._step: int | None = None
         self._action: Action | None = None
+        self._evaluating = False
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._ledger = Ledger(self.stages)
         self._wait_kinds = {m: wait_kinds(lane) for m, lane in setup.lanes.items()}
@@ -118,11 +119,18 @@ class Worker:
 
     def _failed(self, reports: list[Report], kind: Any, message: str, trace: str = "") -> Result:
         failure = Failure(
-            kind=kind, worker=self._setup.worker, step=self._step, action=self._action, message=message, traceback=trace
+            kind=kind,
+            worker=self._setup.worker,
+            step=self._step,
+            action=self._action,
+            message=message,
+            traceback=trace,
+            evaluating=self._evaluating,
         )
         return Result(reports=tuple(reports), failure=failure)
 
     def _perform(self, order: Order) -> Report:
+        self._evaluating = isinstance(order, Evaluate)
         if isinstance(order, TrainStep):
             return self._train_step(order)
         if isinstance(order, Update):

@@ -150,10 +150,11 @@ def test_no_row_and_no_event_is_lost_or_doubled_by_breaks(service: Service, brea
 def test_iterating_and_waiting_end_with_the_job(service: Service) -> None:
     scripted, client = service
     job = client.submit(digits_job())
-    assert [row.step for row in job] == list(range(1, 21))
+    assert [row.step for row in job] == [row.step for row in job.steps()] == list(range(1, 21))
+    assert list(job.evaluations()) == []
     assert [row.step for row in job.rows()] == list(range(1, 21))
     assert [event.seq for event in job.events()] == list(range(1, 21))
-    assert scripted.until_now == [False, True, True]
+    assert scripted.until_now == [False, False, False, True, True]
     assert job.wait(check=True) is job
     assert job.wait(timeout=0) is job, "it has ended, so there is nothing to wait for"
 

@@ -36,6 +36,8 @@ from cluster.service.server import Servers
 from cluster.trackers.mlflow import MLflow
 from cluster.trackers.tracker import RunFacts, point_of
 from cluster.training import Run, Where
+from cluster.wire import pipetrain_pb2 as pb
+from cluster.wire.convert import row_to_wire
 from coordinator.job_states import Succeeded
 from stages.errors import StageFailed, UserMistake
 from stages.orders import Fault
@@ -274,6 +276,18 @@ def test_a_failure_tells_the_step_that_was_under_way(tmp_path: Path) -> None:
     assert (failure["event"], failure["cause"]) == ("failed", str(failed.value))
 
 
+def test_a_failure_in_an_evaluation_tells_the_step_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("stages.stage.Stage.infer", fails)
+    spec = classifier(tmp_path, stages=1)
+    run = Run.prepare(spec, Where(local=True))
+    with contextlib.closing(RunDir.create(tmp_path / "run", spec)) as run_dir, pytest.raises(StageFailed) as failed:
+        list(run.rows(run_dir))
+    assert "in 0F0 of the evaluation after step 6: RuntimeError: no" in str(failed.value)
+
+
 @pytest.mark.parametrize(("kind", "fields_of"), [("steps", StepRow), ("evaluations", EvalRow)])
 def test_a_frame_has_the_rows_of_one_kind_by_step(told: Told, service: Service, kind: Any, fields_of: Any) -> None:
     pandas = pytest.importorskip("pandas", reason="pip install 'pipetrain[pandas]'")
@@ -283,6 +297,23 @@ def test_a_frame_has_the_rows_of_one_kind_by_step(told: Told, service: Service, 
     assert {"step", "attempt", *frame.columns} == {one.name for one in fields(fields_of)}
     assert {str(dtype) for dtype in frame.dtypes} == {"int64", "float64"}
     assert isinstance(frame, pandas.DataFrame)
+
+
+@pytest.mark.parametrize("made", [0, 2])
+def test_a_frame_has_each_step_once_though_the_job_was_started_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch, made: int
+) -> None:
+    pytest.importorskip("pandas", reason="pip install 'pipetrain[pandas]'")
+    job = service.client.get(OVER)
+    row = next(job.steps()).as_dict()
+    rows = [(1, step) for step in (1, 2, 3)] + [(2, step) for step in range(1, made + 1)]
+    messages = [row_to_wire({**row, "step": step, "loss": float(attempt)}, attempt) for attempt, step in rows]
+    update = pb.WatchUpdate(job=pb.Job(id=OVER, state=pb.RUNNING, attempt=2), rows=messages)
+    monkeypatch.setattr("cluster.client.job.messages_so_far", lambda connection, request: [update])
+    frame = job.to_frame()
+    assert frame["loss"].to_dict() == dict.fromkeys(range(1, made + 1), 2.0)
+    assert str(frame["loss"].dtype) == "float64"
+    assert list(job.to_frame("evaluations").columns) == ["epoch", "samples", "loss", "accuracy"]
 
 
 def test_a_frame_without_pandas_or_of_no_kind_says_what_would_be_right(
