@@ -26,7 +26,7 @@ from coordinator.accounts import Accounts
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.local import LocalWorkers
 from coordinator.prediction import Predictor
-from coordinator.rows import StepRow
+from coordinator.rows import TrainedStep
 from coordinator.trainer import Trainer
 from stages.channel import LocalExchange
 from stages.ledger import WORKER_KINDS, Account, Ledger
@@ -54,7 +54,10 @@ def _of_worker(blueprint: Blueprint, data: JobData, config: Config, pairs: int) 
     """Seconds of a step without, and the ratio of each pair."""
     worker = Worker(blueprint.setup(0), LocalExchange(60.0), train=data.train)
     ledgers: dict[bool, Any] = {True: Ledger(worker.stages), False: _NoLedger()}
-    orders: list[Order] = [TrainStep(step=0, epoch=0, first=0, last=config.batch), Update(learning_rate=1e-3)] * _BLOCK
+    orders: list[Order] = [
+        TrainStep(step=1, epoch_index=0, first=0, last=config.batch),
+        Update(learning_rate=1e-3),
+    ] * _BLOCK
 
     def seconds(booked: bool) -> float:
         worker._ledger = ledgers[booked]
@@ -80,7 +83,7 @@ def _of_coordinator(blueprint: Blueprint, data: JobData, folder: Path, steps: in
         contextlib.closing(RunDir.create(folder, blueprint.spec)) as run_dir,
     ):
         trainer = Trainer(blueprint, workers, train_rows=len(data.train), max_steps=steps)
-        rows = [row for row in trainer.rows() if isinstance(row, StepRow)]
+        rows = [row for row in trainer.rows() if isinstance(row, TrainedStep)]
         accounts, observer = (
             Accounts(blueprint.program.placement),
             StepObserver("benchmark", run_dir, blueprint, data, workers, trainer),

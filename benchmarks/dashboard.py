@@ -157,7 +157,7 @@ def _delays(service: Service, job: Job, shown: Sequence[Sequence[tuple[float, in
     found = []
     for times in shown:
         for (_, before), (at, now) in pairwise(times):
-            found += [at - ended[step] for step in range(before, now) if step in ended]
+            found += [at - ended[step] for step in range(before + 1, now + 1) if step in ended]
     return found
 
 

@@ -14,7 +14,7 @@ from cluster.ray_workers import RayWorkers
 from cluster.sources import load_data
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec, parse_job
-from coordinator.rows import StepRow
+from coordinator.rows import TrainedStep
 from coordinator.trainer import Trainer
 
 _BATCHES = 2  # in the data file: an epoch, which then begins again
@@ -61,10 +61,10 @@ class OurPeer:
         ends = [max(report.account.ended for report in row.reports) for row in rows[warm_up - 1 :]]
         return [after - before for before, after in pairwise(ends)]
 
-    def run(self, steps: int) -> list[StepRow]:
+    def run(self, steps: int) -> list[TrainedStep]:
         """Train so many steps."""
         trainer = Trainer(self.blueprint, self.workers, train_rows=self._rows, max_steps=steps)
-        return [row for row in trainer.rows() if isinstance(row, StepRow)]
+        return [row for row in trainer.rows() if isinstance(row, TrainedStep)]
 
     def close(self) -> None:
         """End the actors."""

@@ -26,7 +26,7 @@ def timeline(steps: int, workers: int, micro_batches: int) -> list[TimedAction]:
     period = max(lane[-1].end - lane[0].start for lane in lanes)
     return [
         TimedAction(w, action, step * period + start + w % 2 * 1e-7, step * period + end + w % 2 * 1e-7, step)
-        for step in range(steps)
+        for step in range(1, steps + 1)
         for w, lane in enumerate(lanes)
         for action, start, end in lane
     ]
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     actions = timeline(options.steps, options.workers, options.micro_batches)
-    one_step = [item for item in actions if item.step == 0]
+    one_step = [item for item in actions if item.step == 1]
     counted = [1024] * options.workers
     rows = (4,) * options.micro_batches
     memory = TraceMemory(for_input=counted, for_weight=counted, rows=lambda step: rows)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cluster.client import Client as Client
+    from cluster.client import EvalRow as EvalRow
     from cluster.client import Job as Job
+    from cluster.client import StepRow as StepRow
 
-__all__ = ["Client", "Job"]
+__all__ = ["Client", "EvalRow", "Job", "StepRow"]
 
 
 def __getattr__(name: str) -> Any:

@@ -207,7 +207,7 @@ class _Teller:
             if now < self._next:
                 return
             speed = f"{row.samples / row.seconds:,.0f} samples/s"
-            say(f"step {row.step + 1}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
+            say(f"step {row.step}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
         self._next = now + _LOG_EVERY_S
 
 

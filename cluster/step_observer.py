@@ -15,7 +15,7 @@ from coordinator.blueprint import Blueprint
 from coordinator.chrome_trace import GrowingTrace, TimedAction, lay_over
 from coordinator.estimate import estimate
 from coordinator.prediction import Prediction
-from coordinator.rows import StepRow
+from coordinator.rows import TrainedStep
 from coordinator.trace_memory import trace_memory
 from coordinator.trainer import Trainer
 from coordinator.workers import ClockFix, Workers
@@ -60,7 +60,7 @@ class StepObserver:
         self._wanted = asked._replace(steps=steps)
         self._trainer.trace(steps)
 
-    def step(self, row: StepRow) -> None:
+    def step(self, row: TrainedStep) -> None:
         """Take in a step."""
         now = time.monotonic()
         self._account(row, now)
@@ -73,7 +73,7 @@ class StepObserver:
                 if asked is not None:
                     self._trace(asked)
 
-    def _account(self, row: StepRow, now: float) -> None:
+    def _account(self, row: TrainedStep, now: float) -> None:
         line = self._unwritten = row.accounts
         if line is not None and (now >= self._next_account or row.ends_submission):
             self._next_account = now + _ACCOUNT_EVERY_S
@@ -92,7 +92,7 @@ class StepObserver:
             self._end_trace()
         self._await_trace()
 
-    def _take_timeline(self, row: StepRow) -> None:
+    def _take_timeline(self, row: TrainedStep) -> None:
         clocks = self._workers.clocks()
         self._run_dir.timeline(
             step_timeline(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coordinator.prediction import Prediction
-from coordinator.rows import StepRow
+from coordinator.rows import TrainedStep
 from coordinator.workers import ClockFix
 from stages.orders import StepReport
 
@@ -19,7 +19,7 @@ Actions = list[list[Any]]
 
 
 def step_timeline(
-    row: StepRow,
+    row: TrainedStep,
     *,
     clocks: Sequence[ClockFix],
     places: Mapping[int, Mapping[str, Any]],

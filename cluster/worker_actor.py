@@ -122,7 +122,7 @@ class WorkerActor:
     def _told(self, result: Result) -> Result:
         """The result, its failure also in this process's log."""
         if self._link is not None and (failure := result.failure) is not None:
-            where = f" in {failure.action} of step {failure.step}" if failure.action is not None else ""
+            where = f" in {failure.action}{failure.when}" if failure.action is not None else ""
             say(f"{failure.kind}{where}: {failure.message}\n{failure.traceback}".rstrip())
         return result
 

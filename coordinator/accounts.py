@@ -56,8 +56,8 @@ class Accounts:
                 link[1] += n_bytes
 
     def line(self, step: int, ended: float, predicted: Bubble | None) -> dict[str, Any]:
-        """The totals after `step`, which ended at `ended` (seconds UTC), with each stage's bubble of the last one to
-        two seconds, of one step at least, and the one that was predicted last, for steps of whole size."""
+        """The totals after step `step` (from 1), which ended at `ended` (seconds UTC), with each stage's bubble of the
+        last one to two seconds, of one step at least, and the one that was predicted last, for steps of whole size."""
         stages = [[round(1e6 * seconds) for seconds in row] for row in self._stages]
         workers = [[round(1e6 * seconds) for seconds in row] for row in self._workers]
         wall = [sum(row) for row in workers]

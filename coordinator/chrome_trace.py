@@ -22,13 +22,13 @@ from stages.actions import Action, Kind
 
 
 class TimedAction(NamedTuple):
-    """An action that a worker performed in `step`; seconds on one clock."""
+    """An action that a worker performed in step `step` (from 1); seconds on one clock."""
 
     worker: int
     action: Action
     start: float
     end: float
-    step: int = 0
+    step: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

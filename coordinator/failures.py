@@ -40,6 +40,4 @@ def _where(failure: Failure) -> str:
         parts = [*parts, f"on {failure.host}"]
     if failure.action is not None:
         parts = [f"stage {failure.action.stage},", *parts, f"in {failure.action}"]
-    if failure.step is not None:
-        parts = [*parts, f"of step {failure.step}"]
-    return " ".join(parts)
+    return " ".join(parts) + failure.when

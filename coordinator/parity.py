@@ -33,9 +33,9 @@ def train_pipeline(blueprint: Blueprint, workers: Workers, train: Dataset, steps
     losses = [row.loss for row in rows if isinstance(row, StepRow)]
     spec = blueprint.spec
     batches = batch_bounds(len(train), spec.training.batch_size)
-    epoch, place = divmod(steps - 1, len(batches))
+    epoch_index, place = divmod(steps - 1, len(batches))
     first, last = batches[place]
-    order = TrainStep(step=steps - 1, epoch=epoch, first=first, last=last)
+    order = TrainStep(step=steps, epoch_index=epoch_index, first=first, last=last)
     reports = [r for (r,) in workers.submit([order]).collect() if isinstance(r, StepReport)]
     gradients = gather(workers, "gradients")
     clip = spec.training.clip_norm

@@ -18,7 +18,7 @@ from stages.layout import plan_layout
 class TraceMemory:
     """What a stage keeps of each row of a micro-batch, in `unit`: `for_input[s]` from F to I, and `for_weight[s]` of it
     until the product of the micro-batch's weight-gradient group, of `group` micro-batches. `rows(step)` has the rows of
-    each micro-batch of a step."""
+    each micro-batch of a step, the first of which is 1."""
 
     for_input: Sequence[int]
     for_weight: Sequence[int]
@@ -43,7 +43,7 @@ def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
 
     @lru_cache(maxsize=4)
     def rows(step: int) -> Sequence[int]:
-        first, last = batches[step % len(batches)]
+        first, last = batches[(step - 1) % len(batches)]
         return micro_batch_sizes(last - first, training.micro_batches)
 
     return TraceMemory(

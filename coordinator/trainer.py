@@ -21,7 +21,7 @@ from typing import Any
 from coordinator.accounts import Accounts, Bubble, await_slowest, step_seconds
 from coordinator.blueprint import Blueprint
 from coordinator.prediction import Prediction, Predictor
-from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.rows import EvalRow, TrainedStep
 from coordinator.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.loss import loss_count
@@ -78,7 +78,7 @@ class Trainer:
         total = self._spec.training.epochs * len(self._batches)
         self.steps_total = total if max_steps is None else min(total, max_steps)
         """Steps of the whole job."""
-        self._last_full = next((t for t in reversed(range(self.steps_total)) if self._is_full(t)), None)
+        self._last_full = next((step for step in range(self.steps_total, 0, -1) if self._is_full(step)), None)
         self._scale: float | None = None  # of the update that is still owed, with clipping
         self.steps_done = 0
 
@@ -99,7 +99,7 @@ class Trainer:
         """The last dry run with measured times; None before the first full step."""
         return self._predictor.last
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TrainedStep | EvalRow]:
         """Train; yield a row a step and a row an evaluation, in order. Raises JobFailed with the first cause."""
         clipping = self._spec.training.clip_norm is not None
         under_way: deque[tuple[Sequence[Order], Ticket]] = deque()
@@ -125,11 +125,11 @@ class Trainer:
     def _work(self) -> Iterator[TrainStep | Evaluate]:
         """The whole job in order: every step, and an evaluation after each epoch and after the last step."""
         batches = self._batches
-        for step in range(self.steps_total):
-            epoch, place = divmod(step, len(batches))
+        for step in range(1, self.steps_total + 1):
+            epoch_index, place = divmod(step - 1, len(batches))
             first, last = batches[place]
-            yield TrainStep(step=step, epoch=epoch, first=first, last=last)
-            if self._validation_rows and (place == len(batches) - 1 or step == self.steps_total - 1):
+            yield TrainStep(step=step, epoch_index=epoch_index, first=first, last=last)
+            if self._validation_rows and (place == len(batches) - 1 or step == self.steps_total):
                 yield self._evaluate_order()
 
     def _submissions(self) -> Iterator[Sequence[Order]]:
@@ -138,7 +138,7 @@ class Trainer:
         while not self._stopping and (part := list(islice(work, self._orders_ahead()))):
             orders: list[Order] = [] if self._scale is None else [self._owed_update()]
             steps = [order.step for order in part if isinstance(order, TrainStep)]
-            typical = steps[len(steps) // 2] if steps else -1  # the first may have waited for this submission
+            typical = steps[len(steps) // 2] if steps else 0  # the first may have waited for this submission
             for order in part:
                 orders.append(self._perhaps_traced(order, typical))
                 if isinstance(order, TrainStep) and not clipping:
@@ -173,7 +173,7 @@ class Trainer:
 
     # what came of it -----------------------------------------------------------------------------------------------
 
-    def _collect(self, orders: Sequence[Order], ticket: Ticket) -> Iterator[Row]:
+    def _collect(self, orders: Sequence[Order], ticket: Ticket) -> Iterator[TrainedStep | EvalRow]:
         reports = ticket.collect()
         steps = [place for place, order in enumerate(orders) if isinstance(order, TrainStep)]
         for place, order in enumerate(orders):
@@ -186,10 +186,10 @@ class Trainer:
 
     def _is_full(self, step: int) -> bool:
         """Whether it has as many micro-batches as the program that is predicted."""
-        first, last = self._batches[step % len(self._batches)]
+        first, last = self._batches[(step - 1) % len(self._batches)]
         return len(micro_batch_sizes(last - first, self._spec.training.micro_batches)) == self._micro_batches
 
-    def _step_row(self, step: TrainStep, steps: Sequence[StepReport], *, ends_submission: bool) -> StepRow:
+    def _step_row(self, step: TrainStep, steps: Sequence[StepReport], *, ends_submission: bool) -> TrainedStep:
         steps = self._with_waits_for_the_slowest(steps)
         seconds = max(1e-9, *(step_seconds(report.account) for report in steps))
         self._recent.append(seconds)
@@ -206,9 +206,9 @@ class Trainer:
         correct = next((r.correct for r in steps if r.correct is not None), None)
         self.steps_done += 1
         rows = step.last - step.first
-        return StepRow(
+        return TrainedStep(
             step=step.step,
-            epoch=step.epoch,
+            epoch=step.epoch_index + 1,
             samples=rows,
             loss=total / loss_count(self._spec.model.loss, rows, self._outputs),
             seconds=seconds,
@@ -245,10 +245,9 @@ class Trainer:
     def _eval_row(self, reports: Sequence[Report]) -> EvalRow:
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
         count = loss_count(self._spec.model.loss, report.rows, self._outputs)
-        steps_an_epoch = len(self._batches)
         return EvalRow(
             step=self.steps_done,
-            epoch=(self.steps_done - 1) // steps_an_epoch,
+            epoch=-(-self.steps_done // len(self._batches)),
             loss=report.loss_total / count,
             accuracy=None if report.correct is None else report.correct / report.rows,
             samples=report.rows,

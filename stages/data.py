@@ -1,7 +1,7 @@
 """Rows of training data and the random streams that order them.
 
 [Note: random streams] Everything follows from the job's seed, so that anyone can reproduce a run from outside:
-order of epoch e (from 0): `default_rng([seed, 1, e]).permutation(n_train)`; validation rows: the first
+order of epoch e (from 1): `default_rng([seed, 1, e - 1]).permutation(n_train)`; validation rows: the first
 `round(n * share)` of `default_rng([seed, 3]).permutation(n)`; training rows are the others, in that order.
 """
 
@@ -59,9 +59,9 @@ def train_validation_split(n_rows: int, share: float, seed: int) -> tuple[RowNum
     return order[n_validation:], order[:n_validation]
 
 
-def epoch_order(seed: int, epoch: int, n_train: int) -> RowNumbers:
-    """The order in which epoch `epoch` (from 0) visits the training rows. See [Note: random streams]."""
-    return np.random.default_rng([seed, 1, epoch]).permutation(n_train)
+def epoch_order(seed: int, epoch_index: int, n_train: int) -> RowNumbers:
+    """The order in which an epoch visits the training rows; the first has index 0. See [Note: random streams]."""
+    return np.random.default_rng([seed, 1, epoch_index]).permutation(n_train)
 
 
 def batch_bounds(n_rows: int, batch_size: int) -> tuple[tuple[int, int], ...]:

@@ -20,7 +20,8 @@ Part = Literal["parameters", "gradients"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A fault at a named point, for tests of what happens then: before `action` of `step`, worker does `what`.
+    """A fault at a named point, for tests of what happens then: before `action` of step `step` (from 1), the worker
+    does `what`.
 
     `hang` stops the process, `block` the thread, until another sets stages.faults.UNBLOCK; `slow` computes for
     `seconds` of CPU time; `lose` makes the next array that the worker sends get lost.
@@ -54,10 +55,14 @@ class WorkerSetup:
 
 
 class TrainStep(NamedTuple):
-    """Forward and backward on rows `first` … `last` − 1 of the epoch's order. No update."""
+    """Forward and backward on rows `first` … `last` − 1 of the epoch's order. No update.
+
+    `step` is the number of updates made once this one is: the first is 1. `epoch_index` (from 0) is what the random
+    stream of the epoch's order is drawn from, and nothing else; no person reads it.
+    """
 
     step: int
-    epoch: int
+    epoch_index: int
     first: int
     last: int
     trace: bool = False
@@ -146,7 +151,8 @@ Report = StepReport | Updated | Settled | EvaluateReport | Mapping[str, Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a worker stopped. `kind`: `raised`, `non_finite`, `timeout` and `closed` (mostly echoes of another's)."""
+    """Why a worker stopped. `kind`: `raised`, `non_finite`, `timeout` and `closed` (mostly echoes of another's).
+    `step` is the one under way, from 1; with `evaluating` the one before the evaluation that was under way."""
 
     kind: Literal["raised", "non_finite", "timeout", "closed"]
     worker: int
@@ -155,6 +161,14 @@ class Failure:
     message: str
     traceback: str = ""
     host: str = ""
+    evaluating: bool = False
+
+    @property
+    def when(self) -> str:
+        """` of step 7`, ` of the evaluation after step 7`; empty where there was neither."""
+        if self.step is None:
+            return ""
+        return f" of the evaluation after step {self.step}" if self.evaluating else f" of step {self.step}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

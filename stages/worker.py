@@ -84,6 +84,7 @@ class Worker:
         self._sizes: tuple[int, ...] = ()
         self._step: int | None = None
         self._action: Action | None = None
+        self._evaluating = False
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._ledger = Ledger(self.stages)
         self._first_trained = first_trained_stage(setup.model, bounds)
@@ -127,11 +128,18 @@ class Worker:
 
     def _failed(self, reports: list[Report], kind: Any, message: str, trace: str = "") -> Result:
         failure = Failure(
-            kind=kind, worker=self._setup.worker, step=self._step, action=self._action, message=message, traceback=trace
+            kind=kind,
+            worker=self._setup.worker,
+            step=self._step,
+            action=self._action,
+            message=message,
+            traceback=trace,
+            evaluating=self._evaluating,
         )
         return Result(reports=tuple(reports), failure=failure)
 
     def _perform(self, order: Order) -> Report:
+        self._evaluating = isinstance(order, Evaluate)
         if isinstance(order, TrainStep):
             return self._train_step(order)
         if isinstance(order, Update):
@@ -368,6 +376,7 @@ class Worker:
         data = self._data["train"]
         if data is None:
             return None
-        if self._epoch_order is None or self._epoch_order[0] != order.epoch:
-            self._epoch_order = (order.epoch, epoch_order(self._setup.model.seed, order.epoch, len(data.x)))
+        index = order.epoch_index
+        if self._epoch_order is None or self._epoch_order[0] != index:
+            self._epoch_order = (index, epoch_order(self._setup.model.seed, index, len(data.x)))
         return self._epoch_order[1][order.first : order.last]

@@ -97,12 +97,12 @@ class RecentRows:
             self._recent, self._losses, self.evaluation = RecentSteps(), Series(), None
         self.last = row
         self._recent.add(row.samples, row.seconds, row.bubble)
-        self._losses.add(row.step + 1, row.loss)
-        self._pace.take(row.step + 1, now)
+        self._losses.add(row.step, row.loss)
+        self._pace.take(row.step, now)
 
     def seconds_left(self, steps_total: int | None) -> float | None:
         """How long the rest takes at the speed of late; None where that is not known."""
-        return None if self.last is None else self._pace.seconds_left(self.last.step + 1, steps_total)
+        return None if self.last is None else self._pace.seconds_left(self.last.step, steps_total)
 
     @property
     def losses(self) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ _HEADINGS = ("step", "epoch", "loss", "accuracy", "validation", "accuracy", "sam
 def metrics(client: Client, job_id: str, follow: bool, as_json: bool) -> None:
     """Show the metrics of a job: a row for each step and for each evaluation.
 
-    In the table `step` counts the steps done; in JSON a step's own number is from 0.
+    `step` is the number of updates made, the row's own included; steps and epochs count from 1.
     """
     job = client.get(job_id)
     with detaching(lambda: goes_on(job.id) if not job.done else ""):
@@ -53,7 +53,6 @@ def _cells(row: Row) -> tuple[str, ...]:
     from coordinator.rows import StepRow
 
     if not isinstance(row, StepRow):
-        return (f"{row.step}", f"{row.epoch + 1}", "", "", number(row.loss), share(row.accuracy), "", "")
+        return (f"{row.step}", f"{row.epoch}", "", "", number(row.loss), share(row.accuracy), "", "")
     speed = f"{row.samples / row.seconds:,.0f}" if row.seconds else ""
-    done = (f"{row.step + 1}", f"{row.epoch + 1}")
-    return (*done, number(row.loss), share(row.accuracy), "", "", speed, f"{row.bubble:.0%}")
+    return (f"{row.step}", f"{row.epoch}", number(row.loss), share(row.accuracy), "", "", speed, f"{row.bubble:.0%}")

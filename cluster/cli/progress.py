@@ -18,7 +18,7 @@ from rich.live import Live
 from cluster.cli.live_facts import RecentRows, RecentTimes, RunFacts, WorkerFacts, local_workers, workers_of
 from cluster.cli.live_view import live_view
 from cluster.worker_times import predicted_bubbles, worker_times
-from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.rows import EvalRow, Row, StepRow, TrainedStep
 
 if TYPE_CHECKING:
     from cluster.client import JobFigures
@@ -92,7 +92,7 @@ class Progress:
     def _line(self, evaluation: EvalRow | None = None) -> None:
         self._next_line = time.monotonic() + _LINE_EVERY_S
         last = self._rows.last
-        epoch, done = (last.epoch + 1, last.step + 1) if last else (0, 0)
+        epoch, done = (last.epoch, last.step) if last else (0, 0)
         place = f"{done}" if self._steps_total is None else f"{done}/{self._steps_total}"
         self.note(f"epoch {epoch:>3} · step {place} · {' · '.join(self._facts(evaluation))}")
 
@@ -169,7 +169,9 @@ class LiveProgress(Progress):
             self._rows.take(row, time.monotonic())
             if not isinstance(row, StepRow):
                 return
-            self._phase = f"epoch {row.epoch + 1}"
+            self._phase = f"epoch {row.epoch}"
+            if not isinstance(row, TrainedStep):
+                return
             self._accounts = row.accounts or self._accounts
             for worker, report in enumerate(row.reports):
                 if report.memory is not None:
@@ -180,7 +182,7 @@ class LiveProgress(Progress):
         rows, last, evaluation = self._rows, self._rows.last, self._rows.evaluation
         return RunFacts(
             phase=self._phase,
-            step=0 if last is None else last.step + 1,
+            step=0 if last is None else last.step,
             steps_total=self._steps_total,
             seconds_left=rows.seconds_left(self._steps_total),
             losses=rows.losses,

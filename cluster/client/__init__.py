@@ -4,8 +4,10 @@ from cluster import Client
 
 with Client() as client:                      # the service that `pipetrain up` started here
     job = client.submit("examples/digits.yaml")
-    for row in job:                           # StepRow and EvalRow, as they come, until the job has ended
+    for row in job.steps():                   # a StepRow each, as they come, until the job has ended
         print(row.step, row.loss)
+    for row in job.evaluations():             # an EvalRow each; `for row in job` has both kinds, in order
+        print(row.step, row.loss, row.accuracy)
     job.raise_for_state().fetch("trained", what="model")
 
 Everything here raises errors of `stages.errors`: NoService, InvalidJob, UnknownJob, Refused, JobFailed.
@@ -16,14 +18,17 @@ from cluster.client.figures import JobFigures, WorkerFigures
 from cluster.client.job import Job
 from cluster.client.messages import ClusterState, JobEvent, Node, Update
 from cluster.client.upload import Upload
+from coordinator.rows import EvalRow, StepRow
 
 __all__ = [
     "Client",
     "ClusterState",
+    "EvalRow",
     "Job",
     "JobEvent",
     "JobFigures",
     "Node",
+    "StepRow",
     "Update",
     "Upload",
     "WorkerFigures",

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cluster.client.connection import LONG_CALL_S, Connection
 from cluster.client.fetch import receive_files
 from cluster.client.figures import JobFigures, figures_from_wire
+from cluster.client.frames import FrameKind, frame_of, require_frames
 from cluster.client.messages import JobEvent, Update
 from cluster.client.snapshot import JobSnapshot
 from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_from_wire
-from coordinator.rows import Row
+from coordinator.rows import EvalRow, Row, StepRow
 from stages.errors import JobFailed, PipetrainError, StageFailed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Runner = Literal["runner"]
 
@@ -25,7 +29,7 @@ class Job(JobSnapshot):
     """A job: what it is at present, and what can be done with it.
 
     job = client.submit("digits.yaml")
-    for row in job: print(row.loss)          # until it has ended
+    for row in job.steps(): print(row.step, row.loss)    # until it has ended
     job.raise_for_state().fetch("trained")
 
     The properties are a snapshot. `refresh`, `wait`, `watch`, `stop` and iterating renew it; nothing else does.
@@ -99,21 +103,44 @@ class Job(JobSnapshot):
         with contextlib.suppress(PipetrainError):  # it has ended; that the service or the job is gone now is no matter
             self.refresh()  # only this has the traceback
 
-    def __iter__(self) -> Iterator[Row]:
-        """The rows of its metrics from the first on, as they come, until it has ended.
+    def __iter__(self) -> Iterator[StepRow | EvalRow]:
+        """The rows of its metrics from the first on, as they come, until it has ended: a StepRow for each step, an
+        EvalRow for each evaluation, in order. `steps` and `evaluations` give those of one kind.
 
         A job that was started again makes its steps again: their `attempt` is then larger.
         """
         for update in self.watch():
             yield from update.rows
 
+    def steps(self) -> Iterator[StepRow]:
+        """Its training steps from the first on, as they come, until it has ended. As iterating, without evaluations."""
+        return (row for row in self if isinstance(row, StepRow))
+
+    def evaluations(self) -> Iterator[EvalRow]:
+        """Its evaluations from the first on, as they come, until it has ended. As iterating, without steps."""
+        return (row for row in self if isinstance(row, EvalRow))
+
+    def to_frame(self, kind: FrameKind = "steps") -> DataFrame:
+        """A pandas DataFrame of the `"steps"`, or the `"evaluations"`, that there are at present, indexed by `step`.
+
+        Its columns are the fields of StepRow or EvalRow. Of a job that was started again it has the present attempt
+        alone, so that each step is there once. Does not wait: `job.wait().to_frame()` has all. Raises UserMistake where
+        pandas is not installed.
+        """
+        require_frames(kind)
+        attempt, rows = 0, list[Row]()
+        for message in messages_so_far(self._connection, pb.WatchRequest(id=self.id)):
+            attempt = message.job.attempt if message.HasField("job") else attempt
+            rows += map(row_from_wire, message.rows)
+        return frame_of([row for row in rows if row.attempt == attempt], kind)
+
     def stats(self) -> JobFigures | None:
         """How fast it is, and where its workers' time goes; None before it ran, and long after it ended."""
         answer = self._connection.call("Stats", pb.StatsRequest(ids=[self.id]))
         return figures_from_wire(answer.jobs[0]) if answer.jobs else None
 
-    def rows(self) -> Iterator[Row]:
-        """The rows of its metrics that there are at present."""
+    def rows(self) -> Iterator[StepRow | EvalRow]:
+        """The rows of its metrics that there are at present, of both kinds, in order."""
         for message in messages_so_far(self._connection, pb.WatchRequest(id=self.id)):
             yield from map(row_from_wire, message.rows)
 

@@ -50,7 +50,7 @@ class JobSnapshot:
 
     @property
     def step(self) -> int:
-        """Optimizer steps done in this attempt."""
+        """Updates made in this attempt so far: the number of its last step."""
         return self._message.step
 
     @property

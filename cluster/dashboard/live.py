@@ -23,7 +23,7 @@ Points = list[tuple[int, float | None]]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The pipeline in a sampled step: measured, and predicted beneath where there is a prediction."""
+    """The pipeline in the sampled step `step` (from 1): measured, and predicted beneath where there is a prediction."""
 
     step: int
     panels: Sequence[Panel]
@@ -94,7 +94,7 @@ def picture(content: Mapping[str, Any]) -> Picture:
         if actions
     ]
     said = ", ".join(f"{p.title}: {p.end:.2f} ms, idle {share(p.idle)}" for p in panels)
-    summary = f"Step {content['step'] + 1}, {n_workers} workers; {said}"
+    summary = f"Step {content['step']}, {n_workers} workers; {said}"
     left_out = f"only its first {until:.2f} ms are drawn" if until < end else ""
     return Picture(content["step"], panels, summary, left_out)
 

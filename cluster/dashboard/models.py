@@ -29,7 +29,7 @@ class Job(BaseModel):
     state: str = Field(description="QUEUED, STARTING, RUNNING, RECOVERING, SUCCEEDED, FAILED or STOPPED")
     reason: str = Field(description="why it is in this state; may be empty")
     attempt: int = Field(description="lives of its processes so far; 0 before the first")
-    step: int = Field(description="optimizer steps done in this attempt")
+    step: int = Field(description="updates made in this attempt so far: the number of its last step")
     steps_total: int | None = Field(description="steps of the whole job; null until its data was read")
     loss: float | None = Field(description="mean training loss of the last step")
     validation_loss: float | None = Field(description="mean loss over the validation rows, last evaluation")
@@ -61,7 +61,7 @@ class JobList(BaseModel):
 class Points(BaseModel):
     """A series, thinned evenly: at most 1,000 points."""
 
-    steps: list[int] = Field(description="steps that were done, from 1")
+    steps: list[int] = Field(description="updates made at each point: the first step is 1")
     values: list[float | None] = Field(description="the value at each; null where it was not finite")
 
 
@@ -106,7 +106,7 @@ class Accounts(BaseModel):
     """Every worker's wall time without a remainder."""
 
     attempt: int
-    step: int = Field(description="the last step that counts, from 0")
+    step: int = Field(description="updates made so far: the last step that counts")
     ended: float = Field(description="when it ended, seconds UTC")
     stages: list[StageAccount]
     workers: list[WorkerAccount]
@@ -153,7 +153,7 @@ class Timeline(BaseModel):
     """One sampled step, about the last one: what every worker did when, and what the schedule's dry run says."""
 
     attempt: int
-    step: int
+    step: int = Field(description="the step, from 1: updates made once it is done")
     zero: float = Field(description="when its first action began, seconds UTC")
     seconds: float = Field(description="from there to its last action's end")
     actions: list[TimedAction]

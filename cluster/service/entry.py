@@ -61,7 +61,7 @@ class Entry:
             return record
         changes: dict[str, Any] = {}
         if feed.last_step is not None:
-            changes.update(step=feed.last_step["step"] + 1, loss=feed.last_step["loss"])
+            changes.update(step=feed.last_step["step"], loss=feed.last_step["loss"])
         if feed.last_eval is not None:
             changes["validation_loss"] = feed.last_eval["loss"]
             changes["validation_accuracy"] = feed.last_eval.get("accuracy")

@@ -204,8 +204,7 @@ SERIES = (
     "bubble_predicted",
     "grad_norm",
 )
-"""Names of the series. Steps count from 1 in them: a point stands at the number of steps that were done. Points of
-`samples_per_second` are Rates."""
+"""Names of the series. A point stands at the number of updates made. Points of `samples_per_second` are Rates."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -263,7 +262,7 @@ class JobStats:
             self._points(row["step"], validation_loss=row["loss"], validation_accuracy=row.get("accuracy"))
 
     def _take_step(self, row: Mapping[str, Any]) -> None:
-        self.steps = row["step"] + 1
+        self.steps = row["step"]
         self.samples += row["samples"]
         self.loss, self.accuracy = row["loss"], row.get("accuracy")
         self.grad_norm, self.learning_rate = row["grad_norm"], row["learning_rate"]

@@ -94,7 +94,9 @@ STEPS_PLANNED = Family("gauge", "pipetrain_job_planned_steps", "Steps that the j
 LOST_ATTEMPTS = Family(
     "counter", "pipetrain_job_lost_attempts_total", "Attempts of the job that ended with Ray, unplanned.", ("job",)
 )
-STEPS = Family("counter", "pipetrain_steps_total", "Steps done in the present attempt.", ("job",))
+STEPS = Family(
+    "counter", "pipetrain_steps_total", "Updates made in the present attempt: the number of its last step.", ("job",)
+)
 SAMPLES = Family("counter", "pipetrain_samples_total", "Rows trained on in the present attempt.", ("job",))
 LAST_STEP = Family(
     "gauge", "pipetrain_last_step_timestamp_seconds", "When the last step ended, in seconds UTC.", ("job",)

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from cluster.service.job_stats import JobStats
+from cluster.service.old_counts import counts_from_zero, row_from_one, step_from_one
 
 _READ_BYTES = 256 * 1024
 _TAIL_BYTES = 64 * 1024  # more than a line of accounts.jsonl
@@ -40,6 +41,7 @@ class RunFeed:
         self._following = asyncio.Lock()
         self._accounts_size = 0
         self._timeline: tuple[int, int] | None = None  # inode and time of the file that was read last
+        self._from_zero = False  # see old_counts
         self.metrics_end = 0
         self.last_step: Mapping[str, Any] | None = None
         self.last_eval: Mapping[str, Any] | None = None
@@ -62,9 +64,11 @@ class RunFeed:
         """Take in what was added to the rows; True if that is anything."""
         before = self.metrics_end
         while part := read_lines(rows_file(self.folder, self.attempt, self.attempt), self.metrics_end, _READ_BYTES):
+            if not self.metrics_end:
+                self._from_zero = counts_from_zero(orjson.loads(part.partition(b"\n")[0]))
             self.metrics_end += len(part)
             self._take_rows(part)
-        if self._stats is not None:
+        if self._stats is not None and self.metrics_end:  # only then it is known how they count
             self._look_at_accounts(self._stats)
             self._look_at_timeline(self._stats)
         return self.metrics_end > before
@@ -72,6 +76,8 @@ class RunFeed:
     def _take_rows(self, part: bytes) -> None:
         for line in part.splitlines():
             row = orjson.loads(line)
+            if self._from_zero:
+                row = row_from_one(row)
             if row["kind"] == "step":
                 self.last_step = row
             else:
@@ -87,7 +93,8 @@ class RunFeed:
         with contextlib.suppress(OSError, ValueError):
             size = file.stat().st_size
             if size != self._accounts_size and (part := read_lines(file, max(0, size - _TAIL_BYTES), _TAIL_BYTES)):
-                stats.accounts = orjson.loads(part.splitlines()[-1])
+                line = orjson.loads(part.splitlines()[-1])
+                stats.accounts = step_from_one(line) if self._from_zero else line
                 self._accounts_size = size
 
     def _look_at_timeline(self, stats: JobStats) -> None:
@@ -99,7 +106,7 @@ class RunFeed:
                 content = orjson.loads(file.read())
             self._timeline = status.st_ino, status.st_mtime_ns
             if content["attempt"] == self.attempt:
-                stats.timeline = content
+                stats.timeline = step_from_one(content) if self._from_zero else content
 
     def new_events(self) -> list[RunEvent]:
         """Events of this attempt that were added. One that is torn, by a runner that was killed, is left out."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from cluster.service.entry import Entry, JobView
 from cluster.service.jobs import Jobs
 from cluster.service.messages import event_message, job_message
+from cluster.service.old_counts import file_counts_from_zero, row_from_one
 from cluster.service.run_feed import read_lines, rows_file
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_to_wire
@@ -132,8 +133,11 @@ class Watcher:
             return _Batch([], events, cursor, cursor.event < n_events)
         rows: list[pb.MetricRow] = []
         while cursor.attempt <= present and not rows:
-            part = read_lines(rows_file(self._folder, cursor.attempt, present), cursor.rows, self._readable(cursor))
-            rows = [row_to_wire(json.loads(line), cursor.attempt) for line in part.splitlines()]
+            file = rows_file(self._folder, cursor.attempt, present)
+            from_zero = file_counts_from_zero(file)  # before its rows: it may be put aside meanwhile
+            part = read_lines(file, cursor.rows, self._readable(cursor))
+            lines = map(json.loads, part.splitlines())
+            rows = [row_to_wire(row_from_one(row) if from_zero else row, cursor.attempt) for row in lines]
             cursor = replace(cursor, rows=cursor.rows + len(part))
             if not part:
                 if cursor.attempt == present:

@@ -44,7 +44,7 @@ class Tracker(Protocol):
 
 
 def point_of(row: Row, time: float) -> Point:
-    """A row as trackers are told of it: names with the group that they belong to; steps count from 1."""
+    """A row as trackers are told of it: names with the group that they belong to, at the row's own step."""
     if not isinstance(row, StepRow):
         return Point(row.step, time, _present({"validation/loss": row.loss, "validation/accuracy": row.accuracy}))
     values = {
@@ -57,7 +57,7 @@ def point_of(row: Row, time: float) -> Point:
         "pipeline/bubble": row.bubble,
         "pipeline/bubble_predicted": row.bubble_predicted,
     }
-    return Point(row.step + 1, time, _present(values))
+    return Point(row.step, time, _present(values))
 
 
 def _present(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -65,7 +65,7 @@ def pipeline_values(network: LectureNetwork, job: JobSpec | None = None, data: D
             stages[s] = WatchedStage(job.model_spec(), first, last, job.sgd(), weight_grad_group=group)
             worker.stages[s] = stages[s]
         worker.load(network.parameters())
-    orders: list[Order] = [TrainStep(step=0, epoch=0, first=0, last=len(data)), Gather(part="gradients")]
+    orders: list[Order] = [TrainStep(step=1, epoch_index=0, first=0, last=len(data)), Gather(part="gradients")]
 
     def perform(worker: Worker) -> Result:
         result = worker.run(orders)

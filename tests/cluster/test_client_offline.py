@@ -40,7 +40,6 @@ STEPS = st.builds(
     learning_rate=NUMBER,
     bubble=NUMBER,
     accuracy=SHARE,
-    reports=st.just(()),
     attempt=st.integers(1, 100),
 )
 EVALUATIONS = st.builds(

@@ -24,9 +24,9 @@ from tests.jobs import digits_job
 
 Code = grpc.StatusCode
 ROWS = [
-    {"kind": "step", "step": k, "epoch": 0, "samples": 4, "loss": 1.0, "seconds": 0.1, "grad_norm": 1.0}
+    {"kind": "step", "step": k, "epoch": 1, "samples": 4, "loss": 1.0, "seconds": 0.1, "grad_norm": 1.0}
     | {"learning_rate": 0.1, "bubble": 0.5}
-    for k in range(20)
+    for k in range(1, 21)
 ]
 
 
@@ -141,7 +141,7 @@ def test_no_row_and_no_event_is_lost_or_doubled_by_breaks(service: Service, brea
     scripted.breaks = [*breaks]
     told: list[PipetrainError] = []
     updates = list(job.watch(on_break=told.append))
-    assert [row.step for update in updates for row in update.rows] == list(range(20))
+    assert [row.step for update in updates for row in update.rows] == list(range(1, 21))
     assert [event.seq for update in updates for event in update.events] == list(range(1, 21))
     assert bool(told) == bool(breaks)
     assert (job.state, job.traceback) == ("SUCCEEDED", "only from Get")
@@ -150,10 +150,11 @@ def test_no_row_and_no_event_is_lost_or_doubled_by_breaks(service: Service, brea
 def test_iterating_and_waiting_end_with_the_job(service: Service) -> None:
     scripted, client = service
     job = client.submit(digits_job())
-    assert [row.step for row in job] == list(range(20))
-    assert [row.step for row in job.rows()] == list(range(20))
+    assert [row.step for row in job] == [row.step for row in job.steps()] == list(range(1, 21))
+    assert list(job.evaluations()) == []
+    assert [row.step for row in job.rows()] == list(range(1, 21))
     assert [event.seq for event in job.events()] == list(range(1, 21))
-    assert scripted.until_now == [False, True, True]
+    assert scripted.until_now == [False, False, False, True, True]
     assert job.wait(check=True) is job
     assert job.wait(timeout=0) is job, "it has ended, so there is nothing to wait for"
 

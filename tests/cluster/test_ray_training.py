@@ -54,9 +54,9 @@ def test_rows_are_in_order_and_every_sample_is_seen(ray: Any) -> None:
         rows = run.train()
     steps = [row for row in rows if isinstance(row, StepRow)]
     evaluations = [row for row in rows if isinstance(row, EvalRow)]
-    assert [row.step for row in steps] == list(range(28))
-    assert [sum(row.samples for row in steps if row.epoch == e) for e in (0, 1)] == [len(run.data.train)] * 2
-    assert [(row.step, row.epoch, row.samples) for row in evaluations] == [(14, 0, 359), (28, 1, 359)]
+    assert [row.step for row in steps] == list(range(1, 29))
+    assert [sum(row.samples for row in steps if row.epoch == e) for e in (1, 2)] == [len(run.data.train)] * 2
+    assert [(row.step, row.epoch, row.samples) for row in evaluations] == [(14, 1, 359), (28, 2, 359)]
     assert evaluations[-1].accuracy is not None
     assert evaluations[-1].accuracy > 0.85
     assert all(0 <= row.bubble < 1 for row in steps)

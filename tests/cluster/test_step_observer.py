@@ -18,14 +18,14 @@ from cluster.run_dir import TRACE_REQUEST, RunDir
 from cluster.training import Run, Where
 from coordinator.chrome_trace import GrowingTrace
 from coordinator.job import JobSpec
-from coordinator.rows import StepRow
+from coordinator.rows import TrainedStep
 from tests.jobs import PIPETRAIN, digits_job
 
 
-def _train(spec: JobSpec, folder: Path, trace_steps: int = 0) -> tuple[list[StepRow], list[dict[str, Any]]]:
+def _train(spec: JobSpec, folder: Path, trace_steps: int = 0) -> tuple[list[TrainedStep], list[dict[str, Any]]]:
     run = Run.prepare(spec, Where(local=True), trace_steps=trace_steps)
     with contextlib.closing(RunDir.create(folder, spec)) as run_dir:
-        rows = [row for row in run.rows(run_dir) if isinstance(row, StepRow)]
+        rows = [row for row in run.rows(run_dir) if isinstance(row, TrainedStep)]
     return rows, [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
@@ -34,7 +34,7 @@ def test_the_accounts_end_with_all_that_was_done(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "accounts.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines]
     assert steps == sorted(steps)
-    assert steps[-1] == len(rows) - 1
+    assert steps[-1] == len(rows)
     before, last = rows[-1].accounts, lines[-1]
     assert before is not None
     for worker in range(2):
@@ -47,7 +47,7 @@ def test_a_trace_is_bounded_and_says_what_it_has(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(step_observer, "MOST_ACTIONS", 3 * 2 * 8 * 3)
     _, events = _train(digits_job(stages=2), tmp_path / "run", trace_steps=20)
     (saved,) = [event for event in events if event["event"] == "trace saved"]
-    assert (saved["first"], saved["steps"]) == (0, 3)
+    assert (saved["first"], saved["steps"]) == (1, 3)
 
 
 def test_a_request_that_stands_there_at_the_beginning_is_met_and_answered_by_its_id(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_request_that_stands_there_at_the_beginning_is_met_and_answered_by_its
     (folder / TRACE_REQUEST).write_text(json.dumps({"steps": 2, "id": "abc"}))
     _, events = _train(digits_job(stages=2), folder)
     (saved,) = [event for event in events if event["event"] == "trace saved"]
-    assert (saved["id"], saved["first"], saved["steps"]) == ("abc", 0, 2)
+    assert (saved["id"], saved["first"], saved["steps"]) == ("abc", 1, 2)
     assert not (folder / TRACE_REQUEST).exists()
 
 

@@ -202,9 +202,9 @@ def test_a_spark_line_follows_its_values() -> None:
 def step(number: int, attempt: int = 1, **changes: Any) -> StepRow:
     facts: dict[str, Any] = {
         "step": number,
-        "epoch": 0,
+        "epoch": 1,
         "samples": 10,
-        "loss": 1.0 / (1 + number),
+        "loss": 1.0 / number,
         "seconds": 0.5,
         "grad_norm": 1.0,
         "learning_rate": 0.1,
@@ -218,8 +218,8 @@ def step(number: int, attempt: int = 1, **changes: Any) -> StepRow:
 def test_rows_give_speed_bubble_and_the_time_that_is_left() -> None:
     rows = RecentRows()
     assert (rows.samples_per_second, rows.bubble, rows.seconds_left(100)) == (None, None, None)
-    for number in range(10):
-        rows.take(step(number, seconds=0.5 if number % 2 else 1.5, bubble=0.5 if number % 2 else 0.1), now=2.0 * number)
+    for number in range(1, 11):
+        rows.take(step(number, seconds=1.5 if number % 2 else 0.5, bubble=0.1 if number % 2 else 0.5), now=2.0 * number)
     assert rows.samples_per_second == pytest.approx(100 / 10)
     assert rows.bubble == pytest.approx((5 * 0.5 * 0.5 + 5 * 1.5 * 0.1) / 10)
     assert rows.seconds_left(100) == pytest.approx(90 * 2.0)  # of the clock: with what lies between two steps
@@ -229,7 +229,7 @@ def test_rows_give_speed_bubble_and_the_time_that_is_left() -> None:
 def test_top_shows_the_speed_and_bubble_that_submit_shows() -> None:
     """They were those of one step there, which differ by much from one to the next."""
     rows, stats = RecentRows(), JobStats(job="job1", name="a", attempt=1)
-    for number in range(200):
+    for number in range(1, 201):
         row = step(number, seconds=0.01 if number % 4 else 0.04, bubble=0.2 if number % 4 else 0.8)
         rows.take(row, now=0.0)
         stats.take_row(row.as_dict())
@@ -241,10 +241,10 @@ def test_top_shows_the_speed_and_bubble_that_submit_shows() -> None:
 
 def test_a_job_that_begins_again_has_its_figures_anew() -> None:
     rows = RecentRows()
-    for number in range(50):
+    for number in range(1, 51):
         rows.take(step(number), now=float(number))
-    rows.take(EvalRow(step=50, epoch=0, loss=0.5, accuracy=None, samples=10), now=50.0)
-    rows.take(step(0, attempt=2), now=60.0)
+    rows.take(EvalRow(step=50, epoch=1, loss=0.5, accuracy=None, samples=10), now=50.0)
+    rows.take(step(1, attempt=2), now=60.0)
     assert (rows.losses, rows.evaluation, rows.seconds_left(100)) == ((1.0,), None, None)
 
 

@@ -36,19 +36,19 @@ def rows() -> list[StepRow | EvalRow]:
     steps: list[StepRow | EvalRow] = [
         StepRow(
             step=step,
-            epoch=0,
+            epoch=1,
             samples=64,
-            loss=TRAINED["train/loss"][step],
+            loss=TRAINED["train/loss"][step - 1],
             seconds=0.125,
-            grad_norm=1.0 + step,
+            grad_norm=float(step),
             learning_rate=0.125,
             bubble=0.375,
-            accuracy=TRAINED["train/accuracy"][step],
-            bubble_predicted=0.25 if step else None,
+            accuracy=TRAINED["train/accuracy"][step - 1],
+            bubble_predicted=0.25 if step > 1 else None,
         )
-        for step in range(3)
+        for step in (1, 2, 3)
     ]
-    return [*steps, EvalRow(step=3, epoch=0, loss=0.75, accuracy=0.875, samples=30)]
+    return [*steps, EvalRow(step=3, epoch=1, loss=0.75, accuracy=0.875, samples=30)]
 
 
 def tracked(**tracking: object) -> JobSpec:

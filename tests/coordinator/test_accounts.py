@@ -13,7 +13,7 @@ from coordinator.accounts import Accounts, as_seconds, await_slowest, recent_bub
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
 from coordinator.local import LocalWorkers
-from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.rows import EvalRow, Row, TrainedStep
 from coordinator.trainer import Trainer
 from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRAIN, WAIT_STEADY, WORKER_KINDS, Account
 from stages.orders import Settled
@@ -38,7 +38,7 @@ def _train(spec: JobSpec, trace_steps: int = 0) -> list[Row]:
 def test_no_time_is_missing_and_none_is_counted_twice(schedule: str, stages: int) -> None:
     spec = digits_job(stages=stages, schedule=schedule).replace(data__validation=0.2, training__clip_norm=1.0)
     rows = _train(spec)
-    steps = [row for row in rows if isinstance(row, StepRow)]
+    steps = [row for row in rows if isinstance(row, TrainedStep)]
     n_workers = len(steps[0].reports)
     assert n_workers == (2 if schedule == "interleaved-1f1b" else stages)
     for w in range(n_workers):
@@ -74,7 +74,7 @@ def test_with_clipping_a_worker_that_is_done_early_waits_in_the_schedule() -> No
     rows = [
         row
         for row in _train(digits_job(stages=2, schedule="gpipe").replace(training__clip_norm=1.0))
-        if isinstance(row, StepRow)
+        if isinstance(row, TrainedStep)
     ]
     for before, row in pairwise(rows):
         gap = max(report.account.ended for report in before.reports) - before.reports[1].account.ended
@@ -102,7 +102,7 @@ def test_a_lines_bubble_is_that_of_the_last_one_to_two_seconds() -> None:
 
 
 def test_lines_are_cumulative_and_their_differences_are_the_steps() -> None:
-    rows = [row for row in _train(digits_job(stages=2)) if isinstance(row, StepRow)]
+    rows = [row for row in _train(digits_job(stages=2)) if isinstance(row, TrainedStep)]
     for before, row in pairwise(rows):
         a, b = before.accounts, row.accounts
         assert a is not None
@@ -124,7 +124,7 @@ def test_lines_are_cumulative_and_their_differences_are_the_steps() -> None:
 
 def test_every_array_between_workers_is_counted() -> None:
     spec = digits_job(stages=2, partition=[2, 3])
-    rows = [row for row in _train(spec) if isinstance(row, StepRow)]
+    rows = [row for row in _train(spec) if isinstance(row, TrainedStep)]
     last = rows[-1].accounts
     assert last is not None
     width, item = 32, 4
@@ -139,7 +139,9 @@ def test_every_array_between_workers_is_counted() -> None:
 
 
 def test_the_last_picture_is_of_a_step_that_the_prediction_is_for() -> None:
-    rows = [row for row in _train(digits_job(stages=2).replace(training__batch_size=205)) if isinstance(row, StepRow)]
+    rows = [
+        row for row in _train(digits_job(stages=2).replace(training__batch_size=205)) if isinstance(row, TrainedStep)
+    ]
     assert rows[-1].samples < 8, "the last batch has fewer rows than micro-batches"
     assert rows[-1].bubble_predicted is None
     assert not rows[-1].reports[0].timeline
@@ -148,9 +150,9 @@ def test_the_last_picture_is_of_a_step_that_the_prediction_is_for() -> None:
 
 
 def test_traced_steps_have_every_action_and_what_memory_holds() -> None:
-    rows = [row for row in _train(digits_job(stages=2), trace_steps=3) if isinstance(row, StepRow)]
+    rows = [row for row in _train(digits_job(stages=2), trace_steps=3) if isinstance(row, TrainedStep)]
     traced = [row.step for row in rows if row.reports[0].timeline]
-    assert traced[:3] == [0, 1, 2]
+    assert traced[:3] == [1, 2, 3]
     assert rows[-1].step in traced, "the last whole step is always sampled"
     for row in rows[:3]:
         for w, report in enumerate(row.reports):

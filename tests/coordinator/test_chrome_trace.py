@@ -63,7 +63,7 @@ def several_steps(program: Program, n_steps: int, seed: int) -> list[TimedAction
     """Steps as workers do them: each begins when its own lane of the step before is through, not when all are."""
     free = [0.0] * program.n_workers
     found: list[TimedAction] = []
-    for step in range(n_steps):
+    for step in range(1, n_steps + 1):
         one = timeline(program, seed + step)
         shift = max(
             (free[w] - min(item.start for item in one if item.worker == w) for w in range(program.n_workers)),
@@ -257,7 +257,7 @@ def test_an_array_that_seems_to_arrive_too_early_is_counted_and_its_arrow_never_
         facts = facts_of(trace)
         assert (facts["arrived_before_sent"], facts["arrived_before_sent_beyond_clock_error"]) == (1, beyond)
         assert (facts["largest_seconds_before_sent"], facts["arrows_left_out"]) == (0.25, 0)
-        assert joined(check(trace)) == [((0, "0F0"), (0, "1F0"))]
+        assert joined(check(trace)) == [((1, "0F0"), (1, "1F0"))]
     trace = written(Track(timeline=actions(3.0, 0.0), clocks=fine))
     facts = facts_of(trace)
     assert (facts["arrived_before_sent"], facts["arrows_left_out"]) == (1, 1)
@@ -265,7 +265,7 @@ def test_an_array_that_seems_to_arrive_too_early_is_counted_and_its_arrow_never_
 
 
 def test_slices_of_a_thread_do_not_overlap_where_its_clock_was_set_anew_between_steps() -> None:
-    late = [TimedAction(0, Action.parse("0F0"), 0.0, 1.0, 0), TimedAction(0, Action.parse("0F0"), 0.75, 2.0, 1)]
+    late = [TimedAction(0, Action.parse("0F0"), 0.0, 1.0, 1), TimedAction(0, Action.parse("0F0"), 0.75, 2.0, 2)]
     trace = written(Track(timeline=late))
     events = check(trace)
     assert [(x["ts"], x["dur"]) for x in events["X"]] == [(0, 1e6), (1e6, 1e6)]
@@ -286,7 +286,7 @@ def test_a_measured_backward_comes_in_two_parts_and_its_arrow_leaves_from_the_fi
         for worker, text, start in ((0, "0F0", 0.0), (1, "1F0", 1.0), (1, "1I0", 2.0), (1, "1W0", 3.0), (0, "0I0", 3.0))
     ]
     events = check(written(Track(timeline=actions)))
-    assert set(joined(events)) == {((0, "0F0"), (0, "1F0")), ((0, "1I0"), (0, "0I0"))}
+    assert set(joined(events)) == {((1, "0F0"), (1, "1F0")), ((1, "1I0"), (1, "0I0"))}
 
 
 def test_a_process_a_host_and_a_thread_a_worker() -> None:
@@ -312,16 +312,16 @@ def test_measured_and_predicted_lie_over_each_other_in_one_file() -> None:
         )
         for x in events["X"]
     }
-    assert first[1, 0] == first[2, 0] == 0
+    assert first[1, 1] == first[2, 1] == 0
     assert len(events["X"]) == 2 * 3 * sum(map(len, program.lanes))
-    assert all(first[2, step] >= first[1, step] for step in range(3))
-    assert {(a, b) for (a, _), (b, _) in joined(events)} == {(step, step) for step in range(3)}
+    assert all(first[2, step] >= first[1, step] for step in (1, 2, 3))
+    assert {(a, b) for (a, _), (b, _) in joined(events)} == {(step, step) for step in (1, 2, 3)}
 
 
 def test_a_prediction_is_laid_only_over_steps_of_its_own_micro_batches() -> None:
     full, rest = (build("gpipe", n_stages=2, n_micro_batches=m) for m in (3, 1))
-    measured = timeline(full, step=0) + timeline(rest, offset=1.0, step=1) + timeline(full, offset=2.0, step=2)
-    assert sorted({item.step for item in lay_over(timeline(full), measured)}) == [0, 2]
+    measured = timeline(full, step=1) + timeline(rest, offset=1.0, step=2) + timeline(full, offset=2.0, step=3)
+    assert sorted({item.step for item in lay_over(timeline(full), measured)}) == [1, 3]
     assert lay_over([], measured) == []
     assert lay_over(timeline(full), []) == []
 
@@ -348,7 +348,7 @@ def test_counters_peak_at_the_bytes_that_the_planner_predicts_and_end_at_none(
 ) -> None:
     blueprint = make_blueprint(parse_job(_job(micro_batches, group, schedule, stages=4)), 50)
     program, spec = blueprint.program, blueprint.spec
-    steps = [timeline(program, seed=3, offset=float(step), step=step) for step in (0, 3)]  # a later epoch's rows too
+    steps = [timeline(program, seed=3, offset=float(step), step=step) for step in (1, 4)]  # a later epoch's rows too
     events = check(
         written(Track(timeline=[item for step in steps for item in step]), memory=trace_memory(blueprint, 50))
     )
@@ -371,13 +371,13 @@ def test_counters_peak_at_the_bytes_that_the_planner_predicts_and_end_at_none(
 def test_a_short_batch_keeps_less() -> None:
     blueprint = make_blueprint(parse_job(_job(4, 1, "gpipe", stages=1)), 50)
     memory = trace_memory(blueprint, 50)
-    assert [tuple(memory.rows(step)) for step in (0, 1, 2, 3)] == [
+    assert [tuple(memory.rows(step)) for step in (1, 2, 3, 4)] == [
         (6, 6, 5, 5),
         (6, 6, 5, 5),
         (2, 2, 1, 1),
         (6, 6, 5, 5),
     ]
-    program: Sequence[TimedAction] = timeline(blueprint.program, step=2)
+    program: Sequence[TimedAction] = timeline(blueprint.program, step=3)
     events = check(written(Track(timeline=program), memory=memory))
     row = memory.for_input[0]
     assert max(e["args"]["bytes"] for e in events["C"]) == 6 * row

@@ -109,7 +109,7 @@ def test_example_job_gives_the_gradients_of_the_table(network: LectureNetwork) -
     data = load_data(job).train
     workers = LocalWorkers(make_blueprint(job, len(data)), train=data, parameters=network.parameters())
     try:
-        workers.submit([TrainStep(step=0, epoch=0, first=0, last=len(data))]).collect()
+        workers.submit([TrainStep(step=1, epoch_index=0, first=0, last=len(data))]).collect()
         gradients = gather(workers, "gradients")
     finally:
         workers.close()

@@ -14,7 +14,7 @@ from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
 from coordinator.liveness import Liveness, State, judge, moved
 from coordinator.local import LocalWorkers
-from coordinator.rows import StepRow
+from coordinator.rows import TrainedStep
 from coordinator.trainer import Trainer
 from stages.actions import Action, Kind
 from stages.channel import Attendance, Tag, unattended_limit
@@ -209,9 +209,9 @@ def _workers(spec: JobSpec, faults: Mapping[int, Fault]) -> Iterator[Trainer]:
 def test_a_slow_pipeline_in_which_nobody_hangs_goes_on() -> None:
     """The last stage waits for all stages before it, which together take much longer than one may be still."""
     spec = digits_job(stages=4).replace(resources__hang_timeout=0.8)
-    faults = {w: Fault(step=0, action=f"{w}F0", what="slow", seconds=1.0) for w in range(3)}
+    faults = {w: Fault(step=1, action=f"{w}F0", what="slow", seconds=1.0) for w in range(3)}
     with _workers(spec, faults) as trainer:
-        rows = [row for row in trainer.rows() if isinstance(row, StepRow)]
+        rows = [row for row in trainer.rows() if isinstance(row, TrainedStep)]
     assert len(rows) == 3
     waited = sum(rows[0].reports[3].account.stages[3][4:7])
     assert waited > 2 * 0.8, "the last stage waited longer than the limit"

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
-from coordinator.rows import EvalRow, StepRow
+from coordinator.rows import EvalRow, StepRow, TrainedStep
 from coordinator.trainer import Trainer, clip_scale
 from coordinator.workers import ClockFix
 from stages.ledger import Account
@@ -72,9 +72,9 @@ def _answer(order: Order) -> Report:
 
 
 def _account(step: int) -> Account:
-    """A tenth of a second, and half a second of evaluation before step 10."""
-    evaluation = 0.5 if step == 10 else 0.0
-    began = 0.1 * step + (0.5 if step > 10 else 0.0)
+    """A tenth of a second, and half a second of evaluation before step 11."""
+    evaluation = 0.5 if step == 11 else 0.0
+    began = 0.1 * (step - 1) + (0.5 if step > 11 else 0.0)
     stage = (0.03, 0.02, 0.01, 0.01, 0.01, 0.0, 0.0, 0.01)
     return Account(began, began + 0.1 + evaluation, {0: stage}, (0.0, 0.0, evaluation, 0.01))
 
@@ -109,11 +109,11 @@ def test_every_step_is_followed_by_its_update_before_anything_else(clip: float |
 
 def test_the_last_line_of_the_accounts_has_the_last_update_and_evaluation() -> None:
     _, trainer = _run(digits_job(stages=1), max_steps=3)
-    last = [row for row in trainer.rows() if isinstance(row, StepRow)][-1].accounts
+    last = [row for row in trainer.rows() if isinstance(row, TrainedStep)][-1].accounts
     closing = trainer.closing_accounts
     assert last is not None
     assert closing is not None
-    assert closing["step"] == last["step"] == 2
+    assert closing["step"] == last["step"] == 3
     assert closing["wall_us"][0] - last["wall_us"][0] == 750_000
     assert closing["worker_us"][0][2] - last["worker_us"][0][2] == 500_000
 

@@ -17,7 +17,7 @@ from coordinator.parity import compare, train_pipeline
 from coordinator.partition import layer_costs
 from coordinator.reference import train_reference
 from coordinator.replay import replay
-from coordinator.rows import StepRow
+from coordinator.rows import TrainedStep
 from coordinator.trainer import Trainer
 from stages.actions import Kind
 from stages.orders import TrainStep
@@ -66,7 +66,7 @@ def test_the_weights_are_bitwise_those_of_the_reference_and_no_gradient_goes_to_
     assert compare(found, train_reference(blueprint.spec, data.train, 5)).equal
     with contextlib.closing(LocalWorkers(blueprint, train=data.train, validation=data.validation)) as workers:
         trainer = Trainer(blueprint, workers, train_rows=len(data.train), max_steps=2)
-        row = next(row for row in trainer.rows() if isinstance(row, StepRow))
+        row = next(row for row in trainer.rows() if isinstance(row, TrainedStep))
     assert row.accounts is not None
     assert {(a, b): count for a, b, count, _ in row.accounts["links"]} == _messages(blueprint)
     performed = {(a.stage, a.kind) for report in row.reports for a, _, _ in report.timeline}

@@ -63,9 +63,9 @@ def test_a_job_that_has_ended_took_its_time_and_runs_no_more() -> None:
 
 def test_the_speed_of_a_job_is_not_that_of_one_step() -> None:
     stats = JobStats(job="job1", name="a", attempt=1)
-    row = {"kind": "step", "epoch": 0, "samples": 100, "loss": 1.0, "grad_norm": 1.0, "learning_rate": 0.1}
-    for step in range(40):
-        slow = step % 4 == 3
+    row = {"kind": "step", "epoch": 1, "samples": 100, "loss": 1.0, "grad_norm": 1.0, "learning_rate": 0.1}
+    for step in range(1, 41):
+        slow = step % 4 == 0
         stats.take_row({**row, "step": step, "seconds": 0.4 if slow else 0.1, "bubble": 0.8 if slow else 0.1})
     found = shown(record(Running(attempt=1)), stats)
     assert found["samples/s"] == f"{400 / 0.7:,.0f}"
@@ -108,7 +108,7 @@ def timeline(n_micro_batches: int, *, predicted: float) -> dict[str, Any]:
 
 def test_a_step_of_many_actions_is_drawn_in_part_and_told_in_full() -> None:
     found = picture(timeline(1000, predicted=0.5))
-    assert found.summary.startswith("Step 5, 4 workers; measured: 100.00 ms, idle 75.0 %, predicted")
+    assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0 %, predicted")
     assert found.summary.endswith("dry run: 50.00 ms, idle 75.0 %")
     measured, predicted = found.panels
     drawn = [[bar for bar in p.bars if bar[3] != BUBBLE] for p in (measured, predicted)]

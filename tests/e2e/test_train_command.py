@@ -32,7 +32,7 @@ def test_the_whole_journey_of_the_readme(tmp_path: Path) -> None:
     events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
     assert events == ["starting", "started", "trace saved", "finished"]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(690))
+    assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 691))
     evaluations = [row for row in rows if row["kind"] == "eval"]
     assert len(evaluations) == 30
     assert evaluations[-1]["accuracy"] >= 0.97

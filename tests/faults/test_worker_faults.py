@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from coordinator.job import JobSpec
-from coordinator.rows import StepRow
+from coordinator.rows import TrainedStep
 from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung, WorkerLost
 from stages.orders import Fault
 from tests.jobs import RayRun, digits_job, start_on_ray
@@ -99,9 +99,9 @@ def test_a_slow_pipeline_in_which_nobody_hangs_is_left_alone(ray: Any) -> None:
     spec = digits_job().replace(resources__hang_timeout=1.5)
     run = start_on_ray(ray, spec, {w: Fault(step=7, action=f"{w}F0", what="slow", seconds=2.0) for w in range(3)})
     with contextlib.closing(run.workers):
-        rows = [row for row in run.train() if isinstance(row, StepRow)]
+        rows = [row for row in run.train() if isinstance(row, TrainedStep)]
     assert len(rows) == 28
-    assert sum(rows[7].reports[3].account.stages[3][4:7]) > 3 * 1.5, "it waited so long for one array"
+    assert sum(rows[6].reports[3].account.stages[3][4:7]) > 3 * 1.5, "it waited so long for one array"
 
 
 def test_a_value_that_becomes_nan_is_told_with_layer_step_and_micro_batch(ray: Any) -> None:

@@ -50,7 +50,7 @@ def test_stop_while_it_runs_saves_the_weights_and_leaves_no_process(service: Ser
     job.stop()
     assert job.wait(timeout=120).state == "STOPPED"
     assert job.reason == f"stopped at step {job.step}, weights saved"
-    assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(job.step))
+    assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(1, job.step + 1))
     assert (service.home.run_directory(job.id) / "model.safetensors").exists()
     _gone(pids)
 
@@ -157,7 +157,7 @@ def test_many_jobs_through_two_workers_all_finish_in_turn(service: Service, smal
     assert [job.queue_position for job in queued] == list(range(1, len(queued) + 1)), "first in, first out"
     for job in jobs:
         assert job.wait(timeout=400, patience=300).state == "SUCCEEDED", job.reason
-        assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(10))
+        assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(1, 11))
     begun = [job.started_at for job in jobs if job.started_at is not None]
     assert begun == sorted(begun)
     assert len(begun) == many

@@ -84,8 +84,8 @@ def test_a_job_is_run_once_and_told_once_wherever_the_service_dies(
     follower.join(_PATIENCE_S)
 
     assert job.attempt == 1
-    assert [row["step"] for row in killable.rows(job) if row["kind"] == "step"] == list(range(10 * EPOCHS))
-    assert steps(follower.rows) == list(range(10 * EPOCHS))
+    assert [row["step"] for row in killable.rows(job) if row["kind"] == "step"] == list(range(1, 10 * EPOCHS + 1))
+    assert steps(follower.rows) == list(range(1, 10 * EPOCHS + 1))
     assert [row.as_dict() for row in follower.rows] == killable.rows(job)
     kinds = Counter(collect_without_gaps(job.events()))
     assert kinds == dict.fromkeys(("submitted", "admitted", "preparing", "starting", "started", "finished"), 1)

@@ -95,7 +95,7 @@ def test_a_recent_speed_is_of_several_steps_where_a_step_takes_long() -> None:
 
 
 def _step(step: int, **more: float) -> dict[str, object]:
-    row = {"step": step, "epoch": 0, "samples": 64, "loss": 2.0 / (step + 1), "seconds": 0.01, "grad_norm": 1.5}
+    row = {"step": step, "epoch": 1, "samples": 64, "loss": 2.0 / step, "seconds": 0.01, "grad_norm": 1.5}
     return {"kind": "step", **row, "learning_rate": 0.1, "bubble": 0.3, **more}
 
 
@@ -116,14 +116,14 @@ def _write(folder: Path, steps: range, *, timeline_attempt: int = 1) -> None:
 def test_a_feed_read_in_pieces_gives_what_a_feed_read_at_once_gives(tmp_path: Path) -> None:
     pieces, whole = (JobStats(job="a", name="n", attempt=1) for _ in range(2))
     feed = RunFeed(tmp_path, 1, 0, pieces)
-    for first in range(0, 30, 10):
+    for first in range(1, 31, 10):
         _write(tmp_path, range(first, first + 10))
         feed.look_for_rows()
     RunFeed(tmp_path, 1, 0, whole).look_for_rows()
     for stats in (pieces, whole):
         assert (stats.steps, stats.samples, stats.loss) == (30, 30 * 64, 2.0 / 30)
-        assert stats.accounts == _account(29)
-        assert stats.last_step_at == 1029.0
+        assert stats.accounts == _account(30)
+        assert stats.last_step_at == 1030.0
         assert stats.placement == [0]
         assert stats.step_seconds.cumulative()[-1] == ("+Inf", 30.0)
         assert [step for step, _ in stats.series["loss"].points] == list(range(1, 31))
@@ -133,8 +133,8 @@ def test_a_feed_read_in_pieces_gives_what_a_feed_read_at_once_gives(tmp_path: Pa
 
 def test_a_message_has_the_speed_and_bubble_of_recent_steps() -> None:
     stats = JobStats(job="a", name="n", attempt=1)
-    for step in range(8):
-        stats.take_row(_step(step, seconds=0.04 if step % 2 else 0.01, bubble=0.8 if step % 2 else 0.2))
+    for step in range(1, 9):
+        stats.take_row(_step(step, seconds=0.01 if step % 2 else 0.04, bubble=0.2 if step % 2 else 0.8))
     message = stats_message(stats)
     assert message.samples_per_second == pytest.approx(8 * 64 / 0.2)
     assert message.bubble == pytest.approx((0.01 * 0.2 + 0.04 * 0.8) / 0.05)
@@ -142,7 +142,7 @@ def test_a_message_has_the_speed_and_bubble_of_recent_steps() -> None:
 
 
 def test_the_picture_of_an_attempt_before_is_not_shown_and_its_accounts_are_put_aside(tmp_path: Path) -> None:
-    _write(tmp_path, range(5))
+    _write(tmp_path, range(1, 6))
     before = (tmp_path / "accounts.jsonl").read_bytes()
     retire_attempt(tmp_path, 1)
     assert (tmp_path / "accounts.attempt-1.jsonl").read_bytes() == before
@@ -150,9 +150,9 @@ def test_the_picture_of_an_attempt_before_is_not_shown_and_its_accounts_are_put_
     feed = RunFeed(tmp_path, 2, 0, stats)
     feed.look_for_rows()
     assert (stats.steps, stats.accounts, stats.timeline) == (0, None, None)
-    _write(tmp_path, range(2), timeline_attempt=2)
+    _write(tmp_path, range(1, 3), timeline_attempt=2)
     feed.look_for_rows()
-    assert (stats.steps, stats.accounts) == (2, _account(1))
+    assert (stats.steps, stats.accounts) == (2, _account(2))
     assert stats.timeline is not None
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from cluster.service import run_feed
 from cluster.service.run_feed import RunFeed, read_lines, retire_attempt, rows_file
 
-STEPS = st.builds(lambda step, loss: {"kind": "step", "step": step, "loss": loss}, st.integers(0, 999), st.floats(0, 1))
+STEPS = st.builds(lambda step, loss: {"kind": "step", "step": step, "loss": loss}, st.integers(1, 999), st.floats(0, 1))
 EVALUATIONS = st.builds(lambda loss: {"kind": "eval", "loss": loss}, st.floats(0, 1))
 ROWS = st.lists(STEPS | EVALUATIONS, max_size=12)
 READ_BYTES = st.sampled_from([1, 7, 40, 2**18])

@@ -1,0 +1,47 @@
+"""A job's rows as a table of pandas, which is asked for only here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+from coordinator.rows import EvalRow, Row, StepRow
+from stages.errors import UserMistake
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FrameKind = Literal["steps", "evaluations"]
+ROW_TYPES: dict[FrameKind, type[Row]] = {"steps": StepRow, "evaluations": EvalRow}
+
+_INTEGERS = ("step", "epoch", "samples")
+_COLUMNS: dict[FrameKind, tuple[str, ...]] = {
+    "steps": (
+        *("step", "epoch", "samples", "loss", "accuracy", "seconds", "grad_norm", "learning_rate"),
+        *("bubble", "bubble_predicted"),
+    ),
+    "evaluations": ("step", "epoch", "samples", "loss", "accuracy"),
+}
+
+
+def require_frames(kind: FrameKind) -> None:
+    """Raise UserMistake where there is no such table, or no pandas."""
+    if kind not in ROW_TYPES:
+        raise UserMistake(f"to_frame: got {kind!r}, must be one of {', '.join(map(repr, get_args(FrameKind)))}")
+    try:
+        importlib.import_module("pandas")
+    except ImportError as error:
+        raise UserMistake(f"to_frame needs pandas: pip install 'pipetrain[pandas]' ({error})") from None
+
+
+def frame_of(rows: Sequence[Row], kind: FrameKind) -> DataFrame:
+    """The rows of this kind, indexed by `step`; whole numbers as int64, the others as float64, unknown ones NaN."""
+    import pandas
+
+    own = [row for row in rows if isinstance(row, ROW_TYPES[kind])]
+    columns = {
+        name: pandas.Series([getattr(row, name) for row in own], dtype="int64" if name in _INTEGERS else "float64")
+        for name in _COLUMNS[kind]
+    }
+    return pandas.DataFrame(columns).set_index("step")
