@@ -177,7 +177,7 @@ def test_files_and_train_tell_the_number_of_updates_made(told: Told) -> None:
 
 
 def test_traces_tell_it_in_every_slice(told: Told) -> None:
-    events = json.loads((told.folder / "trace.json").read_text())["traceEvents"]
+    events = json.loads((told.folder / "trace.json").read_text())
     slices = [event for event in events if event["ph"] == "X"]
     assert sorted({event["args"]["step"] for event in slices}) == NUMBERS
     starts = {n: min(event["ts"] for event in slices if event["args"]["step"] == n) for n in NUMBERS}
