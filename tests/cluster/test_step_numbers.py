@@ -183,7 +183,7 @@ def test_traces_tell_it_in_every_slice(told: Told) -> None:
     starts = {n: min(event["ts"] for event in slices if event["args"]["step"] == n) for n in NUMBERS}
     assert list(starts.values()) == sorted(starts.values())
     done = CliRunner().invoke(cli, ["show", "1f1b", "--stages", "2", "--micro-batches", "2", "--format", "chrome"])
-    shown = [event for event in json.loads(done.output)["traceEvents"] if event["ph"] == "X"]
+    shown = [event for event in json.loads(done.output) if event["ph"] == "X"]
     assert {event["args"]["step"] for event in shown} == {1}, "a schedule that is shown is that of a first step"
 
 
