@@ -2,8 +2,8 @@
 
 Each is called `pipetrain-PID-RANDOM`, has mode 0700, and has a file `owner` in it that its owner keeps locked. The
 kernel lets go of the lock however the owner ends, so a folder whose lock is free is a leftover: process numbers, which
-are used again, decide nothing. Other users may write to the temporary folder too: only what is this user's own is looked
-into or removed, and no symbolic link is followed.
+are used again, decide nothing. Other users may write to the temporary folder too: only what is this user's own is
+looked into or removed, and no symbolic link is followed.
 """
 
 from __future__ import annotations

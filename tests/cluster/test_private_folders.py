@@ -87,8 +87,10 @@ def test_a_child_that_was_given_the_lock_keeps_the_folder(tmp_path: Path) -> Non
 
 
 def test_a_folder_goes_at_the_end_of_its_block(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), private_folder(str(tmp_path)) as path:
-        assert path.exists()
+    with private_folder(str(tmp_path)) as path:
+        (path / "file").touch()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ZeroDivisionError), private_folder(str(tmp_path)):
         _ = 1 / 0
     assert not list(tmp_path.iterdir())
 
