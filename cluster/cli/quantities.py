@@ -16,7 +16,7 @@ _BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]  # not before click 8.2
     """A number of bytes, of at least one: `16GiB`, `500MB`, `4096`."""
 
     name = "size"
@@ -29,7 +29,7 @@ class Size(click.ParamType):
         return int(found)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """A time of at least a second: `7d`, `12h`, `90s`."""
 
     name = "duration"

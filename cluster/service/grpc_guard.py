@@ -20,10 +20,10 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
-MAX_MESSAGE_BYTES = 2 * 2**20
-"""A job's document, and room. Every other message is smaller, see `reader`."""
+from cluster.wire.limits import MAX_REQUEST_BYTES
+
 CONNECTION_LIMITS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),  # most methods take less, see `reader`
     ("grpc.max_concurrent_streams", 100),  # of one connection; what is above waits at the caller
     ("grpc.max_allowed_incoming_connections", 1000),
     ("grpc.max_connection_idle_ms", 300_000),  # a client opens its connection anew when it has something to ask

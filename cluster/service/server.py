@@ -16,10 +16,11 @@ from grpc_reflection.v1alpha import reflection
 
 from cluster.dashboard.connections import BoundedConnection
 from cluster.service.api import Api
-from cluster.service.grpc_guard import CONNECTION_LIMITS, MAX_CALLS, MAX_MESSAGE_BYTES, RequireToken, reader, require
+from cluster.service.grpc_guard import CONNECTION_LIMITS, MAX_CALLS, RequireToken, reader, require
 from cluster.service.metrics import Metrics
 from cluster.service.metrics_rpcs import CountRpcs
 from cluster.wire import pipetrain_pb2 as pb
+from cluster.wire.limits import MAX_REQUEST_BYTES
 from stages.errors import UserMistake
 
 SERVICE = "pipetrain.v1.Pipetrain"
@@ -145,7 +146,7 @@ def _handlers(api: Api) -> Any:
         )
 
     methods = {
-        "Submit": unary(api.Submit, pb.SubmitRequest, most=MAX_MESSAGE_BYTES),
+        "Submit": unary(api.Submit, pb.SubmitRequest, most=MAX_REQUEST_BYTES),
         "Get": unary(api.Get, pb.GetRequest),
         "List": stream(api.List, pb.ListRequest, bytes),
         "Watch": stream(api.Watch, pb.WatchRequest, bytes),
@@ -157,7 +158,7 @@ def _handlers(api: Api) -> Any:
         "UploadData": grpc.stream_unary_rpc_method_handler(
             api.UploadData, request_deserializer=pb.UploadRequest.FromString, response_serializer=_serialise
         ),
-        "Plan": unary(api.Plan, pb.PlanRequest, most=MAX_MESSAGE_BYTES),
+        "Plan": unary(api.Plan, pb.PlanRequest, most=MAX_REQUEST_BYTES),
         "Stats": unary(api.Stats, pb.StatsRequest),
         "Cluster": unary(api.Cluster, pb.ClusterRequest),
     }

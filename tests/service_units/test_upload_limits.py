@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_a_file_that_is_larger_than_allowed_is_refused(home: Home, size: int) ->
 
 def test_what_the_disk_has_no_room_for_is_refused_before_it_comes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     free = uploads_module._FREE_BYTES + 150
-    monkeypatch.setattr(uploads_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
 
     async def scenario() -> None:
         uploads, gate = Uploads(home), Gate(CONTENT, 0)
