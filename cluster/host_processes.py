@@ -17,6 +17,35 @@ def command_line(pid: int) -> bytes:
         return b""
 
 
+def names_in_command_lines(text: str) -> bool:
+    """Whether the command line of any process has this text in it."""
+    wanted = os.fsencode(text)
+    return any(wanted in command_line(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def started_at(pid: int) -> float | None:
+    """When the process with this number was started, in seconds since 1970, to about a second; None if there is none,
+    or only its entry is left (a zombie). 0 if the system tells no more than that it is there."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    except (OSError, StopIteration):
+        return 0.0 if not Path("/proc/self").exists() and _answers(pid) else None
+    if fields[0] in "ZX":
+        return None
+    return float(booted.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def end_ray_process(pid: int, actor_class: str) -> None:
     """Kill a Ray worker process that Ray itself may not reach (stopped, or its Ray is gone). Numbers are reused: only
     a process that still carries the actor's name is ended."""

@@ -11,26 +11,24 @@ import contextlib
 import importlib
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from cluster.private_folders import private_folder, short_base, sweep_leftovers
 from stages.errors import NotEnoughResources
 
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 256 * 2**20  # gathered weights pass through it; what does not fit is spilled to disk
-LEFTOVER_PREFIX = "pipetrain-"
-"""Temporary folders are called this, the number of the process that made them, and something random."""
+RAY_FOLDER = "ray"
+"""Ray's `--temp-dir` inside a private folder of ours: Ray opens its own to everybody."""
 
 
 @contextlib.contextmanager
 def ray_session(address: str | None, *, cpus: int, memory: int) -> Iterator[Any]:
     """Ray, ready to use; `address` None starts an embedded cluster with `cpus` CPUs and `memory` bytes to give away.
 
-    The embedded one listens on loopback with a token of its own, keeps its files in one temporary folder, and is gone
+    The embedded one listens on loopback with a token of its own, keeps its files in one private folder, and is gone
     with this process however it ends. Raises NotEnoughResources if a cluster at `address` does not answer.
     """
     if address is not None:
@@ -84,28 +82,26 @@ def _environment(**variables: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _embedded(cpus: int, memory: int) -> Iterator[Any]:
     ray = importlib.import_module("ray")
-    folder = Path(tempfile.mkdtemp(prefix=f"{LEFTOVER_PREFIX}{os.getpid()}-", dir=_short_temporary_folder()))
-    try:
-        with loopback():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _memory=max(memory, 2**30),
-                _temp_dir=str(folder),
-                _node_ip_address=LOOPBACK,
-                **_QUIET,
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-        raise NotEnoughResources(f"Ray cannot start here: {' '.join(str(error).split())}") from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with private_folder(short_base()) as folder:
+        try:
+            with loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _memory=max(memory, 2**30),
+                    _temp_dir=str(folder / RAY_FOLDER),
+                    _node_ip_address=LOOPBACK,
+                    **_QUIET,
+                )
+        except (OSError, RuntimeError, ValueError) as error:
+            ray.shutdown()
+            raise NotEnoughResources(f"Ray cannot start here: {' '.join(str(error).split())}") from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -122,12 +118,6 @@ def loopback() -> Iterator[None]:
         yield
     finally:
         services.resolve_ip_for_localhost = before
-
-
-def _short_temporary_folder() -> str:
-    """Unix sockets' paths hold about 100 bytes, and Ray adds most of them."""
-    folder = tempfile.gettempdir()
-    return folder if len(folder) <= 12 else "/tmp"
 
 
 _QUIET: dict[str, Any] = {
@@ -150,11 +140,3 @@ def _joined(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-
-
-def sweep_leftovers() -> None:
-    """Remove the folders of embedded clusters and workers whose process was killed."""
-    for folder in Path(_short_temporary_folder()).glob(f"{LEFTOVER_PREFIX}*-*"):
-        pid = folder.name.removeprefix(LEFTOVER_PREFIX).split("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -10,13 +10,14 @@ import contextlib
 import faulthandler
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from cluster.private_folders import private_folder
 
 CHUNK_BYTES = 4 * 2**20
 _CALL_TIMEOUT_S = 120.0
@@ -90,8 +91,8 @@ def files_here(link: RunnerLink | None, node: str) -> Iterator[Mapping[str, str]
     if link is None or link.node == node:
         yield {}
         return
-    with tempfile.TemporaryDirectory(prefix=f"pipetrain-{os.getpid()}-") as folder:
-        yield {path: _bring(link.runner, path, Path(folder)) for path in link.files}
+    with private_folder() as folder:
+        yield {path: _bring(link.runner, path, folder) for path in link.files}
 
 
 def _bring(runner: Any, path: str, folder: Path) -> str:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import struct
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from cluster.clocks import clock_name
+from cluster.private_folders import PrivateFolder, make_private_folder
 from stages.actions import Kind
 from stages.arrays import Array
 from stages.channel import Attendance, ReceiveTimeout, Tag
@@ -64,8 +63,8 @@ class ZmqChannel:
         self._outboxes: dict[int, zmq.Socket[bytes]] = {}
         self._arrived: dict[Tag, Array] = {}
         self._greeted: set[int] = set()
-        self._folder: str | None = tempfile.mkdtemp(prefix=f"pipetrain-{os.getpid()}-")
-        unix = f"ipc://{self._folder}/inbox"
+        self._folder: PrivateFolder | None = make_private_folder()
+        unix = f"ipc://{self._folder.path}/inbox"
         self._inbox.bind(unix)
         self._public_key, self._secret_key = zmq.curve_keypair()
         self._authenticator: ThreadAuthenticator | None = None
@@ -138,7 +137,7 @@ class ZmqChannel:
     def seal(self) -> None:
         """Remove the unix socket's file: everybody is connected, nobody else may come."""
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
     def send(self, worker: int, tag: Tag, array: Array) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from cluster.cli.options import counted
+from cluster.cli.quantities import Duration, Size
 from stages.errors import NotEnoughResources, UserMistake
 
 _START_TIMEOUT_S = 180.0
@@ -25,6 +26,8 @@ _LINE_EVERY_S = 2.0
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=7070, show_default=True, help="0: any free one.")
 @click.option("--http-port", type=click.IntRange(0, 65535), default=7071, show_default=True, help="0: any free one.")
 @click.option("--max-queued", type=click.IntRange(1), default=10_000, show_default=True, help="Jobs that may wait.")
+@click.option("--max-upload", type=Size(), default="16GiB", show_default=True, help="The largest file that is taken.")
+@click.option("--keep-uploads", type=Duration(), default="7d", show_default=True, help="Of files that no job names.")
 @click.option("--detach", is_flag=True, help="Return when it is up.")
 def up(
     workers: int | None,
@@ -33,6 +36,8 @@ def up(
     grpc_port: int,
     http_port: int,
     max_queued: int,
+    max_upload: int,
+    keep_uploads: float,
     detach: bool,
 ) -> int:
     """Start a local Ray with --workers CPUs and the job service, on loopback.
@@ -55,7 +60,7 @@ def up(
 
         check_address(ray_address, "--ray-address")
     options = ["--home", str(place.folder), "--grpc-port", str(grpc_port), "--http-port", str(http_port)]
-    options += ["--max-queued", str(max_queued)]
+    options += ["--max-queued", str(max_queued), "--max-upload", str(max_upload), "--keep-uploads", str(keep_uploads)]
     options += ["--workers", str(workers)] if workers is not None else []
     options += ["--ray-address", ray_address] if ray_address is not None else []
     if detach:

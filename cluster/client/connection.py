@@ -13,7 +13,8 @@ import grpc
 from cluster.client.address import Address
 from cluster.client.failures import TRANSIENT, error_of, never_connected
 from cluster.wire import pipetrain_pb2_grpc
-from stages.errors import NoService
+from cluster.wire.limits import MAX_REQUEST_BYTES
+from stages.errors import NoService, UserMistake
 
 CALL_S = 10.0
 """Deadline of a call that only looks something up."""
@@ -67,6 +68,11 @@ class Connection:
 
     def call(self, method: str, request: Any, *, deadline_s: float = CALL_S, again: bool = True) -> Any:
         """The answer to a single request. `again`: repeating it does no harm, so it is tried until RETRY_S are over."""
+        if request.ByteSize() > MAX_REQUEST_BYTES:
+            raise UserMistake(
+                f"the job has {request.ByteSize():,} bytes with every default written out; "
+                f"a service takes at most {MAX_REQUEST_BYTES:,}"
+            )
         pauses = self.pauses(RETRY_S if again else 0.0)
         while True:
             try:

@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.dashboard.bodies import bounded, refusal_of_body
 from cluster.dashboard.peer import NOBODY, user_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -60,6 +61,10 @@ class Guard:
             return
         by_another = not _is_open(scope["path"]) and await self._user(scope, receive) not in (None, _ROOT, os.getuid())
         found = refusal(scope, self._names, self._token, by_another)
+        if found is None and scope["type"] == "http":
+            too_large = refusal_of_body(scope)
+            found = None if too_large is None else (413, too_large)
+            receive = bounded(scope, receive)
         if found is None:
             await self._app(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -24,7 +25,7 @@ from cluster.service.metrics import Metrics
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.server import Servers
 from cluster.service.store import Store
-from cluster.service.uploads import Uploads
+from cluster.service.uploads import KEEP_UNUSED_S, MAX_UPLOAD_BYTES, Uploads
 from stages.errors import UserMistake
 
 READY, TROUBLE = "ready", "error:"
@@ -44,8 +45,12 @@ def main() -> int:
     parser.add_argument("--http-port", type=int, default=7071)
     parser.add_argument("--http-name", action="append", default=[], help="a host that HTTP may be called by, too")
     parser.add_argument("--max-queued", type=int, default=10_000)
+    parser.add_argument("--max-upload", type=int, default=MAX_UPLOAD_BYTES, help="bytes")
+    parser.add_argument("--keep-uploads", type=float, default=KEEP_UNUSED_S, help="seconds")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # both ports full must not keep the store from its files
     try:
         home = Home(options.home)
         home.make()
@@ -65,8 +70,7 @@ async def _serve(home: Home, options: Any) -> None:
     keeper = RayKeeper(home, cpus=options.workers, address=options.ray_address)
     store = Store(home.store)
     jobs = Jobs(home, store, max_queued=options.max_queued, send=keeper.send)
-    uploads = Uploads(home)
-    uploads.sweep(store.uploads_in_use())
+    uploads = Uploads(home, max_bytes=options.max_upload, keep_s=options.keep_uploads)
     metrics = Metrics(CollectorRegistry(), jobs, ray_up=lambda: keeper.state == "up")
     api = Api(jobs, keeper, uploads)
     servers = Servers(api, home.token(), metrics)
@@ -93,14 +97,16 @@ async def _serve(home: Home, options: Any) -> None:
         "started_at": time.time(),
     }
     home.write(home.service_file, where)
-    tasks = [asyncio.ensure_future(task) for task in (keeper.keep(jobs), jobs.keep_scheduling(), jobs.keep_following())]
+    sweeping = uploads.keep_sweeping(store.uploads_in_use)
+    loops = (keeper.keep(jobs), jobs.keep_scheduling(), jobs.keep_following(), sweeping)
+    tasks = [asyncio.ensure_future(task) for task in loops]
     web = asyncio.ensure_future(http)
     try:
         await _first(ended, keeper, servers, web)
         _log.info("gRPC %s, HTTP %s, Ray %s", where["grpc"], where["http"], keeper.ray_address)
         print(READY, flush=True)
-        loops = [*tasks, web]
-        finished, _ = await asyncio.wait([asyncio.ensure_future(ended.wait()), *loops], return_when="FIRST_COMPLETED")
+        waits = [asyncio.ensure_future(ended.wait()), *tasks, web]
+        finished, _ = await asyncio.wait(waits, return_when="FIRST_COMPLETED")
         for task in finished:
             task.result()  # a loop of ours that ended did so by a mistake of ours, which shall be seen
     finally:

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from stages.errors import UserMistake
 
 DEFAULT_HOME = "~/.pipetrain"
 _LOCK_S = 0.5
+_TOKEN = re.compile(r"[\x21-\x7e]{32,}")
+"""What a token must be: long enough that nobody guesses it, and fit for a header."""
 
 
 class Home:
@@ -43,8 +46,10 @@ class Home:
         self._lock_file = self.folder / "service.lock"
 
     def make(self) -> None:
-        """Make what is missing. Raises UserMistake where the home cannot be written."""
+        """Make what is missing. Raises UserMistake where the home cannot be written, and where the folder is something
+        else: one that is not empty and that no service has used."""
         try:
+            self._require_ours()
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
             for folder in (self.runs, self.uploads, self.logs):
@@ -52,13 +57,41 @@ class Home:
         except OSError as error:
             raise UserMistake(f"--home {self.folder}: cannot be used: {error.strerror}") from None
 
+    def _require_ours(self) -> None:
+        try:
+            names = set(os.listdir(self.folder)) - {"lost+found"}  # every new file system has that
+        except FileNotFoundError:
+            return
+        if names and not self._is_home(names):
+            raise UserMistake(
+                f"--home {self.folder}: is no home of a service, and is not empty (it has {min(names)}); give a folder "
+                "that is empty, or that is not there yet"
+            )
+
+    def _is_home(self, names: set[str]) -> bool:
+        """Whether a folder that has these entries is a home: `make` has just made it, or a service ran on it, of this
+        version or an earlier one. A folder `runs` or `logs` alone is what anybody may have."""
+        made = {self.runs.name, self.uploads.name, self.logs.name}
+        used = self._lock_file.name in names and bool({self.token_file.name, self.store.name} & names or made <= names)
+        return used or names == made
+
     def run_directory(self, job: str) -> Path:
         """Where a job leaves what it makes."""
         return self.runs / job
 
     def token(self) -> str:
-        """The token that callers must show."""
-        return self.token_file.read_text(encoding="ascii").strip()
+        """The token that callers must show. Raises UserMistake where there is none, or one that anybody could guess."""
+        try:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserMistake(f"{self.token_file}: cannot be read: {getattr(error, 'strerror', error)}") from None
+        if _TOKEN.fullmatch(token):
+            return token
+        found = "is empty" if not token else f"has {len(token)} characters"
+        raise UserMistake(
+            f"{self.token_file}: {found}, must have at least 32, all of them visible ASCII and no spaces; "
+            "remove the file, and the next `pipetrain up` makes a new token"
+        )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -78,6 +111,7 @@ class Home:
             file.flush()
             if not self.token_file.exists():
                 write_private(self.token_file, secrets.token_hex(32) + "\n")
+            self.token()  # an empty one would let everybody in
             yield
 
     def is_locked(self) -> bool:

@@ -12,13 +12,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from cluster.host_processes import end_session, in_session
-from cluster.ray_session import LOOPBACK, OBJECT_STORE_BYTES, loopback
+from cluster.private_folders import make_private_folder, short_base, sweep_leftovers
+from cluster.ray_session import LOOPBACK, OBJECT_STORE_BYTES, RAY_FOLDER, loopback
 from cluster.service.home import Home
 from stages.errors import NotEnoughResources
 
@@ -38,27 +38,34 @@ class RayHead:
     @staticmethod
     def start(home: Home, cpus: int) -> RayHead:
         """Start a head with `cpus` CPUs to give away. Raises NotEnoughResources with Ray's reason."""
-        folder = tempfile.mkdtemp(prefix="pipetrain-ray-", dir="/tmp")  # Ray's sockets allow only short paths
+        sweep_leftovers()
+        folder = make_private_folder(short_base())
         token, log = secrets.token_hex(32), home.logs / "ray-head.log"
         command = [
             *(sys.executable, "-m", "cluster.service.ray_head", "start", "--head", "--block"),
             *("--node-ip-address", LOOPBACK, "--port", str(_free_port()), "--num-cpus", str(cpus)),
-            *("--temp-dir", folder, "--object-store-memory", str(OBJECT_STORE_BYTES)),
+            *("--temp-dir", str(folder.path / RAY_FOLDER), "--object-store-memory", str(OBJECT_STORE_BYTES)),
             *("--include-dashboard", "false", "--dashboard-port", "0", "--include-log-monitor", "false"),
             *("--ray-client-server-port", str(_free_port())),
         ]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env={**os.environ, **ray_environment(token)},
-                cwd=folder,
-            )
+        try:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    env={**os.environ, **ray_environment(token)},
+                    cwd=folder.path,
+                    pass_fds=(folder.lock,),  # the head outlives this service, and so does its claim to the folder
+                )
+        finally:
+            folder.let_go()
         port = command[command.index("--port") + 1]
-        head = RayHead(session=process.pid, address=f"{LOOPBACK}:{port}", token=token, folder=folder, cpus=cpus)
+        head = RayHead(
+            session=process.pid, address=f"{LOOPBACK}:{port}", token=token, folder=str(folder.path), cpus=cpus
+        )
         home.write(home.ray_file, asdict(head))  # before it is up: whoever comes next must find what to clean up
         deadline = time.monotonic() + _START_TIMEOUT_S
         while "Ray runtime started" not in log.read_text(errors="replace"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from importlib import import_module
@@ -12,67 +11,22 @@ from typing import Any
 
 import grpc
 import uvicorn
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from cluster.dashboard.connections import BoundedConnection
 from cluster.service.api import Api
+from cluster.service.grpc_guard import CONNECTION_LIMITS, MAX_CALLS, RequireToken, reader, require
 from cluster.service.metrics import Metrics
 from cluster.service.metrics_rpcs import CountRpcs
 from cluster.wire import pipetrain_pb2 as pb
+from cluster.wire.limits import MAX_REQUEST_BYTES
 from stages.errors import UserMistake
 
 SERVICE = "pipetrain.v1.Pipetrain"
 DASHBOARD = "cluster.dashboard.web"
-MAX_MESSAGE_BYTES = 32 * 2**20  # a job document of ten million characters, and room
-_OPEN = (f"/{health.SERVICE_NAME}/", f"/{reflection.SERVICE_NAME}/")
+_MAX_ANSWER_BYTES = 32 * 2**20  # a job with its document, and room
 _log = logging.getLogger(__name__)
-
-
-class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Turns away calls without the token of the home."""
-
-    def __init__(self, token: str) -> None:
-        self._wanted = f"Bearer {token}".encode()
-
-    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        """Let the call through, or answer UNAUTHENTICATED."""
-        if details.method.startswith(_OPEN):
-            return await continuation(details)
-        shown = dict(details.invocation_metadata).get("authorization", "")
-        given = shown if isinstance(shown, bytes) else shown.encode("utf-8", "replace")
-        if hmac.compare_digest(given, self._wanted):
-            return await continuation(details)
-        return _turn_away(await continuation(details))
-
-
-def _turn_away(handler: Any) -> Any:
-    """A handler of the same form that only says no."""
-
-    async def unary(request: Any, context: Any) -> None:
-        await context.abort(
-            grpc.StatusCode.UNAUTHENTICATED,
-            "the call shows no token, or another one; the right one is in the file `token` of the service's home",
-        )
-
-    async def stream(request: Any, context: Any) -> Any:
-        await unary(request, context)
-        yield None
-
-    if handler is None:
-        return None
-    streams_in, streams_out = handler.request_streaming, handler.response_streaming
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[streams_in, streams_out]
-    return make(
-        stream if streams_out else unary,
-        request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
 
 
 class Servers:
@@ -83,10 +37,11 @@ class Servers:
         self._grpc = grpc.aio.server(
             interceptors=[CountRpcs(metrics.rpcs), RequireToken(token)],
             options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                *CONNECTION_LIMITS,
+                ("grpc.max_send_message_length", _MAX_ANSWER_BYTES),
                 ("grpc.so_reuseport", 0),  # a second service on the port shall fail, not share it
             ],
+            maximum_concurrent_rpcs=MAX_CALLS,
         )
         self._grpc.add_generic_rpc_handlers((_handlers(api),))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
@@ -131,6 +86,7 @@ class Servers:
             return
         config = uvicorn.Config(
             make_app(),
+            http=BoundedConnection,
             log_level="warning",
             access_log=False,
             lifespan="on",
@@ -172,25 +128,25 @@ class _Quiet(uvicorn.Server):  # type: ignore[misc]
 def _handlers(api: Api) -> Any:
     """The methods by name. List and Watch hand over bytes that were made once for all who ask."""
 
-    def unary(method: Any, request: Any) -> Any:
+    def unary(method: Any, request: Any, **most: int) -> Any:
         async def checked(given: Any, context: Any) -> Any:
-            return await method(await _require(given, request, context), context)
+            return await method(await require(given, context), context)
 
         return grpc.unary_unary_rpc_method_handler(
-            checked, request_deserializer=_reader(request), response_serializer=_serialise
+            checked, request_deserializer=reader(request, **most), response_serializer=_serialise
         )
 
     def stream(method: Any, request: Any, serialise: Any = None) -> Any:
         async def checked(given: Any, context: Any) -> Any:
-            async for answer in method(await _require(given, request, context), context):
+            async for answer in method(await require(given, context), context):
                 yield answer
 
         return grpc.unary_stream_rpc_method_handler(
-            checked, request_deserializer=_reader(request), response_serializer=serialise or _serialise
+            checked, request_deserializer=reader(request), response_serializer=serialise or _serialise
         )
 
     methods = {
-        "Submit": unary(api.Submit, pb.SubmitRequest),
+        "Submit": unary(api.Submit, pb.SubmitRequest, most=MAX_REQUEST_BYTES),
         "Get": unary(api.Get, pb.GetRequest),
         "List": stream(api.List, pb.ListRequest, bytes),
         "Watch": stream(api.Watch, pb.WatchRequest, bytes),
@@ -202,31 +158,13 @@ def _handlers(api: Api) -> Any:
         "UploadData": grpc.stream_unary_rpc_method_handler(
             api.UploadData, request_deserializer=pb.UploadRequest.FromString, response_serializer=_serialise
         ),
-        "Plan": unary(api.Plan, pb.PlanRequest),
+        "Plan": unary(api.Plan, pb.PlanRequest, most=MAX_REQUEST_BYTES),
         "Stats": unary(api.Stats, pb.StatsRequest),
         "Cluster": unary(api.Cluster, pb.ClusterRequest),
     }
     wanted = {method.name for method in pb.DESCRIPTOR.services_by_name["Pipetrain"].methods}
     assert set(methods) == wanted, "each method of the .proto has its handler"
     return grpc.method_handlers_generic_handler(SERVICE, methods)
-
-
-def _reader(kind: Any) -> Callable[[bytes], Any]:
-    """Reads a request; its kind itself stands for bytes that are none, which grpcio would answer by INTERNAL."""
-
-    def read(content: bytes) -> Any:
-        try:
-            return kind.FromString(content)
-        except DecodeError:
-            return kind
-
-    return read
-
-
-async def _require(given: Any, kind: Any, context: Any) -> Any:
-    if given is kind:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is no {kind.DESCRIPTOR.name}")
-    return given
 
 
 def _serialise(message: Any) -> bytes:

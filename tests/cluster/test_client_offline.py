@@ -324,3 +324,10 @@ def test_a_token_of_nobody_is_not_sent() -> None:
     assert somebody.metadata == (("authorization", "Bearer t"),)
     nobody.close()
     somebody.close()
+
+
+def test_a_job_that_no_service_takes_for_its_size_is_not_sent() -> None:
+    with Client("127.0.0.1:1", token="x" * 40) as client:
+        request = pb.SubmitRequest(document="x" * 2**21)
+        with pytest.raises(UserMistake, match=r"^the job has 2,097,157 bytes .* a service takes at most 2,097,152$"):
+            client._connection.call("Submit", request)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+
+from cluster.private_folders import sweep_leftovers
+from tests.other_user import needs_nobody, what_nobody_can_do
 
 
 def test_everything_embedded_listens_on_loopback_only(ray: Any) -> None:
@@ -13,3 +19,22 @@ def test_everything_embedded_listens_on_loopback_only(ray: Any) -> None:
     listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in ours]
     assert listening
     assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} == {"127.0.0.1"}
+
+
+@needs_nobody
+def test_another_user_of_the_machine_can_do_nothing_to_its_files(ray: Any) -> None:
+    """Ray opens its folder to everybody."""
+    ray.get(ray.remote(lambda: None).remote())
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    folder = next(parent for parent in session.parents if parent.name.startswith("pipetrain-"))
+    assert (session / "sockets" / "raylet").is_socket()
+    assert what_nobody_can_do(folder) == []
+
+
+def test_its_folder_is_kept_by_a_lock_that_ends_with_its_process(ray: Any) -> None:
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    folder = next(parent for parent in session.parents if parent.name.startswith("pipetrain-"))
+    sweep_leftovers()
+    assert session.exists(), "it is in use"
+    with (folder / "owner").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ from cluster.client import Client
 from cluster.client.address import command_for
 from cluster.service.home import Home
 from stages.errors import InvalidJob, NoService, UnknownJob, UserMistake
-from tests.jobs import EXAMPLES, digits_job
+from tests.jobs import EXAMPLES, digits_job, pipetrain
 
 
 class _Job:
@@ -145,3 +145,24 @@ def test_a_wrong_override_is_told_by_the_name_that_the_caller_knows() -> None:
             with pytest.raises(InvalidJob) as caught:
                 client.submit(job, overrides=["x"])
             assert caught.value.problems[0].startswith("overrides: 'x': must be path=value")
+
+
+def test_up_takes_no_folder_over_that_is_something_else(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    tmp_path.chmod(0o755)
+    done = pipetrain("up", "--home", tmp_path, "--detach")
+    assert done.returncode == 2
+    said = f"error: --home {tmp_path}: is no home of a service, and is not empty (it has notes.txt)"
+    assert done.stderr.startswith(said)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_up_does_not_start_with_a_token_that_lets_everybody_in(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    home.token_file.touch()
+    (home.folder / "service.lock").touch()
+    done = pipetrain("up", "--home", home.folder, "--grpc-port", "0", "--http-port", "0", "--detach")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {home.token_file}: is empty, must have at least 32")
+    assert len(done.stderr.splitlines()) == 1

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
+from cluster.service.grpc_guard import RequireToken
 from cluster.service.metrics_rpcs import CountRpcs, RpcCounts, code_name, method_name
-from cluster.service.server import RequireToken
 
 _METADATA = (("authorization", "Bearer secret"),)
 

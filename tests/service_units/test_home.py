@@ -62,6 +62,86 @@ def test_a_folder_that_is_there_is_closed_to_others(tmp_path: Path) -> None:
     assert _mode(tmp_path) == 0o700
 
 
+OTHERS = {
+    "a file": ["notes.txt"],
+    "a folder of results": ["runs/first/metrics.jsonl"],
+    "logs": ["logs/a.log", "runs/first/metrics.jsonl"],
+    "another program's token": ["token", "uploads/a"],
+    "something beside": ["runs/a", "uploads/a", "logs/a", "pyproject.toml"],
+    "hidden": [".git/config"],
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_folder_that_is_something_else_is_not_taken_over(tmp_path: Path, what: str) -> None:
+    for name in OTHERS[what]:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("theirs")
+    tmp_path.chmod(0o755)
+    before = {path: (path.stat().st_mode, path.stat().st_mtime_ns) for path in [tmp_path, *tmp_path.rglob("*")]}
+    with pytest.raises(UserMistake, match="is no home of a service, and is not empty") as refused:
+        Home(tmp_path).make()
+    assert len(refused.value.problems) == 1
+    assert {path: (path.stat().st_mode, path.stat().st_mtime_ns) for path in [tmp_path, *tmp_path.rglob("*")]} == before
+
+
+HOMES = {
+    "empty": [],
+    "a new file system": ["lost+found/"],
+    "just made": ["runs/", "uploads/", "logs/"],
+    "its service was killed at once": ["runs/", "uploads/", "logs/", "service.lock"],
+    "used": ["runs/", "uploads/", "logs/", "service.lock", "token", "jobs.sqlite3", "jobs.sqlite3-wal"],
+    "its logs were removed": ["runs/", "service.lock", "token", "jobs.sqlite3"],
+    "with a note of its user": ["runs/", "uploads/", "logs/", "service.lock", "token", "jobs.sqlite3", "README"],
+}
+
+
+@pytest.mark.parametrize("what", HOMES)
+def test_a_home_of_any_age_is_known(tmp_path: Path, what: str) -> None:
+    for name in HOMES[what]:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    home = Home(tmp_path)
+    home.make()
+    home.make()
+    assert _mode(tmp_path) == 0o700
+    assert home.runs.is_dir()
+    assert home.uploads.is_dir()
+    assert home.logs.is_dir()
+
+
+TOKENS = {
+    "empty": ("", "is empty"),
+    "only space": (" \n\t\n", "is empty"),
+    "short": ("0123456789abcdef\n", "has 16 characters"),
+    "one less": ("x" * 31, "has 31 characters"),
+    "two words": ("x" * 40 + " y", "has 42 characters"),
+    "not ASCII": ("ü" * 40, "has 40 characters"),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENS)
+def test_a_token_that_anybody_could_guess_is_refused(tmp_path: Path, kind: str) -> None:
+    text, found = TOKENS[kind]
+    home = Home(tmp_path / "home")
+    home.make()
+    home.token_file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserMistake, match=found) as refused, home.locked():
+        pass
+    assert str(home.token_file) in refused.value.problems[0]
+    assert home.token_file.read_text(encoding="utf-8") == text
+    home.token_file.unlink()
+    with home.locked():
+        assert len(home.token()) == 64
+
+
+def test_a_token_of_ones_own_is_taken(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.make()
+    write_private(home.token_file, "a-secret-of-my-own-from-elsewhere\n")
+    with home.locked():
+        assert home.token() == "a-secret-of-my-own-from-elsewhere"
+
+
 def test_the_token_stays_and_no_two_homes_share_one(tmp_path: Path) -> None:
     home, other = Home(tmp_path / "home"), Home(tmp_path / "other")
     for made in (home, other):

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
-from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -21,69 +15,26 @@ from cluster.service.home import Home
 from cluster.service.uploads import Uploads, WrongChecksum, WrongOffset, upload_path
 from coordinator.source_names import EXTENSIONS
 from stages.errors import UserMistake
-
-T = TypeVar("T")
-CONTENT = bytes(range(100))
-CONTENTS = st.binary(max_size=60)
-DAY_S = 86_400.0
-
-
-class Broken(Exception):
-    """The connection of a sender."""
-
-
-async def _parts(parts: Sequence[bytes], *, breaks: bool = False) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
-    if breaks:
-        raise Broken
-
-
-def _split(content: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """Parts of at least one byte, as the interface takes them in."""
-    places = sorted({0, *(cut % (len(content) + 1) for cut in cuts), len(content)})
-    return [content[start:end] for start, end in pairwise(places)]
-
-
-def _digest(content: bytes) -> str:
-    return sha256(content).hexdigest()
-
-
-def _run(scenario: Coroutine[Any, Any, T]) -> T:
-    async def within() -> T:
-        async with asyncio.timeout(20):
-            return await scenario
-
-    return asyncio.run(within())
+from tests.service_units.senders import (
+    CONTENT,
+    CONTENTS,
+    DAY_S,
+    Broken,
+    Gate,
+    digest_of,
+    kept,
+    made_home,
+    parts_of,
+    run,
+    send,
+    split,
+    temporary_home,
+)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    return _made(tmp_path / "home")
-
-
-def _made(folder: Path) -> Home:
-    home = Home(folder)
-    home.make()
-    return home
-
-
-@contextmanager
-def _temporary_home() -> Iterator[Home]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield _made(Path(folder))
-
-
-def _kept(home: Home) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in home.uploads.iterdir()}
-
-
-async def _send(
-    uploads: Uploads, content: bytes, parts: Sequence[bytes], offset: int = 0, *, breaks: bool = False, size: int = -1
-) -> tuple[int, bool]:
-    """Send parts of what is announced as `content`."""
-    size = len(content) if size < 0 else size
-    return await uploads.take(_digest(content), size, ".csv", offset, _parts(parts, breaks=breaks))
+    return made_home(tmp_path / "home")
 
 
 # one sender --------------------------------------------------------------------------------------------------------
@@ -92,14 +43,14 @@ async def _send(
 @settings(max_examples=40)
 @given(CONTENTS, st.lists(st.integers(0, 60)), st.sampled_from(EXTENSIONS))
 def test_a_content_arrives_in_any_parts(content: bytes, cuts: list[int], ending: str) -> None:
-    with _temporary_home() as home:
-        uploads, digest = Uploads(home), _digest(content)
+    with temporary_home() as home:
+        uploads, digest = Uploads(home), digest_of(content)
         assert not uploads.has(digest, f"a{ending}")
-        parts = _split(content, cuts)
-        taken = _run(uploads.take(digest, len(content), ending, 0, _parts(parts)))
+        parts = split(content, cuts)
+        taken = run(uploads.take(digest, len(content), ending, 0, parts_of(parts)))
         assert taken == (len(content), True)
         assert uploads.has(digest, f"some/where/ELSE{ending.upper()}")
-        assert _kept(home) == {f"{digest}{ending}": content}
+        assert kept(home) == {f"{digest}{ending}": content}
         assert upload_path(home, digest, f"x{ending}").read_bytes() == content
 
 
@@ -115,26 +66,26 @@ def test_a_broken_upload_goes_on_where_it_broke(
         for stop, breaks, anew in stops:
             uploads = Uploads(home) if anew else uploads
             if there < len(content):
-                assert await _send(uploads, content, []) == (there, False)  # how a sender asks
+                assert await send(uploads, content, []) == (there, False)  # how a sender asks
             reached = min(len(content), there + stop)
-            parts = _split(content[there:reached], data.draw(st.lists(st.integers(0, 60), max_size=3)))
+            parts = split(content[there:reached], data.draw(st.lists(st.integers(0, 60), max_size=3)))
             if breaks:
                 with pytest.raises(Broken):
-                    await _send(uploads, content, parts, there, breaks=True)
+                    await send(uploads, content, parts, there, breaks=True)
             else:
-                taken = await _send(uploads, content, parts, there)
+                taken = await send(uploads, content, parts, there)
                 assert taken == (reached, reached == len(content))
                 if reached == len(content):
                     break
             there = reached
-            assert not uploads.has(_digest(content), "a.csv")
-            assert b"".join(_kept(home).values()) == content[:there]
-        taken = await _send(uploads, content, [content[there:]] if there < len(content) else [], there)
+            assert not uploads.has(digest_of(content), "a.csv")
+            assert b"".join(kept(home).values()) == content[:there]
+        taken = await send(uploads, content, [content[there:]] if there < len(content) else [], there)
         assert taken == (len(content), True)
-        assert _kept(home) == {f"{_digest(content)}.csv": content}
+        assert kept(home) == {f"{digest_of(content)}.csv": content}
 
-    with _temporary_home() as home:
-        _run(scenario(home))
+    with temporary_home() as home:
+        run(scenario(home))
 
 
 @given(st.integers(0, 100), st.integers(0, 100))
@@ -143,19 +94,19 @@ def test_only_the_offset_that_follows_is_taken(there: int, offset: int) -> None:
     async def scenario(home: Home) -> None:
         uploads = Uploads(home)
         with pytest.raises(Broken):
-            await _send(uploads, CONTENT, [CONTENT[:there]] if there else [], breaks=True)
-        before = _kept(home)
+            await send(uploads, CONTENT, [CONTENT[:there]] if there else [], breaks=True)
+        before = kept(home)
         assert b"".join(before.values()) == CONTENT[:there]
         rest = [CONTENT[offset:]] if offset < len(CONTENT) else [b"more"]
         if offset != there:
             with pytest.raises(WrongOffset, match=f"^offset: got {offset}, but {there} bytes are there"):
-                await _send(uploads, CONTENT, rest, offset)
-            assert _kept(home) == before
+                await send(uploads, CONTENT, rest, offset)
+            assert kept(home) == before
         elif offset < len(CONTENT):
-            assert await _send(uploads, CONTENT, rest, offset) == (len(CONTENT), True)
+            assert await send(uploads, CONTENT, rest, offset) == (len(CONTENT), True)
 
-    with _temporary_home() as home:
-        _run(scenario(home))
+    with temporary_home() as home:
+        run(scenario(home))
 
 
 @given(CONTENTS, CONTENTS, st.integers(0, 60))
@@ -166,15 +117,15 @@ def test_of_a_content_with_another_checksum_nothing_is_kept(content: bytes, sent
     async def scenario(home: Home) -> None:
         uploads = Uploads(home)
         if sent != content:
-            with pytest.raises(WrongChecksum, match=f"{_digest(sent)}, not {_digest(content)}") as wrong:
-                await _send(uploads, content, _split(sent, [cut]))
+            with pytest.raises(WrongChecksum, match=f"{digest_of(sent)}, not {digest_of(content)}") as wrong:
+                await send(uploads, content, split(sent, [cut]))
             assert len(wrong.value.problems) == 1
-            assert _kept(home) == {}
-        assert await _send(uploads, content, _split(content, [cut])) == (len(content), True)
-        assert _kept(home) == {f"{_digest(content)}.csv": content}
+            assert kept(home) == {}
+        assert await send(uploads, content, split(content, [cut])) == (len(content), True)
+        assert kept(home) == {f"{digest_of(content)}.csv": content}
 
-    with _temporary_home() as home:
-        _run(scenario(home))
+    with temporary_home() as home:
+        run(scenario(home))
 
 
 @pytest.mark.parametrize("before", [0, 40, 100])
@@ -183,30 +134,30 @@ def test_of_more_bytes_than_were_announced_nothing_is_kept(home: Home, before: i
     async def scenario() -> None:
         uploads = Uploads(home)
         with pytest.raises(Broken):
-            await _send(uploads, CONTENT, [CONTENT[:before]] if before else [], breaks=True)
+            await send(uploads, CONTENT, [CONTENT[:before]] if before else [], breaks=True)
         sent = [b"x" * n for n in parts]
         with pytest.raises(WrongChecksum, match="more than the 100 bytes that were announced"):
-            await _send(uploads, CONTENT, sent, before)
-        assert _kept(home) == {}
-        assert await _send(uploads, CONTENT, [CONTENT]) == (100, True)
+            await send(uploads, CONTENT, sent, before)
+        assert kept(home) == {}
+        assert await send(uploads, CONTENT, [CONTENT]) == (100, True)
 
-    _run(scenario())
+    run(scenario())
 
 
 def test_what_is_there_is_not_taken_again(home: Home) -> None:
     async def scenario() -> None:
-        uploads, digest = Uploads(home), _digest(CONTENT)
-        await _send(uploads, CONTENT, [CONTENT])
+        uploads, digest = Uploads(home), digest_of(CONTENT)
+        await send(uploads, CONTENT, [CONTENT])
         os.utime(upload_path(home, digest, "a.csv"), (0, 0))
         for offset in (0, 7, 100):
-            assert await _send(uploads, CONTENT, [b"something else"], offset) == (100, True)
-        assert _kept(home) == {f"{digest}.csv": CONTENT}
+            assert await send(uploads, CONTENT, [b"something else"], offset) == (100, True)
+        assert kept(home) == {f"{digest}.csv": CONTENT}
         assert time.time() - upload_path(home, digest, "a.csv").stat().st_mtime < DAY_S  # it was named just now
         assert not uploads.has(digest, "a.npz")
-        assert await uploads.take(digest, 100, ".npz", 0, _parts([CONTENT])) == (100, True)
-        assert _kept(home) == {f"{digest}.csv": CONTENT, f"{digest}.npz": CONTENT}
+        assert await uploads.take(digest, 100, ".npz", 0, parts_of([CONTENT])) == (100, True)
+        assert kept(home) == {f"{digest}.csv": CONTENT, f"{digest}.npz": CONTENT}
 
-    _run(scenario())
+    run(scenario())
 
 
 NONSENSE: dict[str, tuple[str, int, str, int]] = {
@@ -233,115 +184,76 @@ def test_a_header_that_makes_no_sense_is_one_line(home: Home, header: str) -> No
     digest, size, ending, offset = NONSENSE[header]
     uploads = Uploads(home)
     with pytest.raises(UserMistake, match=r"^(sha256|extension|size): got .*, must be ") as refused:
-        _run(uploads.take(digest, size, ending, offset, _parts([CONTENT])))
+        run(uploads.take(digest, size, ending, offset, parts_of([CONTENT])))
     assert len(refused.value.problems) == 1
-    assert _kept(home) == {}
+    assert kept(home) == {}
     assert not uploads.has(digest, f"a{ending}")
 
 
 # several senders ---------------------------------------------------------------------------------------------------
 
 
-class Gate:
-    """Parts of which the first few come, and the others once the gate is opened; then perhaps the end breaks off."""
-
-    def __init__(self, content: bytes, first: int, *, breaks: bool = False) -> None:
-        self._content, self._first, self._breaks = content, first, breaks
-        self.waits, self.opened, self.asked = asyncio.Event(), asyncio.Event(), False
-
-    async def parts(self) -> AsyncIterator[bytes]:
-        self.asked = True
-        if self._first:
-            yield self._content[: self._first]
-        self.waits.set()
-        await self.opened.wait()
-        if self._breaks:
-            raise Broken
-        yield self._content[self._first :]
-
-
 @pytest.mark.parametrize("first", [0, 1, 99])
 def test_the_second_of_two_who_bring_the_same_finds_it_there(home: Home, first: int) -> None:
     async def scenario() -> None:
         uploads, gate, second = Uploads(home), Gate(CONTENT, first), Gate(CONTENT, 100)
-        one = asyncio.create_task(uploads.take(_digest(CONTENT), 100, ".csv", 0, gate.parts()))
+        one = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, gate.parts()))
         await gate.waits.wait()
-        other = asyncio.create_task(uploads.take(_digest(CONTENT), 100, ".csv", 0, second.parts()))
-        await _send(uploads, b"another content", [b"another content"])  # which need not wait
+        other = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, second.parts()))
+        await send(uploads, b"another content", [b"another content"])  # which need not wait
         assert not other.done()
         gate.opened.set()
         assert await one == await other == (100, True)
         assert not second.asked
-        assert _kept(home)[f"{_digest(CONTENT)}.csv"] == CONTENT
-        assert len(_kept(home)) == 2
+        assert kept(home)[f"{digest_of(CONTENT)}.csv"] == CONTENT
+        assert len(kept(home)) == 2
 
-    _run(scenario())
+    run(scenario())
 
 
 @pytest.mark.parametrize("first", [0, 1, 99])
 def test_the_second_goes_on_where_the_first_broke_off(home: Home, first: int) -> None:
     async def scenario() -> None:
         uploads, gate = Uploads(home), Gate(CONTENT, first, breaks=True)
-        one = asyncio.create_task(uploads.take(_digest(CONTENT), 100, ".csv", 0, gate.parts()))
+        one = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, gate.parts()))
         await gate.waits.wait()
-        other = asyncio.create_task(_send(uploads, CONTENT, [CONTENT]))
+        other = asyncio.create_task(send(uploads, CONTENT, [CONTENT]))
         gate.opened.set()
         with pytest.raises(Broken):
             await one
         if first:
             with pytest.raises(WrongOffset, match=f"go on from {first}$"):
                 await other
-            assert await _send(uploads, CONTENT, [CONTENT[first:]], first) == (100, True)
+            assert await send(uploads, CONTENT, [CONTENT[first:]], first) == (100, True)
         else:
             assert await other == (100, True)
-        assert _kept(home) == {f"{_digest(CONTENT)}.csv": CONTENT}
+        assert kept(home) == {f"{digest_of(CONTENT)}.csv": CONTENT}
 
-    _run(scenario())
+    run(scenario())
 
 
 def test_a_sender_whose_call_is_cancelled_lets_the_next_one_in(home: Home) -> None:
     async def scenario() -> None:
         uploads, gate = Uploads(home), Gate(CONTENT, 40)
-        one = asyncio.create_task(uploads.take(_digest(CONTENT), 100, ".csv", 0, gate.parts()))
+        one = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, gate.parts()))
         await gate.waits.wait()
         one.cancel()
         with pytest.raises(asyncio.CancelledError):
             await one
-        assert await _send(uploads, CONTENT, []) == (40, False)
-        assert await _send(uploads, CONTENT, [CONTENT[40:]], 40) == (100, True)
+        assert await send(uploads, CONTENT, []) == (40, False)
+        assert await send(uploads, CONTENT, [CONTENT[40:]], 40) == (100, True)
 
-    _run(scenario())
+    run(scenario())
 
 
 def test_many_who_bring_the_same_make_one_file(home: Home) -> None:
     async def scenario() -> None:
         uploads = Uploads(home)
-        taken = await asyncio.gather(*(_send(uploads, CONTENT, _split(CONTENT, [k])) for k in range(20)))
+        taken = await asyncio.gather(*(send(uploads, CONTENT, split(CONTENT, [k])) for k in range(20)))
         assert taken == [(100, True)] * 20
-        assert _kept(home) == {f"{_digest(CONTENT)}.csv": CONTENT}
+        assert kept(home) == {f"{digest_of(CONTENT)}.csv": CONTENT}
 
-    _run(scenario())
-
-
-# what is removed ---------------------------------------------------------------------------------------------------
-
-
-def test_what_no_job_has_named_for_a_week_is_removed(home: Home) -> None:
-    ages = {"6 days": 6, "8 days": 8}
-    for age, days in ages.items():
-        for use in ("used", "free"):
-            for ending in (*EXTENSIONS, ".part"):
-                file = home.uploads / f"{_digest(f'{use} {age}'.encode())}{ending}"
-                file.write_text(f"{use} {age} {ending}")
-                then = time.time() - days * DAY_S
-                os.utime(file, (then, then))
-    in_use = {_digest(f"used {age}".encode()) for age in ages}
-    Uploads(home).sweep(in_use)
-    expected = {f"{use} 6 days {ending}" for use in ("used", "free") for ending in (*EXTENSIONS, ".part")}
-    expected |= {f"used 8 days {ending}" for ending in EXTENSIONS}
-    assert {content.decode() for content in _kept(home).values()} == expected
-    Uploads(home).sweep(in_use)
-    assert {content.decode() for content in _kept(home).values()} == expected
+    run(scenario())
 
 
 def test_a_sender_can_ask_after_a_break_behind_the_last_byte(home: Home) -> None:
@@ -350,7 +262,7 @@ def test_a_sender_can_ask_after_a_break_behind_the_last_byte(home: Home) -> None
     async def scenario() -> None:
         uploads = Uploads(home)
         with pytest.raises(Broken):
-            await _send(uploads, CONTENT, [CONTENT], breaks=True)
-        assert await _send(uploads, CONTENT, []) == (len(CONTENT), True)
+            await send(uploads, CONTENT, [CONTENT], breaks=True)
+        assert await send(uploads, CONTENT, []) == (len(CONTENT), True)
 
-    _run(scenario())
+    run(scenario())

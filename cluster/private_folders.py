@@ -1,0 +1,109 @@
+"""Temporary folders that only their user can enter, and that do not stay when their owner is killed.
+
+Each is called `pipetrain-PID-RANDOM`, has mode 0700, and has a file `owner` in it that its owner keeps locked. The
+kernel lets go of the lock however the owner ends, so a folder whose lock is free is a leftover: process numbers, which
+are used again, decide nothing. Other users may write to the temporary folder too: only what is this user's own is
+looked into or removed, and no symbolic link is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.host_processes import names_in_command_lines, started_at
+
+_OWNER = "owner"
+_NAME = re.compile(r"pipetrain-(\d+|ray)-\w+")
+_LONGEST_BASE = 10
+_BEING_MADE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateFolder:
+    """A folder and the lock that says it is in use: an open file, which a child process may be given (`pass_fds`)."""
+
+    path: Path
+    lock: int
+
+    def let_go(self) -> None:
+        """Leave the folder to whoever else has the lock; if nobody has it, the next sweep removes the folder."""
+        os.close(self.lock)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.let_go()
+
+
+def make_private_folder(base: str | None = None) -> PrivateFolder:
+    """A new folder in `base`, by default in the system's temporary folder."""
+    path = Path(tempfile.mkdtemp(prefix=f"pipetrain-{os.getpid()}-", dir=base))
+    unlocked = path / f".{_OWNER}"
+    lock = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    unlocked.rename(path / _OWNER)  # a sweep never sees it without its lock
+    return PrivateFolder(path, lock)
+
+
+@contextlib.contextmanager
+def private_folder(base: str | None = None) -> Iterator[Path]:
+    """A folder that is removed at the end."""
+    folder = make_private_folder(base)
+    try:
+        yield folder.path
+    finally:
+        folder.remove()
+
+
+def short_base() -> str:
+    """Where to make a folder in which Ray has room for its sockets: their paths hold about 100 bytes, and Ray adds most
+    of them."""
+    base = tempfile.gettempdir()
+    return base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp"
+
+
+def sweep_leftovers(*bases: str) -> None:
+    """Remove the folders whose owners were killed, and those that earlier versions left: in `bases`, by default in all
+    places where this version or an earlier one makes them."""
+    for base in bases or {tempfile.gettempdir(), "/tmp"}:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(base):
+                if _NAME.fullmatch(entry.name):
+                    with contextlib.suppress(OSError):
+                        _sweep(entry.path)
+
+
+def _sweep(path: str) -> None:
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        return
+    if stat.S_IMODE(found.st_mode) & 0o077 == 0:  # what others can write to proves nothing by a lock in it
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(f"{path}/{_OWNER}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError where it is in use
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+            return
+    if _abandoned(path, found.st_mtime):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _abandoned(path: str, changed: float) -> bool:
+    """Whether a folder without a lock is nobody's: an earlier version left it, or its maker is about to lock it."""
+    maker = os.path.basename(path).split("-")[1]
+    if maker == "ray":  # a service's Ray, whose processes have the folder in their command lines
+        return time.time() - changed > _BEING_MADE_S and not names_in_command_lines(path)
+    began = started_at(int(maker))
+    return began is None or began > changed + 1.0  # the number is another process's by now

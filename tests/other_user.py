@@ -1,0 +1,59 @@
+"""Another user of this machine, without any right: what it can do to a folder of ours."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def _nobody() -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam("nobody")
+    except KeyError:
+        return None
+
+
+needs_nobody = pytest.mark.skipif(
+    os.getuid() != 0 or _nobody() is None, reason="only root can be another user for a moment, and it takes a nobody"
+)
+
+
+def as_nobody(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell script as the user `nobody`, in a group of no other."""
+    found = _nobody()
+    assert found is not None
+    command = ["/bin/sh", "-c", script, "sh", *map(str, arguments)]
+    return subprocess.run(
+        command,
+        user=found.pw_uid,
+        group=found.pw_gid,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+_TOUCH = """
+for path in "$@"; do
+    ls "$path" 2>/dev/null | sed "s|^|lists $path: |"
+    [ -f "$path" ] && head -c 1 "$path" >/dev/null 2>&1 && echo "reads $path"
+    [ -w "$path" ] && echo "writes $path"
+    ln -s /nowhere "$path/planted" 2>/dev/null && echo "plants in $path"
+    mv "$path" "$path.moved" 2>/dev/null && echo "replaces $path"
+done
+true
+"""
+
+
+def what_nobody_can_do(folder: Path) -> list[str]:
+    """Each thing that `nobody` could list, read, write or replace in the folder or below it, by its known paths."""
+    paths = [folder, *(path for path in folder.rglob("*") if not path.is_symlink())]
+    assert len(paths) > 1, f"{folder} is empty, which proves nothing"
+    return as_nobody(_TOUCH, *paths).stdout.splitlines()

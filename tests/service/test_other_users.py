@@ -1,0 +1,19 @@
+"""Other users of the machine, while the service is up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.service.ray_head import RayHead
+from tests.other_user import needs_nobody, what_nobody_can_do
+from tests.service.running import Service
+
+
+@needs_nobody
+def test_another_user_can_do_nothing_to_home_and_to_the_files_of_ray(service: Service) -> None:
+    head = RayHead.left_by_another(service.home)
+    assert head is not None
+    folder = Path(head.folder)
+    assert list(folder.rglob("raylet")), "the socket of Ray that others must not reach"
+    assert what_nobody_can_do(folder) == []
+    assert what_nobody_can_do(service.folder) == []

@@ -1,0 +1,65 @@
+"""The two ports of a service in a process of their own, with nothing behind them: no store, no jobs, no Ray.
+
+It prints the ports of gRPC and HTTP. Whatever is called raises, but UploadData counts bytes, and so does HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import FastAPI, Request
+
+from cluster.dashboard.guard import LOOPBACK, Guard
+from cluster.service import server
+from cluster.service.metrics_rpcs import RpcCounts
+from cluster.service.server import Servers
+from cluster.wire import pipetrain_pb2 as pb
+
+TOKEN = "0123456789abcdef" * 4
+
+
+class _Api:
+    async def UploadData(self, requests: Any, context: Any) -> pb.UploadResponse:
+        return pb.UploadResponse(received=sum([len(request.data) async for request in requests]))
+
+    async def Stats(self, request: Any, context: Any) -> pb.StatsResponse:
+        return pb.StatsResponse()
+
+    def __getattr__(self, name: str) -> Any:
+        async def method(request: Any, context: Any) -> Any:
+            raise NotImplementedError(name)
+
+        return method
+
+
+def _app() -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(Guard, names=LOOPBACK, token=TOKEN)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST"])
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    return app
+
+
+async def _serve() -> None:
+    server.DASHBOARD = "json"  # the app below is not ours
+    metrics: Any = SimpleNamespace(rpcs=RpcCounts())
+    api: Any = _Api()
+    servers = Servers(api, TOKEN, metrics)
+    http_port, http = servers.listen_http("127.0.0.1", 0, _app)
+    grpc_port = await servers.listen_grpc("127.0.0.1", 0)
+    serving = asyncio.ensure_future(http)
+    await servers.http_up.wait()
+    print(grpc_port, http_port, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await servers.stop(0)
+    await serving
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())

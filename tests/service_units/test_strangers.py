@@ -1,0 +1,124 @@
+"""What callers without the token cost: memory of the service stays as it was, and who has the token is answered.
+
+Once, 20 connections that sent 32 MiB each took 3 GB.
+"""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from cluster.wire import pipetrain_pb2 as pb
+from cluster.wire.limits import MAX_REQUEST_BYTES
+from cluster.wire.pipetrain_pb2_grpc import PipetrainStub
+from tests.service.running import wait_for
+from tests.service_units.bare_service import TOKEN
+from tests.service_units.strangers import Bare, Dribble, bare_service, flood, send_messages
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the memory of another process is read from /proc"),
+    pytest.mark.timeout(300),
+]
+ROOM = 200 * 2**20
+METHOD = "/pipetrain.v1.Pipetrain/"
+WITH_TOKEN = (("authorization", f"Bearer {TOKEN}"),)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Bare]:
+    with bare_service() as found:
+        assert _answers(found)
+        yield found
+
+
+def _answers(bare: Bare) -> bool:
+    """Whether a caller with the token is answered on both ports; on gRPC's once what strangers left is worked off."""
+    with grpc.insecure_channel(f"127.0.0.1:{bare.grpc_port}") as channel:
+        stub = PipetrainStub(channel)  # type: ignore[no-untyped-call]
+        wait_for(lambda: _called(stub.Stats), "whoever has the token is not answered")
+    connection = http.client.HTTPConnection("127.0.0.1", bare.http_port, timeout=30)
+    connection.request("POST", "/x", body=b"abc", headers={"Authorization": WITH_TOKEN[0][1]})
+    answer = connection.getresponse()
+    found = (answer.status, answer.read())
+    connection.close()
+    return found == (200, b"3")
+
+
+def _called(method: Any) -> bool:
+    try:
+        method(pb.StatsRequest(), metadata=WITH_TOKEN, timeout=30)
+    except grpc.RpcError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("method", ["Submit", "Watch"])
+def test_large_messages_without_the_token_are_not_read(bare: Bare, method: str) -> None:
+    with bare.memory_within(ROOM):
+        codes = send_messages(bare.grpc_port, METHOD + method, connections=200, calls=1, n_bytes=4 * 2**20)
+    assert codes.keys() <= {"UNAUTHENTICATED", "CANCELLED"}, codes
+    assert codes["UNAUTHENTICATED"] >= 200
+    assert _answers(bare)
+
+
+@pytest.mark.parametrize("method", ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"])
+def test_large_messages_to_what_is_open_to_all_are_read_one_by_one(bare: Bare, method: str) -> None:
+    with bare.memory_within(ROOM):
+        codes = send_messages(bare.grpc_port, method, connections=200, calls=1, n_bytes=MAX_REQUEST_BYTES)
+    refused = {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"}
+    assert codes.keys() <= refused, codes
+    assert _answers(bare)
+
+
+@pytest.mark.parametrize("method", [f"{METHOD}Submit", "/grpc.health.v1.Health/Check"])
+def test_messages_that_come_slowly_and_answers_that_are_not_read_hold_little(bare: Bare, method: str) -> None:
+    with bare.memory_within(ROOM), Dribble(bare.grpc_port, method, connections=200, calls=100) as dribble:
+        dribble.go_on(1.0)
+        assert dribble.sent > 5_000_000
+    assert _answers(bare)
+
+
+def test_the_port_takes_so_many_connections_and_no_more(bare: Bare) -> None:
+    before = bare.connections()
+    with bare.memory_within(ROOM), Dribble(bare.grpc_port, f"{METHOD}Submit", connections=1300, calls=1) as dribble:
+        dribble.go_on(1.0)
+        assert 500 < bare.connections() - before <= 1000
+    wait_for(lambda: bare.connections() < before + 100, "connections that were left stay")
+    assert _answers(bare)
+
+
+HOST = b"Host: 127.0.0.1\r\n"
+MIB = b"x" * 2**20
+FLOODS = {
+    "a body without the token": (b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 99999999\r\n\r\n", MIB, {b"401"}),
+    "a body of no known length": (
+        b"POST /metrics HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"100000\r\n" + MIB + b"\r\n",
+        {b"413"},
+    ),
+    "a body for an open path": (
+        b"POST /healthz HTTP/1.1\r\n" + HOST + b"Content-Length: 99999999\r\n\r\n",
+        MIB,
+        {b"413"},
+    ),
+    "headers without end": (
+        b"GET /healthz HTTP/1.1\r\n" + HOST,
+        b"X-Header: " + b"x" * 2**16 + b"\r\n",
+        {b"400", b"431"},
+    ),
+    "a line without end": (b"GET /", MIB, {b"400", b"414"}),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_http_reads_little_of_what_strangers_send(bare: Bare, kind: str) -> None:
+    content, part, refusals = FLOODS[kind]
+    with bare.memory_within(ROOM):
+        answers = flood(bare.http_port, content, part, connections=40, parts=20)
+    assert {line.split()[1] for line in answers if line} <= refusals, set(answers)
+    assert _answers(bare)
