@@ -12,13 +12,14 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cluster.process_limits import limit_memory
 from cluster.run_dir import RunDir
 from cluster.runner_link import CHUNK_BYTES, RunnerLink, log_name, log_to_file, say
+from cluster.source_rules import SourceRules
 from cluster.training import Run, Where, tell_failure
 from coordinator.job import JobSpec, parse_job
 from coordinator.rows import EvalRow, Row, StepRow
@@ -43,7 +44,7 @@ class Assignment:
     """What a runner is to do.
 
     `document` is the job; `files` has the local copy of each uploaded file by its path in the job; `memory_per_cpu` is
-    the share of a node's memory in bytes; `force` begins though the plan says no.
+    the share of a node's memory in bytes; `force` begins though the plan says no; `rules` are SourceRules.
     """
 
     job: str
@@ -53,6 +54,7 @@ class Assignment:
     files: Mapping[str, str]
     memory_per_cpu: int
     force: bool = False
+    rules: Mapping[str, Any] = field(default_factory=dict)
 
 
 class JobRunner:
@@ -152,12 +154,14 @@ class JobRunner:
         here = spec.relocated(assignment.files)
         cpus = here.resources.cpus_per_worker * (here.pipeline.n_workers or here.pipeline.stages)
         limit_memory(assignment.memory_per_cpu * cpus)
+        rules = SourceRules.from_dict(assignment.rules).with_files(assignment.files.values())
         link = RunnerLink(
             node=context.get_node_id(),
             runner=context.current_actor,
             logs=str(self._folder / "logs"),
             files=tuple(assignment.files.values()),
             memory_per_cpu=assignment.memory_per_cpu,
+            rules=rules,
         )
         waiting: list[str] = []
 
@@ -166,7 +170,7 @@ class JobRunner:
                 waiting.append(what)
                 run_dir.event("waiting", detail=what)
 
-        run = Run.prepare(here, Where(inside=link, say=waits))
+        run = Run.prepare(here, Where(inside=link, say=waits, rules=rules))
         if not assignment.force and (refusals := run.refusals()):
             raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
         return run

@@ -25,6 +25,16 @@ _LINE_EVERY_S = 2.0
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=7070, show_default=True, help="0: any free one.")
 @click.option("--http-port", type=click.IntRange(0, 65535), default=7071, show_default=True, help="0: any free one.")
 @click.option("--max-queued", type=click.IntRange(1), default=10_000, show_default=True, help="Jobs that may wait.")
+@click.option(
+    "--data-root",
+    "data_roots",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Jobs read local data only below this folder; may be repeated. By default what the user may read.",
+)
+@click.option(
+    "--data-protocols", metavar="LIST", help="Jobs read only such URLs, such as https,s3; file stands for local paths."
+)
 @click.option("--detach", is_flag=True, help="Return when it is up.")
 def up(
     workers: int | None,
@@ -33,6 +43,8 @@ def up(
     grpc_port: int,
     http_port: int,
     max_queued: int,
+    data_roots: tuple[Path, ...],
+    data_protocols: str | None,
     detach: bool,
 ) -> int:
     """Start a local Ray with --workers CPUs and the job service, on loopback.
@@ -56,6 +68,8 @@ def up(
         check_address(ray_address, "--ray-address")
     options = ["--home", str(place.folder), "--grpc-port", str(grpc_port), "--http-port", str(http_port)]
     options += ["--max-queued", str(max_queued)]
+    options += [part for root in data_roots for part in ("--data-root", str(root.absolute()))]
+    options += ["--data-protocols", _protocols(data_protocols)] if data_protocols is not None else []
     options += ["--workers", str(workers)] if workers is not None else []
     options += ["--ray-address", ray_address] if ray_address is not None else []
     if detach:
@@ -74,6 +88,16 @@ def up(
         end_service(place)
         click.echo("down", err=True)
         return 0
+
+
+def _protocols(text: str) -> str:
+    """The list without spaces. Raises UserMistake for what no source can have."""
+    from coordinator.source_names import PROTOCOLS
+
+    names = [name.strip().lower() for name in text.split(",")]
+    if wrong := [name for name in names if name not in PROTOCOLS]:
+        raise UserMistake(f"--data-protocols: got {wrong[0]!r}, must be some of {','.join(PROTOCOLS)}")
+    return ",".join(names)
 
 
 def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:

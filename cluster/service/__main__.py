@@ -21,10 +21,13 @@ from cluster.service.api import Api
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.metrics import Metrics
+from cluster.service.outside import Outside
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.server import Servers
 from cluster.service.store import Store
 from cluster.service.uploads import Uploads
+from cluster.source_rules import SourceRules
+from coordinator.source_names import PROTOCOLS
 from stages.errors import UserMistake
 
 READY, TROUBLE = "ready", "error:"
@@ -44,6 +47,8 @@ def main() -> int:
     parser.add_argument("--http-port", type=int, default=7071)
     parser.add_argument("--http-name", action="append", default=[], help="a host that HTTP may be called by, too")
     parser.add_argument("--max-queued", type=int, default=10_000)
+    parser.add_argument("--data-root", action="append", help="read local data only below this folder")
+    parser.add_argument("--data-protocols", default=",".join(PROTOCOLS), help="read only such URLs, and file for paths")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -65,10 +70,14 @@ async def _serve(home: Home, options: Any) -> None:
     keeper = RayKeeper(home, cpus=options.workers, address=options.ray_address)
     store = Store(home.store)
     jobs = Jobs(home, store, max_queued=options.max_queued, send=keeper.send)
+    jobs.rules = SourceRules(
+        roots=tuple(options.data_root) if options.data_root else None, protocols=tuple(options.data_protocols.split(","))
+    )
+    outside = Outside()
     uploads = Uploads(home)
     uploads.sweep(store.uploads_in_use())
     metrics = Metrics(CollectorRegistry(), jobs, ray_up=lambda: keeper.state == "up")
-    api = Api(jobs, keeper, uploads)
+    api = Api(jobs, keeper, uploads, outside)
     servers = Servers(api, home.token(), metrics)
 
     def dashboard() -> Any:
@@ -104,6 +113,7 @@ async def _serve(home: Home, options: Any) -> None:
         for task in finished:
             task.result()  # a loop of ours that ended did so by a mistake of ours, which shall be seen
     finally:
+        await outside.close()
         await _end(home, jobs, keeper, servers, tasks)
         with contextlib.suppress(Exception):
             await web

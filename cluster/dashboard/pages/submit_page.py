@@ -13,6 +13,7 @@ from cluster.dashboard.parts import problems_list
 from cluster.dashboard.site import Site
 from cluster.dashboard.submission import NotSubmitted, submit_text
 from cluster.dashboard.yaml_lines import Problem
+from cluster.service.peers import is_remote_address
 from coordinator.job_yaml import read_yaml, write_yaml
 from coordinator.schedules import SCHEDULES
 from coordinator.source_names import BUILT_IN
@@ -108,7 +109,10 @@ class _Submit:
         content = self._editor.value if as_text else write_yaml(self._form.document())
         problems: Sequence[Any] = []
         try:
-            record = await submit_text(self._site.api, content, priority=int(self._priority.value or 0))
+            remote = is_remote_address(self._button.client.ip)
+            record = await submit_text(
+                self._site.api, content, priority=int(self._priority.value or 0), remote=remote
+            )
             ui.navigate.to(f"/jobs/{record.id}")
         except NotSubmitted as error:
             problems = error.placed if as_text else [Problem(None, problem.text) for problem in error.placed]
