@@ -35,6 +35,7 @@ from cluster.trackers import require_trackers
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job import JobSpec, parse_job
+from coordinator.job_limits import document_problem, encodable
 from coordinator.job_queue import Needs, counted, memory_text
 from coordinator.job_states import Queued
 from stages.errors import InvalidJob, Refused, UserMistake
@@ -217,8 +218,8 @@ class Api:
         """
         if abs(priority) > _MOST_PRIORITY:
             raise UserMistake(f"priority: got {priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
-        if len(submission_id) > 200:
-            raise UserMistake("submission_id: got more than 200 characters")
+        if len(submission_id) > 200 or not encodable(submission_id):
+            raise UserMistake("submission_id: must have at most 200 characters, all of which UTF-8 can hold")
         require_trackers(spec)
         document = JobDocument(document=_json(spec.document()), files=files or {})
         self._require_files(document.files)
@@ -250,6 +251,8 @@ class Api:
     # checks --------------------------------------------------------------------------------------------------------
 
     async def _spec(self, document: str, name: str | None) -> JobSpec:
+        if wrong := document_problem(document):
+            raise InvalidJob([f"document: {wrong}"])
         if len(document) > _LARGE_DOCUMENT:
             return await asyncio.to_thread(_read_spec, document, name)
         return _read_spec(document, name)
@@ -302,8 +305,10 @@ async def _chunks(folder: Path, files: Sequence[Path]) -> AsyncIterator[pb.Fetch
 def _read_spec(document: str, name: str | None) -> JobSpec:
     try:
         parsed = json.loads(document)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidJob([f"document: is not JSON: {error}"]) from None
+    except RecursionError:
+        raise InvalidJob(["document: is nested too deeply"]) from None
     if name is not None and isinstance(parsed, dict):
         parsed["name"] = name
     return parse_job(parsed)

@@ -23,6 +23,7 @@ MOST_BYTES = 512 * 2**20
 """Of a source that is read only to plan."""
 SECONDS = 30.0
 _MOST_WAITING = 64
+_CLOSE_S = 2.0
 _ANSWER_BYTES = 64 * 2**20
 
 
@@ -44,7 +45,9 @@ class Outside:
         self._seconds, self._memory, self._command = seconds, memory, command
         self._free = asyncio.Semaphore(most)
         self._waiting = 0
+        self._closed = False
         self._spare: asyncio.Task[asyncio.subprocess.Process] | None = None
+        self._working: set[asyncio.subprocess.Process] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def ask(self, what: str, name: str, **question: Any) -> dict[str, Any]:
@@ -65,11 +68,19 @@ class Outside:
         return _answer(name, process.returncode, output, errors)
 
     async def close(self) -> None:
-        """End the process that waits for a question."""
-        if self._spare is not None:
-            with contextlib.suppress(OSError):
-                _kill(await self._spare)
-            self._spare = None
+        """End all readers, and let those who asked know."""
+        self._closed = True
+        for process in self._working:
+            _kill(process)
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            with contextlib.suppress(OSError, TimeoutError):
+                process = await spare
+                _kill(process)
+                async with asyncio.timeout(_CLOSE_S):
+                    await process.communicate()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_CLOSE_S)
 
     async def _enter(self, name: str) -> None:
         """Take one of the places, which `_end` gives back."""
@@ -98,7 +109,7 @@ class Outside:
         except BaseException:
             self._free.release()
             raise
-        self._spare = asyncio.create_task(self._start())
+        self._working.add(process)
         return process
 
     async def _start(self) -> asyncio.subprocess.Process:
@@ -112,11 +123,14 @@ class Outside:
         )
 
     def _end(self, process: asyncio.subprocess.Process) -> None:
-        """End it with all that it started; its place is free when it is gone."""
+        """End it with all that it started, and start the next; its place is free when it is gone."""
         _kill(process)
+        if self._spare is None and not self._closed:  # only now, lest its imports take the CPU from the one at work
+            self._spare = asyncio.create_task(self._start())
 
         async def gone() -> None:
             await process.wait()
+            self._working.discard(process)
             self._free.release()
 
         task = asyncio.create_task(gone())

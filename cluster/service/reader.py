@@ -6,6 +6,7 @@ before there is a question, so that nobody waits for its imports.
 
 from __future__ import annotations
 
+import importlib
 import json
 import resource
 import signal
@@ -23,12 +24,16 @@ from coordinator.job import parse_job
 from coordinator.schedules.csv_format import load_csv
 from stages.errors import UserMistake
 
+_LATE = ("sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
+"""What reading would import when it comes to it: better before there is a question."""
 _GRACE_S = 5
 _NICE_OPEN_FILES = 256
 
 
 def main() -> None:
     """Answer one question; none where the other end is closed first."""
+    for name in _LATE:
+        importlib.import_module(name)
     line = sys.stdin.readline()
     if not line:
         return
