@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import queue
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from cluster.source_rules import SourceRules
 from cluster.training import Run, Where, tell_failure
 from coordinator.job import JobSpec, parse_job
 from coordinator.rows import EvalRow, Row, StepRow
-from stages.errors import JobFailed, NotEnoughResources, PipetrainError, StageFailed
+from stages.errors import JobFailed, NotEnoughResources, PipetrainError, StageFailed, StoppedEarly
 
 ACTOR_NAME = "PipetrainRunner"
 """What runner processes are called."""
@@ -65,6 +66,7 @@ class JobRunner:
         self._folder = Path(assignment.folder)
         self._run: Run | None = None
         self._stop = threading.Event()
+        self._prepared: queue.SimpleQueue[Run | BaseException] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._log_lock = threading.Lock()
 
@@ -86,6 +88,8 @@ class JobRunner:
         run = self._run
         if run is not None:
             run.stop()
+        else:
+            self._prepared.put(StoppedEarly())
 
     def ping(self, seconds: float) -> bool:
         """Answer after so many seconds, or at once when the attempt has ended, which the answer says."""
@@ -126,6 +130,10 @@ class JobRunner:
     def _train(self, spec: JobSpec, run_dir: RunDir, teller: _Teller) -> None:
         try:
             run = self._prepare(spec, run_dir)
+        except StoppedEarly:
+            run_dir.event("stopped", step=0, saved=False)
+            say("stopped before its data was read")
+            return
         except PipetrainError as error:
             told = _with_names(error, self._assignment.files)
             tell_failure(run_dir, told)
@@ -170,10 +178,27 @@ class JobRunner:
                 waiting.append(what)
                 run_dir.event("waiting", detail=what)
 
-        run = Run.prepare(here, Where(inside=link, say=waits, rules=rules))
+        run = self._unless_stopped(lambda: Run.prepare(here, Where(inside=link, say=waits, rules=rules)))
         if not assignment.force and (refusals := run.refusals()):
             raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
         return run
+
+    def _unless_stopped(self, prepare: Callable[[], Run]) -> Run:
+        """The run that `prepare` makes. Raises StoppedEarly where a stop comes first: its data may never come."""
+
+        def work() -> None:
+            try:
+                self._prepared.put(prepare())
+            except BaseException as error:
+                self._prepared.put(error)
+
+        if self._stop.is_set():
+            raise StoppedEarly
+        threading.Thread(target=work, name="prepare", daemon=True).start()
+        found = self._prepared.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     def _tell_bug(self, run_dir: RunDir, error: Exception) -> None:
         """What no part of pipetrain expected: the job's end all the same, told with the whole traceback."""

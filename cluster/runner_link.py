@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.source_rules import SourceRules
+from cluster.source_rules import FREE, SourceRules
 
 CHUNK_BYTES = 4 * 2**20
 _CALL_TIMEOUT_S = 120.0
@@ -36,7 +36,7 @@ class RunnerLink:
     logs: str
     files: tuple[str, ...] = ()
     memory_per_cpu: int | None = None
-    rules: SourceRules = SourceRules()
+    rules: SourceRules = FREE
 
     def memory_limit(self, cpus: int) -> int | None:
         """Bytes for a worker whose job names no limit: its share of the node, so that no job can take another's."""

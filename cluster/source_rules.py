@@ -17,9 +17,7 @@ from coordinator.schedules import SCHEDULES
 from coordinator.source_names import BUILT_IN, PROTOCOLS, local_path, protocol
 from stages.errors import InvalidData
 
-_METADATA = tuple(
-    map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"))
-)
+_METADATA = tuple(map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")))
 """Where clouds tell a machine its secrets, besides the link-local addresses."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -46,7 +44,8 @@ class SourceRules:
     @staticmethod
     def from_dict(given: Mapping[str, Any]) -> SourceRules:
         """The rules that `as_dict` gave."""
-        return SourceRules(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in given.items()}
+        return SourceRules(**values)
 
     def with_files(self, files: Iterable[str]) -> SourceRules:
         """The same, with other uploaded files."""
@@ -75,6 +74,10 @@ class SourceRules:
         if spec.pipeline.schedule not in SCHEDULES:
             self.require_protocol(spec.pipeline.schedule)
             self.require_place(spec.pipeline.schedule)
+
+
+FREE = SourceRules()
+"""No limits: what a command reads for its own user."""
 
 
 def local_files(spec: JobSpec) -> list[str]:

@@ -12,8 +12,8 @@ from cluster.ray_session import check_address, ray_session
 from cluster.ray_workers import RayWorkers
 from cluster.run_dir import RunDir
 from cluster.runner_link import RunnerLink
+from cluster.source_rules import FREE, SourceRules
 from cluster.sources import JobData, load_data
-from cluster.source_rules import SourceRules
 from cluster.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers
 from coordinator.blueprint import Blueprint, make_blueprint
@@ -36,15 +36,15 @@ def _quiet(text: str) -> None:
 class Where:
     """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one.
 
-    `rules` limit which data may be read. `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `say` is told what
-    the workers wait for.
+    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `say` is told what
+    the workers wait for. `rules` limit which data may be read.
     """
 
     local: bool = False
     address: str | None = None
     inside: RunnerLink | None = None
     say: Callable[[str], None] = _quiet
-    rules: SourceRules = SourceRules()
+    rules: SourceRules = FREE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

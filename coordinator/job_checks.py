@@ -14,7 +14,6 @@ from coordinator.job_limits import MAX_ACTIONS
 from coordinator.job_problems import Path, show
 from coordinator.source_names import TABLES, extension
 
-
 _MOST_INPUTS = 2**31 - 1
 
 
@@ -92,8 +91,8 @@ def _training(facts: Facts) -> Iterator[str]:
     stages = facts.get("pipeline", "stages", default=1)
     if parts is not None and stages is not None and parts * stages > MAX_ACTIONS:
         yield (
-            f"training.micro_batches: got {parts:,} in {stages:,} stages, which makes {parts * stages:,} forward passes "
-            f"of a step, must be at most {MAX_ACTIONS:,}"
+            f"training.micro_batches: got {parts:,} in {stages:,} stages, which makes {parts * stages:,} forward "
+            f"passes of a step, must be at most {MAX_ACTIONS:,}"
         )
     sgd = ("training", "optimizer", "sgd")
     if facts.get(*sgd, "nesterov") is True and facts.get(*sgd, "momentum", default=0) == 0:

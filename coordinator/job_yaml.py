@@ -34,7 +34,7 @@ _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's is many times faster; PyYAML may have been built without it."""
-_Dumper_: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_Emitter: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Loader(Composer, _Parser):  # type: ignore[misc]  # the nodes are made here, from the parser's events
@@ -83,7 +83,7 @@ class _Loader(Composer, _Parser):  # type: ignore[misc]  # the nodes are made he
     }
 
 
-class _Dumper(_Dumper_):  # type: ignore[misc]
+class _Dumper(_Emitter):  # type: ignore[misc]
     """PyYAML's safe dumper; quotes text that either version of YAML would read as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -93,7 +93,8 @@ class _Dumper(_Dumper_):  # type: ignore[misc]
     def represent_str(self, data: str) -> yaml.ScalarNode:
         """Text with a line break of any kind goes into double quotes, which alone escape all of them."""
         style = '"' if set(data) & set("\n\r\x85\u2028\u2029") else None
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+        node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+        return node
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)

@@ -61,16 +61,14 @@ class Draft:
                     "uploads files from where you are"
                 )
             elif path in wrong:
-                problems.append(
-                    f"{entry}: got {path[:200]}, {wrong[path]}; `pipetrain submit` uploads it"
-                )
+                problems.append(f"{entry}: got {path[:200]}, {wrong[path]}; `pipetrain submit` uploads it")
         if problems or self.job is None:
             raise NotSubmitted(place_problems(self.text, problems))
         return self.job
 
 
 def read_job_text(text: str, name: str = "") -> Draft:
-    """The job that the text describes; `name` replaces its own. No file is looked at. Raises NotSubmitted for no job."""
+    """The job that the text describes; `name` replaces its own. No file is looked at. Raises NotSubmitted."""
     if too_long := document_problem(text):
         raise NotSubmitted([Problem(None, too_long)])
     document, problems = read_document(text)

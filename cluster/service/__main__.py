@@ -70,9 +70,8 @@ async def _serve(home: Home, options: Any) -> None:
     keeper = RayKeeper(home, cpus=options.workers, address=options.ray_address)
     store = Store(home.store)
     jobs = Jobs(home, store, max_queued=options.max_queued, send=keeper.send)
-    jobs.rules = SourceRules(
-        roots=tuple(options.data_root) if options.data_root else None, protocols=tuple(options.data_protocols.split(","))
-    )
+    protocols = tuple(options.data_protocols.split(","))
+    jobs.rules = SourceRules(roots=tuple(options.data_root) if options.data_root else None, protocols=protocols)
     outside = Outside()
     uploads = Uploads(home)
     uploads.sweep(store.uploads_in_use())

@@ -154,10 +154,7 @@ class Api:
         async with told(context):
             spec = await self._spec(request.document, None)
             self._require_files(request.files)
-            places = {path: str(upload_path(self._jobs.home, sha, path)) for path, sha in request.files.items()}
-            require_rules(spec, self._jobs.rules, places)
-            rules = replace(self._jobs.rules, public_only=is_remote_peer(context.peer()))
-            plan, refusals = await plan_job(self._outside, spec, places, rules)
+            plan, refusals = await self.plan(spec, request.files, remote=is_remote_peer(context.peer()))
             return pb.PlanResponse(plan=plan, refusals=refusals)
         raise AssertionError("told ends the call")
 
@@ -243,6 +240,12 @@ class Api:
         )
         self._require_room(record.needs)
         return await self._jobs.submit(record, document), document
+
+    async def plan(self, spec: JobSpec, files: Mapping[str, str], *, remote: bool) -> tuple[str, list[str]]:
+        """The plan as JSON, and a line for each worker whose memory will not do. Raises UserMistake, JobFailed."""
+        places = {path: str(upload_path(self._jobs.home, sha256, path)) for path, sha256 in files.items()}
+        require_rules(spec, self._jobs.rules, places)
+        return await plan_job(self._outside, spec, places, replace(self._jobs.rules, public_only=remote))
 
     async def wrong_paths(self, paths: Sequence[str], *, exists: bool = False) -> dict[str, str]:
         """What is wrong with each path on this host: where it leads and, with `exists`, whether it is a file."""

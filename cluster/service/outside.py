@@ -1,5 +1,5 @@
-"""Reading what jobs name, outside the service's process: a file may be endless, its file system may hang, and what is in
-it may take all memory. Each question gets a process of its own, with a deadline and a limit of memory.
+"""Reading what jobs name, outside the service's process: a file may be endless, its file system may hang, and what is
+in it may take all memory. Each question gets a process of its own, with a deadline and a limit of memory.
 
 The next process is started ahead, for its imports take most of the time. At most `most` are at work at once; one that
 the kernel cannot end, since its file system hangs, counts until it is gone.
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster.service.reader import AHEAD
 from stages.errors import JobFailed, Refused, UserMistake
 
 MEMORY_BYTES = 2 * 2**30
@@ -23,7 +24,7 @@ MOST_BYTES = 512 * 2**20
 """Of a source that is read only to plan."""
 SECONDS = 30.0
 _MOST_WAITING = 64
-_CLOSE_S = 2.0
+_START_S, _CLOSE_S = 60.0, 2.0
 _ANSWER_BYTES = 64 * 2**20
 
 
@@ -58,6 +59,7 @@ class Outside:
         await self._enter(name)
         process = await self._reader()
         try:
+            await _ready(process)
             request = {"what": what, "seconds": self._seconds, "memory": self._memory, **question}
             async with asyncio.timeout(self._seconds):
                 output, errors = await process.communicate(json.dumps(request).encode() + b"\n")
@@ -106,15 +108,15 @@ class Outside:
                     process = await spare
             if process is None or process.returncode is not None:
                 process = await self._start()
+            self._working.add(process)
         except BaseException:
             self._free.release()
             raise
-        self._working.add(process)
         return process
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self, *options: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *self._command,
+            *(*self._command, *options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -126,7 +128,7 @@ class Outside:
         """End it with all that it started, and start the next; its place is free when it is gone."""
         _kill(process)
         if self._spare is None and not self._closed:  # only now, lest its imports take the CPU from the one at work
-            self._spare = asyncio.create_task(self._start())
+            self._spare = asyncio.create_task(self._start(AHEAD))
 
         async def gone() -> None:
             await process.wait()
@@ -138,6 +140,16 @@ class Outside:
         task.add_done_callback(self._ending.discard)
 
 
+async def _ready(process: asyncio.subprocess.Process) -> None:
+    """Until it has imported what it needs, for which nobody's file is to blame. Raises JobFailed."""
+    assert process.stdout is not None, "it has a pipe"
+    try:
+        async with asyncio.timeout(_START_S):
+            await process.stdout.readline()
+    except TimeoutError:
+        raise JobFailed(f"the service's reader did not start within {_START_S:g} s: the machine is busy") from None
+
+
 def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -147,7 +159,7 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 def _answer(name: str, code: int | None, output: bytes, errors: bytes) -> dict[str, Any]:
     if code != 0:
         told = errors.decode(errors="replace").strip()
-        if code == -signal.SIGKILL or "MemoryError" in told or "bad_alloc" in told:
+        if code == -signal.SIGKILL or "MemoryError" in told or "allocat" in told:
             raise Unreadable(f"{name}: reading it took more memory than the service has for that")
         raise JobFailed(f"reading {name} failed: {told[-500:]}")
     answer: Mapping[str, Any] = json.loads(output)

@@ -21,9 +21,7 @@ async def plan_job(
     limits = replace(rules.with_files(places.values()), most_bytes=MOST_BYTES)
     names = ", ".join(dict.fromkeys([spec.data.source, *local_files(spec)]))
     try:
-        answer = await outside.ask(
-            "plan", names, document=spec.document(), places=dict(places), rules=limits.as_dict()
-        )
+        answer = await outside.ask("plan", names, document=spec.document(), places=dict(places), rules=limits.as_dict())
     except Unreadable as error:
         raise _renamed(error, places) from None
     return answer["plan"], answer["refusals"]
@@ -38,9 +36,7 @@ async def schedule_workers(outside: Outside, name: str, path: str, rules: Source
     return int(answer["workers"])
 
 
-async def wrong_paths(
-    outside: Outside, paths: Sequence[str], rules: SourceRules, *, exists: bool
-) -> dict[str, str]:
+async def wrong_paths(outside: Outside, paths: Sequence[str], rules: SourceRules, *, exists: bool) -> dict[str, str]:
     """What is wrong with each local path: that it may not be read or, with `exists`, that no file is there."""
     if not paths or (rules.roots is None and not exists):
         return {}

@@ -1,7 +1,7 @@
 """`python -m cluster.service.reader`: reads what one job names, in place of the service, and ends.
 
-A question comes as a line of JSON on standard input, its answer goes to standard output. See `outside`, which starts it
-before there is a question, so that nobody waits for its imports.
+It says that it is ready, then a question comes as a line of JSON on standard input, and its answer goes to standard
+output. `--ahead`: there is no question yet, so it imports by now all that one may need. See `outside`.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from typing import Any
 
 from cluster.process_limits import limit_memory
 from cluster.source_rules import SourceRules
-from cluster.sources import load_data
-from coordinator.blueprint import make_blueprint
-from coordinator.estimate import estimate
-from coordinator.job import parse_job
-from coordinator.schedules.csv_format import load_csv
 from stages.errors import UserMistake
 
-_LATE = ("sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
-"""What reading would import when it comes to it: better before there is a question."""
+READY, AHEAD = "ready", "--ahead"
+_FOR_A_PLAN = ("cluster.sources", "coordinator.blueprint", "coordinator.estimate", "coordinator.job")
+_LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
+"""What reading imports when it comes to it."""
 _GRACE_S = 5
-_NICE_OPEN_FILES = 256
+_OPEN_FILES = 256
 
 
 def main() -> None:
     """Answer one question; none where the other end is closed first."""
-    for name in _LATE:
-        importlib.import_module(name)
+    if AHEAD in sys.argv:
+        for name in _LATE:
+            importlib.import_module(name)
+    print(READY, flush=True)
     line = sys.stdin.readline()
     if not line:
         return
     question = json.loads(line)
     signal.alarm(int(question["seconds"]) + _GRACE_S)  # though the service should be gone that would end this process
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_NICE_OPEN_FILES, _NICE_OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name in _FOR_A_PLAN if question["what"] == "plan" else ():
+        importlib.import_module(name)  # now: the limit is for what is read
     limit_memory(question["memory"])
     answer: dict[str, Any] = {"problems": []}
     try:
@@ -53,6 +54,11 @@ def main() -> None:
 
 
 def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
+    from cluster.sources import load_data
+    from coordinator.blueprint import make_blueprint
+    from coordinator.estimate import estimate
+    from coordinator.job import parse_job
+
     spec = parse_job(question["document"]).relocated(question["places"])
     rules = SourceRules.from_dict(question["rules"])
     rules.require_schedule(spec)
@@ -64,6 +70,8 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def _workers(question: Mapping[str, Any]) -> dict[str, Any]:
     """How many workers a schedule file has lines for."""
+    from coordinator.schedules.csv_format import load_csv
+
     SourceRules.from_dict(question["rules"]).require_place(question["path"])
     return {"workers": load_csv(Path(question["path"])).n_workers}
 

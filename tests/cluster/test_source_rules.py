@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
+from cluster.service.peers import is_remote_address, is_remote_peer
 from cluster.source_files import read_source
 from cluster.source_rules import SourceRules, is_public
-from cluster.service.peers import is_remote_address, is_remote_peer
 from coordinator.job import parse_job
 from stages.errors import InvalidData, InvalidJob
 from tests.coordinator.job_documents import changed
@@ -87,7 +87,12 @@ def test_files_are_read_below_the_folders_only_wherever_links_lead(rows: Path, t
         assert read_source(str(good), SourceRules(roots=(folder,)))
         assert read_source(str(good), SourceRules(roots=(str(tmp_path / "other"),)))
     outside = [rows.parent / "link.csv", tmp_path / "secret.csv", tmp_path / "in-beside" / "x.csv"]
-    for bad in (*outside, f"{folder}/../secret.csv", f"{folder}/../nothing.csv", f"file://{folder}/../secret.csv"):
+    for bad in (
+        *map(str, outside),
+        f"{folder}/../secret.csv",
+        f"{folder}/../nothing.csv",
+        f"file://{folder}/../secret.csv",
+    ):
         wanted = f"local files are read only below {folder} by this service"
         assert refusal(bad, roots=(folder,)).endswith(wanted)
 
@@ -127,9 +132,9 @@ def test_protocols_are_narrowed(rows: Path) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "127.8.9.1", "::1", "0.0.0.0", "0.1.2.3", "::", "169.254.169.254", "169.254.0.1", "fe80::1", "fe80::1%eth0",
-     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "100.100.100.200",
-     "168.63.129.16", "fd00:ec2::254", "224.0.0.1", "ff02::1", "nonsense"],
+    ["127.0.0.1", "127.8.9.1", "::1", "0.0.0.0", "0.1.2.3", "::", "169.254.169.254", "169.254.0.1", "fe80::1",
+     "fe80::1%eth0", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+     "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "224.0.0.1", "ff02::1", "nonsense"],
 )  # fmt: skip
 def test_addresses_of_this_machine_and_its_links_are_not_public(address: str) -> None:
     assert not is_public(address)
@@ -157,7 +162,9 @@ class _Server(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def port(rows: Path) -> Iterator[int]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Server, directory=rows.parent)) as running:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Server, directory=rows.parent)
+    ) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running.server_port

@@ -102,7 +102,8 @@ def test_keys_given_twice_are_mistakes_with_their_lines(tmp_path: Path) -> None:
         ("# nothing\n", "is empty; a job needs model, data and training"),
         (b"\x89PNG\xff\xfe", "is not text in UTF-8, so it is not a job file"),
         ("a: [1\nb: 2", "line 2, column 2: while parsing a flow sequence did not find expected ',' or ']'"),
-        ("a: 1\n\tb: 2", "line 2, column 1: while scanning a plain scalar found a tab character that violates indentation"),
+        ("a: 1\n\tb: 2", "line 2, column 1: while scanning a plain scalar found a tab character that violates "
+         "indentation"),
         ("a: \x00", "line 1: holds a character that YAML does not allow ('\\x00')"),
         ("a: 1\n---\nb: 2", "line 2, column 1: expected a single document in the stream but found another document"),
         ("a: *b", "line 1, column 4: found undefined alias 'b'"),

@@ -13,7 +13,7 @@ from cluster.client import Client
 from cluster.dashboard.submission import NotSubmitted, read_job_text
 from cluster.service.api import _read_spec
 from coordinator.job import load_job, parse_job
-from coordinator.job_limits import MAX_DOCUMENT_BYTES, MAX_ENTRIES, MAX_LAYERS, MAX_TEXT
+from coordinator.job_limits import MAX_DOCUMENT_BYTES, MAX_LAYERS, MAX_TEXT
 from coordinator.job_yaml import read_document, read_yaml
 from stages.errors import InvalidJob, UserMistake
 from tests.coordinator.job_documents import LARGEST, SMALLEST, changed
@@ -64,14 +64,14 @@ def test_every_way_in_gives_the_same_answer(tmp_path: Path) -> None:
     assert by_grpc.value.problems == (expected,)
     assert [problem.text for problem in by_http.value.placed] == [expected]
     assert by_command.value.problems == (expected,)
-    with pytest.raises(InvalidJob, match="--set .*half of a surrogate pair"):
+    with pytest.raises(InvalidJob, match=r"--set .*half of a surrogate pair"):
         load_job(tmp_path / "job.yaml", [f"data.source=/d/{HALF}.csv"])
 
 
 @pytest.mark.parametrize("given", [{"submission_id": HALF}, {"name": HALF}])
 def test_a_client_tells_it_of_what_is_no_part_of_the_document(given: dict[str, str]) -> None:
     client = Client("127.0.0.1:1", token="x")
-    with pytest.raises(UserMistake, match="UTF-8|a name of letters"):
+    with pytest.raises(UserMistake, match=r"UTF-8|a name of letters"):
         client.submit(SMALLEST, upload=False, **given)  # type: ignore[arg-type]
     with pytest.raises(UserMistake, match="UTF-8"):
         client.get(HALF)
@@ -155,7 +155,8 @@ def test_the_bytes_of_a_job_are_limited_on_every_way_in(size: int, tmp_path: Pat
         ("[" * 500_000, "nesting depth"),
         ("- " * 300_000, "32 deep"),
         ("{a: " * 200_000, "32 deep"),
-        ("a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60)), "<< brings"),
+        ("a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60)),
+         "<< brings"),
         ("a: &a {<<: *a}", "nested too deeply"),
         ("a: {<<: 1}", "<< takes mappings"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def register(site: Site) -> None:
         given = _EXAMPLE
         if job:
             with contextlib.suppress(UserMistake):
-                given = (await site.spec((await site.find(job)).id)).to_yaml()
+                given = await asyncio.to_thread((await site.spec((await site.find(job)).id)).to_yaml)
         with frame("Submit a job", "/"):
             heading("Submit a job", 1)
             _Submit(site, given, as_text=bool(job))
@@ -110,9 +111,7 @@ class _Submit:
         problems: Sequence[Any] = []
         try:
             remote = is_remote_address(self._button.client.ip)
-            record = await submit_text(
-                self._site.api, content, priority=int(self._priority.value or 0), remote=remote
-            )
+            record = await submit_text(self._site.api, content, priority=int(self._priority.value or 0), remote=remote)
             ui.navigate.to(f"/jobs/{record.id}")
         except NotSubmitted as error:
             problems = error.placed if as_text else [Problem(None, problem.text) for problem in error.placed]
