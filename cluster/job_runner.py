@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import importlib
 import os
+import queue
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cluster.process_limits import limit_memory
 from cluster.run_dir import RunDir
 from cluster.runner_link import CHUNK_BYTES, RunnerLink, log_name, log_to_file, say
+from cluster.source_rules import SourceRules
 from cluster.training import Run, Where, tell_failure
 from coordinator.job import JobSpec, parse_job
 from coordinator.rows import EvalRow, Row, StepRow
-from stages.errors import JobFailed, NotEnoughResources, PipetrainError, StageFailed
+from stages.errors import JobFailed, NotEnoughResources, PipetrainError, StageFailed, StoppedEarly
 
 ACTOR_NAME = "PipetrainRunner"
 """What runner processes are called."""
@@ -44,7 +46,7 @@ class Assignment:
     """What a runner is to do.
 
     `document` is the job; `files` has the local copy of each uploaded file by its path in the job; `memory_per_cpu` is
-    the share of a node's memory in bytes; `force` begins though the plan says no.
+    the share of a node's memory in bytes; `force` begins though the plan says no; `rules` are SourceRules.
     """
 
     job: str
@@ -54,6 +56,7 @@ class Assignment:
     files: Mapping[str, str]
     memory_per_cpu: int
     force: bool = False
+    rules: Mapping[str, Any] = field(default_factory=dict)
 
 
 class JobRunner:
@@ -64,6 +67,7 @@ class JobRunner:
         self._folder = Path(assignment.folder)
         self._run: Run | None = None
         self._stop = threading.Event()
+        self._prepared: queue.SimpleQueue[Run | BaseException] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._log_lock = threading.Lock()
 
@@ -85,6 +89,8 @@ class JobRunner:
         run = self._run
         if run is not None:
             run.stop()
+        else:
+            self._prepared.put(StoppedEarly())
 
     def ping(self, seconds: float) -> bool:
         """Answer after so many seconds, or at once when the attempt has ended, which the answer says."""
@@ -125,6 +131,10 @@ class JobRunner:
     def _train(self, spec: JobSpec, run_dir: RunDir, teller: _Teller) -> None:
         try:
             run = self._prepare(spec, run_dir)
+        except StoppedEarly:
+            run_dir.event("stopped", step=0, saved=False)
+            say("stopped before its data was read")
+            return
         except PipetrainError as error:
             told = _with_names(error, self._assignment.files)
             tell_failure(run_dir, told)
@@ -153,12 +163,14 @@ class JobRunner:
         here = spec.relocated(assignment.files)
         cpus = here.resources.cpus_per_worker * (here.pipeline.n_workers or here.pipeline.stages)
         limit_memory(assignment.memory_per_cpu * cpus)
+        rules = SourceRules.from_dict(assignment.rules).with_files(assignment.files.values())
         link = RunnerLink(
             node=context.get_node_id(),
             runner=context.current_actor,
             logs=str(self._folder / "logs"),
             files=tuple(assignment.files.values()),
             memory_per_cpu=assignment.memory_per_cpu,
+            rules=rules,
         )
         waiting: list[str] = []
 
@@ -167,10 +179,27 @@ class JobRunner:
                 waiting.append(what)
                 run_dir.event("waiting", detail=what)
 
-        run = Run.prepare(here, Where(inside=link, say=waits))
+        run = self._unless_stopped(lambda: Run.prepare(here, Where(inside=link, say=waits, rules=rules)))
         if not assignment.force and (refusals := run.refusals()):
             raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
         return run
+
+    def _unless_stopped(self, prepare: Callable[[], Run]) -> Run:
+        """The run that `prepare` makes. Raises StoppedEarly where a stop comes first: its data may never come."""
+
+        def work() -> None:
+            try:
+                self._prepared.put(prepare())
+            except BaseException as error:
+                self._prepared.put(error)
+
+        if self._stop.is_set():
+            raise StoppedEarly
+        threading.Thread(target=work, name="prepare", daemon=True).start()
+        found = self._prepared.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     def _tell_bug(self, run_dir: RunDir, error: Exception) -> None:
         """What no part of pipetrain expected: the job's end all the same, told with the whole traceback."""

@@ -6,9 +6,6 @@ import contextlib
 import resource
 from pathlib import Path
 
-import numpy as np
-from scipy.linalg import blas
-
 from stages.process_memory import status_bytes
 
 _RUNTIME_SLACK = 32 * 2**20  # for what Python, Ray and ZeroMQ allocate while the job runs
@@ -40,6 +37,9 @@ def begin_measuring() -> int:
 
 def warm_up_blas(precision: str) -> None:
     """Let both BLAS libraries take their work space now, so that it counts as runtime and not as the job's memory."""
+    import numpy as np
+    from scipy.linalg import blas
+
     a = np.ones((256, 256), dtype=precision)
     np.matmul(a, a)
     (blas.sgemm if precision == "float32" else blas.dgemm)(1.0, a.T, a.T)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.private_folders import private_folder
+from cluster.source_rules import FREE, SourceRules
 
 CHUNK_BYTES = 4 * 2**20
 _CALL_TIMEOUT_S = 120.0
@@ -35,6 +36,7 @@ class RunnerLink:
     logs: str
     files: tuple[str, ...] = ()
     memory_per_cpu: int | None = None
+    rules: SourceRules = FREE
 
     def memory_limit(self, cpus: int) -> int | None:
         """Bytes for a worker whose job names no limit: its share of the node, so that no job can take another's."""

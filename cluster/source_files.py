@@ -8,13 +8,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.source_names import extension, is_url, source_problem
+from cluster.source_rules import SourceRules
+from coordinator.regular_files import open_regular
+from coordinator.source_names import extension, local_path, source_problem
 from stages.errors import InvalidData
 
 AnyArray = npt.NDArray[Any]
@@ -36,13 +37,18 @@ class Table:
     n_rows: int
 
 
-def read_source(source: str) -> Arrays | Table:
-    """Read a built-in source, a local file or a URL. Raises InvalidData, in one line that names the source."""
+def read_source(source: str, rules: SourceRules | None = None) -> Arrays | Table:
+    """Read a built-in source, a local file or a URL, as far as `rules` allow it (all by default).
+
+    Raises InvalidData, in one line that names the source.
+    """
     if problem := source_problem(source):
         raise InvalidData(f"data source: {problem}")
     if source in ("digits", "diabetes"):
         return _built_in(source)
-    with _open(source) as file:
+    rules = rules or SourceRules()
+    rules.require_protocol(source)
+    with _open(source, rules) as file:
         try:
             return _READERS[extension(source)](file, source)
         except InvalidData:
@@ -64,11 +70,19 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def _open(source: str) -> IO[bytes]:
-    if is_url(source):
-        return _open_url(source)
+def _open(source: str, rules: SourceRules) -> IO[bytes]:
+    path = local_path(source)
+    if path is None:
+        return _open_url(source, rules)
     try:
-        return Path(source).open("rb")
+        rules.require_place(path)  # before: what may not be read shall not tell whether it is there
+        file = open_regular(path, rules.most_bytes)
+        try:
+            rules.require_place(path, file.fileno())
+        except InvalidData:
+            file.close()
+            raise
+        return file
     except FileNotFoundError:
         raise InvalidData(f"{source}: no such file") from None
     except IsADirectoryError:
@@ -77,20 +91,24 @@ def _open(source: str) -> IO[bytes]:
         raise InvalidData(f"{source}: cannot be read: {one_line(error)}") from None
 
 
-def _open_url(url: str) -> IO[bytes]:
+def _open_url(url: str, rules: SourceRules) -> IO[bytes]:
     """The URL's bytes, fetched at once: .npz and .parquet need to seek, which many servers do not offer."""
-    import fsspec
+    from cluster.source_urls import url_parts
 
+    content = io.BytesIO()
     try:
-        streamed = {"block_size": 0} if url.startswith("http") else {}
-        with fsspec.open(url, "rb", **streamed) as remote:
-            return io.BytesIO(remote.read())
+        for part in url_parts(url, rules):
+            content.write(part)
+    except InvalidData:
+        raise
     except FileNotFoundError:
         raise InvalidData(f"{url}: no such file") from None
     except ImportError as error:  # a protocol whose package is not installed; the text names it
         raise InvalidData(f"{url}: cannot be opened: {one_line(error)}; pip install what it names") from None
     except Exception as error:  # every file system of fsspec brings its own errors
         raise InvalidData(f"{url}: cannot be read: {one_line(error)}") from error
+    content.seek(0)
+    return content
 
 
 def _built_in(source: str) -> Arrays:
@@ -129,13 +147,28 @@ def _read_npz(file: IO[bytes], source: str) -> Arrays:
 def _read_csv(file: IO[bytes], source: str) -> Table:
     from pyarrow import csv
 
-    return _table(csv.read_csv(file), source)
+    return _table(csv.read_csv(_native(file)), source)
 
 
 def _read_parquet(file: IO[bytes], source: str) -> Table:
     from pyarrow import parquet
 
-    return _table(parquet.ParquetFile(file).read(), source)
+    return _table(parquet.ParquetFile(_native(file)).read(), source)
+
+
+def _native(file: IO[bytes]) -> Any:
+    """The same bytes without anything of Python's.
+
+    Arrow's threads let go of a file whenever they come to it. Where it is an object of Python's they need the
+    interpreter for it, and one that is just ending ends them in a way that aborts the process.
+    """
+    import pyarrow as pa
+
+    if isinstance(file, io.BytesIO):
+        copied = pa.BufferOutputStream()
+        copied.write(file.getbuffer())
+        return pa.BufferReader(copied.getvalue())
+    return pa.OSFile(f"/dev/fd/{file.fileno()}", "rb")
 
 
 def _table(table: Any, source: str) -> Table:

@@ -5,7 +5,7 @@
     x = load_inputs(spec, "new.npz")             # inputs alone: `predict --input`
 
 Sources are `digits`, `diabetes`, .npz (arrays x and y), .csv and .parquet (named columns; `data.target` names those to
-predict, the last one where it names none; all others are inputs), each a local path or a URL that fsspec opens.
+predict, the last one where it names none; all others are inputs), each a local path or a URL. `rules` limit which.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from cluster.source_checks import fitting_inputs, fitting_targets
 from cluster.source_files import Arrays, Table, read_source
+from cluster.source_rules import SourceRules
 from cluster.source_tables import arrays_of, require_columns, split_columns
 from coordinator.job import JobSpec
 from stages.data import Dataset, FloatArray, train_validation_split
@@ -41,15 +42,15 @@ class JobData:
         return zlib.crc32(both.encode("utf-8", "surrogatepass"))
 
 
-def load_data(spec: JobSpec) -> JobData:
+def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
     """Read `data.source`, and `data.validation` where it is a second source; else split off that share of the rows.
 
     Raises InvalidData with one line that names the source, the place in it and what to do.
     """
     data = spec.data
-    everything, columns = _load(spec, data.source, None)
+    everything, columns = _load(spec, data.source, None, rules)
     if isinstance(data.validation, str):
-        validation, _ = _load(spec, data.validation, columns)
+        validation, _ = _load(spec, data.validation, columns, rules)
         return JobData(train=everything, validation=validation, columns=columns)
     train_rows, validation_rows = train_validation_split(len(everything), data.validation, spec.seed)
     if not len(train_rows) or not len(validation_rows):
@@ -85,8 +86,10 @@ def load_inputs(spec: JobSpec, source: str, columns: Sequence[str] | None = None
     return fitting_inputs(arrays_of(content, columns, (), source).x, spec.model_spec(), source, columns)
 
 
-def _load(spec: JobSpec, source: str, columns: Sequence[str] | None) -> tuple[Dataset, tuple[str, ...] | None]:
-    content, model = read_source(source), spec.model_spec()
+def _load(
+    spec: JobSpec, source: str, columns: Sequence[str] | None, rules: SourceRules | None = None
+) -> tuple[Dataset, tuple[str, ...] | None]:
+    content, model = read_source(source, rules), spec.model_spec()
     inputs: Sequence[str] | None = None
     targets: Sequence[str] | None = None
     if isinstance(content, Table):

@@ -12,6 +12,7 @@ from cluster.ray_session import check_address, ray_session
 from cluster.ray_workers import RayWorkers
 from cluster.run_dir import RunDir
 from cluster.runner_link import RunnerLink
+from cluster.source_rules import FREE, SourceRules
 from cluster.sources import JobData, load_data
 from cluster.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers
@@ -36,13 +37,14 @@ class Where:
     """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one.
 
     `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `say` is told what
-    the workers wait for.
+    the workers wait for. `rules` limit which data may be read.
     """
 
     local: bool = False
     address: str | None = None
     inside: RunnerLink | None = None
     say: Callable[[str], None] = _quiet
+    rules: SourceRules = FREE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,8 @@ class Run:
         if where.address is not None:
             check_address(where.address)
         require_trackers(spec)
-        data = load_data(spec)
+        where.rules.require_schedule(spec)
+        data = load_data(spec, where.rules)
         return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
 
     def refusals(self) -> tuple[str, ...]:

@@ -86,7 +86,10 @@ class WorkerActor:
             warm_up_blas(spec.precision)
             if {0, len(setup.bounds) - 2} & set(setup.stages):
                 with files_here(self._link, self._node) as places:
-                    data = load_data(spec.relocated(places))
+                    rules = None if self._link is None else self._link.rules
+                    if rules is not None and places:
+                        rules = rules.with_files(places.values())
+                    data = load_data(spec.relocated(places), rules)
                 if data.fingerprint() != fingerprint:
                     raise InvalidData(
                         f"{spec.data.source}: read by worker {self._number} on {os.uname().nodename}, "

@@ -15,6 +15,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from coordinator.job_checks import cross_problems
+from coordinator.job_entries import too_much, wrong_texts
+from coordinator.job_limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
 from coordinator.job_overrides import apply_override, apply_replacement
 from coordinator.job_problems import problems_of
 from coordinator.job_sections import (
@@ -33,8 +35,6 @@ from coordinator.job_yaml import read_yaml, write_yaml
 from coordinator.source_names import resolve_database, resolve_path, resolve_source
 from stages.errors import InvalidJob
 from stages.spec import ModelSpec, Precision, SgdSpec
-
-MAX_JOB_FILE_BYTES = 10_000_000
 
 
 class JobSpec(Section):
@@ -134,14 +134,19 @@ def load_job(path: Path, overrides: Sequence[str] = (), **replacements: object) 
 
 
 def _parse(document: object, problems: Sequence[str]) -> JobSpec:
-    lines, wrong, spec = list(problems), list[tuple[str | int, ...]](), None
+    if limit := too_much(document):
+        raise InvalidJob([*problems, limit])
+    texts = wrong_texts(document)
+    wrong, lines, spec = [path for path, _ in texts], [*problems, *(line for _, line in texts)], None
     try:
         spec = JobSpec.model_validate(document)
     except ValidationError as error:
-        found = problems_of(error, JobSpec)
-        wrong = [path for path, _ in found]
+        found = [(path, line) for path, line in problems_of(error, JobSpec) if path not in wrong]
+        wrong += [path for path, _ in found]
         lines += [line for _, line in found]
     lines += cross_problems(document, wrong)
+    if len(lines) > MAX_PROBLEMS:
+        lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
     if lines or spec is None:
         raise InvalidJob(lines)
     return spec
@@ -162,9 +167,9 @@ def _layer_document(layer: dict[str, Any]) -> object:
 def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_JOB_FILE_BYTES + 1)
-        if len(content) > MAX_JOB_FILE_BYTES:
-            raise InvalidJob([f"{path}: is larger than {MAX_JOB_FILE_BYTES} bytes, so it is not a job file"])
+            content = file.read(MAX_DOCUMENT_BYTES + 1)
+        if len(content) > MAX_DOCUMENT_BYTES:
+            raise InvalidJob([f"{path}: has more than {MAX_DOCUMENT_BYTES:,} bytes, a job may have as many"])
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise InvalidJob([f"{path}: no such file{_nearest_file(path)}"]) from None

@@ -10,8 +10,11 @@ import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from coordinator.job_limits import MAX_ACTIONS
 from coordinator.job_problems import Path, show
 from coordinator.source_names import TABLES, extension
+
+_MOST_INPUTS = 2**31 - 1
 
 
 class Facts:
@@ -19,11 +22,12 @@ class Facts:
 
     def __init__(self, document: object, wrong: Collection[Path]) -> None:
         self._document = document
-        self._wrong = wrong
+        self._wrong = frozenset(wrong)
+        self._around = frozenset(path[:length] for path in self._wrong for length in range(len(path) + 1))
 
     def get(self, *path: str | int, default: Any = None) -> Any:
         """The value at a path; `default` where it is not given; None where it or a part of it is wrong."""
-        if any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self._wrong):
+        if path in self._around or any(path[:length] in self._wrong for length in range(len(path))):
             return None
         return self._walk(path, default)
 
@@ -67,6 +71,9 @@ def _model(facts: Facts) -> Iterator[str]:
             shape, any_linear = (layer["linear"]["units"],), True
     if n_layers and not any_linear:
         yield "model.layers: no linear layer, so there is nothing to train; add linear: {units: 10}"
+    given = facts.get("model", "input")
+    if given is not None and math.prod(given) > _MOST_INPUTS:
+        yield f"model.input: got {show(given)}, must be at most {_MOST_INPUTS:,} numbers together"
     if shape is not None and n_layers and facts.get("model", "loss") == "cross_entropy" and math.prod(shape) < 2:
         yield "model.loss: got 'cross_entropy', needs at least 2 outputs (one a class), but the last layer gives 1"
 
@@ -81,6 +88,12 @@ def _training(facts: Facts) -> Iterator[str]:
     batch, parts = facts.get("training", "batch_size"), facts.get("training", "micro_batches", default=1)
     if batch is not None and parts is not None and parts > batch:
         yield f"training.micro_batches: got {parts}, must be at most {batch}, the rows of training.batch_size"
+    stages = facts.get("pipeline", "stages", default=1)
+    if parts is not None and stages is not None and parts * stages > MAX_ACTIONS:
+        yield (
+            f"training.micro_batches: got {parts:,} in {stages:,} stages, which makes {parts * stages:,} forward "
+            f"passes of a step, must be at most {MAX_ACTIONS:,}"
+        )
     sgd = ("training", "optimizer", "sgd")
     if facts.get(*sgd, "nesterov") is True and facts.get(*sgd, "momentum", default=0) == 0:
         yield "training.optimizer.sgd.nesterov: got true, needs momentum above 0; write momentum: 0.9"

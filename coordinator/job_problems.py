@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from coordinator.job_limits import MAX_PROBLEMS
 from coordinator.job_sections import LAYER_KINDS, LayerEntry
 
 Path = tuple[str | int, ...]
@@ -60,6 +61,9 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[tuple[Pat
     """Each mistake once, as its path (the root is empty) and its line, in the order of the model's fields."""
     found: dict[str, Path] = {}
     for detail in error.errors(include_url=False):
+        if len(found) > MAX_PROBLEMS:  # each line looks for the nearest right word; nobody reads so many
+            found[f"one more, {len(found)}"] = detail["loc"]
+            continue
         if detail["type"] == "too_short" and detail["input"]:  # pydantic counts right entries; wrong ones have lines
             continue
         path, line = _problem(detail["loc"], detail["type"], detail["input"], detail.get("ctx", {}), root)

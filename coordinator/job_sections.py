@@ -11,6 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
+from coordinator.job_limits import MAX_DIMENSIONS, MAX_LAYERS
 from coordinator.source_names import WHAT_A_SOURCE_IS, source_problem
 from stages.spec import LayerKind, LayerSpec, LossKind, SgdSpec
 
@@ -91,6 +92,20 @@ def _schedule(value: object) -> str:
     if value not in SCHEDULES and not value.lower().endswith(".csv"):
         raise ValueError
     return value
+
+
+def _layers(value: object) -> object:
+    return _at_most(MAX_LAYERS, value)
+
+
+def _dimensions(value: object) -> object:
+    return _at_most(MAX_DIMENSIONS, value)
+
+
+def _at_most(most: int, value: object) -> object:
+    if isinstance(value, (list, tuple)) and len(value) > most:
+        raise ValueError(f"it has {len(value):,}, at most {most:,} are taken")
+    return _as_tuple(value)
 
 
 def _columns(value: object) -> object:
@@ -179,10 +194,10 @@ class LayerEntry(Section):
 class ModelSection(Section):
     """`model`: the shape of one sample, the layers, the loss."""
 
-    input: Annotated[tuple[Size, ...], BeforeValidator(_as_tuple)] = Field(
+    input: Annotated[tuple[Size, ...], BeforeValidator(_dimensions)] = Field(
         min_length=1, description="the shape of one sample, a list of whole numbers such as [64]"
     )
-    layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_as_tuple)] = Field(
+    layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_layers)] = Field(
         min_length=1, description="a list of layers such as [linear: {units: 10}, relu]"
     )
     loss: LossKind = Field(description="cross_entropy, mse or sum_of_squares")

@@ -6,12 +6,19 @@ number, only `true` and `false` are truth values, and no tag makes anything but 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, ClassVar
 
 import yaml
+from yaml.composer import Composer
 
+from coordinator.job_limits import MAX_DEPTH, MAX_ENTRIES, MAX_PROBLEMS, document_problem, encodable
+
+_MERGE = "tag:yaml.org,2002:merge"
 _PLAIN = {
     "tag:yaml.org,2002:null": (r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
     "tag:yaml.org,2002:bool": (r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
@@ -20,13 +27,54 @@ _PLAIN = {
         r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
         list("-+0123456789."),
     ),
-    "tag:yaml.org,2002:merge": (r"<<", ["<"]),
+    _MERGE: (r"<<", ["<"]),
 }
 _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the plain values of YAML 1.2."""
+_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's is many times faster; PyYAML may have been built without it."""
+_Emitter: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Loader(Composer, _Parser):  # type: ignore[misc]  # the nodes are made here, from the parser's events
+    """PyYAML's safe loader with the plain values of YAML 1.2, and limits of what a text can make it do."""
+
+    def __init__(self, text: str) -> None:
+        _Parser.__init__(self, text)
+        Composer.__init__(self)
+        self._nodes = self._depth = self._merged = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node. Raises ComposerError where there are too many, or one is too deep."""
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > 2 * MAX_ENTRIES or self._depth > MAX_DEPTH + 1:
+            what = f"it has more than {MAX_ENTRIES:,} entries"
+            if self._depth > MAX_DEPTH:
+                what = f"it has lists or mappings more than {MAX_DEPTH} deep within each other"
+            raise yaml.composer.ComposerError(None, None, what, self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what `<<` names before the mapping's own pairs. Raises ConstructorError where that multiplies."""
+        own, merged = [], list[Any]()
+        for key, value in node.value:
+            if key.tag != _MERGE:
+                own.append((key, value))
+                continue
+            for source in reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    raise yaml.constructor.ConstructorError(None, None, "<< takes mappings", source.start_mark)
+                self.flatten_mapping(source)
+                self._merged += len(source.value)
+                if self._merged > MAX_ENTRIES:
+                    what = f"<< brings more than {MAX_ENTRIES:,} entries"
+                    raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+                merged += source.value
+        node.value = merged + own
 
     yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: construct
@@ -35,7 +83,7 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(_Emitter):  # type: ignore[misc]
     """PyYAML's safe dumper; quotes text that either version of YAML would read as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -45,7 +93,8 @@ class _Dumper(yaml.SafeDumper):
     def represent_str(self, data: str) -> yaml.ScalarNode:
         """Text with a line break of any kind goes into double quotes, which alone escape all of them."""
         style = '"' if set(data) & set("\n\r\x85\u2028\u2029") else None
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+        node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+        return node
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
@@ -79,29 +128,55 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 _Loader.add_constructor("tag:yaml.org,2002:bool", _truth)
 
 
+def read_document(text: str) -> tuple[object, list[str]]:
+    """`read_yaml` of a whole job, which may have been written as JSON: that is read faster, and with its escapes."""
+    if text.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text, object_pairs_hook=_single, parse_constant=_no_constant), []
+    return read_yaml(text)
+
+
 def read_yaml(text: str) -> tuple[object, list[str]]:
     """The document and its problems: where the syntax breaks (then the document is None), and keys given twice."""
+    if problem := document_problem(text):
+        return None, [problem]
+    if not encodable(text):
+        return None, ["holds half of a surrogate pair, which UTF-8 cannot"]
+    loader = None
     try:
         loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None, []
-            doubled = list(_doubled_keys(node, "", set()))
-            return loader.construct_document(node), doubled
-        finally:
-            loader.dispose()
+        node = loader.get_single_node()
+        if node is None:
+            return None, []
+        doubled = list(islice(_doubled_keys(node, "", set()), MAX_PROBLEMS))
+        return loader.construct_document(node), doubled
     except yaml.MarkedYAMLError as error:
         return None, [_marked(error)]
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        return None, [
-            f"line {line}: holds a character that YAML does not allow ({text[error.position : error.position + 1]!r})"
-        ]
+        wrong = error.character if isinstance(error.character, str) else chr(error.character)
+        line = text.count("\n", 0, max(0, text.find(wrong))) + 1
+        return None, [f"line {line}: holds a character that YAML does not allow ({wrong!r})"]
     except (RecursionError, ValueError, TypeError) as error:
         return None, [
             f"cannot be read as YAML: {'it is nested too deeply' if isinstance(error, RecursionError) else error}"
         ]
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def nodes_of(text: str) -> yaml.Node | None:
+    """The text's nodes, each with its place; None where it is no YAML."""
+    if document_problem(text):
+        return None
+    try:
+        loader = _Loader(text)
+        try:
+            return loader.get_single_node()
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return None
 
 
 def write_yaml(document: object) -> str:
@@ -133,3 +208,15 @@ def _doubled_keys(node: yaml.Node, path: str, seen: set[int]) -> Iterator[str]:
                 yield " ".join(f"{here}: given twice, in lines {lines[name]} and {line}; keep one".split())
             lines.setdefault(name, line)
             yield from _doubled_keys(value, here, seen)
+
+
+def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a key that is given twice, of which `read_yaml` tells the lines."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)

@@ -15,14 +15,31 @@ EXTENSIONS: tuple[str, ...] = (".npz", ".csv", ".parquet")
 TABLES: tuple[str, ...] = (".csv", ".parquet")
 """Files with named columns, where `data.target` chooses what to predict."""
 
+PROTOCOLS: tuple[str, ...] = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
+"""What a URL may begin with. fsspec knows many more, and some of them run what they read: a list, not a filter."""
+
 WHAT_A_SOURCE_IS = "digits, diabetes, or a .npz, .csv or .parquet file or URL"
 
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*)://")
+_IPV6_HOST = re.compile(r"^https?://(?:[^/?#@]*@)?\[[0-9A-Fa-f:.%]*\]", re.IGNORECASE)
 
 
 def is_url(source: str) -> bool:
-    """True for `file://…`, `memory://…`, `https://…`, `zip::https://…`: what fsspec opens."""
+    """True for what has the form of a URL, whether its protocol may be used or not (see `source_problem`)."""
     return _URL.match(source) is not None
+
+
+def protocol(source: str) -> str:
+    """What stands before `://`, in lower case; `file` for a path."""
+    match = _URL.match(source)
+    return match[1].lower() if match else "file"
+
+
+def local_path(source: str) -> str | None:
+    """The path of a local file, which `file://` may stand before; None for other URLs and for built-in sources."""
+    if source in BUILT_IN or protocol(source) != "file":
+        return None
+    return source[len("file://") :] if is_url(source) else source
 
 
 def extension(source: str) -> str:
@@ -33,13 +50,28 @@ def extension(source: str) -> str:
 
 def source_problem(source: str) -> str | None:
     """What is wrong with a source's name, with the nearest right one; None where it can be tried."""
-    if source in BUILT_IN or extension(source) in EXTENSIONS:
+    if source in BUILT_IN:
+        return None
+    if is_url(source) and (hint := _url_problem(source)):
+        return f"got {source!r}, must be {WHAT_A_SOURCE_IS}; {hint}"
+    if extension(source) in EXTENSIONS:
         return None
     near = difflib.get_close_matches(source, BUILT_IN, n=1)
     if not near and (ending := extension(source)):
         near = difflib.get_close_matches(ending, EXTENSIONS, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"got {source!r}, must be {WHAT_A_SOURCE_IS}{hint}"
+
+
+def _url_problem(url: str) -> str:
+    """What no URL of a source may be; empty where it is none of that."""
+    if "::" in _IPV6_HOST.sub("", url):
+        return "URLs that are chained by :: are not read, since one of them decides what the next one does"
+    if protocol(url) not in PROTOCOLS:
+        return f"a URL begins with {', '.join(f'{name}://' for name in PROTOCOLS)}"
+    if url.lower().startswith("file://") and not url[len("file://") :].startswith("/"):
+        return "file:// is followed by an absolute path, such as file:///data/rows.csv"
+    return ""
 
 
 def resolve_source(source: str, folder: Path) -> str:

@@ -28,6 +28,16 @@ _LINE_EVERY_S = 2.0
 @click.option("--max-queued", type=click.IntRange(1), default=10_000, show_default=True, help="Jobs that may wait.")
 @click.option("--max-upload", type=Size(), default="16GiB", show_default=True, help="The largest file that is taken.")
 @click.option("--keep-uploads", type=Duration(), default="7d", show_default=True, help="Of files that no job names.")
+@click.option(
+    "--data-root",
+    "data_roots",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Jobs read local data only below this folder; may be repeated. By default what the user may read.",
+)
+@click.option(
+    "--data-protocols", metavar="LIST", help="Jobs read only such URLs, such as https,s3; file stands for local paths."
+)
 @click.option("--detach", is_flag=True, help="Return when it is up.")
 def up(
     workers: int | None,
@@ -38,6 +48,8 @@ def up(
     max_queued: int,
     max_upload: int,
     keep_uploads: float,
+    data_roots: tuple[Path, ...],
+    data_protocols: str | None,
     detach: bool,
 ) -> int:
     """Start a local Ray with --workers CPUs and the job service, on loopback.
@@ -61,6 +73,8 @@ def up(
         check_address(ray_address, "--ray-address")
     options = ["--home", str(place.folder), "--grpc-port", str(grpc_port), "--http-port", str(http_port)]
     options += ["--max-queued", str(max_queued), "--max-upload", str(max_upload), "--keep-uploads", str(keep_uploads)]
+    options += [part for root in data_roots for part in ("--data-root", str(root.absolute()))]
+    options += ["--data-protocols", _protocols(data_protocols)] if data_protocols is not None else []
     options += ["--workers", str(workers)] if workers is not None else []
     options += ["--ray-address", ray_address] if ray_address is not None else []
     if detach:
@@ -79,6 +93,16 @@ def up(
         end_service(place)
         click.echo("down", err=True)
         return 0
+
+
+def _protocols(text: str) -> str:
+    """The list without spaces. Raises UserMistake for what no source can have."""
+    from coordinator.source_names import PROTOCOLS
+
+    names = [name.strip().lower() for name in text.split(",")]
+    if wrong := [name for name in names if name not in PROTOCOLS]:
+        raise UserMistake(f"--data-protocols: got {wrong[0]!r}, must be some of {','.join(PROTOCOLS)}")
+    return ",".join(names)
 
 
 def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:

@@ -21,6 +21,7 @@ from cluster.client.upload import OnUpload, upload_files
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import moment, state_number
 from coordinator.job import JobSpec, load_job, parse_job
+from coordinator.job_limits import encodable
 from coordinator.job_overrides import apply_override
 from stages.errors import InvalidJob, UserMistake
 
@@ -71,9 +72,11 @@ class Client:
         queue is full or the cluster can never hold the job, NoService.
         """
         spec = _spec(job, overrides, name)
+        _storable(submission_id or "", "submission_id")
+        _storable(name or "", "name")
         files = upload_files(self._connection, spec, on_upload) if upload else {}
         request = pb.SubmitRequest(
-            document=json.dumps(spec.document()),
+            document=json.dumps(spec.document(), separators=(",", ":")),
             files=files,
             name=name,
             priority=_within(priority, "priority"),
@@ -84,6 +87,7 @@ class Client:
 
     def get(self, job_id: str) -> Job:
         """The job of this id, or of an id that begins so. Raises UnknownJob, which names the nearest."""
+        _storable(job_id, "id")
         return Job(self._connection, self._connection.call("Get", pb.GetRequest(id=job_id)))
 
     def job(self, job_id: str) -> Job:
@@ -107,6 +111,7 @@ class Client:
             numbers = [state_number(state) for state in wanted]
         except ValueError as error:
             raise UserMistake(f"states: {error}") from None
+        _storable(name or "", "name")
         request = pb.ListRequest(states=numbers, name=name or "", limit=_within(limit, "limit"))
         connection = self._connection
         call = connection.calls.List(request, timeout=timeout, metadata=connection.metadata)
@@ -123,7 +128,7 @@ class Client:
         """
         spec = _spec(job, overrides, None)
         files = upload_files(self._connection, spec, on_upload)
-        request = pb.PlanRequest(document=json.dumps(spec.document()), files=files)
+        request = pb.PlanRequest(document=json.dumps(spec.document(), separators=(",", ":")), files=files)
         answer = self._connection.call("Plan", request, deadline_s=LONG_CALL_S)
         return {**json.loads(answer.plan), "refusals": list(answer.refusals)}
 
@@ -183,6 +188,12 @@ def _changed(job: AnyJob, overrides: Sequence[str], name: str | None) -> JobSpec
         raise InvalidJob(problems)
     spec = parse_job(document)
     return spec if name is None else spec.replace(name=name)
+
+
+def _storable(text: str, what: str) -> None:
+    """Raise UserMistake for a text that the wire cannot carry: an argument whose bytes are not UTF-8 is one."""
+    if not encodable(text):
+        raise UserMistake(f"{what}: got {text!r}, must be text that UTF-8 can hold, without half of a surrogate pair")
 
 
 def _within(number: int, what: str) -> int:

@@ -21,8 +21,9 @@ from cluster.dashboard.site import Site
 from cluster.dashboard.submission import submit_text
 from cluster.service.files import RUNNER
 from cluster.service.job_stats import SERIES, JobStats
+from cluster.service.peers import is_remote_address
 from cluster.service.records import JobRecord
-from coordinator.job import MAX_JOB_FILE_BYTES
+from coordinator.job_limits import MAX_DOCUMENT_BYTES
 from coordinator.job_problems import nearest
 from coordinator.schedules import SCHEDULES
 from stages.errors import Refused, UserMistake
@@ -204,7 +205,10 @@ def _changing(router: APIRouter, site: Site) -> None:
     ) -> models.Job:
         """Submit the job file in the body."""
         text = await _text(request)
-        stored = await submit_text(site.api, text, name=name, priority=priority, submission_id=submission_id)
+        remote = is_remote_address(request.client.host if request.client else None)
+        stored = await submit_text(
+            site.api, text, name=name, priority=priority, submission_id=submission_id, remote=remote
+        )
         return facts.job_model(site.jobs.view(stored))
 
     @router.post("/jobs/{job}/stop", responses=refusals)
@@ -266,8 +270,8 @@ async def _text(request: Request) -> str:
     content = b""
     async for part in request.stream():
         content += part
-        if len(content) > MAX_JOB_FILE_BYTES:
-            raise UserMistake(f"the body is larger than {MAX_JOB_FILE_BYTES:,} bytes, so it is no job file")
+        if len(content) > MAX_DOCUMENT_BYTES:
+            raise UserMistake(f"the body has more than {MAX_DOCUMENT_BYTES:,} bytes, a job may have as many")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.dashboard.yaml_lines import Problem, place_problems
 from cluster.service.api import Api
 from cluster.service.records import JobRecord
-from coordinator.job import MAX_JOB_FILE_BYTES, JobSpec, parse_job
-from coordinator.job_yaml import read_yaml
-from coordinator.source_names import EXTENSIONS, extension, is_url
+from coordinator.job import JobSpec, parse_job
+from coordinator.job_limits import document_problem, encodable
+from coordinator.job_yaml import read_document
+from coordinator.source_names import EXTENSIONS, extension, local_path
 from stages.errors import InvalidJob, UserMistake
 
 
@@ -23,21 +25,53 @@ class NotSubmitted(UserMistake):
         super().__init__("\n".join(map(str, placed)))
 
 
-async def submit_text(api: Api, text: str, *, name: str = "", priority: int = 0, submission_id: str = "") -> JobRecord:
-    """Submit a job file's text, as `pipetrain submit --no-upload` does. Raises NotSubmitted, and as Api.take_in."""
-    spec = await asyncio.to_thread(read_job_text, text, name)
-    stored, _ = await api.take_in(spec, priority=priority, submission_id=submission_id)
+async def submit_text(
+    api: Api, text: str, *, name: str = "", priority: int = 0, submission_id: str = "", remote: bool = False
+) -> JobRecord:
+    """Submit a job file's text, as `pipetrain submit --no-upload` does; `remote`: it came from another host.
+
+    Paths are those of the service's machine, and there is no folder that they could be seen from. Raises NotSubmitted
+    with all problems of the text, and as Api.take_in.
+    """
+    draft = await asyncio.to_thread(read_job_text, text, name)
+    wrong = await api.wrong_paths([path for path in draft.paths.values() if _is_absolute(path)], exists=True)
+    stored, _ = await api.take_in(
+        await asyncio.to_thread(draft.spec, wrong), priority=priority, submission_id=submission_id, remote=remote
+    )
     return stored
 
 
-def read_job_text(text: str, name: str = "") -> JobSpec:
-    """The job that the text describes; `name` replaces its own. Raises NotSubmitted with all problems.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A job's text, read. `problems` are those found so far; `paths` are the local files that it names, by the entry
+    that names them."""
 
-    Paths are those of the service's machine, and there is no folder that they could be seen from.
-    """
-    if len(text) > MAX_JOB_FILE_BYTES:
-        raise NotSubmitted([Problem(None, f"is longer than {MAX_JOB_FILE_BYTES:,} characters, so it is no job file")])
-    document, problems = read_yaml(text)
+    text: str
+    job: JobSpec | None
+    problems: Sequence[str]
+    paths: Mapping[str, str]
+
+    def spec(self, wrong: Mapping[str, str]) -> JobSpec:
+        """The job, unless anything is wrong; `wrong` says what is with paths. Raises NotSubmitted with all problems."""
+        problems = list(self.problems)
+        for entry, path in self.paths.items():
+            if not _is_absolute(path):
+                problems.append(
+                    f"{entry}: got {path[:200]}, must be an absolute path on the service's machine; `pipetrain submit` "
+                    "uploads files from where you are"
+                )
+            elif path in wrong:
+                problems.append(f"{entry}: got {path[:200]}, {wrong[path]}; `pipetrain submit` uploads it")
+        if problems or self.job is None:
+            raise NotSubmitted(place_problems(self.text, problems))
+        return self.job
+
+
+def read_job_text(text: str, name: str = "") -> Draft:
+    """The job that the text describes; `name` replaces its own. No file is looked at. Raises NotSubmitted."""
+    if too_long := document_problem(text):
+        raise NotSubmitted([Problem(None, too_long)])
+    document, problems = read_document(text)
     if document is None:
         raise NotSubmitted(place_problems(text, problems or ["is empty; a job needs model, data and training"]))
     if name and isinstance(document, dict):
@@ -47,24 +81,21 @@ def read_job_text(text: str, name: str = "") -> JobSpec:
         spec = parse_job(document)
     except InvalidJob as error:
         problems += error.problems
-    problems += _path_problems(document)
-    if problems or spec is None:
-        raise NotSubmitted(place_problems(text, problems))
-    return spec
+    return Draft(text=text, job=spec, problems=problems, paths=_paths(document))
 
 
-def _path_problems(document: object) -> list[str]:
-    """Files that the job names and that are not there; what is no name of a file is told by others."""
+def _paths(document: object) -> dict[str, str]:
+    """Local files that the job names, by their entries; what is no name of a file is told by others."""
     found = {}
     for section, key in (("data", "source"), ("data", "validation"), ("pipeline", "schedule")):
         entries = document.get(section) if isinstance(document, dict) else None
         path = entries.get(key) if isinstance(entries, dict) else None
-        if isinstance(path, str) and not is_url(path) and extension(path) in EXTENSIONS:
-            found[f"{section}.{key}"] = path
-    return [f"{place}: got {path[:200]}, {wrong}" for place, path in found.items() if (wrong := _wrong(path))]
+        if isinstance(path, str) and encodable(path) and extension(path) in EXTENSIONS:
+            place = local_path(path)
+            if place is not None:
+                found[f"{section}.{key}"] = place
+    return found
 
 
-def _wrong(path: str) -> str:
-    if "\0" in path or not Path(path).is_absolute():
-        return "must be an absolute path on the service's machine; `pipetrain submit` uploads files from where you are"
-    return "" if Path(path).is_file() else "no such file on the service's machine; `pipetrain submit` uploads it"
+def _is_absolute(path: str) -> bool:
+    return "\0" not in path and Path(path).is_absolute()

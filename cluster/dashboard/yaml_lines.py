@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import yaml
 
 from coordinator.job_problems import path_text
+from coordinator.job_yaml import nodes_of
 
 _SYNTAX = re.compile(r"line (\d+)(?:, column \d+)?: (.*)", re.DOTALL)
 _TWICE = re.compile(r".*: given twice, in lines \d+ and (\d+)")
@@ -30,9 +31,10 @@ class Problem:
 
 def place_problems(text: str, problems: Sequence[str]) -> list[Problem]:
     """Each problem with its line: where its path begins, or else the nearest section around it. In order of lines."""
-    lines = _lines_of_paths(text)
+    known = all(_SYNTAX.fullmatch(problem) or _TWICE.match(problem) for problem in problems)
+    lines = {} if known else _lines_of_paths(text)
     found = [_place(problem, lines) for problem in problems]
-    return sorted(found, key=lambda problem: problem.line or 0)
+    return sorted(found, key=lambda problem: (problem.text.startswith("and "), problem.line or 0))
 
 
 def _place(problem: str, lines: dict[str, int]) -> Problem:
@@ -50,11 +52,8 @@ def _place(problem: str, lines: dict[str, int]) -> Problem:
 
 def _lines_of_paths(text: str) -> dict[str, int]:
     """The line of every path; empty where the text is no YAML."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return {} if node is None else dict(_walk(node, (), set()))
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return {}
+    node = nodes_of(text)
+    return {} if node is None else dict(_walk(node, (), set()))
 
 
 def _walk(node: yaml.Node, path: tuple[str | int, ...], seen: set[int]) -> Iterator[tuple[str, int]]:

@@ -22,10 +22,13 @@ from cluster.service.api import Api
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.metrics import Metrics
+from cluster.service.outside import Outside
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.server import Servers
 from cluster.service.store import Store
 from cluster.service.uploads import KEEP_UNUSED_S, MAX_UPLOAD_BYTES, Uploads
+from cluster.source_rules import SourceRules
+from coordinator.source_names import PROTOCOLS
 from stages.errors import UserMistake
 
 READY, TROUBLE = "ready", "error:"
@@ -47,6 +50,8 @@ def main() -> int:
     parser.add_argument("--max-queued", type=int, default=10_000)
     parser.add_argument("--max-upload", type=int, default=MAX_UPLOAD_BYTES, help="bytes")
     parser.add_argument("--keep-uploads", type=float, default=KEEP_UNUSED_S, help="seconds")
+    parser.add_argument("--data-root", action="append", help="read local data only below this folder")
+    parser.add_argument("--data-protocols", default=",".join(PROTOCOLS), help="read only such URLs, and file for paths")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -71,8 +76,11 @@ async def _serve(home: Home, options: Any) -> None:
     store = Store(home.store)
     jobs = Jobs(home, store, max_queued=options.max_queued, send=keeper.send)
     uploads = Uploads(home, max_bytes=options.max_upload, keep_s=options.keep_uploads)
+    protocols = tuple(options.data_protocols.split(","))
+    jobs.rules = SourceRules(roots=tuple(options.data_root) if options.data_root else None, protocols=protocols)
+    outside = Outside()
     metrics = Metrics(CollectorRegistry(), jobs, ray_up=lambda: keeper.state == "up")
-    api = Api(jobs, keeper, uploads)
+    api = Api(jobs, keeper, uploads, outside)
     servers = Servers(api, home.token(), metrics)
 
     def dashboard() -> Any:
@@ -110,6 +118,7 @@ async def _serve(home: Home, options: Any) -> None:
         for task in finished:
             task.result()  # a loop of ours that ended did so by a mistake of ours, which shall be seen
     finally:
+        await outside.close()
         await _end(home, jobs, keeper, servers, tasks)
         with contextlib.suppress(Exception):
             await web

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from cluster.service.job_ids import new_job_id
 from cluster.service.jobs import Jobs
 from cluster.service.listing import Listing
 from cluster.service.messages import job_message
-from cluster.service.planning import plan_job
+from cluster.service.outside import Outside
+from cluster.service.peers import is_remote_peer
+from cluster.service.planning import plan_job, schedule_workers, wrong_paths
 from cluster.service.problems import told
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import JobDocument, JobRecord
@@ -27,13 +30,14 @@ from cluster.service.stats_message import stats_message
 from cluster.service.traces import ask_for_trace, last_trace, trace_saved
 from cluster.service.uploads import PART_BYTES, Uploads, upload_path
 from cluster.service.watch import Watcher
+from cluster.source_rules import local_files, require_rules
 from cluster.trackers import require_trackers
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job import JobSpec, parse_job
+from coordinator.job_limits import document_problem, encodable
 from coordinator.job_queue import Needs, counted, memory_text
 from coordinator.job_states import Queued
-from coordinator.schedules.csv_format import load_csv
 from stages.errors import InvalidJob, Refused, UserMistake
 
 _STATS_AT_ONCE = 100
@@ -45,8 +49,8 @@ _LARGE_DOCUMENT = 64 * 1024  # characters; what is larger is read in a thread
 class Api:
     """The methods of the service `pipetrain.v1.Pipetrain`."""
 
-    def __init__(self, jobs: Jobs, keeper: RayKeeper, uploads: Uploads) -> None:
-        self._jobs, self._keeper, self._uploads = jobs, keeper, uploads
+    def __init__(self, jobs: Jobs, keeper: RayKeeper, uploads: Uploads, outside: Outside) -> None:
+        self._jobs, self._keeper, self._uploads, self._outside = jobs, keeper, uploads, outside
         self._listing = Listing(jobs)
         self._started_at = time.time()
 
@@ -60,6 +64,7 @@ class Api:
                 priority=request.priority,
                 submission_id=request.submission_id,
                 force=request.force,
+                remote=is_remote_peer(context.peer()),
             )
             return job_message(self._jobs.view(stored), document)
         raise AssertionError("told ends the call")
@@ -149,8 +154,7 @@ class Api:
         async with told(context):
             spec = await self._spec(request.document, None)
             self._require_files(request.files)
-            places = {path: str(upload_path(self._jobs.home, sha, path)) for path, sha in request.files.items()}
-            plan, refusals = await plan_job(spec, places)
+            plan, refusals = await self.plan(spec, request.files, remote=is_remote_peer(context.peer()))
             return pb.PlanResponse(plan=plan, refusals=refusals)
         raise AssertionError("told ends the call")
 
@@ -202,18 +206,24 @@ class Api:
         priority: int = 0,
         submission_id: str = "",
         force: bool = False,
+        remote: bool = False,
     ) -> tuple[JobRecord, JobDocument]:
         """Submit a job; its record and document. `files` has the SHA-256 of each uploaded file by its path in the job.
+        `remote`: it came from another host, so that addresses of this one are not for it.
 
         Raises UserMistake for what cannot be, Refused where the cluster or the queue has no room.
         """
         if abs(priority) > _MOST_PRIORITY:
             raise UserMistake(f"priority: got {priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
-        if len(submission_id) > 200:
-            raise UserMistake("submission_id: got more than 200 characters")
+        if len(submission_id) > 200 or not encodable(submission_id):
+            raise UserMistake("submission_id: must have at most 200 characters, all of which UTF-8 can hold")
         require_trackers(spec)
         document = JobDocument(document=_json(spec.document()), files=files or {})
         self._require_files(document.files)
+        require_rules(spec, self._jobs.rules, document.files)
+        wrong = await self.wrong_paths([path for path in local_files(spec) if path not in document.files])
+        if wrong:
+            raise UserMistake("\n".join(f"{path}: {what}" for path, what in wrong.items()))
         job = new_job_id()
         record = JobRecord(
             id=job,
@@ -226,13 +236,26 @@ class Api:
             events=1,  # its submission
             submitted_at=time.time(),
             force=force,
+            remote=remote,
         )
         self._require_room(record.needs)
         return await self._jobs.submit(record, document), document
 
+    async def plan(self, spec: JobSpec, files: Mapping[str, str], *, remote: bool) -> tuple[str, list[str]]:
+        """The plan as JSON, and a line for each worker whose memory will not do. Raises UserMistake, JobFailed."""
+        places = {path: str(upload_path(self._jobs.home, sha256, path)) for path, sha256 in files.items()}
+        require_rules(spec, self._jobs.rules, places)
+        return await plan_job(self._outside, spec, places, replace(self._jobs.rules, public_only=remote))
+
+    async def wrong_paths(self, paths: Sequence[str], *, exists: bool = False) -> dict[str, str]:
+        """What is wrong with each path on this host: where it leads and, with `exists`, whether it is a file."""
+        return await wrong_paths(self._outside, paths, self._jobs.rules, exists=exists)
+
     # checks --------------------------------------------------------------------------------------------------------
 
     async def _spec(self, document: str, name: str | None) -> JobSpec:
+        if wrong := document_problem(document):
+            raise InvalidJob([f"document: {wrong}"])
         if len(document) > _LARGE_DOCUMENT:
             return await asyncio.to_thread(_read_spec, document, name)
         return _read_spec(document, name)
@@ -245,9 +268,10 @@ class Api:
     async def _needs(self, spec: JobSpec, files: Mapping[str, str]) -> Needs:
         workers = spec.pipeline.n_workers
         if workers is None:  # as many as the schedule file has lines
-            path = spec.pipeline.schedule
-            place = upload_path(self._jobs.home, files[path], path) if path in files else path
-            workers = (await asyncio.to_thread(load_csv, Path(place))).n_workers
+            path, rules = spec.pipeline.schedule, self._jobs.rules
+            place = str(upload_path(self._jobs.home, files[path], path)) if path in files else path
+            rules = rules.with_files([place] if path in files else [])
+            workers = await schedule_workers(self._outside, path, place, rules)
         resources = spec.resources
         return Needs(workers=workers, cpus=resources.cpus_per_worker, memory=resources.memory_per_worker or 0)
 
@@ -284,8 +308,10 @@ async def _chunks(folder: Path, files: Sequence[Path]) -> AsyncIterator[pb.Fetch
 def _read_spec(document: str, name: str | None) -> JobSpec:
     try:
         parsed = json.loads(document)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidJob([f"document: is not JSON: {error}"]) from None
+    except RecursionError:
+        raise InvalidJob(["document: is nested too deeply"]) from None
     if name is not None and isinstance(parsed, dict):
         parsed["name"] = name
     return parse_job(parsed)

@@ -30,6 +30,7 @@ from cluster.service.refusals import QueueFull, SubmissionIdTaken
 from cluster.service.run_feed import RunEvent, RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
+from cluster.source_rules import FREE
 from coordinator.job_queue import Capacity, Choice, Queue, Waiting, choose
 from coordinator.job_states import (
     TRANSITIONS,
@@ -62,6 +63,7 @@ class Jobs:
 
     def __init__(self, home: Home, jobs: Store, *, max_queued: int, send: Callable[[Mapping[str, Any]], None]) -> None:
         self.home, self.store, self.max_queued, self._send = home, jobs, max_queued, send
+        self.rules = FREE
         self.entries: dict[str, Entry] = {}
         self.board = StatsBoard()
         self.nodes: Sequence[Mapping[str, Any]] = ()
@@ -261,7 +263,7 @@ class Jobs:
         match command:
             case Launch(attempt):
                 strike("admitted")
-                made = prepare_attempt(self.home, self.store, entry.record, attempt, self._memory_per_cpu)
+                made = prepare_attempt(self.home, self.store, entry.record, attempt, self._memory_per_cpu, self.rules)
                 self._send({"do": "launch", "job": entry.record.id, "attempt": attempt, "assignment": asdict(made)})
                 strike("launched")
             case SendStop(attempt, False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from cluster.job_runner import Assignment
 from cluster.service.home import Home
@@ -10,9 +11,12 @@ from cluster.service.records import JobRecord
 from cluster.service.run_feed import retire_attempt
 from cluster.service.store import Store
 from cluster.service.uploads import upload_path
+from cluster.source_rules import SourceRules
 
 
-def prepare_attempt(home: Home, store: Store, record: JobRecord, attempt: int, memory_per_cpu: int) -> Assignment:
+def prepare_attempt(
+    home: Home, store: Store, record: JobRecord, attempt: int, memory_per_cpu: int, rules: SourceRules
+) -> Assignment:
     """Put the rows of the attempt before aside; the assignment of this one. May be called twice. Raises OSError."""
     folder = home.run_directory(record.id)
     if attempt > 1:
@@ -26,4 +30,5 @@ def prepare_attempt(home: Home, store: Store, record: JobRecord, attempt: int, m
         files={path: str(upload_path(home, sha256, path)) for path, sha256 in found.files.items()},
         memory_per_cpu=memory_per_cpu,
         force=record.force,
+        rules=replace(rules, public_only=record.remote).as_dict(),
     )

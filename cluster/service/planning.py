@@ -1,74 +1,53 @@
-"""`plan` for callers: in a process of its own, since it reads the job's data, which may be large or slow to come."""
+"""What the service must know of a job's files, asked of its readers (see `outside`)."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from cluster.service.outside import MOST_BYTES, Outside, Unreadable
+from cluster.source_rules import SourceRules, local_files
 from coordinator.job import JobSpec
-from stages.errors import JobFailed, UserMistake
 
 
-class PlanRefused(UserMistake):
-    """The job's data or schedule does not do."""
+async def plan_job(
+    outside: Outside, spec: JobSpec, places: Mapping[str, str], rules: SourceRules
+) -> tuple[str, list[str]]:
+    """The plan as JSON, and a line for each worker whose memory will not do. Raises Unreadable, Refused.
 
-
-async def plan_job(spec: JobSpec, places: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The plan as JSON, and a line for each worker whose memory will not do. Raises PlanRefused with each problem.
-
-    A caller who goes away ends the process.
+    `places` has the path of each uploaded file by its name in the job. A caller who goes away ends the reading.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cluster.service.planning"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    limits = replace(rules.with_files(places.values()), most_bytes=MOST_BYTES)
+    names = ", ".join(dict.fromkeys([spec.data.source, *local_files(spec)]))
     try:
-        question = json.dumps({"document": spec.document(), "places": dict(places)})
-        output, errors = await process.communicate(question.encode())
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    if process.returncode != 0:
-        raise JobFailed(f"planning failed: {errors.decode(errors='replace').strip()[-500:]}")
-    answer = json.loads(output)
-    if answer["problems"]:
-        raise PlanRefused("\n".join(answer["problems"]))
-    return json.dumps(answer["plan"]), answer["refusals"]
+        answer = await outside.ask("plan", names, document=spec.document(), places=dict(places), rules=limits.as_dict())
+    except Unreadable as error:
+        raise _renamed(error, places) from None
+    return answer["plan"], answer["refusals"]
 
 
-def main() -> None:
-    """Read the question from standard input, write the answer to standard output."""
-    from cluster.sources import load_data
-    from coordinator.blueprint import make_blueprint
-    from coordinator.estimate import estimate
-    from coordinator.job import parse_job
-
-    question = json.load(sys.stdin)
-    answer: dict[str, Any] = {"plan": None, "refusals": [], "problems": []}
+async def schedule_workers(outside: Outside, name: str, path: str, rules: SourceRules) -> int:
+    """How many workers the schedule file `name`, which is at `path`, is for. Raises Unreadable, Refused."""
     try:
-        spec = parse_job(question["document"]).relocated(question["places"])
-        data = load_data(spec)
-        found = estimate(
-            make_blueprint(spec, len(data.train)), data_bytes=data.nbytes, validation_rows=len(data.validation)
-        )
-        answer.update(plan=found.as_dict(), refusals=list(found.refusals))
-    except UserMistake as error:
-        names = {here: name for name, here in question["places"].items()}
-        answer["problems"] = [_renamed(line, names) for line in error.problems]
-    json.dump(answer, sys.stdout)
+        answer = await outside.ask("workers", name, path=path, rules=rules.as_dict())
+    except Unreadable as error:
+        raise _renamed(error, {name: path}) from None
+    return int(answer["workers"])
 
 
-def _renamed(line: str, names: Mapping[str, str]) -> str:
-    for here, name in names.items():
-        line = line.replace(here, name)
-    return line
+async def wrong_paths(outside: Outside, paths: Sequence[str], rules: SourceRules, *, exists: bool) -> dict[str, str]:
+    """What is wrong with each local path: that it may not be read or, with `exists`, that no file is there."""
+    if not paths or (rules.roots is None and not exists):
+        return {}
+    answer = await outside.ask("look", paths[0], paths=list(paths), rules=rules.as_dict(), exists=exists)
+    return dict(answer["wrong"])
 
 
-if __name__ == "__main__":
-    main()
+def _renamed(error: Unreadable, places: Mapping[str, str]) -> Unreadable:
+    """The error, with the names that the job has for uploaded files; some lines have only the last part of a path."""
+    text = "\n".join(error.problems)
+    for name, here in places.items():
+        if here != name:
+            text = text.replace(here, name).replace(Path(here).name, Path(name).name)
+    return Unreadable(text)

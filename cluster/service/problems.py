@@ -50,7 +50,8 @@ async def told(context: Any) -> AsyncIterator[None]:
 
 async def _abort(context: Any, error: PipetrainError) -> NoReturn:
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-    problems = error.problems if isinstance(error, UserMistake) else (str(error),)
+    told = error.problems if isinstance(error, UserMistake) else (str(error),)
+    problems = tuple(line.encode("utf-8", "backslashreplace").decode() for line in told)  # what the wire can carry
     message = "\n".join(problems)[:2000]
     details = _details(code, message, problems)
     await context.abort(code, message, trailing_metadata=((_DETAILS, details.SerializeToString()),))

@@ -14,7 +14,8 @@ from coordinator.job_states import Failed, State, Stopped, Succeeded, exit_code,
 class JobRecord:
     """One job. Times are seconds UTC. `step` counts the steps done in the present attempt.
 
-    `events_read` is how much of events.jsonl, in bytes, has been taken into the store.
+    `events_read` is how much of events.jsonl, in bytes, has been taken into the store. `remote`: it was submitted from
+    another host.
     """
 
     id: str
@@ -36,6 +37,7 @@ class JobRecord:
     events: int = 0
     events_read: int = 0
     force: bool = False
+    remote: bool = False
     runner_pid: int | None = None
 
     @property

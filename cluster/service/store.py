@@ -66,6 +66,7 @@ _MIGRATIONS = (
         PRIMARY KEY (job, seq)
     ) STRICT, WITHOUT ROWID;
     """,
+    "ALTER TABLE jobs ADD COLUMN remote INTEGER NOT NULL DEFAULT 0;",
 )
 
 _OWN = tuple(f.name for f in fields(JobRecord) if f.name not in ("needs", "state", "order"))
@@ -294,7 +295,7 @@ def _record(row: Sequence[Any]) -> JobRecord:
     workers, cpus, memory, state, evidence = row[len(_OWN) + 1 :]
     values: Mapping[str, Any] = dict(zip(_OWN, own, strict=True))
     return JobRecord(
-        **{**values, "force": bool(values["force"])},
+        **{**values, "force": bool(values["force"]), "remote": bool(values["remote"])},
         order=order,
         needs=_needs(workers, cpus, memory),
         state=_state(state, evidence),

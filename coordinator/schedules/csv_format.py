@@ -16,10 +16,13 @@ import io
 import re
 from pathlib import Path
 
+from coordinator.regular_files import read_regular
 from coordinator.replay import check, replay
 from stages.actions import Action, Kind, Lane, Program
 from stages.errors import InvalidSchedule
 
+MAX_SCHEDULE_BYTES = 16 * 2**20
+"""Of a schedule file; one of 100 workers and 1,000 micro-batches has about 2 MiB."""
 _OVERLAP = re.compile(r"\(([^()]*)\)OVERLAP_F_B")
 _NOT_COMPUTE = re.compile(r"[0-9]+(SEND_F|RECV_F|SEND_B|RECV_B|UNSHARD|RESHARD|REDUCE_GRAD)[0-9]*")
 
@@ -54,7 +57,7 @@ def read_csv(text: str, name: str = "schedule.csv") -> Program:
 def load_csv(path: Path) -> Program:
     """`read_csv` of a file. Raises InvalidSchedule for an unreadable one."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path, MAX_SCHEDULE_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise InvalidSchedule(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

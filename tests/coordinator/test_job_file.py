@@ -50,9 +50,9 @@ def test_paths_given_on_the_command_line_are_seen_from_the_working_directory(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    spec = load_job(job, ["data.source=a.npz", "data.validation=memory://b.npz"], schedule="v.csv")
+    spec = load_job(job, ["data.source=a.npz", "data.validation=s3://b/c.npz"], schedule="v.csv")
     assert spec.data.source == str(tmp_path / "elsewhere" / "a.npz")
-    assert spec.data.validation == "memory://b.npz"
+    assert spec.data.validation == "s3://b/c.npz"
     assert spec.pipeline.schedule == str(tmp_path / "elsewhere" / "v.csv")
 
 
@@ -80,8 +80,7 @@ def test_wrong_overrides_are_reported_with_all_other_mistakes(job: Path) -> None
         f"--set 'a..b=1': {form}",
         "--set 'model.layers[9].linear.units=3': model.layers is a list with 3 entries, which has no [9]",
         "--set 'seed.x=1': seed is 5, which has no x",
-        "--set 'seed=[': line 1, column 2: while parsing a flow node expected the node content, but found "
-        "'<stream end>'",
+        "--set 'seed=[': line 2, column 1: while parsing a flow node did not find expected node content",
         "training.epochs: got 0, must be a whole number, at least 1",
         "training.epoch: got 4, unknown key; did you mean epochs?",
         "pipeline.stages: got 4, must be at most 3, the number of model.layers",
@@ -102,9 +101,9 @@ def test_keys_given_twice_are_mistakes_with_their_lines(tmp_path: Path) -> None:
         ("", "is empty; a job needs model, data and training"),
         ("# nothing\n", "is empty; a job needs model, data and training"),
         (b"\x89PNG\xff\xfe", "is not text in UTF-8, so it is not a job file"),
-        ("a: [1\nb: 2", "line 2, column 2: while parsing a flow sequence expected ',' or ']', but got ':'"),
-        ("a: 1\n\tb: 2", "line 2, column 1: while scanning for the next token found character '\\t' that cannot start "
-         "any token"),
+        ("a: [1\nb: 2", "line 2, column 2: while parsing a flow sequence did not find expected ',' or ']'"),
+        ("a: 1\n\tb: 2", "line 2, column 1: while scanning a plain scalar found a tab character that violates "
+         "indentation"),
         ("a: \x00", "line 1: holds a character that YAML does not allow ('\\x00')"),
         ("a: 1\n---\nb: 2", "line 2, column 1: expected a single document in the stream but found another document"),
         ("a: *b", "line 1, column 4: found undefined alias 'b'"),
@@ -112,9 +111,10 @@ def test_keys_given_twice_are_mistakes_with_their_lines(tmp_path: Path) -> None:
          "'tag:yaml.org,2002:python/name:os.system'"),
         ("a: !!int x", "line 1, column 4: is not a number that can be read"),
         ("a: " + "9" * 5000, "line 1, column 4: is not a number that can be read"),
-        ("[" * 5000, "cannot be read as YAML: it is nested too deeply"),
+        ("[" * 5000, "line 1, column 1001: while increasing flow level exceeded maximum nesting depth"),
+        ("[" * 50, "line 1, column 34: it has lists or mappings more than 32 deep within each other"),
     ],
-    ids=range(12),
+    ids=range(13),
 )  # fmt: skip
 def test_a_file_that_is_not_a_job_is_one_line(text: str | bytes, expected: str, tmp_path: Path) -> None:
     assert problems_of_text(text, tmp_path) == (expected,)
@@ -133,7 +133,7 @@ def test_a_file_that_is_not_there_names_the_nearest(job: Path, tmp_path: Path) -
 def test_an_alias_that_holds_itself_is_a_problem_not_a_crash(tmp_path: Path) -> None:
     lines = problems_of_text(TEXT.replace("[linear: {units: 16}", "&a [*a"), tmp_path)
     assert len(lines) == 1
-    assert lines[0].startswith("model.layers[0]: got [[[[...], 'relu', ")
+    assert lines[0] == "the job has lists or mappings more than 32 deep within each other"
 
 
 def test_aliases_that_would_fill_the_memory_stay_short(tmp_path: Path) -> None:

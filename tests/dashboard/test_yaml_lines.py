@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cluster.dashboard.submission import NotSubmitted, read_job_text
 from cluster.dashboard.yaml_lines import Problem
+from coordinator.job import JobSpec
 
 GOOD = """\
 name: good
@@ -23,15 +26,21 @@ training:
 """
 
 
+def read(text: str, name: str = "") -> JobSpec:
+    """The job, with what this machine says of its paths."""
+    draft = read_job_text(text, name)
+    return draft.spec({path: "no such file" for path in draft.paths.values() if not Path(path).is_file()})
+
+
 def problems(text: str) -> list[tuple[int | None, str]]:
     with pytest.raises(NotSubmitted) as caught:
-        read_job_text(text)
+        read(text)
     return [(problem.line, problem.text.partition(":")[0]) for problem in caught.value.placed]
 
 
 def test_a_right_job_is_read() -> None:
-    assert read_job_text(GOOD).name == "good"
-    assert read_job_text(GOOD, name="other").name == "other"
+    assert read(GOOD).name == "good"
+    assert read(GOOD, name="other").name == "other"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +53,7 @@ def test_a_right_job_is_read() -> None:
         ("source: digits", "source: digit", 8, "data.source"),
         ("source: digits", "source: rows.npz", 8, "data.source"),
         ("source: digits", "source: /nowhere/rows.npz", 8, "data.source"),
-        ("loss: cross_entropy", "loss: @x", 6, "while scanning for the next token found character '@' that"),
+        ("loss: cross_entropy", "loss: @x", 6, "while scanning for the next token found character that"),
         ("name: good", "name: good\nname: twice", 2, "name"),
     ],
 )

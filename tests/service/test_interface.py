@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import secrets
 import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +100,50 @@ def test_a_wrong_job_gets_every_problem_in_the_details(wire: Wire, small: JobMak
     assert wire.refused("Submit", pb.SubmitRequest(document=json.dumps(small()), priority=2000))[0] == (
         "INVALID_ARGUMENT"
     )
+
+
+def test_a_text_that_cannot_be_stored_is_refused_the_same_on_both_ports(
+    wire: Wire, service: Service, small: JobMaker
+) -> None:
+    document = json.dumps(small(data__source="/d/\ud800.csv"))
+    wanted = "data.source: got '/d/\\ud800.csv', must be text that UTF-8 can hold, without half of a surrogate pair"
+    assert wire.refused("Submit", pb.SubmitRequest(document=document)) == ("INVALID_ARGUMENT", wanted)
+    request = urllib.request.Request(f"http://{wire.http}/api/jobs", document.encode(), method="POST")
+    request.add_header("Authorization", f"Bearer {service.home.token()}")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    assert caught.value.code == 422
+    assert [line["text"] for line in json.load(caught.value)["lines"]] == [wanted]
+
+
+def test_files_that_hang_or_never_end_are_refused_and_disturb_nobody(
+    wire: Wire, small: JobMaker, tmp_path: Path
+) -> None:
+    """A fifo, a device and a file of 1 GiB, by more callers than the service has threads."""
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    with (tmp_path / "large.csv").open("wb") as file:
+        file.truncate(2**30)
+    reasons = {"fifo": "is a fifo", "zero": "is a device", "large": "has 1,073,741,824 bytes"}
+
+    def submit(name: str) -> None:
+        document = json.dumps(small(pipeline__schedule=str(tmp_path / f"{name}.csv")))
+        with pytest.raises(grpc.RpcError) as caught:
+            wire.call("Submit", pb.SubmitRequest(document=document), timeout=120)
+        message = str(caught.value.details())
+        if caught.value.code().name == "FAILED_PRECONDITION":  # on a busy machine the others' files take long to refuse
+            assert message.endswith("try again later")
+        else:
+            assert caught.value.code().name == "INVALID_ARGUMENT"
+            assert message.startswith(f"{tmp_path / name}.csv: cannot be read: {reasons[name]}")
+
+    with ThreadPoolExecutor(8) as pool:
+        callers = [pool.submit(submit, name) for name in [*reasons] * 3]
+        while not all(caller.done() for caller in callers):
+            wire.call("Cluster", pb.ClusterRequest(), timeout=10)
+            with urllib.request.urlopen(f"http://{wire.http}/", timeout=10) as page:
+                assert page.status == 200
+    assert [caller.result() for caller in callers] == [None] * 9
 
 
 def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(service: Service, small: JobMaker) -> None:

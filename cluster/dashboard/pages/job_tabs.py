@@ -13,7 +13,7 @@ from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.parts import fill_table, problems_list, table, text
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import clock, share, size
-from cluster.service.planning import plan_job
+from cluster.service.peers import is_remote_address
 from cluster.service.records import JobRecord
 from stages.errors import PipetrainError
 
@@ -116,7 +116,7 @@ class _Spec:
         if self._text.text:
             return
         try:
-            self._text.set_text((await self._site.spec(self._job)).to_yaml())
+            self._text.set_text(await asyncio.to_thread((await self._site.spec(self._job)).to_yaml))
         except PipetrainError as error:
             self._text.set_text(str(error))
 
@@ -137,7 +137,8 @@ class _Plan:
         try:
             spec = await self._site.spec(self._job)
             document = await asyncio.to_thread(self._site.jobs.store.document, self._job)
-            found, refusals = await plan_job(spec, self._site.places(document.files))
+            remote = self._site.jobs.record(self._job).remote or is_remote_address(self._button.client.ip)
+            found, refusals = await self._site.api.plan(spec, document.files, remote=remote)
             self._problems(refusals)
             self._draw(json.loads(found))
         except PipetrainError as error:

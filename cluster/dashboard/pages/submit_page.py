@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from cluster.dashboard.parts import problems_list
 from cluster.dashboard.site import Site
 from cluster.dashboard.submission import NotSubmitted, submit_text
 from cluster.dashboard.yaml_lines import Problem
+from cluster.service.peers import is_remote_address
 from coordinator.job_yaml import read_yaml, write_yaml
 from coordinator.schedules import SCHEDULES
 from coordinator.source_names import BUILT_IN
@@ -52,7 +54,7 @@ def register(site: Site) -> None:
         given = _EXAMPLE
         if job:
             with contextlib.suppress(UserMistake):
-                given = (await site.spec((await site.find(job)).id)).to_yaml()
+                given = await asyncio.to_thread((await site.spec((await site.find(job)).id)).to_yaml)
         with frame("Submit a job", "/"):
             heading("Submit a job", 1)
             _Submit(site, given, as_text=bool(job))
@@ -108,7 +110,8 @@ class _Submit:
         content = self._editor.value if as_text else write_yaml(self._form.document())
         problems: Sequence[Any] = []
         try:
-            record = await submit_text(self._site.api, content, priority=int(self._priority.value or 0))
+            remote = is_remote_address(self._button.client.ip)
+            record = await submit_text(self._site.api, content, priority=int(self._priority.value or 0), remote=remote)
             ui.navigate.to(f"/jobs/{record.id}")
         except NotSubmitted as error:
             problems = error.placed if as_text else [Problem(None, problem.text) for problem in error.placed]

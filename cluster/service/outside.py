@@ -1,0 +1,168 @@
+"""Reading what jobs name, outside the service's process: a file may be endless, its file system may hang, and what is
+in it may take all memory. Each question gets a process of its own, with a deadline and a limit of memory.
+
+The next process is started ahead, for its imports take most of the time. At most `most` are at work at once; one that
+the kernel cannot end, since its file system hangs, counts until it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.service.reader import AHEAD
+from stages.errors import JobFailed, Refused, UserMistake
+
+MEMORY_BYTES = 2 * 2**30
+MOST_BYTES = 512 * 2**20
+"""Of a source that is read only to plan."""
+SECONDS = 30.0
+_MOST_WAITING = 64
+_START_S, _CLOSE_S = 60.0, 2.0
+_ANSWER_BYTES = 64 * 2**20
+
+
+class Unreadable(UserMistake):
+    """What a job names cannot be read, or does not do. `problems` has a line for each."""
+
+
+class Outside:
+    """The readers of one service. `seconds` and `memory` (bytes) are what a question may take."""
+
+    def __init__(
+        self,
+        *,
+        seconds: float = SECONDS,
+        memory: int = MEMORY_BYTES,
+        most: int = 2,
+        command: Sequence[str] = (sys.executable, "-m", "cluster.service.reader"),
+    ) -> None:
+        self._seconds, self._memory, self._command = seconds, memory, command
+        self._free = asyncio.Semaphore(most)
+        self._waiting = 0
+        self._closed = False
+        self._spare: asyncio.Task[asyncio.subprocess.Process] | None = None
+        self._working: set[asyncio.subprocess.Process] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def ask(self, what: str, name: str, **question: Any) -> dict[str, Any]:
+        """The answer of a reader. `name` is what errors call that which is read.
+
+        Raises Unreadable with what is wrong with it; Refused where it was not read in time, or too many are waiting.
+        """
+        await self._enter(name)
+        process = await self._reader()
+        try:
+            await _ready(process)
+            request = {"what": what, "seconds": self._seconds, "memory": self._memory, **question}
+            async with asyncio.timeout(self._seconds):
+                output, errors = await process.communicate(json.dumps(request).encode() + b"\n")
+        except TimeoutError:
+            raise Refused(f"{name}: was not read within {self._seconds:g} s; does its file system answer?") from None
+        finally:
+            self._end(process)
+        return _answer(name, process.returncode, output, errors)
+
+    async def close(self) -> None:
+        """End all readers, and let those who asked know."""
+        self._closed = True
+        for process in self._working:
+            _kill(process)
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            with contextlib.suppress(OSError, TimeoutError):
+                process = await spare
+                _kill(process)
+                async with asyncio.timeout(_CLOSE_S):
+                    await process.communicate()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_CLOSE_S)
+
+    async def _enter(self, name: str) -> None:
+        """Take one of the places, which `_end` gives back."""
+        if self._waiting >= _MOST_WAITING:
+            raise Refused(f"{name}: {self._waiting} others wait for the service to read their files; try again later")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Refused(
+                f"{name}: the service still reads the files of others after {self._seconds:g} s; try again later"
+            ) from None
+        finally:
+            self._waiting -= 1
+
+    async def _reader(self) -> asyncio.subprocess.Process:
+        spare, self._spare = self._spare, None
+        process: asyncio.subprocess.Process | None = None
+        try:
+            if spare is not None:
+                with contextlib.suppress(OSError):  # it could not be started then; perhaps it can now
+                    process = await spare
+            if process is None or process.returncode is not None:
+                process = await self._start()
+            self._working.add(process)
+        except BaseException:
+            self._free.release()
+            raise
+        return process
+
+    async def _start(self, *options: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(*self._command, *options),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            limit=_ANSWER_BYTES,
+        )
+
+    def _end(self, process: asyncio.subprocess.Process) -> None:
+        """End it with all that it started, and start the next; its place is free when it is gone."""
+        _kill(process)
+        if self._spare is None and not self._closed:  # only now, lest its imports take the CPU from the one at work
+            self._spare = asyncio.create_task(self._start(AHEAD))
+
+        async def gone() -> None:
+            await process.wait()
+            self._working.discard(process)
+            self._free.release()
+
+        task = asyncio.create_task(gone())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+async def _ready(process: asyncio.subprocess.Process) -> None:
+    """Until it has imported what it needs, for which nobody's file is to blame. Raises JobFailed."""
+    assert process.stdout is not None, "it has a pipe"
+    try:
+        async with asyncio.timeout(_START_S):
+            await process.stdout.readline()
+    except TimeoutError:
+        raise JobFailed(f"the service's reader did not start within {_START_S:g} s: the machine is busy") from None
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _answer(name: str, code: int | None, output: bytes, errors: bytes) -> dict[str, Any]:
+    if code != 0:
+        told = errors.decode(errors="replace").strip()
+        if code == -signal.SIGKILL or "MemoryError" in told or "allocat" in told:
+            raise Unreadable(f"{name}: reading it took more memory than the service has for that")
+        raise JobFailed(f"reading {name} failed: {told[-500:]}")
+    answer: Mapping[str, Any] = json.loads(output)
+    if answer["problems"]:
+        raise Unreadable("\n".join(answer["problems"]))
+    return dict(answer)

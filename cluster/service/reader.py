@@ -1,0 +1,102 @@
+"""`python -m cluster.service.reader`: reads what one job names, in place of the service, and ends.
+
+It says that it is ready, then a question comes as a line of JSON on standard input, and its answer goes to standard
+output. `--ahead`: there is no question yet, so it imports by now all that one may need. See `outside`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.process_limits import limit_memory
+from cluster.source_rules import SourceRules
+from stages.errors import UserMistake
+
+READY, AHEAD = "ready", "--ahead"
+_FOR_A_PLAN = ("cluster.sources", "coordinator.blueprint", "coordinator.estimate", "coordinator.job")
+_LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
+"""What reading imports when it comes to it."""
+_GRACE_S = 5
+_OPEN_FILES = 256
+
+
+def main() -> None:
+    """Answer one question; none where the other end is closed first."""
+    if AHEAD in sys.argv:
+        for name in _LATE:
+            importlib.import_module(name)
+    print(READY, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        return
+    question = json.loads(line)
+    signal.alarm(int(question["seconds"]) + _GRACE_S)  # though the service should be gone that would end this process
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name in _FOR_A_PLAN if question["what"] == "plan" else ():
+        importlib.import_module(name)  # now: the limit is for what is read
+    limit_memory(question["memory"])
+    answer: dict[str, Any] = {"problems": []}
+    try:
+        answer.update(_QUESTIONS[question["what"]](question))
+    except UserMistake as error:
+        answer["problems"] = list(error.problems)
+    except MemoryError:
+        answer["problems"] = [f"reading it takes more than {question['memory']:,} bytes of memory"]
+    json.dump(answer, sys.stdout)
+
+
+def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
+    from cluster.sources import load_data
+    from coordinator.blueprint import make_blueprint
+    from coordinator.estimate import estimate
+    from coordinator.job import parse_job
+
+    spec = parse_job(question["document"]).relocated(question["places"])
+    rules = SourceRules.from_dict(question["rules"])
+    rules.require_schedule(spec)
+    data = load_data(spec, rules)
+    blueprint = make_blueprint(spec, len(data.train))
+    found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
+    return {"plan": json.dumps(found.as_dict()), "refusals": list(found.refusals)}
+
+
+def _workers(question: Mapping[str, Any]) -> dict[str, Any]:
+    """How many workers a schedule file has lines for."""
+    from coordinator.schedules.csv_format import load_csv
+
+    SourceRules.from_dict(question["rules"]).require_place(question["path"])
+    return {"workers": load_csv(Path(question["path"])).n_workers}
+
+
+def _look(question: Mapping[str, Any]) -> dict[str, Any]:
+    """What is wrong with each path: where it leads, or that no file is there. Nothing is opened."""
+    rules = SourceRules.from_dict(question["rules"])
+    found: dict[str, str] = {}
+    for path in question["paths"]:
+        try:
+            rules.require_place(path)
+        except UserMistake as error:
+            found[path] = str(error).removeprefix(f"{path}: ")
+        else:
+            if question["exists"] and not Path(path).is_file():
+                found[path] = "no such file on the service's machine"
+    return {"wrong": found}
+
+
+_QUESTIONS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "plan": _plan,
+    "workers": _workers,
+    "look": _look,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Opening files that a job names: regular ones only, and never with a wait for whoever is at the other end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = (
+    (stat.S_ISFIFO, "a fifo"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_regular(path: str | Path, most_bytes: int | None = None) -> BinaryIO:
+    """The file, to be read. Raises OSError for what cannot be opened, is no regular file, or has more bytes than that.
+
+    A fifo would keep its reader waiting for a writer, and a device may never end: neither is even opened for long.
+    """
+    _require_regular(os.stat(path))  # first: opening a device may do something already
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)  # again: another file may have that name by now
+        _require_regular(found)
+        if most_bytes is not None and found.st_size > most_bytes:
+            raise too_large(found.st_size, most_bytes)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | Path, most_bytes: int) -> bytes:
+    """All of a file that may have so many bytes. Raises OSError as `open_regular`."""
+    with open_regular(path, most_bytes) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:  # it grew, or is one of the kernel's, which have no size
+        raise too_large(len(content), most_bytes)
+    return content
+
+
+def too_large(n_bytes: int, most_bytes: int) -> OSError:
+    """The error of a file that has more bytes than may be read."""
+    return OSError(errno.EFBIG, f"has {n_bytes:,} bytes or more, at most {most_bytes:,} are read here")
+
+
+def _require_regular(found: os.stat_result) -> None:
+    mode = found.st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_it, name in _KINDS if is_it(mode)), "something else")
+        raise OSError(errno.EINVAL, f"is {kind}, must be a regular file")

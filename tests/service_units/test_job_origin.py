@@ -1,0 +1,122 @@
+"""Where a job came from is kept, and told to whoever reads its data. A runner that reads can be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.job_runner import Assignment, JobRunner
+from cluster.service import store as changes
+from cluster.service.changes import submitted
+from cluster.service.home import Home
+from cluster.service.launching import prepare_attempt
+from cluster.service.records import JobDocument, JobRecord
+from cluster.service.store import Store
+from cluster.source_rules import SourceRules
+from cluster.training import Run, Where
+from coordinator.job import parse_job
+from coordinator.job_queue import Needs
+from coordinator.job_states import Queued
+from stages.errors import InvalidData, StoppedEarly
+from tests.coordinator.job_documents import SMALLEST, changed
+
+
+def record(*, remote: bool) -> JobRecord:
+    return JobRecord(
+        id="j1",
+        name="job",
+        submission_id="s1",
+        priority=0,
+        order=0,
+        needs=Needs(workers=1, cpus=1, memory=0),
+        state=Queued(),
+        submitted_at=1.0,
+        events=1,
+        remote=remote,
+    )
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_the_origin_of_a_job_is_in_the_store_and_in_what_its_runner_is_told(remote: bool, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    document = JobDocument(document=json.dumps(parse_job(SMALLEST).document()), files={})
+    rules = SourceRules(roots=("/data",), protocols=("https", "file"))
+
+    async def write() -> JobRecord:
+        found = Store(home.store)
+        try:
+            job = record(remote=remote)
+            await found.write(changes.insert(job, document, submitted(job)))
+        finally:
+            found.close()
+        again = Store(home.store)  # a service that was started again
+        try:
+            (stored,) = again.unfinished()
+            made = prepare_attempt(home, again, stored, 1, 1, rules)
+        finally:
+            again.close()
+        sent = json.loads(json.dumps(made.rules))  # as it goes to Ray's agent
+        assert SourceRules.from_dict(sent) == SourceRules(
+            roots=("/data",), protocols=("https", "file"), public_only=remote
+        )
+        return stored
+
+    assert asyncio.run(write()).remote is remote
+
+
+def test_a_run_reads_data_and_schedule_by_its_rules(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("0F0,0B0\n")
+    where = Where(local=True, rules=SourceRules(roots=("/nowhere",)))
+    for document in (
+        changed("data.source", str(tmp_path / "x.csv")),
+        changed("pipeline", {"schedule": str(tmp_path / "x.csv")}),
+    ):
+        with pytest.raises(InvalidData, match=r"x\.csv: local files are read only below /nowhere by this service"):
+            Run.prepare(parse_job(document), where)
+
+
+def test_a_runner_that_waits_for_its_data_ends_when_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file system may hang, and then nothing else would end it but a kill."""
+    spec, reading, never = parse_job(SMALLEST), threading.Event(), threading.Event()
+    runner = JobRunner(
+        Assignment(job="j1", attempt=1, folder=str(tmp_path), document=spec.document(), files={}, memory_per_cpu=1)
+    )
+
+    def prepare(*_: Any) -> Run:
+        def hang() -> Run:
+            reading.set()
+            never.wait()
+            raise AssertionError
+
+        wrapped: Callable[[Callable[[], Run]], Run] = runner._unless_stopped
+        return wrapped(hang)
+
+    monkeypatch.setattr(runner, "_prepare", prepare)
+    attempt = threading.Thread(target=runner._run_attempt)
+    attempt.start()
+    assert reading.wait(30)
+    runner.stop()
+    attempt.join(30)
+    never.set()
+    assert not attempt.is_alive()
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [(event["event"], event.get("saved")) for event in events] == [("preparing", None), ("stopped", False)]
+
+
+def test_a_stop_that_came_before_ends_it_too(tmp_path: Path) -> None:
+    spec = parse_job(SMALLEST)
+    runner = JobRunner(
+        Assignment(job="j1", attempt=1, folder=str(tmp_path), document=spec.document(), files={}, memory_per_cpu=1)
+    )
+    runner.stop()
+    with pytest.raises(StoppedEarly):
+        runner._unless_stopped(lambda: pytest.fail("it began"))

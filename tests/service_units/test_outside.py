@@ -1,0 +1,184 @@
+"""Reading what jobs name outside the service's process: real readers, and what must never stop the service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from cluster.service.outside import Outside, Unreadable
+from cluster.service.planning import plan_job, schedule_workers, wrong_paths
+from cluster.source_rules import FREE, SourceRules
+from cluster.sources import load_data
+from coordinator.blueprint import make_blueprint
+from coordinator.estimate import estimate
+from coordinator.job import JobSpec, parse_job
+from stages.errors import JobFailed, Refused
+from tests.coordinator.job_documents import SMALLEST, changed
+
+HANGS = (sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)")
+"""A reader whose file system never answers."""
+FAILS = (sys.executable, "-c", "import sys; print('ready', flush=True); sys.stdin.readline(); sys.exit('a bug')")
+
+
+@asynccontextmanager
+async def readers(**settings: Any) -> AsyncIterator[Outside]:
+    outside = Outside(**settings)
+    try:
+        yield outside
+    finally:
+        await outside.close()
+
+
+def run(ask: Callable[[Outside], Awaitable[Any]], **settings: Any) -> Any:
+    """What `ask` gives with readers of its own."""
+
+    async def all_of_it() -> Any:
+        async with readers(**settings) as outside:
+            return await ask(outside)
+
+    return asyncio.run(all_of_it())
+
+
+def reading(path: Path) -> JobSpec:
+    return parse_job(changed("data.source", str(path)))
+
+
+def special(kind: str, tmp_path: Path) -> Path:
+    """A name that ends like a schedule's, and is none."""
+    path = tmp_path / f"{kind.replace(' ', '-')}.csv"
+    if kind == "a fifo":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**30)
+    return path
+
+
+def test_what_would_hang_or_fill_the_memory_is_refused_with_its_name(tmp_path: Path) -> None:
+    kinds = {"is a fifo": "a fifo", "is a device": "a device", "has 1,073,741,824 bytes": "1 GiB"}
+    paths = {told: special(kind, tmp_path) for told, kind in kinds.items()}
+
+    async def ask(outside: Outside) -> None:
+        for told, path in paths.items():
+            with pytest.raises(Unreadable) as caught:
+                await schedule_workers(outside, "mine.csv", str(path), FREE)
+            assert str(caught.value).startswith(f"mine.csv: cannot be read: {told}")
+        with pytest.raises(Unreadable) as caught:
+            await plan_job(outside, reading(path), {}, FREE)
+        assert str(caught.value).startswith(f"{path}: cannot be read: {told}")
+
+    run(ask)
+
+
+def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_question() -> None:
+    spec = parse_job(SMALLEST)
+    data = load_data(spec)
+    expected = estimate(
+        make_blueprint(spec, len(data.train)), data_bytes=data.nbytes, validation_rows=len(data.validation)
+    )
+
+    async def ask(outside: Outside) -> Any:
+        first = await plan_job(outside, spec, {}, FREE)
+        assert outside._spare is not None
+        ahead = await outside._spare
+        assert first == await plan_job(outside, spec, {}, FREE)
+        assert ahead.returncode is not None, "the second question was not given to the process that waited"
+        return first
+
+    assert run(ask) == (json.dumps(expected.as_dict()), list(expected.refusals))
+
+
+def test_data_that_take_too_much_memory_are_refused_and_an_uploaded_file_has_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "0f.npz"
+    np.savez_compressed(path, x=np.zeros((400_000, 64)), y=np.zeros(400_000))
+
+    async def ask(outside: Outside) -> str:
+        with pytest.raises(Unreadable) as caught:
+            await plan_job(outside, reading(Path("/mine/rows.npz")), {"/mine/rows.npz": str(path)}, FREE)
+        return str(caught.value)
+
+    assert run(ask, memory=64 * 2**20) == (
+        "/mine/rows.npz: does not fit into this machine's memory; split it into smaller files"
+    )
+
+
+def test_a_hung_file_system_holds_up_only_who_asked_and_leaves_no_process() -> None:
+    async def ask(outside: Outside) -> list[str]:
+        answers = asyncio.gather(
+            *(schedule_workers(outside, f"{i}.csv", f"{i}.csv", FREE) for i in range(6)), return_exceptions=True
+        )
+        turns = 0
+        while not answers.done():  # the loop goes round meanwhile
+            await asyncio.sleep(0.01)
+            turns += 1
+        assert turns > 20
+        assert all(isinstance(error, Refused) for error in answers.result())
+        return [str(error) for error in answers.result()]
+
+    told = run(ask, seconds=0.5, command=HANGS)
+    assert sum("was not read within 0.5 s" in line for line in told) >= 2
+    assert all("was not read within" in line or "still reads the files of others" in line for line in told)
+    assert not [
+        child for child in psutil.Process().children(recursive=True) if "sleep(600)" in " ".join(child.cmdline())
+    ]
+
+
+def test_who_goes_away_ends_the_reading() -> None:
+    async def ask(outside: Outside) -> None:
+        task = asyncio.create_task(schedule_workers(outside, "x.csv", "x.csv", FREE))
+        while not outside._working:
+            await asyncio.sleep(0.01)
+        (process,) = outside._working
+        task.cancel()
+        assert await process.wait() < 0
+
+    run(ask, command=HANGS)
+
+
+def test_a_reader_that_fails_is_told_and_leaves_its_place() -> None:
+    async def ask(outside: Outside) -> None:
+        for _ in range(4):
+            with pytest.raises(JobFailed, match=r"reading x\.csv failed: .*a bug"):
+                await schedule_workers(outside, "x.csv", "x.csv", FREE)
+
+    run(
+        ask,
+        command=(
+            sys.executable,
+            "-c",
+            "import sys; print('ready', flush=True); sys.stdin.readline(); sys.exit('a bug')",
+        ),
+        most=1,
+    )
+
+
+def test_paths_are_looked_at_outside_too(tmp_path: Path) -> None:
+    there = tmp_path / "a.csv"
+    there.touch()
+    (tmp_path / "in").mkdir()
+    rules = SourceRules(roots=(str(tmp_path / "in"),))
+
+    async def ask(outside: Outside) -> Any:
+        paths = [str(there), str(tmp_path / "in" / "b.csv")]
+        return [
+            await wrong_paths(outside, paths, FREE, exists=False),
+            await wrong_paths(outside, paths, FREE, exists=True),
+            await wrong_paths(outside, paths, rules, exists=False),
+        ]
+
+    nothing, missing, outside_of = run(ask)
+    assert nothing == {}
+    assert missing == {str(tmp_path / "in" / "b.csv"): "no such file on the service's machine"}
+    assert outside_of == {str(there): f"local files are read only below {tmp_path / 'in'} by this service"}
