@@ -31,10 +31,10 @@ _COMPUTING, _WAITING, _SENDING = Doing.COMPUTING, Doing.WAITING, Doing.SENDING  
 class Seen(NamedTuple):
     """What a worker says of itself.
 
-    `changes` counts what it has begun so far. `action` of step `step` (from 1) is what it performs, or with `evaluating`
-    of the evaluation after it; `tag` what it waits for from
-    worker `peer`, or sends to it. `round` is its step or evaluation, as in Tag, and `sent` has what it sent in it.
-    `cpu_s` is the CPU time of the thread that performs its orders, in seconds.
+    `changes` counts what it has begun so far. `action` of step `step` (from 1) is what it performs, or with
+    `evaluating` of the evaluation after that step; `tag` what it waits for from worker `peer`, or sends to it. `round`
+    is its step or evaluation, as in Tag, and `sent` has what it sent in it. `cpu_s` is the CPU time of the thread that
+    performs its orders, in seconds.
     """
 
     doing: Doing
