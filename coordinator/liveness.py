@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from stages.orders import when
 from stages.progress import Doing, Seen
 
 _MOST_TOLD = 8
@@ -134,8 +135,8 @@ def told(seen: Seen) -> str:
     if seen.doing is Doing.IDLE:
         return "without orders"
     text = "between actions" if seen.action is None else f"in {seen.action}"
-    if seen.step is not None and seen.action is not None:
-        text += f" of step {seen.step}"
+    if seen.action is not None:
+        text += when(seen.step, evaluating=seen.evaluating)
     if seen.doing is Doing.WAITING:
         text += f", waiting for the {seen.tag} from worker {seen.peer}"
     if seen.doing is Doing.SENDING:

@@ -149,6 +149,13 @@ class EvaluateReport(NamedTuple):
 Report = StepReport | Updated | Settled | EvaluateReport | Mapping[str, Array]
 
 
+def when(step: int | None, *, evaluating: bool) -> str:
+    """` of step 7`, ` of the evaluation after step 7`; empty where there was neither."""
+    if step is None:
+        return ""
+    return f" of the evaluation after step {step}" if evaluating else f" of step {step}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why a worker stopped. `kind`: `raised`, `non_finite`, `timeout` and `closed` (mostly echoes of another's).
@@ -165,10 +172,8 @@ class Failure:
 
     @property
     def when(self) -> str:
-        """` of step 7`, ` of the evaluation after step 7`; empty where there was neither."""
-        if self.step is None:
-            return ""
-        return f" of the evaluation after step {self.step}" if self.evaluating else f" of step {self.step}"
+        """See the function."""
+        return when(self.step, evaluating=self.evaluating)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

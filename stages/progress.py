@@ -31,9 +31,10 @@ _COMPUTING, _WAITING, _SENDING = Doing.COMPUTING, Doing.WAITING, Doing.SENDING  
 class Seen(NamedTuple):
     """What a worker says of itself.
 
-    `changes` counts what it has begun so far. `action` of `step` is what it performs; `tag` what it waits for from
-    worker `peer`, or sends to it. `round` is its step or evaluation, as in Tag, and `sent` has what it sent in it.
-    `cpu_s` is the CPU time of the thread that performs its orders, in seconds.
+    `changes` counts what it has begun so far. `action` of step `step` (from 1) is what it performs, or with
+    `evaluating` of the evaluation after that step; `tag` what it waits for from worker `peer`, or sends to it. `round`
+    is its step or evaluation, as in Tag, and `sent` has what it sent in it. `cpu_s` is the CPU time of the thread that
+    performs its orders, in seconds.
     """
 
     doing: Doing
@@ -45,6 +46,7 @@ class Seen(NamedTuple):
     round: int = 0
     sent: tuple[Tag, ...] = ()
     cpu_s: float = 0.0
+    evaluating: bool = False
 
     def has_sent(self, tag: Tag) -> bool:
         """Whether it has sent the array already."""
@@ -54,13 +56,15 @@ class Seen(NamedTuple):
 class Progress:
     """One worker's. All methods but `seen` are for the thread that performs its orders."""
 
-    __slots__ = ("_changes", "_clock", "_now", "_round", "_sent")
+    __slots__ = ("_changes", "_clock", "_now", "_round", "_sent", "evaluating")
 
     def __init__(self) -> None:
         self._now: tuple[Doing, int, int | None, Action | None, Tag | None, int | None] = (
             Doing.IDLE,
             *(0, None, None, None, None),
         )
+        self.evaluating = False
+        """Whether its present order is an evaluation."""
         self._changes = 0
         self._clock: int | None = None
         self._round = 0
@@ -108,4 +112,4 @@ class Progress:
             except OSError:  # the thread has ended
                 cpu_s = 0.0
         sent, round_ = tuple(self._sent), self._round
-        return Seen(*self._now, round=round_, sent=sent, cpu_s=cpu_s)
+        return Seen(*self._now, round=round_, sent=sent, cpu_s=cpu_s, evaluating=self.evaluating)

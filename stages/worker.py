@@ -84,7 +84,6 @@ class Worker:
         self._sizes: tuple[int, ...] = ()
         self._step: int | None = None
         self._action: Action | None = None
-        self._evaluating = False
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._ledger = Ledger(self.stages)
         self._first_trained = first_trained_stage(setup.model, bounds)
@@ -134,12 +133,12 @@ class Worker:
             action=self._action,
             message=message,
             traceback=trace,
-            evaluating=self._evaluating,
+            evaluating=self.progress.evaluating,
         )
         return Result(reports=tuple(reports), failure=failure)
 
     def _perform(self, order: Order) -> Report:
-        self._evaluating = isinstance(order, Evaluate)
+        self.progress.evaluating = isinstance(order, Evaluate)
         if isinstance(order, TrainStep):
             return self._train_step(order)
         if isinstance(order, Update):

@@ -12,7 +12,7 @@ import pytest
 from cluster.sources import load_data
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
-from coordinator.liveness import Liveness, State, judge, moved
+from coordinator.liveness import Liveness, State, judge, moved, told
 from coordinator.local import LocalWorkers
 from coordinator.rows import TrainedStep
 from coordinator.trainer import Trainer
@@ -137,6 +137,11 @@ def test_who_hangs_is_named_with_what_the_others_wait_for(states: list[State], w
 )
 def test_only_who_computes_makes_progress_by_using_the_cpu(before: Seen, after: Seen, expected: bool) -> None:
     assert moved(before, after) is expected
+
+
+def test_what_it_does_is_told_with_the_step_or_the_evaluation_after_it() -> None:
+    assert told(_computes()) == "in 0F1 of step 2"
+    assert told(_computes()._replace(evaluating=True)) == "in 0F1 of the evaluation after step 2"
 
 
 def test_times_count_from_the_first_question_that_found_no_change() -> None:

@@ -49,7 +49,7 @@ def test_a_job_that_waits_records_its_first_steps(service: Service, small: JobMa
         job.request_trace(4)
     blocker.stop(now=True).wait(timeout=120)
     job.wait(timeout=120, check=True)
-    assert _measured_steps(job.trace(tmp_path)) == [0, 1, 2, 3]
+    assert _measured_steps(job.trace(tmp_path)) == [1, 2, 3, 4]
     assert [event.kind for event in job.events()].count("trace saved") == 1
 
 
