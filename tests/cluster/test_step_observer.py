@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_leaves_a_trace_of_the_steps_made_so_far(tmp_path: 
     """What is there when the process is gone is an array of events without its end, which viewers open."""
     job, run = tmp_path / "job.yaml", tmp_path / "run"
     job.write_text(digits_job(stages=2).replace(training__epochs=100_000).to_yaml())
-    command = [PIPETRAIN, "train", job, "--local", "--run-dir", run, "--trace", "100000"]
+    command: list[str | Path] = [PIPETRAIN, "train", job, "--local", "--run-dir", run, "--trace", "100000"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
