@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from cluster.client.address import Address
-from cluster.client.connection import TRANSIENT
+from cluster.client.failures import TRANSIENT
 from cluster.client.streams import RUNNER, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
 from stages.errors import NoService, PipetrainError, UnknownJob
@@ -20,7 +20,7 @@ from stages.errors import NoService, PipetrainError, UnknownJob
 Code = grpc.StatusCode
 
 
-class Broken(grpc.RpcError):
+class Broken(grpc.RpcError):  # type: ignore[misc]
     """How a call fails, as gRPC raises it."""
 
     def __init__(self, code: Any, text: str = "Socket closed") -> None:

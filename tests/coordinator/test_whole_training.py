@@ -115,7 +115,7 @@ def test_several_epochs_are_torch_s(pipeline: dict[str, Any], clip_norm: float |
         nn.Flatten(), nn.Linear(3, 6), nn.GELU(), nn.Linear(6, 5, bias=False), nn.Tanh(),
         nn.Linear(5, 5), nn.Sigmoid(), nn.LeakyReLU(0.1), nn.Linear(5, 4),
     ).double()  # fmt: skip
-    start = {name: rng.normal(size=tuple(value.shape)) for name, value in net.state_dict().items()}
+    start: dict[str, Array] = {name: rng.normal(size=tuple(value.shape)) for name, value in net.state_dict().items()}
     net.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in start.items()})
     optimizer = torch.optim.SGD(net.parameters(), lr=0.3, momentum=0.9, weight_decay=0.01, nesterov=True)
     losses, norms = [], []

@@ -144,7 +144,7 @@ def test_an_evaluation_that_is_not_finite_fails_the_job_too(tmp_path: Path) -> N
     )
     done = pipetrain_here("train", job, "--run-dir", tmp_path / "run", "--local", "--stages", "1")
     assert done.returncode == 1
-    assert "in the evaluation after step 0" in done.stderr.splitlines()[-1]
+    assert "in the evaluation after step 1" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 

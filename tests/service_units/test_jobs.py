@@ -144,7 +144,7 @@ def test_jobs_start_by_priority_and_then_in_turn_as_there_is_room(tmp_path: Path
         for job, priority in (("a", 0), ("b", 0), ("c", 5), ("d", -1)):
             await made.submit(job, cpus=2, priority=priority)
         made.jobs.cluster_is([NODE])
-        started = []
+        started: list[str] = []
         for _ in range(4):
             await made.until(lambda: len(made.sent) > 2 * len(started))
             job = made.sent[-1]["job"]

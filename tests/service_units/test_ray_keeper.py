@@ -150,7 +150,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     def perform(script: Script, address: str | None = None) -> None:
         async def within() -> None:
             made = Scene(tmp_path / "home", address)
-            monkeypatch.setattr(ray_keeper.asyncio, "create_subprocess_exec", made.start_agent)
+            monkeypatch.setattr(asyncio, "create_subprocess_exec", made.start_agent)
             keeping = asyncio.create_task(made.keeper.keep(made.jobs))  # type: ignore[arg-type]
             try:
                 await script(made)
