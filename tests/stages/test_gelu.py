@@ -53,10 +53,14 @@ def _apply(layer: Gelu | GeluTanh, x: Array) -> tuple[Array, Array]:
 
 
 @pytest.mark.parametrize(
-    ("layer", "value", "slope"), [(Gelu(0, 1), _exact, _exact_slope), (GeluTanh(0, 1), _tanh, _tanh_slope)]
+    ("layer", "value", "slope", "slope_bound"),
+    [(Gelu(0, 1), _exact, _exact_slope, 2e-7), (GeluTanh(0, 1), _tanh, _tanh_slope, 3e-7)],
 )
 def test_errors_are_within_the_bounds_that_are_documented(
-    layer: Gelu | GeluTanh, value: Callable[[_Float64], _Float64], slope: Callable[[_Float64], _Float64]
+    layer: Gelu | GeluTanh,
+    value: Callable[[_Float64], _Float64],
+    slope: Callable[[_Float64], _Float64],
+    slope_bound: float,
 ) -> None:
     x = _every(4093)  # a prime: every pattern of low bits comes
     y, dx = _apply(layer, x)
@@ -64,7 +68,7 @@ def test_errors_are_within_the_bounds_that_are_documented(
     expected = value(wide)
     ulp = np.spacing(np.abs(expected).astype(np.float32)).astype(np.float64)
     assert (np.abs(y - expected) <= np.maximum(2 * ulp, 1e-7)).all()
-    assert np.abs(dx - slope(wide)).max() <= 2e-7
+    assert np.abs(dx - slope(wide)).max() <= slope_bound
 
 
 def test_the_negative_tail_keeps_its_relative_accuracy() -> None:
