@@ -10,7 +10,7 @@ from coordinator.memory import StageMemory, inference_bytes, parameter_count, pr
 from coordinator.partition import layer_costs, layer_flops
 from coordinator.replay import Replay, replay
 from stages.actions import Action, Kind
-from stages.trained import STEPS_RUN_AHEAD
+from stages.trained import STEPS_RUN_AHEAD, performed_lane
 from stages.worker import CHUNKS_AHEAD
 
 
@@ -130,7 +130,7 @@ def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
             bounds,
             stage,
             spec.sgd(),
-            program.lanes[placement[stage]],
+            performed_lane(program.lanes[placement[stage]], blueprint.first_trained),
             blueprint.rows_by_count[m],
             spec.pipeline.weight_grad_group,
         )

@@ -34,7 +34,9 @@ def test_prediction_is_what_the_stage_then_holds(
     kinds: str, cut: int, sizes: list[int], group: int, delay: int, split: bool
 ) -> None:
     """The walk without arrays and the stage with them agree to the byte, in any order of actions."""
-    layers = tuple(LayerSpec(kind=NAMES[c], units=3 + i, approximate="tanh" if c == "G" else "none") for i, c in enumerate(kinds))
+    layers = tuple(
+        LayerSpec(kind=NAMES[c], units=3 + i, approximate="tanh" if c == "G" else "none") for i, c in enumerate(kinds)
+    )
     model = ModelSpec(input_shape=(4,), layers=layers, loss="mse")
     first = min(cut, len(kinds) - 1)
     bounds, s = ((0, first, len(kinds)), 1) if first else ((0, len(kinds)), 0)

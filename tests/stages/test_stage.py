@@ -27,8 +27,10 @@ def _model(kinds: str, precision: Precision = "float64", width: int = 5) -> Mode
         "G": "gelu",
         "f": "flatten",
     }
-    layers = tuple(LayerSpec(kind=names[c], units=width if c == "L" else 0, approximate="tanh" if c == "G" else "none")
-        for c in kinds)
+    layers = tuple(
+        LayerSpec(kind=names[c], units=width if c == "L" else 0, approximate="tanh" if c == "G" else "none")
+        for c in kinds
+    )
     return ModelSpec(
         input_shape=(4,),
         layers=layers,
