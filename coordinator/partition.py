@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
+from stages.actions import Kind
 from stages.errors import InvalidJob
 from stages.spec import ModelSpec
 
@@ -17,21 +20,50 @@ _ELEMENTWISE_FLOPS = (
 )
 
 
-def layer_costs(model: ModelSpec) -> tuple[float, ...]:
-    """What each layer costs per row in F, I and W together, in operations of a matrix product.
+class ActionCosts(NamedTuple):
+    """What F, I and W of a layer or a stage take per row, in operations of a matrix product."""
 
-    Element-wise work is weighted by what it takes beside a product; see `layer_flops` for plain operations.
+    forward: float
+    input_gradient: float
+    weight_gradient: float
+
+    def of(self, kind: Kind) -> float:
+        """Of an action of that kind; a B is its I and its W."""
+        return {
+            Kind.FORWARD: self.forward,
+            Kind.BACKWARD_INPUT: self.input_gradient,
+            Kind.BACKWARD_WEIGHT: self.weight_gradient,
+            Kind.BACKWARD: self.input_gradient + self.weight_gradient,
+        }[kind]
+
+
+def action_costs(model: ModelSpec) -> tuple[ActionCosts, ...]:
+    """What each layer costs in F, I and W: the one model of time, which says what is computed at all.
+
+    Element-wise work is weighted by what it takes beside a product. Down to the first layer with parameters a gradient
+    is made for the layer's input; there it is not, and below nothing goes back.
     """
-    sizes, costs, seen_linear = model.features(), [], False
+    sizes, found = model.features(), []
     for k, layer in enumerate(model.layers):
+        goes_back = 1.0 if k > model.first_linear else 0.0
         if layer.kind == "linear":
-            products = 3 if seen_linear else 2
-            costs.append(2.0 * products * sizes[k] * sizes[k + 1] + _ELEMENTWISE_FLOPS * sizes[k + 1])
-            seen_linear = True
+            product = 2.0 * sizes[k] * sizes[k + 1]
+            found.append(ActionCosts(product + _ELEMENTWISE_FLOPS * sizes[k + 1], goes_back * product, product))
         else:
-            ways = 2 if seen_linear else 1  # below the first parameters nothing goes back
-            costs.append(0.0 if layer.kind == "flatten" else ways * _ELEMENTWISE_FLOPS * sizes[k])
-    return tuple(costs)
+            once = 0.0 if layer.kind == "flatten" else _ELEMENTWISE_FLOPS * sizes[k]
+            found.append(ActionCosts(once, goes_back * once, 0.0))
+    return tuple(found)
+
+
+def stage_costs(model: ModelSpec, bounds: Bounds) -> tuple[ActionCosts, ...]:
+    """`action_costs` of each stage."""
+    layers = action_costs(model)
+    return tuple(ActionCosts(*map(sum, zip(*layers[a:b], strict=True))) for a, b in pairwise(bounds))
+
+
+def layer_costs(model: ModelSpec) -> tuple[float, ...]:
+    """What each layer costs per row in F, I and W together; see `layer_flops` for plain operations."""
+    return tuple(map(sum, action_costs(model)))
 
 
 def layer_flops(model: ModelSpec) -> tuple[float, ...]:
