@@ -7,8 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from threadpoolctl import threadpool_limits
-
+from coordinator.blas_threads import BlasThreads, blas_threads
 from coordinator.blueprint import Blueprint
 from coordinator.failures import first_cause
 from coordinator.workers import ClockFix
@@ -47,7 +46,7 @@ class LocalWorkers:
     ) -> None:
         resources = blueprint.spec.resources
         self._program = blueprint.program
-        self._limits = threadpool_limits(limits=resources.cpus_per_worker, user_api="blas")
+        self._limits = BlasThreads(blas_threads(blueprint.spec))
         self._exchange = LocalExchange(resources.hang_timeout)
         self._inboxes: list[queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]] = []
         self._threads = []
@@ -82,7 +81,7 @@ class LocalWorkers:
             inbox.put(None)
         for thread in self._threads:
             thread.join()
-        self._limits.restore_original_limits()
+        self._limits.close()
 
     def _serve(
         self, worker: Worker, inbox: queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]

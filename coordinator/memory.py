@@ -19,7 +19,6 @@ from stages.actions import Kind, Lane
 from stages.layout import plan_layout
 from stages.spec import ModelSpec, SgdSpec
 
-
 _Counts = TypeVar("_Counts", bound=tuple[int, ...])
 
 

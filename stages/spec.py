@@ -21,7 +21,7 @@ RELU_LIKE: frozenset[str] = frozenset({"relu", "leaky_relu", "gelu"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSpec:
-    """One entry of `model.layers`. `units` and `bias` belong to linear, `slope` to leaky_relu, `approximate` to gelu."""
+    """One entry of `model.layers`: `units`, `bias` are linear's, `slope` is leaky_relu's, `approximate` gelu's."""
 
     kind: LayerKind
     units: int = 0

@@ -146,7 +146,7 @@ class GeluTanh(_Blockwise):
     """a[z] = z/2 · (1 + tanh(√(2/π) (z + 0.044715 z³))), as torch.nn.GELU(approximate="tanh").
 
     Computed as z / (1 + e^−2u), u the argument of tanh: the same, without cancellation in the negative tail. In
-    float32 within 2 units in the last place, or within 1e-7, of the exact value of this form; the derivative within 3e-7.
+    float32 within 2 units in the last place, or 1e-7, of the exact value of this form; the derivative within 3e-7.
     """
 
     _n_scratch = 3
