@@ -1,7 +1,7 @@
 """`python -m benchmarks.cpus`: one worker with one CPU and with two, in turns.
 
-A network of 8 layers on one stage, batch 512 in 8 micro-batches: seconds of a step, and how much faster two CPUs are, by
-width. Each turn is some steps of one of the two in this process; medians and minima are of all steps of all turns.
+A network of 8 layers on one stage, batch 512 in 8 micro-batches: time of a step, and how much faster two CPUs are. Each
+turn is some steps of one of the two in this process; medians and minima are of all steps of all turns.
 """
 
 from __future__ import annotations

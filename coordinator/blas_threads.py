@@ -1,7 +1,7 @@
 """How many threads BLAS has, and in which library: see stages.products, [Note: one pool of BLAS threads].
 
-Worker, `--local`, reference and measured costs take the number of threads from the job alone, by `blas_threads`: the same
-job has the same bits wherever it runs.
+Worker, `--local`, reference and measured costs take the number of threads from the job alone, by `blas_threads`, so
+that they have the same bits.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Predicts the bytes that each stage of a program holds.
 
-[Note: footprint and occupancy] What a stage holds is of two parts that know nothing of each other. The layers decide how
-many buffers of which size one micro-batch takes in F, I and W (`Footprint`, from the stages' own layout). The lane decides
-how many micro-batches are in which state at once (`Occupancy`). Buffers are lent by their shape and never given back to
-the machine, so the pool holds, for each shape, the most that were lent at once: a maximum over few states of a lane, in
-which each is weighted by the layers' counts. So many cuts of the same layers can be asked for without a walk each.
+[Note: footprint and occupancy] Two things that know nothing of each other decide what a stage holds. Its layers: how
+many buffers of which size one micro-batch takes in F, I and W (`Footprint`, from the stages' own layout). Its lane: how
+many micro-batches are in which state at once (`Occupancy`). The pool holds, for each shape of buffers, the most that
+were lent at once: a maximum over few states of the lane, weighted by the layers' counts. So many cuts of the same
+layers can be asked for without a walk along the lane for each.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """What one stage's lane comes to hold: `peaks[r]` of arrays of r rows; `saved_rows` are rows that wait for I and for
-    W, after each F, likewise without those that another one exceeds."""
+    """What one stage's lane comes to hold: `peaks[r]` of arrays of r rows; `saved_rows` are the rows that wait for I
+    and those that wait for W after an F, likewise without pairs that another one exceeds."""
 
     peaks: Mapping[int, Peaks]
     saved_rows: Sequence[tuple[int, int]]

@@ -1,4 +1,4 @@
-"""Which layers a stage may hold under `resources.memory_per_worker`: asked for many cuts, answered without a walk each."""
+"""Which layers a stage may hold under `resources.memory_per_worker`: for many cuts, without a walk for each."""
 
 from __future__ import annotations
 

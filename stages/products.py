@@ -29,7 +29,7 @@ def let_all_go_through_scipy(every: bool) -> bool:
 
 
 def multiply(a: Array, b: Array, out: Array) -> None:
-    """out ← ab. `b` and `out` are C-contiguous (a copy is made of another `b`), `a` is so or is the transpose of one."""
+    """out ← ab. `out` and `b` are C-contiguous (of another `b` a copy is made); `a` is so, or the transpose of one."""
     if not _all_through_scipy:
         np.matmul(a, b, out=out)
         return

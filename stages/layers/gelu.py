@@ -3,7 +3,7 @@
 [Note: exact GELU in float32] With t = |x|, Φ(−t) = R(t) · exp(−t²/2), where R(t) = P(t) / S(t) is a rational minimax
 approximation on 0 ≤ t ≤ 15, beyond which Φ(−t) is 0 in float32. All coefficients are positive, so nothing cancels, and
 x · Φ(x) = max(x, 0) − t · Φ(−t) keeps its relative accuracy in the negative tail, where 1 + erf loses it. Over all
-float32 values of x (`python -m benchmarks.gelu`) the value is within 2 units in the last place, or within 1e-7, of the exact
+float32 values of x (`python -m benchmarks.gelu`) the value is within 2 units in the last place, or 1e-7, of the exact
 one, and the derivative within 2e-7; for −13 ≤ x < 0 the value is within the relative error 6e-7 + x² · 6e-8: what exp
 in float32 leaves of −x²/2.
 

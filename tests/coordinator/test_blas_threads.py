@@ -17,6 +17,7 @@ from coordinator.job import JobSpec, parse_job
 from coordinator.local import LocalWorkers
 from coordinator.parity import compare, train_pipeline
 from coordinator.reference import train_reference
+from stages.arrays import Array
 from stages.data import Dataset
 from stages.products import add_product, multiply
 
@@ -79,18 +80,18 @@ def test_workers_with_two_cpus_train_bitwise_as_the_reference_does(schedule: str
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("m", "k", "n"), [(3, 4, 5), (1, 4, 1), (4, 1, 3), (1, 1, 1), (70, 33, 9)])
 def test_products_are_those_of_numpy_whatever_library_makes_them(
-    m: int, k: int, n: int, dtype: type, threads: int
+    m: int, k: int, n: int, dtype: type[np.floating[Any]], threads: int
 ) -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k, n)).astype(dtype)
-    out = np.full((m, n), np.nan, dtype)
-    exact = {"rtol": 1e-4, "atol": 1e-5}
+    a: Array = rng.normal(size=(m, k)).astype(dtype)
+    b: Array = rng.normal(size=(k, n)).astype(dtype)
+    out: Array = np.full((m, n), np.nan, dtype)
     with BlasThreads(threads):
         multiply(a, b, out)
-        np.testing.assert_allclose(out, a @ b, **exact)
+        np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-5)
         multiply(np.ascontiguousarray(a.T).T, b, out)
-        np.testing.assert_allclose(out, a @ b, **exact)
+        np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-5)
         add_product(a, np.ascontiguousarray(b.T).T, out, accumulate=True)
-        np.testing.assert_allclose(out, 2 * (a @ b), **exact)
+        np.testing.assert_allclose(out, 2 * (a @ b), rtol=1e-4, atol=1e-5)
         add_product(a, np.ascontiguousarray(b.T).T, out, accumulate=False)
-        np.testing.assert_allclose(out, a @ b, **exact)
+        np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-5)

@@ -164,7 +164,7 @@ def _plan(kinds: str, partition: list[int], width: int = 64, **pipeline: Any) ->
 def test_the_plan_says_what_a_run_with_such_times_would_predict(
     schedule: str, kinds: str, partition: list[int], group: int
 ) -> None:
-    """A stage's F, I and W take what they take: no fixed share of the whole, and an I is sent on before its W is made."""
+    """F, I and W of a stage have no fixed share of the whole, and an I is sent on before its W is made."""
     blueprint = _plan(kinds, partition, schedule=schedule, weight_grad_group=group)
     program, width = blueprint.program, 64
     rows = blueprint.micro_batch_rows

@@ -19,8 +19,8 @@ _C = 2 * np.sqrt(2 / np.pi)
 def _every(n: int) -> Array:
     """Every n-th finite float32, denormal ones too, and the neighbourhoods of what is special: (1, many)."""
     bits = np.arange(0, 2**32, n, dtype=np.uint32)
-    edges = np.array([0.0, 0.7518, 1.0, 5.0, 13.0, 14.0, 15.0, 50.0, 1e6, 1e19, 3.4e38], dtype=np.float32)
-    edges = np.concatenate([edges.view(np.uint32) + np.uint32(i) for i in range(3)])
+    special = np.array([0.0, 0.7518, 1.0, 5.0, 13.0, 14.0, 15.0, 50.0, 1e6, 1e19, 3.4e38], dtype=np.float32)
+    edges = np.concatenate([special.view(np.uint32) + np.uint32(i) for i in range(3)])
     x = np.concatenate([bits, edges, edges | np.uint32(2**31)]).view(np.float32)
     return x[np.isfinite(x)][None]
 
