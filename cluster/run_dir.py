@@ -192,6 +192,8 @@ def _describe(spec: JobSpec, columns: Sequence[str] | None) -> dict[str, Any]:
             entry["bias"] = layer.bias
         if layer.kind == "leaky_relu":
             entry["slope"] = layer.slope
+        if layer.kind == "gelu":
+            entry["approximate"] = layer.approximate
         layers.append(entry)
     return {
         "format": MODEL_FORMAT,

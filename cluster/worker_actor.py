@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from cluster.process_limits import begin_measuring, limit_memory, warm_up_blas
 from cluster.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
 from cluster.sources import load_data
 from cluster.zmq_channel import Address, ZmqChannel
+from coordinator.blas_threads import BlasThreads, blas_threads
 from coordinator.job import parse_job
 from stages.arrays import Array
 from stages.channel import unattended_limit
@@ -82,7 +81,7 @@ class WorkerActor:
             train = validation = None
             data_bytes = 0
             # the environment said so already, but OpenBLAS takes no more threads from it than there are cores
-            self._threads = threadpool_limits(limits=spec.resources.cpus_per_worker, user_api="blas")
+            self._threads = BlasThreads(blas_threads(spec))
             warm_up_blas(spec.precision)
             if {0, len(setup.bounds) - 2} & set(setup.stages):
                 with files_here(self._link, self._node) as places:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coordinator.job import JobSpec
 from coordinator.measured_costs import measure_layers
-from coordinator.memory import predict_stage
+from coordinator.memory_limit import MemoryLimit
 from coordinator.partition import Bounds, balanced_bounds, explicit_bounds, layer_costs
 from coordinator.replay import check
 from coordinator.schedules import build, restrict
@@ -109,14 +109,5 @@ def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
     costs = measure_layers(spec, max(sizes)) if spec.pipeline.partition == "measured" else layer_costs(model)
     if limit is None:
         return balanced_bounds(costs, program.n_stages)
-    placement = program.placement
-
-    def fits(stage: int, first: int, last: int) -> bool:
-        share = limit // placement.count(placement[stage])
-        bounds = [first] * (stage + 1) + [last]
-        lane = program.lanes[placement[stage]]
-        return (
-            predict_stage(model, bounds, stage, spec.sgd(), lane, sizes, spec.pipeline.weight_grad_group).total <= share
-        )
-
+    fits = MemoryLimit(model, spec.sgd(), program, sizes, spec.pipeline.weight_grad_group, limit)
     return balanced_bounds(costs, program.n_stages, fits)

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, replace
 
 from coordinator.blueprint import Blueprint
 from coordinator.memory import StageMemory, inference_bytes, parameter_count, predict_stage
-from coordinator.partition import layer_costs, layer_flops
+from coordinator.partition import layer_flops, stage_costs
+from coordinator.prediction import as_performed, durations, products
 from coordinator.replay import Replay, replay
-from stages.actions import Action, Kind
-from stages.trained import STEPS_RUN_AHEAD
+from stages.actions import Kind
+from stages.trained import STEPS_RUN_AHEAD, performed_lane
 from stages.worker import CHUNKS_AHEAD
 
 
@@ -50,7 +51,8 @@ class WorkerPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The whole plan. `bubble` is predicted from the stages' costs, not from unit times."""
+    """The whole plan. `bubble` is predicted from the stages' costs in F, I and W, in the way in which a
+    run predicts it from the times that it measured."""
 
     stages: tuple[StagePlan, ...]
     workers: tuple[WorkerPlan, ...]
@@ -80,7 +82,7 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
     """
     spec, program, rows = blueprint.spec, blueprint.program, blueprint.micro_batch_rows
     model, bounds, placement = spec.model_spec(), blueprint.bounds, program.placement
-    flops, costs = layer_flops(model), layer_costs(model)
+    flops = layer_flops(model)
     chunk = min(spec.training.evaluate_batch_size, validation_rows)
     stages = tuple(
         StagePlan(
@@ -94,12 +96,7 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
         for s in range(program.n_stages)
     )
 
-    def duration(action: Action) -> float:
-        share = 2 / 3 if action.kind is Kind.BACKWARD else 1 / 3
-        cost = sum(costs[bounds[action.stage] : bounds[action.stage + 1]])
-        return max(cost, 1.0) * rows[action.micro_batch] * share
-
-    dry = replay(program, duration, first_trained=blueprint.first_trained)
+    dry = _dry_run(blueprint)
     item = 4 if model.precision == "float32" else 8
     ends = (0, program.n_stages - 1)
     workers = tuple(
@@ -120,6 +117,15 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
     return Estimate(stages=stages, workers=workers, bubble=dry.bubble, bottleneck=bottleneck)
 
 
+def _dry_run(blueprint: Blueprint) -> Replay:
+    """A full batch on the clock, as it is performed (see coordinator.prediction, [Note: as performed])."""
+    costs, rows = stage_costs(blueprint.spec.model_spec(), blueprint.bounds), blueprint.micro_batch_rows
+    program = as_performed(blueprint.program)
+    made = products(program, blueprint.spec.pipeline.weight_grad_group)
+    duration = durations(made, lambda stage, kind, j: costs[stage].of(kind) * rows[j])
+    return replay(program, duration, first_trained=blueprint.first_trained)
+
+
 def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
     """Bytes of a stage in a full batch; its buffers at their fullest in any step, or evaluation of `chunk` rows."""
     spec, placement = blueprint.spec, blueprint.program.placement
@@ -130,7 +136,7 @@ def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
             bounds,
             stage,
             spec.sgd(),
-            program.lanes[placement[stage]],
+            performed_lane(program.lanes[placement[stage]], blueprint.first_trained),
             blueprint.rows_by_count[m],
             spec.pipeline.weight_grad_group,
         )

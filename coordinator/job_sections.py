@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 from coordinator.job_limits import MAX_DIMENSIONS, MAX_LAYERS
 from coordinator.source_names import WHAT_A_SOURCE_IS, source_problem
-from stages.spec import LayerKind, LayerSpec, LossKind, SgdSpec
+from stages.spec import GeluForm, LayerKind, LayerSpec, LossKind, SgdSpec
 
 LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
@@ -159,6 +159,12 @@ class LeakyReluOptions(Section):
     slope: float = Field(default=0.01, ge=0, lt=1, description="a number from 0 to below 1")
 
 
+class GeluOptions(Section):
+    """`approximate`: none is z · Φ(z), tanh the form with a hyperbolic tangent, as torch.nn.GELU names them."""
+
+    approximate: GeluForm = Field(default="none", description="none or tanh")
+
+
 class LayerEntry(Section):
     """One entry of `model.layers`: exactly one kind with its options; `relu` alone is short for `relu: {}`."""
 
@@ -167,7 +173,7 @@ class LayerEntry(Section):
     leaky_relu: LeakyReluOptions | None = None
     tanh: NoOptions | None = None
     sigmoid: NoOptions | None = None
-    gelu: NoOptions | None = None
+    gelu: GeluOptions | None = None
     flatten: NoOptions | None = None
 
     @model_validator(mode="before")

@@ -8,8 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from threadpoolctl import threadpool_limits
-
+from coordinator.blas_threads import BlasThreads, blas_threads
 from coordinator.blueprint import Blueprint
 from coordinator.failures import first_cause, place_of
 from coordinator.liveness import Liveness
@@ -70,7 +69,7 @@ class LocalWorkers:
     ) -> None:
         resources = blueprint.spec.resources
         self._program = blueprint.program
-        self._limits = threadpool_limits(limits=resources.cpus_per_worker, user_api="blas")
+        self._limits = BlasThreads(blas_threads(blueprint.spec))
         self._hang_timeout = resources.hang_timeout
         self._exchange = LocalExchange(unattended_limit(resources.hang_timeout))
         self._workers: list[Worker] = []
@@ -108,7 +107,7 @@ class LocalWorkers:
             inbox.put(None)
         for thread in self._threads:
             thread.join(_JOIN_S)
-        self._limits.restore_original_limits()
+        self._limits.close()
 
     def _serve(
         self, worker: Worker, inbox: queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from coordinator.blas_threads import BlasThreads, blas_threads
 from coordinator.job import JobSpec
 from stages.arrays import Array
 from stages.init import dtype_of
@@ -22,7 +22,7 @@ def measure_layers(spec: JobSpec, rows: int) -> tuple[float, ...]:
     """
     model = spec.model_spec()
     rng, costs = np.random.default_rng(0), []
-    with threadpool_limits(limits=spec.resources.cpus_per_worker, user_api="blas"), np.errstate(all="ignore"):
+    with BlasThreads(blas_threads(spec)), np.errstate(all="ignore"):
         for k in range(len(model.layers)):
             stage = Stage(model, k, k + 1, spec.sgd())
             x = rng.standard_normal((stage.n_in, rows)).astype(dtype_of(model))

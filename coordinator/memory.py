@@ -1,14 +1,25 @@
-"""Predicts the bytes that each stage of a program holds, by walking its lanes with the stages' own layout."""
+"""Predicts the bytes that each stage of a program holds.
+
+[Note: footprint and occupancy] Two things that know nothing of each other decide what a stage holds. Its layers: how
+many buffers of which size one micro-batch takes in F, I and W (`Footprint`, from the stages' own layout). Its lane: how
+many micro-batches are in which state at once (`Occupancy`). The pool holds, for each shape of buffers, the most that
+were lent at once: a maximum over few states of the lane, weighted by the layers' counts. So many cuts of the same
+layers can be asked for without a walk along the lane for each.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from stages.actions import Action, Kind, Lane
-from stages.layout import Layout, plan_layout
-from stages.spec import LayerSpec, ModelSpec, SgdSpec
+from coordinator.weight_groups import WeightGroups
+from stages.actions import Kind, Lane
+from stages.layout import plan_layout
+from stages.spec import ModelSpec, SgdSpec
+
+_Counts = TypeVar("_Counts", bound=tuple[int, ...])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +38,150 @@ class StageMemory:
         return self.weights + self.gradients + self.optimizer + self.pool
 
 
+@dataclass(frozen=True, slots=True)
+class _Buffers:
+    """Buffers of one size that a micro-batch takes: `forward` in F; of these `for_input` live on until I and
+    `for_weight` until W; `backward` in I, of these `gradients` live on until W; `joined` at once in a product of W."""
+
+    forward: int
+    for_input: int
+    for_weight: int
+    backward: int
+    gradients: int
+    joined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What one micro-batch takes in a stage: `buffers[f]` of f numbers per row; `item` is the bytes of a number."""
+
+    item: int
+    parameter_bytes: int
+    buffers: Mapping[int, _Buffers]
+
+    @staticmethod
+    def of(model: ModelSpec, first: int, last: int, features: Sequence[int] | None = None) -> Footprint:
+        """The footprint of layers `first` … `last` − 1. Follows Stage.forward, backward_input and backward_weight.
+
+        `features` is `model.features()`, for who asks often.
+        """
+        features = features or model.features()
+        item = 4 if model.precision == "float32" else 8
+        specs = [spec for spec in model.layers[first:last] if spec.kind != "flatten"]
+        sends_gradient = first > model.first_linear
+        layout = plan_layout(specs, features[first], sends_gradient=sends_gradient)
+        inputs = [layout.features[layout.buffer[i]] for i, spec in enumerate(specs) if spec.kind == "linear"]
+        forward = Counter(layout.features)
+        for_input = Counter([layout.features[number] for number in layout.for_input - layout.for_weight])
+        for_weight = Counter([layout.features[number] for number in layout.for_weight])
+        backward = Counter([features[last], *(inputs if sends_gradient else inputs[1:])])
+        gradients = Counter(layout.gradients)
+        joined: dict[int, int] = {}
+        for pair in set(zip(inputs, layout.gradients, strict=True)):
+            for f in pair:
+                joined[f] = max(joined.get(f, 0), pair.count(f))
+        buffers = {
+            f: _Buffers(forward[f], for_input[f], for_weight[f], backward[f], gradients[f], joined.get(f, 0))
+            for f in forward | backward
+        }
+        parameters = sum(padded * item for padded in _parameter_sizes(model, features, first, last, 64 // item))
+        return Footprint(item, parameters, buffers)
+
+    def saved(self, for_input: int, for_weight: int) -> int:
+        """Numbers kept where so many rows wait for I and so many for W."""
+        return sum(f * (b.for_input * for_input + b.for_weight * for_weight) for f, b in self.buffers.items())
+
+    def pool(self, peaks: Peaks) -> int:
+        """Numbers per row in buffers for micro-batches of one size, whose lane has these peaks."""
+        total = 0
+        for f, b in self.buffers.items():
+            most = 0
+            for states, more in ((peaks.forward, b.forward), (peaks.backward, b.backward), (peaks.joined, b.joined)):
+                for a, w, g in states:
+                    most = max(most, b.for_input * a + b.for_weight * w + b.gradients * g + more)
+            total += f * most
+        return total
+
+
+State = tuple[int, int, int]
+"""Micro-batches of one size between F and I, between F and their product of W, and between I and that product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """The states in which buffers for some number of rows are taken by F, by I and by joining a group for its product;
+    those that another one exceeds in everything are left out."""
+
+    forward: Sequence[State] = ()
+    backward: Sequence[State] = ()
+    joined: Sequence[State] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """What one stage's lane comes to hold: `peaks[r]` of arrays of r rows; `saved_rows` are the rows that wait for I
+    and those that wait for W after an F, likewise without pairs that another one exceeds."""
+
+    peaks: Mapping[int, Peaks]
+    saved_rows: Sequence[tuple[int, int]]
+
+    @staticmethod
+    def of(lane: Lane, stage: int, sizes: Sequence[int], weight_grad_group: int) -> Occupancy:
+        """Of micro-batches with `sizes` rows, in the order of the lane."""
+        walk = _Walk({r: [0, 0, 0] for r in sizes})
+        groups = WeightGroups(len(sizes), weight_grad_group)
+        for action in lane:
+            if action.stage != stage:
+                continue
+            r = sizes[action.micro_batch]
+            if action.kind is Kind.FORWARD:
+                walk.take(0, r)
+                walk.move(r, 1, 1, 0)
+                walk.saved.add(walk.rows_waiting())
+            if action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
+                walk.take(1, r)
+                walk.move(r, -1, 0, 1)
+            if action.kind in (Kind.BACKWARD, Kind.BACKWARD_WEIGHT):
+                made = groups.mark(action.micro_batch)
+                for begin in range(made.start, made.stop, weight_grad_group):
+                    members = sizes[begin : min(begin + weight_grad_group, made.stop)]
+                    if len(members) > 1:
+                        walk.take(2, sum(members))
+                    for rows in members:
+                        walk.move(rows, 0, -1, -1)
+        peaks = {r: Peaks(*(_outermost(states) for states in taken)) for r, taken in walk.taken.items()}
+        return Occupancy(peaks, _outermost(walk.saved))
+
+
+@dataclass
+class _Walk:
+    """The states along a lane, by rows; `taken[rows]` are those in which F, I and a join took buffers."""
+
+    now: dict[int, list[int]]
+    taken: dict[int, tuple[set[State], set[State], set[State]]] = field(default_factory=dict)
+    saved: set[tuple[int, int]] = field(default_factory=set)
+
+    def take(self, by: int, rows: int) -> None:
+        a, w, g = self.now.get(rows, (0, 0, 0))
+        self.taken.setdefault(rows, (set(), set(), set()))[by].add((a, w, g))
+
+    def move(self, rows: int, *changes: int) -> None:
+        for i, change in enumerate(changes):
+            self.now[rows][i] += change
+
+    def rows_waiting(self) -> tuple[int, int]:
+        return sum(r * n[0] for r, n in self.now.items()), sum(r * n[1] for r, n in self.now.items())
+
+
+def _outermost(states: set[_Counts]) -> Sequence[_Counts]:
+    """Those that no other one reaches in everything."""
+    found: list[_Counts] = []
+    for one in sorted(states, reverse=True):  # what exceeds it in everything comes before it
+        if not any(all(b >= a for a, b in zip(one, other, strict=True)) for other in found):
+            found.append(one)
+    return found
+
+
 def predict_stage(
     model: ModelSpec,
     bounds: Sequence[int],
@@ -37,20 +192,19 @@ def predict_stage(
     weight_grad_group: int,
 ) -> StageMemory:
     """Bytes of `stage` for one step of micro-batches with `sizes` rows, performed in the order of its worker's lane."""
-    first, last = bounds[stage], bounds[stage + 1]
-    item = 4 if model.precision == "float32" else 8
-    parameters = sum(padded * item for padded in _parameter_sizes(model, first, last, 64 // item))
-    pool = _Pool(item)
-    walker = _Walker(model, first, last, pool, list(sizes), weight_grad_group)
-    for action in lane:
-        if action.stage == stage:
-            walker.perform(action)
+    footprint = Footprint.of(model, bounds[stage], bounds[stage + 1])
+    return stage_memory(footprint, Occupancy.of(lane, stage, sizes, weight_grad_group), sgd)
+
+
+def stage_memory(footprint: Footprint, occupancy: Occupancy, sgd: SgdSpec) -> StageMemory:
+    """Bytes of a stage with these layers whose lane has this occupancy."""
+    item, parameters = footprint.item, footprint.parameter_bytes
     return StageMemory(
         weights=parameters,
         gradients=parameters,
         optimizer=parameters if sgd.momentum else 0,
-        saved=walker.saved_peak,
-        pool=pool.held,
+        saved=item * max((footprint.saved(*rows) for rows in occupancy.saved_rows), default=0),
+        pool=item * sum(rows * footprint.pool(peaks) for rows, peaks in occupancy.peaks.items()),
     )
 
 
@@ -63,11 +217,11 @@ def inference_bytes(model: ModelSpec, first: int, last: int, rows: int) -> int:
 
 def parameter_count(model: ModelSpec, first: int, last: int) -> int:
     """Numbers in the parameters of layers `first` … `last` − 1."""
-    return sum(_parameter_sizes(model, first, last, 1))
+    return sum(_parameter_sizes(model, model.features(), first, last, 1))
 
 
-def _parameter_sizes(model: ModelSpec, first: int, last: int, line: int) -> list[int]:
-    sizes, features = [], model.features()
+def _parameter_sizes(model: ModelSpec, features: Sequence[int], first: int, last: int, line: int) -> list[int]:
+    sizes = []
     for k in range(first, last):
         spec = model.layers[k]
         if spec.kind == "linear":
@@ -75,107 +229,3 @@ def _parameter_sizes(model: ModelSpec, first: int, last: int, line: int) -> list
             if spec.bias:
                 sizes.append(spec.units)
     return [-(-size // line) * line for size in sizes]
-
-
-class _Pool:
-    """The arithmetic of stages.arrays.Buffers, without the arrays."""
-
-    def __init__(self, item: int) -> None:
-        self.item = item
-        self._lent: Counter[tuple[int, int]] = Counter()
-        self._most: Counter[tuple[int, int]] = Counter()
-
-    def take(self, features: int, rows: int) -> tuple[int, int]:
-        shape = (features, rows)
-        self._lent[shape] += 1
-        self._most[shape] = max(self._most[shape], self._lent[shape])
-        return shape
-
-    def give(self, shape: tuple[int, int]) -> None:
-        self._lent[shape] -= 1
-
-    @property
-    def held(self) -> int:
-        """Bytes that the pool never gives back: the most lent of each shape."""
-        return sum(features * rows * count * self.item for (features, rows), count in self._most.items())
-
-
-@dataclass
-class _Walker:
-    """Follows Stage.forward, backward_input and backward_weight, buffer by buffer."""
-
-    model: ModelSpec
-    first: int
-    last: int
-    pool: _Pool
-    sizes: list[int]
-    group: int
-    _marked: set[int] = field(default_factory=set)
-    _next: int = 0
-    _saved: int = 0
-    saved_peak: int = 0
-
-    def __post_init__(self) -> None:
-        features = self.model.features()
-        self.n_in, self.n_out = features[self.first], features[self.last]
-        self.specs: list[LayerSpec] = [s for s in self.model.layers[self.first : self.last] if s.kind != "flatten"]
-        self.sends_gradient = self.first > self.model.first_linear
-        self.layout: Layout = plan_layout(self.specs, self.n_in, sends_gradient=self.sends_gradient)
-        self.linear = [i for i, spec in enumerate(self.specs) if spec.kind == "linear"]
-
-    def perform(self, action: Action) -> None:
-        rows = self.sizes[action.micro_batch]
-        if action.kind is Kind.FORWARD:
-            self._forward(rows)
-        if action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
-            self._backward_input(rows)
-        if action.kind in (Kind.BACKWARD, Kind.BACKWARD_WEIGHT):
-            self._backward_weight(action.micro_batch)
-
-    def _forward(self, rows: int) -> None:
-        for features in self.layout.features:
-            self.pool.take(features, rows)
-        for number, features in enumerate(self.layout.features):
-            if number not in self.layout.for_input:
-                self.pool.give((features, rows))
-        self._saved += self.layout.saved_features * rows * self.pool.item
-        self.saved_peak = max(self.saved_peak, self._saved)
-
-    def _backward_input(self, rows: int) -> None:
-        layout, sizes = self.layout, [self.n_in, *(0 for _ in self.specs)]
-        for i, spec in enumerate(self.specs):
-            sizes[i + 1] = spec.units if spec.kind == "linear" else sizes[i]
-        gradient, kept = self.pool.take(self.n_out, rows), False
-        bottom = 0 if self.sends_gradient else (self.linear[0] if self.linear else len(self.specs))
-        for i in range(len(self.specs) - 1, bottom - 1, -1):
-            if self.specs[i].kind != "linear":
-                continue
-            if i == bottom and not self.sends_gradient:
-                kept = True
-                break
-            gradient = self.pool.take(sizes[i], rows)
-        for number in layout.for_input - layout.for_weight:
-            self._saved -= layout.features[number] * rows * self.pool.item
-            self.pool.give((layout.features[number], rows))
-        if not kept:
-            self.pool.give(gradient)
-
-    def _backward_weight(self, micro_batch: int) -> None:
-        self._marked.add(micro_batch)
-        while self._next < len(self.sizes):
-            group = range(self._next, min(self._next + self.group, len(self.sizes)))
-            if not self._marked.issuperset(group):
-                return
-            self._products([self.sizes[j] for j in group])
-            self._next = group.stop
-
-    def _products(self, rows: list[int]) -> None:
-        for position, i in enumerate(self.linear):
-            x, dy = self.layout.features[self.layout.buffer[i]], self.layout.gradients[position]
-            self._saved -= x * sum(rows) * self.pool.item
-            joined = [self.pool.take(features, sum(rows)) for features in (x, dy) if len(rows) > 1]
-            for shape in joined:
-                self.pool.give(shape)
-            for r in rows:
-                self.pool.give((x, r))
-                self.pool.give((dy, r))

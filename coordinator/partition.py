@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
+import numpy as np
+
+from stages.actions import Kind
 from stages.errors import InvalidJob
 from stages.spec import ModelSpec
 
@@ -15,21 +20,50 @@ _ELEMENTWISE_FLOPS = (
 )
 
 
-def layer_costs(model: ModelSpec) -> tuple[float, ...]:
-    """What each layer costs per row in F, I and W together, in operations of a matrix product.
+class ActionCosts(NamedTuple):
+    """What F, I and W of a layer or a stage take per row, in operations of a matrix product."""
 
-    Element-wise work is weighted by what it takes beside a product; see `layer_flops` for plain operations.
+    forward: float
+    input_gradient: float
+    weight_gradient: float
+
+    def of(self, kind: Kind) -> float:
+        """Of an action of that kind; a B is its I and its W."""
+        return {
+            Kind.FORWARD: self.forward,
+            Kind.BACKWARD_INPUT: self.input_gradient,
+            Kind.BACKWARD_WEIGHT: self.weight_gradient,
+            Kind.BACKWARD: self.input_gradient + self.weight_gradient,
+        }[kind]
+
+
+def action_costs(model: ModelSpec) -> tuple[ActionCosts, ...]:
+    """What each layer costs in F, I and W: the one model of time, which says what is computed at all.
+
+    Element-wise work is weighted by what it takes beside a product. Down to the first layer with parameters a gradient
+    is made for the layer's input; there it is not, and below nothing goes back.
     """
-    sizes, costs, seen_linear = model.features(), [], False
+    sizes, found = model.features(), []
     for k, layer in enumerate(model.layers):
+        goes_back = 1.0 if k > model.first_linear else 0.0
         if layer.kind == "linear":
-            products = 3 if seen_linear else 2
-            costs.append(2.0 * products * sizes[k] * sizes[k + 1] + _ELEMENTWISE_FLOPS * sizes[k + 1])
-            seen_linear = True
+            product = 2.0 * sizes[k] * sizes[k + 1]
+            found.append(ActionCosts(product + _ELEMENTWISE_FLOPS * sizes[k + 1], goes_back * product, product))
         else:
-            ways = 2 if seen_linear else 1  # below the first parameters nothing goes back
-            costs.append(0.0 if layer.kind == "flatten" else ways * _ELEMENTWISE_FLOPS * sizes[k])
-    return tuple(costs)
+            once = 0.0 if layer.kind == "flatten" else _ELEMENTWISE_FLOPS * sizes[k]
+            found.append(ActionCosts(once, goes_back * once, 0.0))
+    return tuple(found)
+
+
+def stage_costs(model: ModelSpec, bounds: Bounds) -> tuple[ActionCosts, ...]:
+    """`action_costs` of each stage."""
+    layers = action_costs(model)
+    return tuple(ActionCosts(*map(sum, zip(*layers[a:b], strict=True))) for a, b in pairwise(bounds))
+
+
+def layer_costs(model: ModelSpec) -> tuple[float, ...]:
+    """What each layer costs per row in F, I and W together; see `layer_flops` for plain operations."""
+    return tuple(map(sum, action_costs(model)))
 
 
 def layer_flops(model: ModelSpec) -> tuple[float, ...]:
@@ -53,33 +87,52 @@ def explicit_bounds(layers_per_stage: Sequence[int]) -> Bounds:
 
 
 def balanced_bounds(
-    costs: Sequence[float], n_stages: int, fits: Callable[[int, int, int], bool] = lambda stage, first, last: True
+    costs: Sequence[float], n_stages: int, fits: Callable[[int, int, int], bool] | None = None
 ) -> Bounds:
     """The cut into `n_stages` non-empty stages whose largest cost is smallest, ties going to evener ones.
 
-    `fits(stage, first, last)` says whether a stage may hold these layers (memory). Where no cut fits, it is ignored:
-    the plan then says which stage is too large. Dynamic programming over (stages, layers), exact for any numbers.
-    Raises InvalidJob for more stages than layers.
+    `fits(stage, first, last)` says whether a stage may hold these layers (memory). It must be monotone: what fits
+    still fits without its last layer and, but for layer 0, without its first; so it is asked at most twice for each
+    stage and layer. Where no cut fits, it is ignored: the plan then says which stage is too large. Dynamic programming
+    over (stages, layers), exact for any numbers. Raises InvalidJob for more stages than layers.
     """
     n = len(costs)
     if n_stages > n:
         raise InvalidJob([f"pipeline.stages: {n_stages} stages for {n} layers; at most {n}"])
-    prefix = [0.0]
-    for cost in costs:
-        prefix.append(prefix[-1] + cost)
-    # best[last]: (largest cost, sum of squared costs, bounds) of the first s stages over layers 0 … last − 1
-    best: dict[int, tuple[float, float, Bounds]] = {0: (0.0, 0.0, (0,))}
+    before = np.cumsum([0.0, *costs])
+    # of the first s stages over layers 0 … last − 1: the largest cost and the sum of squared costs; infinite for none
+    largest, squares = np.full(n + 1, np.inf), np.full(n + 1, np.inf)
+    largest[0] = squares[0] = 0.0
+    cuts: list[dict[int, int]] = []
     for s in range(n_stages):
-        following: dict[int, tuple[float, float, Bounds]] = {}
-        for last in range(s + 1, n - (n_stages - s - 1) + 1):
-            for first, (largest, squares, bounds) in best.items():
-                if first >= last or not fits(s, first, last):
-                    continue
-                cost = prefix[last] - prefix[first]
-                candidate = (max(largest, cost), squares + cost * cost, (*bounds, last))
-                if last not in following or candidate[:2] < following[last][:2]:
-                    following[last] = candidate
-        best = following
-    if n not in best:
+        lasts = range(s + 1, n - (n_stages - s - 1) + 1)
+        now_largest, now_squares, cut = np.full(n + 1, np.inf), np.full(n + 1, np.inf), dict[int, int]()
+        for last, lowest in zip(lasts, _lowest_first(s, lasts, fits), strict=True):
+            cost = before[last] - before[lowest:last]
+            most = np.maximum(largest[lowest:last], cost)
+            if not most.size or not np.isfinite(most.min()):
+                continue
+            total = np.where(most == most.min(), squares[lowest:last] + cost * cost, np.inf)
+            best = int(total.argmin())
+            now_largest[last], now_squares[last], cut[last] = most[best], total[best], lowest + best
+        largest, squares = now_largest, now_squares
+        cuts.append(cut)
+    if n not in cuts[-1]:
         return balanced_bounds(costs, n_stages)
-    return best[n][2]
+    bounds = [n]
+    for cut in reversed(cuts):
+        bounds.append(cut[bounds[-1]])
+    return tuple(reversed(bounds))
+
+
+def _lowest_first(stage: int, lasts: range, fits: Callable[[int, int, int], bool] | None) -> list[int]:
+    """For each `last`, the lowest first layer with which the stage fits; `last` itself for none."""
+    first, only_0 = stage, stage == 0
+    if fits is None or fits(stage, first, lasts[-1]):
+        return [first] * len(lasts)
+    found = []
+    for last in lasts:
+        while first < last and not fits(stage, first, last):
+            first = last if only_0 else first + 1
+        found.append(first)
+    return found

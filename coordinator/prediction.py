@@ -46,7 +46,7 @@ class Predictor:
         first_trained: int = 0,
     ) -> None:
         self._program, self._clock = as_performed(program, first_trained), clock
-        self._products = products(self._program, weight_grad_group)
+        self._made = products(self._program, weight_grad_group)
         self._next = -float("inf")
         self._steps = 0
         self._action_seconds: dict[tuple[int, Kind], float] = {}
@@ -74,9 +74,7 @@ class Predictor:
     def _predict(self) -> Prediction:
         actions = self._steps * self._program.n_micro_batches
         mean = {key: seconds / actions for key, seconds in self._action_seconds.items()}
-        spans = clock_spans(
-            self._program, lambda action: mean[action.stage, action.kind] * self._products.get(action, 1)
-        )
+        spans = clock_spans(self._program, durations(self._made, lambda stage, kind, _: mean[stage, kind]))
         bubble = dry_bubble(spans, self._program, [seconds / self._steps for seconds in self._upkeep])
         return Prediction(bubble, tuple(map(tuple, spans)))
 
@@ -99,15 +97,27 @@ def _apart(lane: Lane) -> Lane:
     return tuple(found)
 
 
-def products(program: Program, group: int) -> Mapping[Action, int]:
-    """How many micro-batches' weight gradients each W makes."""
-    found: dict[Action, int] = {}
+def durations(made: Mapping[Action, range], seconds: Callable[[int, Kind, int], float]) -> Callable[[Action], float]:
+    """What actions of a program as performed take, if stage s takes `seconds(s, kind, j)` for micro-batch j; `made` are
+    its `products`. What a run predicts from times that were measured, and `plan` from costs, is this."""
+
+    def duration(action: Action) -> float:
+        if action.kind is Kind.BACKWARD_WEIGHT:
+            return sum(seconds(action.stage, action.kind, j) for j in made[action])
+        return seconds(action.stage, action.kind, action.micro_batch)
+
+    return duration
+
+
+def products(program: Program, group: int) -> Mapping[Action, range]:
+    """The micro-batches whose weight gradients each W makes."""
+    found: dict[Action, range] = {}
     for lane in program.lanes:
         groups: dict[int, WeightGroups] = {}
         for action in lane:
             if action.kind is Kind.BACKWARD_WEIGHT:
                 own = groups.setdefault(action.stage, WeightGroups(program.n_micro_batches, group))
-                found[action] = len(own.mark(action.micro_batch))
+                found[action] = own.mark(action.micro_batch)
     return found
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from coordinator.blas_threads import BlasThreads, blas_threads
 from coordinator.job import JobSpec
 from stages.arrays import Array
 from stages.data import Dataset, batch_bounds, epoch_order, micro_batch_sizes
@@ -31,7 +31,7 @@ class Trained:
 
 def train_reference(spec: JobSpec, train: Dataset, steps: int) -> Trained:
     """`steps` steps of the job in this process, with as many BLAS threads as a worker has."""
-    with threadpool_limits(limits=spec.resources.cpus_per_worker, user_api="blas"), np.errstate(all="ignore"):
+    with BlasThreads(blas_threads(spec)), np.errstate(all="ignore"):
         return _train(spec, train, steps)
 
 

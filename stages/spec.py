@@ -13,6 +13,7 @@ from typing import Literal
 LayerKind = Literal["linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "flatten"]
 LossKind = Literal["cross_entropy", "mse", "sum_of_squares"]
 Precision = Literal["float32", "float64"]
+GeluForm = Literal["none", "tanh"]
 
 RELU_LIKE: frozenset[str] = frozenset({"relu", "leaky_relu", "gelu"})
 """Activations before which weights are drawn with std = sqrt(2 / fan_in)."""
@@ -20,12 +21,13 @@ RELU_LIKE: frozenset[str] = frozenset({"relu", "leaky_relu", "gelu"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSpec:
-    """One entry of `model.layers`. `units` and `bias` belong to linear, `slope` to leaky_relu."""
+    """One entry of `model.layers`: `units`, `bias` are linear's, `slope` is leaky_relu's, `approximate` gelu's."""
 
     kind: LayerKind
     units: int = 0
     bias: bool = True
     slope: float = 0.01
+    approximate: GeluForm = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import click
 
 from cluster.run_dir import open_run
 from cluster.sources import load_arrays, load_data
+from coordinator.blas_threads import BlasThreads
 from coordinator.inference import infer
 from stages.loss import evaluate_loss, loss_count
 
@@ -26,10 +27,11 @@ def evaluate(run_dir: Path, source: str | None, as_json: bool) -> None:
     data = load_data(spec).validation if source is None else load_arrays(spec, source, run.columns)
     rows = min(spec.training.evaluate_batch_size, len(data))
     total, correct = 0.0, 0
-    for i, f in enumerate(infer(model, run.parameter, data.x, rows)):
-        y = data.y[i * rows : i * rows + f.shape[1]]
-        result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, 1)
-        total, correct = total + result.total, correct + (result.correct or 0)
+    with BlasThreads(None):
+        for i, f in enumerate(infer(model, run.parameter, data.x, rows)):
+            y = data.y[i * rows : i * rows + f.shape[1]]
+            result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, 1)
+            total, correct = total + result.total, correct + (result.correct or 0)
     loss = total / loss_count(model.loss, len(data), model.features()[-1])
     found: dict[str, object] = {"rows": len(data), "loss": loss}
     if model.loss == "cross_entropy":

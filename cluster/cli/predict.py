@@ -9,6 +9,7 @@ import numpy as np
 
 from cluster.run_dir import open_run
 from cluster.sources import load_inputs
+from coordinator.blas_threads import BlasThreads
 from coordinator.inference import infer
 from stages.errors import UserMistake
 
@@ -35,8 +36,9 @@ def predict(run_dir: Path, source: str, output: Path) -> None:
         raise UserMistake(f"--output: {output} must end in .npz")
     run = open_run(run_dir)
     x = load_inputs(run.spec, source, run.columns)
-    chunks = infer(run.spec.model_spec(), run.parameter, x, run.spec.training.evaluate_batch_size)
-    arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}
+    with BlasThreads(None):
+        chunks = infer(run.spec.model_spec(), run.parameter, x, run.spec.training.evaluate_batch_size)
+        arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}
     if run.spec.model.loss == "cross_entropy":
         arrays["label"] = arrays["y"].argmax(axis=1)
     try:

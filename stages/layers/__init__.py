@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stages.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
+from stages.layers.activations import LeakyRelu, Relu, Sigmoid, Tanh
 from stages.layers.base import Layer
+from stages.layers.gelu import Gelu, GeluTanh
 from stages.layers.linear import Linear
 from stages.spec import LayerSpec
 
-__all__ = ["Gelu", "Layer", "LeakyRelu", "Linear", "Relu", "Sigmoid", "Tanh", "build_activation"]
+__all__ = ["Gelu", "GeluTanh", "Layer", "LeakyRelu", "Linear", "Relu", "Sigmoid", "Tanh", "build_activation"]
 
-_PLAIN: dict[str, Callable[[int, int], Layer]] = {"relu": Relu, "tanh": Tanh, "sigmoid": Sigmoid, "gelu": Gelu}
+_PLAIN: dict[str, Callable[[int, int], Layer]] = {"relu": Relu, "tanh": Tanh, "sigmoid": Sigmoid}
 
 
 def build_activation(spec: LayerSpec, index: int, features: int) -> Layer | None:
@@ -20,4 +21,6 @@ def build_activation(spec: LayerSpec, index: int, features: int) -> Layer | None
         return None
     if spec.kind == "leaky_relu":
         return LeakyRelu(index, features, spec.slope)
+    if spec.kind == "gelu":
+        return (GeluTanh if spec.approximate == "tanh" else Gelu)(index, features)
     return _PLAIN[spec.kind](index, features)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from scipy.special import ndtr
 
 from stages.arrays import Array
 from stages.layers.base import Layer
 
 
-class _Activation(Layer):
+class Activation(Layer):
     """Common part: same number of features in and out, and may run in place."""
 
     elementwise = True
@@ -21,7 +18,7 @@ class _Activation(Layer):
         self.n_in = self.n_out = features
 
 
-class Relu(_Activation):
+class Relu(Activation):
     """a[z] = max(z, 0). The derivative at 0 is 0, as in torch."""
 
     def forward(self, x: Array, out: Array) -> None:
@@ -33,7 +30,7 @@ class Relu(_Activation):
         np.multiply(dy, y > 0, out=out)
 
 
-class LeakyRelu(_Activation):
+class LeakyRelu(Activation):
     """a[z] = z where z > 0, else slope · z, with 0 ≤ slope < 1."""
 
     def __init__(self, index: int, features: int, slope: float) -> None:
@@ -50,7 +47,7 @@ class LeakyRelu(_Activation):
         np.multiply(dy, derivative, out=out)
 
 
-class Tanh(_Activation):
+class Tanh(Activation):
     """a[z] = tanh z."""
 
     def forward(self, x: Array, out: Array) -> None:
@@ -64,7 +61,7 @@ class Tanh(_Activation):
         np.multiply(dy, derivative, out=out)
 
 
-class Sigmoid(_Activation):
+class Sigmoid(Activation):
     """a[z] = 1 / (1 + e^−z), computed from e^−|z| so that nothing overflows."""
 
     def forward(self, x: Array, out: Array) -> None:
@@ -76,22 +73,4 @@ class Sigmoid(_Activation):
         """∂ℓ/∂x = ∂ℓ/∂y · y · (1 − y)."""
         derivative = np.subtract(1, y)
         np.multiply(derivative, y, out=derivative)
-        np.multiply(dy, derivative, out=out)
-
-
-class Gelu(_Activation):
-    """a[z] = z · Φ(z), Φ the normal distribution function (Hendrycks & Gimpel 2016, the exact form)."""
-
-    _DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
-
-    def forward(self, x: Array, out: Array) -> None:
-        """See Layer.forward."""
-        np.multiply(x, ndtr(x), out=out)
-
-    def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
-        """∂ℓ/∂x = ∂ℓ/∂y · (Φ(x) + x · φ(x)), φ the normal density."""
-        derivative = np.exp(x * x * -0.5)
-        derivative *= self._DENSITY_AT_0
-        derivative *= x
-        derivative += ndtr(x)
         np.multiply(dy, derivative, out=out)

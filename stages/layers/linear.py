@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from scipy.linalg import blas
 
 from stages.arrays import Array
 from stages.layers.base import Layer
-
-_GEMM: dict[str, Callable[..., Any]] = {"float32": blas.sgemm, "float64": blas.dgemm}
+from stages.products import add_product, multiply
 
 
 class Linear(Layer):
@@ -28,31 +23,26 @@ class Linear(Layer):
         self.weight, self.bias = weight, bias
         self.d_weight, self.d_bias = d_weight, d_bias
         self._weight_T = weight.T
-        self._d_weight_T = d_weight.T
         self._bias_column = None if bias is None else bias[:, None]
-        self._gemm = _GEMM[weight.dtype.name]
         self._ones: dict[int, Array] = {}
 
     def forward(self, x: Array, out: Array) -> None:
         """See Layer.forward."""
-        np.matmul(self.weight, x, out=out)
+        multiply(self.weight, x, out)
         if self._bias_column is not None:
             np.add(out, self._bias_column, out=out)
 
     def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
         """∂ℓ/∂h = Ωᵀ ∂ℓ/∂f."""
-        np.matmul(self._weight_T, dy, out=out)
+        multiply(self._weight_T, dy, out)
 
     def backward_weight(self, x: Array, dy: Array, *, accumulate: bool) -> None:
         """∂ℓ/∂Ω = ∂ℓ/∂f hᵀ and ∂ℓ/∂β = the sum of ∂ℓ/∂f over rows, set or (`accumulate`) added.
 
         `x` (in, rows) and `dy` (out, rows) may hold the rows of several micro-batches. The addition happens inside
-        the product: BLAS computes C ← AB + βC, here on the transposes, whose memory is Fortran's.
+        the product.
         """
-        result = self._gemm(
-            1.0, x.T, dy.T, trans_a=1, beta=1.0 if accumulate else 0.0, c=self._d_weight_T, overwrite_c=1
-        )
-        assert result is self._d_weight_T, "BLAS worked on a copy: the gradient's memory is not Fortran-ordered"
+        add_product(dy, x.T, self.d_weight, accumulate=accumulate)
         if self.d_bias is not None:
             summed = np.matmul(dy, self._column_of_ones(dy.shape[1]))
             if accumulate:

@@ -23,7 +23,7 @@ LARGEST: dict[str, Any] = {
             {"linear": {"units": 8}},
             "tanh",
             "sigmoid",
-            {"gelu": None},
+            {"gelu": {"approximate": "tanh"}},
             {"linear": {"units": 1}},
         ],
         "loss": "mse",

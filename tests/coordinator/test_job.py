@@ -47,7 +47,7 @@ def test_workers_are_told_the_model_and_the_optimizer() -> None:
             LayerSpec(kind="linear", units=8),
             LayerSpec(kind="tanh"),
             LayerSpec(kind="sigmoid"),
-            LayerSpec(kind="gelu"),
+            LayerSpec(kind="gelu", approximate="tanh"),
             LayerSpec(kind="linear", units=1),
         ),
         loss="mse",
@@ -74,6 +74,7 @@ def test_all_problems_are_reported_at_once() -> None:
                 {"leaky_relu": {"slope": 1}},
                 {"linear": {"units": 3}, "relu": {}},
                 {"relu": {"slope": 3}},
+                {"gelu": {"approximate": "tan"}},
             ],
             "loss": "cross_entropi",
         },
@@ -84,7 +85,7 @@ def test_all_problems_are_reported_at_once() -> None:
             "micro_batches": 64,
             "optimizer": {"sgd": {"learning_rate": -1, "nesterov": True}},
         },
-        "pipeline": {"stages": 10, "partition": [1, 2], "schedule": "1f1c", "workers": 11},
+        "pipeline": {"stages": 11, "partition": [1, 2], "schedule": "1f1c", "workers": 12},
         "resources": {"memory_per_worker": "1GIB", "cpus_per_worker": True},
     }
     kinds = "linear, relu, leaky_relu, tanh, sigmoid, gelu or flatten"
@@ -100,6 +101,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "model.layers[6].leaky_relu.slope: got 1, must be a number from 0 to below 1",
         f"model.layers[7]: got {{'linear': {{'units': 3}}, 'relu': {{}}}}, must be one kind of layer: {kinds}",
         "model.layers[8].relu.slope: got 3, unknown key; there is nothing to set here",
+        "model.layers[9].gelu.approximate: got 'tan', must be none or tanh; did you mean tanh?",
         "model.loss: got 'cross_entropi', must be cross_entropy, mse or sum_of_squares; did you mean cross_entropy?",
         "data.source: got 'digit', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
         "did you mean digits?",
@@ -114,10 +116,10 @@ def test_all_problems_are_reported_at_once() -> None:
         "nam: got 'x', unknown key; did you mean name?",
         "training.micro_batches: got 64, must be at most 32, the rows of training.batch_size",
         "training.optimizer.sgd.nesterov: got true, needs momentum above 0; write momentum: 0.9",
-        "pipeline.stages: got 10, must be at most 9, the number of model.layers",
-        "pipeline.workers: got 11, must be at most 10, the number of pipeline.stages",
-        "pipeline.partition: got [1, 2], must have 10 entries, one for each of pipeline.stages",
-        "pipeline.partition: got [1, 2], must sum to 9, the number of model.layers",
+        "pipeline.stages: got 11, must be at most 10, the number of model.layers",
+        "pipeline.workers: got 12, must be at most 11, the number of pipeline.stages",
+        "pipeline.partition: got [1, 2], must have 11 entries, one for each of pipeline.stages",
+        "pipeline.partition: got [1, 2], must sum to 10, the number of model.layers",
     )
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from coordinator.accounts import step_bubble
+from coordinator.blueprint import Blueprint, make_blueprint
+from coordinator.estimate import estimate
+from coordinator.job import parse_job
 from coordinator.prediction import Predictor, as_performed, dry_bubble, products
 from coordinator.replay import replay
 from coordinator.schedules import build
@@ -89,7 +94,7 @@ def test_weight_gradients_are_made_where_their_group_is_complete(group: int) -> 
 
 def test_a_group_that_is_not_full_is_made_with_the_last_micro_batch() -> None:
     program = as_performed(build("gpipe", n_stages=2, n_micro_batches=5))
-    assert [n for action, n in products(program, 3).items() if action.stage == 0] == [0, 0, 3, 0, 2]
+    assert [len(made) for action, made in products(program, 3).items() if action.stage == 0] == [0, 0, 3, 0, 2]
 
 
 def test_a_backward_action_is_drawn_as_its_two_halves_as_long_as_measured() -> None:
@@ -127,3 +132,64 @@ def test_idle_and_busy_time_make_the_whole(schedule: str) -> None:
 
 def test_a_worker_without_time_has_no_bubble() -> None:
     assert step_bubble([Account(1.0, 1.0, {0: (0.0,) * 8}, (0.0,) * 4)]).total == 0.0
+
+
+# the plan ------------------------------------------------------------------------------------------------------------
+
+
+def _plan(kinds: str, partition: list[int], width: int = 64, **pipeline: Any) -> Blueprint:
+    names: dict[str, Any] = {"L": {"linear": {"units": width, "bias": False}}, "g": "gelu", "f": "flatten"}
+    document = {
+        "model": {"input": [width], "layers": [names[kind] for kind in kinds], "loss": "mse"},
+        "data": {"source": "data.npz"},
+        "training": {
+            "epochs": 1, "batch_size": 256, "micro_batches": 8, "optimizer": {"sgd": {"learning_rate": 0.1}},
+        },
+        "pipeline": {"stages": len(partition), "partition": partition, **pipeline},
+    }  # fmt: skip
+    return make_blueprint(parse_job(document), 1437)
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "zb-h1", "interleaved-1f1b"])
+@pytest.mark.parametrize(
+    ("kinds", "partition", "group"),
+    [
+        ("LLLL", [1, 1, 1, 1], 1),
+        ("LLLL", [1, 1, 1, 1], 4),
+        ("LggggLL", [1, 4, 1, 1], 1),
+        ("gfLgL", [1, 2, 2], 3),
+        ("LLLL", [4], 1),
+    ],
+)
+def test_the_plan_says_what_a_run_with_such_times_would_predict(
+    schedule: str, kinds: str, partition: list[int], group: int
+) -> None:
+    """F, I and W of a stage have no fixed share of the whole, and an I is sent on before its W is made."""
+    blueprint = _plan(kinds, partition, schedule=schedule, weight_grad_group=group)
+    program, width = blueprint.program, 64
+    rows = blueprint.micro_batch_rows
+    assert len(set(rows)) == 1, "a run knows the mean of a stage's micro-batches"
+    first = kinds.index("L")
+    times: dict[int, tuple[float, float, float]] = {}
+    for s, (a, b) in enumerate(pairwise(blueprint.bounds)):
+        f = i = w = 0.0
+        for k in range(a, b):
+            once = {"L": 2.0 * width**2, "g": 40.0 * width, "f": 0.0}[kinds[k]]
+            f += once + (40.0 * width if kinds[k] == "L" else 0.0)
+            i += once if k > first else 0.0
+            w += once if kinds[k] == "L" else 0.0
+        times[s] = (f * rows[0], i * rows[0], w * rows[0])
+    predictor = Predictor(program, group, _Hand(), first_trained=blueprint.first_trained)
+    predictor.add(_reports(program, times))
+    assert predictor.last is not None
+    plan = estimate(blueprint, data_bytes=0, validation_rows=0)
+    assert plan.bubble == pytest.approx(predictor.last.bubble.total, abs=1e-12)
+
+
+def test_the_plan_of_four_equal_linear_layers_by_hand() -> None:
+    """GPipe; F, W and I take the same, but the first stage has no I."""
+    plan = estimate(_plan("LLLL", [1, 1, 1, 1], width=4096, schedule="gpipe"), data_bytes=0, validation_rows=0)
+    # F passes 3 stages, 8 more at the last one; then 8 of I and W, the last I then passes two stages, and the first W
+    step = 3 + 8 + (8 * 2 - 1) + 2 + 1
+    busy = (3 * 24 + 16) / 4
+    assert plan.bubble == pytest.approx(1 - busy / step, abs=0.003)

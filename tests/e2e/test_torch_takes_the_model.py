@@ -19,7 +19,8 @@ def test_sequential_loads_the_weights_unchanged_and_gives_the_same_outputs(tmp_p
     from torch import nn
 
     layers = (
-        "[flatten, linear: {units: 16}, gelu, linear: {units: 12, bias: false}, tanh, linear: {units: 10}, leaky_relu]"
+        "[flatten, linear: {units: 16}, gelu, linear: {units: 12, bias: false}, tanh, linear: {units: 12},"
+        " gelu: {approximate: tanh}, linear: {units: 10}, leaky_relu]"
     )
     done = pipetrain(
         "train", EXAMPLES / "digits.yaml", "--local", "--run-dir", tmp_path / "run", "--stages", "3",
@@ -28,7 +29,7 @@ def test_sequential_loads_the_weights_unchanged_and_gives_the_same_outputs(tmp_p
     assert done.returncode == 0, done.stderr
     net: Any = nn.Sequential(
         nn.Flatten(), nn.Linear(64, 16), nn.GELU(), nn.Linear(16, 12, bias=False), nn.Tanh(),
-        nn.Linear(12, 10), nn.LeakyReLU(),
+        nn.Linear(12, 12), nn.GELU(approximate="tanh"), nn.Linear(12, 10), nn.LeakyReLU(),
     )  # fmt: skip
     weights = load_file(tmp_path / "run" / "model.safetensors")
     net.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from stages.arrays import Array
-from stages.layers import Gelu, Layer, LeakyRelu, Linear, Relu, Sigmoid, Tanh
+from stages.layers import Gelu, GeluTanh, Layer, LeakyRelu, Linear, Relu, Sigmoid, Tanh
 from tests.finite_difference import numerical_gradient
 
-ACTIVATIONS = [Relu(0, 4), LeakyRelu(0, 4, 0.1), LeakyRelu(0, 4, 0.0), Tanh(0, 4), Sigmoid(0, 4), Gelu(0, 4)]
+ACTIVATIONS = [
+    Relu(0, 4), LeakyRelu(0, 4, 0.1), LeakyRelu(0, 4, 0.0), Tanh(0, 4), Sigmoid(0, 4), Gelu(0, 4), GeluTanh(0, 4)
+]  # fmt: skip
 
 
 def _apply(layer: Layer, x: Array) -> Array:

@@ -24,9 +24,13 @@ def _model(kinds: str, precision: Precision = "float64", width: int = 5) -> Mode
         "t": "tanh",
         "s": "sigmoid",
         "g": "gelu",
+        "G": "gelu",
         "f": "flatten",
     }
-    layers = tuple(LayerSpec(kind=names[c], units=width if c == "L" else 0) for c in kinds)
+    layers = tuple(
+        LayerSpec(kind=names[c], units=width if c == "L" else 0, approximate="tanh" if c == "G" else "none")
+        for c in kinds
+    )
     return ModelSpec(
         input_shape=(4,),
         layers=layers,
@@ -56,7 +60,7 @@ def _step(stages: list[Stage], x: Array, y: Array, cuts: list[int]) -> float:
     return total
 
 
-@pytest.mark.parametrize("kinds", ["L", "LrL", "tLgfLs", "LkLtL", "gLL", "rtLrg", "LLrtsk"])
+@pytest.mark.parametrize("kinds", ["L", "LrL", "tLgfLs", "GLrLG", "LkLtL", "gLL", "rtLrg", "LLrtsk"])
 @pytest.mark.parametrize("cut", [None, 1, 2])
 def test_parameter_gradients_are_the_finite_differences(kinds: str, cut: int | None) -> None:
     model, rng = _model(kinds), np.random.default_rng(0)

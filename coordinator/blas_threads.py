@@ -1,0 +1,60 @@
+"""How many threads BLAS has, and in which library: see stages.products, [Note: one pool of BLAS threads].
+
+Worker, `--local`, reference and measured costs take the number of threads from the job alone, by `blas_threads`, so
+that they have the same bits.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import scipy
+from threadpoolctl import ThreadpoolController
+
+from coordinator.job import JobSpec
+from stages.products import let_all_go_through_scipy  # with SciPy's BLAS, so that it is there to be found
+
+_WORTH_THREADS = 1 << 20
+"""Multiplications in a product from which on several threads are faster: below, they wait for each other."""
+
+
+def blas_threads(spec: JobSpec) -> int:
+    """Threads of a worker's products: its CPUs, or one if the products of all layers are small."""
+    sizes = spec.model_spec().features()
+    linear = [k for k, layer in enumerate(spec.model_spec().layers) if layer.kind == "linear"]
+    rows = -(-spec.training.batch_size // spec.training.micro_batches)
+    largest = max((sizes[k] * sizes[k + 1] * rows for k in linear), default=0)
+    return spec.resources.cpus_per_worker if largest >= _WORTH_THREADS else 1
+
+
+class BlasThreads:
+    """Holds the products' BLAS to `threads` (None: as it is) and any other to one until `close`; a context manager."""
+
+    def __init__(self, threads: int | None) -> None:
+        found = ThreadpoolController().select(user_api="blas")
+        paths = [library.filepath for library in found.lib_controllers]
+        ours = [path for path in paths if _serves_scipy(path)] or paths
+        self._limits = ExitStack()
+        self._limits.callback(let_all_go_through_scipy, let_all_go_through_scipy(threads != 1))
+        if threads is not None:
+            self._limits.enter_context(found.select(filepath=ours).limit(limits=threads))
+        others = [path for path in paths if path not in ours]
+        if others:
+            self._limits.enter_context(found.select(filepath=others).limit(limits=1))
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        self._limits.close()
+
+    def __enter__(self) -> BlasThreads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _serves_scipy(path: str) -> bool:
+    """Whether a library is the one in SciPy's wheel."""
+    folder = Path(scipy.__file__).parent
+    return any(parent in (folder, folder.with_name("scipy.libs")) for parent in Path(path).parents)
