@@ -11,7 +11,6 @@ import os
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +18,13 @@ from typing import Any
 
 from cluster.process_limits import limit_memory
 from cluster.run_dir import RunDir
+from cluster.run_errors import as_told
 from cluster.runner_link import CHUNK_BYTES, RunnerLink, log_name, log_to_file, say
 from cluster.source_rules import SourceRules
-from cluster.training import Run, Where, tell_failure
+from cluster.training import Run, Where, failure_details, tell_failure
 from coordinator.job import JobSpec, parse_job
 from coordinator.rows import EvalRow, Row, StepRow
-from stages.errors import JobFailed, NotEnoughResources, PipetrainError, StageFailed, StoppedEarly
+from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
 
 ACTOR_NAME = "PipetrainRunner"
 """What runner processes are called."""
@@ -69,6 +69,7 @@ class JobRunner:
         self._stop = threading.Event()
         self._prepared: queue.SimpleQueue[Run | BaseException] = queue.SimpleQueue()
         self._ended = threading.Event()
+        self._ending: Mapping[str, Any] = {}
         self._log_lock = threading.Lock()
 
     def run(self) -> None:
@@ -77,6 +78,8 @@ class JobRunner:
             if self._claim():
                 log_to_file(self._folder / "logs" / log_name(None))
                 self._run_attempt()
+        except Exception as error:
+            self._tell_unwritten(error)
         finally:
             self._ended.set()
             leave = threading.Timer(_LEAVE_AFTER_S, os._exit, (0,))  # no service may be there to end this process
@@ -92,9 +95,10 @@ class JobRunner:
         else:
             self._prepared.put(StoppedEarly())
 
-    def ping(self, seconds: float) -> bool:
-        """Answer after so many seconds, or at once when the attempt has ended, which the answer says."""
-        return self._ended.wait(seconds)
+    def ping(self, seconds: float) -> Mapping[str, Any] | bool:
+        """Answer after so many seconds, or at once when the attempt has ended: False while it has not, then the event
+        that says how; True where this process was not the one that ran the attempt."""
+        return (self._ending or True) if self._ended.wait(seconds) else False
 
     def read_file(self, path: str, offset: int) -> bytes:
         """A part of an uploaded file, for a worker on another host; empty at its end. Only files of this job."""
@@ -119,14 +123,29 @@ class JobRunner:
         return True
 
     def _run_attempt(self) -> None:
-        spec = parse_job(dict(self._assignment.document))
+        spec, refusal = self._spec()
         run_dir = RunDir.reopen(self._folder, spec, self._assignment.attempt)
         try:
+            if spec is None:
+                assert refusal is not None, "it says why there is no spec"
+                tell_failure(run_dir, refusal)
+                say(f"failed: {refusal}")
+                return
             run_dir.event("preparing", pid=os.getpid(), host=os.uname().nodename)
             say(f"attempt {self._assignment.attempt}: reading {spec.data.source}")
             self._train(spec, run_dir, _Teller())
+        except Exception as error:
+            self._tell_unexpected(run_dir, error)
         finally:
+            self._ending = run_dir.ending or {}
             run_dir.close()
+
+    def _spec(self) -> tuple[JobSpec | None, InvalidJob | None]:
+        """The job; or why this version refuses it, though the one that took it in did not."""
+        try:
+            return parse_job(dict(self._assignment.document)), None
+        except InvalidJob as error:
+            return None, InvalidJob([f"this version of pipetrain refuses the job: {line}" for line in error.problems])
 
     def _train(self, spec: JobSpec, run_dir: RunDir, teller: _Teller) -> None:
         try:
@@ -141,7 +160,7 @@ class JobRunner:
             say(f"failed: {told}")
             return
         except Exception as error:
-            self._tell_bug(run_dir, error)
+            self._tell_unexpected(run_dir, error)
             return
         self._run = run
         if self._stop.is_set():
@@ -151,8 +170,6 @@ class JobRunner:
                 teller.row(row, run)
         except PipetrainError as error:
             say(f"failed: {error}\n{getattr(error, 'traceback', '')}".rstrip())
-        except Exception as error:
-            self._tell_bug(run_dir, error)
         else:
             outcome = run.outcome
             say("ended" if outcome is None else f"ended at step {outcome.steps} of {outcome.steps_total}")
@@ -201,14 +218,17 @@ class JobRunner:
             raise found
         return found
 
-    def _tell_bug(self, run_dir: RunDir, error: Exception) -> None:
-        """What no part of pipetrain expected: the job's end all the same, told with the whole traceback."""
-        trace = traceback.format_exc()
-        failed: JobFailed = StageFailed(f"the job runner failed: {type(error).__name__}: {error}", trace)
-        if isinstance(error, MemoryError):
-            failed = JobFailed("the job runner ran out of memory: the data is larger than the job's share of the host")
-        tell_failure(run_dir, failed)
-        say(f"{failed}\n{trace}")
+    def _tell_unexpected(self, run_dir: RunDir, error: Exception) -> None:
+        """What no part of pipetrain told: the job's end all the same, with its cause."""
+        told = as_told(error, self._folder, there=run_dir.is_there())
+        tell_failure(run_dir, told)
+        say(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
+
+    def _tell_unwritten(self, error: Exception) -> None:
+        """There is not even a run directory to write the end into: the service hears of it by `ping` alone."""
+        told = as_told(error, self._folder)
+        self._ending = self._ending or {"event": "failed", "attempt": self._assignment.attempt, **failure_details(told)}
+        say(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
 
 
 class _Teller:

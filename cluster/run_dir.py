@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import threading
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
@@ -16,12 +16,15 @@ import orjson
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cluster.event_log import EventLog
+from cluster.run_errors import os_error_of, run_directory_gone
 from coordinator.job import JobSpec, load_job
 from stages.arrays import Array
-from stages.errors import InvalidData, InvalidJob, UserMistake
+from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake
 
 MODEL_FORMAT = "pipetrain.model/1"
 TRACE_FILE = "trace.json"
+_OWN = ("job.yaml", "metrics.jsonl", "accounts.jsonl", "events.jsonl", "timeline.json", "tensorboard")
 TRACE_REQUEST = "trace.request"
 """The file by which a job is asked for a trace: `{"steps": n, "id": text}`, put in place by rename."""
 
@@ -44,8 +47,8 @@ class RunDir:
         self._stamp = {} if attempt is None else {"attempt": attempt}
         self._metrics: TextIO | None = None
         self._accounts: BinaryIO | None = None
-        self._events: TextIO | None = None
-        self._event_lock = threading.Lock()
+        self._events: EventLog | None = None
+        self._made: list[Path] = []
 
     @property
     def attempt(self) -> int:
@@ -57,22 +60,34 @@ class RunDir:
         """A new run directory with its job.yaml. Raises UserMistake where another run is there already."""
         if (path / "job.yaml").exists():
             raise UserMistake(f"{path}: holds a run already; choose another --run-dir, or remove it")
-        return RunDir(path)._open(spec)
+        try:
+            return RunDir(path)._open(spec)
+        except OSError as error:
+            raise UserMistake(f"{path}: cannot be written as a run directory: {error.strerror}") from None
 
     @staticmethod
-    def reopen(path: Path, spec: JobSpec, attempt: int) -> RunDir:
-        """The run directory of a job of the service, for one attempt. Raises UserMistake where it cannot be written."""
-        return RunDir(path, attempt)._open(spec)
-
-    def _open(self, spec: JobSpec) -> RunDir:
+    def reopen(path: Path, spec: JobSpec | None, attempt: int) -> RunDir:
+        """The run directory of a job of the service, for one attempt; without a job.yaml where there is no spec. Raises
+        HostFailed where it cannot be written."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write("job.yaml", spec.to_yaml().encode())
+            return RunDir(path, attempt)._open(spec)
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+            raise HostFailed(f"{path}: the run directory cannot be written: {reason}") from None
+
+    def _open(self, spec: JobSpec | None) -> RunDir:
+        places = [*(self.path / name for name in _OWN), self.path, *self.path.parents]
+        self._made = [place for place in places if not place.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            if spec is not None:
+                self._write("job.yaml", spec.to_yaml().encode())
             self._metrics = (self.path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
             self._accounts = (self.path / "accounts.jsonl").open("ab", buffering=0)
-            self._events = (self.path / "events.jsonl").open("a", buffering=1, encoding="utf-8")
-        except OSError as error:
-            raise UserMistake(f"{self.path}: cannot be written as a run directory: {error.strerror}") from None
+            self._events = EventLog(self.path, self._stamp)
+        except OSError:
+            self.close()
+            raise
         return self
 
     def metric(self, row: Mapping[str, Any]) -> None:
@@ -105,16 +120,32 @@ class RunDir:
         return found
 
     def event(self, what: str, **details: Any) -> None:
-        """Append an event with its time to events.jsonl. Any thread may."""
+        """Append an event with its time to events.jsonl. Any thread may. How a run ended is kept in `ending` too."""
         assert self._events is not None, "a run that was opened to read"
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with self._event_lock:
-            self._events.write(json.dumps({"time": now, "event": what, **self._stamp, **details}) + "\n")
+        self._events.append(what, **details)
+
+    @property
+    def ending(self) -> Mapping[str, Any] | None:
+        """The event that says how the run ended, although the disk was full; None before."""
+        return None if self._events is None else self._events.ending
+
+    def is_there(self) -> bool:
+        """Whether it is still where it was made; what is written elsewhere, nobody finds."""
+        return self._events is None or self._events.is_there()
+
+    def require_there(self) -> None:
+        """Raise HostFailed where it was deleted or moved."""
+        if not self.is_there():
+            raise run_directory_gone(self.path)
 
     def save_model(self, spec: JobSpec, parameters: Mapping[str, Array], columns: Sequence[str] | None) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not."""
         temporary = self.path / ".model.safetensors.part"
-        save_file(dict(parameters), temporary, metadata={"format": MODEL_FORMAT})
+        try:
+            save_file(dict(parameters), temporary, metadata={"format": MODEL_FORMAT})
+        except SafetensorError as error:
+            temporary.unlink(missing_ok=True)
+            raise os_error_of(str(error), temporary) from None
         _replace(temporary, self.path / "model.safetensors")
         self._write("model.json", (json.dumps(_describe(spec, columns), indent=2) + "\n").encode())
 
@@ -127,11 +158,25 @@ class RunDir:
         (self.path / f".{TRACE_FILE}.part").replace(self.path / TRACE_FILE)
 
     def close(self) -> None:
-        """Close the logs."""
+        """Close the logs. Raises nothing: what a full disk did not take was told when it was written."""
         for file in (self._metrics, self._accounts, self._events):
             if file is not None:
-                file.close()
-        self._metrics = self._accounts = self._events = None
+                with contextlib.suppress(OSError):
+                    file.close()
+        self._metrics = self._accounts = None
+
+    def discard(self) -> None:
+        """Remove what this run made: it ended before its first step, and shall not stand in the way of the next."""
+        self.close()
+        own = [self.path / name for name in _OWN]
+        for place in self._made:
+            with contextlib.suppress(OSError):  # what others put there stays, and with it the folder
+                if place in own and not place.is_dir():
+                    place.unlink(missing_ok=True)
+                elif place in own:
+                    shutil.rmtree(place)
+                else:
+                    place.rmdir()
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.part"

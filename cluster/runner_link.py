@@ -44,9 +44,10 @@ class RunnerLink:
 
 
 def say(text: str) -> None:
-    """Write a line with its time to this process's log."""
+    """Write a line with its time to this process's log; where there is no room for it, nothing else shall suffer."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    print(f"{now} {text}", flush=True)
+    with contextlib.suppress(OSError):
+        print(f"{now} {text}", flush=True)
 
 
 def log_name(worker: int | None) -> str:

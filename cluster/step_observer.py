@@ -68,6 +68,7 @@ class StepObserver:
             self._take_timeline(row)
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY_S
+            self._run_dir.require_there()
             if self._wanted is None and (self._writing is None or not self._writing.is_alive()):
                 asked = self._run_dir.trace_request()
                 if asked is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from cluster.ray_session import check_address, ray_session
 from cluster.ray_workers import RayWorkers
 from cluster.run_dir import RunDir
+from cluster.run_errors import as_told
 from cluster.runner_link import RunnerLink
 from cluster.source_rules import FREE, SourceRules
 from cluster.sources import JobData, load_data
@@ -49,11 +50,13 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run ended. `stopped`: before its last step, because it was asked to."""
+    """How a run ended. `stopped`: before its last step, because it was asked to. `saved`: its weights are in the run
+    directory; before the first step there is nothing to save."""
 
     steps: int
     steps_total: int
     stopped: bool
+    saved: bool
     last_step: StepRow | None
     last_evaluation: EvalRow | None
 
@@ -116,17 +119,17 @@ class Run:
         Whatever ends it, the run directory says so. Raises JobFailed, UserMistake.
         """
         blueprint = self.blueprint
-        run_dir.event(
-            "starting",
-            workers=blueprint.n_workers,
-            stages=len(blueprint.bounds) - 1,
-            bounds=list(blueprint.bounds),
-            schedule=blueprint.program.name,
-            micro_batches=blueprint.program.n_micro_batches,
-            steps_total=self.steps_total,
-            placement=list(blueprint.program.placement),
-        )
         try:
+            run_dir.event(
+                "starting",
+                workers=blueprint.n_workers,
+                stages=len(blueprint.bounds) - 1,
+                bounds=list(blueprint.bounds),
+                schedule=blueprint.program.name,
+                micro_batches=blueprint.program.n_micro_batches,
+                steps_total=self.steps_total,
+                placement=list(blueprint.program.placement),
+            )
             with connect(blueprint, self.data, self._where, self._faults, self._give_up) as workers:
                 addresses = list(getattr(workers, "addresses", []))
                 on_start(addresses)
@@ -137,13 +140,16 @@ class Run:
                 yield from self._train(workers, run_dir)
         except StoppedEarly:
             self.outcome = Outcome(
-                steps=0, steps_total=self.steps_total, stopped=True, last_step=None, last_evaluation=None
+                steps=0, steps_total=self.steps_total, stopped=True, saved=False, last_step=None, last_evaluation=None
             )
             run_dir.event("stopped", step=0, saved=False)
-        except PipetrainError as error:
-            tell_failure(run_dir, error)
-            raise
-        except BaseException as error:
+        except Exception as error:
+            told = as_told(error, run_dir.path, there=run_dir.is_there())
+            tell_failure(run_dir, told)
+            if told is error:
+                raise
+            raise told from error
+        except BaseException as error:  # somebody ended it, and gave no cause but that
             run_dir.event("interrupted", cause=type(error).__name__)
             raise
 
@@ -169,39 +175,60 @@ class Run:
         trackers = Trackers(
             self.spec, run_dir.path, attempt=run_dir.attempt, tell=lambda text: self._warn(run_dir, text)
         )
-        with contextlib.closing(observer), trackers:
-            for row in trainer.rows():
-                run_dir.metric(row.as_dict())
-                trackers.row(row)
-                if isinstance(row, EvalRow):
-                    last_evaluation = row
-                else:
-                    last_step = row
-                    observer.step(row)
-                yield row
+        with trackers:
+            with closing_after(observer):
+                for row in trainer.rows():
+                    run_dir.metric(row.as_dict())
+                    trackers.row(row)
+                    if isinstance(row, EvalRow):
+                        last_evaluation = row
+                    else:
+                        last_step = row
+                        observer.step(row)
+                    yield row
+                observer.settled()
             stopped = trainer.steps_done < trainer.steps_total
-            trackers.close("stopped" if stopped else "finished")
-            observer.settled()
-        run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
+            saved = trainer.steps_done > 0
+            run_dir.require_there()
+            if saved:
+                run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
+            trackers.close("stopped" if stopped else "finished")  # not before the weights are there
         self.outcome = Outcome(
             steps=trainer.steps_done,
             steps_total=trainer.steps_total,
             stopped=stopped,
+            saved=saved,
             last_step=last_step,
             last_evaluation=last_evaluation,
         )
-        run_dir.event("stopped" if stopped else "finished", step=trainer.steps_done, saved=True)
+        run_dir.event("stopped" if stopped else "finished", step=trainer.steps_done, saved=saved)
+
+
+@contextlib.contextmanager
+def closing_after(observer: StepObserver) -> Iterator[None]:
+    """Close it afterwards; where an error is on its way, nothing that closing raises takes its place."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            observer.close()
+        raise
+    observer.close()
 
 
 def tell_failure(run_dir: RunDir, error: PipetrainError) -> None:
     """Write down how a run failed."""
-    run_dir.event(
-        "failed",
-        kind=type(error).__name__,
-        mistake=isinstance(error, UserMistake),
-        cause=str(error),
-        traceback=getattr(error, "traceback", ""),
-    )
+    run_dir.event("failed", **failure_details(error))
+
+
+def failure_details(error: PipetrainError) -> dict[str, Any]:
+    """What the event `failed` says of it."""
+    return {
+        "kind": type(error).__name__,
+        "mistake": isinstance(error, UserMistake),
+        "cause": str(error),
+        "traceback": getattr(error, "traceback", ""),
+    }
 
 
 @contextlib.contextmanager

@@ -182,8 +182,24 @@ class StopRequested:
     now: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Unstorable:
+    """Something happened that the store can never hold: `what` it was, and why."""
+
+    what: str
+
+
 Happening = (
-    Admitted | Progress | Started | RunFinished | RunStopped | RunFailed | RunnerLost | ClusterLost | StopRequested
+    Admitted
+    | Progress
+    | Started
+    | RunFinished
+    | RunStopped
+    | RunFailed
+    | RunnerLost
+    | ClusterLost
+    | StopRequested
+    | Unstorable
 )
 
 
@@ -243,7 +259,11 @@ def _succeed(state: Starting | Running, _: RunFinished) -> Decision:
 
 
 def _stopped(state: Starting | Running, told: RunStopped) -> Decision:
-    how = f"stopped at step {told.step}, weights saved" if told.saved else "stopped before its first step"
+    how = (
+        f"stopped at step {told.step}, weights saved"
+        if told.saved
+        else "stopped before its first step; nothing was saved"
+    )
     return Stopped(attempt=state.attempt, how=how, saved=told.saved), []
 
 
@@ -286,6 +306,11 @@ def _ask_to_stop(state: Starting | Running, asked: StopRequested) -> Decision:
     return replace(state, stop=stop), [SendStop(state.attempt, stop.now)]
 
 
+def _give_up(state: Queued | Starting | Running | Recovering, told: Unstorable) -> Decision:
+    attempt = 0 if isinstance(state, Queued) else state.attempt - isinstance(state, Recovering)
+    return Failed(attempt=attempt, cause=f"cannot be stored: {told.what}", kind="Unstorable"), []
+
+
 def _nothing(state: State, _: Happening) -> Decision:
     return state, []
 
@@ -309,6 +334,7 @@ TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Deci
     (Running, StopRequested): _ask_to_stop,
     (Recovering, Admitted): _launch_again,
     (Recovering, StopRequested): _stop_recovering,
+    **{(alive, Unstorable): _give_up for alive in (Queued, Starting, Running, Recovering)},
     **{(ended, StopRequested): _nothing for ended in (Succeeded, Failed, Stopped)},
 }
 

@@ -14,7 +14,9 @@ PipetrainError
     ├── StageFailed        an action raised; carries stage, worker, action, original traceback
     ├── WorkerLost         a worker process died
     ├── WorkerHung         a worker made no progress within its limit
-    └── NonFinite          a value became NaN or infinite; carries layer, step, micro-batch
+    ├── NonFinite          a value became NaN or infinite; carries layer, step, micro-batch
+    ├── HostFailed         the machine: no space on the device, no memory, the run directory deleted
+    └── UnexpectedError    a bug, ours or a library's; carries the original traceback
 """
 
 from __future__ import annotations
@@ -117,3 +119,18 @@ class WorkerHung(JobFailed):
 
 class NonFinite(JobFailed):
     """A loss, an activation or a gradient became NaN or infinite."""
+
+
+class HostFailed(JobFailed):
+    """The machine cannot go on: no space left on the device, no memory, or the run directory is gone."""
+
+
+class UnexpectedError(JobFailed):
+    """What no part of pipetrain foresaw. `traceback` is the original one."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+    def __reduce__(self) -> tuple[type[UnexpectedError], tuple[str, str]]:
+        return (type(self), (str(self), self.traceback))

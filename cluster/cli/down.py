@@ -86,11 +86,15 @@ def _unfinished(home: Any) -> str:
 
     if not home.store.exists():
         return ""
-    with contextlib.closing(sqlite3.connect(f"file:{home.store}?mode=ro", uri=True)) as store:
-        try:
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{home.store}?mode=ro", uri=True)) as store:
             counts = dict(store.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
-        except sqlite3.Error:
-            return ""
+    except sqlite3.DatabaseError as error:
+        if not isinstance(error, sqlite3.OperationalError):  # one that is only locked, or has no table yet
+            from cluster.service.store_errors import damaged
+
+            return damaged(home.store, str(error))
+        return ""
     again = sum(counts.get(state, 0) for state in ("STARTING", "RUNNING", "RECOVERING"))
     parts = [f"{counted(again, 'job')} to start again"] if again else []
     return ", ".join([*parts, *([f"{counted(counts['QUEUED'], 'job')} in the queue"] if counts.get("QUEUED") else [])])

@@ -22,6 +22,7 @@ def overview(address: str, state: ClusterState, ended: Sequence[Job] = (), *, wi
             f"pipetrain {state.version} at {address}, up for {since(state.started_at)} · "
             f"Ray {one_line(state.ray)} at {state.ray_address or '?'} · {state.home}"
         ),
+        *(Text(f"does not work: {one_line(problem)}", style="bold red") for problem in state.problems),
         Text(f"jobs: {', '.join(counts) or 'none'}; the queue holds {waiting} of {state.max_queued}"),
         Text(""),
         nodes_table(state.nodes) if state.nodes else Text("no nodes"),

@@ -62,8 +62,14 @@ def train(
     try:
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
             outcome = _train(prepared, directory, progress)
+    except (KeyboardInterrupt, UserMistake):
+        if prepared.steps_done == 0:  # the same command shall do when it is tried again
+            directory.discard()
+        raise
     finally:
         directory.close()
+    if outcome.steps == 0 and outcome.stopped:
+        directory.discard()
     _show_result(outcome, path, as_json)
     return 130 if outcome.stopped else 0
 
@@ -100,6 +106,7 @@ def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:
 
     run.warn = progress.note
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until there are steps to finish
     try:
         with contextlib.closing(run.rows(directory, on_start)) as rows:
             for row in rows:
@@ -117,7 +124,7 @@ def _show_result(outcome: Outcome, path: Path, as_json: bool) -> None:
         result = {
             "kind": "result",
             "state": "stopped" if outcome.stopped else "finished",
-            "run_dir": str(path),
+            "run_dir": str(path) if outcome.saved else None,
             "step": outcome.steps,
             "steps_total": outcome.steps_total,
             "loss": None if step is None else step.loss,
@@ -125,6 +132,9 @@ def _show_result(outcome: Outcome, path: Path, as_json: bool) -> None:
             "validation_accuracy": None if evaluation is None else evaluation.accuracy,
         }
         click.echo(json.dumps(result))
+        return
+    if not outcome.saved:
+        click.echo("stopped before the first step: nothing was saved, and there is no run directory")
         return
     parts = [f"{'stopped' if outcome.stopped else 'finished'} at step {outcome.steps} of {outcome.steps_total}"]
     if evaluation is not None:

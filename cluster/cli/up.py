@@ -126,13 +126,12 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
             with log.open("rb") as written:
                 written.seek(begin)
                 lines = written.read().decode(errors="replace").splitlines()
-            if READY in lines:
-                found = home.read(home.service_file) or {}
+            if process.poll() is not None:  # asked first: one that was ready and has ended is not up
+                told = [line.removeprefix(TROUBLE).strip() for line in lines if line.startswith(TROUBLE)]
+                raise UserMistake("\n".join(told) or f"the service ended at once ({_ending(process)}); {log} says why")
+            if READY in lines and (found := home.read(home.service_file)) is not None:
                 click.echo(f"up: dashboard http://{found['http']}, gRPC {found['grpc']}, home {home.folder}", err=True)
                 return process
-            if process.poll() is not None:
-                told = [line.removeprefix(TROUBLE).strip() for line in lines if line.startswith(TROUBLE)]
-                raise UserMistake("\n".join(told) or f"the service ended at once; {log} says why")
             if time.monotonic() > deadline:
                 raise NotEnoughResources(f"the service is not ready after {_START_TIMEOUT_S:g} s; {log} says more")
             time.sleep(0.05)
@@ -154,14 +153,17 @@ def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
             click.echo(f"\r\033[K{line}" if sys.stderr.isatty() else line, err=True, nl=not sys.stderr.isatty())
         shown = line
         time.sleep(_LINE_EVERY_S)
-    what = f"code {process.returncode}" if process.returncode >= 0 else signal.Signals(-process.returncode).name
     click.echo(
-        f"\nthe service ended unexpectedly ({what}); its log is {home.logs / 'service.log'}. "
+        f"\nthe service ended unexpectedly ({_ending(process)}); its log is {home.logs / 'service.log'}. "
         f"Running jobs go on: `{command_for(home.folder, 'up')}` finds them, "
         f"`{command_for(home.folder, 'down')}` ends them",
         err=True,
     )
     return 1
+
+
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    return f"code {process.returncode}" if process.returncode >= 0 else signal.Signals(-process.returncode).name
 
 
 def _status(home: Any) -> str:
@@ -174,5 +176,5 @@ def _status(home: Any) -> str:
     cpus = sum(node.cpus for node in state.nodes)
     used = sum(node.cpus_used for node in state.nodes)
     jobs = ", ".join(f"{n} {name}" for name, n in sorted(state.jobs.items())) or "no jobs yet"
-    ray = "" if state.ray == "up" else f" · Ray {state.ray}"
-    return f"{counted(len(state.nodes), 'node')}, {used:g} of {cpus:g} CPUs reserved · {jobs}{ray}"
+    troubles = "".join(f" · {problem}" for problem in state.problems)
+    return f"{counted(len(state.nodes), 'node')}, {used:g} of {cpus:g} CPUs reserved · {jobs}{troubles}"

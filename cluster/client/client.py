@@ -145,6 +145,7 @@ class Client:
             started_at=moment(state.started_at),
             ray=state.ray,
             ray_address=state.ray_address,
+            problems=tuple(state.problems),
             nodes=tuple(map(node_from_wire, state.nodes)),
             jobs=dict(state.jobs),
             active=tuple(Job(self._connection, job) for job in state.active),

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from cluster.client.address import Address
-from cluster.client.failures import TRANSIENT, error_of, never_connected
+from cluster.client.failures import TRANSIENT, error_of, is_answer, never_connected
 from cluster.wire import pipetrain_pb2_grpc
 from cluster.wire.limits import MAX_REQUEST_BYTES
 from stages.errors import NoService, UserMistake
@@ -86,6 +86,8 @@ class Connection:
 
     def may_return(self, failure: Any, codes: Container[grpc.StatusCode] = TRANSIENT) -> bool:
         """Whether a service that is there soon again explains the failure. One that never was there does not."""
+        if is_answer(failure):
+            return False
         return failure.code() in codes and (self.answered or not never_connected(failure))
 
     @contextlib.contextmanager

@@ -68,8 +68,15 @@ def _cut(failure: Any, address: Address, deadline_s: float | None) -> PipetrainE
     return NoService(f"the service at {address.target} ended the connection, or said nothing for too long")
 
 
+def is_answer(failure: Any) -> bool:
+    """Whether the service itself says that it cannot now, and not the way to it."""
+    return failure.code() is Code.UNAVAILABLE and bool(_violations(failure))
+
+
 def _absent(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
     text = _text(failure)
+    if is_answer(failure):
+        return Refused(text)
     if foreign := next((what for sign, what in _NO_GRPC if sign in text.lower()), None):
         return NoService(
             f"{address.target} {foreign}, not gRPC: is it the dashboard's port? The gRPC port is 7070 by default"

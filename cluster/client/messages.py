@@ -100,6 +100,8 @@ class ClusterState:
     waiting: tuple[Job, ...]
     max_queued: int
     home: str
+    problems: tuple[str, ...] = ()
+    """What does not work now, a line each; empty where all does."""
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of `pipetrain cluster --json`."""
@@ -114,6 +116,7 @@ class ClusterState:
             "active": [job.as_dict() for job in self.active],
             "waiting": [job.as_dict() for job in self.waiting],
             "max_queued": self.max_queued,
+            "problems": list(self.problems),
         }
 
 

@@ -13,6 +13,7 @@ from cluster.service.api import Api
 from cluster.service.entry import Entry
 from cluster.service.files import files_to_fetch, log_lines, require_worker
 from cluster.service.home import Home
+from cluster.service.job_ids import find_id
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
@@ -55,7 +56,14 @@ class Site:
         """The job whose id begins like that, as it is now. Raises UnknownJob with the nearest."""
         if prefix in self.jobs.entries:
             return self.jobs.record(prefix)
-        return await asyncio.to_thread(lambda: self.jobs.record(self.jobs.find(prefix)))
+        store = self.jobs.store
+        job = await asyncio.to_thread(find_id, store, prefix)
+        if job in self.jobs.entries:
+            return self.jobs.record(job)
+        record = await asyncio.to_thread(store.get, job)
+        if record is None:
+            raise UnknownJob(f"job {job} was deleted")
+        return record
 
     async def events(self, job: str, after: int = 0) -> list[JobEvent]:
         """A job's events after the one with this number, in order."""

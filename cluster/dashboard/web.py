@@ -24,12 +24,15 @@ from cluster.dashboard.submission import NotSubmitted
 from cluster.service.api import Api
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
-from cluster.service.refusals import QueueFull, SubmissionIdTaken
+from cluster.service.refusals import NoSpace, QueueFull, StoreTrouble, SubmissionIdTaken
+from cluster.service.store_errors import no_room
 from cluster.service.uploads import Uploads
 from stages.errors import PipetrainError, Refused, UnknownJob, UserMistake
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (QueueFull, 429),
+    (NoSpace, 507),
+    (StoreTrouble, 503),
     (SubmissionIdTaken, 409),
     (UnknownJob, 404),
     (NoSuchFile, 404),
@@ -52,7 +55,7 @@ def make_app(
     api: Api,
     *,
     token: str,
-    healthz: Callable[[], dict[str, Any]],
+    healthz: Callable[[], Awaitable[dict[str, Any]]],
     metrics: Scrape | None = None,
     names: Iterable[str] = (),
 ) -> FastAPI:
@@ -69,12 +72,13 @@ def make_app(
     )
     app.add_middleware(Guard, names=[*LOOPBACK, *names], token=token)
     app.add_exception_handler(PipetrainError, _told)
+    app.add_exception_handler(OSError, _full)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _turned_away)
 
     @app.get("/healthz", include_in_schema=False)
     async def health() -> JSONResponse:
-        found = healthz()
+        found = await healthz()
         return JSONResponse(found, status_code=200 if found["ok"] else 503)
 
     if metrics is not None:
@@ -121,6 +125,14 @@ async def _told(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, NotSubmitted):
         answer["lines"] = [{"line": problem.line, "text": problem.text} for problem in error.placed]
     return JSONResponse(answer, status)
+
+
+async def _full(request: Request, error: Exception) -> JSONResponse:
+    """A disk without room is told as such; any other error is a bug."""
+    refusal = no_room(error)
+    if refusal is None:
+        raise error
+    return await _told(request, refusal)
 
 
 async def _turned_away(_: Request, error: Exception) -> JSONResponse:

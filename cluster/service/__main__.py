@@ -65,6 +65,10 @@ def main() -> int:
         for problem in error.problems:
             print(TROUBLE, problem, flush=True)
         return 2
+    except OSError as error:
+        print(TROUBLE, f"{error.filename or options.home}: {os.strerror(error.errno or 0).lower()}", flush=True)
+        _log.exception("the service cannot run")
+        return 1
     return 0
 
 
@@ -89,7 +93,7 @@ async def _serve(home: Home, options: Any) -> None:
         return make_app(
             *(jobs, keeper, uploads, api),
             token=home.token(),
-            healthz=lambda: _health(keeper, jobs),
+            healthz=api.health.look,
             metrics=metrics.scrape,
             names=[options.host, *options.http_name],
         )
@@ -106,7 +110,7 @@ async def _serve(home: Home, options: Any) -> None:
     }
     home.write(home.service_file, where)
     sweeping = uploads.keep_sweeping(store.uploads_in_use)
-    loops = (keeper.keep(jobs), jobs.keep_scheduling(), jobs.keep_following(), sweeping)
+    loops = (keeper.keep(jobs), jobs.keep_scheduling(), jobs.keep_following(), sweeping, api.health.keep())
     tasks = [asyncio.ensure_future(task) for task in loops]
     web = asyncio.ensure_future(http)
     try:
@@ -123,11 +127,12 @@ async def _serve(home: Home, options: Any) -> None:
         with contextlib.suppress(Exception):
             await web
         store.close()
-        home.service_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            home.service_file.unlink(missing_ok=True)
 
 
 async def _first(ended: asyncio.Event, keeper: RayKeeper, servers: Servers, web: asyncio.Future[None]) -> None:
-    """Until Ray is there and both ports answer. Raises UserMistake where Ray cannot be."""
+    """Until Ray is there and both ports answer. Raises UserMistake where Ray cannot be, or the end came before."""
     for event in (keeper.up, servers.http_up):
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(one.wait()) for one in (ended, event)]
         await asyncio.wait([*waits, web], return_when="FIRST_COMPLETED")
@@ -137,6 +142,8 @@ async def _first(ended: asyncio.Event, keeper: RayKeeper, servers: Servers, web:
             raise keeper.failed
         if web.done():
             web.result()
+        if ended.is_set():
+            raise UserMistake("the service was ended while it was starting, as `pipetrain down` does")
 
 
 async def _end(
@@ -154,10 +161,7 @@ async def _end(
     await keeper.end()
     await jobs.cluster_lost("the service was shut down", planned=True)
     await jobs.settle()
-
-
-def _health(keeper: RayKeeper, jobs: Jobs) -> dict[str, Any]:
-    return {"ok": keeper.state == "up", "ray": keeper.state, "queued": len(jobs), "active": len(jobs.active())}
+    await jobs.tracking_ended(_GRACE_S)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from cluster.service.entry import Entry
 from cluster.service.files import file_parts, files_to_fetch, log_lines, require_worker
+from cluster.service.health import Health
 from cluster.service.job_ids import new_job_id
 from cluster.service.jobs import Jobs
 from cluster.service.listing import Listing
@@ -51,7 +52,7 @@ class Api:
 
     def __init__(self, jobs: Jobs, keeper: RayKeeper, uploads: Uploads, outside: Outside) -> None:
         self._jobs, self._keeper, self._uploads, self._outside = jobs, keeper, uploads, outside
-        self._listing = Listing(jobs)
+        self._listing, self.health = Listing(jobs), Health(jobs, keeper)
         self._started_at = time.time()
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Job:
@@ -193,6 +194,7 @@ class Api:
                 waiting=[job_message(jobs.view(record)) for record in jobs.waiting(20)],
                 max_queued=jobs.max_queued,
                 home=str(jobs.home.folder),
+                problems=(await self.health.look())["problems"],
             )
         raise AssertionError("told ends the call")
 

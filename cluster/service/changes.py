@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 from cluster.service.entry import Entry
 from cluster.service.records import JobEvent, JobRecord
+from coordinator.job_states import Failed, State, reason
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,17 @@ def begun(record: JobRecord, attempt: int, now: float) -> JobRecord:
         validation_accuracy=None,
         runner_pid=None,
     )
+
+
+def gave_up(before: JobRecord, state: State) -> tuple[JobRecord, JobEvent]:
+    """The record of a job of which something cannot be stored, and the event: only what surely can be."""
+    text = reason(state).encode("utf-8", "backslashreplace").decode()
+    if isinstance(state, Failed):
+        state = replace(state, cause=text)
+    event = JobEvent(
+        seq=before.events + 1, time=time.time(), kind="failed", attempt=before.attempt, text=text, details={}
+    )
+    return replace(before, state=state, events=event.seq, ended_at=event.time), event
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,9 @@ class Entry:
     silent_s: int = 0
     watchers: int = 0
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    hindrances: dict[str, str] = field(default_factory=dict)
+    """What keeps the service from noting, reading or starting it for now, told as the reason of its state."""
+    read_again_at: float = 0.0
     rows_untold: bool = False
     rows_told_at: float = 0.0
     memo: Any = None
@@ -45,9 +49,20 @@ class Entry:
         return min(1.0, 0.1 + 0.01 * self.watchers)
 
     async def catch_up(self) -> None:
-        """Take in what the run has written by now, if it runs."""
+        """Take in what the run has written by now, if it runs, and if its rows can be read."""
         if self.feed is not None:
-            await self.feed.follow_rows()
+            with contextlib.suppress(OSError):
+                await self.feed.follow_rows()
+
+    def hinder(self, what: str, why: str) -> bool:
+        """Tell what keeps the service from it; "" where nothing does any more. True where that is news."""
+        if self.hindrances.get(what, "") == why:
+            return False
+        self.hindrances.pop(what, None)
+        if why:
+            self.hindrances[what] = why
+        self.tell()
+        return True
 
     def tell(self) -> None:
         """Wake whoever watches."""

@@ -14,30 +14,29 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from cluster.service import run_events, store
-from cluster.service.changes import begun, following, logged, submitted
+from cluster.service import store
+from cluster.service.changes import logged, submitted
+from cluster.service.commands import Commands
 from cluster.service.entry import Entry, JobView
 from cluster.service.faults import strike
+from cluster.service.following import Following
 from cluster.service.home import Home
 from cluster.service.job_ids import find_id
-from cluster.service.launching import prepare_attempt
 from cluster.service.leftovers import end_leftovers
-from cluster.service.records import JobDocument, JobEvent, JobRecord
-from cluster.service.refusals import QueueFull, SubmissionIdTaken
-from cluster.service.run_feed import RunEvent, RunFeed
+from cluster.service.noting import AGAIN_S, Noting
+from cluster.service.records import JobDocument, JobRecord
+from cluster.service.refusals import QueueFull, StoreTrouble, SubmissionIdTaken
+from cluster.service.run_feed import RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
-from cluster.source_rules import FREE
+from cluster.service.tracking import end_tracking, left_open
+from cluster.source_rules import SourceRules
 from coordinator.job_queue import Capacity, Choice, Queue, Waiting, choose
 from coordinator.job_states import (
-    TRANSITIONS,
     Admitted,
     ClusterLost,
-    Command,
-    Happening,
     Launch,
     Queued,
     Recovering,
@@ -46,24 +45,25 @@ from coordinator.job_states import (
     SendStop,
     Starting,
     StopRequested,
-    decide,
 )
 from stages.errors import Refused, UnknownJob
 
 T = TypeVar("T")
 RECOVERING_PRIORITY = 1_000_000_000
 """A job that was lost through no fault of its own goes before all that wait."""
-_FOLLOW_EVERY_S = 0.1
 _SCHEDULE_PAUSE_S = 0.02  # many submissions are looked at together
 _SILENT_LIMIT_S = 90
+_TRIES_AT_THE_END = 3  # to note what was lost, when the service ends
 
 
 class Jobs:
     """The jobs of one home. `send` gives a command to Ray's agent, or drops it where there is none."""
 
     def __init__(self, home: Home, jobs: Store, *, max_queued: int, send: Callable[[Mapping[str, Any]], None]) -> None:
-        self.home, self.store, self.max_queued, self._send = home, jobs, max_queued, send
-        self.rules = FREE
+        self.home, self.store, self.max_queued = home, jobs, max_queued
+        self._commands = Commands(home, jobs, send)
+        self.noting = Noting(self, self._commands)
+        self.following = Following(self)
         self.entries: dict[str, Entry] = {}
         self.board = StatsBoard()
         self.nodes: Sequence[Mapping[str, Any]] = ()
@@ -72,11 +72,20 @@ class Jobs:
         self._queue = Queue()
         self._choice: Choice = choose((), (), ())
         self._look = asyncio.Event()
-        self._memory_per_cpu = 0
         self._arriving = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         for record in jobs.unfinished():
             self._place(Entry(record))
+
+    @property
+    def rules(self) -> SourceRules:
+        """What jobs may read."""
+        return self._commands.rules
+
+    @rules.setter
+    def rules(self, rules: SourceRules) -> None:
+        self._commands.rules = rules
 
     # asked by callers ----------------------------------------------------------------------------------------------
 
@@ -85,15 +94,15 @@ class Jobs:
 
         Raises QueueFull, and SubmissionIdTaken where that job is another one.
         """
-        return await self._unbroken(self._take_in(record, document))
+        return await self.unbroken(self._take_in(record, document))
 
     async def stop(self, job: str, now: bool) -> JobRecord:
         """Note that a job shall end, and begin with it. The record afterwards."""
-        return await self._unbroken(self._note_stop(job, now))
+        return await self.unbroken(self._note_stop(job, now))
 
     async def delete(self, job: str) -> None:
         """Forget a job that has ended. Raises Refused for one that has not, UnknownJob."""
-        await self._unbroken(self._forget(job))
+        await self.unbroken(self._forget(job))
 
     def find(self, prefix: str) -> str:
         """The id that begins like that. Raises UnknownJob with the nearest, or with those that it may be."""
@@ -110,10 +119,14 @@ class Jobs:
     def view(self, record: JobRecord) -> JobView:
         """What a caller is shown of it."""
         entry = self.entries.get(record.id)
+        hindrances = () if entry is None or record.state.ended else entry.hindrances.values()
+        trouble = next(iter(hindrances), "" if record.state.ended else self.noting.trouble)
         if isinstance(record.state, Queued) and record.id in self._queue:
             position = self._queue.position(record.id)
-            reason = self._choice.explain(self._waiting(record), position)
+            reason = trouble or self._choice.explain(self._waiting(record), position)
             return JobView(record=record, reason=reason, position=position, queue_length=len(self._queue))
+        if trouble:
+            return JobView(record=record, reason=trouble)
         if entry is not None and entry.silent_s and not record.state.ended:
             return JobView(record=record, reason=f"its runner has not answered for {entry.silent_s} s")
         return JobView(record=record, reason=record.reason)
@@ -130,6 +143,10 @@ class Jobs:
         """Jobs that have processes."""
         return [entry.live_record() for entry in self._active.values()]
 
+    def active_entries(self) -> list[Entry]:
+        """The same, as they are followed."""
+        return list(self._active.values())
+
     async def _take_in(self, record: JobRecord, document: JobDocument) -> JobRecord:
         known = self.store.by_submission(record.submission_id) is not None
         if not known and len(self._queue) + self._arriving >= self.max_queued:
@@ -139,7 +156,7 @@ class Jobs:
             )
         self._arriving += 1
         try:
-            stored, new = await self.store.write(store.insert(record, document, submitted(record)))
+            stored, new = await self.noting.write(store.insert(record, document, submitted(record)))
         finally:
             self._arriving -= 1
         strike("accepted")
@@ -155,7 +172,7 @@ class Jobs:
         entry = self.entries.get(job)
         if entry is not None:
             how = "asked to stop at once" if now else "asked to stop after the steps under way"
-            await self._apply(entry, StopRequested(time.time(), now), "stop requested", how)
+            await self.noting.apply(entry, StopRequested(time.time(), now), "stop requested", how)
             strike("stop noted")
         return self.record(job)
 
@@ -163,7 +180,7 @@ class Jobs:
         record = self.record(job)
         if not record.state.ended:
             raise Refused(f"job {job} is {record.state.name}; only a job that has ended can be deleted: stop it first")
-        await self.store.write(store.delete(job))
+        await self.noting.write(store.delete(job))
         self.board.jobs.pop(job, None)
         folder = self.home.run_directory(job)
         if folder.exists():
@@ -174,57 +191,7 @@ class Jobs:
 
     # changes -------------------------------------------------------------------------------------------------------
 
-    async def _apply(
-        self,
-        entry: Entry,
-        happening: Happening | None,
-        kind: str,
-        text: str,
-        details: Mapping[str, Any] | None = None,
-        *,
-        attempt: int | None = None,
-        at: float | None = None,
-        events_read: int | None = None,
-    ) -> None:
-        """Let something happen to a job: store, memory, commands, in this order. What is said of an attempt that is not
-        the present one comes too late and is dropped."""
-        await entry.catch_up()
-        async with entry.lock:
-            before = entry.record
-            if (attempt is not None and entry.attempt != attempt) or (attempt is None and before.state.ended):
-                return
-            state, commands = (before.state, ()) if happening is None else decide(before.state, happening)
-            if state != before.state or happening is None or not isinstance(happening, StopRequested):
-                event = JobEvent(
-                    seq=before.events + 1,
-                    time=at or time.time(),
-                    kind=kind,
-                    attempt=state.attempt if isinstance(state, (Starting, Running)) else before.attempt,
-                    text=text,
-                    details=details or {},
-                )
-                after = following(entry, event)
-                after = replace(after, state=state, ended_at=event.time if state.ended else None)
-                if isinstance(state, Starting) and not isinstance(before.state, Starting):
-                    after = begun(after, state.attempt, event.time)
-                if events_read is not None:
-                    after = replace(after, events_read=events_read)
-                if state.ended:
-                    strike("before the end is noted")
-                await self.store.write(store.update(after, [event]))
-                self._move(entry, after)
-        for command in commands:
-            await self._try(entry, command)
-
-    async def _try(self, entry: Entry, command: Command) -> None:
-        """Perform a command; where that fails (a full disk), the job does, and nobody else."""
-        try:
-            self._perform(entry, command)
-        except OSError as error:
-            cause = f"its runner could not be started: {error}"
-            await self._apply(entry, RunnerLost(cause), "runner lost", cause, attempt=command.attempt)
-
-    def _move(self, entry: Entry, after: JobRecord) -> None:
+    def move(self, entry: Entry, after: JobRecord) -> None:
         """Put the job where its new state belongs."""
         before, entry.record = entry.record, after
         if type(before.state) is not type(after.state):
@@ -241,6 +208,7 @@ class Jobs:
             self.entries.pop(job, None)
             self.board.ended(record)
             strike("ended")
+            self._end_tracking(record)
             return
         self.entries[job] = entry
         if isinstance(record.state, (Queued, Recovering)):
@@ -253,80 +221,104 @@ class Jobs:
             stats = self.board.begins(record)
             entry.feed = RunFeed(self.home.run_directory(job), record.attempt, record.events_read, stats)
 
+    def _end_tracking(self, record: JobRecord) -> None:
+        """A runner that came to its end has closed its trackers; one that was ended from outside has not."""
+        folder = self.home.run_directory(record.id)
+        if not self.closing and left_open(folder):
+            task = asyncio.get_running_loop().create_task(end_tracking(folder, record.state))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def tracking_ended(self, within_s: float) -> None:
+        """Until all that jobs left open at their trackers is closed; what takes longer is left open."""
+        if self._ending:
+            _, late = await asyncio.wait(self._ending, timeout=within_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
     def _waiting(self, record: JobRecord) -> Waiting:
         priority = RECOVERING_PRIORITY if isinstance(record.state, Recovering) else record.priority
         return Waiting(
-            job=record.id, priority=priority, order=record.order, needs=record.needs.resolved(self._memory_per_cpu)
+            job=record.id,
+            priority=priority,
+            order=record.order,
+            needs=record.needs.resolved(self._commands.memory_per_cpu),
         )
-
-    def _perform(self, entry: Entry, command: Command) -> None:
-        match command:
-            case Launch(attempt):
-                strike("admitted")
-                made = prepare_attempt(self.home, self.store, entry.record, attempt, self._memory_per_cpu, self.rules)
-                self._send({"do": "launch", "job": entry.record.id, "attempt": attempt, "assignment": asdict(made)})
-                strike("launched")
-            case SendStop(attempt, False):
-                self._send({"do": "stop", "job": entry.record.id, "attempt": attempt})
-            case SendStop(attempt, True):
-                self._end_runner(entry.record, attempt)
-
-    def _end_runner(self, record: JobRecord, attempt: int) -> None:
-        self._send({"do": "end", "job": record.id, "attempt": attempt, "pid": record.runner_pid})
 
     async def settle(self) -> None:
         """Until all changes that were begun are made."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _unbroken(self, change: Coroutine[Any, Any, T]) -> T:
+    async def unbroken(self, change: Coroutine[Any, Any, T]) -> T:
         """See [Note: noted, then done]."""
+        return await asyncio.shield(self.begin(change))
+
+    def begin(self, change: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin a change that `settle` awaits."""
         task = asyncio.get_running_loop().create_task(change)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def connected(self) -> None:
         """There is an agent, in the Ray in which the active jobs were started: find their runners again."""
         for entry in list(self._active.values()):
-            state, job = entry.record.state, entry.record.id
+            state = entry.record.state
             if isinstance(state, Starting):
-                await self._try(entry, Launch(state.attempt))
+                await self.noting.perform(entry, Launch(state.attempt))
             elif isinstance(state, Running):
-                self._send({"do": "adopt", "job": job, "attempt": state.attempt})
+                self._commands.adopt(entry.record, state.attempt)
             if isinstance(state, (Starting, Running)) and state.stop is not None:
-                await self._try(entry, SendStop(state.attempt, state.stop.now))
+                await self.noting.perform(entry, SendStop(state.attempt, state.stop.now))
 
     async def cluster_lost(self, cause: str, *, planned: bool = False) -> None:
-        """Ray is gone, and all runners with it. What they had told before counts."""
+        """Ray is gone, and all runners with it. What they had told before counts. Waits until it can be noted; not for
+        ever where the service ends."""
         for entry in list(self._active.values()):
             with logged(f"the loss of job {entry.record.id} could not be noted"):
-                await self._read(entry)
-                attempt = entry.attempt
-                if attempt is not None:
-                    end_leftovers(self.store, entry)
-                    await self._apply(entry, ClusterLost(cause, planned), "cluster lost", cause, attempt=attempt)
+                for tries in itertools.count(1):
+                    try:
+                        await self._note_loss(entry, cause, planned)
+                        break
+                    except StoreTrouble:
+                        if self.closing and tries >= _TRIES_AT_THE_END:
+                            raise
+                        await asyncio.sleep(AGAIN_S)
+
+    async def _note_loss(self, entry: Entry, cause: str, planned: bool) -> None:
+        with contextlib.suppress(OSError):
+            await self.following.read(entry)
+        attempt = entry.attempt
+        if attempt is not None:
+            end_leftovers(self.store, entry)
+            await self.noting.apply(entry, ClusterLost(cause, planned), "cluster lost", cause, attempt=attempt)
 
     def cluster_is(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """The nodes that there are; none while there is no Ray."""
         self.nodes = nodes
         shares = [int(node["memory"] // node["cpus"]) for node in nodes if node["cpus"] >= 1]
-        if shares and min(shares) != self._memory_per_cpu:
-            self._memory_per_cpu = min(shares)
+        if shares and min(shares) != self._commands.memory_per_cpu:
+            self._commands.memory_per_cpu = min(shares)
             self._queue = Queue(self._waiting(self.entries[waiting.job].record) for waiting in self._queue)
         self._look.set()
 
-    async def runner_gone(self, job: str, attempt: int, cause: str) -> None:
-        """A runner is not there, or has done its work. How the attempt ended stands in its events, or it was lost."""
+    async def runner_gone(self, job: str, attempt: int, cause: str, ending: Mapping[str, Any] | None = None) -> None:
+        """A runner is not there, or has done its work. How the attempt ended stands in its events, or in `ending`, the
+        event that it could not write; or it was lost. Raises StoreTrouble."""
         entry = self._active.get(job)
         if entry is not None and entry.attempt == attempt and not self.closing:
-            await self._read(entry)
+            with contextlib.suppress(OSError):
+                await self.following.read(entry)
+            if ending and entry.attempt == attempt:
+                await self.following.take_event(entry, attempt, ending)
             if entry.attempt == attempt:
                 end_leftovers(self.store, entry)
-                await self._apply(entry, RunnerLost(cause), "runner lost", cause, attempt=attempt)
+                await self.noting.apply(entry, RunnerLost(cause), "runner lost", cause, attempt=attempt)
         record = self.store.get(job) if entry is None else entry.record
         if record is not None:
-            self._send({"do": "forget", "job": job, "attempt": attempt, "pid": record.runner_pid})
+            self._commands.forget(record, attempt)
 
     def runner_silent(self, job: str, attempt: int, seconds: int) -> None:
         """A runner does not answer, since so many seconds; 0: it does again. One that never does is ended."""
@@ -335,65 +327,32 @@ class Jobs:
             entry.silent_s = seconds
             entry.tell()
             if seconds > _SILENT_LIMIT_S:
-                self._end_runner(entry.record, attempt)
+                self._commands.end_runner(entry.record, attempt)
 
     async def keep_scheduling(self) -> None:
         """Start jobs when their turn comes."""
         while True:
             await self._look.wait()
             self._look.clear()
-            needs = [entry.record.needs.resolved(self._memory_per_cpu) for entry in self._active.values()]
+            needs = [entry.record.needs.resolved(self._commands.memory_per_cpu) for entry in self._active.values()]
             nodes = [Capacity(cpus=int(node["cpus"]), memory=int(node["memory"])) for node in self.nodes]
             self._choice = choose(self._queue, needs, () if self.closing else nodes)
-            for job in self._choice.starts:
-                with logged(f"job {job} could not be started"):
-                    await self._unbroken(self._apply(self.entries[job], Admitted(), "admitted", "its turn has come"))
+            await self._start_chosen()
             for entry in self.entries.values():
                 if entry.watchers and isinstance(entry.record.state, Queued):
                     entry.tell()
             await asyncio.sleep(_SCHEDULE_PAUSE_S)
 
+    async def _start_chosen(self) -> None:
+        for job in self._choice.starts:
+            with logged(f"job {job} could not be started"):
+                try:
+                    turn = self.noting.apply(self.entries[job], Admitted(), "admitted", "its turn has come")
+                    await self.unbroken(turn)
+                except StoreTrouble:  # nothing else may happen that wakes the queue
+                    asyncio.get_running_loop().call_later(AGAIN_S, self._look.set)
+                    return
+
     async def keep_following(self) -> None:
         """Take in what runners write."""
-        while True:
-            for entry in list(self._active.values()):
-                with logged(f"job {entry.record.id} could not be followed"):
-                    await self._read(entry)
-            self.board.sweep()
-            await asyncio.sleep(_FOLLOW_EVERY_S)
-
-    async def _read(self, entry: Entry) -> None:
-        await self._unbroken(self._read_now(entry))
-
-    async def _read_now(self, entry: Entry) -> None:
-        async with entry.reading:
-            feed = entry.feed
-            if feed is None:
-                return
-            try:
-                for event in feed.new_events():
-                    await self._take_event(entry, feed.attempt, event)
-            except Exception:
-                feed.go_back(entry.record.events_read)
-                raise
-            entry.rows_untold |= await feed.follow_rows()
-            if entry.rows_untold and time.monotonic() - entry.rows_told_at >= entry.rows_every_s:
-                entry.rows_untold, entry.rows_told_at = False, time.monotonic()
-                strike("following")
-                entry.tell()
-
-    async def _take_event(self, entry: Entry, attempt: int, event: RunEvent) -> None:
-        content = event.content
-        what = run_events.happening(content)
-        if what is not None and (type(entry.record.state), type(what)) not in TRANSITIONS:
-            what = None
-        await self._apply(
-            entry,
-            what,
-            str(content.get("event")),
-            run_events.text(content),
-            run_events.details(content),
-            attempt=attempt,
-            at=run_events.seconds(content, time.time()),
-            events_read=event.end,
-        )
+        await self.following.keep()

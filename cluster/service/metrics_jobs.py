@@ -24,6 +24,7 @@ from stages.ledger import STAGE_KINDS, WORKER_KINDS
 Value = float | None
 FAILURE_KINDS = (
     *("StageFailed", "WorkerLost", "WorkerHung", "NonFinite", "RunnerLost", "ClusterLost", "JobFailed"),
+    *("HostFailed", "UnexpectedError", "Unstorable"),
     *("InvalidJob", "InvalidData", "InvalidSchedule", "NotEnoughResources", "UserMistake"),
 )
 OTHER_KIND = "other"

@@ -11,7 +11,8 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cluster.service.refusals import QueueFull, SubmissionIdTaken
+from cluster.service.refusals import NoSpace, QueueFull, StoreDamaged, StoreTrouble, SubmissionIdTaken
+from cluster.service.store_errors import no_room
 from cluster.service.uploads import WrongChecksum, WrongOffset
 from stages.errors import PipetrainError, Refused, UnknownJob, UserMistake
 
@@ -19,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (NoSpace, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (StoreDamaged, grpc.StatusCode.DATA_LOSS),
+    (StoreTrouble, grpc.StatusCode.UNAVAILABLE),
     (SubmissionIdTaken, grpc.StatusCode.ALREADY_EXISTS),
     (WrongOffset, grpc.StatusCode.OUT_OF_RANGE),
     (WrongChecksum, grpc.StatusCode.DATA_LOSS),
@@ -42,6 +46,8 @@ async def told(context: Any) -> AsyncIterator[None]:
     except grpc.aio.AbortError:
         raise
     except Exception as error:
+        if (refusal := no_room(error)) is not None:
+            await _abort(context, refusal)
         _log.exception("a call failed")
         await context.abort(
             grpc.StatusCode.INTERNAL, f"a mistake of the service: {type(error).__name__}: {error}; its log has more"

@@ -1,8 +1,8 @@
 """The service's hands in Ray: a process of its own, because Ray ends every process that is a part of it when it fails.
 
 It reads a command a line from standard input and writes an event a line to standard output, both JSON objects, and ends
-when its input does. Commands: `launch`, `adopt`, `stop`, `end`, `forget`. Events: `ready`, `cluster`, `launched`,
-`absent`, `ended`, `lost`, `silent`, `refused`.
+when its input does. Commands: `launch`, `adopt`, `stop`, `end`, `forget`, `ping`. Events: `ready`, `cluster`,
+`launched`, `absent`, `ended`, `lost`, `silent`, `refused`; `alive` answers `ping`.
 """
 
 from __future__ import annotations
@@ -64,8 +64,11 @@ class RayAgent:
     # commands ------------------------------------------------------------------------------------------------------
 
     def _perform(self, command: Mapping[str, Any]) -> None:
-        key: Key = command["job"], command["attempt"]
         what = command["do"]
+        if what == "ping":
+            tell("alive")
+            return
+        key: Key = command["job"], command["attempt"]
         if what == "launch":
             self._launch(key, command["assignment"])
         elif what == "adopt":
@@ -145,7 +148,8 @@ class RayAgent:
                 continue
             if ended:
                 del self._runners[key]
-                tell("ended", job=key[0], attempt=key[1])
+                how = {"ending": ended} if isinstance(ended, Mapping) else {}
+                tell("ended", job=key[0], attempt=key[1], **how)
             else:
                 if runner.told:
                     tell("silent", job=key[0], attempt=key[1], seconds=0)

@@ -18,6 +18,7 @@ from cluster.service.changes import logged
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.ray_head import RayHead, ray_environment
+from cluster.service.refusals import StoreTrouble
 from stages.errors import NotEnoughResources, UserMistake
 
 _LOOK_EVERY_S = 0.25
@@ -41,6 +42,7 @@ class RayKeeper:
         self._lost: set[tuple[str, int]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         self.state = "starting"
+        self._answered = asyncio.Event()
         self.up = asyncio.Event()
         self.failed: UserMistake | None = None
         """Why Ray cannot be started here at all; only before it was up for the first time."""
@@ -60,6 +62,15 @@ class RayKeeper:
         agent = self._agent
         if agent is not None and agent.stdin is not None and not agent.stdin.is_closing():
             agent.stdin.write((json.dumps(dict(command)) + "\n").encode())
+
+    async def agent_answers(self, within_s: float) -> bool:
+        """Whether the agent does what it is told."""
+        self._answered.clear()
+        self.send({"do": "ping"})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._answered.wait()
+        return self._answered.is_set()
 
     async def keep(self, jobs: Jobs) -> None:
         """For as long as the service runs."""
@@ -186,10 +197,12 @@ class RayKeeper:
 
     async def _take(self, jobs: Jobs, told: Mapping[str, Any]) -> None:
         match told["event"]:
+            case "alive":
+                self._answered.set()
             case "cluster":
                 jobs.cluster_is(told["nodes"])
             case "ended":
-                await self._gone(jobs, told, "its runner ended without saying how")
+                await self._gone(jobs, told, "its runner ended without saying how", told.get("ending"))
             case "absent":
                 await self._gone(jobs, told, "its runner is gone")
             case "lost":
@@ -201,14 +214,20 @@ class RayKeeper:
             case "silent":
                 jobs.runner_silent(told["job"], told["attempt"], told["seconds"])
 
-    async def _gone(self, jobs: Jobs, told: Mapping[str, Any], cause: str) -> None:
+    async def _gone(
+        self, jobs: Jobs, told: Mapping[str, Any], cause: str, ending: Mapping[str, Any] | None = None
+    ) -> None:
         """The agent tells it once; where it could not be noted (a full disk), it is tried again."""
         try:
-            await jobs.runner_gone(told["job"], told["attempt"], cause)
-        except Exception:
-            _log.exception("the end of job %s could not be noted", told["job"])
+            how = () if ending is None else (ending,)
+            await jobs.runner_gone(told["job"], told["attempt"], cause, *how)
+        except Exception as error:
+            if not isinstance(error, StoreTrouble):  # that is told by `jobs`
+                _log.exception("the end of job %s could not be noted", told["job"])
             loop = asyncio.get_running_loop()
-            loop.call_later(_AGAIN_S, lambda: self._retries.add(loop.create_task(self._gone(jobs, told, cause))))
+            loop.call_later(
+                _AGAIN_S, lambda: self._retries.add(loop.create_task(self._gone(jobs, told, cause, ending)))
+            )
         self._retries = {task for task in self._retries if not task.done()}
 
     async def _end_agent(self) -> None:

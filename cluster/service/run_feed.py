@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cluster.service.job_stats import JobStats
 from cluster.service.old_counts import counts_from_zero, row_from_one, step_from_one
 
 _READ_BYTES = 256 * 1024
+_ROWS_AT_ONCE = 100  # taken in between two turns of the loop: about a millisecond
 _TAIL_BYTES = 64 * 1024  # more than a line of accounts.jsonl
 
 
@@ -41,7 +42,7 @@ class RunFeed:
         self._following = asyncio.Lock()
         self._accounts_size = 0
         self._timeline: tuple[int, int] | None = None  # inode and time of the file that was read last
-        self._from_zero = False  # see old_counts
+        self._from_zero: bool | None = None  # see old_counts; known with the first row
         self.metrics_end = 0
         self.last_step: Mapping[str, Any] | None = None
         self.last_eval: Mapping[str, Any] | None = None
@@ -52,32 +53,50 @@ class RunFeed:
         self._events_read = events_read
 
     async def follow_rows(self) -> bool:
-        """As `look_for_rows`, one caller at a time; in a thread where there is much, after a restart of the service."""
+        """As `look_for_rows`, one caller at a time. Where there is much, after a restart of the service, a thread reads
+        it; what was read is taken in here, a little at a time, for others look at the figures meanwhile."""
         async with self._following:
-            with contextlib.suppress(OSError):
-                size = rows_file(self.folder, self.attempt, self.attempt).stat().st_size
-                if size - self.metrics_end > 4 * _READ_BYTES:
-                    return await asyncio.to_thread(self.look_for_rows)
-            return self.look_for_rows()
+            before = self.metrics_end
+            while self._unread() > _READ_BYTES and (lines := await asyncio.to_thread(self._read_rows)):
+                await self._take_slowly(lines)
+            await self._take_slowly(self._read_rows())
+            return self.look_for_rows() or self.metrics_end > before
+
+    async def _take_slowly(self, lines: Sequence[tuple[Any, int]]) -> None:
+        for start in range(0, len(lines), _ROWS_AT_ONCE):
+            self._take_rows(lines[start : start + _ROWS_AT_ONCE])
+            if start + _ROWS_AT_ONCE < len(lines):
+                await asyncio.sleep(0)
 
     def look_for_rows(self) -> bool:
         """Take in what was added to the rows; True if that is anything."""
         before = self.metrics_end
-        while part := read_lines(rows_file(self.folder, self.attempt, self.attempt), self.metrics_end, _READ_BYTES):
-            if not self.metrics_end:
-                self._from_zero = counts_from_zero(orjson.loads(part.partition(b"\n")[0]))
-            self.metrics_end += len(part)
-            self._take_rows(part)
+        while lines := self._read_rows():
+            self._take_rows(lines)
         if self._stats is not None and self.metrics_end:  # only then it is known how they count
             self._look_at_accounts(self._stats)
             self._look_at_timeline(self._stats)
         return self.metrics_end > before
 
-    def _take_rows(self, part: bytes) -> None:
-        for line in part.splitlines():
-            row = orjson.loads(line)
-            if self._from_zero:
-                row = row_from_one(row)
+    def _unread(self) -> int:
+        try:
+            return rows_file(self.folder, self.attempt, self.attempt).stat().st_size - self.metrics_end
+        except OSError:
+            return 0
+
+    def _read_rows(self) -> list[tuple[Any, int]]:
+        """The next lines, each with its length in bytes; changes nothing. What is no row of ours is None."""
+        part = read_lines(rows_file(self.folder, self.attempt, self.attempt), self.metrics_end, _READ_BYTES)
+        return [(_row(line), len(line)) for line in part.splitlines(keepends=True)]
+
+    def _take_rows(self, lines: Sequence[tuple[Any, int]]) -> None:
+        for found, size in lines:
+            self.metrics_end += size
+            if found is None:
+                continue
+            if self._from_zero is None:
+                self._from_zero = counts_from_zero(found)
+            row = row_from_one(found) if self._from_zero else found
             if row["kind"] == "step":
                 self.last_step = row
             else:
@@ -119,6 +138,14 @@ class RunFeed:
                     if isinstance(content, dict) and content.get("attempt") == self.attempt:
                         found.append(RunEvent(content, self._events_read))
         return found
+
+
+def _row(line: bytes) -> Any:
+    try:
+        row = orjson.loads(line)
+    except ValueError:
+        return None  # torn, by a disk that was full
+    return row if isinstance(row, dict) and "kind" in row else None
 
 
 def rows_file(folder: Path, attempt: int, present: int) -> Path:

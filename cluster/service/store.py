@@ -7,7 +7,10 @@ something is written.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
+import os
 import queue
 import sqlite3
 import threading
@@ -18,6 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.service.records import JobDocument, JobEvent, JobRecord
+from cluster.service.refusals import StoreDamaged
+from cluster.service.store_errors import damaged, gone, trouble_of
 from coordinator.job_queue import Needs
 from coordinator.job_states import State, from_document, to_document
 from stages.errors import UserMistake
@@ -74,20 +79,29 @@ _COLUMNS = (*_OWN, "workers", "cpus", "memory", "state", "evidence")
 _SELECT = f'SELECT "order", {", ".join(_COLUMNS)} FROM jobs'
 
 
+class _Unreadable(ValueError):
+    """A row is not what this program wrote."""
+
+
 class Store:
     """The jobs of one home. `write` is for the event loop's thread, the reading methods for any thread."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer = self._connect()
-        self._migrate()
+        """Open or make the store at `path`. Raises UserMistake for one that is newer, damaged or cannot be written."""
+        self.path = path
+        try:
+            self._writer = self._connect()
+            self._migrate()
+            self._file = path.stat()
+        except (sqlite3.Error, OSError) as error:
+            raise trouble_of(error, path) or error from None
         self._readers = threading.local()
         self._pending: queue.SimpleQueue[tuple[Write[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="store", daemon=True)
         self._thread.start()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # accepted is kept, though the power should fail
         return connection
@@ -96,7 +110,7 @@ class Store:
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
         if version > len(_MIGRATIONS):
             raise UserMistake(
-                f"{self._path}: was written by a newer pipetrain (store version {version}, this one knows "
+                f"{self.path}: was written by a newer pipetrain (store version {version}, this one knows "
                 f"{len(_MIGRATIONS)}); install that one, or choose another --home"
             )
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
@@ -105,7 +119,10 @@ class Store:
     # writing -------------------------------------------------------------------------------------------------------
 
     async def write(self, change: Write[T]) -> T:
-        """Make a change; its result, once it is on disk. What it raises undoes it, and is raised here."""
+        """Make a change; its result, once it is on disk. What it raises undoes it, and is raised here.
+
+        Raises StoreUnwritable where nothing can be written for now: what is tried again later may succeed.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.put((change, future))
         return await future
@@ -124,6 +141,7 @@ class Store:
     def _write_batch(self, batch: Sequence[tuple[Write[Any], asyncio.Future[Any]]]) -> None:
         outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
         try:
+            self._require_there()
             self._writer.execute("BEGIN IMMEDIATE")
             for change, future in batch:
                 self._writer.execute("SAVEPOINT one")
@@ -131,16 +149,30 @@ class Store:
                     outcomes.append((future, change(self._writer), None))
                     self._writer.execute("RELEASE one")
                 except Exception as error:
+                    if trouble_of(error, self.path) is not None:
+                        raise  # of the store, and not of this change: SQLite may have undone all of it
                     self._writer.execute("ROLLBACK TO one")
                     self._writer.execute("RELEASE one")
                     outcomes.append((future, None, error))
             self._writer.execute("COMMIT")
-        except sqlite3.Error as error:  # the disk is full, or gone
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            outcomes = [(future, None, error) for _, future in batch]
-        loop = batch[0][1].get_loop()
-        loop.call_soon_threadsafe(_resolve, outcomes)
+        except Exception as error:  # the disk is full, or gone; whatever it is, somebody waits for it
+            with contextlib.suppress(sqlite3.Error):
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            told = trouble_of(error, self.path) or error
+            outcomes = [(future, None, told) for _, future in batch]
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and with it all who wait
+            batch[0][1].get_loop().call_soon_threadsafe(_resolve, outcomes)
+
+    def _require_there(self) -> None:
+        """What is written to a file that was moved or deleted, nobody finds again. Raises StoreUnwritable."""
+        try:
+            if os.path.samestat(self.path.stat(), self._file):
+                return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+        raise gone(self.path)
 
     def close(self) -> None:
         """Write what is pending, and close."""
@@ -154,33 +186,47 @@ class Store:
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
+            self._require_there()
             connection = self._readers.connection = self._connect()
             connection.execute("PRAGMA query_only = ON")
         return connection
 
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows. Raises StoreTrouble."""
+        try:
+            return self._reader.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise trouble_of(error, self.path) or error from None
+
     def get(self, job: str) -> JobRecord | None:
         """The job with exactly this id."""
-        row = self._reader.execute(f"{_SELECT} WHERE id = ?", (job,)).fetchone()
-        return None if row is None else _record(row)
+        return next(map(self._record, self._read(f"{_SELECT} WHERE id = ?", (job,))), None)
 
     def by_submission(self, submission_id: str) -> JobRecord | None:
         """The job that was submitted with this submission id."""
-        return _by_submission(self._reader, submission_id)
+        return next(map(self._record, self._read(f"{_SELECT} WHERE submission_id = ?", (submission_id,))), None)
+
+    def _record(self, row: Sequence[Any]) -> JobRecord:
+        """Raises StoreDamaged."""
+        try:
+            return _record(row)
+        except _Unreadable as error:
+            raise StoreDamaged(damaged(self.path, str(error))) from None
 
     def unfinished(self) -> list[JobRecord]:
         """All jobs that have not ended, in the order of their submission."""
         ended = "('SUCCEEDED', 'FAILED', 'STOPPED')"
-        return [_record(row) for row in self._reader.execute(f'{_SELECT} WHERE state NOT IN {ended} ORDER BY "order"')]
+        return [self._record(row) for row in self._read(f'{_SELECT} WHERE state NOT IN {ended} ORDER BY "order"')]
 
     def select(self, states: Sequence[str] = (), name: str = "", limit: int = 0) -> Iterator[JobRecord]:
         """Jobs, newest first."""
-        return map(_record, self._selected(_SELECT, states, name, limit))
+        return map(self._record, self._selected(_SELECT, states, name, limit))
 
     def select_ids(self, states: Sequence[str] = (), name: str = "", limit: int = 0) -> list[str]:
         """Their ids alone, newest first."""
         return [row[0] for row in self._selected("SELECT id FROM jobs", states, name, limit)]
 
-    def _selected(self, select: str, states: Sequence[str], name: str, limit: int) -> sqlite3.Cursor:
+    def _selected(self, select: str, states: Sequence[str], name: str, limit: int) -> list[Any]:
         conditions, values = ["1"], list[Any]()
         if states:
             conditions.append(f"state IN ({', '.join('?' * len(states))})")
@@ -189,28 +235,27 @@ class Store:
             conditions.append("name = ?")
             values.append(name)
         query = f'{select} WHERE {" AND ".join(conditions)} ORDER BY "order" DESC LIMIT ?'
-        return self._reader.execute(query, (*values, limit or -1))
+        return self._read(query, (*values, limit or -1))
 
     def records(self, jobs: Sequence[str]) -> list[JobRecord]:
         """Those of these jobs that there are, in any order."""
         query = f"{_SELECT} WHERE id IN ({', '.join('?' * len(jobs))})"
-        return list(map(_record, self._reader.execute(query, jobs)))
+        return list(map(self._record, self._read(query, jobs)))
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
-        return dict(self._reader.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        return dict(self._read("SELECT state, count(*) FROM jobs GROUP BY state"))
 
     def ids(self, prefix: str, limit: int) -> list[str]:
         """Ids that begin like that, newest first."""
         query = 'SELECT id FROM jobs WHERE substr(id, 1, ?) = ? ORDER BY "order" DESC LIMIT ?'
-        return [row[0] for row in self._reader.execute(query, (len(prefix), prefix, limit))]
+        return [row[0] for row in self._read(query, (len(prefix), prefix, limit))]
 
     def document(self, job: str) -> JobDocument:
         """What was submitted. Raises KeyError for an unknown job."""
-        row = self._reader.execute("SELECT document, files FROM documents WHERE id = ?", (job,)).fetchone()
-        if row is None:
-            raise KeyError(job)
-        return JobDocument(document=row[0], files=json.loads(row[1]))
+        for document, files in self._read("SELECT document, files FROM documents WHERE id = ?", (job,)):
+            return JobDocument(document=document, files=json.loads(files))
+        raise KeyError(job)
 
     def events(self, job: str, after: int = 0, limit: int = -1) -> list[JobEvent]:
         """Events of a job, in order, after the one with this number."""
@@ -219,12 +264,12 @@ class Store:
         )
         return [
             JobEvent(seq=row[0], time=row[1], kind=row[2], attempt=row[3], text=row[4], details=json.loads(row[5]))
-            for row in self._reader.execute(query, (job, after, limit))
+            for row in self._read(query, (job, after, limit))
         ]
 
     def uploads_in_use(self) -> set[str]:
         """The SHA-256 of every uploaded file that a job names."""
-        rows = self._reader.execute("SELECT files FROM documents WHERE files != '{}'")
+        rows = self._read("SELECT files FROM documents WHERE files != '{}'")
         return {sha256 for (files,) in rows for sha256 in json.loads(files).values()}
 
 
@@ -262,6 +307,15 @@ def update(record: JobRecord, events: Sequence[JobEvent]) -> Write[None]:
     return change
 
 
+def probe() -> Write[None]:
+    """Write something that changes nothing, all the way to the disk."""
+
+    def change(connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+    return change
+
+
 def delete(job: str) -> Write[None]:
     """Forget a job."""
 
@@ -294,11 +348,15 @@ def _record(row: Sequence[Any]) -> JobRecord:
     order, *own = row[: len(_OWN) + 1]
     workers, cpus, memory, state, evidence = row[len(_OWN) + 1 :]
     values: Mapping[str, Any] = dict(zip(_OWN, own, strict=True))
+    try:
+        found = _state(state, evidence)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _Unreadable(f"the state of job {values['id']}: {error}") from None
     return JobRecord(
         **{**values, "force": bool(values["force"]), "remote": bool(values["remote"])},
         order=order,
         needs=_needs(workers, cpus, memory),
-        state=_state(state, evidence),
+        state=found,
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.trackers.tracker import Outcome, Point, RunFacts
@@ -30,7 +31,10 @@ _STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "stopped": "KILLED", "
 _METRICS_A_BATCH = 1000  # what MLflow takes in a request, of each
 _PARAMETERS_A_BATCH = 100
 _PARAMETER_CHARACTERS = 6000
-_RUN_TAG, _ATTEMPT_TAG = "pipetrain.run", "pipetrain.attempt"
+_RUN_TAG, _ATTEMPT_TAG, _PROCESS_TAG = "pipetrain.run", "pipetrain.attempt", "pipetrain.process"
+OPEN_RUN = ".mlflow-run"
+"""In the run directory, while a run in MLflow is open: which, and where. Whoever finds it there although the run has
+ended closes that one (`end_open_run`)."""
 
 
 class MLflow:
@@ -40,22 +44,24 @@ class MLflow:
         self._uri = uri
         self._client: MlflowClient | None = None
         self._run = ""
+        self._mark: Path | None = None
 
     def start(self, run: RunFacts) -> None:
         """See Tracker."""
-        for name, value in _DEFAULTS.items():
-            os.environ.setdefault(name, value)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow.entities import Param
-        from mlflow.tracking import MlflowClient
 
-        client = MlflowClient(tracking_uri=self._uri)
+        end_open_run(run.folder, "failed")  # of an attempt before, whose processes are gone
+        client = _client(self._uri)
         experiment = _experiment(client, run.name)
-        _end_lost_attempts(client, experiment, run)
-        tags = {_RUN_TAG: run.run, _ATTEMPT_TAG: str(run.attempt)}
+        _end_lost_runs(client, experiment)
+        tags = {_RUN_TAG: run.run, _ATTEMPT_TAG: str(run.attempt), _PROCESS_TAG: this_process()}
         self._run = client.create_run(experiment, run_name=run.run, tags=tags).info.run_id
         self._client = client
+        self._mark = run.folder / OPEN_RUN
+        run.folder.mkdir(parents=True, exist_ok=True)
+        _write_mark(
+            self._mark, {"uri": self._uri, "run": self._run, "cwd": os.getcwd()}
+        )  # a database's path may need it
         for part in _batches(parameters(run.document), _PARAMETERS_A_BATCH):
             client.log_batch(self._run, params=[Param(name, value) for name, value in part])
 
@@ -76,6 +82,58 @@ class MLflow:
         """See Tracker."""
         assert self._client is not None, "it was started"
         self._client.set_terminated(self._run, _STATUS[outcome])
+        if self._mark is not None:
+            self._mark.unlink(missing_ok=True)
+
+
+def end_open_run(folder: Path, outcome: Outcome, *, in_its_folder: bool = False) -> None:
+    """End the run in MLflow that the run directory says is open, if it says so. `in_its_folder`: go to where the run's
+    process was, for the path of a database may be relative; for a process that does nothing else."""
+    mark = folder.absolute() / OPEN_RUN
+    try:
+        content = json.loads(mark.read_text(encoding="utf-8"))
+        uri, run, folder = str(content["uri"]), str(content["run"]), Path(content["cwd"])
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):  # a disk that was full
+        mark.unlink(missing_ok=True)
+        return
+    if in_its_folder and folder.is_dir():
+        os.chdir(folder)
+    client = _client(uri)
+    if client.get_run(run).info.status == "RUNNING":
+        client.set_terminated(run, _STATUS[outcome])
+    mark.unlink(missing_ok=True)
+
+
+def _write_mark(mark: Path, content: Mapping[str, str]) -> None:
+    """For its user's eyes only: the URI may hold a password."""
+    descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as opened:
+        json.dump(content, opened)
+
+
+def this_process() -> str:
+    """Host, number and start of this process: the number alone is given to others later."""
+    return f"{os.uname().nodename}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in the kernel's ticks; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _client(uri: str) -> MlflowClient:
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
 
 
 def parameters(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -111,10 +169,11 @@ def _experiment(client: MlflowClient, name: str) -> str:
     raise AssertionError("the second try returns or raises")
 
 
-def _end_lost_attempts(client: MlflowClient, experiment: str, run: RunFacts) -> None:
-    """Runs of earlier attempts, whose processes are gone, do not run any more."""
-    if run.attempt == 1:
-        return
-    query = f"tags.`{_RUN_TAG}` = '{run.run}' and attributes.status = 'RUNNING'"
-    for lost in client.search_runs([experiment], filter_string=query):
-        client.set_terminated(lost.info.run_id, "FAILED")
+def _end_lost_runs(client: MlflowClient, experiment: str) -> None:
+    """Runs of this host whose process is gone do not run any more: `train` was killed, and nobody could say so."""
+    host = os.uname().nodename
+    query = f"tags.`{_PROCESS_TAG}` LIKE '{host}:%' and attributes.status = 'RUNNING'"
+    for found in client.search_runs([experiment], filter_string=query):
+        _, pid, started = found.data.tags[_PROCESS_TAG].rsplit(":", 2)
+        if pid.isdigit() and _started(int(pid)) != started:
+            client.set_terminated(found.info.run_id, "FAILED")

@@ -50,18 +50,14 @@ def require_trackers(spec: JobSpec) -> None:
         raise UserMistake("\n".join(missing))
 
 
-def make_trackers(spec: JobSpec, folder: Path, attempt: int) -> dict[str, Tracker]:
-    """The trackers of a job, by name; none has begun. `folder` is the run directory."""
+def make_trackers(spec: JobSpec) -> dict[str, Tracker]:
+    """The trackers of a job, by name; none has begun."""
     found: dict[str, Tracker] = {}
     wanted = spec.tracking
     if wanted.tensorboard:
         from cluster.trackers.tensorboard import TensorBoard
 
-        # a folder that is given may hold other runs too, each in a folder of its own, as TensorBoard wants it
-        logs = (
-            folder / "tensorboard" if wanted.tensorboard is True else Path(wanted.tensorboard) / folder.absolute().name
-        )
-        found["tensorboard"] = TensorBoard(logs if attempt == 1 else logs / f"attempt-{attempt}")
+        found["tensorboard"] = TensorBoard(None if wanted.tensorboard is True else Path(wanted.tensorboard))
     if wanted.mlflow:
         from cluster.trackers.mlflow import MLflow
 

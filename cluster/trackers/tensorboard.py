@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
 
-class TensorBoard:
-    """Writes one event file into `folder`: a scalar for each value, and the job file as text."""
+CLAIM = ".tensorboard"
+"""In the run directory: the folder that the run has taken for itself among others' in a common one."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+
+class TensorBoard:
+    """Writes an event file: a scalar for each value, and the job file as text. Into the run directory, or into a folder
+    of the run's own in `common`, as TensorBoard wants it for several runs."""
+
+    def __init__(self, common: Path | None) -> None:
+        self._common = common
         self._file: BinaryIO | None = None
         self._writer: RecordWriter | None = None
 
@@ -27,9 +33,11 @@ class TensorBoard:
         """See Tracker."""
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._folder.mkdir(parents=True, exist_ok=True)
+        logs = run.folder / "tensorboard" if self._common is None else _own_folder(self._common.absolute(), run)
+        folder = logs if run.attempt == 1 else logs / f"attempt-{run.attempt}"
+        folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{os.uname().nodename}.{os.getpid()}.{run.attempt}"
-        self._file = (self._folder / name).open("xb")
+        self._file = (folder / name).open("xb")
         self._writer = RecordWriter(self._file)
         self._event(time.time(), file_version="brain.Event:2")
         text = "".join(
@@ -58,6 +66,24 @@ class TensorBoard:
     def _flush(self) -> None:
         assert self._file is not None, "it was started"
         self._file.flush()
+
+
+def _own_folder(common: Path, run: RunFacts) -> Path:
+    """A folder that is no other run's, though its run directory has the same name; later attempts find it again."""
+    claim = run.folder / CLAIM
+    if run.attempt > 1 and claim.exists():
+        return Path(claim.read_text(encoding="utf-8"))
+    for count in itertools.count(1):
+        found = common / (run.run if count == 1 else f"{run.run}-{count}")
+        try:
+            found.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not common.is_dir():
+                raise
+    run.folder.mkdir(parents=True, exist_ok=True)
+    claim.write_text(str(found), encoding="utf-8")
+    return found
 
 
 def _scalars(values: Mapping[str, float]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from coordinator.rows import Row, StepRow
@@ -14,12 +15,13 @@ Outcome = Literal["finished", "stopped", "failed"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """The run: `name` of the job, `run` (its id, or its run directory's name), `document` with every default, but
-    without `tracking`."""
+    without `tracking`; `folder` is its run directory."""
 
     name: str
     run: str
     attempt: int
     document: Mapping[str, Any]
+    folder: Path
 
 
 class Point(NamedTuple):

@@ -43,10 +43,11 @@ class Trackers:
         trackers: Mapping[str, Tracker] | None = None,
     ) -> None:
         self._tell = tell
-        wanted = make_trackers(spec, folder, attempt) if trackers is None else trackers
+        wanted = make_trackers(spec) if trackers is None else trackers
         document = spec.document()
         document.pop("tracking", None)  # says nothing of the training, and a URI may hold a password
-        run = RunFacts(name=spec.name, run=folder.absolute().name, attempt=attempt, document=document)
+        place = folder.absolute()
+        run = RunFacts(name=spec.name, run=place.name, attempt=attempt, document=document, folder=place)
         self._feeds = [_Feed(name, tracker, run) for name, tracker in wanted.items()]
 
     def row(self, row: Row) -> None:
@@ -74,7 +75,8 @@ class Trackers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("failed")
+        asked = kind is not None and not issubclass(kind, Exception)  # Ctrl-C, or who asks for rows left
+        self.close("stopped" if asked else "failed")
 
     def _tell_news(self) -> None:
         for feed in self._feeds:

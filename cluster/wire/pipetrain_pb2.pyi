@@ -443,7 +443,7 @@ class Node(_message.Message):
     def __init__(self, id: _Optional[str] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., alive: _Optional[bool] = ..., cpus: _Optional[float] = ..., cpus_used: _Optional[float] = ..., memory: _Optional[int] = ..., memory_used: _Optional[int] = ...) -> None: ...
 
 class ClusterState(_message.Message):
-    __slots__ = ("version", "started_at", "ray", "ray_address", "nodes", "jobs", "active", "waiting", "max_queued", "home")
+    __slots__ = ("version", "started_at", "ray", "ray_address", "nodes", "jobs", "active", "waiting", "max_queued", "home", "problems")
     class JobsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -461,6 +461,7 @@ class ClusterState(_message.Message):
     WAITING_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_FIELD_NUMBER: _ClassVar[int]
     HOME_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     version: str
     started_at: float
     ray: str
@@ -471,4 +472,5 @@ class ClusterState(_message.Message):
     waiting: _containers.RepeatedCompositeFieldContainer[Job]
     max_queued: int
     home: str
-    def __init__(self, version: _Optional[str] = ..., started_at: _Optional[float] = ..., ray: _Optional[str] = ..., ray_address: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., jobs: _Optional[_Mapping[str, int]] = ..., active: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., waiting: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., max_queued: _Optional[int] = ..., home: _Optional[str] = ...) -> None: ...
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., started_at: _Optional[float] = ..., ray: _Optional[str] = ..., ray_address: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., jobs: _Optional[_Mapping[str, int]] = ..., active: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., waiting: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., max_queued: _Optional[int] = ..., home: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...

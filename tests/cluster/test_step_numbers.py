@@ -205,7 +205,7 @@ def test_mlflow_tells_it(told: Told, service: Service, tmp_path: Path) -> None:
 
     database = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracker = MLflow(database)
-    tracker.start(RunFacts(name="steps", run="run", attempt=1, document={}))
+    tracker.start(RunFacts(name="steps", run="run", attempt=1, document={}, folder=tmp_path / "run"))
     tracker.write([point_of(row, 0.0) for row in service.client.get(OVER)])
     tracker.close("finished")
     client = MlflowClient(tracking_uri=database)

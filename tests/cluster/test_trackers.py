@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from coordinator.job import JobSpec, parse_job
 from coordinator.rows import EvalRow, StepRow
 from stages.errors import InvalidJob, UserMistake
 from tests.jobs import digits_job
+from tests.service_units.scripted import scripted
 
 TRAINED: dict[str, list[float]] = {
     "train/loss": [2.5, 1.25, 0.5],
@@ -98,6 +100,18 @@ def test_runs_of_one_tensorboard_folder_stay_apart_and_so_do_attempts(tmp_path: 
     assert all(len(found.Scalars(name, "train/loss")) == 3 for name in found.Runs())
 
 
+def test_two_runs_of_the_same_name_do_not_share_a_tensorboard_run(tmp_path: Path) -> None:
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_multiplexer", reason="pip install 'pipetrain[tensorboard]'"
+    )
+    spec = tracked(tensorboard=str(tmp_path / "logs"))
+    for folder, attempt in (("x", 1), ("y", 1), ("y", 2)):
+        assert run(spec, tmp_path / folder / "run", attempt=attempt) == []
+    found = reader.EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "logs")).Reload()
+    assert sorted(found.Runs()) == ["run", "run-2", "run-2/attempt-2"]
+    assert all(len(found.Scalars(name, "train/loss")) == 3 for name in found.Runs())
+
+
 def test_a_tensorboard_folder_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="pip install 'pipetrain[tensorboard]'")
     (tmp_path / "logs").write_text("a file stands there")
@@ -157,6 +171,10 @@ def test_mlflow_reads_back_metrics_parameters_and_the_outcome(
         assert [metric.step for metric in history] == [1, 2, 3][-len(values) :]
 
 
+def _facts(folder: Path, attempt: int = 1) -> RunFacts:
+    return RunFacts(name="digits-test", run=folder.name, attempt=attempt, document={}, folder=folder)
+
+
 def test_mlflow_knows_how_a_run_ended_and_that_a_lost_attempt_is_over(tmp_path: Path, database: str) -> None:
     spec = tracked(mlflow=database)
     for outcome, status in (("stopped", "KILLED"), ("failed", "FAILED")):
@@ -165,12 +183,66 @@ def test_mlflow_knows_how_a_run_ended_and_that_a_lost_attempt_is_over(tmp_path: 
     # an attempt that was killed: it began, and nobody ended it
     from cluster.trackers.mlflow import MLflow
 
-    MLflow(database).start(RunFacts(name="digits-test", run="job", attempt=1, document={}))
+    MLflow(database).start(_facts(tmp_path / "job"))
     assert [found.info.status for found in mlflow_runs(database)].count("RUNNING") == 1
     assert run(spec, tmp_path / "job", attempt=2) == []
     found = {(r.data.tags["pipetrain.run"], r.data.tags["pipetrain.attempt"]): r for r in mlflow_runs(database)}
     assert found["job", "1"].info.status == "FAILED"
     assert found["job", "2"].info.status == "FINISHED"
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cluster.trackers import RunFacts
+from cluster.trackers.mlflow import MLflow
+
+folder = Path(sys.argv[2])
+facts = RunFacts(name="digits-test", run=folder.name, attempt=1, document={}, folder=folder)
+MLflow(sys.argv[1]).start(facts)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _killed(database: str, folder: Path) -> None:
+    """A run whose process was killed."""
+    done = subprocess.run([sys.executable, "-c", _KILLED, database, str(folder)], timeout=100, check=False)
+    assert done.returncode == -9
+
+
+def test_a_run_that_was_killed_is_closed_by_the_next_of_this_host(tmp_path: Path, database: str) -> None:
+    _killed(database, tmp_path / "killed")
+    (killed,) = mlflow_runs(database)
+    assert killed.info.status == "RUNNING"
+    from cluster.trackers.mlflow import MLflow
+
+    alive = MLflow(database)
+    alive.start(_facts(tmp_path / "alive"))
+    assert run(tracked(mlflow=database), tmp_path / "next") == []
+    found = {r.data.tags["pipetrain.run"]: r.info.status for r in mlflow_runs(database)}
+    assert found == {"killed": "FAILED", "alive": "RUNNING", "next": "FINISHED"}
+    alive.close("finished")
+
+
+def test_the_service_closes_what_a_job_left_open_and_is_not_held_up(tmp_path: Path, database: str) -> None:
+    _killed(database, tmp_path / "home" / "runs" / "job1")
+
+    async def play() -> int:
+        async with scripted(tmp_path / "home") as service:
+            await service.submit()
+            await service.until(lambda: service.state() == "STARTING")
+            await service.jobs.stop("job1", now=True)
+            await service.jobs.runner_gone("job1", 1, "its runner was ended")
+            assert service.state() == "STOPPED"
+            turns = 0
+            while (tmp_path / "home" / "runs" / "job1" / ".mlflow-run").exists():
+                await asyncio.sleep(0.01)
+                turns += 1
+            await service.jobs.tracking_ended(60)
+            return turns
+
+    assert asyncio.run(play()) > 10, "the loop goes on meanwhile"
+    assert [found.info.status for found in mlflow_runs(database)] == ["KILLED"]
 
 
 def test_a_server_that_is_not_there_is_told_once(tmp_path: Path, database: str) -> None:

@@ -41,6 +41,7 @@ from coordinator.job_states import (
     Stopped,
     StopRequested,
     Succeeded,
+    Unstorable,
     decide,
     exit_code,
     from_document,
@@ -76,6 +77,7 @@ HAPPENING: dict[type[Happening], st.SearchStrategy[Happening]] = {
     RunnerLost: st.builds(RunnerLost, LINES),
     ClusterLost: st.builds(ClusterLost, LINES, st.booleans()),
     StopRequested: st.builds(StopRequested, TIMES, st.booleans()),
+    Unstorable: st.builds(Unstorable, LINES),
 }
 ENDS = (RunFinished, RunStopped, RunFailed, RunnerLost, ClusterLost)
 ACTIVE_STATES, ENDED_STATES = (Starting, Running), (Succeeded, Failed, Stopped)
@@ -134,14 +136,14 @@ def test_these_tests_know_every_state_and_every_happening() -> None:
 
 def test_the_whole_table() -> None:
     """Which happenings there are in which state: a new pair is a decision, and this is where it is seen."""
-    runs = {"RunFinished", "RunStopped", "RunFailed", "RunnerLost", "ClusterLost", "StopRequested"}
+    runs = {"RunFinished", "RunStopped", "RunFailed", "RunnerLost", "ClusterLost", "StopRequested", "Unstorable"}
     assert {
         kind.name: {happening.__name__ for at, happening in TRANSITIONS if at is kind} for kind in STATES
     } == {
-        "QUEUED": {"Admitted", "StopRequested"},
+        "QUEUED": {"Admitted", "StopRequested", "Unstorable"},
         "STARTING": runs | {"Progress", "Started"},
         "RUNNING": runs,
-        "RECOVERING": {"Admitted", "StopRequested"},
+        "RECOVERING": {"Admitted", "StopRequested", "Unstorable"},
         "SUCCEEDED": {"StopRequested"},
         "FAILED": {"StopRequested"},
         "STOPPED": {"StopRequested"},
@@ -421,7 +423,7 @@ def test_a_job_under_which_ray_always_goes_is_given_up() -> None:
 
 CAUSE_AND_EVIDENCE: list[tuple[Happening, Callable[[int], State]]] = [
     (RunFinished(), lambda n: Succeeded(attempt=n)),
-    (RunStopped(0, saved=False), lambda n: Stopped(attempt=n, how="stopped before its first step")),
+    (RunStopped(0, saved=False), lambda n: Stopped(attempt=n, how="stopped before its first step; nothing was saved")),
     (
         RunFailed("a\nb", "Kind", True, "trace"),
         lambda n: Failed(attempt=n, cause="a\nb", kind="Kind", mistake=True, traceback="trace"),

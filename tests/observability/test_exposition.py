@@ -212,7 +212,7 @@ def test_the_series_of_a_job_disappear_after_its_end(tmp_path: Path, run: Path) 
     async def look(jobs: Jobs, metrics: Metrics) -> None:
         ended = replace(RUNNING, state=Succeeded(attempt=1), ended_at=time.time())
         await jobs.store.write(store.update(ended, []))
-        jobs._move(jobs.entries[RUNNING.id], ended)
+        jobs.move(jobs.entries[RUNNING.id], ended)
         text = metrics.exposition()[0].decode()
         assert values(text, "pipetrain_job_state")[("job", RUNNING.id), ("state", "SUCCEEDED")] == 1
         assert values(text, "pipetrain_job_end_time_seconds") == {(("job", RUNNING.id),): ended.ended_at}
@@ -230,7 +230,7 @@ def test_a_deleted_job_has_no_series(tmp_path: Path, run: Path) -> None:
     async def look(jobs: Jobs, metrics: Metrics) -> None:
         ended = replace(RUNNING, state=Succeeded(attempt=1), ended_at=time.time())
         await jobs.store.write(store.update(ended, []))
-        jobs._move(jobs.entries[RUNNING.id], ended)
+        jobs.move(jobs.entries[RUNNING.id], ended)
         assert RUNNING.id in metrics.exposition()[0].decode()
         await jobs.delete(RUNNING.id)
         assert RUNNING.id not in metrics.exposition()[0].decode()
@@ -243,7 +243,7 @@ def test_a_failure_is_shown_by_its_kind(tmp_path: Path, run: Path, kind: str, sh
     async def look(jobs: Jobs, metrics: Metrics) -> None:
         failed = replace(RUNNING, state=Failed(attempt=1, cause="so", kind=kind), ended_at=time.time())
         await jobs.store.write(store.update(failed, []))
-        jobs._move(jobs.entries[RUNNING.id], failed)
+        jobs.move(jobs.entries[RUNNING.id], failed)
         text = metrics.exposition()[0].decode()
         assert values(text, "pipetrain_job_failure_info") == {(("job", RUNNING.id), ("kind", shown)): 1}
         assert values(text, "pipetrain_job_failures_total")[(("kind", shown),)] == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument
-from cluster.service.refusals import QueueFull, SubmissionIdTaken
+from cluster.service.refusals import NoSpace, QueueFull, SubmissionIdTaken
 from coordinator.job_states import MOST_ATTEMPTS
 from stages.errors import Refused, UnknownJob
 from tests.service_units.scripted_ray import DOCUMENT, NODE, Scene, record, scene
@@ -85,11 +84,36 @@ def test_a_runner_that_is_gone_without_a_word_is_the_cause_and_frees_its_place(t
     play(tmp_path, script)
 
 
-def test_a_launch_that_the_disk_refuses_ends_that_job_and_no_other(tmp_path: Path) -> None:
+def test_a_launch_that_the_disk_refuses_waits_for_room_and_holds_up_no_other(tmp_path: Path) -> None:
+    async def script(made: Scene) -> None:
+        full = [OSError(28, "No space left on device")]
+
+        def refuse(command: Any) -> None:
+            if command["job"] == "a" and full:
+                raise full[0]
+            made.sent.append(command)
+
+        made.jobs = Jobs(made.home, made.store, max_queued=9, send=refuse)
+        made.jobs.cluster_is([NODE])
+        keeping = asyncio.create_task(made.jobs.keep_scheduling())
+        await made.submit("a")
+        await made.submit("b")
+        await made.until(lambda: made.commands("b") == [("launch", 1)])
+        assert made.state("a") == "STARTING"
+        assert made.jobs.view(made.jobs.record("a")).reason.startswith("no space left on device")
+        full.clear()
+        await made.until(lambda: made.commands("a") == [("launch", 1)])
+        assert made.jobs.view(made.jobs.record("a")).reason == "starting its runner"
+        keeping.cancel()
+
+    play(tmp_path, script)
+
+
+def test_a_launch_that_can_never_be_ends_that_job_and_no_other(tmp_path: Path) -> None:
     async def script(made: Scene) -> None:
         def refuse(command: Any) -> None:
             if command["job"] == "a":
-                raise OSError(28, "No space left on device")
+                raise TypeError("a bug")
             made.sent.append(command)
 
         made.jobs = Jobs(made.home, made.store, max_queued=9, send=refuse)
@@ -98,7 +122,7 @@ def test_a_launch_that_the_disk_refuses_ends_that_job_and_no_other(tmp_path: Pat
         await made.submit("a")
         await made.submit("b")
         await made.until_state("a", "FAILED")
-        assert "No space left on device" in made.jobs.record("a").reason
+        assert made.jobs.record("a").reason == "its runner could not be started: TypeError: a bug"
         await made.until(lambda: made.commands("b") == [("launch", 1)])
         keeping.cancel()
 
@@ -300,7 +324,7 @@ def test_what_could_not_be_stored_did_not_happen(tmp_path: Path) -> None:
         runner = await made.run("a")
         made.store.full = True
         for change in (made.submit("b"), made.jobs.stop("a", now=True)):
-            with pytest.raises(sqlite3.OperationalError):
+            with pytest.raises(NoSpace):
                 await change
         with pytest.raises(UnknownJob):
             made.jobs.record("b")
@@ -320,7 +344,7 @@ def test_events_that_came_while_the_disk_was_full_are_taken_in_order_and_once(tm
         await made.until(lambda: ("launch", 1) in made.commands("a"))
         made.store.full = True
         made.runner("a").begins().makes_steps(0, 10).tells("finished", step=10)
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(NoSpace):
             await made.jobs.runner_gone("a", 1, "its process ended")
         assert not made.jobs.record("a").state.ended
         made.store.full = False

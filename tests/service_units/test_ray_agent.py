@@ -127,6 +127,17 @@ def test_a_runner_is_pinged_until_it_says_that_its_attempt_has_ended_which_is_to
     assert runner.pings == []
 
 
+def test_how_the_attempt_ended_is_told_with_its_end(agent: Agent) -> None:
+    ending = {"event": "failed", "attempt": 1, "cause": "no space left on device", "kind": "HostFailed"}
+    agent.launched().answer(ending)
+    assert agent.told() == {"event": "ended", "job": "a", "attempt": 1, "ending": ending}
+
+
+def test_a_ping_is_answered(agent: Agent) -> None:
+    agent.do("ping")
+    assert agent.told() == {"event": "alive"}
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster.service import run_feed
+from cluster.service.job_stats import JobStats
 from cluster.service.run_feed import RunFeed, read_lines, retire_attempt, rows_file
 
 STEPS = st.builds(lambda step, loss: {"kind": "step", "step": step, "loss": loss}, st.integers(1, 999), st.floats(0, 1))
@@ -281,3 +284,56 @@ def test_a_torn_event_is_ended_after_a_crash_at_any_point(tmp_path: Path) -> Non
         retire_attempt(folder, 1)
         assert _tree(folder)["events.jsonl"] == b'{"event": "fini\n', points
         points += 1
+
+
+def test_figures_can_be_looked_at_while_a_long_file_is_read_in(tmp_path: Path) -> None:
+    """A thread once took rows in while a scrape went through them: `deque mutated during iteration`."""
+    row = {
+        "kind": "step",
+        "epoch": 0,
+        "samples": 64,
+        "loss": 1.0,
+        "grad_norm": 1.0,
+        "learning_rate": 0.1,
+        "bubble": 0.3,
+    }
+    lines = [_line({**row, "step": step, "seconds": 0.15 + step % 7 / 50}) for step in range(20_000)]
+    _append(tmp_path / "metrics.jsonl", b"".join(lines))
+
+    async def play() -> None:
+        stats = JobStats(job="j", name="n", attempt=1)
+        feed = RunFeed(tmp_path, 1, 0, stats)
+        following, looks, longest, threads = asyncio.create_task(feed.follow_rows()), 0, 0, set()
+        take = stats.take_row
+
+        def taken(row: Any) -> None:
+            threads.add(threading.get_ident())
+            take(row)
+
+        patch = pytest.MonkeyPatch()
+        patch.setattr(JobStats, "take_row", lambda stats, row: taken(row))
+        try:
+            before = 0
+            while not following.done():
+                await asyncio.sleep(0)
+                looks += 1
+                assert stats.recent.bubble is None or stats.recent.bubble > 0
+                longest, before = max(longest, stats.steps - before), stats.steps
+        finally:
+            patch.undo()
+        assert await following
+        assert stats.steps == 20_000
+        assert stats.samples == 64 * 20_000
+        assert threads == {threading.get_ident()}, "figures change in the loop's thread alone"
+        assert longest <= 2 * run_feed._ROWS_AT_ONCE, "and a little at a time"
+
+    asyncio.run(play())
+
+
+def test_a_row_that_a_full_disk_tore_is_left_out(tmp_path: Path) -> None:
+    _append(tmp_path / "metrics.jsonl", b'{"kind": "step", "step": 0, "lo{"kind": "step", "step": 1, "loss": 1}\n')
+    _append(tmp_path / "metrics.jsonl", _line({"kind": "step", "step": 2, "loss": 1.0}))
+    feed = RunFeed(tmp_path, 1, 0)
+    assert feed.look_for_rows()
+    assert feed.last_step == {"kind": "step", "step": 2, "loss": 1.0}
+    assert not feed.look_for_rows()

@@ -91,6 +91,7 @@ class _Logs:
         with ui.element("div").classes("logbox").props('tabindex=0 role=log aria-label="log lines"'):
             self._text = text("pre", "").classes("log")
         self._tail = LogTail(self._folder, None, MOST_LINES)
+        self._looking = asyncio.Lock()
 
     async def _choose(self) -> None:
         worker = int(self._worker.value)
@@ -99,11 +100,13 @@ class _Logs:
         await self.look(self._ended)
 
     async def look(self, ended: bool) -> None:
-        tail, self._ended = self._tail, ended
-        if self._follow.value and await asyncio.to_thread(tail.look, ended) and tail is self._tail:
-            self._text.set_text("\n".join(tail.lines))
-        elif not self._text.text:
-            self._text.set_text("nothing was printed" if ended else "nothing printed yet")
+        self._ended = ended
+        async with self._looking:  # a thread must not add lines while they are joined here
+            tail = self._tail
+            if self._follow.value and await asyncio.to_thread(tail.look, ended) and tail is self._tail:
+                self._text.set_text("\n".join(tail.lines))
+            elif not self._text.text:
+                self._text.set_text("nothing was printed" if ended else "nothing printed yet")
 
 
 class _Spec:

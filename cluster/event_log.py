@@ -1,0 +1,109 @@
+"""events.jsonl of a run: what happened, each on a line of its own, the last one although the disk is full.
+
+[Note: the last word] How a run ended must reach whoever waits for it. So `ending` keeps it in memory, for the service
+asks the runner too; and a reserve on disk, given back when the disk is full, has room for the line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+ENDINGS = ("finished", "stopped", "failed", "interrupted")
+"""Events after which nothing follows."""
+RESERVE = ".reserve"
+_RESERVE_BYTES = 64 * 1024  # an ending with a long traceback
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class EventLog:
+    """Appends to `folder/events.jsonl`; `stamp` stands in every event. Any thread may call. Raises OSError."""
+
+    def __init__(self, folder: Path, stamp: Mapping[str, Any]) -> None:
+        self.path, self._stamp = folder / "events.jsonl", dict(stamp)
+        self._reserve = folder / RESERVE
+        self._lock = threading.Lock()
+        self._file: FileIO | None = FileIO(self.path, "ab")
+        self._torn = False
+        self.ending: Mapping[str, Any] | None = None
+        """How the run ended, whether that could be written or not."""
+        try:
+            self._reserve_room()
+        except OSError:
+            self._file.close()
+            raise
+
+    def append(self, what: str, **details: Any) -> None:
+        """Add an event with its time. An ending never raises (see [Note: the last word]), and there is only one."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        event = {"time": now, "event": what, **self._stamp, **details}
+        ends = what in ENDINGS
+        with self._lock:
+            if ends and self.ending is not None:
+                return
+            if ends:
+                self.ending = event
+            assert self._file is not None, "the log is open"
+            line = (json.dumps(event) + "\n").encode()
+            try:
+                self._write(b"\n" + line if self._torn else line, last=ends)
+            except OSError:
+                if not ends:
+                    raise
+
+    def _write(self, rest: bytes, *, last: bool) -> None:
+        assert self._file is not None, "the log is open"
+        while rest:
+            try:
+                written = self._file.write(rest) or 0
+            except OSError as error:
+                if not (last and error.errno in NO_ROOM and self._give_back()):
+                    raise
+                continue
+            rest = rest[written:]
+            self._torn = bool(rest)
+
+    def is_there(self) -> bool:
+        """Whether the file is still where it was made: its folder may have been deleted or moved."""
+        if self._file is None:
+            return False
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # it cannot be told
+
+    def close(self) -> None:
+        """Close the file; nothing more is to come, so the reserve goes too."""
+        with self._lock, contextlib.suppress(OSError):
+            self._give_back()
+            if self._file is not None:
+                self._file.close()
+            self._file = None
+
+    def _reserve_room(self) -> None:
+        descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that has no such thing
+                raise
+        finally:
+            os.close(descriptor)
+
+    def _give_back(self) -> bool:
+        """True where there was a reserve."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,53 @@
+"""Whatever ends a run, as the error that its user is told: the cause stays the cause."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import traceback
+from pathlib import Path
+
+from stages.errors import HostFailed, PipetrainError, UnexpectedError
+
+_OF_THE_HOST = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EFBIG,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+def as_told(error: Exception, folder: Path, *, there: bool = True) -> PipetrainError:
+    """The error of our own tree that says what `error` is. `folder` is the run directory; `there`: it still is."""
+    if isinstance(error, PipetrainError):
+        return error
+    if isinstance(error, OSError) and not there:
+        return run_directory_gone(folder)
+    if isinstance(error, MemoryError):
+        return HostFailed(
+            "out of memory: the process that reads the data and collects the weights needs more than its share of the "
+            "host; smaller data, or fewer jobs at once"
+        )
+    if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
+        return HostFailed(f"{os.strerror(error.errno).lower()}: {error.filename or folder}")
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason was given")
+    trace = "".join(traceback.format_exception(error))
+    return UnexpectedError(f"{type(error).__name__}: {first}; this is a bug, the traceback says where", trace)
+
+
+def run_directory_gone(folder: Path) -> HostFailed:
+    """The run directory was taken away from under the run."""
+    return HostFailed(f"{folder}: the run directory was deleted or moved while the job ran, so nothing can be saved")
+
+
+def os_error_of(text: str, file: Path) -> OSError:
+    """The OSError that a library written in Rust tells in its text."""
+    found = _OS_ERROR.search(text)
+    number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number), str(file))

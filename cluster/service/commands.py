@@ -1,0 +1,50 @@
+"""What a decision about a job asks for, given to Ray's agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from cluster.service.faults import strike
+from cluster.service.home import Home
+from cluster.service.launching import prepare_attempt
+from cluster.service.records import JobRecord
+from cluster.service.store import Store
+from cluster.source_rules import FREE
+from coordinator.job_states import Command, Launch, SendStop
+
+
+class Commands:
+    """`send` gives a command to the agent, or drops it where there is none. `memory_per_cpu` is in bytes,
+    `rules` say what jobs may read."""
+
+    def __init__(self, home: Home, jobs: Store, send: Callable[[Mapping[str, Any]], None]) -> None:
+        self._home, self._store, self.send = home, jobs, send
+        self.memory_per_cpu = 0
+        self.rules = FREE
+
+    def perform(self, record: JobRecord, command: Command) -> None:
+        """Raises OSError where the attempt cannot be prepared."""
+        match command:
+            case Launch(attempt):
+                strike("admitted")
+                made = prepare_attempt(self._home, self._store, record, attempt, self.memory_per_cpu, self.rules)
+                self.send({"do": "launch", "job": record.id, "attempt": attempt, "assignment": asdict(made)})
+                strike("launched")
+            case SendStop(attempt, False):
+                self.send({"do": "stop", "job": record.id, "attempt": attempt})
+            case SendStop(attempt, True):
+                self.end_runner(record, attempt)
+
+    def adopt(self, record: JobRecord, attempt: int) -> None:
+        """Look for a runner that there was before."""
+        self.send({"do": "adopt", "job": record.id, "attempt": attempt})
+
+    def end_runner(self, record: JobRecord, attempt: int) -> None:
+        """End the runner's process, and its workers with it."""
+        self.send({"do": "end", "job": record.id, "attempt": attempt, "pid": record.runner_pid})
+
+    def forget(self, record: JobRecord, attempt: int) -> None:
+        """The runner is not needed any more."""
+        self.send({"do": "forget", "job": record.id, "attempt": attempt, "pid": record.runner_pid})

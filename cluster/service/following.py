@@ -1,0 +1,100 @@
+"""Takes in what runners write: their events into the store, their rows into memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cluster.service import run_events, store
+from cluster.service.entry import Entry
+from cluster.service.faults import strike
+from cluster.service.noting import AGAIN_S
+from cluster.service.refusals import StoreTrouble
+from coordinator.job_states import TRANSITIONS
+
+if TYPE_CHECKING:
+    from cluster.service.jobs import Jobs
+
+_FOLLOW_EVERY_S = 0.1
+_log = logging.getLogger(__name__)
+
+
+class Following:
+    """Follows the run directories of active jobs. `round_at`: when it last looked at all, on the monotonic clock."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._probe_at = 0.0
+        self.round_at = time.monotonic()
+
+    async def keep(self) -> None:
+        """For as long as the service runs."""
+        while True:
+            for entry in self._jobs.active_entries():
+                if time.monotonic() >= entry.read_again_at:
+                    await self._look_at(entry)
+            if self._jobs.noting.trouble and time.monotonic() >= self._probe_at:
+                await self._probe()
+            self._jobs.board.sweep()
+            self.round_at = time.monotonic()
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+
+    async def _look_at(self, entry: Entry) -> None:
+        """One job's trouble is told with it, tried again after a pause, and no other's."""
+        why = ""
+        try:
+            await self.read(entry)
+        except StoreTrouble:  # told with every job
+            entry.read_again_at = time.monotonic() + AGAIN_S
+        except Exception as error:
+            entry.read_again_at = time.monotonic() + AGAIN_S
+            why = f"its run directory cannot be read: {error}"
+            if entry.hinder("read", why):
+                _log.exception("job %s could not be followed", entry.record.id)
+        entry.hinder("read", why)
+
+    async def _probe(self) -> None:
+        """Whether the store can be written again, though nothing happens that there were to note."""
+        try:
+            await self._jobs.noting.write(store.probe())
+        except StoreTrouble:
+            self._probe_at = time.monotonic() + AGAIN_S
+
+    async def read(self, entry: Entry) -> None:
+        """Take in all that a job's runner has written by now. Raises StoreTrouble, OSError: then it comes again."""
+        await self._jobs.unbroken(self._read(entry))
+
+    async def _read(self, entry: Entry) -> None:
+        async with entry.reading:
+            feed = entry.feed
+            if feed is None:
+                return
+            try:
+                for event in feed.new_events():
+                    await self.take_event(entry, feed.attempt, event.content, event.end)
+            except Exception:
+                feed.go_back(entry.record.events_read)
+                raise
+            entry.rows_untold |= await feed.follow_rows()
+            if entry.rows_untold and time.monotonic() - entry.rows_told_at >= entry.rows_every_s:
+                entry.rows_untold, entry.rows_told_at = False, time.monotonic()
+                strike("following")
+                entry.tell()
+
+    async def take_event(
+        self, entry: Entry, attempt: int, content: Mapping[str, Any], events_read: int | None = None
+    ) -> None:
+        """Note what a runner told. What has another form than runners write cannot be noted, and ends the job."""
+        kind = str(content.get("event"))
+        try:
+            what, text = run_events.happening(content), run_events.text(content)
+            details, at = run_events.details(content), run_events.seconds(content, time.time())
+        except Exception as error:
+            await self._jobs.noting.give_up(entry, attempt, kind, "", error)
+            return
+        if what is not None and (type(entry.record.state), type(what)) not in TRANSITIONS:
+            what = None
+        await self._jobs.noting.apply(entry, what, kind, text, details, attempt=attempt, at=at, events_read=events_read)

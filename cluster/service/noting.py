@@ -1,0 +1,167 @@
+"""What happens to a job: noted in the store, then in memory, then done, in this order.
+
+A store that cannot be written for now (a full disk) is told with every job, and whoever brought the news brings it
+again. What can never be stored ends its job, and nothing else: it is not tried for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cluster.service import store
+from cluster.service.changes import begun, following, gave_up
+from cluster.service.commands import Commands
+from cluster.service.entry import Entry
+from cluster.service.faults import strike
+from cluster.service.records import JobEvent, JobRecord
+from cluster.service.refusals import StoreTrouble, StoreUnwritable
+from cluster.service.store_errors import trouble_of
+from coordinator.job_states import (
+    Command,
+    Happening,
+    RunnerLost,
+    Running,
+    Starting,
+    StopRequested,
+    Unstorable,
+    decide,
+)
+
+if TYPE_CHECKING:
+    from cluster.service.jobs import Jobs
+
+T = TypeVar("T")
+AGAIN_S = 1.0
+"""Pause before what could not be noted, read or started is tried again, in seconds."""
+_log = logging.getLogger(__name__)
+
+
+class Noting:
+    """Changes the jobs of `jobs`. `trouble`: why nothing can be noted for now; empty while all can."""
+
+    def __init__(self, jobs: Jobs, commands: Commands) -> None:
+        self._jobs, self._store, self._commands = jobs, jobs.store, commands
+        self.trouble = ""
+
+    async def write(self, change: store.Write[T]) -> T:
+        """As Store.write; while nothing can be written, every job tells so. Raises StoreTrouble then."""
+        try:
+            result = await self._store.write(change)
+        except Exception as error:
+            trouble = trouble_of(error, self._store.path)
+            if trouble is None:
+                raise
+            self._troubled(str(trouble))
+            raise trouble from None
+        self._troubled("")
+        return result
+
+    def _troubled(self, why: str) -> None:
+        if why == self.trouble:
+            return
+        _log.warning("the store: %s", why or "can be written again")
+        self.trouble = why
+        for entry in self._jobs.entries.values():
+            entry.hindrances.pop("note", None)
+            entry.tell()
+
+    async def apply(
+        self,
+        entry: Entry,
+        happening: Happening | None,
+        kind: str,
+        text: str,
+        details: Mapping[str, Any] | None = None,
+        *,
+        attempt: int | None = None,
+        at: float | None = None,
+        events_read: int | None = None,
+    ) -> None:
+        """Let something happen to a job: store, memory, commands, in this order. What is said of an attempt that is not
+        the present one comes too late and is dropped.
+
+        Raises StoreTrouble where it cannot be noted for now. What can never be noted ends the job.
+        """
+        await entry.catch_up()
+        commands: Sequence[Command] = ()
+        try:
+            async with entry.lock:
+                before = entry.record
+                if (attempt is not None and entry.attempt != attempt) or (attempt is None and before.state.ended):
+                    return
+                state, commands = (before.state, ()) if happening is None else decide(before.state, happening)
+                if state != before.state or happening is None or not isinstance(happening, StopRequested):
+                    event = JobEvent(
+                        seq=before.events + 1,
+                        time=at or time.time(),
+                        kind=kind,
+                        attempt=state.attempt if isinstance(state, (Starting, Running)) else before.attempt,
+                        text=text,
+                        details=details or {},
+                    )
+                    after = following(entry, event)
+                    after = replace(after, state=state, ended_at=event.time if state.ended else None)
+                    if isinstance(state, Starting) and not isinstance(before.state, Starting):
+                        after = begun(after, state.attempt, event.time)
+                    if events_read is not None:
+                        after = replace(after, events_read=events_read)
+                    if state.ended:
+                        strike("before the end is noted")
+                    await self._note(entry, after, event)
+        except StoreTrouble as trouble:
+            if not isinstance(happening, StopRequested):  # that is for its caller to repeat; all else comes again
+                entry.hinder("note", f"{text or kind}; that cannot be noted yet: {trouble}")
+            raise
+        except Exception as error:
+            await self.give_up(entry, attempt, kind, text, error)
+            return
+        for command in commands:
+            await self.perform(entry, command)
+
+    async def _note(self, entry: Entry, after: JobRecord, event: JobEvent) -> None:
+        await self.write(store.update(after, [event]))
+        self._jobs.move(entry, after)
+
+    async def give_up(self, entry: Entry, attempt: int | None, kind: str, text: str, error: Exception) -> None:
+        """End a job of which something can never be noted. Raises StoreTrouble where not even that can be for now."""
+        _log.error("job %s: %r cannot be stored", entry.record.id, kind, exc_info=error)
+        async with entry.lock:
+            before = entry.record
+            if before.state.ended or (attempt is not None and entry.attempt != attempt):
+                return
+            running = entry.attempt
+            state, _ = decide(before.state, Unstorable(f"{kind}: {text}: {type(error).__name__}: {error}"))
+            after, event = gave_up(before, state)
+            try:
+                await self._note(entry, after, event)
+            except StoreTrouble:
+                raise
+            except Exception:
+                _log.exception("nor can the end of job %s", entry.record.id)
+                self._jobs.move(entry, after)
+        if running is not None:
+            self._commands.end_runner(before, running)
+
+    async def perform(self, entry: Entry, command: Command) -> None:
+        """Perform a command; where there is no room for what it needs, later; where it fails, the job does, and nobody
+        else."""
+        try:
+            self._commands.perform(entry.record, command)
+        except Exception as error:
+            if isinstance(trouble := trouble_of(error, self._store.path), StoreUnwritable):
+                entry.hinder("start", str(trouble))
+                asyncio.get_running_loop().call_later(AGAIN_S, self._try_again, entry, command)
+                return
+            _log.exception("job %s: %s failed", entry.record.id, command)
+            cause = f"its runner could not be started: {type(error).__name__}: {error}"
+            await self.apply(entry, RunnerLost(cause), "runner lost", cause, attempt=command.attempt)
+        entry.hinder("start", "")
+
+    def _try_again(self, entry: Entry, command: Command) -> None:
+        if entry.attempt == command.attempt and not self._jobs.closing:
+            self._jobs.begin(self.perform(entry, command))

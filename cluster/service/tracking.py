@@ -1,0 +1,46 @@
+"""Runs at a tracker that a job has left open, because its runner was ended from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from pathlib import Path
+
+from cluster.trackers.mlflow import OPEN_RUN
+from cluster.trackers.tracker import Outcome
+from coordinator.job_states import State, Stopped, Succeeded
+
+_DEADLINE_S = 60.0
+_log = logging.getLogger(__name__)
+
+
+def left_open(folder: Path) -> bool:
+    """Whether a run directory says that something is open."""
+    return (folder / OPEN_RUN).exists()
+
+
+async def end_tracking(folder: Path, state: State) -> None:
+    """End it, as the job ended; what cannot be done within _DEADLINE_S is left, and said in the log."""
+    outcome: Outcome = "finished" if isinstance(state, Succeeded) else "failed"
+    if isinstance(state, Stopped):
+        outcome = "stopped"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cluster.trackers.closing", str(folder), outcome),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    told = b"it did not answer in time"
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEADLINE_S):
+                _, told = await process.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    if process.returncode != 0:
+        last = (told.decode(errors="replace").strip().splitlines() or ["no reason was given"])[-1]
+        _log.warning("job %s: its run in MLflow stays open: %s", folder.name, last)

@@ -1,0 +1,31 @@
+"""`python -m cluster.trackers.closing RUN_DIRECTORY OUTCOME`: end what a run has left open at its trackers.
+
+For a run whose process was ended from outside. A process of its own: a tracker's server may hang, and its library takes
+long to load.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+from cluster.trackers.tracker import Outcome
+
+
+def main() -> int:
+    """0 where nothing is open any more; else 1, and why on standard error."""
+    folder, outcome = Path(sys.argv[1]), sys.argv[2]
+    (known,) = (one for one in get_args(Outcome) if one == outcome)
+    try:
+        from cluster.trackers.mlflow import end_open_run
+
+        end_open_run(folder, known, in_its_folder=True)
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

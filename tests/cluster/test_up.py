@@ -1,0 +1,57 @@
+"""`pipetrain up` says "up" for a service that is."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.cli import up as module
+from cluster.service import __main__ as service
+from cluster.service.home import Home
+from stages.errors import UserMistake
+
+
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Any:
+    """Wait for a service that does what the script says."""
+    home = Home(tmp_path / "home")
+    home.make()
+    Home.write(home.service_file, {"http": "127.0.0.1:1", "grpc": "127.0.0.1:2"})
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    return module._start(home, [])
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo ready; exit 0", r"the service ended at once \(code 0\); .*service.log says why"),
+        ("echo 'error: the service was ended while it was starting'; exit 2", "was ended while it was starting$"),
+        ("kill -9 $$", r"the service ended at once \(SIGKILL\); .*service.log says why"),
+    ],
+)
+def test_a_service_that_has_ended_is_not_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str, says: str
+) -> None:
+    with pytest.raises(UserMistake, match=says):
+        start(tmp_path, monkeypatch, script)
+    assert "up:" not in capsys.readouterr().err
+
+
+def test_a_service_that_is_ended_while_it_starts_says_so() -> None:
+    async def play() -> None:
+        ended, never = asyncio.Event(), asyncio.Event()
+        keeper: Any = SimpleNamespace(up=never, failed=None)
+        servers: Any = SimpleNamespace(http_up=never)
+        web: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(ended.set)
+        await service._first(ended, keeper, servers, web)
+
+    with pytest.raises(UserMistake, match="the service was ended while it was starting"):
+        asyncio.run(play())

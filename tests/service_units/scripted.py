@@ -1,0 +1,84 @@
+"""Jobs without Ray: a home of its own, commands kept instead of sent, runners played by what they write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.service.home import Home
+from cluster.service.jobs import Jobs
+from cluster.service.records import JobDocument, JobRecord
+from cluster.service.store import Store
+from coordinator.job_queue import Needs
+from coordinator.job_states import Queued
+
+NODE: Mapping[str, Any] = {"id": "n", "cpus": 4.0, "memory": 2**32}
+
+
+class Scripted:
+    """`sent` has the commands that Ray's agent would get."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = Home(folder)
+        self.home.make()
+        self.store = Store(self.home.store)
+        self.sent: list[Mapping[str, Any]] = []
+        self.jobs = Jobs(self.home, self.store, max_queued=10, send=self.sent.append)
+        self.jobs.cluster_is([NODE])
+
+    async def submit(self, job: str = "job1") -> None:
+        """Take a job in."""
+        record = JobRecord(
+            id=job,
+            name="n",
+            submission_id=job,
+            priority=0,
+            order=0,
+            needs=Needs(workers=1, cpus=1, memory=0),
+            state=Queued(),
+            events=1,
+            submitted_at=time.time(),
+        )
+        await self.jobs.submit(record, JobDocument(document="{}", files={}))
+
+    def writes(self, event: str, job: str = "job1", **details: Any) -> None:
+        """The job's runner writes an event."""
+        folder = self.home.run_directory(job)
+        folder.mkdir(exist_ok=True)
+        with (folder / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"event": event, "attempt": 1, **details}) + "\n")
+
+    def state(self, job: str = "job1") -> str:
+        """The name of its state."""
+        return self.jobs.record(job).state.name
+
+    def reason(self, job: str = "job1") -> str:
+        """What a caller is shown as the reason."""
+        return self.jobs.view(self.jobs.record(job)).reason
+
+    async def until(self, condition: Callable[[], bool], otherwise: Callable[[], object] = str) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end, otherwise()
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def scripted(folder: Path) -> AsyncIterator[Scripted]:
+    """With the loops of the service running."""
+    service = Scripted(folder)
+    loops = [asyncio.create_task(loop) for loop in (service.jobs.keep_scheduling(), service.jobs.keep_following())]
+    try:
+        yield service
+    finally:
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await service.jobs.settle()
+        service.store.close()
