@@ -4,8 +4,9 @@
 What hangs is
 
 1. a process that does not answer at all (it is stopped, or its host or network is gone);
-2. a worker that says it computes while its thread gets no CPU time (it is blocked in the middle of an action);
-3. a pipeline in which nobody makes progress, though somebody waits: an array was lost, or workers wait in a circle.
+2. a pipeline in which nobody makes progress: a worker says that it computes, but its thread gets no CPU time (it is
+   blocked in the middle of an action); or an array was lost, or workers wait in a circle. While another makes progress
+   nobody is blamed: a thread may get no CPU because others have it, and those that need a blocked one soon wait too.
 
 Each only after `resources.hang_timeout` without a change. An action that computes for ever is none of them.
 """
@@ -94,16 +95,17 @@ def judge(states: Sequence[State], limit_s: float) -> Hang | None:
             return Hang(
                 worker, f"no answer {within}; its process does not answer, {last}{_others(states, except_for=worker)}"
             )
-    for worker, state in enumerate(states):
-        if state.seen is not None and state.seen.doing is Doing.COMPUTING and state.still_for > limit_s:
-            return Hang(
-                worker,
-                f"no progress {within}; it is still {told(state.seen)}, and uses no CPU{_others(states, worker)}",
-            )
-    waits = [w for w, s in enumerate(states) if s.seen is not None and s.seen.doing in (Doing.WAITING, Doing.SENDING)]
-    if not waits or any(state.seen is None or state.silent_for or state.still_for <= limit_s for state in states):
+    if any(state.seen is None or state.silent_for or state.still_for <= limit_s for state in states):
         return None
-    worker, why = _blocked(waits[0], [state.seen for state in states if state.seen is not None])
+    seen = [state.seen for state in states if state.seen is not None]
+    for worker, one in enumerate(seen):
+        if one.doing is Doing.COMPUTING:
+            why = f"no progress {within}; it is still {told(one)}, and uses no CPU"
+            return Hang(worker, why + _others(states, worker))
+    waits = [worker for worker, one in enumerate(seen) if one.doing in (Doing.WAITING, Doing.SENDING)]
+    if not waits:
+        return None
+    worker, why = _blocked(waits[0], seen)
     return Hang(worker, f"no progress of any worker {within}; {why}{_others(states, worker)}")
 
 
