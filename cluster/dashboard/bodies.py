@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
-from coordinator.job import MAX_JOB_FILE_BYTES
+from coordinator.job_limits import MAX_DOCUMENT_BYTES
 
 _SMALL_BYTES = 64 * 1024
 _PAGE_BYTES = 2 * 2**20
@@ -20,7 +20,7 @@ _SILENCE_S = 30.0
 def most_bytes(method: str, path: str) -> int:
     """The limit of a body."""
     if method == "POST" and path.rstrip("/") == "/api/jobs":
-        return MAX_JOB_FILE_BYTES
+        return MAX_DOCUMENT_BYTES
     return _PAGE_BYTES if path.startswith("/_nicegui_ws/") else _SMALL_BYTES
 
 

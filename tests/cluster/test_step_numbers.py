@@ -116,7 +116,7 @@ def serving(folder: Path, run: Path) -> Iterator[Service]:
     async def serve() -> None:
         async with jobs_of(folder / "home", records, run) as jobs:
             metrics = Metrics(CollectorRegistry(), jobs, ray_up=lambda: True)
-            servers = Servers(Api(jobs, None, None), "token", metrics)  # type: ignore[arg-type]
+            servers = Servers(Api(jobs, None, None, None), "token", metrics)  # type: ignore[arg-type]
             try:
                 content, _ = await metrics.scrape("text/plain")
                 ready.extend((await servers.listen_grpc("127.0.0.1", 0), jobs, content.decode()))
