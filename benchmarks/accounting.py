@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks import CONFIGS, Config
 from benchmarks.ours import job_for
-from cluster.run_dir import RunDir
-from cluster.sources import JobData, load_data
-from cluster.step_observer import StepObserver
+from cluster.data.sources import JobData, load_data
+from cluster.run.run_dir import RunDir
+from cluster.run.step_observer import StepObserver
 from coordinator.accounts import Accounts
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.local import LocalWorkers

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks import LEARNING_RATE, MOMENTUM, WORKERS, Config
-from cluster.ray_workers import RayWorkers
-from cluster.sources import load_data
+from cluster.actors.ray_workers import RayWorkers
+from cluster.data.sources import load_data
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec, parse_job
 from coordinator.rows import TrainedStep

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from benchmarks import CONFIGS, WORKERS, Config
 from benchmarks.ours import OurPeer, job_for
 from benchmarks.torch_peer import TorchPeer, schedules_for
-from cluster.ray_session import ray_session
+from cluster.actors.ray_session import ray_session
 
 OURS = (("1f1b", 1), ("gpipe", 8), ("zb-h1", 1), ("zb-h1", 4))
 """Our schedules, each with a weight-gradient group."""

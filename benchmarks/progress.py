@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import CONFIGS, Config
 from benchmarks.ours import job_for
-from cluster.sources import load_data
+from cluster.data.sources import load_data
 from coordinator.blueprint import make_blueprint
 from coordinator.local import LocalWorkers
 from stages.actions import Action

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.run_dir import RunDir
+from cluster.run.run_dir import RunDir
+from cluster.run.training import Run, Where
 from cluster.service.changes import submitted
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store, insert
-from cluster.training import Run, Where
 from coordinator.job import JobSpec, parse_job
 from coordinator.job_queue import Needs
 from coordinator.job_states import Running, State

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import CONFIGS, WORKERS
 from benchmarks.ours import OurPeer, job_for
 from benchmarks.roofline_products import product_seconds
-from cluster.ray_session import ray_session
+from cluster.actors.ray_session import ray_session
 
 
 def main() -> None:

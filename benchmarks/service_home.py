@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks import LEARNING_RATE, WORKERS
 from benchmarks.processes import Processes
+from cluster.actors.host_processes import command_line
 from cluster.client import Client, Job
-from cluster.host_processes import command_line
 from cluster.service.home import Home
 
 PIPETRAIN = str(Path(sys.executable).with_name("pipetrain"))

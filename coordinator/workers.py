@@ -1,4 +1,4 @@
-"""The port to the workers: threads of this process (`coordinator.local`) or Ray actors (`cluster.ray_workers`)."""
+"""The port to the workers: threads of this process (`local.py`) or Ray actors (`cluster.actors.ray_workers`)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from cluster.ray_session import ray_session
+from cluster.actors.ray_session import ray_session
 
 # the same examples every time, so that a red run means a change; EXPLORE=1 looks for new ones; a slow run is none
 settings.register_profile("steady", derandomize=True, deadline=None)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from cluster.actors.ray_workers import RayWorkers
 from cluster.cli import main
-from cluster.ray_workers import RayWorkers
-from cluster.sources import JobData, load_data
+from cluster.data.sources import JobData, load_data
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.job import JobSpec, parse_job
 from coordinator.rows import Row

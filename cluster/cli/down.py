@@ -40,7 +40,7 @@ def down(home: Path | None) -> int:
 
 def end_service(home: Any) -> bool:
     """End the service's process, then Ray where it left one. True where there was anything. Raises JobFailed."""
-    from cluster.host_processes import command_line
+    from cluster.actors.host_processes import command_line
     from cluster.service.ray_head import RayHead
 
     there, pid = home.is_locked(), home.holder()
@@ -70,7 +70,7 @@ def _wait_for_holder(home: Any) -> int | None:
 
 def _gone(home: Any, pid: int, within_s: float) -> bool:
     """Whether nobody holds the home, and the process itself is gone, within so many seconds."""
-    from cluster.host_processes import command_line
+    from cluster.actors.host_processes import command_line
 
     deadline = time.monotonic() + within_s
     while home.is_locked() or b"cluster.service" in command_line(pid):

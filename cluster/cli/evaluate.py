@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from cluster.run_dir import open_run
-from cluster.sources import load_arrays, load_data
+from cluster.data.sources import load_arrays, load_data
+from cluster.run.run_dir import open_run
 from coordinator.blas_threads import BlasThreads
 from coordinator.inference import infer
 from stages.loss import evaluate_loss, loss_count

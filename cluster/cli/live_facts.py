@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster.run.worker_times import COMPUTE, WAITS, Times, bubble_of
 from cluster.service.job_stats import RECENT_S, RecentSteps, Series
-from cluster.worker_times import COMPUTE, WAITS, Times, bubble_of
 from coordinator.rows import EvalRow, Row, StepRow
 
 if TYPE_CHECKING:

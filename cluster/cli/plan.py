@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.cli.options import counted, job_options, read_job
-from cluster.sources import load_data
+from cluster.data.sources import load_data
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.estimate import Estimate, estimate, size_text
 from stages.errors import NotEnoughResources

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from cluster.run_dir import open_run
-from cluster.sources import load_inputs
+from cluster.data.sources import load_inputs
+from cluster.run.run_dir import open_run
 from coordinator.blas_threads import BlasThreads
 from coordinator.inference import infer
 from stages.errors import UserMistake

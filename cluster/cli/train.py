@@ -12,8 +12,8 @@ import click
 
 from cluster.cli.options import counted, job_options, read_job, track_option, where_options
 from cluster.cli.progress import Header, Progress, make_progress
-from cluster.run_dir import RunDir, default_run_dir
-from cluster.training import Outcome, Run, Where
+from cluster.run.run_dir import RunDir, default_run_dir
+from cluster.run.training import Outcome, Run, Where
 from stages.errors import NotEnoughResources, UserMistake
 
 

@@ -68,7 +68,7 @@ def up(
     if place.is_locked():
         raise UserMistake(f"{place.describe_service()}; `{end_command}` stops it")
     if ray_address is not None:
-        from cluster.ray_session import check_address
+        from cluster.actors.ray_session import check_address
 
         check_address(ray_address, "--ray-address")
     options = ["--home", str(place.folder), "--grpc-port", str(grpc_port), "--http-port", str(http_port)]

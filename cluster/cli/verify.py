@@ -12,10 +12,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cluster.actors.ray_session import ray_session
+from cluster.actors.ray_workers import RayWorkers
 from cluster.cli.options import where_options
-from cluster.ray_session import ray_session
-from cluster.ray_workers import RayWorkers
-from cluster.sources import JobData, load_data
+from cluster.data.sources import JobData, load_data
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.job import JobSpec, load_job
 from coordinator.local import LocalWorkers

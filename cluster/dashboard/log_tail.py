@@ -6,7 +6,7 @@ import re
 from collections import deque
 from pathlib import Path
 
-from cluster.runner_link import log_name
+from cluster.actors.runner_link import log_name
 
 RUNNER = -1
 _FIRST_BYTES, _MOST_BYTES = 32 * 1024, 256 * 1024  # of a file: in the beginning, and at one look

@@ -18,6 +18,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from cluster.data.rules import SourceRules
 from cluster.service.api import Api
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
@@ -27,7 +28,6 @@ from cluster.service.ray_keeper import RayKeeper
 from cluster.service.server import Servers
 from cluster.service.store import Store
 from cluster.service.uploads import KEEP_UNUSED_S, MAX_UPLOAD_BYTES, Uploads
-from cluster.source_rules import SourceRules
 from coordinator.source_names import PROTOCOLS
 from stages.errors import UserMistake
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from cluster.data.rules import local_files, require_rules
 from cluster.service.entry import Entry
 from cluster.service.files import file_parts, files_to_fetch, log_lines, require_worker
 from cluster.service.health import Health
@@ -31,7 +32,6 @@ from cluster.service.stats_message import stats_message
 from cluster.service.traces import ask_for_trace, last_trace, trace_saved
 from cluster.service.uploads import PART_BYTES, Uploads, upload_path
 from cluster.service.watch import Watcher
-from cluster.source_rules import local_files, require_rules
 from cluster.trackers import require_trackers
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from cluster.data.rules import FREE
 from cluster.service.faults import strike
 from cluster.service.home import Home
 from cluster.service.launching import prepare_attempt
 from cluster.service.records import JobRecord
 from cluster.service.store import Store
-from cluster.source_rules import FREE
 from coordinator.job_states import Command, Launch, SendStop
 
 

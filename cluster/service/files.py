@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.runner_link import log_name
+from cluster.actors.runner_link import log_name
 from cluster.service.entry import Entry
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import read_lines

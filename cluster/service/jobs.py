@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
+from cluster.data.rules import SourceRules
 from cluster.service import store
 from cluster.service.changes import logged, submitted
 from cluster.service.commands import Commands
@@ -32,7 +33,6 @@ from cluster.service.run_feed import RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from cluster.service.tracking import end_tracking, left_open
-from cluster.source_rules import SourceRules
 from coordinator.job_queue import Capacity, Choice, Queue, Waiting, choose
 from coordinator.job_states import (
     Admitted,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from cluster.job_runner import Assignment
+from cluster.data.rules import SourceRules
+from cluster.run.job_runner import Assignment
 from cluster.service.home import Home
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import retire_attempt
 from cluster.service.store import Store
 from cluster.service.uploads import upload_path
-from cluster.source_rules import SourceRules
 
 
 def prepare_attempt(

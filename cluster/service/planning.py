@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cluster.data.rules import SourceRules, local_files
 from cluster.service.outside import MOST_BYTES, Outside, Unreadable
-from cluster.source_rules import SourceRules, local_files
 from coordinator.job import JobSpec
 
 

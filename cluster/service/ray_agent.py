@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.host_processes import end_ray_process
-from cluster.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, LOGS, Assignment, JobRunner, runner_name
-from cluster.ray_session import LOOPBACK, loopback
+from cluster.actors.host_processes import end_ray_process
+from cluster.actors.ray_session import LOOPBACK, loopback
+from cluster.run.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, LOGS, Assignment, JobRunner, runner_name
 
 NAMESPACE = "pipetrain"
 _PING_S = 5.0

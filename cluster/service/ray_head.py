@@ -1,6 +1,6 @@
 """The local Ray cluster of a service: one head process in a session of its own, which outlives the service.
 
-It is started through `main` here, which keeps it on loopback (see `cluster.ray_session`).
+It is started through `main` here, which keeps it on loopback (see `cluster.actors.ray_session`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from cluster.host_processes import end_session, in_session
-from cluster.private_folders import make_private_folder, short_base, sweep_leftovers
-from cluster.ray_session import LOOPBACK, OBJECT_STORE_BYTES, RAY_FOLDER, loopback
+from cluster.actors.host_processes import end_session, in_session
+from cluster.actors.private_folders import make_private_folder, short_base, sweep_leftovers
+from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, RAY_FOLDER, loopback
 from cluster.service.home import Home
 from stages.errors import NotEnoughResources
 

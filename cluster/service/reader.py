@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.process_limits import limit_memory
-from cluster.source_rules import SourceRules
+from cluster.actors.process_limits import limit_memory
+from cluster.data.rules import SourceRules
 from stages.errors import UserMistake
 
 READY, AHEAD = "ready", "--ahead"
-_FOR_A_PLAN = ("cluster.sources", "coordinator.blueprint", "coordinator.estimate", "coordinator.job")
+_FOR_A_PLAN = ("cluster.data.sources", "coordinator.blueprint", "coordinator.estimate", "coordinator.job")
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
 """What reading imports when it comes to it."""
 _GRACE_S = 5
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
-    from cluster.sources import load_data
+    from cluster.data.sources import load_data
     from coordinator.blueprint import make_blueprint
     from coordinator.estimate import estimate
     from coordinator.job import parse_job

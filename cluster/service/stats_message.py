@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cluster.run.worker_times import predicted_bubbles, worker_times
 from cluster.service.job_stats import JobStats
 from cluster.wire import pipetrain_pb2 as pb
-from cluster.worker_times import predicted_bubbles, worker_times
 
 _LOSSES = 120
 

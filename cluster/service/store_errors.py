@@ -7,7 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from cluster.event_log import NO_ROOM
+from cluster.run.event_log import NO_ROOM
 from cluster.service.refusals import NoSpace, StoreDamaged, StoreTrouble, StoreUnwritable
 
 _PASSING = (

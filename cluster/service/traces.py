@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from cluster.run_dir import TRACE_FILE, TRACE_REQUEST
+from cluster.run.run_dir import TRACE_FILE, TRACE_REQUEST
 from cluster.service.jobs import Jobs
 from stages.errors import Refused, UserMistake
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.clocks import Clocks, clock_name, measure
+from cluster.actors.clocks import Clocks, clock_name, measure
 from coordinator.workers import ClockFix
 
 _DELAYS = st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)), min_size=5, max_size=5)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster.host_processes import started_at
-from cluster.private_folders import make_private_folder, private_folder, short_base, sweep_leftovers
-from cluster.ray_session import RAY_FOLDER
+from cluster.actors.host_processes import started_at
+from cluster.actors.private_folders import make_private_folder, private_folder, short_base, sweep_leftovers
+from cluster.actors.ray_session import RAY_FOLDER
 from tests.other_user import needs_nobody, what_nobody_can_do
 
 LONG_AGO = 1_000_000_000.0
 _OWNER = """
 import os, sys
-from cluster.private_folders import make_private_folder
+from cluster.actors.private_folders import make_private_folder
 
 folder = make_private_folder(sys.argv[1])
 (folder.path / "ray").mkdir()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.process_limits import begin_measuring, data_bytes, limit_memory, warm_up_blas
+from cluster.actors.process_limits import begin_measuring, data_bytes, limit_memory, warm_up_blas
 from stages.process_memory import peak_resident_bytes
 
 MIB = 2**20

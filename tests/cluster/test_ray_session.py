@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.private_folders import sweep_leftovers
+from cluster.actors.private_folders import sweep_leftovers
 from tests.other_user import needs_nobody, what_nobody_can_do
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import click
 import pytest
 
-from cluster import training
-from cluster.event_log import RESERVE, EventLog
-from cluster.job_runner import Assignment, JobRunner
-from cluster.run_dir import RunDir
+from cluster.run import training
+from cluster.run.event_log import RESERVE, EventLog
+from cluster.run.job_runner import Assignment, JobRunner
+from cluster.run.run_dir import RunDir
+from cluster.run.training import Run, Where
 from cluster.service import run_events
 from cluster.trackers import Point, RunFacts, Trackers
 from cluster.trackers.tracker import Outcome
-from cluster.training import Run, Where
 from coordinator.job import JobSpec
 from coordinator.job_states import Failed, Running, Starting, State, decide
 from stages.errors import HostFailed, NotEnoughResources, UnexpectedError
@@ -249,7 +249,7 @@ def test_a_command_stopped_before_its_first_step_says_that_nothing_is_saved(
 
 
 def _runner(folder: Path, document: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> JobRunner:
-    monkeypatch.setattr("cluster.job_runner.log_to_file", lambda path: None)
+    monkeypatch.setattr("cluster.run.job_runner.log_to_file", lambda path: None)
     monkeypatch.setattr("threading.Timer.start", lambda timer: None)  # it would end this process
     assignment = Assignment(job="j", attempt=1, folder=str(folder), document=document, files={}, memory_per_cpu=2**30)
     runner = JobRunner(assignment)
@@ -288,12 +288,12 @@ def test_a_run_directory_that_is_deleted_under_a_job_is_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = _runner(tmp_path / "j", digits_job().document(), monkeypatch)
-    monkeypatch.setattr("cluster.step_observer._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("cluster.run.step_observer._LOOK_EVERY_S", 0.0)
 
     def delete(teller: Any, row: Any, run: Any) -> None:
         shutil.rmtree(tmp_path / "j", ignore_errors=True)
 
-    monkeypatch.setattr("cluster.job_runner._Teller.row", delete)
+    monkeypatch.setattr("cluster.run.job_runner._Teller.row", delete)
     runner.run()
     failed = _state(runner, Running(attempt=1))
     assert isinstance(failed, Failed)
@@ -321,7 +321,7 @@ def test_a_full_disk_reaches_the_service_though_nothing_can_be_written(
             (disk / "j" / RESERVE).unlink(missing_ok=True)
             fill(disk)
 
-        monkeypatch.setattr("cluster.job_runner._Teller.row", take_all)
+        monkeypatch.setattr("cluster.run.job_runner._Teller.row", take_all)
         runner.run()
         failed = _state(runner, Running(attempt=1))
         assert isinstance(failed, Failed)

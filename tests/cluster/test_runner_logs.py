@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cluster.job_runner import Assignment
+from cluster.run.job_runner import Assignment
 from cluster.service.ray_agent import runner_class
 
 

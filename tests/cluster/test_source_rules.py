@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
+from cluster.data.files import read_source
+from cluster.data.rules import SourceRules, is_public
 from cluster.service.peers import is_remote_address, is_remote_peer
-from cluster.source_files import read_source
-from cluster.source_rules import SourceRules, is_public
 from coordinator.job import parse_job
 from stages.errors import InvalidData, InvalidJob
 from tests.coordinator.job_documents import changed
@@ -185,7 +185,7 @@ def test_a_name_that_leads_here_and_a_redirect_are_found_when_they_are_followed(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server's own address passes for public, the one that it redirects to does not."""
-    monkeypatch.setattr("cluster.source_urls.is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("cluster.data.urls.is_public", lambda address: address == "127.0.0.1")
     wanted = f"http://127.0.0.2:{port}/rows.csv"
     assert read_source(f"http://localhost:{port}/rows.csv", SourceRules(public_only=True))
     assert "leads to 127.0.0.2; " in refusal(f"http://127.0.0.1:{port}/to/{wanted}", public_only=True)
@@ -239,5 +239,5 @@ def test_arrow_never_reads_an_object_of_python(rows: Path, port: int, monkeypatc
 def test_a_command_that_reads_a_table_ends_well_each_time(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("a,b,c\n" + "0.5,1.5,2\n" * 20_000)
-    script = f"from cluster.source_files import read_source; read_source({str(path)!r})"
+    script = f"from cluster.data.files import read_source; read_source({str(path)!r})"
     assert [subprocess.run([sys.executable, "-c", script], check=False).returncode for _ in range(10)] == [0] * 10

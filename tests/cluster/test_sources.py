@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from cluster.sources import load_arrays, load_data, load_inputs
+from cluster.data.sources import load_arrays, load_data, load_inputs
 from coordinator.job import JobSpec, parse_job
 from stages.data import train_validation_split
 from stages.errors import InvalidData

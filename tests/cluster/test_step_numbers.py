@@ -27,7 +27,8 @@ from cluster import Client, EvalRow, StepRow
 from cluster.cli import cli
 from cluster.dashboard import facts
 from cluster.dashboard.live import picture
-from cluster.run_dir import RunDir
+from cluster.run.run_dir import RunDir
+from cluster.run.training import Run, Where
 from cluster.service.api import Api
 from cluster.service.jobs import Jobs
 from cluster.service.metrics import Metrics
@@ -35,7 +36,6 @@ from cluster.service.run_events import text
 from cluster.service.server import Servers
 from cluster.trackers.mlflow import MLflow
 from cluster.trackers.tracker import RunFacts, point_of
-from cluster.training import Run, Where
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_to_wire
 from coordinator.job_states import Succeeded

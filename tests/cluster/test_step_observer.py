@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from cluster import step_observer
-from cluster.run_dir import TRACE_REQUEST, RunDir
-from cluster.training import Run, Where
+from cluster.run import step_observer
+from cluster.run.run_dir import TRACE_REQUEST, RunDir
+from cluster.run.training import Run, Where
 from coordinator.chrome_trace import GrowingTrace
 from coordinator.job import JobSpec
 from coordinator.rows import TrainedStep

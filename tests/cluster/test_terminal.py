@@ -31,9 +31,9 @@ from cluster.cli.live_facts import (
 from cluster.cli.live_view import live_view, spark_line, time_bar
 from cluster.client import Job
 from cluster.client.figures import figures_from_wire
+from cluster.run.worker_times import bubble_of, predicted_bubbles, worker_times
 from cluster.service.job_stats import JobStats
 from cluster.service.stats_message import evenly, stats_message
-from cluster.worker_times import bubble_of, predicted_bubbles, worker_times
 from coordinator.rows import EvalRow, StepRow
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 from tests.jobs import EXAMPLES, PIPETRAIN

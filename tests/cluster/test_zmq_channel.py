@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zmq
 
-from cluster.zmq_channel import ZmqChannel
+from cluster.actors.zmq_channel import ZmqChannel
 from stages.actions import Kind
 from stages.arrays import Array
 from stages.channel import Attendance, ReceiveTimeout, Tag

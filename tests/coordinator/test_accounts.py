@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cluster.sources import load_data
+from cluster.data.sources import load_data
 from coordinator.accounts import Accounts, as_seconds, await_slowest, recent_bubble, step_bubble, step_seconds
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec

@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 import cluster.cli.lecture as command
-from cluster.sources import load_data
+from cluster.data.sources import load_data
 from coordinator.blueprint import make_blueprint
 from coordinator.job import load_job
 from coordinator.lecture import MATRIX, NETWORKS, SCALAR, LectureNetwork, lecture_rows

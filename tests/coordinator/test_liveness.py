@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from cluster.sources import load_data
+from cluster.data.sources import load_data
 from coordinator.blueprint import make_blueprint
 from coordinator.job import JobSpec
 from coordinator.liveness import Liveness, State, judge, moved, told

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.sources import load_data
+from cluster.data.sources import load_data
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.estimate import estimate
 from coordinator.job import parse_job

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from cluster.run_dir import open_run
+from cluster.run.run_dir import open_run
 from coordinator.inference import infer
 from tests.jobs import EXAMPLES, pipetrain
 

@@ -26,8 +26,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster.actors.host_processes import in_session
 from cluster.client import Client
-from cluster.host_processes import in_session
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.job import parse_job
 from coordinator.rows import Row

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.actors.host_processes import command_line
 from cluster.client import Job
-from cluster.host_processes import command_line
 from tests.service.conftest import JobMaker
 from tests.service.running import Service, collect_without_gaps, until, wait_for
 

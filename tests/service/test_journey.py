@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
+from cluster.actors.host_processes import command_line, in_session
 from cluster.client import Client
-from cluster.host_processes import command_line, in_session
 from tests.jobs import EXAMPLES, PIPETRAIN, pipetrain
 from tests.service.conftest import JobMaker
 from tests.service.running import Service, until, wait_for

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.actors.host_processes import command_line, in_session
 from cluster.client import Job
-from cluster.host_processes import command_line, in_session
 from cluster.service.ray_head import RayHead
 from coordinator.job import parse_job
 from coordinator.rows import Row

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.runner_link import log_name
+from cluster.actors.runner_link import log_name
 from cluster.service import files as module
 from cluster.service.entry import Entry
 from cluster.service.files import MODEL_FILES, RUNNER, FilePart, file_parts, files_to_fetch, log_lines

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.host_processes import command_line, end_ray_process, end_session, in_session
-from cluster.job_runner import ACTOR_NAME as RUNNER_NAME
-from cluster.ray_workers import ACTOR_NAME as WORKER_NAME
+from cluster.actors.host_processes import command_line, end_ray_process, end_session, in_session
+from cluster.actors.ray_workers import ACTOR_NAME as WORKER_NAME
+from cluster.run.job_runner import ACTOR_NAME as RUNNER_NAME
 
 # Says a word and a process number for each that it started. `exec` keeps the numbers those of the sleeping processes.
 _TREE = """

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from cluster.job_runner import Assignment, JobRunner
+from cluster.data.rules import SourceRules
+from cluster.run.job_runner import Assignment, JobRunner
+from cluster.run.training import Run, Where
 from cluster.service import store as changes
 from cluster.service.changes import submitted
 from cluster.service.home import Home
 from cluster.service.launching import prepare_attempt
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
-from cluster.source_rules import SourceRules
-from cluster.training import Run, Where
 from coordinator.job import parse_job
 from coordinator.job_queue import Needs
 from coordinator.job_states import Queued

@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 
+from cluster.data.rules import FREE, SourceRules
+from cluster.data.sources import load_data
 from cluster.service.outside import Outside, Unreadable
 from cluster.service.planning import plan_job, schedule_workers, wrong_paths
-from cluster.source_rules import FREE, SourceRules
-from cluster.sources import load_data
 from coordinator.blueprint import make_blueprint
 from coordinator.estimate import estimate
 from coordinator.job import JobSpec, parse_job

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.job_runner import Assignment, runner_name
+from cluster.run.job_runner import Assignment, runner_name
 from cluster.service import ray_agent
 from cluster.service.ray_agent import RayAgent
 from tests.service_units.fake_ray import NODE_ID, Actor, FakeRay, RayError

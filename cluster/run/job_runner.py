@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.process_limits import limit_memory
-from cluster.run_dir import RunDir
-from cluster.run_errors import as_told
-from cluster.runner_link import CHUNK_BYTES, RunnerLink, log_name, log_to_file, say
-from cluster.source_rules import SourceRules
-from cluster.training import Run, Where, failure_details, tell_failure
+from cluster.actors.process_limits import limit_memory
+from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_name, log_to_file, say
+from cluster.data.rules import SourceRules
+from cluster.run.run_dir import RunDir
+from cluster.run.run_errors import as_told
+from cluster.run.training import Run, Where, failure_details, tell_failure
 from coordinator.job import JobSpec, parse_job
 from coordinator.rows import EvalRow, Row, StepRow
 from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly

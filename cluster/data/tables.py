@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.source_files import AnyArray, Arrays, Table
+from cluster.data.files import AnyArray, Arrays, Table
 from stages.errors import InvalidData
 
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.clocks import Clocks, clock_name
-from cluster.host_processes import end_ray_process
-from cluster.ray_placement import release, reserve
-from cluster.runner_link import RunnerLink
-from cluster.worker_actor import CONTROL, WorkerActor
-from cluster.zmq_channel import Address
+from cluster.actors.clocks import Clocks, clock_name
+from cluster.actors.host_processes import end_ray_process
+from cluster.actors.ray_placement import release, reserve
+from cluster.actors.runner_link import RunnerLink
+from cluster.actors.worker_actor import CONTROL, WorkerActor
+from cluster.actors.zmq_channel import Address
 from coordinator.blueprint import Blueprint
 from coordinator.failures import first_cause, place_of
 from coordinator.liveness import Liveness, told
@@ -40,7 +40,7 @@ ACTOR_NAME = "PipetrainWorker"
 
 
 class RayWorkers:
-    """The workers of one job. `ray` is the module, initialised (see `cluster.ray_session`).
+    """The workers of one job. `ray` is the module, initialised (see `cluster.actors.ray_session`).
 
     `link` is there when a job runner of the service makes them. `give_up` ends the wait for room in the cluster.
     Raises NotEnoughResources where the cluster cannot hold them, JobFailed where one cannot start, StoppedEarly.

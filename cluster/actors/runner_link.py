@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.private_folders import private_folder
-from cluster.source_rules import FREE, SourceRules
+from cluster.actors.private_folders import private_folder
+from cluster.data.rules import FREE, SourceRules
 
 CHUNK_BYTES = 4 * 2**20
 _CALL_TIMEOUT_S = 120.0

@@ -14,10 +14,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.source_checks import fitting_inputs, fitting_targets
-from cluster.source_files import Arrays, Table, read_source
-from cluster.source_rules import SourceRules
-from cluster.source_tables import arrays_of, require_columns, split_columns
+from cluster.data.checks import fitting_inputs, fitting_targets
+from cluster.data.files import Arrays, Table, read_source
+from cluster.data.rules import SourceRules
+from cluster.data.tables import arrays_of, require_columns, split_columns
 from coordinator.job import JobSpec
 from stages.data import Dataset, FloatArray, train_validation_split
 from stages.errors import InvalidData

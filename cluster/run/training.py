@@ -8,14 +8,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.ray_session import check_address, ray_session
-from cluster.ray_workers import RayWorkers
-from cluster.run_dir import RunDir
-from cluster.run_errors import as_told
-from cluster.runner_link import RunnerLink
-from cluster.source_rules import FREE, SourceRules
-from cluster.sources import JobData, load_data
-from cluster.step_observer import StepObserver
+from cluster.actors.ray_session import check_address, ray_session
+from cluster.actors.ray_workers import RayWorkers
+from cluster.actors.runner_link import RunnerLink
+from cluster.data.rules import FREE, SourceRules
+from cluster.data.sources import JobData, load_data
+from cluster.run.run_dir import RunDir
+from cluster.run.run_errors import as_told
+from cluster.run.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers
 from coordinator.blueprint import Blueprint, make_blueprint
 from coordinator.estimate import estimate

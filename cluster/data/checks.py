@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.source_files import AnyArray
+from cluster.data.files import AnyArray
 from stages.data import FloatArray
 from stages.errors import InvalidData
 from stages.spec import ModelSpec

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from cluster.source_rules import SourceRules, is_public
+from cluster.data.rules import SourceRules, is_public
 from coordinator.regular_files import too_large
 from coordinator.source_names import protocol
 from stages.errors import InvalidData

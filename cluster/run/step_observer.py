@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
-from cluster.run_dir import RunDir, TraceRequest
-from cluster.sources import JobData
-from cluster.step_timeline import step_timeline
+from cluster.data.sources import JobData
+from cluster.run.run_dir import RunDir, TraceRequest
+from cluster.run.step_timeline import step_timeline
 from coordinator.blueprint import Blueprint
 from coordinator.chrome_trace import GrowingTrace, TimedAction, lay_over
 from coordinator.estimate import estimate

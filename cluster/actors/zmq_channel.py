@@ -19,8 +19,8 @@ import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from cluster.clocks import clock_name
-from cluster.private_folders import PrivateFolder, make_private_folder
+from cluster.actors.clocks import clock_name
+from cluster.actors.private_folders import PrivateFolder, make_private_folder
 from stages.actions import Kind
 from stages.arrays import Array
 from stages.channel import Attendance, ReceiveTimeout, Tag

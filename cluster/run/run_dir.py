@@ -16,8 +16,8 @@ import orjson
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cluster.event_log import EventLog
-from cluster.run_errors import os_error_of, run_directory_gone
+from cluster.run.event_log import EventLog
+from cluster.run.run_errors import os_error_of, run_directory_gone
 from coordinator.job import JobSpec, load_job
 from stages.arrays import Array
 from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.source_rules import SourceRules
+from cluster.data.rules import SourceRules
 from coordinator.regular_files import open_regular
 from coordinator.source_names import extension, local_path, source_problem
 from stages.errors import InvalidData
@@ -93,7 +93,7 @@ def _open(source: str, rules: SourceRules) -> IO[bytes]:
 
 def _open_url(url: str, rules: SourceRules) -> IO[bytes]:
     """The URL's bytes, fetched at once: .npz and .parquet need to seek, which many servers do not offer."""
-    from cluster.source_urls import url_parts
+    from cluster.data.urls import url_parts
 
     content = io.BytesIO()
     try:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.host_processes import names_in_command_lines, started_at
+from cluster.actors.host_processes import names_in_command_lines, started_at
 
 _OWNER = "owner"
 _NAME = re.compile(r"pipetrain-(\d+|ray)-\w+")

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.private_folders import private_folder, short_base, sweep_leftovers
+from cluster.actors.private_folders import private_folder, short_base, sweep_leftovers
 from stages.errors import NotEnoughResources
 
 LOOPBACK = "127.0.0.1"

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.process_limits import begin_measuring, limit_memory, warm_up_blas
-from cluster.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
-from cluster.sources import load_data
-from cluster.zmq_channel import Address, ZmqChannel
+from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
+from cluster.actors.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
+from cluster.actors.zmq_channel import Address, ZmqChannel
+from cluster.data.sources import load_data
 from coordinator.blas_threads import BlasThreads, blas_threads
 from coordinator.job import parse_job
 from stages.arrays import Array
@@ -29,7 +29,7 @@ CONTROL = "control"
 
 
 class WorkerActor:
-    """Made into an actor by `cluster.ray_workers`. Methods are called in the order in which they stand here."""
+    """Made into an actor by `cluster.actors.ray_workers`. Methods are called in the order in which they stand here."""
 
     def __init__(self, worker: int, hang_timeout: float, link: RunnerLink | None = None) -> None:
         import ray

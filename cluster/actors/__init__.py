@@ -1,0 +1,1 @@
+"""Worker processes: Ray and its placement, the channel between them, their limits, clocks and folders."""
