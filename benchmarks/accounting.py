@@ -22,12 +22,12 @@ from benchmarks.ours import job_for
 from cluster.data.sources import JobData, load_data
 from cluster.run.run_dir import RunDir
 from cluster.run.step_observer import StepObserver
-from coordinator.accounts import Accounts
-from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.local import LocalWorkers
-from coordinator.prediction import Predictor
-from coordinator.rows import TrainedStep
-from coordinator.trainer import Trainer
+from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.timing.accounts import Accounts
+from coordinator.timing.prediction import Predictor
+from coordinator.train.local import LocalWorkers
+from coordinator.train.rows import TrainedStep
+from coordinator.train.trainer import Trainer
 from stages.channel import LocalExchange
 from stages.ledger import WORKER_KINDS, Account, Ledger
 from stages.orders import Order, TrainStep, Update

@@ -14,10 +14,10 @@ from contextlib import closing
 import numpy as np
 
 from benchmarks import LEARNING_RATE, MOMENTUM
-from coordinator.blas_threads import blas_threads
-from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.job import parse_job
-from coordinator.local import LocalWorkers
+from coordinator.job.spec import parse_job
+from coordinator.plan.blas_threads import blas_threads
+from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.train.local import LocalWorkers
 from stages.data import Dataset
 from stages.orders import TrainStep, Update
 

@@ -12,7 +12,7 @@ from benchmarks import Config
 from benchmarks.ours import OurPeer, job_for
 from cluster.actors.ray_session import ray_session
 from cluster.data.sources import load_data
-from coordinator.estimate import estimate, size_text
+from coordinator.plan.estimate import estimate, size_text
 
 _CONFIG = Config(width=1024, layers=8, batch=2048, micro_batches=8)
 _STAGES = 4

@@ -12,10 +12,10 @@ import numpy as np
 from benchmarks import LEARNING_RATE, MOMENTUM, WORKERS, Config
 from cluster.actors.ray_workers import RayWorkers
 from cluster.data.sources import load_data
-from coordinator.blueprint import make_blueprint
-from coordinator.job import JobSpec, parse_job
-from coordinator.rows import TrainedStep
-from coordinator.trainer import Trainer
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.rows import TrainedStep
+from coordinator.train.trainer import Trainer
 
 _BATCHES = 2  # in the data file: an epoch, which then begins again
 _MANY_EPOCHS = 1_000_000

@@ -17,8 +17,8 @@ from typing import Any
 from benchmarks import CONFIGS, Config
 from benchmarks.ours import job_for
 from cluster.data.sources import load_data
-from coordinator.blueprint import make_blueprint
-from coordinator.local import LocalWorkers
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.local import LocalWorkers
 from stages.actions import Action
 from stages.channel import Tag
 from stages.orders import Order, TrainStep, Update

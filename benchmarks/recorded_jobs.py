@@ -17,9 +17,9 @@ from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store, insert
-from coordinator.job import JobSpec, parse_job
-from coordinator.job_queue import Needs
-from coordinator.job_states import Running, State
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Running, State
 
 
 def classifier(folder: Path, *, stages: int, epochs: int = 2) -> JobSpec:

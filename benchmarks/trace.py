@@ -9,10 +9,10 @@ import time
 import tracemalloc
 from pathlib import Path
 
-from coordinator.chrome_trace import TimedAction, Track, lay_over, write_chrome_trace
-from coordinator.replay import replay
+from coordinator.program.replay import replay
 from coordinator.schedules import build
-from coordinator.trace_memory import TraceMemory
+from coordinator.trace.chrome_trace import TimedAction, Track, lay_over, write_chrome_trace
+from coordinator.trace.trace_memory import TraceMemory
 from stages.actions import Kind
 
 _LIMIT_S = 2.0

@@ -15,10 +15,10 @@ from unittest import mock
 from cluster.actors.ray_workers import RayWorkers
 from cluster.cli import main
 from cluster.data.sources import JobData, load_data
-from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.job import JobSpec, parse_job
-from coordinator.rows import Row
-from coordinator.trainer import Trainer
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.train.rows import Row
+from coordinator.train.trainer import Trainer
 from stages.orders import Fault
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coordinator.workers import ClockFix
+from coordinator.train.workers import ClockFix
 
 _ROUNDS = 5
 _VALID_S = 10.0  # clocks drift by some 50 µs a second at worst

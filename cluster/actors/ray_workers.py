@@ -21,10 +21,10 @@ from cluster.actors.ray_placement import release, reserve
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.worker_actor import CONTROL, WorkerActor
 from cluster.actors.zmq_channel import Address
-from coordinator.blueprint import Blueprint
-from coordinator.failures import first_cause, place_of
-from coordinator.liveness import Liveness, told
-from coordinator.workers import ClockFix
+from coordinator.plan.blueprint import Blueprint
+from coordinator.train.failures import first_cause, place_of
+from coordinator.train.liveness import Liveness, told
+from coordinator.train.workers import ClockFix
 from stages.actions import Program
 from stages.arrays import Array
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost

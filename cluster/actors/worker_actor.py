@@ -14,8 +14,8 @@ from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up
 from cluster.actors.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
 from cluster.actors.zmq_channel import Address, ZmqChannel
 from cluster.data.sources import load_data
-from coordinator.blas_threads import BlasThreads, blas_threads
-from coordinator.job import parse_job
+from coordinator.job.spec import parse_job
+from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
 from stages.channel import unattended_limit
 from stages.errors import InvalidData

@@ -68,7 +68,7 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from coordinator.job_problems import nearest
+            from coordinator.job.problems import nearest
 
             raise click.UsageError(f"{error.message.rstrip('.')}{nearest(args[0], [*_COMMANDS])}", ctx) from None
 

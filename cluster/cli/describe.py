@@ -31,7 +31,7 @@ def describe(client: Client, job_id: str, as_json: bool) -> None:
 def _print(job: Job, events: list[JobEvent]) -> None:
     from cluster.cli.job_facts import print_facts
     from cluster.cli.texts import clock, one_line
-    from coordinator.job_yaml import write_yaml
+    from coordinator.job.yaml_text import write_yaml
 
     print_facts(job)
     click.echo("\nplan")

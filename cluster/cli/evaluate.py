@@ -9,8 +9,8 @@ import click
 
 from cluster.data.sources import load_arrays, load_data
 from cluster.run.run_dir import open_run
-from coordinator.blas_threads import BlasThreads
-from coordinator.inference import infer
+from coordinator.plan.blas_threads import BlasThreads
+from coordinator.train.inference import infer
 from stages.loss import evaluate_loss, loss_count
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.cli.service_options import service_command
-from coordinator.job_states import STATE_NAMES
+from coordinator.queue.job_states import STATE_NAMES
 
 if TYPE_CHECKING:
     from cluster.client import Client, Job
@@ -69,7 +69,7 @@ def _print_data(jobs: Sequence[Job], form: str) -> None:
 
         click.echo(json.dumps(documents, indent=2))
         return
-    from coordinator.job_yaml import write_yaml
+    from coordinator.job.yaml_text import write_yaml
 
     click.echo(write_yaml(documents), nl=False)
 

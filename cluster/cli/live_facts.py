@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.run.worker_times import COMPUTE, WAITS, Times, bubble_of
 from cluster.service.job_stats import RECENT_S, RecentSteps, Series
-from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.train.rows import EvalRow, Row, StepRow
 
 if TYPE_CHECKING:
     from cluster.client import Job, JobFigures, WorkerFigures

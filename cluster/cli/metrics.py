@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cluster.client import Client, Job
-    from coordinator.rows import Row
+    from coordinator.train.rows import Row
 
 _HEADINGS = ("step", "epoch", "loss", "accuracy", "validation", "accuracy", "samples/s", "bubble")
 
@@ -50,7 +50,7 @@ def _line(cells: tuple[str, ...]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     from cluster.cli.texts import number, share
-    from coordinator.rows import StepRow
+    from coordinator.train.rows import StepRow
 
     if not isinstance(row, StepRow):
         return (f"{row.step}", f"{row.epoch}", "", "", number(row.loss), share(row.accuracy), "", "")

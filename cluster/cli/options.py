@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from coordinator.job import JobSpec
+    from coordinator.job.spec import JobSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +53,7 @@ def read_job(
 ) -> JobSpec:
     """The job with what the command line changes. Raises InvalidJob, UserMistake."""
     from cluster.trackers.options import tracking_of
-    from coordinator.job import load_job
+    from coordinator.job.spec import load_job
 
     partition = (
         "auto" if stages is not None and not any(o.startswith("pipeline.partition=") for o in overrides) else None

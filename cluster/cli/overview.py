@@ -10,7 +10,7 @@ from rich.text import Text
 from cluster.cli.job_tables import jobs_table, nodes_table
 from cluster.cli.texts import one_line, since
 from cluster.client import ClusterState, Job
-from coordinator.job_states import STATE_NAMES
+from coordinator.queue.job_states import STATE_NAMES
 
 
 def overview(address: str, state: ClusterState, ended: Sequence[Job] = (), *, width: int) -> Group:

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from cluster.cli.options import counted, job_options, read_job
 from cluster.data.sources import load_data
-from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.estimate import Estimate, estimate, size_text
+from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.estimate import Estimate, estimate, size_text
 from stages.errors import NotEnoughResources
 
 

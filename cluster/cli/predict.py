@@ -9,8 +9,8 @@ import numpy as np
 
 from cluster.data.sources import load_inputs
 from cluster.run.run_dir import open_run
-from coordinator.blas_threads import BlasThreads
-from coordinator.inference import infer
+from coordinator.plan.blas_threads import BlasThreads
+from coordinator.train.inference import infer
 from stages.errors import UserMistake
 
 

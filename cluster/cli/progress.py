@@ -18,7 +18,7 @@ from rich.live import Live
 from cluster.cli.live_facts import RecentRows, RecentTimes, RunFacts, WorkerFacts, local_workers, workers_of
 from cluster.cli.live_view import live_view
 from cluster.run.worker_times import predicted_bubbles, worker_times
-from coordinator.rows import EvalRow, Row, StepRow, TrainedStep
+from coordinator.train.rows import EvalRow, Row, StepRow, TrainedStep
 
 if TYPE_CHECKING:
     from cluster.client import JobFigures

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from coordinator.chrome_trace import TimedAction, Track, write_chrome_trace
-from coordinator.drawing import draw_timed, legend
-from coordinator.replay import Replay, replay
+from coordinator.program.drawing import draw_timed, legend
+from coordinator.program.replay import Replay, replay
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv, write_csv
-from coordinator.trace_memory import TraceMemory
+from coordinator.trace.chrome_trace import TimedAction, Track, write_chrome_trace
+from coordinator.trace.trace_memory import TraceMemory
 from stages.actions import Program
 from stages.errors import InvalidSchedule, UserMistake
 

@@ -97,7 +97,7 @@ def up(
 
 def _protocols(text: str) -> str:
     """The list without spaces. Raises UserMistake for what no source can have."""
-    from coordinator.source_names import PROTOCOLS
+    from coordinator.job.source_names import PROTOCOLS
 
     names = [name.strip().lower() for name in text.split(",")]
     if wrong := [name for name in names if name not in PROTOCOLS]:

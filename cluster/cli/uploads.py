@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from cluster.cli.texts import size
 from cluster.client import Upload
 from cluster.client.upload import OnUpload, local_files, named_files
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
 
 
 def tell_missing(spec: JobSpec) -> None:

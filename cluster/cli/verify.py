@@ -16,13 +16,13 @@ from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.cli.options import where_options
 from cluster.data.sources import JobData, load_data
-from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.job import JobSpec, load_job
-from coordinator.local import LocalWorkers
-from coordinator.parity import Comparison, compare, train_pipeline
-from coordinator.reference import train_reference
+from coordinator.job.spec import JobSpec, load_job
+from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.schedules import SCHEDULES
-from coordinator.workers import Workers
+from coordinator.train.local import LocalWorkers
+from coordinator.train.parity import Comparison, compare, train_pipeline
+from coordinator.train.reference import train_reference
+from coordinator.train.workers import Workers
 from stages.data import batch_bounds
 from stages.errors import InvalidSchedule, UserMistake
 

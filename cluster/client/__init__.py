@@ -18,7 +18,7 @@ from cluster.client.figures import JobFigures, WorkerFigures
 from cluster.client.job import Job
 from cluster.client.messages import ClusterState, JobEvent, Node, Update
 from cluster.client.upload import Upload
-from coordinator.rows import EvalRow, StepRow
+from coordinator.train.rows import EvalRow, StepRow
 
 __all__ = [
     "Client",

@@ -20,9 +20,9 @@ from cluster.client.messages import ClusterState, node_from_wire
 from cluster.client.upload import OnUpload, upload_files
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import moment, state_number
-from coordinator.job import JobSpec, load_job, parse_job
-from coordinator.job_limits import encodable
-from coordinator.job_overrides import apply_override
+from coordinator.job.limits import encodable
+from coordinator.job.overrides import apply_override
+from coordinator.job.spec import JobSpec, load_job, parse_job
 from stages.errors import InvalidJob, UserMistake
 
 AnyJob = str | Path | dict[str, Any] | JobSpec

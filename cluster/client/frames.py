@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.train.rows import EvalRow, Row, StepRow
 from stages.errors import UserMistake
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import iso, moment, row_from_wire
-from coordinator.rows import Row
+from coordinator.train.rows import Row
 
 if TYPE_CHECKING:
     from cluster.client.job import Job

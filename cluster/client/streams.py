@@ -15,7 +15,7 @@ from cluster.client.connection import Connection
 from cluster.client.failures import error_of
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
-from coordinator.job_states import STATES
+from coordinator.queue.job_states import STATES
 from stages.errors import NoService, PipetrainError
 
 PATIENCE_S = 60.0

@@ -17,8 +17,8 @@ import grpc
 from cluster.client.connection import LONG_CALL_S, RETRY_S, Connection
 from cluster.client.failures import TRANSIENT, error_of
 from cluster.wire import pipetrain_pb2 as pb
-from coordinator.job import JobSpec
-from coordinator.source_names import BUILT_IN, extension, is_url
+from coordinator.job.source_names import BUILT_IN, extension, is_url
+from coordinator.job.spec import JobSpec
 from stages.errors import InvalidData, Refused
 
 _CHUNK_BYTES = 2**20

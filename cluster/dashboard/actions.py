@@ -9,7 +9,7 @@ from nicegui import ui
 
 from cluster.dashboard.site import Site
 from cluster.service.records import JobRecord
-from coordinator.job_states import Running, Starting, Stopped
+from coordinator.queue.job_states import Running, Starting, Stopped
 from stages.errors import PipetrainError
 
 T = TypeVar("T")

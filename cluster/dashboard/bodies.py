@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
-from coordinator.job_limits import MAX_DOCUMENT_BYTES
+from coordinator.job.limits import MAX_DOCUMENT_BYTES
 
 _SMALL_BYTES = 64 * 1024
 _PAGE_BYTES = 2 * 2**20

@@ -12,8 +12,8 @@ from cluster.dashboard.schedule_view import Question, spans
 from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.messages import job_message
-from coordinator.accounts import as_seconds
-from coordinator.replay import Replay
+from coordinator.program.replay import Replay
+from coordinator.timing.accounts import as_seconds
 from stages.actions import Action
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobRecord
 from cluster.service.store import Store
-from coordinator.job_states import STATE_NAMES
+from coordinator.queue.job_states import STATE_NAMES
 from stages.errors import UserMistake
 
 MOST_A_PAGE = 500

@@ -23,8 +23,8 @@ from cluster.service.files import RUNNER
 from cluster.service.job_stats import SERIES, JobStats
 from cluster.service.peers import is_remote_address
 from cluster.service.records import JobRecord
-from coordinator.job_limits import MAX_DOCUMENT_BYTES
-from coordinator.job_problems import nearest
+from coordinator.job.limits import MAX_DOCUMENT_BYTES
+from coordinator.job.problems import nearest
 from coordinator.schedules import SCHEDULES
 from stages.errors import Refused, UserMistake
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from coordinator.replay import Replay, replay
+from coordinator.program.replay import Replay, replay
 from coordinator.schedules import SCHEDULES, build, default_workers
 from stages.actions import Action, Kind
 from stages.errors import UserMistake

@@ -20,7 +20,7 @@ from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import JobEvent, JobRecord
 from cluster.service.traces import ask_for_trace
 from cluster.service.uploads import Uploads, upload_path
-from coordinator.job import JobSpec, parse_job
+from coordinator.job.spec import JobSpec, parse_job
 from stages.errors import Refused, UnknownJob
 
 _PART_BYTES = 2**18

@@ -10,10 +10,10 @@ from pathlib import Path
 from cluster.dashboard.yaml_lines import Problem, place_problems
 from cluster.service.api import Api
 from cluster.service.records import JobRecord
-from coordinator.job import JobSpec, parse_job
-from coordinator.job_limits import document_problem, encodable
-from coordinator.job_yaml import read_document
-from coordinator.source_names import EXTENSIONS, extension, local_path
+from coordinator.job.limits import document_problem, encodable
+from coordinator.job.source_names import EXTENSIONS, extension, local_path
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.job.yaml_text import read_document
 from stages.errors import InvalidJob, UserMistake
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from coordinator.job_problems import path_text
-from coordinator.job_yaml import nodes_of
+from coordinator.job.problems import path_text
+from coordinator.job.yaml_text import nodes_of
 
 _SYNTAX = re.compile(r"line (\d+)(?:, column \d+)?: (.*)", re.DOTALL)
 _TWICE = re.compile(r".*: given twice, in lines \d+ and (\d+)")

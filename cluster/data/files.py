@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.data.rules import SourceRules
-from coordinator.regular_files import open_regular
-from coordinator.source_names import extension, local_path, source_problem
+from coordinator.job.regular_files import open_regular
+from coordinator.job.source_names import extension, local_path, source_problem
 from stages.errors import InvalidData
 
 AnyArray = npt.NDArray[Any]

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from coordinator.job import JobSpec
+from coordinator.job.source_names import BUILT_IN, PROTOCOLS, local_path, protocol
+from coordinator.job.spec import JobSpec
 from coordinator.schedules import SCHEDULES
-from coordinator.source_names import BUILT_IN, PROTOCOLS, local_path, protocol
 from stages.errors import InvalidData
 
 _METADATA = tuple(map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")))

@@ -18,7 +18,7 @@ from cluster.data.checks import fitting_inputs, fitting_targets
 from cluster.data.files import Arrays, Table, read_source
 from cluster.data.rules import SourceRules
 from cluster.data.tables import arrays_of, require_columns, split_columns
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
 from stages.data import Dataset, FloatArray, train_validation_split
 from stages.errors import InvalidData
 

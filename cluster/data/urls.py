@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from cluster.data.rules import SourceRules, is_public
-from coordinator.regular_files import too_large
-from coordinator.source_names import protocol
+from coordinator.job.regular_files import too_large
+from coordinator.job.source_names import protocol
 from stages.errors import InvalidData
 
 _PART_BYTES = 2**20

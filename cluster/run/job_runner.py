@@ -22,8 +22,8 @@ from cluster.data.rules import SourceRules
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_told
 from cluster.run.training import Run, Where, failure_details, tell_failure
-from coordinator.job import JobSpec, parse_job
-from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.train.rows import EvalRow, Row, StepRow
 from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
 
 ACTOR_NAME = "PipetrainRunner"

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import os_error_of, run_directory_gone
-from coordinator.job import JobSpec, load_job
+from coordinator.job.spec import JobSpec, load_job
 from stages.arrays import Array
 from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake
 

@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 from cluster.data.sources import JobData
 from cluster.run.run_dir import RunDir, TraceRequest
 from cluster.run.step_timeline import step_timeline
-from coordinator.blueprint import Blueprint
-from coordinator.chrome_trace import GrowingTrace, TimedAction, lay_over
-from coordinator.estimate import estimate
-from coordinator.prediction import Prediction
-from coordinator.rows import TrainedStep
-from coordinator.trace_memory import trace_memory
-from coordinator.trainer import Trainer
-from coordinator.workers import ClockFix, Workers
+from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.estimate import estimate
+from coordinator.timing.prediction import Prediction
+from coordinator.trace.chrome_trace import GrowingTrace, TimedAction, lay_over
+from coordinator.trace.trace_memory import trace_memory
+from coordinator.train.rows import TrainedStep
+from coordinator.train.trainer import Trainer
+from coordinator.train.workers import ClockFix, Workers
 
 _LOOK_EVERY_S = 0.25
 _ACCOUNT_EVERY_S = 0.01

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coordinator.prediction import Prediction
-from coordinator.rows import TrainedStep
-from coordinator.workers import ClockFix
+from coordinator.timing.prediction import Prediction
+from coordinator.train.rows import TrainedStep
+from coordinator.train.workers import ClockFix
 from stages.orders import StepReport
 
 Actions = list[list[Any]]

@@ -17,13 +17,13 @@ from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_told
 from cluster.run.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers
-from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.estimate import estimate
-from coordinator.job import JobSpec
-from coordinator.local import LocalWorkers
-from coordinator.rows import EvalRow, Row, StepRow
-from coordinator.trainer import Trainer
-from coordinator.workers import Workers, gather
+from coordinator.job.spec import JobSpec
+from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.estimate import estimate
+from coordinator.train.local import LocalWorkers
+from coordinator.train.rows import EvalRow, Row, StepRow
+from coordinator.train.trainer import Trainer
+from coordinator.train.workers import Workers, gather
 from stages.data import batch_bounds
 from stages.errors import PipetrainError, StoppedEarly, UserMistake
 from stages.orders import Fault

@@ -28,7 +28,7 @@ from cluster.service.ray_keeper import RayKeeper
 from cluster.service.server import Servers
 from cluster.service.store import Store
 from cluster.service.uploads import KEEP_UNUSED_S, MAX_UPLOAD_BYTES, Uploads
-from coordinator.source_names import PROTOCOLS
+from coordinator.job.source_names import PROTOCOLS
 from stages.errors import UserMistake
 
 READY, TROUBLE = "ready", "error:"

@@ -35,10 +35,10 @@ from cluster.service.watch import Watcher
 from cluster.trackers import require_trackers
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
-from coordinator.job import JobSpec, parse_job
-from coordinator.job_limits import document_problem, encodable
-from coordinator.job_queue import Needs, counted, memory_text
-from coordinator.job_states import Queued
+from coordinator.job.limits import document_problem, encodable
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.queue.job_queue import Needs, counted, memory_text
+from coordinator.queue.job_states import Queued
 from stages.errors import InvalidJob, Refused, UserMistake
 
 _STATS_AT_ONCE = 100

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from cluster.service.entry import Entry
 from cluster.service.records import JobEvent, JobRecord
-from coordinator.job_states import Failed, State, reason
+from coordinator.queue.job_states import Failed, State, reason
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from cluster.service.home import Home
 from cluster.service.launching import prepare_attempt
 from cluster.service.records import JobRecord
 from cluster.service.store import Store
-from coordinator.job_states import Command, Launch, SendStop
+from coordinator.queue.job_states import Command, Launch, SendStop
 
 
 class Commands:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed
-from coordinator.job_states import Running, Starting
+from coordinator.queue.job_states import Running, Starting
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from cluster.service.entry import Entry
 from cluster.service.faults import strike
 from cluster.service.noting import AGAIN_S
 from cluster.service.refusals import StoreTrouble
-from coordinator.job_states import TRANSITIONS
+from coordinator.queue.job_states import TRANSITIONS
 
 if TYPE_CHECKING:
     from cluster.service.jobs import Jobs

@@ -1,7 +1,7 @@
 """All jobs of the service: takes them in, starts them when their turn comes, follows them, ends them.
 
 Everything here runs in one event loop. A change is first in the store, then in memory, then its commands go to Ray's
-agent; after a crash in between, `connected` gives the commands again (see `coordinator.job_states`).
+agent; after a crash in between, `connected` gives the commands again (see `coordinator.queue.job_states`).
 
 [Note: noted, then done] A caller who hangs up does not undo what was begun: changes run in tasks of their own.
 """
@@ -33,8 +33,8 @@ from cluster.service.run_feed import RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from cluster.service.tracking import end_tracking, left_open
-from coordinator.job_queue import Capacity, Choice, Queue, Waiting, choose
-from coordinator.job_states import (
+from coordinator.queue.job_queue import Capacity, Choice, Queue, Waiting, choose
+from coordinator.queue.job_states import (
     Admitted,
     ClusterLost,
     Launch,

@@ -17,7 +17,7 @@ from cluster.service.metrics_jobs import JobFacts, job_facts, job_text
 from cluster.service.metrics_rpcs import RpcCounts
 from cluster.service.metrics_service import ServiceFacts, service_metrics
 from cluster.service.records import JobRecord
-from coordinator.job_states import Queued
+from coordinator.queue.job_states import Queued
 
 PLAIN = "text/plain"
 _OPENMETRICS = "application/openmetrics-text"

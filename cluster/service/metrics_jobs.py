@@ -17,8 +17,8 @@ from cluster.service import metric_families as families
 from cluster.service.job_stats import JobStats
 from cluster.service.metric_families import Family
 from cluster.service.records import JobRecord
-from coordinator.accounts import recent_bubble
-from coordinator.job_states import STATE_NAMES, Failed
+from coordinator.queue.job_states import STATE_NAMES, Failed
+from coordinator.timing.accounts import recent_bubble
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 
 Value = float | None

@@ -16,7 +16,7 @@ from cluster.service.metric_families import Family
 from cluster.service.metrics_jobs import FAILURE_KINDS, OTHER_KIND, failure_kind
 from cluster.service.metrics_rpcs import RpcCounts
 from cluster.service.stats_board import CLUSTER_LOST, StatsBoard
-from coordinator.job_states import STATE_NAMES, STATES
+from coordinator.queue.job_states import STATE_NAMES, STATES
 
 _ENDED = tuple(state.name for state in STATES if state.ended)
 

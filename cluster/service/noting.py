@@ -21,7 +21,7 @@ from cluster.service.faults import strike
 from cluster.service.records import JobEvent, JobRecord
 from cluster.service.refusals import StoreTrouble, StoreUnwritable
 from cluster.service.store_errors import trouble_of
-from coordinator.job_states import (
+from coordinator.queue.job_states import (
     Command,
     Happening,
     RunnerLost,

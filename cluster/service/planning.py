@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster.data.rules import SourceRules, local_files
 from cluster.service.outside import MOST_BYTES, Outside, Unreadable
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
 
 
 async def plan_job(

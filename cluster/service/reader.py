@@ -20,7 +20,12 @@ from cluster.data.rules import SourceRules
 from stages.errors import UserMistake
 
 READY, AHEAD = "ready", "--ahead"
-_FOR_A_PLAN = ("cluster.data.sources", "coordinator.blueprint", "coordinator.estimate", "coordinator.job")
+_FOR_A_PLAN = (
+    "cluster.data.sources",
+    "coordinator.plan.blueprint",
+    "coordinator.plan.estimate",
+    "coordinator.job.spec",
+)
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
 """What reading imports when it comes to it."""
 _GRACE_S = 5
@@ -55,9 +60,9 @@ def main() -> None:
 
 def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     from cluster.data.sources import load_data
-    from coordinator.blueprint import make_blueprint
-    from coordinator.estimate import estimate
-    from coordinator.job import parse_job
+    from coordinator.job.spec import parse_job
+    from coordinator.plan.blueprint import make_blueprint
+    from coordinator.plan.estimate import estimate
 
     spec = parse_job(question["document"]).relocated(question["places"])
     rules = SourceRules.from_dict(question["rules"])

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.job_queue import Needs
-from coordinator.job_states import Failed, State, Stopped, Succeeded, exit_code, reason
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Failed, State, Stopped, Succeeded, exit_code, reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from coordinator.job_states import Happening, Progress, RunFailed, RunFinished, RunnerLost, RunStopped, Started
+from coordinator.queue.job_states import Happening, Progress, RunFailed, RunFinished, RunnerLost, RunStopped, Started
 
 
 def happening(event: Mapping[str, Any]) -> Happening | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cluster.service.job_stats import STATS_KEPT_S, WAIT_BOUNDS_S, Distribution, JobStats
 from cluster.service.records import JobRecord
-from coordinator.job_states import Failed, Recovering, Running, Starting
+from coordinator.queue.job_states import Failed, Recovering, Running, Starting
 
 CLUSTER_LOST = "cluster_lost"
 """Why an attempt is followed by another: Ray ended it. There is no other cause yet."""

@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from cluster.service.refusals import StoreDamaged
 from cluster.service.store_errors import damaged, gone, trouble_of
-from coordinator.job_queue import Needs
-from coordinator.job_states import State, from_document, to_document
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import State, from_document, to_document
 from stages.errors import UserMistake
 
 T = TypeVar("T")

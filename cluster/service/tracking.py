@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster.trackers.mlflow import OPEN_RUN
 from cluster.trackers.tracker import Outcome
-from coordinator.job_states import State, Stopped, Succeeded
+from coordinator.queue.job_states import State, Stopped, Succeeded
 
 _DEADLINE_S = 60.0
 _log = logging.getLogger(__name__)

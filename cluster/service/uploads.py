@@ -20,7 +20,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from cluster.service.home import Home
-from coordinator.source_names import EXTENSIONS, extension
+from coordinator.job.source_names import EXTENSIONS, extension
 from stages.errors import Refused, UserMistake
 
 PART_BYTES = 2**20

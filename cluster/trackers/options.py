@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cluster.trackers.tracker import Tracker
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
 from stages.errors import UserMistake
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"

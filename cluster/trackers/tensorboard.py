@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cluster.trackers.tracker import Outcome, Point, RunFacts
-from coordinator.job_yaml import write_yaml
+from coordinator.job.yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter

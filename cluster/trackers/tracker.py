@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from coordinator.rows import Row, StepRow
+from coordinator.train.rows import Row, StepRow
 
 Outcome = Literal["finished", "stopped", "failed"]
 

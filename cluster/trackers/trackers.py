@@ -16,8 +16,8 @@ from typing import Self
 
 from cluster.trackers.options import make_trackers
 from cluster.trackers.tracker import Outcome, Point, RunFacts, Tracker, point_of
-from coordinator.job import JobSpec
-from coordinator.rows import Row
+from coordinator.job.spec import JobSpec
+from coordinator.train.rows import Row
 
 CLOSE_S = 20.0
 """How long the end of a run waits for its trackers, in seconds, all of them together."""

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cluster.wire import pipetrain_pb2 as pb
-from coordinator.job_states import STATE_NAMES
-from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.queue.job_states import STATE_NAMES
+from coordinator.train.rows import EvalRow, Row, StepRow
 
 
 def row_to_wire(row: Mapping[str, Any], attempt: int) -> pb.MetricRow:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from coordinator.job import JobSpec, parse_job
+from coordinator.job.spec import JobSpec, parse_job
 from stages.arrays import Array
 
 DEPTH = 4

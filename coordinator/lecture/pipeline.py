@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from coordinator.blueprint import make_blueprint
-from coordinator.failures import first_cause
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
 from coordinator.lecture.formulae import Values, slope, symbol, weight_letter
 from coordinator.lecture.networks import DEPTH, LectureNetwork
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.failures import first_cause
 from stages.arrays import Array
 from stages.channel import LocalExchange
 from stages.data import Dataset, epoch_order

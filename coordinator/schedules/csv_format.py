@@ -16,8 +16,8 @@ import io
 import re
 from pathlib import Path
 
-from coordinator.regular_files import read_regular
-from coordinator.replay import check, replay
+from coordinator.job.regular_files import read_regular
+from coordinator.program.replay import check, replay
 from stages.actions import Action, Kind, Lane, Program
 from stages.errors import InvalidSchedule
 

@@ -16,8 +16,8 @@ from cluster.client.fetch import receive_files
 from cluster.client.messages import JobEvent
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import iso, moment, row_from_wire, row_to_wire, state_name, state_number
-from coordinator.job_states import STATE_NAMES
-from coordinator.rows import EvalRow, Row, StepRow
+from coordinator.queue.job_states import STATE_NAMES
+from coordinator.train.rows import EvalRow, Row, StepRow
 from stages.errors import Refused, UserMistake
 
 COUNT = st.integers(0, 2**53)

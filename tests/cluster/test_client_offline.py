@@ -22,7 +22,7 @@ from cluster.client.address import Address, find_service
 from cluster.client.connection import RETRY_S, Connection, backoff
 from cluster.client.upload import local_files
 from cluster.wire import pipetrain_pb2 as pb
-from coordinator.rows import EvalRow, StepRow
+from coordinator.train.rows import EvalRow, StepRow
 from stages.errors import InvalidJob, JobFailed, NoService, StageFailed, UserMistake
 from tests.jobs import EXAMPLES, digits_job, pipetrain_here
 
@@ -309,7 +309,7 @@ def test_only_files_that_are_here_are_uploaded(tmp_path: Path) -> None:
     (tmp_path / "plan.csv").write_text("0F0\n")
     document["data"] |= {"source": str(tmp_path / "rows.csv"), "validation": str(tmp_path / "missing.npz")}
     document["pipeline"]["schedule"] = str(tmp_path / "plan.csv")
-    from coordinator.job import parse_job
+    from coordinator.job.spec import parse_job
 
     assert local_files(parse_job(document)) == [str(tmp_path / "rows.csv"), str(tmp_path / "plan.csv")]
     assert local_files(digits_job()) == []

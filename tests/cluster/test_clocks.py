@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.actors.clocks import Clocks, clock_name, measure
-from coordinator.workers import ClockFix
+from coordinator.train.workers import ClockFix
 
 _DELAYS = st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)), min_size=5, max_size=5)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from coordinator.parity import compare, train_pipeline
-from coordinator.reference import train_reference
-from coordinator.rows import EvalRow, StepRow
-from coordinator.workers import gather
+from coordinator.train.parity import compare, train_pipeline
+from coordinator.train.reference import train_reference
+from coordinator.train.rows import EvalRow, StepRow
+from coordinator.train.workers import gather
 from stages.errors import NotEnoughResources
 from tests.jobs import digits_job, start_on_ray
 

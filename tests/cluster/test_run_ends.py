@@ -20,8 +20,8 @@ from cluster.run.training import Run, Where
 from cluster.service import run_events
 from cluster.trackers import Point, RunFacts, Trackers
 from cluster.trackers.tracker import Outcome
-from coordinator.job import JobSpec
-from coordinator.job_states import Failed, Running, Starting, State, decide
+from coordinator.job.spec import JobSpec
+from coordinator.queue.job_states import Failed, Running, Starting, State, decide
 from stages.errors import HostFailed, NotEnoughResources, UnexpectedError
 from tests.jobs import digits_job
 from tests.small_disk import fill, small_disk

@@ -19,7 +19,7 @@ from pyarrow import csv, parquet
 from cluster.data.files import read_source
 from cluster.data.rules import SourceRules, is_public
 from cluster.service.peers import is_remote_address, is_remote_peer
-from coordinator.job import parse_job
+from coordinator.job.spec import parse_job
 from stages.errors import InvalidData, InvalidJob
 from tests.coordinator.job_documents import changed
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_put_in_place_of_the_checked_one_is_refused(
             rows.symlink_to(tmp_path / "secret.csv")
         return stat(path, *rest, **more)
 
-    monkeypatch.setattr("coordinator.regular_files.os.stat", swap)
+    monkeypatch.setattr("coordinator.job.regular_files.os.stat", swap)
     assert "local files are read only below" in refusal(rows, roots=(str(rows.parent),))
 
 

@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from cluster.data.sources import load_arrays, load_data, load_inputs
-from coordinator.job import JobSpec, parse_job
+from coordinator.job.spec import JobSpec, parse_job
 from stages.data import train_validation_split
 from stages.errors import InvalidData
 

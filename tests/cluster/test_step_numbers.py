@@ -38,7 +38,7 @@ from cluster.trackers.mlflow import MLflow
 from cluster.trackers.tracker import RunFacts, point_of
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_to_wire
-from coordinator.job_states import Succeeded
+from coordinator.queue.job_states import Succeeded
 from stages.errors import StageFailed, UserMistake
 from stages.orders import Fault
 

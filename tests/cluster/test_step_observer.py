@@ -16,9 +16,9 @@ import pytest
 from cluster.run import step_observer
 from cluster.run.run_dir import TRACE_REQUEST, RunDir
 from cluster.run.training import Run, Where
-from coordinator.chrome_trace import GrowingTrace
-from coordinator.job import JobSpec
-from coordinator.rows import TrainedStep
+from coordinator.job.spec import JobSpec
+from coordinator.trace.chrome_trace import GrowingTrace
+from coordinator.train.rows import TrainedStep
 from tests.jobs import PIPETRAIN, digits_job
 
 

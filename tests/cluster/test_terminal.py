@@ -34,7 +34,7 @@ from cluster.client.figures import figures_from_wire
 from cluster.run.worker_times import bubble_of, predicted_bubbles, worker_times
 from cluster.service.job_stats import JobStats
 from cluster.service.stats_message import evenly, stats_message
-from coordinator.rows import EvalRow, StepRow
+from coordinator.train.rows import EvalRow, StepRow
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 from tests.jobs import EXAMPLES, PIPETRAIN
 

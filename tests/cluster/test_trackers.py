@@ -15,8 +15,8 @@ from cluster.trackers import Point, RunFacts, Trackers, require_trackers, tracki
 from cluster.trackers import trackers as module
 from cluster.trackers.mlflow import parameters
 from cluster.trackers.tracker import Outcome
-from coordinator.job import JobSpec, parse_job
-from coordinator.rows import EvalRow, StepRow
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.train.rows import EvalRow, StepRow
 from stages.errors import InvalidJob, UserMistake
 from tests.jobs import digits_job
 from tests.service_units.scripted import scripted

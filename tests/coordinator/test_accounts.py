@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from cluster.data.sources import load_data
-from coordinator.accounts import Accounts, as_seconds, await_slowest, recent_bubble, step_bubble, step_seconds
-from coordinator.blueprint import make_blueprint
-from coordinator.job import JobSpec
-from coordinator.local import LocalWorkers
-from coordinator.rows import EvalRow, Row, TrainedStep
-from coordinator.trainer import Trainer
+from coordinator.job.spec import JobSpec
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.timing.accounts import Accounts, as_seconds, await_slowest, recent_bubble, step_bubble, step_seconds
+from coordinator.train.local import LocalWorkers
+from coordinator.train.rows import EvalRow, Row, TrainedStep
+from coordinator.train.trainer import Trainer
 from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRAIN, WAIT_STEADY, WORKER_KINDS, Account
 from stages.orders import Settled
 from tests.jobs import digits_job

@@ -11,12 +11,12 @@ import pytest
 import scipy
 from threadpoolctl import threadpool_info
 
-from coordinator.blas_threads import BlasThreads, blas_threads
-from coordinator.blueprint import make_blueprint
-from coordinator.job import JobSpec, parse_job
-from coordinator.local import LocalWorkers
-from coordinator.parity import compare, train_pipeline
-from coordinator.reference import train_reference
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.blas_threads import BlasThreads, blas_threads
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.local import LocalWorkers
+from coordinator.train.parity import compare, train_pipeline
+from coordinator.train.reference import train_reference
 from stages.arrays import Array
 from stages.data import Dataset
 from stages.products import add_product, multiply

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.blueprint import make_blueprint
-from coordinator.chrome_trace import GrowingTrace, TimedAction, Track, lay_over, write_chrome_trace
-from coordinator.job import parse_job
-from coordinator.laws import needs, performed_as
-from coordinator.memory import predict_stage
-from coordinator.replay import replay
+from coordinator.job.spec import parse_job
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.plan.memory import predict_stage
+from coordinator.program.laws import needs, performed_as
+from coordinator.program.replay import replay
 from coordinator.schedules import build
-from coordinator.trace_memory import TraceMemory, trace_memory
-from coordinator.workers import ClockFix
+from coordinator.trace.chrome_trace import GrowingTrace, TimedAction, Track, lay_over, write_chrome_trace
+from coordinator.trace.trace_memory import TraceMemory, trace_memory
+from coordinator.train.workers import ClockFix
 from stages.actions import Action, Program
 from tests.coordinator.programs import B, F, I, W, anything_valid, built_in
 

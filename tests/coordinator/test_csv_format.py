@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.replay import replay
+from coordinator.program.replay import replay
 from coordinator.schedules import SCHEDULES, build, restrict
 from coordinator.schedules.csv_format import load_csv, read_csv, write_csv
 from stages.actions import Action, Program

@@ -5,8 +5,8 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coordinator.drawing import draw, draw_timed, legend
-from coordinator.replay import replay
+from coordinator.program.drawing import draw, draw_timed, legend
+from coordinator.program.replay import replay
 from coordinator.schedules import SCHEDULES, build
 from stages.actions import Action, Program
 from tests.coordinator.drawn import block

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.blueprint import make_blueprint
-from coordinator.estimate import Estimate, estimate, size_text
-from coordinator.job import JobSpec, parse_job
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.plan.estimate import Estimate, estimate, size_text
 
 
 def _job(layers: list[Any], features: int, training: dict[str, Any], pipeline: dict[str, Any], **more: Any) -> JobSpec:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.failures import first_cause
 from coordinator.schedules import build
+from coordinator.train.failures import first_cause
 from stages.actions import Action
 from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung
 from stages.orders import Failure

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.job import parse_job
+from coordinator.job.spec import parse_job
 from stages.errors import InvalidJob
 from stages.spec import LayerSpec, ModelSpec, SgdSpec
 from tests.coordinator.job_documents import LARGEST, SMALLEST, changed

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.job import load_job, parse_job
+from coordinator.job.spec import load_job, parse_job
 from stages.errors import InvalidJob
 from tests.coordinator.job_documents import LARGEST, SMALLEST
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.job import JobSpec, load_job, parse_job
+from coordinator.job.spec import JobSpec, load_job, parse_job
 from stages.errors import InvalidJob
 from tests.coordinator.job_documents import LARGEST, SMALLEST, changed
 

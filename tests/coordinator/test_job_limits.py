@@ -12,9 +12,9 @@ import pytest
 from cluster.client import Client
 from cluster.dashboard.submission import NotSubmitted, read_job_text
 from cluster.service.api import _read_spec
-from coordinator.job import load_job, parse_job
-from coordinator.job_limits import MAX_DOCUMENT_BYTES, MAX_LAYERS, MAX_TEXT
-from coordinator.job_yaml import read_document, read_yaml
+from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_LAYERS, MAX_TEXT
+from coordinator.job.spec import load_job, parse_job
+from coordinator.job.yaml_text import read_document, read_yaml
 from stages.errors import InvalidJob, UserMistake
 from tests.coordinator.job_documents import LARGEST, SMALLEST, changed
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.job_queue import LOOK_AHEAD, Capacity, Choice, Needs, Queue, Waiting, choose
+from coordinator.queue.job_queue import LOOK_AHEAD, Capacity, Choice, Needs, Queue, Waiting, choose
 
 MIB, GIB = 2**20, 2**30
 

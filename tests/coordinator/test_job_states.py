@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.job_states import (
+from coordinator.queue.job_states import (
     ACTIVE,
     MOST_ATTEMPTS,
     STATE_NAMES,

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 import cluster.cli.lecture as command
 from cluster.data.sources import load_data
-from coordinator.blueprint import make_blueprint
-from coordinator.job import load_job
+from coordinator.job.spec import load_job
 from coordinator.lecture import MATRIX, NETWORKS, SCALAR, LectureNetwork, lecture_rows
 from coordinator.lecture.formulae import by_hand, derivative, forward_values
 from coordinator.lecture.pipeline import pipeline_values
-from coordinator.local import LocalWorkers
-from coordinator.workers import gather
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.local import LocalWorkers
+from coordinator.train.workers import gather
 from stages.errors import NonFinite
 from stages.orders import TrainStep
 

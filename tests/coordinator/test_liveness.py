@@ -10,12 +10,12 @@ from typing import Literal
 import pytest
 
 from cluster.data.sources import load_data
-from coordinator.blueprint import make_blueprint
-from coordinator.job import JobSpec
-from coordinator.liveness import Liveness, State, judge, moved, told
-from coordinator.local import LocalWorkers
-from coordinator.rows import TrainedStep
-from coordinator.trainer import Trainer
+from coordinator.job.spec import JobSpec
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.liveness import Liveness, State, judge, moved, told
+from coordinator.train.local import LocalWorkers
+from coordinator.train.rows import TrainedStep
+from coordinator.train.trainer import Trainer
 from stages.actions import Action, Kind
 from stages.channel import Attendance, Tag, unattended_limit
 from stages.errors import WorkerHung

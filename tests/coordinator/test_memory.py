@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.memory import predict_stage
+from coordinator.plan.memory import predict_stage
 from stages.actions import Action, Kind
 from stages.spec import LayerKind, LayerSpec, ModelSpec, SgdSpec
 from stages.stage import Stage

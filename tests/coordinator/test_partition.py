@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.memory import predict_stage
-from coordinator.memory_limit import MemoryLimit
-from coordinator.partition import balanced_bounds, layer_costs, layer_flops
+from coordinator.plan.memory import predict_stage
+from coordinator.plan.memory_limit import MemoryLimit
+from coordinator.plan.partition import balanced_bounds, layer_costs, layer_flops
 from coordinator.schedules import SCHEDULES, build
 from stages.actions import Program
 from stages.errors import InvalidJob

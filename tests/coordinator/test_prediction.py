@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from coordinator.accounts import step_bubble
-from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.estimate import estimate
-from coordinator.job import parse_job
-from coordinator.prediction import Predictor, as_performed, dry_bubble, products
-from coordinator.replay import replay
+from coordinator.job.spec import parse_job
+from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.estimate import estimate
+from coordinator.program.replay import replay
 from coordinator.schedules import build
+from coordinator.timing.accounts import step_bubble
+from coordinator.timing.prediction import Predictor, as_performed, dry_bubble, products
 from stages.actions import Kind, Program
 from stages.ledger import Account
 from stages.orders import StepReport

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from coordinator.laws import needs, performed_as
-from coordinator.replay import check, replay
+from coordinator.program.laws import needs, performed_as
+from coordinator.program.replay import check, replay
 from coordinator.schedules import build, restrict
 from stages.actions import Action, Kind, Program
 from stages.errors import InvalidSchedule

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.replay import Replay, check, replay
+from coordinator.program.replay import Replay, check, replay
 from coordinator.schedules import SCHEDULES, build, default_workers, restrict
 from coordinator.schedules.greedy import even_rounds
 from stages.actions import Kind, Program

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from coordinator.blueprint import make_blueprint
-from coordinator.job import JobSpec
-from coordinator.rows import EvalRow, StepRow, TrainedStep
-from coordinator.trainer import Trainer, clip_scale
-from coordinator.workers import ClockFix
+from coordinator.job.spec import JobSpec
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.rows import EvalRow, StepRow, TrainedStep
+from coordinator.train.trainer import Trainer, clip_scale
+from coordinator.train.workers import ClockFix
 from stages.ledger import Account
 from stages.orders import (
     Evaluate,

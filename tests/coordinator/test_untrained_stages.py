@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from cluster.data.sources import load_data
-from coordinator.blueprint import Blueprint, make_blueprint
-from coordinator.estimate import estimate
-from coordinator.job import parse_job
-from coordinator.local import LocalWorkers
-from coordinator.parity import compare, train_pipeline
-from coordinator.partition import layer_costs
-from coordinator.reference import train_reference
-from coordinator.replay import replay
-from coordinator.rows import TrainedStep
-from coordinator.trainer import Trainer
+from coordinator.job.spec import parse_job
+from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.estimate import estimate
+from coordinator.plan.partition import layer_costs
+from coordinator.program.replay import replay
+from coordinator.train.local import LocalWorkers
+from coordinator.train.parity import compare, train_pipeline
+from coordinator.train.reference import train_reference
+from coordinator.train.rows import TrainedStep
+from coordinator.train.trainer import Trainer
 from stages.actions import Kind
 from stages.orders import TrainStep
 from stages.trained import first_trained_stage

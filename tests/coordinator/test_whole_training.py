@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.blueprint import make_blueprint
-from coordinator.job import JobSpec, parse_job
-from coordinator.local import LocalWorkers
-from coordinator.rows import StepRow
-from coordinator.trainer import Trainer
-from coordinator.workers import gather
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.local import LocalWorkers
+from coordinator.train.rows import StepRow
+from coordinator.train.trainer import Trainer
+from coordinator.train.workers import gather
 from stages.arrays import Array
 from stages.data import Dataset
 from tests.coordinator.exact_training import RationalNetwork, layer_sizes

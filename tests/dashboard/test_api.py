@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cluster.client import Job
-from coordinator.replay import replay
+from coordinator.program.replay import replay
 from coordinator.schedules import build
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 from tests.service.running import Service, until, wait_for

@@ -13,8 +13,8 @@ from cluster.dashboard.job_list import Filters, Page, job_page, nearest_page
 from cluster.service import store
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from cluster.service.store import Store
-from coordinator.job_queue import Needs
-from coordinator.job_states import Failed, Queued, State, Succeeded
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Failed, Queued, State, Succeeded
 from stages.errors import UserMistake
 
 N = 10_000

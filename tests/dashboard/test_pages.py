@@ -12,7 +12,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from cluster.client import Job
-from coordinator.replay import replay
+from coordinator.program.replay import replay
 from coordinator.schedules import build
 from tests.dashboard.browser import Browser
 from tests.service.running import Service, wait_for

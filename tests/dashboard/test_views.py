@@ -33,8 +33,8 @@ from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
-from coordinator.job_queue import Needs
-from coordinator.job_states import Queued, Running, Starting, State, StopAsked, Stopped, Succeeded
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Queued, Running, Starting, State, StopAsked, Stopped, Succeeded
 from stages.actions import Action, Kind
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 

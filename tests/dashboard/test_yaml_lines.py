@@ -8,7 +8,7 @@ import pytest
 
 from cluster.dashboard.submission import NotSubmitted, read_job_text
 from cluster.dashboard.yaml_lines import Problem
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
 
 GOOD = """\
 name: good

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from cluster.run.run_dir import open_run
-from coordinator.inference import infer
+from coordinator.train.inference import infer
 from tests.jobs import EXAMPLES, pipetrain
 
 pytest.importorskip("torch", reason="torch is not installed; it comes with the extra `benchmark`")

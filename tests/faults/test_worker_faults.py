@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from coordinator.job import JobSpec
-from coordinator.rows import TrainedStep
+from coordinator.job.spec import JobSpec
+from coordinator.train.rows import TrainedStep
 from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung, WorkerLost
 from stages.orders import Fault
 from tests.jobs import RayRun, digits_job, start_on_ray

@@ -26,7 +26,7 @@ from cluster.service.metric_families import Family
 from cluster.service.metrics import Metrics
 from cluster.service.metrics_jobs import FAILURE_KINDS
 from cluster.service.records import JobRecord
-from coordinator.job_states import Failed, Queued, Running, Succeeded
+from coordinator.queue.job_states import Failed, Queued, Running, Succeeded
 from tests.observability.prometheus import needs_promtool
 
 FAMILIES: tuple[Family, ...] = tuple(f for f in vars(metric_families).values() if isinstance(f, Family))

@@ -14,7 +14,7 @@ from typing import Any
 from cluster.client import Client, Job
 from cluster.service.faults import VARIABLE
 from cluster.service.home import Home
-from coordinator.rows import Row, StepRow
+from coordinator.train.rows import Row, StepRow
 from tests.jobs import PIPETRAIN
 from tests.ports import free_ports
 

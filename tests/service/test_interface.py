@@ -29,8 +29,8 @@ from hypothesis import strategies as st
 from cluster.actors.host_processes import in_session
 from cluster.client import Client
 from cluster.wire import pipetrain_pb2 as pb
-from coordinator.job import parse_job
-from coordinator.rows import Row
+from coordinator.job.spec import parse_job
+from coordinator.train.rows import Row
 from stages.errors import InvalidJob, NoService, Refused, UnknownJob
 from tests.coordinator.job_documents import LARGEST, changed
 from tests.service.conftest import JobMaker

@@ -13,8 +13,8 @@ import pytest
 from cluster.actors.host_processes import command_line, in_session
 from cluster.client import Job
 from cluster.service.ray_head import RayHead
-from coordinator.job import parse_job
-from coordinator.rows import Row
+from coordinator.job.spec import parse_job
+from coordinator.train.rows import Row
 from tests.jobs import pipetrain
 from tests.service.conftest import JobMaker
 from tests.service.running import Service, collect_without_gaps, state_of, steps, until, wait_for

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.client import Job
-from coordinator.rows import Row
+from coordinator.train.rows import Row
 from tests.service.conftest import JobMaker
 from tests.service.running import Service, collect_without_gaps, state_of, steps, until
 

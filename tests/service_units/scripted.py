@@ -14,8 +14,8 @@ from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
-from coordinator.job_queue import Needs
-from coordinator.job_states import Queued
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Queued
 
 NODE: Mapping[str, Any] = {"id": "n", "cpus": 4.0, "memory": 2**32}
 

@@ -22,9 +22,9 @@ from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
-from coordinator.job_queue import Needs
-from coordinator.job_states import Queued
-from coordinator.rows import StepRow
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Queued
+from coordinator.train.rows import StepRow
 from tests.jobs import digits_job
 
 T = TypeVar("T")

@@ -19,8 +19,8 @@ from cluster.service import files as module
 from cluster.service.entry import Entry
 from cluster.service.files import MODEL_FILES, RUNNER, FilePart, file_parts, files_to_fetch, log_lines
 from cluster.service.records import JobRecord
-from coordinator.job_queue import Needs
-from coordinator.job_states import Running, Succeeded
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Running, Succeeded
 from stages.errors import Refused
 
 PART = module._PART_BYTES

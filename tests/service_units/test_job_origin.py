@@ -20,9 +20,9 @@ from cluster.service.home import Home
 from cluster.service.launching import prepare_attempt
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
-from coordinator.job import parse_job
-from coordinator.job_queue import Needs
-from coordinator.job_states import Queued
+from coordinator.job.spec import parse_job
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Queued
 from stages.errors import InvalidData, StoppedEarly
 from tests.coordinator.job_documents import SMALLEST, changed
 

@@ -25,8 +25,8 @@ from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed, retire_attempt
 from cluster.service.stats_board import StatsBoard
 from cluster.service.stats_message import stats_message
-from coordinator.job_queue import Needs
-from coordinator.job_states import Failed, Recovering, Running, State
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import Failed, Recovering, Running, State
 
 
 @given(values=st.lists(st.floats(0, 1000), max_size=50))

@@ -12,7 +12,7 @@ import pytest
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument
 from cluster.service.refusals import NoSpace, QueueFull, SubmissionIdTaken
-from coordinator.job_states import MOST_ATTEMPTS
+from coordinator.queue.job_states import MOST_ATTEMPTS
 from stages.errors import Refused, UnknownJob
 from tests.service_units.scripted_ray import DOCUMENT, NODE, Scene, record, scene
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.service.refusals import NoSpace, StoreUnwritable
-from coordinator.job_states import Failed
+from coordinator.queue.job_states import Failed
 from tests.service_units.scripted import Scripted, scripted
 from tests.small_disk import fill, small_disk
 

@@ -19,9 +19,9 @@ from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import load_data
 from cluster.service.outside import Outside, Unreadable
 from cluster.service.planning import plan_job, schedule_workers, wrong_paths
-from coordinator.blueprint import make_blueprint
-from coordinator.estimate import estimate
-from coordinator.job import JobSpec, parse_job
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.plan.estimate import estimate
 from stages.errors import JobFailed, Refused
 from tests.coordinator.job_documents import SMALLEST, changed
 

@@ -11,7 +11,16 @@ import pytest
 
 from benchmarks.recorded_jobs import classifier, train
 from cluster.service.run_events import details, happening, seconds, text
-from coordinator.job_states import TRANSITIONS, Progress, RunFailed, RunFinished, Running, RunStopped, Started, Starting
+from coordinator.queue.job_states import (
+    TRANSITIONS,
+    Progress,
+    RunFailed,
+    RunFinished,
+    Running,
+    RunStopped,
+    Started,
+    Starting,
+)
 
 PREPARING = {"event": "preparing", "pid": 7, "host": "vm", "attempt": 1}
 STARTING = {

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from cluster.service import store as module
 from cluster.service.records import JobDocument, JobEvent, JobRecord
 from cluster.service.store import Store, delete, insert, update
-from coordinator.job_queue import Needs
-from coordinator.job_states import STATE_NAMES, Queued
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import STATE_NAMES, Queued
 from stages.errors import UserMistake
 from tests.coordinator.test_job_states import ANY_STATE
 

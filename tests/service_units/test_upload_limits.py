@@ -16,7 +16,7 @@ import pytest
 from cluster.service import uploads as uploads_module
 from cluster.service.home import Home
 from cluster.service.uploads import Uploads, WrongOffset, upload_path
-from coordinator.source_names import EXTENSIONS
+from coordinator.job.source_names import EXTENSIONS
 from stages.errors import Refused
 from tests.service_units.senders import (
     CONTENT,

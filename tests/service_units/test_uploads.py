@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cluster.service.home import Home
 from cluster.service.uploads import Uploads, WrongChecksum, WrongOffset, upload_path
-from coordinator.source_names import EXTENSIONS
+from coordinator.job.source_names import EXTENSIONS
 from stages.errors import UserMistake
 from tests.service_units.senders import (
     CONTENT,

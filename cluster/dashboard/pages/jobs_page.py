@@ -16,7 +16,7 @@ from cluster.dashboard.parts import text
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import number, share, span, spark
 from cluster.service.records import JobRecord
-from coordinator.job_states import ACTIVE, STATE_NAMES
+from coordinator.queue.job_states import ACTIVE, STATE_NAMES
 
 _PER_PAGE = 25
 _GROUPS: dict[str, tuple[str, ...]] = {

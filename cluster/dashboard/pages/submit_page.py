@@ -15,9 +15,9 @@ from cluster.dashboard.site import Site
 from cluster.dashboard.submission import NotSubmitted, submit_text
 from cluster.dashboard.yaml_lines import Problem
 from cluster.service.peers import is_remote_address
-from coordinator.job_yaml import read_yaml, write_yaml
+from coordinator.job.source_names import BUILT_IN
+from coordinator.job.yaml_text import read_yaml, write_yaml
 from coordinator.schedules import SCHEDULES
-from coordinator.source_names import BUILT_IN
 from stages.errors import PipetrainError, UserMistake
 
 _EXAMPLE = """\

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import yaml
 from yaml.composer import Composer
 
-from coordinator.job_limits import MAX_DEPTH, MAX_ENTRIES, MAX_PROBLEMS, document_problem, encodable
+from coordinator.job.limits import MAX_DEPTH, MAX_ENTRIES, MAX_PROBLEMS, document_problem, encodable
 
 _MERGE = "tag:yaml.org,2002:merge"
 _PLAIN = {

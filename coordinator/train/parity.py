@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coordinator.blueprint import Blueprint
-from coordinator.reference import Trained
-from coordinator.rows import StepRow
-from coordinator.trainer import Trainer, clip_scale, gradient_norm
-from coordinator.workers import Workers, gather
+from coordinator.plan.blueprint import Blueprint
+from coordinator.train.reference import Trained
+from coordinator.train.rows import StepRow
+from coordinator.train.trainer import Trainer, clip_scale, gradient_norm
+from coordinator.train.workers import Workers, gather
 from stages.data import Dataset, batch_bounds
 from stages.loss import loss_count
 from stages.orders import StepReport, TrainStep, Update

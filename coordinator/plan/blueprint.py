@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.job import JobSpec
-from coordinator.measured_costs import measure_layers
-from coordinator.memory_limit import MemoryLimit
-from coordinator.partition import Bounds, balanced_bounds, explicit_bounds, layer_costs
-from coordinator.replay import check
+from coordinator.job.spec import JobSpec
+from coordinator.plan.measured_costs import measure_layers
+from coordinator.plan.memory_limit import MemoryLimit
+from coordinator.plan.partition import Bounds, balanced_bounds, explicit_bounds, layer_costs
+from coordinator.program.replay import check
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv
 from stages.actions import Program

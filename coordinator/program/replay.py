@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, cast
 
-from coordinator.laws import check_laws, deadlock, needs, performed_as
-from coordinator.weight_groups import WeightGroups
+from coordinator.program.laws import check_laws, deadlock, needs, performed_as
+from coordinator.program.weight_groups import WeightGroups
 from stages.actions import Action, Kind, Lane, Program
 from stages.trained import performed_lane
 

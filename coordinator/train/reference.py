@@ -12,8 +12,8 @@ from itertools import islice, pairwise
 
 import numpy as np
 
-from coordinator.blas_threads import BlasThreads, blas_threads
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
+from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
 from stages.data import Dataset, batch_bounds, epoch_order, micro_batch_sizes
 from stages.loss import evaluate_loss, loss_count

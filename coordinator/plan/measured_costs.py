@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from coordinator.blas_threads import BlasThreads, blas_threads
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
+from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
 from stages.init import dtype_of
 from stages.stage import Stage

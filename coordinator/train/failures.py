@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from coordinator.drawing import draw
+from coordinator.program.drawing import draw
 from stages.actions import Program
 from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung
 from stages.orders import Failure

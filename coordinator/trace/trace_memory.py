@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from coordinator.blueprint import Blueprint
-from coordinator.weight_groups import WeightGroups
+from coordinator.plan.blueprint import Blueprint
+from coordinator.program.weight_groups import WeightGroups
 from stages.actions import Action, Kind
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.layout import plan_layout

@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from coordinator.blas_threads import BlasThreads, blas_threads
-from coordinator.blueprint import Blueprint
-from coordinator.failures import first_cause, place_of
-from coordinator.liveness import Liveness
-from coordinator.workers import ClockFix
+from coordinator.plan.blas_threads import BlasThreads, blas_threads
+from coordinator.plan.blueprint import Blueprint
+from coordinator.train.failures import first_cause, place_of
+from coordinator.train.liveness import Liveness
+from coordinator.train.workers import ClockFix
 from stages.actions import Program
 from stages.arrays import Array
 from stages.channel import LocalExchange, unattended_limit

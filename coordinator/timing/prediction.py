@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from coordinator.accounts import Bubble
-from coordinator.replay import Span, clock_spans
-from coordinator.weight_groups import WeightGroups
+from coordinator.program.replay import Span, clock_spans
+from coordinator.program.weight_groups import WeightGroups
+from coordinator.timing.accounts import Bubble
 from stages.actions import Action, Kind, Lane, Program
 from stages.ledger import FORWARD, INPUT_GRADIENT, OTHER, UPDATE, WEIGHT_GRADIENT
 from stages.orders import StepReport

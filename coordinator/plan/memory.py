@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from coordinator.weight_groups import WeightGroups
+from coordinator.program.weight_groups import WeightGroups
 from stages.actions import Kind, Lane
 from stages.layout import plan_layout
 from stages.spec import ModelSpec, SgdSpec

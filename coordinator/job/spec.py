@@ -14,12 +14,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from coordinator.job_checks import cross_problems
-from coordinator.job_entries import too_much, wrong_texts
-from coordinator.job_limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
-from coordinator.job_overrides import apply_override, apply_replacement
-from coordinator.job_problems import problems_of
-from coordinator.job_sections import (
+from coordinator.job.checks import cross_problems
+from coordinator.job.entries import too_much, wrong_texts
+from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
+from coordinator.job.overrides import apply_override, apply_replacement
+from coordinator.job.problems import problems_of
+from coordinator.job.sections import (
     LARGEST,
     LAYER_KINDS,
     DataSection,
@@ -31,8 +31,8 @@ from coordinator.job_sections import (
     TrainingSection,
     bytes_text,
 )
-from coordinator.job_yaml import read_yaml, write_yaml
-from coordinator.source_names import resolve_database, resolve_path, resolve_source
+from coordinator.job.source_names import resolve_database, resolve_path, resolve_source
+from coordinator.job.yaml_text import read_yaml, write_yaml
 from stages.errors import InvalidJob
 from stages.spec import ModelSpec, Precision, SgdSpec
 

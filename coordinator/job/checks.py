@@ -10,9 +10,9 @@ import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from coordinator.job_limits import MAX_ACTIONS
-from coordinator.job_problems import Path, show
-from coordinator.source_names import TABLES, extension
+from coordinator.job.limits import MAX_ACTIONS
+from coordinator.job.problems import Path, show
+from coordinator.job.source_names import TABLES, extension
 
 _MOST_INPUTS = 2**31 - 1
 

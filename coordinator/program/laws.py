@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from coordinator.drawing import draw
+from coordinator.program.drawing import draw
 from stages.actions import Action, Kind, Lane, Program
 from stages.errors import InvalidSchedule
 

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from coordinator.job_limits import MAX_PROBLEMS
-from coordinator.job_sections import LAYER_KINDS, LayerEntry
+from coordinator.job.limits import MAX_PROBLEMS
+from coordinator.job.sections import LAYER_KINDS, LayerEntry
 
 Path = tuple[str | int, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from coordinator.memory import Footprint, Occupancy, stage_memory
+from coordinator.plan.memory import Footprint, Occupancy, stage_memory
 from stages.actions import Kind, Program
 from stages.spec import ModelSpec, SgdSpec
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.job_limits import MAX_DEPTH, MAX_ENTRIES, MAX_TEXT, encodable
-from coordinator.job_problems import Path, path_text, show
+from coordinator.job.limits import MAX_DEPTH, MAX_ENTRIES, MAX_TEXT, encodable
+from coordinator.job.problems import Path, path_text, show
 
 _RIGHT = "must be text that UTF-8 can hold, without half of a surrogate pair"
 

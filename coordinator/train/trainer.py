@@ -18,11 +18,11 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from coordinator.accounts import Accounts, Bubble, await_slowest, step_seconds
-from coordinator.blueprint import Blueprint
-from coordinator.prediction import Prediction, Predictor
-from coordinator.rows import EvalRow, TrainedStep
-from coordinator.workers import Ticket, Workers
+from coordinator.plan.blueprint import Blueprint
+from coordinator.timing.accounts import Accounts, Bubble, await_slowest, step_seconds
+from coordinator.timing.prediction import Prediction, Predictor
+from coordinator.train.rows import EvalRow, TrainedStep
+from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.loss import loss_count
 from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from coordinator.blueprint import Blueprint
-from coordinator.memory import StageMemory, inference_bytes, parameter_count, predict_stage
-from coordinator.partition import layer_flops, stage_costs
-from coordinator.prediction import as_performed, durations, products
-from coordinator.replay import Replay, replay
+from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.memory import StageMemory, inference_bytes, parameter_count, predict_stage
+from coordinator.plan.partition import layer_flops, stage_costs
+from coordinator.program.replay import Replay, replay
+from coordinator.timing.prediction import as_performed, durations, products
 from stages.actions import Kind
 from stages.trained import STEPS_RUN_AHEAD, performed_lane
 from stages.worker import CHUNKS_AHEAD
@@ -118,7 +118,7 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
 
 
 def _dry_run(blueprint: Blueprint) -> Replay:
-    """A full batch on the clock, as it is performed (see coordinator.prediction, [Note: as performed])."""
+    """A full batch on the clock, as it is performed (see coordinator.timing.prediction, [Note: as performed])."""
     costs, rows = stage_costs(blueprint.spec.model_spec(), blueprint.bounds), blueprint.micro_batch_rows
     program = as_performed(blueprint.program)
     made = products(program, blueprint.spec.pipeline.weight_grad_group)

@@ -12,7 +12,7 @@ from pathlib import Path
 import scipy
 from threadpoolctl import ThreadpoolController
 
-from coordinator.job import JobSpec
+from coordinator.job.spec import JobSpec
 from stages.products import let_all_go_through_scipy  # with SciPy's BLAS, so that it is there to be found
 
 _WORTH_THREADS = 1 << 20

@@ -1,4 +1,4 @@
-"""The sections of a job file as frozen pydantic models. `coordinator.job.JobSpec` puts them together.
+"""The sections of a job file as frozen pydantic models. `coordinator.job.spec.JobSpec` puts them together.
 
 Every leaf has a description that completes "must be …": problems are written with it (see `job_problems`).
 """
@@ -11,8 +11,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
-from coordinator.job_limits import MAX_DIMENSIONS, MAX_LAYERS
-from coordinator.source_names import WHAT_A_SOURCE_IS, source_problem
+from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
+from coordinator.job.source_names import WHAT_A_SOURCE_IS, source_problem
 from stages.spec import GeluForm, LayerKind, LayerSpec, LossKind, SgdSpec
 
 LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)

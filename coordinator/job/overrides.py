@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from coordinator.job_problems import path_text, show
-from coordinator.job_sections import PipelineSection
-from coordinator.job_yaml import read_yaml
+from coordinator.job.problems import path_text, show
+from coordinator.job.sections import PipelineSection
+from coordinator.job.yaml_text import read_yaml
 
 
 def apply_override(document: dict[Any, Any], override: str) -> Iterator[str]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple
 
-from coordinator.trace_file import EventFile
-from coordinator.trace_memory import Keeper, TraceMemory
-from coordinator.workers import ClockFix
+from coordinator.trace.trace_file import EventFile
+from coordinator.trace.trace_memory import Keeper, TraceMemory
+from coordinator.train.workers import ClockFix
 from stages.actions import Action, Kind
 
 

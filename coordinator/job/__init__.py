@@ -1,0 +1,1 @@
+"""A job's file: read, checked as a whole, every default filled in."""

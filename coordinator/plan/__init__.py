@@ -1,0 +1,1 @@
+"""From a job to what each worker does and needs: cut, memory, cost."""

@@ -1,0 +1,1 @@
+"""Programs, checked and performed without arrays: laws, dry run, drawing."""

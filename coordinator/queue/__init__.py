@@ -1,0 +1,1 @@
+"""The service's queue and the life of its jobs, decided without I/O."""

@@ -1,0 +1,1 @@
+"""Traces of measured and predicted steps."""
