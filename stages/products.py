@@ -3,8 +3,8 @@
 [Note: one pool of BLAS threads] NumPy's and SciPy's wheels bring an OpenBLAS each, each with a pool of threads. Threads
 that have worked spin for some milliseconds on the cores that the other pool now needs: with two CPUs a worker was five
 times slower than with one. So if BLAS has several threads, all products go through SciPy's, and NumPy's has one thread
-(coordinator.plan.blas_threads). With one thread each, NumPy's is as good, and its input gradient some 10 % faster; products
-that are to be added to something go through SciPy's in any case, since np.matmul cannot add.
+(coordinator.plan.blas_threads). With one thread each, NumPy's is as good, and its input gradient some 10 % faster;
+products that are to be added to something go through SciPy's in any case, since np.matmul cannot add.
 """
 
 from __future__ import annotations

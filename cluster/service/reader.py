@@ -21,10 +21,8 @@ from stages.errors import UserMistake
 
 READY, AHEAD = "ready", "--ahead"
 _FOR_A_PLAN = (
-    "cluster.data.sources",
-    "coordinator.plan.blueprint",
-    "coordinator.plan.estimate",
-    "coordinator.job.spec",
+    *("cluster.data.sources", "coordinator.job.spec"),
+    *("coordinator.plan.blueprint", "coordinator.plan.estimate"),
 )
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
 """What reading imports when it comes to it."""

@@ -343,7 +343,7 @@ TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Deci
 
 
 def reason(state: State) -> str:
-    """One line: why the job is in this state. A queued job's reason comes from the queue (`coordinator.queue.job_queue`)."""
+    """One line: why the job is in this state. A queued job's reason comes from the queue (`job_queue.py`)."""
     match state:
         case Starting() | Running() if state.stop is not None:
             return "ending its processes" if state.stop.now else "asked to stop: finishes the steps under way and saves"
