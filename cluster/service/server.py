@@ -14,8 +14,8 @@ import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from cluster.dashboard.connections import BoundedConnection
 from cluster.service.api import Api
+from cluster.service.connections import BoundedConnection
 from cluster.service.grpc_guard import CONNECTION_LIMITS, MAX_CALLS, RequireToken, reader, require
 from cluster.service.metrics import Metrics
 from cluster.service.metrics_rpcs import CountRpcs
