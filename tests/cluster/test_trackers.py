@@ -225,10 +225,9 @@ def test_a_run_that_was_killed_is_closed_by_the_next_of_this_host(tmp_path: Path
 
 
 def test_the_service_closes_what_a_job_left_open_and_is_not_held_up(tmp_path: Path, database: str) -> None:
-    _killed(database, tmp_path / "home" / "runs" / "job1")
-
     async def play() -> int:
         async with scripted(tmp_path / "home") as service:
+            await asyncio.to_thread(_killed, database, tmp_path / "home" / "runs" / "job1")
             await service.submit()
             await service.until(lambda: service.state() == "STARTING")
             await service.jobs.stop("job1", now=True)

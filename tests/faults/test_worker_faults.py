@@ -87,10 +87,10 @@ def test_a_stopped_process_is_told_from_those_that_wait_for_it(ray: Any) -> None
 
 
 def test_a_lost_array_is_told_with_who_waits_for_it_and_who_sent_it(ray: Any) -> None:
-    spec = digits_job().replace(resources__hang_timeout=2.0)
-    told = _fail(ray, "lose", "1F5", WorkerHung, within_s=2 + 12, spec=spec)
+    spec = digits_job().replace(resources__hang_timeout=4.0)
+    told = _fail(ray, "lose", "1F5", WorkerHung, within_s=4 + 12, spec=spec)
     assert told.startswith("worker 2 (stage 2; process ")
-    assert "no progress of any worker within 2 s; it is in 2F5 of step 7, waiting for the activations for 2F5" in told
+    assert "no progress of any worker within 4 s; it is in 2F5 of step 7, waiting for the activations for 2F5" in told
     assert "from worker 1, which has sent them: they were lost on the way" in told
 
 
