@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -198,7 +199,9 @@ def _message_bytes(
         if forward and s <= first_trained and program.placement[s - 1] != worker:
             run_ahead += STEPS_RUN_AHEAD * size
             continue
-        changes += [(ended[source], size), (end, -size)]
+        arrives = ended[source]
+        used = max(end, math.nextafter(arrives, math.inf))  # an I that costs nothing takes its array in all the same
+        changes += [(arrives, size), (used, -size)]
     now = most = 0
     for _, change in sorted(changes):
         now += change
