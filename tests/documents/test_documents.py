@@ -65,6 +65,12 @@ def test_only_figures_may_differ(printed: str, is_shown: bool) -> None:
     assert agrees(SHOWN, printed) is is_shown
 
 
+def test_how_slow_the_machine_is_makes_no_difference() -> None:
+    ended = "epoch   1 · step 23/690 · loss 0.4 · bubble 80% (predicted 32%) · validation loss 0.5"
+    slow = "epoch   1 · step 11/690 · loss 1.2 · bubble 66%\nepoch   1 · step 23/690 · loss 0.4 · bubble 9% · validation loss 1"
+    assert agrees(ended, slow)
+
+
 def test_commands_code_and_their_lines_are_found() -> None:
     text = "x\n```text\n$ a b\n1\n2\n$ c\n```\n\n```python\nd()\n```\n```yaml\n$ e\n```\n"
     assert list(shown(text))[:3] == [Command(3, "a b", "1\n2"), Command(6, "c", ""), Code(10, "d()\n")]
