@@ -52,7 +52,7 @@ def _commands(lines: list[str], first: int) -> Iterator[Command]:
 
 
 def masked(text: str) -> list[str]:
-    """Lines without what differs from run to run: figures, times, bars, how wide a table is, how often progress is told."""
+    """Lines without what differs from run to run: figures, bars, the width of tables, how often progress is told."""
     text = _NUMBER.sub("0", text)
     for unit, pattern in _UNITS.items():
         text = pattern.sub(f"0{unit}", text)
