@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.job import load_job
+from coordinator.job.spec import load_job
 from tests.documents.shown import Code, Command, agrees, shown
 from tests.documents.visitor import ROOT, Visitor
 
