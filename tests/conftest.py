@@ -19,6 +19,7 @@ STARTS_RAY = (
     "tests/cluster/test_two_nodes.py",
     "tests/dashboard/test_api.py",
     "tests/dashboard/test_pages.py",
+    "tests/documents/",
     "tests/e2e/test_train_command.py",
     "tests/faults/",
     "tests/observability/test_prometheus.py",
