@@ -95,7 +95,7 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
                     _node_ip_address=LOOPBACK,
                     **_QUIET,
                 )
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # of a start that takes too long Ray raises just that
             ray.shutdown()
             raise NotEnoughResources(f"Ray cannot start here: {' '.join(str(error).split())}") from None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.actors import ray_session
 from cluster.actors.host_processes import started_at
 from cluster.actors.private_folders import make_private_folder, private_folder, short_base, sweep_leftovers
 from cluster.actors.ray_session import RAY_FOLDER
+from stages.errors import NotEnoughResources
 from tests.other_user import needs_nobody, what_nobody_can_do
 
 LONG_AGO = 1_000_000_000.0
@@ -177,3 +180,23 @@ def test_when_a_process_was_started() -> None:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert started_at(process.pid) is None, "a zombie"
     assert started_at(process.pid) is None
+
+
+def test_a_start_that_ray_gives_up_is_told_in_one_line_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a start that takes too long, Ray raises a bare Exception, which reached users as a traceback."""
+
+    class SlowRay:
+        def init(self, **options: object) -> None:
+            raise Exception("The current node timed out during startup.\nSome of its processes may have failed.")
+
+        def shutdown(self) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "ray", SlowRay())  # type: ignore[arg-type]
+    monkeypatch.setattr(ray_session, "loopback", contextlib.nullcontext)
+    monkeypatch.setattr(ray_session, "short_base", lambda: str(tmp_path))
+    with pytest.raises(NotEnoughResources) as caught, ray_session.ray_session(None, cpus=1, memory=2**30):
+        pass
+    assert str(caught.value).startswith("Ray cannot start here: The current node timed out during startup. Some of ")
+    assert not list(tmp_path.iterdir())
