@@ -67,6 +67,16 @@ def in_session(session: int) -> list[int]:
     return found
 
 
+def works_in(pid: int, folder: str) -> bool:
+    """Whether it is a process of this user whose working directory is `folder`, which may be removed by now."""
+    entry = Path(f"/proc/{pid}")
+    try:
+        mine = entry.stat().st_uid == os.geteuid()
+        return mine and os.readlink(entry / "cwd").removesuffix(" (deleted)") == os.path.realpath(folder)
+    except OSError:
+        return False
+
+
 def end_session(session: int, within_s: float = 10.0) -> bool:
     """Kill every process of a session; False if some are left after `within_s`. The kernel gives a session's number to
     nobody else while one of its processes lives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -15,6 +16,7 @@ ADDRESS_VARIABLE = "PIPETRAIN_ADDRESS"
 HOME_VARIABLE = "PIPETRAIN_HOME"
 TOKEN_VARIABLE = "PIPETRAIN_TOKEN"
 SERVICE_FILE = "service.json"
+LOCK_FILE = "service.lock"
 TOKEN_FILE = "token"
 GIVEN = "the argument"
 _LARGEST_FILE_BYTES = 100_000
@@ -75,13 +77,31 @@ def _find_target(address: str | None, home: Path) -> tuple[str, str]:
     if text is None:
         raise NoService(f"no service is up at {home}; start one with `{command_for(home, 'up')}`, or give its address")
     try:
-        target = json.loads(text)["grpc"]
-        return _checked(target, str(path)), str(path)
+        found = _checked(json.loads(text)["grpc"], str(path)), str(path)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise NoService(
             f"{path}: does not tell the service's address as it should; "
             f"end that service with `{command_for(home, 'down')}` and start it anew with `{command_for(home, 'up')}`"
         ) from None
+    if not _is_held(home):
+        raise NoService(
+            f"no service answers at {found[0]}: the one of {home} ended without removing {path}; "
+            f"start one with `{command_for(home, 'up')}`"
+        )
+    return found
+
+
+def _is_held(home: Path) -> bool:
+    """Whether a service holds this home. If none does, another user may have taken the port of one that was killed, to
+    be shown its token."""
+    try:
+        with (home / LOCK_FILE).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # it is held
+    return False
 
 
 def _checked(address: object, source: str) -> str:

@@ -36,7 +36,7 @@ _OPTIONS = (
 
 
 class Connection:
-    """A channel to the service that `find` leads to. `calls` has its methods by name, `metadata` is for each of them.
+    """A channel to the service that `find` leads to. `metadata` is for each of its `calls`.
 
     `answered`: the service ever did; then a connection that is refused is one that comes back.
     """
@@ -50,8 +50,19 @@ class Connection:
     def _open(self, address: Address) -> None:
         self._channels.append(grpc.insecure_channel(address.target, options=_OPTIONS))
         self.address = address
-        self.calls: Any = pipetrain_pb2_grpc.PipetrainStub(self._channels[-1])  # type: ignore[no-untyped-call]
+        self._stub: Any = pipetrain_pb2_grpc.PipetrainStub(self._channels[-1])  # type: ignore[no-untyped-call]
         self.metadata = () if address.token is None else (("authorization", f"Bearer {address.token}"),)
+
+    @property
+    def calls(self) -> Any:
+        """The service's methods by name, for a call right now: nothing is sent to the port of a service that has ended,
+        which may be another user's by now. Waits for one that answered before. Raises NoService."""
+        try:
+            self._look()
+        except NoService:
+            if not self.answered or not next(self.pauses(RETRY_S), False):
+                raise
+        return self._stub
 
     def close(self) -> None:
         """End the channel, and every stream on it."""
@@ -59,12 +70,17 @@ class Connection:
             channel.close()
 
     def pauses(self, patience_s: float) -> Iterator[bool]:
-        """The pauses of `backoff`, each followed by a look for the service: it may have come back at another port."""
+        """The pauses of `backoff`, each that ends when the service is there: it may have come back at another port."""
         for _ in backoff(patience_s):
-            with contextlib.suppress(NoService):  # its file is away while it is ended and started
-                if (found := self._find()) != self.address:
-                    self._open(found)
+            try:
+                self._look()
+            except NoService:
+                continue
             yield True
+
+    def _look(self) -> None:
+        if (found := self._find()) != self.address:
+            self._open(found)
 
     def call(self, method: str, request: Any, *, deadline_s: float = CALL_S, again: bool = True) -> Any:
         """The answer to a single request. `again`: repeating it does no harm, so it is tried until RETRY_S are over."""

@@ -29,8 +29,6 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OPEN = ("/healthz", "/metrics")
 """For whoever watches over the machine."""
-_OURS = ("/assets/", "/_nicegui/", "/favicon.ico")
-"""Nothing of the user's is there."""
 _ROOT = 0
 _POLICY_VIOLATION = 1008
 _HEADERS = (
@@ -126,7 +124,7 @@ def _same_site(origin: str, host: str) -> bool:
 
 def _is_open(path: str) -> bool:
     """To every user of this machine."""
-    return path in _OPEN or path.startswith(_OURS)
+    return path in _OPEN
 
 
 def _name(host: str) -> str:

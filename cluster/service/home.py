@@ -47,10 +47,15 @@ class Home:
 
     def make(self) -> None:
         """Make what is missing. Raises UserMistake where the home cannot be written, and where the folder is something
-        else: one that is not empty and that no service has used."""
+        else: one that is not empty and that no service has used, or another user's, who could open it again."""
         try:
             self._require_ours()
             self.folder.mkdir(parents=True, exist_ok=True)
+            if (owner := self.folder.stat().st_uid) != os.geteuid():
+                raise UserMistake(
+                    f"--home {self.folder}: belongs to another user (id {owner}), who could open and replace what is "
+                    "in it; give a folder of your own"
+                )
             self.folder.chmod(0o700)
             for folder in (self.runs, self.uploads, self.logs):
                 folder.mkdir(exist_ok=True)

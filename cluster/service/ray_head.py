@@ -13,10 +13,10 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from cluster.actors.host_processes import end_session, in_session
+from cluster.actors.host_processes import end_session, in_session, works_in
 from cluster.actors.private_folders import make_private_folder, short_base, sweep_leftovers
 from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, RAY_FOLDER, loopback
 from cluster.service.home import Home
@@ -27,7 +27,9 @@ _START_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayHead:
-    """A Ray head that was started. `session` is the number of its process, and of the session of all it started."""
+    """A Ray head that was started. `session` is the number of its process, and of the session of all it started.
+    `address` is empty until it is up: only Ray knows the port before somebody listens there. One that is chosen before,
+    and read by another user in Ray's command line, could be taken by that user, who is then shown the token."""
 
     session: int
     address: str
@@ -43,7 +45,7 @@ class RayHead:
         token, log = secrets.token_hex(32), home.logs / "ray-head.log"
         command = [
             *(sys.executable, "-m", "cluster.service.ray_head", "start", "--head", "--block"),
-            *("--node-ip-address", LOOPBACK, "--port", str(_free_port()), "--num-cpus", str(cpus)),
+            *("--node-ip-address", LOOPBACK, "--port", "0", "--num-cpus", str(cpus)),
             *("--temp-dir", str(folder.path / RAY_FOLDER), "--object-store-memory", str(OBJECT_STORE_BYTES)),
             *("--include-dashboard", "false", "--dashboard-port", "0", "--include-log-monitor", "false"),
             *("--ray-client-server-port", str(_free_port())),
@@ -62,17 +64,16 @@ class RayHead:
                 )
         finally:
             folder.let_go()
-        port = command[command.index("--port") + 1]
-        head = RayHead(
-            session=process.pid, address=f"{LOOPBACK}:{port}", token=token, folder=str(folder.path), cpus=cpus
-        )
+        head = RayHead(session=process.pid, address="", token=token, folder=str(folder.path), cpus=cpus)
         home.write(home.ray_file, asdict(head))  # before it is up: whoever comes next must find what to clean up
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while "Ray runtime started" not in log.read_text(errors="replace"):
+        while not (address := _told_address(folder.path)):
             if process.poll() is not None or time.monotonic() > deadline:
                 head.end(home)
                 raise NotEnoughResources(f"Ray cannot start here: {_last_line(log)} (all of it is in {log})")
             time.sleep(0.05)
+        head = replace(head, address=address)
+        home.write(home.ray_file, asdict(head))
         return head
 
     @staticmethod
@@ -83,14 +84,20 @@ class RayHead:
         return RayHead(**found) if found is not None and whole else None
 
     def alive(self) -> bool:
-        """Whether the head's own process lives; it ends itself when one of Ray's servers dies."""
+        """Whether the head came up and its own process lives; it ends itself when one of Ray's servers dies."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.session, os.WNOHANG)  # a child that ended would stay a zombie
-        return self.session in in_session(self.session)
+        return bool(self.address) and self.session in self._processes()
+
+    def _processes(self) -> list[int]:
+        """All of its session; none where that number is by now of a session of something else, of another user even,
+        who waits at this Ray's old address: Ray's own processes work in its folder."""
+        found = in_session(self.session)
+        return found if any(works_in(pid, self.folder) for pid in found) else []
 
     def end(self, home: Home) -> bool:
         """End every process of this Ray and remove its files. May be called twice. False if some do not end."""
-        gone = end_session(self.session)
+        gone = not self._processes() or end_session(self.session)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.session, os.WNOHANG)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -110,6 +117,14 @@ def _free_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _told_address(folder: Path) -> str:
+    """Where the head is, as it writes when all of it is up; empty before."""
+    try:
+        return (folder / RAY_FOLDER / "ray_current_cluster").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _last_line(log: Path) -> str:

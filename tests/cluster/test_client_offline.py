@@ -67,6 +67,14 @@ def home(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture
+def held(home: Path) -> Iterator[None]:
+    """Its service is there after all, and only does not listen."""
+    with (home / "service.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 # where the service is ----------------------------------------------------------------------------------------------
 
 
@@ -79,7 +87,8 @@ def test_no_service_was_ever_started(tmp_path: Path) -> None:
     )
 
 
-def test_a_service_that_has_gone_is_told_at_once_with_its_address(home: Path) -> None:
+@pytest.mark.usefixtures("held")
+def test_a_service_that_does_not_listen_is_told_at_once_with_its_address(home: Path) -> None:
     began = time.monotonic()
     with Client() as client, pytest.raises(NoService) as caught:
         client.submit(EXAMPLES / "digits.yaml")
@@ -114,6 +123,7 @@ def test_down_never_says_down_of_a_service_that_it_cannot_find(home: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"two words", b"two\nlines", "tökén".encode(), b"\xff", b"\x00"])
+@pytest.mark.usefixtures("held")
 def test_a_broken_token_file_is_named(home: Path, content: bytes) -> None:
     (home / "token").write_bytes(content)
     with pytest.raises(NoService) as caught:
@@ -130,6 +140,7 @@ def test_what_is_no_address_is_said_before_anything_is_sent(home: Path, address:
         Client(address)
 
 
+@pytest.mark.usefixtures("held")
 def test_arguments_stand_before_the_environment_and_that_before_files(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,7 +254,7 @@ def test_every_command_is_in_the_help_also_after_list_was_loaded() -> None:
 
 
 @pytest.fixture
-def job_of(home: Path) -> Iterator[Callable[..., Job]]:
+def job_of(home: Path, held: None) -> Iterator[Callable[..., Job]]:
     connection = Connection(find_service)
     yield lambda **values: Job(connection, pb.Job(id="k7x2", name="digits", submitted_at=10.0, **values))
     connection.close()
@@ -287,6 +298,7 @@ def test_an_end_that_is_no_success_is_raised_when_asked_for(job_of: Callable[...
     assert stopped.value.exit_code == 130
 
 
+@pytest.mark.usefixtures("held")
 def test_mistakes_are_found_before_anything_is_sent(home: Path, tmp_path: Path) -> None:
     with Client() as client:
         for job in (EXAMPLES / "digits.yaml", digits_job(), digits_job().document()):

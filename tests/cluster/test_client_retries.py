@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +18,7 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cluster.client import Client, Upload
+from cluster.client import Client, Upload, connection
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_to_wire
 from stages.errors import InvalidJob, NoService, PipetrainError, Refused, UnknownJob
@@ -28,6 +30,14 @@ ROWS = [
     | {"learning_rate": 0.1, "bubble": 0.5}
     for k in range(1, 21)
 ]
+
+
+@contextmanager
+def held(home: Path) -> Iterator[None]:
+    """As a home is while its service is up."""
+    with (home / "service.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Scripted:
@@ -304,10 +314,41 @@ def test_a_service_that_comes_back_at_another_port_is_found(tmp_path: Path) -> N
 
     started: list[Any] = []
     started.append(serve(lambda: pb.WatchUpdate(job=pb.Job(id="k", state=pb.RUNNING)), True))
-    with Client(home=tmp_path) as client:
+    with held(tmp_path), Client(home=tmp_path) as client:
         before = client.address
         job = client.get("k")
         assert [update.job.state for update in job.watch()] == ["RUNNING", "STOPPED"]
         assert client.address != before
     for server in started:
+        server.stop(None)
+
+
+def test_nothing_is_sent_to_the_port_of_a_service_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user may have taken it, to be shown the token."""
+    monkeypatch.setattr(connection, "RETRY_S", 0.3)
+    sent: list[str] = []
+
+    class Thief(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
+        def service(self, details: Any) -> Any:
+            sent.append(details.method)
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Thief()])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        (tmp_path / "service.json").write_text(json.dumps({"grpc": address}))
+        (tmp_path / "token").write_text("a-token")
+        with held(tmp_path):
+            client = Client(home=tmp_path)
+            client.cluster()
+        assert len(sent) == 1, "it is sent to a service that is up"
+        with client, pytest.raises(NoService, match=f"no service answers at {address}"):
+            client.cluster()
+        with pytest.raises(NoService, match=f"no service answers at {address}"):
+            Client(home=tmp_path)
+        assert len(sent) == 1
+    finally:
         server.stop(None)

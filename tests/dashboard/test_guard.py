@@ -88,6 +88,10 @@ def test_another_user_of_the_machine_needs_the_token_for_everything() -> None:
         assert status(headers, by_another=True) == 401
         assert status(headers, "POST", by_another=True) == 401
     assert status(OURS, path="/_nicegui_ws/socket.io/", kind="websocket", by_another=True) == 401
+    for path in ("/assets/dashboard.css", "/_nicegui/no-such-file", "/favicon.ico"):
+        assert status(HOME, path=path, by_another=True) == 401, (
+            "a line in the log, and a page made, for each that is not there"
+        )
     assert status(HOME, path="/metrics", by_another=True) is None
     assert status(SCRIPT, by_another=True) is None
     assert status(SCRIPT, "POST", by_another=True) is None

@@ -15,6 +15,7 @@ import pytest
 
 from cluster.service.home import Home, write_private
 from stages.errors import UserMistake
+from tests.other_user import needs_nobody
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
@@ -156,6 +157,17 @@ def test_the_token_stays_and_no_two_homes_share_one(tmp_path: Path) -> None:
     assert home.token() == token != other.token()
     assert len(bytes.fromhex(token)) == 32
     assert home.run_directory("a-job").exists()
+
+
+@needs_nobody
+def test_a_folder_of_another_user_is_no_home(tmp_path: Path) -> None:
+    """Its owner could open it again, and replace the token."""
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(UserMistake, match=r"planted: belongs to another user \(id 65534\)"):
+        Home(folder).make()
+    assert _names(folder) == set()
 
 
 def test_a_home_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
