@@ -12,8 +12,6 @@ from starlette.types import Message, Receive, Scope
 from coordinator.job.limits import MAX_DOCUMENT_BYTES
 
 _SMALL_BYTES = 64 * 1024
-_PAGE_BYTES = 2 * 2**20
-"""What a page sends at once by POST, where it has no websocket."""
 _SILENCE_S = 30.0
 
 
@@ -21,7 +19,7 @@ def most_bytes(method: str, path: str) -> int:
     """The limit of a body."""
     if method == "POST" and path.rstrip("/") == "/api/jobs":
         return 2 * MAX_DOCUMENT_BYTES  # as JSON writes it, with escapes
-    return _PAGE_BYTES if path.startswith("/_nicegui_ws/") else _SMALL_BYTES
+    return MOST_FROM_A_PAGE_BYTES if path.startswith("/_nicegui_ws/") else _SMALL_BYTES
 
 
 def refusal_of_body(scope: Scope) -> str | None:
