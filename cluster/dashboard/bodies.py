@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
+from cluster.service.connections import MOST_FROM_A_PAGE_BYTES
 from coordinator.job.limits import MAX_DOCUMENT_BYTES
 
 _SMALL_BYTES = 64 * 1024

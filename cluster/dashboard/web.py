@@ -115,7 +115,7 @@ def _mount_pages(app: FastAPI, site: Site) -> None:
         tailwind=False,
         show_welcome_message=False,
     )
-    page_not_found = core.app.exception_handlers[404]
+    page_not_found: Any = core.app.exception_handlers[404]
 
     async def not_found(request: Request, error: Exception) -> Response:
         """No page where strangers may ask: each takes memory for a minute, and a line of the log."""
