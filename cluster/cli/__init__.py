@@ -104,13 +104,15 @@ def main() -> None:
 
 def show_error(error: PipetrainError) -> None:
     """One line a problem; a failed job with the traceback of its first cause; a broken schedule with its picture."""
+    from cluster.cli.texts import harmless
+
     if isinstance(error, InvalidSchedule) and error.grid:
         click.echo(error.grid, err=True)
     if isinstance(error, JobFailed):
         trace = getattr(error, "traceback", "")
         if trace:
-            click.echo(trace.rstrip(), err=True)
-        click.echo(f"failed: {error}", err=True)
+            click.echo(harmless(trace).rstrip(), err=True)
+        click.echo(f"failed: {harmless(str(error))}", err=True)
         return
     for problem in getattr(error, "problems", None) or str(error).splitlines():
-        click.echo(f"error: {problem}", err=True)
+        click.echo(f"error: {harmless(problem)}", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.cli.service_options import job_arguments, service_command
+from cluster.cli.texts import harmless
 
 if TYPE_CHECKING:
     from cluster.client import Client, Job
@@ -29,13 +30,13 @@ def delete(client: Client, job_ids: tuple[str, ...]) -> int:
             job = client.get(job_id)
             found.setdefault(job.id, job)
         except UnknownJob as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {harmless(str(error))}", err=True)
             code = error.exit_code
     for job in found.values():
         try:
             job.delete()
             click.echo(f"deleted {job.id} ({job.name})")
         except (Refused, UnknownJob) as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {harmless(str(error))}", err=True)
             code = error.exit_code
     return code

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.cli.service_options import detaching, hint, job_argument, service_command
+from cluster.cli.texts import one_line, outcome
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -22,18 +23,16 @@ def stop(client: Client, job_id: str, now: bool, waiting: bool) -> None:
 
     A job that has ended already stays as it is, and the command succeeds.
     """
-    from cluster.cli.texts import outcome
-
     job = client.get(job_id)
     if job.done:
         click.echo(f"{job.id} has ended already: {outcome(job)}")
         return
     job.stop(now=now)
     if not job.done and not waiting:
-        click.echo(f"{job.id}: {job.reason}")
+        click.echo(f"{job.id}: {one_line(job.reason)}")
         return
     if not job.done:
-        click.echo(f"{job.id}: {job.reason}", err=True)
+        click.echo(f"{job.id}: {one_line(job.reason)}", err=True)
         with detaching(lambda: f"{job.id} was asked to stop and will; {hint('status', job.id)} tells of it"):
             job.wait()
     click.echo(f"{job.id} {outcome(job)}")

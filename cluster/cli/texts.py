@@ -43,6 +43,12 @@ def one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).strip()
 
 
+def harmless(text: str) -> str:
+    """Lines that cannot move a terminal's cursor, or change its title or colours. Names of columns and paths stand in
+    them as somebody else wrote them."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def steps(job: Job) -> str:
     """`57/690`; only `57` where nobody knows yet how many there will be."""
     return f"{job.step}" if job.steps_total is None else f"{job.step}/{job.steps_total}"
@@ -76,13 +82,13 @@ def outcome(job: Job) -> str:
 
 def show_failure(job: Job, cause: str = "", *, label: str = "") -> None:
     """The first cause on standard error, as `pipetrain train` tells it: `cause` has all its lines."""
-    lines = (cause or job.reason or "no cause was told").splitlines()
+    lines = harmless(cause or job.reason or "no cause was told").splitlines()
     if job.exit_code == 2:
         for line in lines:
             click.echo(f"{label}error: {line}", err=True)
         return
     if job.traceback:
-        click.echo(job.traceback.rstrip(), err=True)
+        click.echo(harmless(job.traceback).rstrip(), err=True)
     click.echo(f"{label}failed: " + "\n".join(lines), err=True)
 
 

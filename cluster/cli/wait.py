@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.cli.service_options import detaching, job_arguments, json_option, on_break, service_command
+from cluster.cli.texts import cause_of, one_line, outcome, show_failure
 
 if TYPE_CHECKING:
     from cluster.client import Client, Job
@@ -40,14 +41,12 @@ def wait(client: Client, job_ids: tuple[str, ...], timeout: float | None, as_jso
 
 
 def _wait(job: Job, timeout: float | None, as_json: bool) -> int:
-    from cluster.cli.texts import cause_of, outcome, show_failure
-
     cause = cause_of(job.events()) if job.done else ""
     try:
         for update in [] if job.done else job.watch(rows=False, timeout=timeout, on_break=on_break):
             cause = cause_of(update.events) or cause
     except TimeoutError:
-        click.echo(f"{job.id} has not ended: {job.state}{f': {job.reason}' if job.reason else ''}", err=True)
+        click.echo(f"{job.id} has not ended: {job.state}{f': {one_line(job.reason)}' if job.reason else ''}", err=True)
         return TIMED_OUT
     if as_json:
         import json

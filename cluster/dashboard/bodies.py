@@ -9,11 +9,10 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
+from cluster.service.connections import MOST_FROM_A_PAGE_BYTES
 from coordinator.job.limits import MAX_DOCUMENT_BYTES
 
 _SMALL_BYTES = 64 * 1024
-_PAGE_BYTES = 2 * 2**20
-"""What a page sends at once by POST, where it has no websocket."""
 _SILENCE_S = 30.0
 
 
@@ -21,7 +20,7 @@ def most_bytes(method: str, path: str) -> int:
     """The limit of a body."""
     if method == "POST" and path.rstrip("/") == "/api/jobs":
         return 2 * MAX_DOCUMENT_BYTES  # as JSON writes it, with escapes
-    return _PAGE_BYTES if path.startswith("/_nicegui_ws/") else _SMALL_BYTES
+    return MOST_FROM_A_PAGE_BYTES if path.startswith("/_nicegui_ws/") else _SMALL_BYTES
 
 
 def refusal_of_body(scope: Scope) -> str | None:

@@ -57,7 +57,7 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        by_another = not _is_open(scope["path"]) and await self._user(scope, receive) not in (None, _ROOT, os.getuid())
+        by_another = not is_open(scope["path"]) and await self._user(scope, receive) not in (None, _ROOT, os.getuid())
         found = refusal(scope, self._names, self._token, by_another)
         if found is None and scope["type"] == "http":
             too_large = refusal_of_body(scope)
@@ -94,7 +94,7 @@ def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str, by_anoth
     if _name(host) not in names:
         return 400, f"Host: got {host[:100]!r}, this service is called {', '.join(sorted(names))}"
     path = scope["path"]
-    if _is_open(path):
+    if is_open(path):
         return None
     origin = headers.get("origin")
     if scope["type"] == "websocket" or scope["method"] not in _SAFE:
@@ -118,12 +118,15 @@ def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str, by_anoth
 
 
 def _same_site(origin: str, host: str) -> bool:
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # brackets around what is no address
+        return False
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 
-def _is_open(path: str) -> bool:
-    """To every user of this machine."""
+def is_open(path: str) -> bool:
+    """Whether every user of this machine may ask for it."""
     return path in _OPEN
 
 

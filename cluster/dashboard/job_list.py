@@ -13,6 +13,8 @@ from coordinator.queue.job_states import STATE_NAMES
 from stages.errors import UserMistake
 
 MOST_A_PAGE = 500
+_MOST_PAGES = 2**31
+"""SQLite counts rows in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +33,8 @@ class Filters:
             raise UserMistake(f"state: got {wrong[0][:50]}, must be one of {', '.join(STATE_NAMES)}")
         if not 1 <= self.limit <= MOST_A_PAGE:
             raise UserMistake(f"limit: got {self.limit}, must be 1 to {MOST_A_PAGE}")
-        if self.page < 0:
-            raise UserMistake(f"page: got {self.page}, must be at least 0")
+        if not 0 <= self.page < _MOST_PAGES:
+            raise UserMistake(f"page: got {self.page}, must be from 0 to {_MOST_PAGES - 1:,}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def _reading(router: APIRouter, site: Site) -> None:
 
     @router.get("/jobs/{job}/events", responses={404: _REFUSALS[404]})
     async def events(
-        job: JobId, after: Annotated[int, Query(ge=0, description="only later ones than this number")] = 0
+        job: JobId, after: Annotated[int, Query(ge=0, lt=2**63, description="only later ones than this number")] = 0
     ) -> list[models.Event]:
         """What happened to it, in order."""
         record = await site.find(job)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from cluster.dashboard import frame, pages
-from cluster.dashboard.guard import LOOPBACK, Guard
+from cluster.dashboard.guard import LOOPBACK, Guard, is_open
 from cluster.dashboard.routes import NoRoute, make_routes
 from cluster.dashboard.site import NoSuchFile, Site
 from cluster.dashboard.submission import NotSubmitted
@@ -92,7 +92,7 @@ def make_app(
     router = make_routes(site)
     no_route = NoRoute([*app.routes, *router.routes])
     app.include_router(router)
-    for path in ("/api", "/api/{rest:path}"):  # before NiceGUI's pages, which take every path
+    for path in ("/api", "/api/{rest:path}", "/healthz", "/metrics"):  # before NiceGUI's pages, which take every path
         app.router.routes.append(Route(path, no_route, include_in_schema=False))
     app.mount("/assets", StaticFiles(directory=Path(__file__).parent / "static"))
     _mount_pages(app, site)
@@ -115,6 +115,16 @@ def _mount_pages(app: FastAPI, site: Site) -> None:
         tailwind=False,
         show_welcome_message=False,
     )
+    page_not_found: Any = core.app.exception_handlers[404]
+
+    async def not_found(request: Request, error: Exception) -> Response:
+        """No page where strangers may ask: each takes memory for a minute, and a line of the log."""
+        if is_open(request.scope["path"]):
+            return JSONResponse({"problems": ["no such path"]}, 404)
+        answer: Response = await page_not_found(request, error)
+        return answer
+
+    core.app.add_exception_handler(404, not_found)
     core.app.on_exception(lambda error: _log.error("a page failed", exc_info=error))
 
 

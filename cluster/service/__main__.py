@@ -22,6 +22,7 @@ from cluster.data.rules import SourceRules
 from cluster.service.api import Api
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
+from cluster.service.log_limit import AtMost
 from cluster.service.metrics import Metrics
 from cluster.service.outside import Outside
 from cluster.service.ray_keeper import RayKeeper
@@ -54,6 +55,8 @@ def main() -> int:
     parser.add_argument("--data-protocols", default=",".join(PROTOCOLS), help="read only such URLs, and file for paths")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(AtMost())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # both ports full must not keep the store from its files
     try:

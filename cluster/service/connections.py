@@ -8,6 +8,8 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS = 500
+MOST_FROM_A_PAGE_BYTES = 2 * 2**20
+"""What a page sends at once: a message of its websocket, or by POST if it has none."""
 _REQUEST_WITHIN_S = 20.0
 _MOST_UNREAD_BYTES = 2 * 2**20
 """Of a body that was refused: so much is thrown away, so that its sender comes to read the answer."""

@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cluster.service.api import Api
-from cluster.service.connections import BoundedConnection
+from cluster.service.connections import MOST_FROM_A_PAGE_BYTES, BoundedConnection
 from cluster.service.grpc_guard import CONNECTION_LIMITS, MAX_CALLS, RequireToken, reader, require
 from cluster.service.metrics import Metrics
 from cluster.service.metrics_rpcs import CountRpcs
@@ -87,12 +87,14 @@ class Servers:
         config = uvicorn.Config(
             make_app(),
             http=BoundedConnection,
+            log_config=None,  # as the service writes its log
             log_level="warning",
             access_log=False,
             lifespan="on",
             proxy_headers=False,  # who the caller is counts, not who it says
             timeout_graceful_shutdown=1,  # pages are open for as long as somebody looks at them
             ws_per_message_deflate=False,  # nothing goes further than loopback
+            ws_max_size=MOST_FROM_A_PAGE_BYTES,
         )
         self._http = _Quiet(config, self.http_up)
         await self._http.serve(sockets=[socket])

@@ -121,6 +121,20 @@ def test_a_wrong_method_names_the_right_ones(api: Api, method: str, path: str, m
     assert (status, answer) == (405, {"problems": [f"/api{path}: got {method}, must be {methods}"]})
 
 
+@pytest.mark.parametrize("path", ["/_nicegui/nope", "/_nicegui/client/k/upload/1"])
+def test_strangers_are_given_no_page(api: Api, path: str) -> None:
+    assert api.ask("GET", path) == (404, {"problems": ["no such path"]})
+    assert api.ask("PUT", "/healthz") == (405, {"problems": ["/healthz: got PUT, must be GET"]})
+
+
+@pytest.mark.parametrize("query", ["page=99999999999999999999", "after=99999999999999999999"])
+def test_numbers_that_the_store_cannot_hold_are_refused(api: Api, endless: Job, query: str) -> None:
+    path = "/api/jobs" if query.startswith("page") else f"/api/jobs/{endless.id}/events"
+    status, answer = api.ask("GET", f"{path}?{query}")
+    assert status == 422
+    assert query.partition("=")[0] in answer["problems"][0]
+
+
 def test_a_parameter_that_would_be_overlooked_is_named(api: Api) -> None:
     known = "must be state, search, limit, page"
     status, answer = api.ask("GET", "/api/jobs?stat=RUNNING&limit=1&nothing=")

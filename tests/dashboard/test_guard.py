@@ -83,6 +83,11 @@ def test_only_our_pages_open_websockets() -> None:
     assert status(SCRIPT, "POST", path) == 403, "pages are for browsers"
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[x]", "null"])
+def test_an_origin_that_is_no_url_is_turned_away(origin: str) -> None:
+    assert status({**HOME, "origin": origin}, "POST") == 403
+
+
 def test_another_user_of_the_machine_needs_the_token_for_everything() -> None:
     for headers in (HOME, OURS):
         assert status(headers, by_another=True) == 401

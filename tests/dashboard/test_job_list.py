@@ -93,6 +93,6 @@ def test_states_and_names_are_filtered(jobs: Any) -> None:
 
 
 def test_wrong_filters_are_explained(jobs: Any) -> None:
-    for wrong in ({"states": ("DONE",)}, {"limit": 0}, {"limit": 501}, {"page": -1}):
+    for wrong in ({"states": ("DONE",)}, {"limit": 0}, {"limit": 501}, {"page": -1}, {"page": 2**63}):
         with pytest.raises(UserMistake, match="must be"):
             page(jobs, **wrong)

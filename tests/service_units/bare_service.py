@@ -10,7 +10,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 
 from cluster.dashboard.guard import LOOPBACK, Guard
 from cluster.service import server
@@ -38,6 +38,12 @@ class _Api:
 def _app() -> FastAPI:
     app = FastAPI()
     app.add_middleware(Guard, names=LOOPBACK, token=TOKEN)
+
+    @app.websocket("/ws")
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        async for text in socket.iter_text():
+            await socket.send_text(str(len(text)))
 
     @app.api_route("/{path:path}", methods=["GET", "POST"])
     async def count(request: Request) -> int:

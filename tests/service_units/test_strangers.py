@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import ClientConnection, connect
 
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.limits import MAX_REQUEST_BYTES
@@ -121,4 +123,20 @@ def test_http_reads_little_of_what_strangers_send(bare: Bare, kind: str) -> None
     with bare.memory_within(ROOM):
         answers = flood(bare.http_port, content, part, connections=40, parts=20)
     assert {line.split()[1] for line in answers if line} <= refusals, set(answers)
+    assert _answers(bare)
+
+
+def _told(socket: ClientConnection, message: str) -> str | bytes:
+    socket.send(message)
+    return socket.recv()
+
+
+def test_a_websocket_takes_no_large_message(bare: Bare) -> None:
+    with connect(
+        f"ws://127.0.0.1:{bare.http_port}/ws", additional_headers={"Authorization": WITH_TOKEN[0][1]}
+    ) as socket:
+        socket.send("x" * 2**20)
+        assert socket.recv() == str(2**20)
+        with pytest.raises(ConnectionClosedError, match="1009"):
+            _told(socket, "x" * 3 * 2**20)
     assert _answers(bare)

@@ -1,0 +1,27 @@
+"""What others wrote, names of columns and paths, does not reach a terminal as commands."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.cli import show_error
+from cluster.cli.texts import show_failure
+from stages.errors import InvalidData, JobFailed
+
+HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m.csv"
+SHOWN = "�]0;title��[2J�31m.csv"
+
+
+def test_errors_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(InvalidData(f"{HOSTILE}: no such file"))
+    show_error(JobFailed(f"{HOSTILE}\n\tand more"))
+    assert capsys.readouterr().err == f"error: {SHOWN}: no such file\nfailed: {SHOWN}\n\tand more\n"
+
+
+def test_the_cause_of_a_failure_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    job: Any = SimpleNamespace(exit_code=1, traceback=f'File "x"\n    open({HOSTILE})', reason="")
+    show_failure(job, HOSTILE)
+    assert capsys.readouterr().err == f'File "x"\n    open({SHOWN})\nfailed: {SHOWN}\n'
