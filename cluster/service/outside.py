@@ -64,7 +64,9 @@ class Outside:
             async with asyncio.timeout(self._seconds):
                 output, errors = await process.communicate(json.dumps(request).encode() + b"\n")
         except TimeoutError:
-            raise Refused(f"{name}: was not read within {self._seconds:g} s; does its file system answer?") from None
+            late = f"{name}: was not read{' and planned' if what == 'plan' else ''} within {self._seconds:g} s"
+            large = ", and how many layers has the job? `pipetrain plan` on your machine has no such limit"
+            raise Refused(f"{late}; does its file system answer{large if what == 'plan' else '?'}") from None
         finally:
             self._end(process)
         return _answer(name, process.returncode, output, errors)

@@ -114,6 +114,17 @@ def test_data_that_take_too_much_memory_are_refused_and_an_uploaded_file_has_its
     )
 
 
+def test_a_plan_that_takes_too_long_does_not_blame_the_file_system_alone() -> None:
+    async def ask(outside: Outside) -> str:
+        with pytest.raises(Refused) as caught:
+            await plan_job(outside, reading(Path("rows.csv")), {}, FREE)
+        return str(caught.value)
+
+    told = run(ask, seconds=0.1, command=HANGS)
+    assert "was not read and planned within 0.1 s" in told
+    assert "how many layers" in told
+
+
 def test_a_hung_file_system_holds_up_only_who_asked_and_leaves_no_process() -> None:
     async def ask(outside: Outside) -> list[str]:
         answers = asyncio.gather(
