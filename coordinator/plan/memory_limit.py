@@ -20,7 +20,7 @@ class MemoryLimit:
         self, model: ModelSpec, sgd: SgdSpec, program: Program, sizes: Sequence[int], group: int, limit: int
     ) -> None:
         self._model, self._sgd, self._program = model, sgd, program
-        self._features = model.features()
+        self._features, self._trains_from = model.features(), model.first_linear
         self._sizes, self._group, self._limit = sizes, group, limit
         self._footprint = cache(self._footprint_of)
         self._occupancy = cache(self._occupancy_of)
@@ -28,7 +28,7 @@ class MemoryLimit:
     def __call__(self, stage: int, first: int, last: int) -> bool:
         """Whether `stage` may hold layers `first` … `last` − 1."""
         placement = self._program.placement
-        trained = last > self._model.first_linear
+        trained = last > self._trains_from
         needed = stage_memory(self._footprint(first, last), self._occupancy(stage, trained), self._sgd).total
         return needed <= self._limit // placement.count(placement[stage])
 

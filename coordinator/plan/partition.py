@@ -43,9 +43,9 @@ def action_costs(model: ModelSpec) -> tuple[ActionCosts, ...]:
     Element-wise work is weighted by what it takes beside a product. Down to the first layer with parameters a gradient
     is made for the layer's input; there it is not, and below nothing goes back.
     """
-    sizes, found = model.features(), []
+    sizes, trains_from, found = model.features(), model.first_linear, []
     for k, layer in enumerate(model.layers):
-        goes_back = 1.0 if k > model.first_linear else 0.0
+        goes_back = 1.0 if k > trains_from else 0.0
         if layer.kind == "linear":
             product = 2.0 * sizes[k] * sizes[k + 1]
             found.append(ActionCosts(product + _ELEMENTWISE_FLOPS * sizes[k + 1], goes_back * product, product))
