@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.actors.disk_room import full_for_ray
 from cluster.service.changes import logged
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
@@ -57,8 +59,16 @@ class RayKeeper:
         """Where Ray is; empty before it is known."""
         return self.address or ("" if self._head is None else self._head.address)
 
+    @property
+    def folder(self) -> str:
+        """Where our own Ray keeps its files; empty before it is there, and for a cluster that was joined."""
+        return "" if self._head is None else self._head.folder
+
     def send(self, command: Mapping[str, Any]) -> None:
-        """Give a command to the agent; where there is none, `Jobs.connected` will give it again."""
+        """Give a command to the agent; where there is none, `Jobs.connected` will give it again. Raises OSError for a
+        launch while Ray has no room for its files: what it started would die."""
+        if command["do"] == "launch" and self.folder and full_for_ray(self.folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder)
         agent = self._agent
         if agent is not None and agent.stdin is not None and not agent.stdin.is_closing():
             agent.stdin.write((json.dumps(dict(command)) + "\n").encode())

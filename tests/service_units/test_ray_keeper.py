@@ -87,6 +87,7 @@ class Head:
 
     def __init__(self) -> None:
         self.address, self.token, self.lives, self.ended = "127.0.0.1:1", "of-the-head", True, False
+        self.folder = "/"
 
     @classmethod
     def start(cls, home: Home, cpus: int) -> Head:
