@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from cluster.actors.disk_room import full_for_ray
 from cluster.actors.private_folders import private_folder, short_base, sweep_leftovers
 from stages.errors import NotEnoughResources
 
@@ -58,6 +59,11 @@ def check_address(address: str, option: str = "--address") -> None:
         raise NotEnoughResources(f"no Ray cluster answers at {address}: {reason}; is its head running?") from None
 
 
+def full_here(ray: Any) -> str:
+    """What to tell if Ray has no room for its files on this host; else empty."""
+    return full_for_ray(ray._private.worker.global_worker.node.get_session_dir_path())
+
+
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
     """Ray's settings, read when it starts; what was there before comes back afterwards."""
@@ -96,8 +102,9 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
                     **_QUIET,
                 )
         except Exception as error:  # of a start that takes too long Ray raises just that
+            reason = full_for_ray(folder) or " ".join(str(error).split())
             ray.shutdown()
-            raise NotEnoughResources(f"Ray cannot start here: {' '.join(str(error).split())}") from None
+            raise NotEnoughResources(f"Ray cannot start here: {reason}") from None
         try:
             yield ray
         finally:

@@ -18,6 +18,7 @@ from typing import Any
 from cluster.actors.clocks import Clocks, clock_name
 from cluster.actors.host_processes import end_ray_process
 from cluster.actors.ray_placement import release, reserve
+from cluster.actors.ray_session import full_here
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.worker_actor import CONTROL, WorkerActor
 from cluster.actors.zmq_channel import Address
@@ -158,7 +159,7 @@ class RayWorkers:
         except self._ray.exceptions.GetTimeoutError:
             raise WorkerHung(f"a worker did not finish {what} within {_START_TIMEOUT_S:g} s") from None
         except self._ray.exceptions.RayActorError as error:
-            raise WorkerLost(f"a worker died while {what}: {_last_line(error)}") from None
+            raise WorkerLost(f"a worker died while {what}: {full_here(self._ray) or _last_line(error)}") from None
         except self._ray.exceptions.RayTaskError as error:
             raise JobFailed(f"a worker failed while {what}: {_last_line(error.cause or error)}") from None
         except self._ray.exceptions.RayError as error:
@@ -265,7 +266,7 @@ class _Watch:
         last = self._liveness.last_seen(worker)
         where = f" last seen {last};" if last is not None else ""
         return WorkerLost(
-            f"{self.workers.place(worker)} died:{where} {_death(error)}"
+            f"{self.workers.place(worker)} died:{where} {_death(error, full_here(self.workers.ray))}"
             + (f"; meanwhile {', '.join(meanwhile)}" if meanwhile else "")
         )
 
@@ -321,13 +322,16 @@ def _last_line(error: BaseException) -> str:
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
-def _death(error: BaseException) -> str:
-    """Why Ray says an actor died, in one line."""
+def _death(error: BaseException, full: str) -> str:
+    """Why Ray says an actor died, in one line. `full`: that Ray has no room for its files on this host, if so."""
     if "running low on memory" in str(error):
         return "Ray ended its process because the host ran low on memory"
     if "node has died" in str(error) or "node was terminated" in str(error):
         return "its node was lost: Ray there, the host, or the network to it"
-    return "its process ended unexpectedly: killed from outside, by the kernel for lack of memory, or by a crash"
+    ended = "its process ended unexpectedly"
+    return (
+        f"{ended}; {full}" if full else f"{ended}: killed from outside, by the kernel for lack of memory, or by a crash"
+    )
 
 
 def _end_process(address: Address) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -106,27 +107,31 @@ def _protocols(text: str) -> str:
 
 
 def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
-    """Start the service's process; return when it is ready. Raises UserMistake with its reason."""
+    """Start the service's process; return when it is ready. Raises UserMistake with its reason, which comes through a
+    pipe: its log may be on a disk that is full."""
     from cluster.service.__main__ import READY, TROUBLE
 
     log = home.logs / "service.log"
     with log.open("ab") as output:
-        begin = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "cluster.service", *options],
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=subprocess.PIPE,
             stderr=output,
             start_new_session=True,
             cwd=home.folder,
         )
+    assert process.stdout is not None, "it was asked for"
+    os.set_blocking(process.stdout.fileno(), False)
+    written = b""
     deadline = time.monotonic() + _START_TIMEOUT_S
     try:
         while True:
-            with log.open("rb") as written:
-                written.seek(begin)
-                lines = written.read().decode(errors="replace").splitlines()
-            if process.poll() is not None:  # asked first: one that was ready and has ended is not up
+            written += process.stdout.read() or b""
+            ended = process.poll() is not None  # one that was ready and has ended is not up
+            written += (process.stdout.read() or b"") if ended else b""
+            lines = written.decode(errors="replace").splitlines()
+            if ended:
                 told = [line.removeprefix(TROUBLE).strip() for line in lines if line.startswith(TROUBLE)]
                 raise UserMistake("\n".join(told) or f"the service ended at once ({_ending(process)}); {log} says why")
             if READY in lines and (found := home.read(home.service_file)) is not None:
@@ -140,6 +145,8 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
             process.terminate()
             process.wait()
         raise
+    finally:
+        process.stdout.close()
 
 
 def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:

@@ -17,11 +17,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from cluster.actors.disk_room import NO_ROOM
+
 ENDINGS = ("finished", "stopped", "failed", "interrupted")
 """Events after which nothing follows."""
 RESERVE = ".reserve"
 _RESERVE_BYTES = 64 * 1024  # an ending with a long traceback
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class EventLog:
@@ -38,7 +39,7 @@ class EventLog:
         try:
             self._reserve_room()
         except OSError:
-            self._file.close()
+            self.close()
             raise
 
     def append(self, what: str, **details: Any) -> None:

@@ -60,10 +60,13 @@ class RunDir:
         """A new run directory with its job.yaml. Raises UserMistake where another run is there already."""
         if (path / "job.yaml").exists():
             raise UserMistake(f"{path}: holds a run already; choose another --run-dir, or remove it")
+        made = RunDir(path)
         try:
-            return RunDir(path)._open(spec)
+            return made._open(spec)
         except OSError as error:
-            raise UserMistake(f"{path}: cannot be written as a run directory: {error.strerror}") from None
+            made.discard()  # lest it stands in the way when there is room
+            reason = (error.strerror or type(error).__name__).lower()
+            raise UserMistake(f"{path}: cannot be written as a run directory: {reason}") from None
 
     @staticmethod
     def reopen(path: Path, spec: JobSpec | None, attempt: int) -> RunDir:
@@ -180,8 +183,12 @@ class RunDir:
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.part"
-        temporary.write_bytes(content)
-        _replace(temporary, self.path / name)
+        try:
+            temporary.write_bytes(content)
+            _replace(temporary, self.path / name)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def default_run_dir(spec: JobSpec) -> Path:

@@ -33,7 +33,7 @@ from coordinator.job.source_names import PROTOCOLS
 from stages.errors import UserMistake
 
 READY, TROUBLE = "ready", "error:"
-"""How the lines begin that `pipetrain up` waits for in the service's output."""
+"""How the lines begin that `pipetrain up` waits for on the service's standard output."""
 _GRACE_S = 2.0
 _log = logging.getLogger(__name__)
 
@@ -66,13 +66,19 @@ def main() -> int:
             asyncio.run(_serve(home, options))
     except UserMistake as error:
         for problem in error.problems:
-            print(TROUBLE, problem, flush=True)
+            _tell(f"{TROUBLE} {problem}")
         return 2
     except OSError as error:
-        print(TROUBLE, f"{error.filename or options.home}: {os.strerror(error.errno or 0).lower()}", flush=True)
+        _tell(f"{TROUBLE} {error.filename or options.home}: {os.strerror(error.errno or 0).lower()}")
         _log.exception("the service cannot run")
         return 1
     return 0
+
+
+def _tell(line: str) -> None:
+    """Tell `pipetrain up`, which may have been ended meanwhile."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 async def _serve(home: Home, options: Any) -> None:
@@ -119,7 +125,8 @@ async def _serve(home: Home, options: Any) -> None:
     try:
         await _first(ended, keeper, servers, web)
         _log.info("gRPC %s, HTTP %s, Ray %s", where["grpc"], where["http"], keeper.ray_address)
-        print(READY, flush=True)
+        _tell(READY)
+        os.dup2(2, 1)  # nobody reads on
         waits = [asyncio.ensure_future(ended.wait()), *tasks, web]
         finished, _ = await asyncio.wait(waits, return_when="FIRST_COMPLETED")
         for task in finished:

@@ -10,13 +10,12 @@ import asyncio
 import os
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
+from cluster.actors.disk_room import full_for_ray, is_full
 from cluster.service import store
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
-from cluster.service.store_errors import is_full
 from stages.errors import PipetrainError
 
 _LOOK_S = 3.0
@@ -103,6 +102,8 @@ class Health:
         problem = await asyncio.to_thread(_disk_problem, str(folder))
         if problem and not found:
             found.append(problem)
+        if self._keeper.folder and (problem := await asyncio.to_thread(full_for_ray, self._keeper.folder)):
+            found.append(f"{problem}; jobs start when there is room")
         return found
 
 
@@ -111,4 +112,4 @@ def _disk_problem(folder: str) -> str:
         os.stat(folder)
     except OSError as error:
         return f"{folder}: {os.strerror(error.errno or 0).lower()}"
-    return f"no space left on device: {folder}" if is_full(Path(folder)) else ""
+    return f"no space left on device: {folder}" if is_full(folder) else ""

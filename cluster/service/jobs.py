@@ -28,7 +28,7 @@ from cluster.service.job_ids import find_id
 from cluster.service.leftovers import end_leftovers
 from cluster.service.noting import AGAIN_S, Noting
 from cluster.service.records import JobDocument, JobRecord
-from cluster.service.refusals import QueueFull, StoreTrouble, SubmissionIdTaken
+from cluster.service.refusals import NoSpace, QueueFull, StoreTrouble, SubmissionIdTaken
 from cluster.service.run_feed import RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
@@ -180,9 +180,13 @@ class Jobs:
         record = self.record(job)
         if not record.state.ended:
             raise Refused(f"job {job} is {record.state.name}; only a job that has ended can be deleted: stop it first")
-        await self.noting.write(store.delete(job))
-        self.board.jobs.pop(job, None)
         folder = self.home.run_directory(job)
+        try:
+            await self.noting.write(store.delete(job))
+        except NoSpace:  # its own files may be what fills the disk, and who deletes it wants them gone
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self.noting.write(store.delete(job))
+        self.board.jobs.pop(job, None)
         if folder.exists():
             aside = folder.with_name(f".deleted-{job}")  # gone at once for whoever looks, and on disk soon
             with contextlib.suppress(OSError):

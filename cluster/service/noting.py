@@ -24,8 +24,10 @@ from cluster.service.store_errors import trouble_of
 from coordinator.queue.job_states import (
     Command,
     Happening,
+    Launch,
     RunnerLost,
     Running,
+    SendStop,
     Starting,
     StopRequested,
     Unstorable,
@@ -164,4 +166,10 @@ class Noting:
 
     def _try_again(self, entry: Entry, command: Command) -> None:
         if entry.attempt == command.attempt and not self._jobs.closing:
-            self._jobs.begin(self.perform(entry, command))
+            self._jobs.begin(self._perform_again(entry, command))
+
+    async def _perform_again(self, entry: Entry, command: Command) -> None:
+        await self.perform(entry, command)
+        state = entry.record.state  # who was asked to stop meanwhile had no runner that could have heard it
+        if isinstance(command, Launch) and isinstance(state, Starting) and state.stop is not None:
+            await self.perform(entry, SendStop(state.attempt, state.stop.now))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.actors.host_processes import end_ray_process
-from cluster.actors.ray_session import LOOPBACK, loopback
+from cluster.actors.ray_session import LOOPBACK, full_here, loopback
 from cluster.run.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, LOGS, Assignment, JobRunner, runner_name
 
 NAMESPACE = "pipetrain"
@@ -144,7 +144,7 @@ class RayAgent:
                 ended = self._ray.get(ref)
             except self._ray.exceptions.RayError as error:
                 del self._runners[key]
-                tell("lost", job=key[0], attempt=key[1], cause=_why_lost(error))
+                tell("lost", job=key[0], attempt=key[1], cause=_why_lost(error, full_here(self._ray)))
                 continue
             if ended:
                 del self._runners[key]
@@ -212,9 +212,11 @@ def _session_name(ray: Any) -> str:
     return name
 
 
-def _why_lost(error: BaseException) -> str:
+def _why_lost(error: BaseException, full: str) -> str:
     if "running low on memory" in str(error):
         return "its runner was ended by Ray because the host ran low on memory"
+    if full:
+        return f"{full}; its runner's process ended unexpectedly"
     return (
         "its runner's process ended unexpectedly: killed from outside, by the kernel for lack of memory, or by a crash"
     )

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from cluster.actors.disk_room import full_for_ray
 from cluster.actors.host_processes import end_session, in_session, works_in
 from cluster.actors.private_folders import make_private_folder, short_base, sweep_leftovers
 from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, RAY_FOLDER, loopback
@@ -65,16 +66,27 @@ class RayHead:
         finally:
             folder.let_go()
         head = RayHead(session=process.pid, address="", token=token, folder=str(folder.path), cpus=cpus)
-        home.write(home.ray_file, asdict(head))  # before it is up: whoever comes next must find what to clean up
+        try:
+            home.write(home.ray_file, asdict(head))  # before it is up: whoever comes next must find what to clean up
+            there = replace(head, address=head._await_start(process, log))
+            home.write(home.ray_file, asdict(there))
+        except BaseException as error:
+            head.end(home)  # where it could not be noted, nobody else knows of it
+            if isinstance(error, OSError):
+                raise NotEnoughResources(
+                    f"Ray cannot start here: {os.strerror(error.errno or 0).lower()}: {error.filename or home.folder}"
+                ) from None
+            raise
+        return there
+
+    def _await_start(self, process: subprocess.Popen[bytes], log: Path) -> str:
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not (address := _told_address(folder.path)):
+        while not (address := _told_address(Path(self.folder))):
             if process.poll() is not None or time.monotonic() > deadline:
-                head.end(home)
-                raise NotEnoughResources(f"Ray cannot start here: {_last_line(log)} (all of it is in {log})")
+                why = full_for_ray(self.folder) or f"{_last_line(log)} (all of it is in {log})"
+                raise NotEnoughResources(f"Ray cannot start here: {why}")
             time.sleep(0.05)
-        head = replace(head, address=address)
-        home.write(home.ray_file, asdict(head))
-        return head
+        return address
 
     @staticmethod
     def left_by_another(home: Home) -> RayHead | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.actors.disk_room import full_for_ray
 from cluster.service.changes import logged
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
@@ -25,6 +27,7 @@ _LOOK_EVERY_S = 0.25
 _CONNECT_S = 90.0
 _END_RUNNERS_S = 10.0
 _AGAIN_S = 1.0
+_PING_EVERY_S, _SILENT_S = 10.0, 60.0
 _PAUSE_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # before the next try
 _log = logging.getLogger(__name__)
 
@@ -57,8 +60,16 @@ class RayKeeper:
         """Where Ray is; empty before it is known."""
         return self.address or ("" if self._head is None else self._head.address)
 
+    @property
+    def folder(self) -> str:
+        """Where our own Ray keeps its files; empty before it is there, and for a cluster that was joined."""
+        return "" if self._head is None else self._head.folder
+
     def send(self, command: Mapping[str, Any]) -> None:
-        """Give a command to the agent; where there is none, `Jobs.connected` will give it again."""
+        """Give a command to the agent; where there is none, `Jobs.connected` will give it again. Raises OSError for a
+        launch while Ray has no room for its files: what it started would die."""
+        if command["do"] == "launch" and self.folder and full_for_ray(self.folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder)
         agent = self._agent
         if agent is not None and agent.stdin is not None and not agent.stdin.is_closing():
             agent.stdin.write((json.dumps(dict(command)) + "\n").encode())
@@ -67,10 +78,11 @@ class RayKeeper:
         """Whether the agent does what it is told."""
         self._answered.clear()
         self.send({"do": "ping"})
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(within_s):
-                await self._answered.wait()
-        return self._answered.is_set()
+                return await self._answered.wait()
+        except TimeoutError:
+            return False
 
     async def keep(self, jobs: Jobs) -> None:
         """For as long as the service runs."""
@@ -162,7 +174,7 @@ class RayKeeper:
             )
         self._agent = agent
         assert agent.stdout is not None, "it was asked for"
-        watch = asyncio.create_task(self._watch_head(agent))
+        watches = [asyncio.create_task(watch(agent)) for watch in (self._watch_head, self._watch_agent)]
         try:
             first = await asyncio.wait_for(agent.stdout.readline(), _CONNECT_S)
             told = json.loads(first) if first else {"event": "refused", "cause": "its agent ended at once"}
@@ -173,7 +185,8 @@ class RayKeeper:
                 with logged("an event of Ray's agent"):
                     await self._take(jobs, json.loads(line))
         finally:
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
             if self.state == "up":
                 self.state = "lost; looking for it"
 
@@ -192,6 +205,14 @@ class RayKeeper:
         """An agent may take a minute to notice that its Ray is gone; end it then."""
         while self._head is None or self._head.alive():
             await asyncio.sleep(_LOOK_EVERY_S)
+        with contextlib.suppress(ProcessLookupError):
+            agent.kill()
+
+    async def _watch_agent(self, agent: asyncio.subprocess.Process) -> None:
+        """Without one that answers, jobs neither start nor stop; replace it then."""
+        while self.state != "up" or await self.agent_answers(_SILENT_S):
+            await asyncio.sleep(_PING_EVERY_S)
+        _log.warning("Ray's agent has not answered for %g s; starting another one", _SILENT_S)
         with contextlib.suppress(ProcessLookupError):
             agent.kill()
 

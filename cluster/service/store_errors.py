@@ -7,7 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from cluster.run.event_log import NO_ROOM
+from cluster.actors.disk_room import NO_ROOM, is_full
 from cluster.service.refusals import NoSpace, StoreDamaged, StoreTrouble, StoreUnwritable
 
 _PASSING = (
@@ -25,7 +25,6 @@ _PASSING_ERRNO = (
     errno.EMFILE,
     errno.ENFILE,
 )
-_LEFT_BYTES = 64 * 1024
 
 
 def trouble_of(error: BaseException, path: Path) -> StoreTrouble | None:
@@ -53,15 +52,6 @@ def no_room(error: BaseException) -> NoSpace | None:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return NoSpace(f"no space left on device: {error.filename or 'the home of the service'} cannot be written")
     return None
-
-
-def is_full(folder: Path) -> bool:
-    """Whether the device of a folder has no room to speak of."""
-    try:
-        room = os.statvfs(folder)
-    except OSError:
-        return False
-    return room.f_bavail * room.f_frsize < _LEFT_BYTES
 
 
 def _unwritable(path: Path, why: str, *, full: bool) -> StoreUnwritable:

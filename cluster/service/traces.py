@@ -32,13 +32,13 @@ def _put(folder: Path, content: dict[str, object]) -> bool:
     """Put the request in place; False where there is one already."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{TRACE_REQUEST}.{content['id']}"
-    temporary.write_text(json.dumps(content), encoding="ascii")
     try:
+        temporary.write_text(json.dumps(content), encoding="ascii")
         os.link(temporary, folder / TRACE_REQUEST)
     except FileExistsError:
         return False
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     return True
 
 

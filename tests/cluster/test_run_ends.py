@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from cluster.trackers import Point, RunFacts, Trackers
 from cluster.trackers.tracker import Outcome
 from coordinator.job.spec import JobSpec
 from coordinator.queue.job_states import Failed, Running, Starting, State, decide
-from stages.errors import HostFailed, NotEnoughResources, UnexpectedError
+from stages.errors import HostFailed, NotEnoughResources, UnexpectedError, UserMistake
 from tests.jobs import digits_job
 from tests.small_disk import fill, small_disk
 
@@ -197,6 +198,19 @@ def test_what_others_put_into_a_run_directory_stays(tmp_path: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["notes.txt"]
     RunDir.create(tmp_path / "new" / "deep" / "run", digits_job()).discard()
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("room", [0, 32 * 1024])
+def test_a_run_directory_that_the_disk_has_no_room_for_does_not_block_the_next(tmp_path: Path, room: int) -> None:
+    """32 KiB do for job.yaml, and not for the reserve."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        filler = fill(disk)
+        os.truncate(filler, filler.stat().st_size - room)
+        with pytest.raises(UserMistake, match="cannot be written as a run directory: no space left on device"):
+            RunDir.create(disk / "run", digits_job())
+        assert not (disk / "run").exists()
+        filler.unlink()
+        RunDir.create(disk / "run", digits_job()).close()
 
 
 def _train(folder: Path) -> int:

@@ -14,6 +14,7 @@ from cluster.cli import up as module
 from cluster.service import __main__ as service
 from cluster.service.home import Home
 from stages.errors import UserMistake
+from tests.small_disk import fill, small_disk
 
 
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Any:
@@ -55,3 +56,12 @@ def test_a_service_that_is_ended_while_it_starts_says_so() -> None:
 
     with pytest.raises(UserMistake, match="the service was ended while it was starting"):
         asyncio.run(play())
+
+
+def test_a_service_whose_disk_is_full_says_so_though_its_log_cannot(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        home = Home(disk / "home")
+        home.make()
+        fill(disk)
+        with pytest.raises(UserMistake, match=r"^.*disk/home.*: no space left on device$"):
+            module._start(home, ["--home", str(home.folder)])

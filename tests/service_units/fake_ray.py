@@ -77,8 +77,10 @@ class FakeRay:
             "NodeID": NODE_ID, "Alive": True, "NodeManagerHostname": "vm", "NodeManagerAddress": "127.0.0.1",
             "Resources": {"CPU": 4.0, "memory": 1000.0},
         }  # fmt: skip
+        self.folder = "/"
         self.free = {NODE_ID: {"CPU": 3.0, "memory": 600.0}}
-        worker = SimpleNamespace(global_worker=SimpleNamespace(node=SimpleNamespace(session_name="session_1")))
+        node = SimpleNamespace(session_name="session_1", get_session_dir_path=lambda: self.folder)
+        worker = SimpleNamespace(global_worker=SimpleNamespace(node=node))
         self._private = SimpleNamespace(worker=worker)
 
     def get_runtime_context(self) -> Any:

@@ -15,6 +15,7 @@ import pytest
 
 from cluster.service import health as module
 from cluster.service.health import Health
+from cluster.service.ray_head import RayHead
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.store import Store
 from stages.errors import UserMistake
@@ -152,6 +153,21 @@ def test_a_full_device(tmp_path: Path) -> None:
 
     with small_disk(tmp_path / "disk", "1m") as disk:
         run(disk / "home", scenario)
+
+
+def test_a_full_device_with_ray_s_files(tmp_path: Path) -> None:
+    async def scenario(service: Scripted, keeper: RayKeeper, health: Health) -> None:
+        keeper._head = RayHead(session=1, address="", token="", folder=str(disk), cpus=1)
+        assert await problems(health) == []
+        filler = fill(disk)
+        assert await problems(health) == [
+            f"no space left on device: {disk}, where Ray keeps its files; jobs start when there is room"
+        ]
+        filler.unlink()
+        assert await problems(health) == []
+
+    with small_disk(tmp_path / "disk") as disk:
+        run(tmp_path / "home", scenario)
 
 
 # the store's file ----------------------------------------------------------------------------------------------------

@@ -195,3 +195,43 @@ def test_a_device_that_is_really_full(tmp_path: Path) -> None:
 
     with small_disk(tmp_path / "disk", "1m") as disk:
         asyncio.run(play(disk / "home"))
+
+
+def test_a_job_that_is_stopped_while_its_launch_waits_for_room_hears_of_it(tmp_path: Path) -> None:
+    async def scenario(service: Scripted, broken: Broken) -> None:
+        room: list[bool] = []
+
+        def send(command: Any) -> None:
+            if command["do"] == "launch" and not room:
+                raise OSError(28, "No space left on device", "/tmp/ray")
+            service.sent.append(command)
+
+        service.jobs._commands.send = send
+        await service.submit()
+        await service.until(lambda: service.reason().startswith("no space left on device: /tmp/ray"), service.reason)
+        await service.jobs.stop("job1", False)
+        room.append(True)
+        await service.until(lambda: len(service.sent) >= 3)
+        assert [command["do"] for command in service.sent] == ["stop", "launch", "stop"]
+
+    run(tmp_path / "home", scenario)
+
+
+def test_a_full_disk_takes_a_deletion_that_makes_room(tmp_path: Path) -> None:
+    async def scenario(service: Scripted, broken: Broken) -> None:
+        await started(service)
+        service.writes("finished", step=30)
+        await service.until(lambda: service.state() == "SUCCEEDED")
+        folder = service.home.run_directory("job1")
+        write = service.store.write
+
+        async def full(change: Any) -> Any:
+            if folder.exists():
+                raise FULL
+            return await write(change)
+
+        service.store.write = full  # type: ignore[method-assign]
+        await service.jobs.delete("job1")
+        assert service.store.get("job1") is None
+
+    run(tmp_path / "home", scenario)

@@ -16,6 +16,7 @@ from cluster.run.job_runner import Assignment, runner_name
 from cluster.service import ray_agent
 from cluster.service.ray_agent import RayAgent
 from tests.service_units.fake_ray import NODE_ID, Actor, FakeRay, RayError
+from tests.small_disk import fill, small_disk
 
 ASSIGNMENT = {"job": "a", "attempt": 1, "folder": "/runs/a", "document": {}, "files": {}, "memory_per_cpu": 7}
 
@@ -151,6 +152,15 @@ def test_a_runner_that_died_is_told_once_with_the_cause(agent: Agent, error: Exc
     assert (event["event"], event["job"], event["attempt"]) == ("lost", "a", 1)
     assert cause in event["cause"]
     agent.tells_nothing_before("adopt")
+
+
+def test_a_runner_that_died_for_lack_of_room_is_told_so(agent: Agent, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        agent.ray.folder = str(disk)
+        fill(disk)
+        agent.launched().answer(RayError("The actor died unexpectedly"))
+        full = f"no space left on device: {disk}, where Ray keeps its files"
+        assert agent.told()["cause"] == f"{full}; its runner's process ended unexpectedly"
 
 
 def test_a_runner_that_is_found_again_is_looked_after_and_one_that_is_not_there_is_told(agent: Agent) -> None:

@@ -87,6 +87,7 @@ class Head:
 
     def __init__(self) -> None:
         self.address, self.token, self.lives, self.ended = "127.0.0.1:1", "of-the-head", True, False
+        self.folder = "/"
 
     @classmethod
     def start(cls, home: Home, cpus: int) -> Head:
@@ -162,6 +163,22 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
         asyncio.run(within())
 
     return perform
+
+
+def test_an_agent_that_does_not_answer_is_replaced(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped one, for example: `stop` would do nothing for ever."""
+    monkeypatch.setattr(ray_keeper, "_PING_EVERY_S", 0.01)
+    monkeypatch.setattr(ray_keeper, "_SILENT_S", 0.05)
+
+    async def script(made: Scene) -> None:
+        first = await made.agent()
+        first.ready()
+        await made.until_heard("connected")
+        await made.until(lambda: first.killed)
+        (await made.agent(1)).ready()
+        await made.until(lambda: made.jobs.heard.count(("connected",)) == 2)
+
+    play(script)
 
 
 def test_ray_is_started_and_its_runners_are_found_again_once_the_agent_is_in(play: Play) -> None:

@@ -1,0 +1,88 @@
+"""Ray's own files and processes, where a disk is full: what is started, told, and not left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.actors.ray_session import ray_session
+from cluster.actors.ray_workers import _death
+from cluster.service.home import Home
+from cluster.service.ray_head import RayHead
+from cluster.service.ray_keeper import RayKeeper
+from stages.errors import NotEnoughResources
+from tests.small_disk import fill, small_disk
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home that is made."""
+    found = Home(tmp_path / "home")
+    found.make()
+    return found
+
+
+def _play_head(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of Ray's head, a process that says nothing. The file that gets its number."""
+    fake, pid = folder / "python", folder / "pid"
+    fake.write_text(f"#!/bin/sh\necho $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 60\n")
+    fake.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(fake))
+    return pid
+
+
+def test_nothing_is_launched_while_ray_has_no_room_for_its_files(home: Home) -> None:
+    with small_disk(home.folder / "disk") as disk:
+        keeper, written = RayKeeper(home, cpus=1, address=None), bytearray()
+        stdin: Any = SimpleNamespace(is_closing=lambda: False, write=written.extend)
+        keeper._agent = SimpleNamespace(stdin=stdin)  # type: ignore[assignment]
+        keeper._head = RayHead(session=1, address="", token="", folder=str(disk), cpus=1)
+        filler = fill(disk)
+        with pytest.raises(OSError, match="No space left on device"):
+            keeper.send({"do": "launch"})
+        keeper.send({"do": "end"})
+        filler.unlink()
+        keeper.send({"do": "launch"})
+        assert written == b'{"do": "end"}\n{"do": "launch"}\n'
+
+
+def test_a_head_that_cannot_be_noted_is_ended(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would know of it, and each new try would leave another one."""
+    pid = _play_head(tmp_path, monkeypatch)
+
+    def full(file: Path, content: Any) -> None:
+        while not pid.exists():
+            time.sleep(0.01)
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr(home, "write", full)
+    with pytest.raises(NotEnoughResources, match=r"^Ray cannot start here: no space left on device: .*ray.json$"):
+        RayHead.start(home, 1)
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_an_embedded_ray_without_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", init)
+    with small_disk(tmp_path / "disk") as disk:
+        monkeypatch.setattr("cluster.actors.ray_session.short_base", lambda: str(disk))
+        with pytest.raises(NotEnoughResources, match="cannot start here: The current node timed out"):
+            ray_session(None, cpus=1, memory=1).__enter__()
+        filler = fill(disk)
+        os.truncate(filler, filler.stat().st_size - 2**19)  # a folder can be made, and little else
+        with pytest.raises(NotEnoughResources, match=r"^Ray cannot start here: no space left on device: .*Ray keeps"):
+            ray_session(None, cpus=1, memory=1).__enter__()
+
+
+def test_a_worker_that_died_for_lack_of_room_is_told_so() -> None:
+    error, full = RuntimeError("died"), "no space left on device: /tmp/r, where Ray keeps its files"
+    assert _death(error, full) == f"its process ended unexpectedly; {full}"
+    assert _death(error, "").startswith("its process ended unexpectedly: killed from outside")
