@@ -20,6 +20,9 @@ from stages.errors import NotEnoughResources, UserMistake
 @click.command()
 @job_options
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where to leave the run; runs/NAME-TIME by default.")
+@click.option(
+    "--overwrite", is_flag=True, help="Remove a run that --run-dir holds already; files that no run made stay."
+)
 @where_options
 @click.option("--force", is_flag=True, help="Begin though `plan` says that a worker's memory will not do.")
 @click.option(
@@ -40,6 +43,7 @@ def train(
     schedule: str | None,
     overrides: tuple[str, ...],
     run_dir: Path | None,
+    overwrite: bool,
     local: bool,
     address: str | None,
     force: bool,
@@ -49,7 +53,8 @@ def train(
 ) -> int:
     """Train JOB.yaml and leave its run directory.
 
-    Ctrl-C ends it after the steps under way and saves what was reached; a second Ctrl-C ends it at once.
+    Ctrl-C ends it after the steps under way and saves what was reached; a second Ctrl-C ends it at once. A run
+    directory whose run ended before its first step is used again.
     """
     if local and address:
         raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
@@ -58,7 +63,7 @@ def train(
     prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
     if not force and (refusals := prepared.refusals()):
         raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
-    directory = RunDir.create(path, spec)
+    directory = RunDir.create(path, spec, overwrite=overwrite, tell=lambda text: click.echo(text, err=True))
     try:
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
             outcome = _train(prepared, directory, progress)

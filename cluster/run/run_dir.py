@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
@@ -16,6 +16,7 @@ import orjson
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cluster.run.earlier_run import MADE_BEFORE_STEPS, lock_folder, make_room
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import os_error_of, run_directory_gone
 from coordinator.job.spec import JobSpec, load_job
@@ -24,7 +25,6 @@ from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake
 
 MODEL_FORMAT = "pipetrain.model/1"
 TRACE_FILE = "trace.json"
-_OWN = ("job.yaml", "metrics.jsonl", "accounts.jsonl", "events.jsonl", "timeline.json", "tensorboard")
 TRACE_REQUEST = "trace.request"
 """The file by which a job is asked for a trace: `{"steps": n, "id": text}`, put in place by rename."""
 
@@ -49,6 +49,7 @@ class RunDir:
         self._accounts: BinaryIO | None = None
         self._events: EventLog | None = None
         self._made: list[Path] = []
+        self._lock: int | None = None
 
     @property
     def attempt(self) -> int:
@@ -56,15 +57,26 @@ class RunDir:
         return self._stamp.get("attempt", 1)
 
     @staticmethod
-    def create(path: Path, spec: JobSpec) -> RunDir:
-        """A new run directory with its job.yaml. Raises UserMistake where another run is there already."""
-        if (path / "job.yaml").exists():
-            raise UserMistake(f"{path}: holds a run already; choose another --run-dir, or remove it")
-        made = RunDir(path)
+    def create(
+        path: Path, spec: JobSpec, *, overwrite: bool = False, tell: Callable[[str], None] = lambda text: None
+    ) -> RunDir:
+        """A new run directory with its job.yaml, which no other command can use until it is closed.
+
+        An earlier run that is there is removed if it ended before its first step, or if `overwrite` is set; `tell` is
+        told what is removed. Raises UserMistake if another run stays there, or a command is training into it.
+        """
+        run_dir = RunDir(path)
         try:
-            return made._open(spec)
+            run_dir._made = [place for place in (path, *path.parents) if not place.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            run_dir._lock = lock_folder(path)
+            make_room(path, overwrite=overwrite, tell=tell)
+            return run_dir._open(spec)
+        except UserMistake:
+            run_dir.close()
+            raise
         except OSError as error:
-            made.discard()  # lest it stands in the way when there is room
+            run_dir.discard()  # lest it stands in the way when there is room
             reason = (error.strerror or type(error).__name__).lower()
             raise UserMistake(f"{path}: cannot be written as a run directory: {reason}") from None
 
@@ -79,15 +91,15 @@ class RunDir:
             raise HostFailed(f"{path}: the run directory cannot be written: {reason}") from None
 
     def _open(self, spec: JobSpec | None) -> RunDir:
-        places = [*(self.path / name for name in _OWN), self.path, *self.path.parents]
-        self._made = [place for place in places if not place.exists()]
+        own = [self.path / name for name in MADE_BEFORE_STEPS]
+        self._made = [*(place for place in own if not place.exists()), *self._made]
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            if spec is not None:
-                self._write("job.yaml", spec.to_yaml().encode())
             self._metrics = (self.path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
             self._accounts = (self.path / "accounts.jsonl").open("ab", buffering=0)
             self._events = EventLog(self.path, self._stamp)
+            if spec is not None:  # last: a folder with a job file and no log is no run directory, see earlier_run.py
+                self._write("job.yaml", spec.to_yaml().encode())
         except OSError:
             self.close()
             raise
@@ -167,11 +179,15 @@ class RunDir:
                 with contextlib.suppress(OSError):
                     file.close()
         self._metrics = self._accounts = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def discard(self) -> None:
         """Remove what this run made: it ended before its first step, and shall not stand in the way of the next."""
+        lock, self._lock = self._lock, None
         self.close()
-        own = [self.path / name for name in _OWN]
+        own = [self.path / name for name in MADE_BEFORE_STEPS]
         for place in self._made:
             with contextlib.suppress(OSError):  # what others put there stays, and with it the folder
                 if place in own and not place.is_dir():
@@ -180,6 +196,8 @@ class RunDir:
                     shutil.rmtree(place)
                 else:
                     place.rmdir()
+        if lock is not None:
+            os.close(lock)
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.part"

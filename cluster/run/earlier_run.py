@@ -1,0 +1,108 @@
+"""What an earlier run left in the folder that a new one is to use: whether it may go, and its removal."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.run.event_log import RESERVE
+from stages.errors import UserMistake
+
+MADE_BEFORE_STEPS = ("job.yaml", "metrics.jsonl", "accounts.jsonl", "events.jsonl", "timeline.json", "tensorboard")
+"""Entries of a run directory that a run makes before its first step."""
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)  # of file systems that have none
+_MARKS = ("job.yaml", "events.jsonl")  # a folder with both is a run directory: a job file alone may be its user's own
+_MADE = (*MADE_BEFORE_STEPS, "trace.json", "trace.request", "model.json", "model.safetensors")
+_UNFINISHED = tuple(f".{name}.part" for name in _MADE)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """A run that a folder holds. `rows`: whether it made a step or an evaluation."""
+
+    folder: Path
+    rows: bool
+    model: bool
+    entries: tuple[str, ...]
+
+    @property
+    def left_nothing(self) -> bool:
+        """Whether it ended, however it did, before there was anything of value."""
+        return not (self.rows or self.model)
+
+    def remove(self) -> None:
+        """Remove what it made; what others put into the folder stays. Raises OSError."""
+        for name in (*self.entries, RESERVE, *_UNFINISHED):
+            place = self.folder / name
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+
+
+def earlier_run(folder: Path) -> EarlierRun | None:
+    """The run whose directory the folder is; None if it is no run directory."""
+    if not all((folder / name).is_file() for name in _MARKS):
+        return None
+    metrics = folder / "metrics.jsonl"
+    return EarlierRun(
+        folder,
+        rows=metrics.exists() and metrics.stat().st_size > 0,
+        model=(folder / "model.safetensors").exists(),
+        entries=tuple(name for name in _MADE if os.path.lexists(folder / name)),
+    )
+
+
+def make_room(folder: Path, *, overwrite: bool, tell: Callable[[str], None]) -> None:
+    """Remove an earlier run from the folder if it left nothing, or if `overwrite` allows it, which `tell` is told of.
+
+    Raises UserMistake if the folder holds a run of value, or with `overwrite` anything that is no run; OSError.
+    """
+    found = earlier_run(folder)
+    if found is None:
+        _require_no_other(folder, overwrite=overwrite)
+        return
+    if not (found.left_nothing or overwrite):
+        raise UserMistake(f"{folder}: holds a run already; choose another --run-dir, or let --overwrite remove it")
+    if overwrite:
+        tell(f"{folder}: removing the run that is there: {', '.join(found.entries)}")
+    else:
+        tell(f"{folder}: held a run that ended before its first step; using the folder again")
+    found.remove()
+
+
+def _require_no_other(folder: Path, *, overwrite: bool) -> None:
+    """Raise UserMistake if the folder's content stands in the way although it is no run."""
+    if (folder / "job.yaml").exists():
+        raise UserMistake(
+            f"{folder}: has a job.yaml but is no run directory, so nothing of it is replaced; choose another --run-dir"
+        )
+    content = sorted(entry.name for entry in folder.iterdir()) if overwrite and folder.is_dir() else []
+    if content:
+        raise UserMistake(
+            f"{folder}: is no run directory (it has {content[0]}), and --overwrite removes nothing else; "
+            "choose another --run-dir"
+        )
+
+
+def lock_folder(folder: Path) -> int:
+    """A descriptor that keeps other commands from training into the folder until it is closed, or the process ends.
+
+    Raises UserMistake if another command has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserMistake(f"{folder}: another command is training into it; choose another --run-dir") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(descriptor)
+            raise
+    return descriptor
