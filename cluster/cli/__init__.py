@@ -68,9 +68,9 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from coordinator.job.problems import nearest
+            from coordinator.job.nearest import did_you_mean
 
-            raise click.UsageError(f"{error.message.rstrip('.')}{nearest(args[0], [*_COMMANDS])}", ctx) from None
+            raise click.UsageError(f"{error.message.rstrip('.')}{did_you_mean(args[0], [*_COMMANDS])}", ctx) from None
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -25,7 +25,7 @@ def cluster(client: Client, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(state.as_dict()))
         return
-    from cluster.cli.job_tables import console
+    from cluster.cli.output import console
     from cluster.cli.overview import overview
 
     screen = console()

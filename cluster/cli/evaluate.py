@@ -7,22 +7,36 @@ from pathlib import Path
 
 import click
 
+from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.data.sources import load_arrays, load_data
-from cluster.run.run_dir import open_run
+from cluster.run.run_dir import FinishedRun
 from coordinator.plan.blas_threads import BlasThreads
 from coordinator.train.inference import infer
 from stages.loss import evaluate_loss, loss_count
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@run_argument
 @click.option(
     "--data", "source", metavar="SOURCE", help="A built-in name, a file or a URL; the run's validation rows by default."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def evaluate(run_dir: Path, source: str | None, as_json: bool) -> None:
-    """Loss and, for classifiers, accuracy of the trained network over all rows."""
-    run = open_run(run_dir)
+def evaluate(run: str, address: str | None, home: Path | None, source: str | None, as_json: bool) -> None:
+    """Loss and, for classifiers, accuracy of the trained network over all rows.
+
+    RUN is a run directory, or the id or the name of a job of the service.
+    """
+    with trained_run(run, address=address, home=home) as trained:
+        found = _evaluate(trained, source)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    accuracy = f", accuracy {found['accuracy']:.2%}" if "accuracy" in found else ""
+    click.echo(f"{found['rows']} rows: loss {found['loss']:.6g}{accuracy}")
+
+
+def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
+    """The number of rows, their loss and, for classifiers, their accuracy."""
     spec, model = run.spec, run.spec.model_spec()
     data = load_data(spec).validation if source is None else load_arrays(spec, source, run.columns)
     rows = min(spec.training.evaluate_batch_size, len(data))
@@ -33,11 +47,7 @@ def evaluate(run_dir: Path, source: str | None, as_json: bool) -> None:
             result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, 1)
             total, correct = total + result.total, correct + (result.correct or 0)
     loss = total / loss_count(model.loss, len(data), model.features()[-1])
-    found: dict[str, object] = {"rows": len(data), "loss": loss}
+    found: dict[str, float] = {"rows": len(data), "loss": loss}
     if model.loss == "cross_entropy":
         found["accuracy"] = correct / len(data)
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    accuracy = f", accuracy {correct / len(data):.2%}" if "accuracy" in found else ""
-    click.echo(f"{len(data)} rows: loss {loss:.6g}{accuracy}")
+    return found

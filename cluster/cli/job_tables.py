@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from cluster.cli.output import console
 from cluster.cli.texts import number, one_line, share, since, size, span, steps
-from cluster.client import Job, Node
+from cluster.client import Job, JobFigures, Node
 
-_WIDTH = 130  # where no terminal says how wide it is
 _STYLES = {
     "QUEUED": "dim",
     "STARTING": "cyan",
@@ -28,17 +25,10 @@ _STYLES = {
 }
 
 
-def console() -> Console:
-    """Standard output: as wide as the terminal, or wide enough for a file."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=max(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
-
-
-def print_jobs(jobs: Iterable[Job], *, wide: bool) -> None:
-    """The table on standard output; a wide one is never cut, the terminal breaks its lines."""
+def print_jobs(jobs: Iterable[Job], *, wide: bool, left: Mapping[str, float] | None = None) -> None:
+    """The table on standard output; a wide one is never broken by us, the terminal breaks its lines."""
     screen = console()
-    table = jobs_table(jobs, width=screen.width, wide=wide)
+    table = jobs_table(jobs, width=screen.width, wide=wide, left=left)
     if wide:
         screen.width = max(
             screen.width, Measurement.get(screen, screen.options.update(max_width=10_000), table).maximum
@@ -46,55 +36,96 @@ def print_jobs(jobs: Iterable[Job], *, wide: bool) -> None:
     screen.print(table)
 
 
-def jobs_table(jobs: Iterable[Job], *, width: int, wide: bool = False) -> Table:
-    """A line a job. What it waits for, or why it failed, fills what is left of the line.
+def jobs_table(
+    jobs: Iterable[Job], *, width: int, wide: bool = False, left: Mapping[str, float] | None = None
+) -> Table:
+    """A row a job. What it waits for, or why it failed, has the rest of the line, and as many lines as it needs.
 
-    Where the terminal is narrow, times and loss are left out first; `wide` shows everything, whatever the width.
+    In a narrow terminal times and losses are left out first; `wide` shows everything, whatever the width. `left` has
+    the seconds that running jobs still need, by id.
     """
     now = datetime.now(UTC)
     columns = [column for column in _COLUMNS if (wide or not column.only_wide) and (wide or width >= column.from_width)]
     table = _table()
     for column in columns:
-        table.add_column(column.heading, no_wrap=not column.yields, justify="right" if column.right else "left")
+        table.add_column(
+            column.heading,
+            no_wrap=not column.wraps,
+            overflow="fold",
+            justify="right" if column.right else "left",
+        )
     for job in jobs:
-        table.add_row(*(_cell(column, job, now) for column in columns))
+        line = _Line(job, now, (left or {}).get(job.id))
+        table.add_row(*(_cell(column, line) for column in columns))
     return table
+
+
+def left_of(jobs: Iterable[Job], figures: Mapping[str, JobFigures]) -> dict[str, float]:
+    """The seconds that running jobs still need at the mean pace of their attempt, evaluations included."""
+    found = {}
+    for job in jobs:
+        now = figures.get(job.id)
+        if now is None or job.state != "RUNNING" or job.steps_total is None or not now.step or not now.workers:
+            continue
+        seconds = max(sum(worker.microseconds.values()) for worker in now.workers) / 1e6
+        if seconds > 0:
+            found[job.id] = max(0, job.steps_total - now.step) * seconds / now.step
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What a row tells: a job, the present time, and the seconds that it still needs if they are known."""
+
+    job: Job
+    now: datetime
+    left: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column; one that `yields` becomes shorter where the line is full."""
+    """A column; one that `wraps` takes several lines if the line is full."""
 
     heading: str
-    text: Callable[[Job, datetime], str]
+    text: Callable[[_Line], str]
     right: bool = False
-    yields: bool = False
+    wraps: bool = False
     from_width: int = 0
     only_wide: bool = False
 
 
 _COLUMNS = (
-    _Column("ID", lambda job, now: job.id),
-    _Column("NAME", lambda job, now: job.name, yields=True),
-    _Column("STATE", lambda job, now: job.state),
-    _Column("STEP", lambda job, now: steps(job) if job.step or job.steps_total is not None else "", right=True),
-    _Column("LOSS", lambda job, now: number(job.loss), right=True, from_width=60),
-    _Column("AGE", lambda job, now: since(job.submitted_at, now), right=True, from_width=90),
-    _Column("TIME", lambda job, now: run_time(job, now), right=True, from_width=75),
-    _Column("VALIDATION", lambda job, now: number(job.validation_loss), right=True, only_wide=True),
-    _Column("ACCURACY", lambda job, now: share(job.validation_accuracy), right=True, only_wide=True),
-    _Column("WORKERS", lambda job, now: f"{job.workers}", right=True, only_wide=True),
-    _Column("CPUS", lambda job, now: f"{job.cpus}", right=True, only_wide=True),
-    _Column("MEMORY", lambda job, now: size(job.memory) if job.memory else "", right=True, only_wide=True),
-    _Column("PRIORITY", lambda job, now: f"{job.priority}", right=True, only_wide=True),
-    _Column("ATTEMPT", lambda job, now: f"{job.attempt}", right=True, only_wide=True),
-    _Column("REASON", lambda job, now: one_line(job.reason), yields=True),
+    _Column("ID", lambda line: line.job.id),
+    _Column("NAME", lambda line: line.job.name, wraps=True),
+    _Column("STATE", lambda line: line.job.state),
+    _Column("STEP", lambda line: _steps(line.job), right=True, from_width=50),
+    _Column("DONE", lambda line: done(line.job), right=True, from_width=75),
+    _Column("LEFT", lambda line: "" if line.left is None else span(line.left), right=True, from_width=100),
+    _Column("LOSS", lambda line: number(line.job.loss), right=True, from_width=85),
+    _Column("VALIDATION", lambda line: number(line.job.validation_loss), right=True, from_width=110),
+    _Column("AGE", lambda line: since(line.job.submitted_at, line.now), right=True, from_width=120),
+    _Column("TIME", lambda line: run_time(line.job, line.now), right=True, from_width=95),
+    _Column("ACCURACY", lambda line: share(line.job.validation_accuracy), right=True, only_wide=True),
+    _Column("WORKERS", lambda line: f"{line.job.workers}", right=True, only_wide=True),
+    _Column("CPUS", lambda line: f"{line.job.cpus}", right=True, only_wide=True),
+    _Column("MEMORY", lambda line: size(line.job.memory) if line.job.memory else "", right=True, only_wide=True),
+    _Column("PRIORITY", lambda line: f"{line.job.priority}", right=True, only_wide=True),
+    _Column("ATTEMPT", lambda line: f"{line.job.attempt}", right=True, only_wide=True),
+    _Column("REASON", lambda line: one_line(line.job.reason), wraps=True),
 )
 
 
-def _cell(column: _Column, job: Job, now: datetime) -> Text:
-    style = _STYLES.get(job.state, "") if column.heading == "STATE" else ""
-    return Text(column.text(job, now), style=style, no_wrap=True, overflow="ellipsis")
+def _steps(job: Job) -> str:
+    return steps(job) if job.step or job.steps_total is not None else ""
+
+
+def done(job: Job) -> str:
+    """`14%` of its steps; nothing if nobody knows how many there will be. 100% only if all of them are made."""
+    return f"{100 * job.step // job.steps_total}%" if job.steps_total else ""
+
+
+def _cell(column: _Column, line: _Line) -> Text:
+    return Text(column.text(line), style=_STYLES.get(line.job.state, "") if column.heading == "STATE" else "")
 
 
 def _table() -> Table:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cluster.client import Client, Job
 
 _LIMIT = 50
+_MOST_FIGURES = 100  # of jobs in a call
 
 
 @click.command()
@@ -42,7 +43,8 @@ def list(
 ) -> None:
     """List the service's jobs, newest first.
 
-    AGE is the time since the job was submitted, TIME the time since it first
+    DONE is the share of the steps that are made, LEFT the time that the rest takes at the mean pace so far, VALIDATION
+    the loss of the last evaluation. AGE is the time since the job was submitted, TIME the time since it first
     started, until now or its end: attempts that were lost, and times when the service was down, count too.
     """
     as_data = form in ("json", "yaml")
@@ -52,12 +54,14 @@ def list(
     if as_data:
         _print_data(shown, form)
         return
-    from cluster.cli.job_tables import print_jobs
+    from cluster.cli.job_tables import left_of, print_jobs
 
     if not shown:
         click.echo("no jobs" if not (states or name) else "no such jobs", err=True)
         return
-    print_jobs(shown, wide=form == "wide")
+    running = [job.id for job in shown if job.state == "RUNNING"][:_MOST_FIGURES]
+    left = left_of(shown, client.stats(*running) if running else {})
+    print_jobs(shown, wide=form == "wide", left=left)
     if len(shown) < len(jobs):
         click.echo(f"{_how_many_more(client, states, name, len(shown))}; --all lists them", err=True)
 

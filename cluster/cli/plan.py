@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from cluster.cli.options import counted, job_options, read_job
+from cluster.cli.output import console
 from cluster.data.sources import load_data
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import Estimate, estimate, size_text
@@ -38,7 +38,7 @@ def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[s
 
 
 def _print(blueprint: Blueprint, found: Estimate) -> None:
-    console = Console(width=None if Console().is_terminal else 130)
+    screen = console()
     program, spec = blueprint.program, blueprint.spec
     table = Table(
         title=f"{spec.name}: {program.name}, {counted(program.n_micro_batches, 'micro-batch')} "
@@ -68,7 +68,7 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
             f"{s.flops:.3g}",
             *(size_text(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)),
         )
-    console.print(table)
+    screen.print(table)
     table = Table(title="workers: bytes beside the runtime's own")
     for heading in ("worker", "stages", "arrays under way", "data rows", "total", "limit", "busy"):
         table.add_column(heading, justify="right")
@@ -80,11 +80,10 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
             limit,
             f"{w.busy:.0%}",
         )
-    console.print(table)
-    console.print(
+    screen.print(table)
+    screen.print(
         f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
-        f"busy {found.workers[found.bottleneck].busy:.0%} of a step",
-        highlight=False,
+        f"busy {found.workers[found.bottleneck].busy:.0%} of a step"
     )
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 import numpy as np
 
+from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.data.sources import load_inputs
-from cluster.run.run_dir import open_run
 from coordinator.plan.blas_threads import BlasThreads
 from coordinator.train.inference import infer
 from stages.errors import UserMistake
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@run_argument
 @click.option(
     "--input",
     "source",
@@ -30,16 +30,19 @@ from stages.errors import UserMistake
     metavar="Y.npz",
     help="Where to write array y.",
 )
-def predict(run_dir: Path, source: str, output: Path) -> None:
-    """Write the outputs for every row of the input: `y` (rows, outputs), and for classifiers `label` (rows,)."""
+def predict(run: str, address: str | None, home: Path | None, source: str, output: Path) -> None:
+    """Write the outputs for every row of the input: `y` (rows, outputs), and for classifiers `label` (rows,).
+
+    RUN is a run directory, or the id or the name of a job of the service.
+    """
     if output.suffix != ".npz":
         raise UserMistake(f"--output: {output} must end in .npz")
-    run = open_run(run_dir)
-    x = load_inputs(run.spec, source, run.columns)
-    with BlasThreads(None):
-        chunks = infer(run.spec.model_spec(), run.parameter, x, run.spec.training.evaluate_batch_size)
+    with trained_run(run, address=address, home=home) as trained, BlasThreads(None):
+        spec = trained.spec
+        x = load_inputs(spec, source, trained.columns)
+        chunks = infer(spec.model_spec(), trained.parameter, x, spec.training.evaluate_batch_size)
         arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}
-    if run.spec.model.loss == "cross_entropy":
+    if spec.model.loss == "cross_entropy":
         arrays["label"] = arrays["y"].argmax(axis=1)
     try:
         with output.open("wb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
@@ -42,13 +43,13 @@ def service_command(function: Callable[Concatenate[Client, ...], R]) -> Callable
 
 
 def job_argument(command: F) -> F:
-    """ID, or any prefix of it that no other job has."""
-    return click.argument("job_id", metavar="ID", shell_complete=complete_jobs)(command)
+    """JOB: an id, any prefix of it that no other job has, or a name that no other job has."""
+    return click.argument("job_id", metavar="JOB", shell_complete=complete_jobs)(command)
 
 
 def job_arguments(command: F) -> F:
-    """ID…, one or more."""
-    return click.argument("job_ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_jobs)(command)
+    """JOB…, one or more."""
+    return click.argument("job_ids", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_jobs)(command)
 
 
 def json_option(text: str) -> Callable[[F], F]:
@@ -57,7 +58,7 @@ def json_option(text: str) -> Callable[[F], F]:
 
 
 def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The newest jobs whose ids begin so. Silent where no service answers at once."""
+    """The newest jobs whose ids begin so, and the names that only one has. Silent if no service answers at once."""
     with contextlib.suppress(Exception):  # a shell waits for this: no answer is better than a traceback in the prompt
         from cluster.client import Client
 
@@ -65,10 +66,12 @@ def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete
         taken = context.params.get("job_ids") or ()
         with Client(address, home=home) as client:
             jobs = client.list(limit=_COMPLETED_JOBS, timeout=_COMPLETION_S)
+        names = Counter(job.name for job in jobs)
         return [
-            CompletionItem(job.id, help=f"{job.name} {job.state}")
+            CompletionItem(word, help=f"{job.name} {job.state}")
             for job in jobs
-            if job.id.startswith(incomplete) and job.id not in taken
+            for word in (job.id, *([job.name] if names[job.name] == 1 else []))
+            if word.startswith(incomplete) and word not in taken
         ]
     return []
 

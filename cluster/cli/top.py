@@ -36,7 +36,7 @@ def top(client: Client, once: bool) -> None:
 
     CPUS and MEMORY of a node are what jobs have reserved, whether they use it or not, of what it has.
     """
-    from cluster.cli.job_tables import console
+    from cluster.cli.output import console
 
     screen = console()
     frames = _Frames(client, screen)

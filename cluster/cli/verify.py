@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.cli.options import where_options
+from cluster.cli.output import console
 from cluster.data.sources import JobData, load_data
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
@@ -159,4 +159,4 @@ def _show(rows: list[tuple[Blueprint, Comparison]], spec: JobSpec, steps: int, w
             *(f"{value:.3g}" for value in (c.parameters, c.gradients, c.losses)),
             "yes" if c.equal else f"NO ({c.worst or 'loss'})",
         )
-    Console(width=None if Console().is_terminal else 110).print(table)
+    console().print(table)

@@ -86,7 +86,8 @@ class Client:
         return Job(self._connection, self._connection.call("Submit", request, deadline_s=LONG_CALL_S))
 
     def get(self, job_id: str) -> Job:
-        """The job of this id, or of an id that begins so. Raises UnknownJob, which names the nearest."""
+        """The job of this id, beginning of an id, or name. Raises UnknownJob if none or several match, with the nearest
+        or with all of them."""
         _storable(job_id, "id")
         return Job(self._connection, self._connection.call("Get", pb.GetRequest(id=job_id)))
 

@@ -53,7 +53,7 @@ class Site:
         return self.home.run_directory(job)
 
     async def find(self, prefix: str) -> JobRecord:
-        """The job whose id begins like that, as it is now. Raises UnknownJob with the nearest."""
+        """The job of this id, beginning of an id, or name, as it is now. Raises UnknownJob with the nearest."""
         if prefix in self.jobs.entries:
             return self.jobs.record(prefix)
         store = self.jobs.store

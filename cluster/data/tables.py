@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cluster.data.files import AnyArray, Arrays, Table
+from coordinator.job.nearest import closest
 from stages.errors import InvalidData
 
 
@@ -30,10 +30,10 @@ def require_columns(table: Table, names: Sequence[str], source: str) -> None:
     """Raise InvalidData for the first name that is not a column, with the nearest one."""
     for name in names:
         if name not in table.columns:
-            near = difflib.get_close_matches(name, list(table.columns), n=1)
+            near = closest(name, table.columns)
             known = ", ".join(list(table.columns)[:8]) + (", …" if len(table.columns) > 8 else "")
             raise InvalidData(
-                f"{source}: has no column {name!r}" + (f"; did you mean {near[0]!r}?" if near else f", only {known}")
+                f"{source}: has no column {name!r}" + (f"; did you mean {near!r}?" if near else f", only {known}")
             )
 
 

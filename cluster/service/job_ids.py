@@ -1,15 +1,16 @@
-"""Ids of jobs: how they are made, and how a part of one finds its job."""
+"""Ids of jobs: how they are made, and how a part of one, or the job's name, finds its job."""
 
 from __future__ import annotations
 
-import difflib
 import secrets
 
 from cluster.service.store import Store
+from coordinator.job.nearest import did_you_mean
 from stages.errors import UnknownJob
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that look alike
 _LOOKED_AT = 2000  # of the newest, for the nearest
+_LISTED = 3
 
 
 def new_job_id() -> str:
@@ -17,13 +18,28 @@ def new_job_id() -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(8))
 
 
-def find_id(store: Store, prefix: str) -> str:
-    """The id that begins like that. Raises UnknownJob with the nearest, or with those that it may be."""
-    found = store.ids(prefix, 4) if prefix else []
-    if len(found) == 1 or prefix in found:
-        return prefix if prefix in found else found[0]
+def find_id(store: Store, text: str) -> str:
+    """The id of the job that `text` means: a whole id, else the beginning of one, or the name of a job.
+
+    Raises UnknownJob if no job matches, with the nearest id or name, and if several match, with their ids.
+    """
+    begun = store.ids(text, _LISTED + 1) if text else []
+    if text in begun or (text and store.get(text) is not None):
+        return text
+    named = store.select_ids(name=text, limit=_LISTED + 1) if text else []
+    found = list(dict.fromkeys([*begun, *named]))
+    if len(found) == 1:
+        return found[0]
     if found:
-        listed = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-        raise UnknownJob(f"{prefix} begins several ids: {listed}; give more of it")
-    near = difflib.get_close_matches(prefix, store.ids("", _LOOKED_AT), n=1, cutoff=0.5)
-    raise UnknownJob(f"no job has the id {prefix[:40]!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise UnknownJob(_several(text, begun, named, found))
+    known = [*store.ids("", _LOOKED_AT), *store.names(_LOOKED_AT)]
+    raise UnknownJob(f"no job has the id or the name {text[:40]!r}{did_you_mean(text, known)}")
+
+
+def _several(text: str, begun: list[str], named: list[str], found: list[str]) -> str:
+    listed = ", ".join(found[:_LISTED]) + (", …" if len(found) > _LISTED else "")
+    if not named:
+        return f"{text} begins several ids: {listed}; give more of it"
+    if not begun:
+        return f"several jobs are named {text}: {listed} (the newest first); give the id"
+    return f"{text} is the name of a job and the beginning of an id: {listed}; give a whole id"

@@ -105,7 +105,7 @@ class Jobs:
         await self.unbroken(self._forget(job))
 
     def find(self, prefix: str) -> str:
-        """The id that begins like that. Raises UnknownJob with the nearest, or with those that it may be."""
+        """The id of the job of this id, beginning of an id, or name. Raises UnknownJob (see `find_id`)."""
         return prefix if prefix in self.entries else find_id(self.store, prefix)
 
     def record(self, job: str) -> JobRecord:

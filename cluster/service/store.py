@@ -251,6 +251,11 @@ class Store:
         query = 'SELECT id FROM jobs WHERE substr(id, 1, ?) = ? ORDER BY "order" DESC LIMIT ?'
         return [row[0] for row in self._read(query, (len(prefix), prefix, limit))]
 
+    def names(self, limit: int) -> list[str]:
+        """Names of the newest `limit` jobs, each once, the newest first."""
+        query = 'SELECT name FROM jobs ORDER BY "order" DESC LIMIT ?'
+        return list(dict.fromkeys(row[0] for row in self._read(query, (limit,))))
+
     def document(self, job: str) -> JobDocument:
         """What was submitted. Raises KeyError for an unknown job."""
         for document, files in self._read("SELECT document, files FROM documents WHERE id = ?", (job,)):

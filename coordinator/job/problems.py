@@ -6,7 +6,6 @@ model.layers[2].linear.unit: got 10, unknown key; did you mean units?
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from coordinator.job.limits import MAX_PROBLEMS
+from coordinator.job.nearest import did_you_mean
 from coordinator.job.sections import LAYER_KINDS, LayerEntry
 
 Path = tuple[str | int, ...]
@@ -51,12 +51,6 @@ def path_text(path: Sequence[str | int]) -> str:
     return text or "the job file"
 
 
-def nearest(word: object, known: Sequence[str]) -> str:
-    """ "; did you mean units?" where a known word is close, else nothing."""
-    near = difflib.get_close_matches(str(word)[:100].lower(), known, n=1) if isinstance(word, str) else []
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[tuple[Path, str]]:
     """Each mistake once, as its path (the root is empty) and its line, in the order of the model's fields."""
     found: dict[str, Path] = {}
@@ -76,7 +70,7 @@ def _problem(loc: Path, kind: str, value: object, context: dict[str, Any], root:
     where = path_text(path)
     if kind == "extra_forbidden" and owner is LayerEntry:
         shown = show(path[-1])
-        right = f"{_section_text(owner)}{nearest(path[-1], LAYER_KINDS)}"
+        right = f"{_section_text(owner)}{did_you_mean(path[-1], LAYER_KINDS)}"
         return path[:-1], f"{path_text(path[:-1])}: got {shown}, must be {right}"
     if kind == "extra_forbidden":
         return path, f"{where}: {_unknown_key(path[-1], value, owner)}"
@@ -87,12 +81,13 @@ def _problem(loc: Path, kind: str, value: object, context: dict[str, Any], root:
         return path, f"{where}: missing, must be {right}"
     hint = str(context.get("error") or "")
     choices = _choices(field) if field is not None else LAYER_KINDS if owner is LayerEntry else ()
-    return path, f"{where}: got {show(value)}, must be {right}" + (f"; {hint}" if hint else nearest(value, choices))
+    hint = f"; {hint}" if hint else did_you_mean(value, choices)
+    return path, f"{where}: got {show(value)}, must be {right}{hint}"
 
 
 def _unknown_key(key: str | int, value: object, owner: type[BaseModel]) -> str:
     known = tuple(owner.model_fields)
-    near = nearest(key, known)
+    near = did_you_mean(key, known)
     if not near:
         near = f"; known here: {', '.join(known)}" if known else "; there is nothing to set here"
     return f"got {show(value)}, unknown key{near}"

@@ -5,13 +5,13 @@ Every leaf has a description that completes "must be …": problems are written 
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
+from coordinator.job.nearest import closest
 from coordinator.job.source_names import WHAT_A_SOURCE_IS, source_problem
 from stages.spec import GeluForm, LayerKind, LayerSpec, LossKind, SgdSpec
 
@@ -42,8 +42,8 @@ def _bytes(value: object) -> object:
     unit = match[2] or "B"
     if unit not in _UNITS:
         known = {name.lower(): name for name in _UNITS}
-        near = difflib.get_close_matches(unit.lower(), known, n=1)
-        raise ValueError(f"did you mean {match[1]}{known[near[0]]}?" if near else "")
+        near = closest(unit, known, 0.6)
+        raise ValueError(f"did you mean {match[1]}{known[near]}?" if near else "")
     return round(float(match[1]) * _UNITS[unit])
 
 

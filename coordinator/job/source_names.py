@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
+
+from coordinator.job.nearest import did_you_mean
 
 BUILT_IN: tuple[str, ...] = ("digits", "diabetes")
 """Sources that need no file."""
@@ -56,10 +57,9 @@ def source_problem(source: str) -> str | None:
         return f"got {source!r}, must be {WHAT_A_SOURCE_IS}; {hint}"
     if extension(source) in EXTENSIONS:
         return None
-    near = difflib.get_close_matches(source, BUILT_IN, n=1)
-    if not near and (ending := extension(source)):
-        near = difflib.get_close_matches(ending, EXTENSIONS, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(source, BUILT_IN)
+    if not hint and (ending := extension(source)):
+        hint = did_you_mean(ending, EXTENSIONS, 0.5)  # of few letters, one makes much of a difference
     return f"got {source!r}, must be {WHAT_A_SOURCE_IS}{hint}"
 
 

@@ -6,7 +6,6 @@ spec.model_spec(), spec.sgd(), spec.pipeline.stages
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import Field, ValidationError
 from coordinator.job.checks import cross_problems
 from coordinator.job.entries import too_much, wrong_texts
 from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
+from coordinator.job.nearest import closest
 from coordinator.job.overrides import apply_override, apply_replacement
 from coordinator.job.problems import problems_of
 from coordinator.job.sections import (
@@ -44,7 +44,9 @@ class JobSpec(Section):
     """
 
     name: str = Field(
-        default="job", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z", description="a name of letters, digits, . _ and -"
+        default="job",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z",
+        description="a name of at most 100 letters, digits, . _ and -, first a letter or a digit",
     )
     seed: int = Field(default=0, ge=0, le=LARGEST, description="a whole number, at least 0")
     precision: Precision = Field(default="float32", description="float32 or float64")
@@ -187,8 +189,8 @@ def _nearest_file(path: Path) -> str:
         names = {entry.stem: entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")}
     except OSError:
         return ""
-    near = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.7)  # the suffix alone makes no name like another
-    return f"; did you mean {path.parent / names[near[0]]}?" if near else ""
+    near = closest(path.stem, names)  # the suffix alone makes no name like another
+    return f"; did you mean {path.parent / names[near]}?" if near else ""
 
 
 def _resolve_paths(document: dict[Any, Any], folder: Path) -> None:

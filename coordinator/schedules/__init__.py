@@ -5,10 +5,10 @@ build("1f1b", n_stages=4, n_micro_batches=8)
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import lru_cache
 
+from coordinator.job.nearest import did_you_mean
 from coordinator.schedules.gpipe import gpipe
 from coordinator.schedules.interleaved import interleaved
 from coordinator.schedules.one_f_one_b import one_f_one_b
@@ -36,8 +36,7 @@ def default_workers(name: str, n_stages: int) -> int:
 def build(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | None = None) -> Program:
     """The built-in schedule `name`. Raises InvalidSchedule for an unknown name or impossible numbers."""
     if name not in SCHEDULES:
-        near = difflib.get_close_matches(name.lower(), SCHEDULES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, SCHEDULES)
         raise InvalidSchedule(f"{name!r} is not a schedule; there are {', '.join(SCHEDULES)} and .csv files{hint}")
     workers = default_workers(name, n_stages) if n_workers is None else n_workers
     if min(n_stages, n_micro_batches, workers) < 1 or workers > n_stages:

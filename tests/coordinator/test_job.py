@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from coordinator.job.sections import LAYER_KINDS
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidJob
 from stages.spec import LayerSpec, ModelSpec, SgdSpec
@@ -170,7 +171,13 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
          "pipeline.partition: got [1, 0], must be auto, measured or a list with the layers of each stage, "
          "at least 1 each, such as [2, 3]"),
         ("seed", -1, "seed: got -1, must be a whole number, at least 0"),
-        ("name", "a/b", "name: got 'a/b', must be a name of letters, digits, . _ and -"),
+        ("name", "a/b",
+         "name: got 'a/b', must be a name of at most 100 letters, digits, . _ and -, first a letter or a digit"),
+        ("name", "n" * 101,
+         f"name: got '{'n' * 37}...{'n' * 38}', must be a name of at most 100 letters, digits, . _ and -, "
+         "first a letter or a digit"),
+        ("model.layers.0", {"attention": {}}, "model.layers[0]: got 'attention', must be one kind of layer: "
+         f"{', '.join(LAYER_KINDS[:-1])} or {LAYER_KINDS[-1]}"),
         ("a\nb", 1, f"'a\\nb': got 1, unknown key; known here: {SECTIONS}"),
         ("resources.memory_per_worker", 0,
          "resources.memory_per_worker: got 0, must be a size such as 1GiB, 512MiB or a number of bytes, "

@@ -71,7 +71,7 @@ def test_every_way_in_gives_the_same_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [{"submission_id": HALF}, {"name": HALF}])
 def test_a_client_tells_it_of_what_is_no_part_of_the_document(given: dict[str, str]) -> None:
     client = Client("127.0.0.1:1", token="x")
-    with pytest.raises(UserMistake, match=r"UTF-8|a name of letters"):
+    with pytest.raises(UserMistake, match=r"UTF-8|a name of at most 100 letters"):
         client.submit(SMALLEST, upload=False, **given)  # type: ignore[arg-type]
     with pytest.raises(UserMistake, match="UTF-8"):
         client.get(HALF)

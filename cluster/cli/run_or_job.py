@@ -1,0 +1,52 @@
+"""A trained run as commands are given it: a run directory, or a job of the service by its id or name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cluster.run.run_dir import FinishedRun, open_run
+from stages.errors import InvalidData, NoService, UnknownJob
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_argument(command: F) -> F:
+    """RUN, and --address and --home of the service that has the job."""
+    from cluster.cli.service_options import complete_jobs
+
+    decorators = [
+        click.argument("run", metavar="RUN", shell_complete=complete_jobs),
+        click.option("--address", metavar="HOST:PORT", help="The job service that has the job RUN."),
+        click.option(
+            "--home", type=click.Path(path_type=Path, file_okay=False), help="The home of the job service that has RUN."
+        ),
+    ]
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+@contextlib.contextmanager
+def trained_run(run: str, *, address: str | None, home: Path | None) -> Iterator[FinishedRun]:
+    """The run in the folder `run`; if there is no such folder, the model of the job of that id or name, which is
+    fetched for as long as it is used. Raises InvalidData if there is neither, Refused if the job has no model."""
+    folder = Path(run)
+    if folder.exists() or os.sep in run:
+        yield open_run(folder)
+        return
+    from cluster.client import Client
+
+    with tempfile.TemporaryDirectory(prefix="pipetrain-model-") as fetched:
+        try:
+            with Client(address, home=home) as client:
+                client.get(run).fetch(fetched, "model")
+        except (NoService, UnknownJob) as error:
+            raise InvalidData(f"{run}: there is no run directory of that name here, and {error}") from None
+        yield open_run(Path(fetched))
