@@ -15,25 +15,35 @@ if TYPE_CHECKING:
 
 @click.command()
 @job_argument
-@json_option("The object of `status --json`, with document, files, traceback, plan and events.")
+@json_option("The object of `status --json`, with document, files, traceback, plan, events, and why it is slow.")
 @service_command
 def describe(client: Client, job_id: str, as_json: bool) -> None:
-    """Show everything about a job: state, plan, the resolved job file, and all that happened to it."""
+    """Show everything about a job: state, plan, the resolved job file, and all that happened to it.
+
+    While it runs, and a few minutes after, this also says why it is slow, if something stands out.
+    """
+    from cluster.cli.slow import why_slow_there
+
     job = client.get(job_id)
     events = job.events()
+    figures = job.stats()
+    slow = None if figures is None else why_slow_there(figures.workers)
     if as_json:
         more = {"document": job.document, "files": job.files, "traceback": job.traceback, "plan": _plan(events)}
+        more["slow"] = slow
         click.echo(json.dumps({**job.as_dict(), **more, "events": [event.as_dict() for event in events]}))
         return
-    _print(job, events)
+    _print(job, events, slow)
 
 
-def _print(job: Job, events: list[JobEvent]) -> None:
+def _print(job: Job, events: list[JobEvent], slow: str | None) -> None:
     from cluster.cli.job_facts import print_facts
     from cluster.cli.texts import clock, one_line
     from coordinator.job.yaml_text import write_yaml
 
     print_facts(job)
+    if slow is not None:
+        click.echo(f"{'slow':<12}{slow}")
     click.echo("\nplan")
     for name, value in _plan(events).items():
         click.echo(f"  {name.replace('_', ' '):<14} {value if isinstance(value, str | int) else json.dumps(value)}")

@@ -212,6 +212,12 @@ class JobPulse:
     def __init__(self) -> None:
         self._pace, self._times = Pace(), RecentTimes()
 
+    def why_slow(self, figures: JobFigures) -> str | None:
+        """Why it is slow of late, after `facts` took these figures in; None if nothing stands out."""
+        from cluster.cli.slow import why_slow_there
+
+        return why_slow_there(figures.workers, self._times.recent())
+
     def facts(self, job: Job, figures: JobFigures, now: float) -> RunFacts:
         """The job as it stands; `now` in seconds on any clock."""
         self._pace.take(figures.step, now)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _EVERY_S = 1.0
 _ENDED = 5
 _MOST_RUNNING = 20
-_LEAST_ROOM = 5  # a blank line, three of the run, one of its workers
+_LEAST_ROOM = 7  # a blank line, three of the run, one of its workers, why it is slow
 _QUIT = frozenset(b"qQ\x1b\x03")  # q, Escape, Ctrl-C
 
 
@@ -84,6 +84,8 @@ class _Frames:
 
     def _running(self, active: Sequence[Job], room: int | None) -> Iterator[RenderableType]:
         """The jobs that run, as many as there is room for."""
+        from rich.text import Text
+
         from cluster.cli.live_facts import JobPulse
         from cluster.cli.live_view import live_view
 
@@ -96,11 +98,16 @@ class _Frames:
             facts = self._pulses[job.id].facts(job, figures[job.id], time.monotonic())
             if room is not None and room < _LEAST_ROOM:
                 continue  # its times go on being followed: there may be room later
-            view = live_view(facts, width=self._screen.width, height=None if room is None else room - 1)
+            slow = self._pulses[job.id].why_slow(figures[job.id])
+            why = Text("" if slow is None else f"slow: {slow}", style="yellow")
+            lines = 1 + (0 if slow is None else len(self._screen.render_lines(why)))
+            view = live_view(facts, width=self._screen.width, height=None if room is None else room - lines)
             yield ""
             yield view
+            if slow is not None:
+                yield why
             if room is not None:
-                room -= 1 + len(self._screen.render_lines(view))
+                room -= lines + len(self._screen.render_lines(view))
 
 
 class _Keys:

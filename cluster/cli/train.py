@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,7 @@ import click
 
 from cluster.cli.options import counted, job_options, read_job, track_option, where_options
 from cluster.cli.progress import Header, Progress, make_progress
+from cluster.cli.slow import why_slow_here
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Outcome, Run, Where
 from stages.errors import NotEnoughResources, UserMistake
@@ -75,7 +77,9 @@ def train(
         directory.close()
     if outcome.steps == 0 and outcome.stopped:
         directory.discard()
-    _show_result(outcome, path, as_json)
+    own_host = len(os.sched_getaffinity(0)) if address is None else None
+    slow = why_slow_here(directory.last_account, prepared.blueprint.program.placement, own_host)
+    _show_result(outcome, path, slow, as_json)
     return 130 if outcome.stopped else 0
 
 
@@ -123,7 +127,7 @@ def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:
     return run.outcome
 
 
-def _show_result(outcome: Outcome, path: Path, as_json: bool) -> None:
+def _show_result(outcome: Outcome, path: Path, slow: str | None, as_json: bool) -> None:
     evaluation, step = outcome.last_evaluation, outcome.last_step
     if as_json:
         result = {
@@ -135,6 +139,7 @@ def _show_result(outcome: Outcome, path: Path, as_json: bool) -> None:
             "loss": None if step is None else step.loss,
             "validation_loss": None if evaluation is None else evaluation.loss,
             "validation_accuracy": None if evaluation is None else evaluation.accuracy,
+            "slow": slow,
         }
         click.echo(json.dumps(result))
         return
@@ -146,4 +151,6 @@ def _show_result(outcome: Outcome, path: Path, as_json: bool) -> None:
         parts.append(f"validation loss {evaluation.loss:.4g}")
         if evaluation.accuracy is not None:
             parts.append(f"validation accuracy {evaluation.accuracy:.2%}")
+    if slow is not None:
+        click.echo(f"slow: {slow}", err=True)
     click.echo(f"{', '.join(parts)}\nrun directory: {path}")

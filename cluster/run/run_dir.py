@@ -50,6 +50,8 @@ class RunDir:
         self._events: EventLog | None = None
         self._made: list[Path] = []
         self._lock: int | None = None
+        self.last_account: Mapping[str, Any] | None = None
+        """The last line of accounts.jsonl that was appended here."""
 
     @property
     def attempt(self) -> int:
@@ -114,6 +116,7 @@ class RunDir:
         """Append a step's line to accounts.jsonl."""
         assert self._accounts is not None, "a run that was opened to read"
         self._accounts.write(orjson.dumps(line) + b"\n")
+        self.last_account = line
 
     def timeline(self, content: Mapping[str, Any]) -> None:
         """Replace timeline.json. Not flushed to disk: it is for who looks now."""

@@ -13,6 +13,7 @@ _UNITS = {" s": re.compile(r"\b0 ?(?:ms|s|min|h)\b"), " B": re.compile(r"\b0 (?:
 _LINES = re.compile(r"[\u2500-\u257f]+")  # of tables and progress bars
 _BLOCKS = re.compile(r"[\u2580-\u259f]+")  # of bars and small charts
 _BETWEEN = re.compile(r"epoch 0 · step 0/0 · (?!.*validation)")  # a line every five seconds, if an epoch is longer
+_SLOW = re.compile(r"slow: ")  # why, which depends on the machine
 _PREDICTED = " (predicted 0%)"  # not known yet at the first evaluation of a slow machine
 ANYTHING = "…"
 """A line that stands for any number of lines."""
@@ -58,7 +59,7 @@ def masked(text: str) -> list[str]:
         text = pattern.sub(f"0{unit}", text)
     text = _BLOCKS.sub("█", _LINES.sub("─", text))
     lines = (" ".join(line.split()).replace(_PREDICTED, "") for line in text.strip().splitlines())
-    return [line for line in lines if not _BETWEEN.match(line)]
+    return [line for line in lines if not (_BETWEEN.match(line) or _SLOW.match(line))]
 
 
 def agrees(expected: str, actual: str) -> bool:
