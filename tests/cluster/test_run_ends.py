@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -258,89 +257,6 @@ def test_a_command_stopped_before_its_first_step_says_that_nothing_is_saved(
         assert _train(tmp_path) == 130
     assert "stopped before the first step: nothing was saved" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
-    assert _train(tmp_path) == 0
-
-
-def _killed(path: Path) -> None:
-    """What a run leaves whose process was killed, by SIGKILL too, before its first step."""
-    run_dir = RunDir.create(path, digits_job())
-    run_dir.event("starting")
-    run_dir.close()
-    (path / RESERVE).write_bytes(b"reserve")
-
-
-def test_a_run_that_was_killed_before_its_first_step_does_not_block_the_next(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _killed(tmp_path / "run")
-    (tmp_path / "run" / "notes.txt").write_text("mine")
-    assert _train(tmp_path) == 0
-    assert "held a run that ended before its first step; using the folder again" in capsys.readouterr().err
-    assert [event["event"] for event in events(tmp_path / "run")] == ["starting", "started", "finished"]
-    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
-    assert not (tmp_path / "run" / RESERVE).exists()
-
-
-def test_a_run_that_failed_before_its_first_step_keeps_its_cause_and_does_not_block_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def connect(*_: Any) -> Any:
-        raise HostFailed("worker 1 did not start")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "connect", connect)
-        with pytest.raises(HostFailed):
-            _train(tmp_path)
-    assert events(tmp_path / "run")[-1]["cause"] == "worker 1 did not start"
-    assert _train(tmp_path) == 0
-
-
-@pytest.mark.parametrize("left", ["metrics.jsonl", "model.safetensors"])
-def test_a_run_that_left_something_goes_only_with_overwrite_which_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str
-) -> None:
-    _killed(tmp_path / "run")
-    (tmp_path / "run" / left).write_text('{"kind": "step"}\n')
-    (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(UserMistake, match="holds a run already; choose another --run-dir, or let --overwrite remove"):
-        _train(tmp_path)
-    assert (tmp_path / "run" / left).read_text() == '{"kind": "step"}\n'
-    capsys.readouterr()
-    assert _train(tmp_path, "--overwrite") == 0
-    told = capsys.readouterr().err
-    assert f"{tmp_path}/run: removing the run that is there: job.yaml, metrics.jsonl, " in told
-    assert (left in told, "notes.txt" in told) == (True, False)
-    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
-    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert "loss" in steps[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "told"),
-    [
-        (
-            "thesis.tex",
-            ["--overwrite"],
-            "is no run directory (it has thesis.tex), and --overwrite removes nothing else",
-        ),
-        ("job.yaml", ["--overwrite"], "has a job.yaml but is no run directory"),
-        ("job.yaml", [], "has a job.yaml but is no run directory"),
-    ],
-)
-def test_what_is_no_run_directory_is_never_replaced(tmp_path: Path, name: str, options: list[str], told: str) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).write_text("mine")
-    with pytest.raises(UserMistake) as caught:
-        _train(tmp_path, *options)
-    assert told in str(caught.value)
-    assert [(file.name, file.read_text()) for file in (tmp_path / "run").iterdir()] == [(name, "mine")]
-
-
-def test_a_run_that_goes_on_is_not_taken_for_one_that_ended(tmp_path: Path) -> None:
-    with contextlib.closing(RunDir.create(tmp_path / "run", digits_job())):
-        for options in ([], ["--overwrite"]):
-            with pytest.raises(UserMistake, match="another command is training into it"):
-                _train(tmp_path, *options)
     assert _train(tmp_path) == 0
 
 
