@@ -309,6 +309,35 @@ def test_the_main_actions_can_be_reached_by_keyboard(browser: Browser, endless: 
         tab_to(text)
 
 
+def test_a_failed_job_tells_its_cause_and_leads_to_the_line_of_the_log(
+    browser: Browser, service: Service, document: dict[str, Any]
+) -> None:
+    hot = {**document["training"], "micro_batches": 2, "optimizer": {"sgd": {"learning_rate": 1e30}}}
+    job = service.client.submit({**document, "name": "too-hot", "training": hot})
+    job.wait(timeout=120)
+    logs = [file.read_text() for file in (service.home.run_directory(job.id) / "logs").glob("worker-*.log")]
+    assert "AssertionError" not in "".join(logs), "orders behind the failure were performed"
+    assert sum(" failed in " in line for log in logs for line in log.splitlines()) == 1, "it is told once"
+
+    browser.open(f"/jobs/{job.id}")
+    browser.until(lambda: "try a lower learning rate" in browser.text, "the cause is not told")
+    browser.until(
+        lambda: re.search(
+            r"In \d[FBIW]\d, on worker \d: step ([\d,]+) of 100,000 \(", browser.text.replace("500,000", "100,000")
+        ),
+        "where it failed is not told",
+    )
+    failed = browser.until(
+        lambda: [bar for series in browser.series(".gantt") for bar in series["data"] if bar[8:] == [1]],
+        "the action is not marked",
+    )
+    assert len({tuple(bar[4:6]) for bar in failed}) == 1
+    browser.button("Log of worker").click()
+    marked = browser.until(lambda: browser.js("return document.querySelector('.log mark')?.innerText"), "no line")
+    assert " failed in " in marked
+    assert "became " in marked
+
+
 def test_after_a_restart_of_the_service_the_page_comes_back_by_itself(
     browser: Browser, service: Service, endless: Job
 ) -> None:

@@ -10,11 +10,12 @@ from nicegui import ui
 from cluster.dashboard import models
 from cluster.dashboard.charts import Bars, Line, Lines
 from cluster.dashboard.frame import heading
-from cluster.dashboard.gantt import Gantt
+from cluster.dashboard.gantt import Gantt, Panel, marked
 from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
 from cluster.dashboard.texts import size
 from cluster.service.records import JobRecord
+from stages.actions import Action
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 
 _NAMES = {
@@ -53,6 +54,8 @@ class Pipeline:
         self._gantt.chart.set_visibility(False)
         self._key.set_visibility(False)
         self._shown: Any = None
+        self._drawn: tuple[Sequence[Panel], str] | None = None
+        self._failed: Action | None = None
         self.without_picture(record, looked=False)
 
     def without_picture(self, record: JobRecord, *, looked: bool) -> None:
@@ -65,13 +68,30 @@ class Pipeline:
         picture = await live.picture()
         if picture is None or picture is self._shown:
             return
-        if self._shown is None:
+        self._shown = picture
+        left_out = f"; {picture.left_out}" if picture.left_out else ""
+        self._draw(picture.panels, f"{picture.summary}{left_out}")
+
+    def failed(self, action: Action, dry_run: Panel | None) -> None:
+        """Mark the action that failed: in the last sampled step, or in the dry run if there is none."""
+        self._failed = action
+        if self._drawn is not None:
+            self._draw(*self._drawn)
+        elif dry_run is not None:
+            self._gantt.unit = "F"
+            self._shown = dry_run
+            self._draw([dry_run], f"{dry_run.title}, as no step was sampled")
+
+    def _draw(self, panels: Sequence[Panel], summary: str) -> None:
+        if self._drawn is None:
             self._gantt.chart.set_visibility(True)
             self._key.set_visibility(True)
-        self._shown = picture
-        self._gantt.show(picture.panels, picture.summary)
-        left_out = f"; {picture.left_out}" if picture.left_out else ""
-        self._said.set_text(f"{picture.summary}{left_out}. Hold Ctrl and turn the wheel to look closer.")
+        self._drawn = panels, summary
+        if self._failed is not None:
+            panels = marked(panels, self._failed)
+            summary += f". {self._failed}, which failed, has a red frame"
+        self._gantt.show(panels, summary)
+        self._said.set_text(f"{summary}. Hold Ctrl and turn the wheel to look closer.")
 
 
 def no_picture(ended: bool, attempt: int, steps: int, *, looked: bool) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from nicegui import ui
 
+from cluster.dashboard.failure_view import line_with
 from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.parts import fill_table, problems_list, table, text
 from cluster.dashboard.site import Site
@@ -18,6 +20,9 @@ from cluster.service.records import JobRecord
 from stages.errors import PipetrainError
 
 MOST_EVENTS, MOST_LINES = 200, 300
+_SCROLL_TO_MARK = """
+    setTimeout(() => document.querySelector(".log mark:not(:empty)")?.scrollIntoView({block: "center"}), 100)
+"""
 
 
 class Tabs:
@@ -52,6 +57,11 @@ class Tabs:
             await self._logs.look(record.state.ended)
         elif self._tabs.value == "Files":
             await self._files.look(record.state.ended)
+
+    async def open_log(self, worker: int, line: str) -> None:
+        """Open a worker's log at its last line with this text."""
+        self._tabs.set_value("Logs")
+        await self._logs.open(worker, line)
 
     async def _open(self) -> None:
         if self._tabs.value == "Job file":
@@ -88,24 +98,43 @@ class _Logs:
             )
             self._follow = ui.checkbox("Follow", value=True)
             ui.label(f"the last {MOST_LINES} lines").classes("muted small")
-        with ui.element("div").classes("logbox").props('tabindex=0 role=log aria-label="log lines"'):
-            self._text = text("pre", "").classes("log")
+        box = ui.element("div").classes("logbox").props('tabindex=0 role=log aria-label="log lines"')
+        with box, ui.element("pre").classes("log"):
+            self._text, self._mark, self._rest = (text(tag) for tag in ("span", "mark", "span"))
+        self._marked = ""
         self._tail = LogTail(self._folder, None, MOST_LINES)
         self._looking = asyncio.Lock()
 
     async def _choose(self) -> None:
         worker = int(self._worker.value)
         self._tail = LogTail(self._folder, None if worker == -2 else worker, MOST_LINES)
-        self._text.set_text("")
+        self._show([])
         await self.look(self._ended)
+
+    async def open(self, worker: int, line: str) -> None:
+        """Show a worker's log at the last line with this text."""
+        self._marked = line
+        self._follow.set_value(True)
+        if self._worker.value != worker:
+            self._worker.set_value(worker)
+        await self._choose()
+        ui.run_javascript(_SCROLL_TO_MARK)
+
+    def _show(self, lines: Sequence[str]) -> None:
+        at = line_with(lines, self._marked)
+        before, line, after = (lines, "", []) if at is None else (lines[:at], lines[at], lines[at + 1 :])
+        ends = "\n" if line else ""
+        parts = "\n".join(before) + (ends if before else ""), line, (ends if after else "") + "\n".join(after)
+        for place, part in zip((self._text, self._mark, self._rest), parts, strict=True):
+            place.set_text(part)
 
     async def look(self, ended: bool) -> None:
         self._ended = ended
         async with self._looking:  # a thread must not add lines while they are joined here
             tail = self._tail
             if self._follow.value and await asyncio.to_thread(tail.look, ended) and tail is self._tail:
-                self._text.set_text("\n".join(tail.lines))
-            elif not self._text.text:
+                self._show(list(tail.lines))
+            elif not (self._text.text or self._mark.text):
                 self._text.set_text("nothing was printed" if ended else "nothing printed yet")
 
 
