@@ -24,6 +24,8 @@ from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.pages import cluster_page, schedule_page
 from cluster.dashboard.pages.job_page import FACTS, figures
 from cluster.dashboard.pages.job_parts import lanes, no_picture, seconds_cells
+from cluster.dashboard.pages.job_rows import JobRow
+from cluster.dashboard.parts import Rows
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
 from cluster.service import store
@@ -347,3 +349,30 @@ def test_the_rows_of_the_cluster_stay_the_same_while_its_jobs_train(monkeypatch:
 
     monkeypatch.setattr(cluster_page, "cluster_model", now)
     asyncio.run(in_a_client())
+
+
+# the list of jobs -------------------------------------------------------------------------------------------------
+
+
+def test_a_row_of_a_job_stays_the_same_elements_whatever_comes_and_goes_around_it() -> None:
+    async def look(client: Client) -> None:
+        with client:
+            rows = Rows(ui.element("tbody"), made)
+            first = rows.show(["b", "a"])
+            assert rows.show(["c", "b", "a"])[1:] == first
+            assert rows.show(["a", "c"])[0] is first[1], "order alone makes no new row"
+            order = [row.element for row in rows.show(["a", "c"])]
+            assert order == list(place_of(order[0])), "they stand in the order asked for, and no other is there"
+
+    def made(job: str) -> tuple[ui.element, JobRow]:
+        row = JobRow(job, stop=nothing, delete=nothing)
+        return row.element, row
+
+    async def nothing(_: str) -> None:
+        pass
+
+    def place_of(element: ui.element) -> ui.element:
+        assert element.parent_slot is not None
+        return element.parent_slot.parent
+
+    asyncio.run(look(Client(page("/x"))))
