@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 from nicegui import ui
 
+from cluster.dashboard.terms import TERMS
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 _KINDS = (("F", "forward", 14), ("I", "input gradient", 11), ("W", "weight gradient", 7))
@@ -20,13 +22,22 @@ def text(tag: str, content: str = "") -> ui.label:
     return label
 
 
+def term(tag: str, word: str) -> ui.label:
+    """A word; where TERMS has it, it is underlined and a tooltip says what it means."""
+    label = text(tag, word)
+    if word in TERMS:
+        label.classes("term")
+        label.props["title"] = TERMS[word]
+    return label
+
+
 def facts(*names: str) -> Callable[[Sequence[str]], None]:
     """Figures with their names above; call the result with new figures, an empty one hides its name too."""
     with ui.element("dl").classes("facts"):
         places = []
         for name in names:
             with ui.element("div") as both:
-                text("dt", name)
+                term("dt", name)
                 places.append((both, text("dd")))
 
     def show(values: Sequence[str]) -> None:
@@ -64,7 +75,7 @@ def table(*columns: str) -> ui.element:
     with ui.element("div").classes("scroll"), ui.element("table").classes("table"):
         with ui.element("thead"), ui.element("tr"):
             for column in columns:
-                text("th", column).props("scope=col")
+                term("th", column).props("scope=col")
         return ui.element("tbody")
 
 
@@ -120,7 +131,7 @@ def key(name: str, style: str, classes: str = "") -> None:
     """What a colour or form means."""
     with ui.element("span").classes("key small muted"):
         ui.element("i").classes(classes).style(style)
-        ui.label(name).style("display: inline")
+        term("span", name)
 
 
 def kinds_key() -> None:

@@ -16,12 +16,12 @@ from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.gantt import Panel
 from cluster.dashboard.live import Live, Lives
-from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times
+from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.parts import facts
 from cluster.dashboard.schedule_view import dry_run, question_of
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import clock, number, share, span
+from cluster.dashboard.texts import clock, counted, number, share, size, span
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
 from coordinator.queue.job_states import Failed
@@ -99,6 +99,9 @@ class _Job:
             self._facts = facts(*FACTS)
             with ui.element("div").classes("bar") as self._bar:
                 self._done = ui.element("span")
+        with ui.element("section").classes("panel") as self._waiting:
+            heading("What happens next")
+            self._next = ui.label()
         self._pipeline = Pipeline(record)
         self._curves = Curves()
         self._times = Times()
@@ -207,6 +210,8 @@ class _Job:
         self._reason.set_text(view.reason if self._failure is None else self._failure.cause)
         self._reason.set_visibility(bool(view.reason))
         self._failed.set_visibility(self._failure is not None)
+        self._next.set_text(what_next(record))
+        self._waiting.set_visibility(bool(what_next(record)))
         self._facts(figures(record, self._stats, view.position, view.queue_length))
         share_done = record.step / record.steps_total if record.steps_total else 0.0
         self._bar.set_visibility(bool(record.steps_total) and not state.ended)
@@ -239,3 +244,14 @@ def figures(record: JobRecord, stats: JobStats | None, position: int | None, que
         took if record.state.ended else "",
         "" if position is None else f"{position} of {queue_length}",
     )
+
+
+def what_next(record: JobRecord) -> str:
+    """What a job that waits or starts needs, and when there will be figures; empty once it trains or has ended."""
+    if record.state.ended or begun(record):
+        return ""
+    needs = record.needs
+    memory = f" and {size(needs.memory)} of memory" if needs.memory else ""
+    wants = f"{counted(needs.workers, 'worker')} with {counted(needs.cpus, 'CPU')}{memory} each"
+    begins = "It is being started" if record.state.name == "STARTING" else "It starts when these are free for it"
+    return f"The job needs {wants}. {begins}; its pipeline, curves and times appear here once the first steps are made."

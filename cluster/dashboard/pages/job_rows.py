@@ -46,7 +46,7 @@ def row_view(record: JobRecord, view: JobView, losses: list[float], now: float) 
         progress=None if not total or record.state.ended else round(100 * record.step / total, 1),
         loss="" if record.loss is None else number(record.loss),
         spark=spark(losses),
-        validation="" if record.validation_accuracy is None else f"{share(record.validation_accuracy)} right",
+        validation="" if record.validation_accuracy is None else share(record.validation_accuracy),
         when=_when(record, now),
         submitted=f"submitted {time.strftime('%b %d, %H:%M', time.localtime(record.submitted_at))}",
         ended=record.state.ended,
@@ -80,7 +80,9 @@ class JobRow:
                     .props('viewBox="0 0 96 24" preserveAspectRatio=none role=img') as self._spark
                 ):
                     self._path = ui.element("path")
-                self._validation = ui.label().classes("muted small")
+            with ui.element("td").classes("accuracy"):
+                self._accuracy = text("span", "validation accuracy ").classes("what")
+                self._validation = text("span").classes("number")
             with ui.element("td").classes("when"):
                 self._when = text("span")
                 self._submitted = ui.label().classes("muted small")
@@ -116,6 +118,7 @@ class JobRow:
         self._path.props["d"] = view.spark
         self._path.update()
         self._what.set_visibility(bool(view.loss))
+        self._accuracy.set_visibility(bool(view.validation))
         for label, content in (
             (self._reason, view.reason),
             (self._steps, view.steps),

@@ -26,7 +26,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "Failed": ("FAILED",),
     "Stopped": ("STOPPED",),
 }
-_COLUMNS = ("Job", "State and reason", "Steps", "Loss", "When", "")
+_COLUMNS = ("Job", "State and reason", "Steps", "Loss", "Validation accuracy", "When", "")
 
 
 def register(site: Site) -> None:
