@@ -21,6 +21,7 @@ TERMS = {
     "last step": "When the last step ended",
     "running": "Time since the attempt started",
     "took": "Time from the start of the attempt to its end",
+    "time left": "At the speed of the last steps, without evaluations",
     "queue": "Its place among the jobs that wait for CPUs and memory",
     "stage": "A group of neighbouring layers",
     "worker": "One process that computes one or more stages",

@@ -408,5 +408,5 @@ def test_a_row_of_a_job_stays_the_same_elements_whatever_comes_and_goes_around_i
 
 def test_the_list_shows_accuracy_as_accuracy_and_not_below_the_loss() -> None:
     job = replace(record(Succeeded(attempt=1)), validation_accuracy=0.986, loss=0.0213)
-    shown = row_view(job, JobView(record=job, reason=""), [], 0.0)
+    shown = row_view(job, JobView(record=job, reason=""), None, [], 0.0)
     assert (shown.loss, shown.validation) == ("0.0213", "98.6 %")

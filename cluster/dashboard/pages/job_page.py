@@ -15,6 +15,7 @@ from cluster.dashboard.actions import attempt, confirm_delete, stop_job
 from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.gantt import Panel
+from cluster.dashboard.job_progress import percent, tab_title, time_left
 from cluster.dashboard.live import Live, Lives
 from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
@@ -38,6 +39,7 @@ FACTS = (
     "last step",
     "running",
     "took",
+    "time left",
     "queue",
 )
 _LAST_EVENTS = 10  # among which is how the job ended
@@ -80,7 +82,7 @@ class _Job:
 
     def __init__(self, site: Site, lives: Lives, record: JobRecord) -> None:
         self._site, self._lives, self._job = site, lives, record.id
-        self._ticks = 0
+        self._ticks, self._title = 0, ""
         self._gone = self._ended = False
         self._accounts: object = None
         self._stats: JobStats | None = None
@@ -207,6 +209,10 @@ class _Job:
         state = record.state
         self._state.set_text(state.name)
         self._state.classes(replace=f"state {state.name}")
+        title = f"{tab_title(record)} · pipetrain"
+        if title != self._title:
+            self._title = title
+            ui.page_title(title)
         self._reason.set_text(view.reason if self._failure is None else self._failure.cause)
         self._reason.set_visibility(bool(view.reason))
         self._failed.set_visibility(self._failure is not None)
@@ -227,7 +233,7 @@ class _Job:
 def figures(record: JobRecord, stats: JobStats | None, position: int | None, queue_length: int | None) -> Sequence[str]:
     """The texts of FACTS, empty where there is none."""
     now = time.time()
-    of = "" if record.steps_total is None else f" of {record.steps_total:,}"
+    of = "" if record.steps_total is None else f" of {record.steps_total:,}, {percent(record)} %"
     rate, bubble = (None, None) if stats is None else (stats.recent.samples_per_second, stats.recent.bubble)
     last = None if stats is None else stats.last_step_at
     took = "" if record.started_at is None else span((record.ended_at or now) - record.started_at)
@@ -242,6 +248,7 @@ def figures(record: JobRecord, stats: JobStats | None, position: int | None, que
         clock(last)[11:] if last is not None else "",
         "" if record.state.ended else took,
         took if record.state.ended else "",
+        time_left(record, stats).removesuffix(" left"),
         "" if position is None else f"{position} of {queue_length}",
     )
 

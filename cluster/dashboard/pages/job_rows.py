@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from nicegui import ui
 
+from cluster.dashboard.job_progress import percent, time_left
 from cluster.dashboard.parts import text
 from cluster.dashboard.texts import number, share, span, spark
 from cluster.service.entry import JobView
+from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
 
 _Act = Callable[[str], Awaitable[None]]
@@ -34,7 +36,7 @@ class RowView:
     model: bool
 
 
-def row_view(record: JobRecord, view: JobView, losses: list[float], now: float) -> RowView:
+def row_view(record: JobRecord, view: JobView, stats: JobStats | None, losses: list[float], now: float) -> RowView:
     """The row of a job. `losses` are for its small picture."""
     total = record.steps_total
     lines = view.reason.splitlines()
@@ -42,12 +44,12 @@ def row_view(record: JobRecord, view: JobView, losses: list[float], now: float) 
         name=record.name,
         state=record.state.name,
         reason=lines[0][:300] if lines else "",
-        steps=f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}",
+        steps=f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}, {percent(record)} %",
         progress=None if not total or record.state.ended else round(100 * record.step / total, 1),
         loss="" if record.loss is None else number(record.loss),
         spark=spark(losses),
         validation="" if record.validation_accuracy is None else share(record.validation_accuracy),
-        when=_when(record, now),
+        when=", ".join(filter(None, (_when(record, now), time_left(record, stats)))),
         submitted=f"submitted {time.strftime('%b %d, %H:%M', time.localtime(record.submitted_at))}",
         ended=record.state.ended,
         model=record.model_saved,

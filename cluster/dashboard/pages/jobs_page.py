@@ -103,7 +103,8 @@ class _Jobs:
         sparks = await self._site.past.sparks(page.records)
         now, view = time.time(), self._site.jobs.view
         for row, record in zip(self._rows.show([record.id for record in page.records]), page.records, strict=True):
-            row.show(row_view(record, view(record), sparks.get(record.id, []), now))
+            stats = self._site.past.at_hand(record)
+            row.show(row_view(record, view(record), stats, sparks.get(record.id, []), now))
         self._tell(page)
 
     async def _present(self) -> Page:
