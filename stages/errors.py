@@ -22,6 +22,7 @@ PipetrainError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class PipetrainError(Exception):
@@ -94,8 +95,21 @@ class StoppedEarly(PipetrainError):
     exit_code = 130
 
 
+@dataclass(frozen=True, slots=True)
+class FailurePlace:
+    """Where a job failed. `step` counts from 1 and is None before the first; with `evaluating` it is the one before the
+    evaluation. `action` is None outside of a step."""
+
+    worker: int
+    step: int | None = None
+    action: str | None = None
+    evaluating: bool = False
+
+
 class JobFailed(PipetrainError):
-    """The job ended without finishing. The message names the first cause."""
+    """The job ended without finishing. The message names the first cause; `place` is None if no worker told it."""
+
+    place: FailurePlace | None = None
 
 
 class StageFailed(JobFailed):

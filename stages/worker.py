@@ -92,11 +92,18 @@ class Worker:
         self._wait_kind = WAIT_STEADY
         self._sent: dict[int, list[int]] = {}  # messages and bytes by worker, since the last report
         self._loses_next = False
+        self.failure: Failure | None = None
+        """The first one; no order is performed after it."""
         self.progress = Progress()
         """What it does now, for whoever looks after it."""
 
     def run(self, orders: Sequence[Order]) -> Result:
-        """Perform the orders. Never raises: the first failure ends the list and is in the result."""
+        """Perform the orders. Never raises: the first failure ends the list and is in the result.
+
+        Orders behind a failure are not performed, as they build on what failed: their result is that failure again.
+        """
+        if self.failure is not None:
+            return Result(failure=self.failure)
         self.progress.begin()
         try:
             return self._run(orders)
@@ -126,7 +133,7 @@ class Worker:
             stage.parameters.load(parameters)
 
     def _failed(self, reports: list[Report], kind: Any, message: str, trace: str = "") -> Result:
-        failure = Failure(
+        failure = self.failure = Failure(
             kind=kind,
             worker=self._setup.worker,
             step=self._step,

@@ -114,18 +114,19 @@ class WorkerActor:
     def run(self, orders: Sequence[Order]) -> Result:
         """Perform the orders; the failure, if any, is in the result."""
         assert self._worker is not None, "prepare comes first"
+        is_first = self._worker.failure is None
         result = self._worker.run(orders)
-        if result.failure is not None:
-            failure = result.failure
-            message = failure.message + self._memory_hint(failure.message)
-            return self._told(replace(result, failure=replace(failure, message=message, host=os.uname().nodename)))
-        return result
+        failure = result.failure
+        if failure is None:
+            return result
+        message = failure.message + self._memory_hint(failure.message)
+        result = replace(result, failure=replace(failure, message=message, host=os.uname().nodename))
+        return self._told(result) if is_first else result
 
     def _told(self, result: Result) -> Result:
         """The result, its failure also in this process's log."""
-        if self._link is not None and (failure := result.failure) is not None:
-            where = f" in {failure.action}{failure.when}" if failure.action is not None else ""
-            say(f"{failure.kind}{where}: {failure.message}\n{failure.traceback}".rstrip())
+        if self._link is not None and result.failure is not None:
+            say(log_entry(result.failure))
         return result
 
     def load(self, parameters: Mapping[str, Array]) -> None:
@@ -170,3 +171,11 @@ class WorkerActor:
         if "MemoryError" not in f"{type(error).__name__} {error}" or self._limit is None:
             return ""
         return f" ({self._limit_name} allows {self._limit:,} bytes; `pipetrain plan` tells what is needed)"
+
+
+def log_entry(failure: Failure) -> str:
+    """What a worker's log says of its failure: `failed …` of a cause, `gave up …` if it only waited in vain."""
+    where = f" in {failure.action}{failure.when}" if failure.action is not None else ""
+    if failure.kind in ("timeout", "closed"):
+        return f"gave up{where}: {failure.message}; the cause may be in another worker's log"
+    return f"failed{where}: {failure.message}\n{failure.traceback}".rstrip()

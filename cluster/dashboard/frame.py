@@ -39,6 +39,16 @@ def frame(title: str, here: str = "", where: str = "") -> Iterator[None]:
     ui.skip_link(target=main)
 
 
+def no_page(path: str) -> None:
+    """The page at an address that is none."""
+    with frame("Page not found"):
+        heading("There is no such page", 1)
+        ui.label(f"Nothing is at {path[:200]}. A job's page is at /jobs/ and its id.").style("overflow-wrap: anywhere")
+        with ui.element("div").classes("line"):
+            ui.link("All jobs", "/")
+            ui.link("Submit a job", "/submit")
+
+
 def every_tick(look: Callable[[], Awaitable[None]], seconds: float = TICK_S) -> None:
     """Call `look` now and again while somebody sees the page."""
     timer = ui.timer(seconds, look)

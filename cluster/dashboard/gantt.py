@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nicegui import ui
@@ -13,6 +13,8 @@ from stages.actions import Action, Kind
 _KINDS = {Kind.FORWARD: 0, Kind.BACKWARD_INPUT: 1, Kind.BACKWARD_WEIGHT: 2}
 BUBBLE = 3
 """The number of a bubble among the kinds of bars."""
+FAILED = 1
+"""The ninth number of a bar that failed; it is 0 for the others of such a panel. Other panels have eight."""
 _LANE, _HEAD, _FOOT, _GAP = 32, 28, 44, 12  # pixels
 _FIRST_HUE, _LAST_HUE = 215, 35  # micro-batches from blue over green to orange: their order can be seen
 
@@ -70,12 +72,22 @@ def _bubbles(lane: list[Timed], worker: int, end: float, shortest: float) -> lis
     return found
 
 
+def marked(panels: Sequence[Panel], action: Action) -> list[Panel]:
+    """The panels with this action's bars marked as failed; of a B both its I and its W."""
+    kinds = {Kind.BACKWARD: (1, 2)}.get(action.kind) or (_KINDS[action.kind],)
+
+    def is_it(bar: Sequence[float]) -> bool:
+        return bar[3] in kinds and (bar[4], bar[5]) == (action.stage, action.micro_batch)
+
+    return [replace(p, bars=[[*bar, FAILED if is_it(bar) else 0] for bar in p.bars]) for p in panels]
+
+
 class Gantt:
     """The chart. `show` draws panels, one beneath the other, on the same time axis; `unit` is ms, or what the times
     of a dry run are in."""
 
     def __init__(self, *, unit: str, label: str) -> None:
-        self._unit, self._shape = unit, (-1, -1)
+        self.unit, self._shape = unit, (-1, -1)
         self.chart = ui.echart({}, renderer="svg").classes("gantt").props(f'role=img aria-label="{label}"')
         self._label = label
 
@@ -86,7 +98,7 @@ class Gantt:
         aria = {"enabled": True, "label": {"description": f"{self._label}. {summary}"}}
         if shape != self._shape:
             self._shape = shape
-            options = _options(panels, end, self._unit)
+            options = _options(panels, end, self.unit)
             self.chart.options.clear()
             self.chart.options.update(options | {"aria": aria})
             self.chart.style(f"height: {_height(panels)}px")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from nicegui import ui
 
+from cluster.dashboard.terms import TERMS
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 _KINDS = (("F", "forward", 14), ("I", "input gradient", 11), ("W", "weight gradient", 7))
 SHORT = 32  # characters that are not broken into lines
 
@@ -17,13 +22,22 @@ def text(tag: str, content: str = "") -> ui.label:
     return label
 
 
+def term(tag: str, word: str) -> ui.label:
+    """A word; where TERMS has it, it is underlined and a tooltip says what it means."""
+    label = text(tag, word)
+    if word in TERMS:
+        label.classes("term")
+        label.props["title"] = TERMS[word]
+    return label
+
+
 def facts(*names: str) -> Callable[[Sequence[str]], None]:
     """Figures with their names above; call the result with new figures, an empty one hides its name too."""
     with ui.element("dl").classes("facts"):
         places = []
         for name in names:
             with ui.element("div") as both:
-                text("dt", name)
+                term("dt", name)
                 places.append((both, text("dd")))
 
     def show(values: Sequence[str]) -> None:
@@ -34,27 +48,50 @@ def facts(*names: str) -> Callable[[Sequence[str]], None]:
     return show
 
 
+class Rows(Generic[K, T]):
+    """Elements kept by key. One stays the same for as long as its key is there, wherever it stands: the keyboard's
+    focus on it, a selection in it and a half-made click are not lost. `make` gives the element and what fills it."""
+
+    def __init__(self, place: ui.element, make: Callable[[K], tuple[ui.element, T]]) -> None:
+        self._place, self._make = place, make
+        self._rows: dict[K, tuple[ui.element, T]] = {}
+
+    def show(self, keys: Sequence[K]) -> list[T]:
+        """Have these, in this order; what fills each."""
+        for key in self._rows.keys() - set(keys):
+            self._rows.pop(key)[0].delete()
+        for i, key in enumerate(keys):
+            if key not in self._rows:
+                with self._place:
+                    self._rows[key] = self._make(key)
+            element = self._rows[key][0]
+            if self._place.default_slot.children[i] is not element:
+                element.move(target_index=i)
+        return [self._rows[key][1] for key in keys]
+
+
 def table(*columns: str) -> ui.element:
     """A table with these headings; its body, for `fill_table`."""
     with ui.element("div").classes("scroll"), ui.element("table").classes("table"):
         with ui.element("thead"), ui.element("tr"):
             for column in columns:
-                text("th", column).props("scope=col")
+                term("th", column).props("scope=col")
         return ui.element("tbody")
 
 
 def fill_table(body: ui.element, rows: Sequence[Sequence[str]]) -> None:
     """Put the texts into the cells, making rows as needed; what stays the same is not sent."""
-    shape = [len(list(row)) for row in body]
-    if shape != [len(row) for row in rows]:
-        body.clear()
-        with body:
-            for row in rows:
-                with ui.element("tr"):
-                    for content in row:
-                        set_cell(text("td"), content)
-        return
+    for place in list(body)[len(rows) :]:
+        place.delete()
+    with body:
+        for _ in rows[len(list(body)) :]:
+            ui.element("tr")
     for place, row in zip(body, rows, strict=True):
+        if len(list(place)) != len(row):
+            place.clear()
+            with place:
+                for content in row:
+                    set_cell(text("td"), content)
         for cell, wanted in zip(place, row, strict=True):
             if isinstance(cell, ui.label) and cell.text != wanted:
                 set_cell(cell, wanted)
@@ -94,7 +131,7 @@ def key(name: str, style: str, classes: str = "") -> None:
     """What a colour or form means."""
     with ui.element("span").classes("key small muted"):
         ui.element("i").classes(classes).style(style)
-        ui.label(name).style("display: inline")
+        term("span", name)
 
 
 def kinds_key() -> None:

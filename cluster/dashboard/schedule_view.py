@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cluster.dashboard.gantt import Panel, panel
+from coordinator.job.spec import JobSpec
 from coordinator.program.replay import Replay, replay
 from coordinator.schedules import SCHEDULES, build, default_workers
 from stages.actions import Action, Kind
@@ -86,3 +88,20 @@ def spans(found: Replay) -> Spans:
             else:
                 result.append((worker, action, start, end))
     return result
+
+
+def question_of(spec: JobSpec) -> Question:
+    """The schedule of a full step of this job."""
+    pipeline = spec.pipeline
+    return Question(
+        schedule=pipeline.schedule,
+        stages=pipeline.stages,
+        micro_batches=spec.training.micro_batches,
+        workers=pipeline.n_workers or 0,
+    )
+
+
+def dry_run(question: Question) -> Panel:
+    """Its picture, in forward passes. Raises UserMistake."""
+    found = perform(question)
+    return panel(f"{question.schedule}, the schedule's dry run", spans(found), found.program.n_workers, shortest=1e-9)

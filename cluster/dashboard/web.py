@@ -11,7 +11,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from nicegui import core, ui
+from nicegui import Client, core, ui
+from nicegui.page import page
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
@@ -115,17 +116,19 @@ def _mount_pages(app: FastAPI, site: Site) -> None:
         tailwind=False,
         show_welcome_message=False,
     )
-    page_not_found: Any = core.app.exception_handlers[404]
-
-    async def not_found(request: Request, error: Exception) -> Response:
-        """No page where strangers may ask: each takes memory for a minute, and a line of the log."""
-        if is_open(request.scope["path"]):
-            return JSONResponse({"problems": ["no such path"]}, 404)
-        answer: Response = await page_not_found(request, error)
-        return answer
-
-    core.app.add_exception_handler(404, not_found)
+    core.app.add_exception_handler(404, _no_page)
     core.app.on_exception(lambda error: _log.error("a page failed", exc_info=error))
+
+
+async def _no_page(request: Request, error: Exception) -> Response:
+    """An address that is none of the pages', or a file of theirs that is not there. No page where strangers may ask:
+    each takes memory for a minute, and a line of the log."""
+    del error
+    if is_open(request.scope["path"]):
+        return JSONResponse({"problems": ["no such path"]}, 404)
+    with Client(page(""), request=request) as client:
+        frame.no_page(request.url.path)
+    return client.build_response(request, 404)
 
 
 async def _told(_: Request, error: Exception) -> JSONResponse:

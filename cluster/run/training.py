@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster.actors.ray_session import check_address, ray_session
@@ -25,7 +25,7 @@ from coordinator.train.rows import EvalRow, Row, StepRow
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import Workers, gather
 from stages.data import batch_bounds
-from stages.errors import PipetrainError, StoppedEarly, UserMistake
+from stages.errors import JobFailed, PipetrainError, StoppedEarly, UserMistake
 from stages.orders import Fault
 
 
@@ -223,7 +223,9 @@ def tell_failure(run_dir: RunDir, error: PipetrainError) -> None:
 
 def failure_details(error: PipetrainError) -> dict[str, Any]:
     """What the event `failed` says of it."""
+    place = error.place if isinstance(error, JobFailed) else None
     return {
+        **({} if place is None else {"place": asdict(place)}),
         "kind": type(error).__name__,
         "mistake": isinstance(error, UserMistake),
         "cause": str(error),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from coordinator.program.drawing import draw
 from stages.actions import Program
-from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung
+from stages.errors import FailurePlace, JobFailed, NonFinite, StageFailed, WorkerHung
 from stages.orders import Failure
 
 _RANK = {"raised": 0, "non_finite": 0, "timeout": 1, "closed": 2}
@@ -16,6 +16,13 @@ _RANK = {"raised": 0, "non_finite": 0, "timeout": 1, "closed": 2}
 def first_cause(failures: Iterable[Failure], program: Program) -> JobFailed:
     """The error of the failure that can explain the others; of several, the one given first."""
     failure = min(failures, key=lambda failure: _RANK[failure.kind])
+    error = _error_of(failure, program)
+    action = None if failure.action is None or failure.evaluating else str(failure.action)
+    error.place = FailurePlace(failure.worker, failure.step, action, failure.evaluating)
+    return error
+
+
+def _error_of(failure: Failure, program: Program) -> JobFailed:
     where = _where(failure)
     if failure.kind == "non_finite":
         return NonFinite(f"{failure.message} [{where}]")

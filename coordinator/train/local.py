@@ -112,11 +112,9 @@ class LocalWorkers:
     def _serve(
         self, worker: Worker, inbox: queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]
     ) -> None:
-        broken: Result | None = None
         while (task := inbox.get()) is not None:
             orders, result = task
-            outcome = broken or worker.run(orders)
-            if outcome.failure is not None and broken is None:
-                broken = Result(failure=outcome.failure)
+            outcome = worker.run(orders)
+            if outcome.failure is not None:
                 self._exchange.close()
             result.put(outcome)

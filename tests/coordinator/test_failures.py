@@ -10,7 +10,7 @@ import pytest
 from coordinator.schedules import build
 from coordinator.train.failures import first_cause
 from stages.actions import Action
-from stages.errors import JobFailed, NonFinite, StageFailed, WorkerHung
+from stages.errors import FailurePlace, JobFailed, NonFinite, StageFailed, WorkerHung
 from stages.orders import Failure
 
 PROGRAM = build("1f1b", n_stages=3, n_micro_batches=4)
@@ -80,3 +80,16 @@ def test_where_there_are_only_echoes_that_is_said() -> None:
     found = first_cause([_failure("closed", 2, "2F0"), _failure("closed", 0)], PROGRAM)
     assert type(found) is WorkerHung
     assert str(found) == "stage 2, worker 2 in 2F0 of step 7 said by 2, and no worker said why"
+
+
+@pytest.mark.parametrize(
+    ("failure", "place"),
+    [
+        (_failure("non_finite", 1, "1F2"), FailurePlace(1, 7, "1F2")),
+        (_failure("raised", 2, "2F0", evaluating=True), FailurePlace(2, 7, None, evaluating=True)),
+        (_failure("raised", 0), FailurePlace(0, 7)),
+    ],
+    ids=["in a step", "in an evaluation", "in an update"],
+)
+def test_the_error_says_where_the_job_failed(failure: Failure, place: FailurePlace) -> None:
+    assert first_cause([_failure("closed", 0, "0F0"), failure], PROGRAM).place == place

@@ -174,7 +174,7 @@ def test_the_memory_of_a_job_is_told_beside_its_limit(browser: Browser, endless:
     """
     browser.open(f"/jobs/{endless.id}")
     head, *rows = browser.until(lambda: rows if len(rows := browser.js(script)) == 3 else None, "no memory is told")
-    job, limit = head.index("job at peak"), head.index("limit")
+    job, limit = head.index("peak of the process"), head.index("limit")
     assert [row[0] for row in rows] == ["0", "1"]
     for row in rows:
         assert re.fullmatch(r"[\d,.]+ [KM]iB", row[job]), row
@@ -235,6 +235,18 @@ def test_an_unknown_job_has_a_page_that_says_so(browser: Browser, endless: Job) 
     entries = [e for e in browser.console_errors() if "404" not in e]  # the page's own status
     browser.forget()
     assert not entries
+
+
+def test_an_address_that_is_no_page_has_a_page_of_ours_that_leads_back(browser: Browser) -> None:
+    browser.open("/nothing")
+    assert "There is no such page" in browser.text
+    assert "Nothing is at /nothing" in browser.text
+    told = browser.console_errors()
+    assert any("404" in entry for entry in told), "it has no status of its own"
+    assert all("404" in entry for entry in told)
+    browser.forget()
+    browser.button("All jobs").click()
+    browser.until(lambda: "Submit a job" in browser.text, "the link led nowhere")
 
 
 def test_the_schedule_page_draws_what_a_dry_run_says(browser: Browser) -> None:
@@ -309,6 +321,33 @@ def test_the_main_actions_can_be_reached_by_keyboard(browser: Browser, endless: 
         tab_to(text)
 
 
+def test_a_failed_job_tells_its_cause_and_leads_to_the_line_of_the_log(
+    browser: Browser, service: Service, document: dict[str, Any]
+) -> None:
+    hot = {**document["training"], "micro_batches": 2, "optimizer": {"sgd": {"learning_rate": 1e30}}}
+    job = service.client.submit({**document, "name": "too-hot", "training": hot})
+    job.wait(timeout=120)
+    logs = [file.read_text() for file in (service.home.run_directory(job.id) / "logs").glob("worker-*.log")]
+    assert "AssertionError" not in "".join(logs), "orders behind the failure were performed"
+    assert sum(" failed in " in line for log in logs for line in log.splitlines()) == 1, "it is told once"
+
+    browser.open(f"/jobs/{job.id}")
+    browser.until(lambda: "try a lower learning rate" in browser.text, "the cause is not told")
+    browser.until(
+        lambda: re.search(r"In \d[FBIW]\d, on worker \d: step [\d,]+ of [\d,]+ \([\d,]+ finished\)", browser.text),
+        "where it failed is not told",
+    )
+    failed = browser.until(
+        lambda: [bar for series in browser.series(".gantt") for bar in series["data"] if bar[8:] == [1]],
+        "the action is not marked",
+    )
+    assert len({tuple(bar[4:6]) for bar in failed}) == 1
+    browser.button("Log of worker").click()
+    marked = browser.until(lambda: browser.js("return document.querySelector('.log mark')?.innerText"), "no line")
+    assert " failed in " in marked
+    assert "became " in marked
+
+
 def test_after_a_restart_of_the_service_the_page_comes_back_by_itself(
     browser: Browser, service: Service, endless: Job
 ) -> None:
@@ -324,3 +363,39 @@ def test_after_a_restart_of_the_service_the_page_comes_back_by_itself(
     refused = [e for e in browser.console_errors() if "ERR_CONNECTION_REFUSED" not in e and "WebSocket" not in e]
     browser.forget()
     assert not refused
+
+
+_FOCUS = """
+    const here = document.activeElement, box = here.closest('.q-field__control, .cm-editor') ?? here;
+    const style = getComputedStyle;
+    const ringed = (e) => style(e).outlineStyle !== "none" && parseFloat(style(e).outlineWidth) > 1;
+    const was = window.focusBefore;
+    window.focusBefore = here;
+    return {
+        page: here === document.body, repeated: here === was, visible: ringed(here) || ringed(box),
+        name: `${here.tagName} ${(here.getAttribute('aria-label') || here.innerText || '').trim().slice(0, 40)}`,
+    };
+"""
+
+
+@pytest.mark.parametrize("path", ["/", "/submit", "/cluster", "/schedule", "JOB"])
+def test_tab_goes_on_through_a_page_that_changes_meanwhile(browser: Browser, endless: Job, path: str) -> None:
+    """A live page put new nodes in the place of the old ones: the focus went back to the page's beginning."""
+    browser.open(path.replace("JOB", f"/jobs/{endless.id}"))
+    browser.find(PAGES[path])
+    visited = []
+    for _ in range(30):
+        browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+        focus = browser.js(_FOCUS)
+        if focus["page"]:
+            break  # behind the last control comes the browser's own
+        assert not focus["repeated"], f"Tab stays at {focus['name']}"
+        assert focus["visible"], f"the focus cannot be seen on {focus['name']}"
+        visited.append(focus["name"])
+        if path in ("/", "JOB"):
+            before = browser.text
+            browser.until(lambda before=before: browser.text != before, "the page does not change")  # type: ignore[misc]
+        assert browser.js("return document.activeElement === window.focusBefore"), f"{focus['name']} lost the focus"
+    assert len(visited) >= 5, visited
+    if path == "/":
+        assert any("Stop endless" in name for name in visited)

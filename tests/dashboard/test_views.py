@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +23,15 @@ from cluster.dashboard.gantt import BUBBLE, panel
 from cluster.dashboard.live import MOST_BARS, picture
 from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.pages import cluster_page, schedule_page
-from cluster.dashboard.pages.job_page import FACTS, figures
-from cluster.dashboard.pages.job_parts import lanes, no_picture, seconds_cells
+from cluster.dashboard.pages.job_page import FACTS, figures, what_next
+from cluster.dashboard.pages.job_parts import _NAMES, begun, lanes, no_picture, seconds_cells
+from cluster.dashboard.pages.job_rows import JobRow, row_view
+from cluster.dashboard.parts import Rows, term
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
+from cluster.dashboard.terms import TERMS
 from cluster.service import store
+from cluster.service.entry import JobView
 from cluster.service.home import Home
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
@@ -44,6 +49,13 @@ def record(state: State, job: str = "job1") -> JobRecord:
     return JobRecord(
         id=job, name="a", submission_id=job, priority=0, order=0, needs=needs, state=state, submitted_at=0.0
     )
+
+
+async def in_a_client(look: Callable[[Client], Awaitable[None]]) -> None:
+    """Do it on a page that no browser shows."""
+    with Client(page("/")) as client:
+        await look(client)
+    client.delete()
 
 
 # a job's page -----------------------------------------------------------------------------------------------------
@@ -340,10 +352,61 @@ def test_the_rows_of_the_cluster_stay_the_same_while_its_jobs_train(monkeypatch:
         await shown.look()
         assert [name for _, name in links()] == ["b"]
 
-    async def in_a_client() -> None:
-        with Client(page("/")) as client:
-            await look_thrice(client)
-        client.delete()
-
     monkeypatch.setattr(cluster_page, "cluster_model", now)
-    asyncio.run(in_a_client())
+    asyncio.run(in_a_client(look_thrice))
+
+
+def test_a_job_without_figures_says_what_it_needs_instead_of_empty_boxes() -> None:
+    said = what_next(record(Queued()))
+    assert said.startswith("The job needs 2 workers with 1 CPU each. It starts when these are free for it; ")
+    assert "It is being started" in what_next(replace(record(Starting(attempt=1)), attempt=1))
+    trains = replace(record(Running(attempt=1)), attempt=1)
+    assert begun(trains)
+    for other in (trains, record(Stopped(attempt=0, how="")), replace(record(Succeeded(attempt=1)), attempt=1, step=3)):
+        assert what_next(other) == ""
+
+
+def test_every_short_word_of_the_pages_is_explained() -> None:
+    words = (set(FACTS) | {*_NAMES.values()}) - {"checkpoint", "recovery"}
+    words |= {"most kept", "time of I and of W", "activations", "peak of the process", "holds", "micro-batches kept"}
+    assert words <= TERMS.keys()
+
+    async def look(client: Client) -> None:
+        with client:
+            assert term("th", "most kept").props["title"] == TERMS["most kept"]
+            assert "title" not in term("th", "event").props
+
+    asyncio.run(in_a_client(look))
+
+
+# the list of jobs -------------------------------------------------------------------------------------------------
+
+
+def test_a_row_of_a_job_stays_the_same_elements_whatever_comes_and_goes_around_it() -> None:
+    async def look(client: Client) -> None:
+        with client:
+            rows = Rows(ui.element("tbody"), made)
+            first = rows.show(["b", "a"])
+            assert rows.show(["c", "b", "a"])[1:] == first
+            assert rows.show(["a", "c"])[0] is first[1], "order alone makes no new row"
+            order = [row.element for row in rows.show(["a", "c"])]
+            assert order == list(place_of(order[0])), "they stand in the order asked for, and no other is there"
+
+    def made(job: str) -> tuple[ui.element, JobRow]:
+        row = JobRow(job, stop=nothing, delete=nothing)
+        return row.element, row
+
+    async def nothing(_: str) -> None:
+        pass
+
+    def place_of(element: ui.element) -> ui.element:
+        assert element.parent_slot is not None
+        return element.parent_slot.parent
+
+    asyncio.run(in_a_client(look))
+
+
+def test_the_list_shows_accuracy_as_accuracy_and_not_below_the_loss() -> None:
+    job = replace(record(Succeeded(attempt=1)), validation_accuracy=0.986, loss=0.0213)
+    shown = row_view(job, JobView(record=job, reason=""), None, [], 0.0)
+    assert (shown.loss, shown.validation) == ("0.0213", "98.6 %")

@@ -8,10 +8,14 @@ from nicegui import ui
 
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.models import Cluster, Job
-from cluster.dashboard.parts import facts, set_cell, table, text
+from cluster.dashboard.parts import Rows, facts, set_cell, table, text
 from cluster.dashboard.routes import cluster_model
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import counted, size
+
+_Key = tuple[int | str, str, int]
+"""Of a row: the job's id, or its number, and how it is made: the job's name, and how many texts follow."""
+_NOTHING: _Key = (-1, "", 0)
 
 
 def register(site: Site) -> None:
@@ -104,34 +108,30 @@ def _needs(job: Job) -> tuple[str, ...]:
 
 
 class _Table:
-    """A table whose rows may begin with a link to a job. A row stays the same element for as long as it is of the same
-    job, so that what the keyboard is at stays there."""
+    """A table whose rows may begin with a link to a job."""
 
     def __init__(self, otherwise: str, *columns: str) -> None:
-        self._body, self._otherwise = table(*columns), otherwise
-        self._links: list[tuple[str, str] | None] | None = None
-        self._cells: list[list[ui.label]] = []
+        self._otherwise = otherwise
+        self._rows = Rows(table(*columns), self._row)
 
     def show(self, rows: Sequence[tuple[Job | None, Sequence[str]]]) -> None:
         """Show these; `otherwise` where there are none."""
-        links = [None if job is None else (job.id, job.name) for job, _ in rows]
-        if links != self._links:
-            self._links = links
-            self._body.clear()
-            with self._body:
-                self._cells = [self._row(job, len(texts)) for job, texts in rows]
-                if not rows:
-                    with ui.element("tr"):
-                        text("td", self._otherwise).classes("muted").props("colspan=9")
-        for cells, (_, texts) in zip(self._cells, rows, strict=True):
+        keys: list[_Key] = [
+            (i if job is None else job.id, "" if job is None else job.name, len(texts))
+            for i, (job, texts) in enumerate(rows)
+        ]
+        for cells, (_, texts) in zip(self._rows.show(keys or [_NOTHING]), rows or [(None, ())], strict=True):
             for cell, content in zip(cells, texts, strict=True):
                 if cell.text != content:
                     set_cell(cell, content)
 
-    def _row(self, job: Job | None, n_texts: int) -> list[ui.label]:
-        with ui.element("tr"):
-            if job is not None:
+    def _row(self, key: _Key) -> tuple[ui.element, list[ui.label]]:
+        job, name, n_texts = key
+        with ui.element("tr") as row:
+            if key == _NOTHING:
+                text("td", self._otherwise).classes("muted").props("colspan=9")
+            elif name:
                 with ui.element("td"):
-                    ui.link(job.name, f"/jobs/{job.id}")
-                    ui.label(job.id).classes("muted small")
-            return [text("td") for _ in range(n_texts)]
+                    ui.link(name, f"/jobs/{job}")
+                    ui.label(str(job)).classes("muted small")
+            return row, [text("td") for _ in range(n_texts)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -11,16 +12,21 @@ from nicegui import ui
 
 from cluster.dashboard import facts as api_facts
 from cluster.dashboard.actions import attempt, confirm_delete, stop_job
+from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import every_tick, frame, heading
+from cluster.dashboard.gantt import Panel
+from cluster.dashboard.job_progress import percent, tab_title, time_left
 from cluster.dashboard.live import Live, Lives
-from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times
+from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.parts import facts
+from cluster.dashboard.schedule_view import dry_run, question_of
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import clock, number, share, span
+from cluster.dashboard.texts import clock, counted, number, share, size, span
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
-from stages.errors import UnknownJob
+from coordinator.queue.job_states import Failed
+from stages.errors import PipetrainError, UnknownJob
 
 FACTS = (
     "step",
@@ -33,8 +39,10 @@ FACTS = (
     "last step",
     "running",
     "took",
+    "time left",
     "queue",
 )
+_LAST_EVENTS = 10  # among which is how the job ended
 _SLOW_EVERY = 2  # ticks between looks at what changes slowly or is large
 _ENDED_EVERY = 10  # ticks between looks at a job that has ended: it can only be deleted, or looked for in its tabs
 
@@ -74,7 +82,7 @@ class _Job:
 
     def __init__(self, site: Site, lives: Lives, record: JobRecord) -> None:
         self._site, self._lives, self._job = site, lives, record.id
-        self._ticks = 0
+        self._ticks, self._title = 0, ""
         self._gone = self._ended = False
         self._accounts: object = None
         self._stats: JobStats | None = None
@@ -87,14 +95,21 @@ class _Job:
             with ui.element("div").props("role=status"):
                 self._state = ui.label()
                 self._reason = ui.label().classes("muted").style("overflow-wrap: anywhere; white-space: pre-line")
+            with ui.element("div").classes("line") as self._failed:
+                self._failed_where = ui.label()
+                self._failed_log = ui.button("", color=None, on_click=self._open_log).classes("act").props("unelevated")
             self._facts = facts(*FACTS)
             with ui.element("div").classes("bar") as self._bar:
                 self._done = ui.element("span")
+        with ui.element("section").classes("panel") as self._waiting:
+            heading("What happens next")
+            self._next = ui.label()
         self._pipeline = Pipeline(record)
         self._curves = Curves()
         self._times = Times()
         self._memory = Memory()
         self._tabs = Tabs(site, record)
+        self._failure: FailureView | None = None
         self._present(record)
 
     def _build_actions(self) -> None:
@@ -141,10 +156,38 @@ class _Job:
         if stats is not None:
             await self._draw(record, self._lives.of(stats), slowly)
         self._pipeline.without_picture(record, looked=True)
+        if isinstance(record.state, Failed) and self._failure is None:
+            await self._tell_failure(record)
         if slowly:
             await self._tabs.look(record)
             self._trace.set_visibility((self._site.folder(self._job) / "trace.json").exists())
         self._ended = record.state.ended
+
+    async def _tell_failure(self, record: JobRecord) -> None:
+        events = await self._site.events(self._job, max(0, record.events - _LAST_EVENTS))
+        details = next((event.details for event in reversed(events) if event.kind == "failed"), {})
+        view = self._failure = failure_view(record, details)
+        if view is None:
+            return
+        self._reason.set_text(view.cause)
+        self._failed_where.set_text(view.where)
+        self._failed.set_visibility(True)
+        self._failed_log.set_visibility(view.worker is not None)
+        self._failed_log.set_text(f"Log of worker {view.worker}")
+        if view.action is not None:
+            self._pipeline.failed(view.action, await self._dry_run())
+
+    async def _dry_run(self) -> Panel | None:
+        """The schedule of the job without its times; None if it cannot be drawn."""
+        try:
+            spec = await self._site.spec(self._job)
+            return await asyncio.to_thread(dry_run, question_of(spec))
+        except PipetrainError:
+            return None
+
+    async def _open_log(self) -> None:
+        if self._failure is not None and self._failure.worker is not None:
+            await self._tabs.open_log(self._failure.worker, self._failure.log_text)
 
     async def _draw(self, record: JobRecord, live: Live, slowly: bool) -> None:
         stats = live.stats
@@ -166,8 +209,15 @@ class _Job:
         state = record.state
         self._state.set_text(state.name)
         self._state.classes(replace=f"state {state.name}")
-        self._reason.set_text(view.reason)
+        title = f"{tab_title(record)} · pipetrain"
+        if title != self._title:
+            self._title = title
+            ui.page_title(title)
+        self._reason.set_text(view.reason if self._failure is None else self._failure.cause)
         self._reason.set_visibility(bool(view.reason))
+        self._failed.set_visibility(self._failure is not None)
+        self._next.set_text(what_next(record))
+        self._waiting.set_visibility(bool(what_next(record)))
         self._facts(figures(record, self._stats, view.position, view.queue_length))
         share_done = record.step / record.steps_total if record.steps_total else 0.0
         self._bar.set_visibility(bool(record.steps_total) and not state.ended)
@@ -183,7 +233,7 @@ class _Job:
 def figures(record: JobRecord, stats: JobStats | None, position: int | None, queue_length: int | None) -> Sequence[str]:
     """The texts of FACTS, empty where there is none."""
     now = time.time()
-    of = "" if record.steps_total is None else f" of {record.steps_total:,}"
+    of = "" if record.steps_total is None else f" of {record.steps_total:,}, {percent(record)} %"
     rate, bubble = (None, None) if stats is None else (stats.recent.samples_per_second, stats.recent.bubble)
     last = None if stats is None else stats.last_step_at
     took = "" if record.started_at is None else span((record.ended_at or now) - record.started_at)
@@ -198,5 +248,17 @@ def figures(record: JobRecord, stats: JobStats | None, position: int | None, que
         clock(last)[11:] if last is not None else "",
         "" if record.state.ended else took,
         took if record.state.ended else "",
+        time_left(record, stats).removesuffix(" left"),
         "" if position is None else f"{position} of {queue_length}",
     )
+
+
+def what_next(record: JobRecord) -> str:
+    """What a job that waits or starts needs, and when there will be figures; empty once it trains or has ended."""
+    if record.state.ended or begun(record):
+        return ""
+    needs = record.needs
+    memory = f" and {size(needs.memory)} of memory" if needs.memory else ""
+    wants = f"{counted(needs.workers, 'worker')} with {counted(needs.cpus, 'CPU')}{memory} each"
+    begins = "It is being started" if record.state.name == "STARTING" else "It starts when these are free for it"
+    return f"The job needs {wants}. {begins}; its pipeline, curves and times appear here once the first steps are made."

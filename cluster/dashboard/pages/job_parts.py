@@ -10,11 +10,12 @@ from nicegui import ui
 from cluster.dashboard import models
 from cluster.dashboard.charts import Bars, Line, Lines
 from cluster.dashboard.frame import heading
-from cluster.dashboard.gantt import Gantt
+from cluster.dashboard.gantt import Gantt, Panel, marked
 from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
 from cluster.dashboard.texts import size
 from cluster.service.records import JobRecord
+from stages.actions import Action
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 
 _NAMES = {
@@ -22,9 +23,9 @@ _NAMES = {
     "input_gradient": "input gradient",
     "weight_gradient": "weight gradient",
     "update": "update",
-    "wait_warmup": "waits: warm-up",
-    "wait_steady": "waits: steady",
-    "wait_drain": "waits: drain",
+    "wait_warmup": "waiting for the first",
+    "wait_steady": "waiting in between",
+    "wait_drain": "waiting for the last",
     "send": "sending",
     "checkpoint": "checkpoint",
     "recovery": "recovery",
@@ -44,7 +45,7 @@ class Pipeline:
     """The last sampled step, or why there is none."""
 
     def __init__(self, record: JobRecord) -> None:
-        with ui.element("section").classes("panel pipeline"):
+        with ui.element("section").classes("panel pipeline") as self._place:
             self._title = heading("The pipeline")
             self._gantt = Gantt(unit="ms", label="What each worker did when, in the last sampled step")
             with ui.element("div") as self._key:
@@ -53,10 +54,13 @@ class Pipeline:
         self._gantt.chart.set_visibility(False)
         self._key.set_visibility(False)
         self._shown: Any = None
+        self._drawn: tuple[Sequence[Panel], str] | None = None
+        self._failed: Action | None = None
         self.without_picture(record, looked=False)
 
     def without_picture(self, record: JobRecord, *, looked: bool) -> None:
         """Say why no step is drawn, where none is. `looked`: what there is of the job has been read."""
+        self._place.set_visibility(self._drawn is not None or begun(record))
         if self._shown is None:
             self._said.set_text(no_picture(record.state.ended, record.attempt, record.step, looked=looked))
 
@@ -65,13 +69,36 @@ class Pipeline:
         picture = await live.picture()
         if picture is None or picture is self._shown:
             return
-        if self._shown is None:
+        self._shown = picture
+        left_out = f"; {picture.left_out}" if picture.left_out else ""
+        self._draw(picture.panels, f"{picture.summary}{left_out}")
+
+    def failed(self, action: Action, dry_run: Panel | None) -> None:
+        """Mark the action that failed: in the last sampled step, or in the dry run if there is none."""
+        self._failed = action
+        if self._drawn is not None:
+            self._draw(*self._drawn)
+        elif dry_run is not None:
+            self._gantt.unit = "F"
+            self._shown = dry_run
+            self._draw([dry_run], f"{dry_run.title}, as no step was sampled")
+
+    def _draw(self, panels: Sequence[Panel], summary: str) -> None:
+        if self._drawn is None:
             self._gantt.chart.set_visibility(True)
             self._key.set_visibility(True)
-        self._shown = picture
-        self._gantt.show(picture.panels, picture.summary)
-        left_out = f"; {picture.left_out}" if picture.left_out else ""
-        self._said.set_text(f"{picture.summary}{left_out}. Hold Ctrl and turn the wheel to look closer.")
+        self._drawn = panels, summary
+        self._place.set_visibility(True)
+        if self._failed is not None:
+            panels = marked(panels, self._failed)
+            summary += f". {self._failed}, which failed, has a red frame"
+        self._gantt.show(panels, summary)
+        self._said.set_text(f"{summary}. Hold Ctrl and turn the wheel to look closer.")
+
+
+def begun(record: JobRecord) -> bool:
+    """Whether there is anything to see of its training: a job that waits or starts has no figures yet."""
+    return bool(record.attempt and (record.step or record.state.ended or record.state.name == "RUNNING"))
 
 
 def no_picture(ended: bool, attempt: int, steps: int, *, looked: bool) -> str:
@@ -131,13 +158,14 @@ class Curves:
                     ui.checkbox("log scale", on_change=lambda event: chart.logarithmic(event.value)).props(
                         "dense size=xs"
                     )
-            return place, chart
+        place.set_visibility(False)  # until there is a point: an empty chart says nothing
+        return place, chart
 
     def show(self, live: Live) -> None:
         """Draw what came."""
         for names, (place, chart) in self._charts.items():
             data = [live.points(name) for name in names]
-            place.set_visibility(any(data) or names[0] != "accuracy")
+            place.set_visibility(any(data))
             chart.show(data)
 
 
@@ -145,21 +173,23 @@ class Times:
     """Where the time goes, and the bubble of each stage."""
 
     def __init__(self) -> None:
-        with ui.element("div").classes("grid"):
+        with ui.element("div").classes("grid") as self._place:
             with ui.element("section").classes("panel"):
                 heading("Where the time goes")
                 self._bars = Bars("Share of each worker's time by what it did", form="share", most=1.0)
                 with ui.element("details"):
                     with ui.element("summary").classes("small muted"):
-                        ui.label("In seconds since the attempt began").style("display: inline")
+                        ui.label("The same in seconds, since the attempt began").style("display: inline")
                     self._table = ui.element("div")
                     self._body: ui.element | None = None
             with ui.element("section").classes("panel"):
                 heading("Bubble by stage, last seconds")
                 self._bubbles = Bars("Measured and predicted bubble of each stage", form="share", stacked=False)
+        self._place.set_visibility(False)
 
     def show(self, accounts: models.Accounts) -> None:
         """Draw the totals."""
+        self._place.set_visibility(True)
         rows, seconds, wall = lanes(accounts)
         kinds = [kind for kind in (*STAGE_KINDS, *WORKER_KINDS) if any(row.get(kind, 0) > 0 for row in seconds)]
         self._bars.show(
@@ -217,10 +247,11 @@ class Memory:
     """What each stage holds, and each process against its limit."""
 
     def __init__(self) -> None:
-        with ui.element("section").classes("panel"):
+        with ui.element("section").classes("panel") as self._place:
             heading("Memory by stage")
             self._bars = Bars("Bytes that each stage holds by kind", form="bytes")
-            self._table = table("stage", "worker", "holds", "activations, of those planned", "job at peak", "limit")
+            self._table = table("stage", "worker", "holds", "activations", "peak of the process", "limit")
+        self._place.set_visibility(False)
         self._shown: Any = None
 
     def show(self, timeline: Mapping[str, Any]) -> None:
@@ -228,6 +259,7 @@ class Memory:
         if timeline is self._shown:
             return
         self._shown = timeline
+        self._place.set_visibility(True)
         memory, workers = timeline["memory"], {w["worker"]: w for w in timeline["workers"]}
         self._bars.show(
             [f"stage {held['stage']}" for held in memory],
@@ -243,7 +275,7 @@ def _memory_row(held: Mapping[str, Any], worker: Mapping[str, Any]) -> tuple[str
         str(held["stage"]),
         f"{worker['worker']} on {worker['host']}, process {worker['pid']}",
         size(sum(held[kind] for kind in _MEMORY)),
-        f"{size(held['activations'])} of {size(held['activations_predicted'])}",
+        f"{size(held['activations'])} (planned: {size(held['activations_predicted'])})",
         size(worker["peak_job_bytes"]),
         "none" if limit is None else size(limit),
     )

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from nicegui import ui
 
+from cluster.dashboard.failure_view import line_with
 from cluster.dashboard.log_tail import RUNNER, LogTail
-from cluster.dashboard.parts import fill_table, problems_list, table, text
+from cluster.dashboard.parts import Rows, fill_table, problems_list, set_cell, table, text
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import clock, share, size
 from cluster.service.peers import is_remote_address
-from cluster.service.records import JobRecord
+from cluster.service.records import JobEvent, JobRecord
 from stages.errors import PipetrainError
 
 MOST_EVENTS, MOST_LINES = 200, 300
+_SCROLL_TO_MARK = """
+    setTimeout(() => document.querySelector(".log mark:not(:empty)")?.scrollIntoView({block: "center"}), 100)
+"""
 
 
 class Tabs:
@@ -53,6 +58,11 @@ class Tabs:
         elif self._tabs.value == "Files":
             await self._files.look(record.state.ended)
 
+    async def open_log(self, worker: int, line: str) -> None:
+        """Open a worker's log at its last line with this text."""
+        self._tabs.set_value("Logs")
+        await self._logs.open(worker, line)
+
     async def _open(self) -> None:
         if self._tabs.value == "Job file":
             await self._spec.look()
@@ -62,17 +72,25 @@ class Tabs:
 class _Events:
     def __init__(self, site: Site, job: str) -> None:
         self._site, self._job, self._last = site, job, 0
-        self._shown: deque[tuple[str, ...]] = deque(maxlen=MOST_EVENTS)
-        self._table = table("when", "event", "what")
+        self._shown: deque[JobEvent] = deque(maxlen=MOST_EVENTS)
+        self._rows = Rows(table("when", "event", "what"), self._row)
 
     async def look(self, record: JobRecord) -> None:
         if record.events <= self._last:
             return
         for event in await self._site.events(self._job, self._last):
             self._last = max(self._last, event.seq)
-            attempt = f"attempt {event.attempt}: " if event.attempt > 1 else ""
-            self._shown.append((clock(event.time), event.kind, attempt + event.text))
-        fill_table(self._table, list(reversed(self._shown)))
+            self._shown.append(event)
+        self._events = {event.seq: event for event in self._shown}
+        self._rows.show(sorted(self._events, reverse=True))
+
+    def _row(self, seq: int) -> tuple[ui.element, None]:
+        event = self._events[seq]
+        attempt = f"attempt {event.attempt}: " if event.attempt > 1 else ""
+        with ui.element("tr") as row:
+            for content in (clock(event.time), event.kind, attempt + event.text):
+                set_cell(text("td"), content)
+        return row, None
 
 
 class _Logs:
@@ -88,24 +106,43 @@ class _Logs:
             )
             self._follow = ui.checkbox("Follow", value=True)
             ui.label(f"the last {MOST_LINES} lines").classes("muted small")
-        with ui.element("div").classes("logbox").props('tabindex=0 role=log aria-label="log lines"'):
-            self._text = text("pre", "").classes("log")
+        box = ui.element("div").classes("logbox").props('tabindex=0 role=log aria-label="log lines"')
+        with box, ui.element("pre").classes("log"):
+            self._text, self._mark, self._rest = (text(tag) for tag in ("span", "mark", "span"))
+        self._marked = ""
         self._tail = LogTail(self._folder, None, MOST_LINES)
         self._looking = asyncio.Lock()
 
     async def _choose(self) -> None:
         worker = int(self._worker.value)
         self._tail = LogTail(self._folder, None if worker == -2 else worker, MOST_LINES)
-        self._text.set_text("")
+        self._show([])
         await self.look(self._ended)
+
+    async def open(self, worker: int, line: str) -> None:
+        """Show a worker's log at the last line with this text."""
+        self._marked = line
+        self._follow.set_value(True)
+        if self._worker.value != worker:
+            self._worker.set_value(worker)
+        await self._choose()
+        ui.run_javascript(_SCROLL_TO_MARK)
+
+    def _show(self, lines: Sequence[str]) -> None:
+        at = line_with(lines, self._marked)
+        before, line, after = (lines, "", []) if at is None else (lines[:at], lines[at], lines[at + 1 :])
+        ends = "\n" if line else ""
+        parts = "\n".join(before) + (ends if before else ""), line, (ends if after else "") + "\n".join(after)
+        for place, part in zip((self._text, self._mark, self._rest), parts, strict=True):
+            place.set_text(part)
 
     async def look(self, ended: bool) -> None:
         self._ended = ended
         async with self._looking:  # a thread must not add lines while they are joined here
             tail = self._tail
             if self._follow.value and await asyncio.to_thread(tail.look, ended) and tail is self._tail:
-                self._text.set_text("\n".join(tail.lines))
-            elif not self._text.text:
+                self._show(list(tail.lines))
+            elif not (self._text.text or self._mark.text):
                 self._text.set_text("nothing was printed" if ended else "nothing printed yet")
 
 
@@ -188,19 +225,18 @@ def _stage_row(stage: dict[str, Any]) -> tuple[str, ...]:
 class _Files:
     def __init__(self, site: Site, job: str) -> None:
         self._site, self._job = site, job
-        self._shown: tuple[list[tuple[str, int]], bool] | None = None
         self._place = ui.element("ul").classes("files")
+        self._rows = Rows(self._place, self._row)
 
     async def look(self, ended: bool) -> None:
         found = await self._site.files(self._job)
-        if (found, ended) == self._shown:
-            return
-        self._shown = found, ended
-        self._place.clear()
-        with self._place:
-            for path, n_bytes in found:
-                with ui.element("li"):
-                    ui.link(path, f"/api/jobs/{self._job}/files/{path}")
-                    ui.label(f" {size(n_bytes)}").classes("muted small").style("display: inline")
-            if not found:
-                text("li", "It has no files." if ended else "It has no run directory yet.").classes("muted")
+        nothing = "It has no files." if ended else "It has no run directory yet."
+        sizes = [size(n_bytes) for _, n_bytes in found]
+        for label, said in zip(self._rows.show([path for path, _ in found] or [""]), sizes or [nothing], strict=True):
+            label.set_text(f" {said}")
+
+    def _row(self, path: str) -> tuple[ui.element, ui.label]:
+        with ui.element("li") as row:
+            if path:
+                ui.link(path, f"/api/jobs/{self._job}/files/{path}")
+            return row, ui.label().classes("muted small").style("display: inline")

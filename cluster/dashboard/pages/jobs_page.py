@@ -12,10 +12,9 @@ from nicegui import ui
 from cluster.dashboard.actions import confirm_delete, stop_job
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.job_list import Filters, Page, nearest_page, present
-from cluster.dashboard.parts import text
+from cluster.dashboard.pages.job_rows import JobRow, row_view
+from cluster.dashboard.parts import Rows, text
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import number, share, span, spark
-from cluster.service.records import JobRecord
 from coordinator.queue.job_states import ACTIVE, STATE_NAMES
 
 _PER_PAGE = 25
@@ -27,30 +26,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "Failed": ("FAILED",),
     "Stopped": ("STOPPED",),
 }
-_COLUMNS = ("Job", "State and reason", "Steps", "Loss", "When", "")
-_ROW = r"""
-<tr :key="props.row.id" :data-job="props.row.id">
-  <td class="name"><a :href="'/jobs/' + props.row.id">{{ props.row.name }}</a>
-    <div class="muted small">{{ props.row.id }}</div></td>
-  <td class="why"><span class="state" :class="props.row.state">{{ props.row.state }}</span>
-    <div class="muted small">{{ props.row.reason }}</div></td>
-  <td class="steps"><span class="what">steps </span>{{ props.row.steps }}
-    <div v-if="props.row.progress !== null" class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100"
-      :aria-valuenow="Math.round(props.row.progress)" :aria-label="'steps of ' + props.row.name">
-      <span :style="{width: props.row.progress + '%'}"></span></div></td>
-  <td class="loss"><span v-if="props.row.loss" class="what">loss </span><span class="number">{{ props.row.loss }}</span>
-    <svg v-if="props.row.spark" class="spark" viewBox="0 0 96 24" preserveAspectRatio="none" role="img"
-      :aria-label="'loss so far of ' + props.row.name"><path :d="props.row.spark"/></svg>
-    <div class="muted small">{{ props.row.validation }}</div></td>
-  <td class="when">{{ props.row.when }}<div class="muted small">{{ props.row.submitted }}</div></td>
-  <td class="acts"><button v-if="!props.row.ended" class="act" :aria-label="'Stop ' + props.row.name"
-      @click="() => $parent.$emit('stop', props.row.id)">Stop</button>
-    <a v-if="props.row.model" class="act" :href="'/api/jobs/' + props.row.id + '/files/model.safetensors'"
-      :aria-label="'Download the model of ' + props.row.name">Model</a>
-    <button v-if="props.row.ended" class="act" :aria-label="'Delete ' + props.row.name"
-      @click="() => $parent.$emit('delete', props.row.id)">Delete</button></td>
-</tr>
-"""
+_COLUMNS = ("Job", "State and reason", "Steps", "Loss", "Validation accuracy", "When", "")
 
 
 def register(site: Site) -> None:
@@ -85,18 +61,11 @@ class _Jobs:
                 .style("min-width: 230px")
             )
         with ui.element("section").classes("panel"):
-            self._table = (
-                ui.table(
-                    rows=[],
-                    columns=[{"name": c or "acts", "label": c, "field": "id", "align": "left"} for c in _COLUMNS],
-                    row_key="id",
-                )
-                .classes("jobs")
-                .props('flat hide-bottom :rows-per-page-options="[0]" wrap-cells')
-            )
-            self._table.add_slot("body", _ROW)
-            self._table.on("stop", lambda event: stop_job(site, event.args))
-            self._table.on("delete", lambda event: confirm_delete(site, event.args, self._forget))
+            with ui.element("div").classes("jobs") as self._table, ui.element("table"):
+                with ui.element("thead"), ui.element("tr"):
+                    for column in _COLUMNS:
+                        text("th", column).props("scope=col")
+                self._rows = Rows(ui.element("tbody"), self._make)
             self._empty = ui.label().classes("muted")
         with ui.element("nav").classes("line").props('aria-label="pages of the list"') as self._pager:
             self._newer = ui.button("Newer", color=None, on_click=lambda: self._turn(-1)).classes("act").props("flat")
@@ -132,9 +101,10 @@ class _Jobs:
         """Show what is new."""
         page = await self._present()
         sparks = await self._site.past.sparks(page.records)
-        rows = [self._row(record, sparks.get(record.id, [])) for record in page.records]
-        if rows != self._table.rows:
-            self._table.rows = rows
+        now, view = time.time(), self._site.jobs.view
+        for row, record in zip(self._rows.show([record.id for record in page.records]), page.records, strict=True):
+            stats = self._site.past.at_hand(record)
+            row.show(row_view(record, view(record), stats, sparks.get(record.id, []), now))
         self._tell(page)
 
     async def _present(self) -> Page:
@@ -149,25 +119,15 @@ class _Jobs:
             self._shown = replace(self._shown, records=[present(jobs, r) for r in self._shown.records])
         return self._shown
 
-    def _row(self, record: JobRecord, losses: list[float]) -> dict[str, Any]:
-        view = self._site.jobs.view(record)
-        total = record.steps_total
-        lines = view.reason.splitlines()
-        return {
-            "id": record.id,
-            "name": record.name,
-            "state": record.state.name,
-            "reason": lines[0][:300] if lines else "",
-            "steps": f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}",
-            "progress": None if not total or record.state.ended else round(100 * record.step / total, 1),
-            "loss": "" if record.loss is None else number(record.loss),
-            "validation": "" if record.validation_accuracy is None else f"{share(record.validation_accuracy)} right",
-            "spark": spark(losses),
-            "when": _when(record),
-            "submitted": f"submitted {time.strftime('%b %d, %H:%M', time.localtime(record.submitted_at))}",
-            "ended": record.state.ended,
-            "model": record.model_saved,
-        }
+    def _make(self, job: str) -> tuple[ui.element, JobRow]:
+        async def stop(job: str) -> None:
+            await stop_job(self._site, job)
+
+        async def delete(job: str) -> None:
+            await confirm_delete(self._site, job, self._forget)
+
+        row = JobRow(job, stop=stop, delete=delete)
+        return row.element, row
 
     def _tell(self, page: Page) -> None:
         for name, states in _GROUPS.items():
@@ -184,11 +144,3 @@ class _Jobs:
             "No job is like that." if filtered else "No jobs yet. Submit one here, or with `pipetrain submit`."
         )
         self._empty.set_visibility(not page.records)
-
-
-def _when(record: JobRecord) -> str:
-    now = time.time()
-    if record.started_at is None:
-        return f"waits {span(now - record.submitted_at)}" if not record.state.ended else "never started"
-    took = (record.ended_at or now) - record.started_at
-    return f"took {span(took)}" if record.state.ended else f"runs {span(took)}"

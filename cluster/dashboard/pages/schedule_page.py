@@ -11,6 +11,7 @@ from cluster.dashboard.frame import frame, heading
 from cluster.dashboard.gantt import Gantt, Panel, panel
 from cluster.dashboard.parts import facts, fill_table, kinds_key, problems_list, table
 from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, spans
+from cluster.dashboard.terms import TERMS
 from cluster.dashboard.texts import counted, share
 from coordinator.program.replay import Replay
 from coordinator.schedules import SCHEDULES, default_workers
@@ -53,25 +54,27 @@ class _Schedule:
                 self._stages = self._number("Stages p", question.stages, 1, MOST_STAGES)
                 self._micro_batches = self._number("Micro-batches m", question.micro_batches, 1, MOST_MICRO_BATCHES)
                 self._workers = self._number("Workers (0: default)", question.workers, 0, MOST_STAGES)
-                self._backward = self._number("I and W each, in F", question.backward, 0.05, 20, step=0.25)
+                self._backward = self._number("time of I and of W", question.backward, 0.05, 20, step=0.25)
             self._about = ui.label().classes("muted")
             self._problems = problems_list()
         with ui.element("section").classes("panel stack") as self._picture:
-            self._facts = facts("bubble", "by the formula", "workers", "length", "kept at most")
+            self._facts = facts("bubble", "by the formula", "workers", "length", "most kept")
             self._gantt = Gantt(unit="F", label="What each worker does when")
             with ui.element("div"):
                 kinds_key()
         with ui.element("section").classes("panel") as self._by_stage:
             heading("By stage")
-            self._table = table("stage", "worker", "keeps at most (micro-batches)", "idle share of its worker")
+            self._table = table("stage", "worker", "micro-batches kept", "idle")
         self._wanted: Question | str = question
         self._drawn: Question | str | None = None
 
     def _number(self, label: str, value: float, low: float, high: float, step: float = 1) -> ui.number:
         inside = min(high, max(low, value))  # an address may ask for anything
-        return ui.number(label, value=inside, min=low, max=high, step=step, on_change=self._ask).props(
-            "outlined dense debounce=150"
+        field = ui.number(
+            label[:1].upper() + label[1:], value=inside, min=low, max=high, step=step, on_change=self._ask
         )
+        field.props["title"] = TERMS.get(label, "")
+        return field.props("outlined dense debounce=150")
 
     def _question(self) -> Question | str:
         values = [self._stages.value, self._micro_batches.value, self._workers.value]

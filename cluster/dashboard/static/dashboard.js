@@ -6,7 +6,7 @@ window.pipetrain = (() => {
   const SATURATION = [62, 58, 52], LIGHTNESS = [74, 64, 54];
   const BUBBLE = 3;
 
-  // A datum: [row, start, end, kind, stage, micro-batch, hue, with stage]
+  // A datum: [row, start, end, kind, stage, micro-batch, hue, with stage, failed]
   function bar(params, api) {
     const [row, kind, stage, microBatch] = [0, 3, 4, 5].map((i) => api.value(i));
     const from = api.coord([api.value(1), row]), to = api.coord([api.value(2), row]);
@@ -21,8 +21,11 @@ window.pipetrain = (() => {
       return { type: "rect", shape, style: { fill: "var(--bubble)", stroke: "var(--bubble-line)", lineDash: [3, 3] } };
     }
     const fill = `hsl(${api.value(6)}, ${SATURATION[kind]}%, ${LIGHTNESS[kind]}%)`;
-    const rect = { type: "rect", shape, style: { fill } };
-    const short = `${microBatch}`, long = `${api.value(7) ? stage : ""}${KINDS[kind]}${microBatch}`;
+    const failed = api.value(8) === 1; // a thick frame and a cross, so that it is no matter of colour alone
+    const frame = failed ? { stroke: "var(--bad)", lineWidth: 3 } : {};
+    if (failed) shape.width = Math.max(width, 4);
+    const rect = { type: "rect", shape, style: { fill, ...frame }, z2: failed ? 10 : 0 };
+    const short = `${microBatch}`, long = `${failed ? "✕ " : ""}${api.value(7) ? stage : ""}${KINDS[kind]}${microBatch}`;
     const text = width >= 6.4 * long.length + 3 ? long : width >= 6.4 * short.length + 2 ? short : "";
     if (!text || height < 9) return rect;
     const label = {
@@ -41,11 +44,11 @@ window.pipetrain = (() => {
 
   function tip(unit) {
     return ({ value, seriesName }) => {
-      const [row, start, end, kind, stage, microBatch] = value;
+      const [row, start, end, kind, stage, microBatch, , , failed] = value;
       const what = kind === BUBBLE ? "bubble: the worker waits" : `${stage}${KINDS[kind]}${microBatch} · ${NAMES[kind]}`;
       const of = kind === BUBBLE ? `worker ${row}` : `worker ${row}, stage ${stage}, micro-batch ${microBatch}`;
       const when = `${time(start, unit)} to ${time(end, unit)}`;
-      return `<b>${what}</b><br>${of}<br>${time(end - start, unit)}, ${when}<br><i>${seriesName}</i>`;
+      return `<b>${what}${failed ? " · failed here" : ""}</b><br>${of}<br>${time(end - start, unit)}, ${when}<br><i>${seriesName}</i>`;
     };
   }
 

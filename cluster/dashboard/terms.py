@@ -1,0 +1,42 @@
+"""What the pages' shorter words mean, in the words of docs/glossary.md: told by a tooltip at the word."""
+
+from __future__ import annotations
+
+TERMS = {
+    "bubble": "Time in which workers wait or are held up while sending, as a share of all time",
+    "bubble, measured": "Idle share of the workers' time over the last steps",
+    "bubble, predicted": "Idle share that the schedule would have with the measured times, if sending took no time",
+    "by the formula": "The bubble if every forward and backward action takes equally long: p stages, m micro-batches",
+    "length": "How long a step takes, counted in forward passes of one micro-batch",
+    "most kept": "The most micro-batches whose activations a worker keeps at once for the backward pass",
+    "micro-batches kept": "The most micro-batches whose activations the stage keeps at once for the backward pass",
+    "idle": "The share of the step in which the stage's worker waits",
+    "time of I and of W": "How long computing an input gradient (I) takes, and a weight gradient (W), if a forward "
+    "pass takes 1",
+    "step": "One update of the parameters: forward pass, backward pass and optimizer for one batch",
+    "loss": "How wrong the outputs are; training makes it smaller",
+    "validation loss": "The loss on rows that are not trained on: how good the network is for new rows",
+    "validation accuracy": "The share of validation rows whose largest output is the right label",
+    "samples/s": "Training rows a second over the last steps",
+    "last step": "When the last step ended",
+    "running": "Time since the attempt started",
+    "took": "Time from the start of the attempt to its end",
+    "time left": "At the speed of the last steps, without evaluations",
+    "queue": "Its place among the jobs that wait for CPUs and memory",
+    "stage": "A group of neighbouring layers",
+    "worker": "One process that computes one or more stages",
+    "holds": "Weights, gradients, optimizer state and kept activations of the stage",
+    "activations": "Most bytes of layer outputs kept for the backward pass: measured, and as the plan predicted",
+    "peak of the process": "The most memory that the worker's process held for the job at any time",
+    "limit": "The most memory that the worker's process may take",
+    "waiting for the first": "Warm-up: the worker waits before its first backward action",
+    "waiting in between": "Steady part: the worker waits between its first backward and its last forward action",
+    "waiting for the last": "Drain: the worker waits after its last forward action",
+    "forward": "Computing a stage's output from its input",
+    "input gradient": "Computing the gradient of a stage's input, which the stage before needs",
+    "weight gradient": "Computing the gradient of a stage's weights",
+    "update": "The optimizer changes the weights",
+    "sending": "Handing arrays to other workers",
+    "evaluation": "Computing the loss of the validation rows",
+    "other": "Time outside of all these, such as waiting for orders",
+}
