@@ -176,7 +176,8 @@ class RayKeeper:
         assert agent.stdout is not None, "it was asked for"
         watches = [asyncio.create_task(watch(agent)) for watch in (self._watch_head, self._watch_agent)]
         try:
-            first = await asyncio.wait_for(agent.stdout.readline(), _CONNECT_S)
+            async with asyncio.timeout(_CONNECT_S):  # wait_for loses a cancellation that comes with the line
+                first = await agent.stdout.readline()
             told = json.loads(first) if first else {"event": "refused", "cause": "its agent ended at once"}
             if told["event"] != "ready":
                 raise NotEnoughResources(f"Ray at {address} does not take us in: {told.get('cause')}")
