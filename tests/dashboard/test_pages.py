@@ -229,7 +229,7 @@ def test_a_wrong_job_file_has_its_problems_at_their_lines_and_is_not_submitted(
 def test_an_unknown_job_has_a_page_that_says_so(browser: Browser, endless: Job) -> None:
     nearly = endless.id[:-1] + ("a" if endless.id[-1] != "a" else "b")
     browser.open(f"/jobs/{nearly}")
-    browser.until(lambda: f"No job has the id '{nearly}'" in browser.text, "it says nothing")
+    browser.until(lambda: f"No job has the id or the name '{nearly}'" in browser.text, "it says nothing")
     browser.button(f"Job {endless.id}").click()
     browser.until(lambda: "RUNNING" in browser.text, "the nearest id led nowhere")
     entries = [e for e in browser.console_errors() if "404" not in e]  # the page's own status
