@@ -121,10 +121,11 @@ def _mount_pages(app: FastAPI, site: Site) -> None:
 
 
 async def _no_page(request: Request, error: Exception) -> Response:
-    """An address that is none of the pages', or a file of theirs that is not there. No page where strangers may ask:
-    each takes memory for a minute, and a line of the log."""
+    """An address that is none of the pages'. No page for a file of theirs that is not there, nor where strangers may
+    ask: each takes memory for a minute, and a line of the log."""
     del error
-    if is_open(request.scope["path"]):
+    path = request.scope["path"]
+    if is_open(path) or path.startswith("/_nicegui"):
         return JSONResponse({"problems": ["no such path"]}, 404)
     with Client(page(""), request=request) as client:
         frame.no_page(request.url.path)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 
 from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import _death
@@ -71,7 +72,9 @@ def test_an_embedded_ray_without_room_says_so(tmp_path: Path, monkeypatch: pytes
     def init(**_: Any) -> None:
         raise Exception("The current node timed out during startup.")  # as Ray does
 
-    monkeypatch.setattr(ray, "init", init)
+    # not Ray itself: it would remember for the whole process how it was allowed to be reached when it was imported
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    monkeypatch.setattr("cluster.actors.ray_session.loopback", contextlib.nullcontext)
     with small_disk(tmp_path / "disk") as disk:
         monkeypatch.setattr("cluster.actors.ray_session.short_base", lambda: str(disk))
         with pytest.raises(NotEnoughResources, match="cannot start here: The current node timed out"):
