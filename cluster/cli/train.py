@@ -151,6 +151,6 @@ def _show_result(outcome: Outcome, path: Path, slow: str | None, as_json: bool) 
         parts.append(f"validation loss {evaluation.loss:.4g}")
         if evaluation.accuracy is not None:
             parts.append(f"validation accuracy {evaluation.accuracy:.2%}")
+    click.echo(f"{', '.join(parts)}\nrun directory: {path}")
     if slow is not None:
         click.echo(f"slow: {slow}", err=True)
-    click.echo(f"{', '.join(parts)}\nrun directory: {path}")
