@@ -101,7 +101,7 @@ def test_a_slow_pipeline_in_which_nobody_hangs_is_left_alone(ray: Any) -> None:
     with contextlib.closing(run.workers):
         rows = [row for row in run.train() if isinstance(row, TrainedStep)]
     assert len(rows) == 28
-    assert sum(rows[6].reports[3].account.stages[3][4:7]) > 3 * 1.5, "it waited so long for one array"
+    assert sum(rows[6].reports[3].account.stages[3][4:7]) > 1.5, "it waited longer than the limit"
 
 
 def test_a_value_that_becomes_nan_is_told_with_layer_step_and_micro_batch(ray: Any) -> None:
