@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cluster.trackers.tracker import Outcome, Point, RunFacts
+from cluster.trackers.tracker import Outcome, Point, TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -46,7 +46,7 @@ class MLflow:
         self._run = ""
         self._mark: Path | None = None
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         """See Tracker."""
         from mlflow.entities import Param
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from cluster.trackers.tracker import Outcome, Point, RunFacts
+from cluster.trackers.tracker import Outcome, Point, TrackedRun
 from coordinator.job.yaml_text import write_yaml
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class TensorBoard:
         self._file: BinaryIO | None = None
         self._writer: RecordWriter | None = None
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         """See Tracker."""
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -68,7 +68,7 @@ class TensorBoard:
         self._file.flush()
 
 
-def _own_folder(common: Path, run: RunFacts) -> Path:
+def _own_folder(common: Path, run: TrackedRun) -> Path:
     """A folder that is no other run's, though its run directory has the same name; later attempts find it again."""
     claim = run.folder / CLAIM
     if run.attempt > 1 and claim.exists():

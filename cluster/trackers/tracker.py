@@ -13,7 +13,7 @@ Outcome = Literal["finished", "stopped", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
+class TrackedRun:
     """The run: `name` of the job, `run` (its id, or its run directory's name), `document` with every default, but
     without `tracking`; `folder` is its run directory."""
 
@@ -35,7 +35,7 @@ class Point(NamedTuple):
 class Tracker(Protocol):
     """One sink. Called from one thread, in this order. Whatever it raises ends it, and nothing else."""
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         """Begin the run there."""
 
     def write(self, points: Sequence[Point]) -> None:

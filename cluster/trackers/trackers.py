@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster.trackers.options import make_trackers
-from cluster.trackers.tracker import Outcome, Point, RunFacts, Tracker, point_of
+from cluster.trackers.tracker import Outcome, Point, TrackedRun, Tracker, point_of
 from coordinator.job.spec import JobSpec
 from coordinator.train.rows import Row
 
@@ -47,7 +47,7 @@ class Trackers:
         document = spec.document()
         document.pop("tracking", None)  # says nothing of the training, and a URI may hold a password
         place = folder.absolute()
-        run = RunFacts(name=spec.name, run=place.name, attempt=attempt, document=document, folder=place)
+        run = TrackedRun(name=spec.name, run=place.name, attempt=attempt, document=document, folder=place)
         self._feeds = [_Feed(name, tracker, run) for name, tracker in wanted.items()]
 
     def row(self, row: Row) -> None:
@@ -87,7 +87,7 @@ class Trackers:
 class _Feed:
     """One tracker, its queue and its thread. `news` is what is to be told."""
 
-    def __init__(self, name: str, tracker: Tracker, run: RunFacts) -> None:
+    def __init__(self, name: str, tracker: Tracker, run: TrackedRun) -> None:
         self.name, self._tracker, self._run = name, tracker, run
         self.news: list[str] = []
         self._queue: queue.Queue[Point] = queue.Queue(_QUEUED_ROWS)

@@ -19,7 +19,7 @@ from cluster.run.job_runner import Assignment, JobRunner
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
 from cluster.service import run_events
-from cluster.trackers import Point, RunFacts, Trackers
+from cluster.trackers import Point, TrackedRun, Trackers
 from cluster.trackers.tracker import Outcome
 from coordinator.job.spec import JobSpec
 from coordinator.queue.job_states import Failed, Running, Starting, State, decide
@@ -49,7 +49,7 @@ class Recorder:
 
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         pass
 
     def write(self, points: Any) -> None:

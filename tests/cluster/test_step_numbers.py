@@ -35,7 +35,7 @@ from cluster.service.metrics import Metrics
 from cluster.service.run_events import text
 from cluster.service.server import Servers
 from cluster.trackers.mlflow import MLflow
-from cluster.trackers.tracker import RunFacts, point_of
+from cluster.trackers.tracker import TrackedRun, point_of
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_to_wire
 from coordinator.queue.job_states import Succeeded
@@ -206,7 +206,7 @@ def test_mlflow_tells_it(told: Told, service: Service, tmp_path: Path) -> None:
 
     database = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracker = MLflow(database)
-    tracker.start(RunFacts(name="steps", run="run", attempt=1, document={}, folder=tmp_path / "run"))
+    tracker.start(TrackedRun(name="steps", run="run", attempt=1, document={}, folder=tmp_path / "run"))
     tracker.write([point_of(row, 0.0) for row in service.client.get(OVER)])
     tracker.close("finished")
     client = MlflowClient(tracking_uri=database)
