@@ -15,7 +15,7 @@ import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
 
-from cluster.cli.live_facts import RecentRows, RecentTimes, RunFacts, WorkerFacts, local_workers, workers_of
+from cluster.cli.live_facts import LiveRun, LiveWorker, RecentRows, RecentTimes, local_workers, workers_of
 from cluster.cli.live_view import live_view
 from cluster.run.worker_times import predicted_bubbles, worker_times
 from coordinator.train.rows import EvalRow, Row, StepRow, TrainedStep
@@ -177,10 +177,10 @@ class LiveProgress(Progress):
                 if report.memory is not None:
                     self._peaks[worker] = report.memory.peak_job
 
-    def facts(self) -> RunFacts:
+    def facts(self) -> LiveRun:
         """What there is to show."""
         rows, last, evaluation = self._rows, self._rows.last, self._rows.evaluation
-        return RunFacts(
+        return LiveRun(
             phase=self._phase,
             step=0 if last is None else last.step,
             steps_total=self._steps_total,
@@ -197,7 +197,7 @@ class LiveProgress(Progress):
             one_process=self._header.one_process,
         )
 
-    def _workers(self) -> tuple[WorkerFacts, ...]:
+    def _workers(self) -> tuple[LiveWorker, ...]:
         if self._figures is not None:
             return workers_of(self._figures.workers, self._times)
         placement = self._header.placement
