@@ -102,8 +102,8 @@ class Link(BaseModel):
     bytes: int
 
 
-class Accounts(BaseModel):
-    """Every worker's wall time without a remainder."""
+class AttemptAccounts(BaseModel):
+    """Every worker's wall time by what it went into, without a remainder."""
 
     attempt: int
     step: int = Field(description="updates made so far: the last step that counts")
@@ -124,7 +124,7 @@ class TimedAction(BaseModel):
     end_us: int
 
 
-class StageMemory(BaseModel):
+class StageBytes(BaseModel):
     """Bytes that a stage holds."""
 
     stage: int
@@ -136,7 +136,7 @@ class StageMemory(BaseModel):
     activations_predicted: int = Field(description="what the plan says of that")
 
 
-class WorkerFacts(BaseModel):
+class WorkerProcess(BaseModel):
     """A worker process."""
 
     worker: int
@@ -158,8 +158,8 @@ class Timeline(BaseModel):
     seconds: float = Field(description="from there to its last action's end")
     actions: list[TimedAction]
     predicted: list[TimedAction]
-    memory: list[StageMemory]
-    workers: list[WorkerFacts]
+    memory: list[StageBytes]
+    workers: list[WorkerProcess]
 
 
 class Event(BaseModel):

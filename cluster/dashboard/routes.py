@@ -113,7 +113,7 @@ def _reading(router: APIRouter, site: Site) -> None:
         return facts.rows_model(await _stats(site, await site.find(job)), series)
 
     @router.get("/jobs/{job}/accounts", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
-    async def accounts(job: JobId) -> models.Accounts:
+    async def accounts(job: JobId) -> models.AttemptAccounts:
         """Where every worker's wall time went, up to the last step."""
         record = await site.find(job)
         stats = await _stats(site, record)

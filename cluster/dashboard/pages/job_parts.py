@@ -187,7 +187,7 @@ class Times:
                 self._bubbles = Bars("Measured and predicted bubble of each stage", form="share", stacked=False)
         self._place.set_visibility(False)
 
-    def show(self, accounts: models.Accounts) -> None:
+    def show(self, accounts: models.AttemptAccounts) -> None:
         """Draw the totals."""
         self._place.set_visibility(True)
         rows, seconds, wall = lanes(accounts)
@@ -223,7 +223,7 @@ def seconds_cells(kinds: Sequence[str], seconds: Sequence[Mapping[str, float]]) 
     return [*cells, ("all", *(f"{sum(column.values()):.2f}" for column in seconds))]
 
 
-def lanes(accounts: models.Accounts) -> tuple[list[str], list[dict[str, float]], list[float]]:
+def lanes(accounts: models.AttemptAccounts) -> tuple[list[str], list[dict[str, float]], list[float]]:
     """A row a worker that holds one stage; for one that holds several a row a stage, and one for what it does for none.
     Names, seconds by kind, and the worker's wall time, which shares are of."""
     rows, seconds, wall = [], [], []
