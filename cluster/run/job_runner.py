@@ -73,7 +73,7 @@ class JobRunner:
         self._log_lock = threading.Lock()
 
     def run(self) -> None:
-        """Run the attempt, unless it was run before. The outcome is in the run directory."""
+        """Run the attempt, unless it was run before. The result is in the run directory."""
         try:
             if self._claim():
                 log_to_file(self._folder / "logs" / log_name(None))
@@ -171,8 +171,8 @@ class JobRunner:
         except PipetrainError as error:
             say(f"failed: {error}\n{getattr(error, 'traceback', '')}".rstrip())
         else:
-            outcome = run.outcome
-            say("ended" if outcome is None else f"ended at step {outcome.steps} of {outcome.steps_total}")
+            result = run.result
+            say("ended" if result is None else f"ended at step {result.steps} of {result.steps_total}")
 
     def _prepare(self, spec: JobSpec, run_dir: RunDir) -> Run:
         ray = importlib.import_module("ray")

@@ -49,7 +49,7 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunResult:
     """How a run ended. `stopped`: before its last step, because it was asked to. `saved`: its weights are in the run
     directory; before the first step there is nothing to save."""
 
@@ -62,7 +62,7 @@ class Outcome:
 
 
 class Run:
-    """A training run. `rows()` yields metrics as they come; `outcome` is there when it ended."""
+    """A training run. `rows()` yields metrics as they come; `result` is there when it ended."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Run:
         self._where, self._trace_steps, self._faults = where, trace_steps, faults
         self._trainer: Trainer | None = None
         self._stopping = False
-        self.outcome: Outcome | None = None
+        self.result: RunResult | None = None
         self.warn: Callable[[str], None] = _quiet
         """Told what went wrong without ending the run, from the thread that asks for rows."""
 
@@ -139,7 +139,7 @@ class Run:
                 )
                 yield from self._train(workers, run_dir)
         except StoppedEarly:
-            self.outcome = Outcome(
+            self.result = RunResult(
                 steps=0, steps_total=self.steps_total, stopped=True, saved=False, last_step=None, last_evaluation=None
             )
             run_dir.event("stopped", step=0, saved=False)
@@ -193,7 +193,7 @@ class Run:
             if saved:
                 run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
             trackers.close("stopped" if stopped else "finished")  # not before the weights are there
-        self.outcome = Outcome(
+        self.result = RunResult(
             steps=trainer.steps_done,
             steps_total=trainer.steps_total,
             stopped=stopped,

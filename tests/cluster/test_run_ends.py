@@ -176,8 +176,8 @@ def test_stopped_before_its_first_step_it_saves_nothing_and_says_so(tmp_path: Pa
     run = prepared()
     run.stop()
     assert list(run.rows(run_dir)) == []
-    assert run.outcome is not None
-    assert (run.outcome.stopped, run.outcome.saved, run.outcome.steps) == (True, False, 0)
+    assert run.result is not None
+    assert (run.result.stopped, run.result.saved, run.result.steps) == (True, False, 0)
     assert not (tmp_path / "run" / "model.safetensors").exists()
     assert events(tmp_path / "run")[-1] == {
         **events(tmp_path / "run")[-1],
