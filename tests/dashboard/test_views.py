@@ -18,7 +18,7 @@ from nicegui import Client, ui
 from nicegui.page import page
 
 from cluster.dashboard import models, routes
-from cluster.dashboard.actions import attempt, stop_noted
+from cluster.dashboard.buttons import attempt, stop_noted
 from cluster.dashboard.gantt import BUBBLE, panel
 from cluster.dashboard.live import MOST_BARS, picture
 from cluster.dashboard.log_tail import RUNNER, LogTail

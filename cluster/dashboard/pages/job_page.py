@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from cluster.dashboard import facts as api_facts
-from cluster.dashboard.actions import attempt, confirm_delete, stop_job
+from cluster.dashboard.buttons import attempt, confirm_delete, stop_job
 from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.gantt import Panel

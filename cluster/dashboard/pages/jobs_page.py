@@ -9,7 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
-from cluster.dashboard.actions import confirm_delete, stop_job
+from cluster.dashboard.buttons import confirm_delete, stop_job
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.job_list import Filters, Page, nearest_page, present
 from cluster.dashboard.pages.job_rows import JobRow, row_view
