@@ -261,7 +261,7 @@ def _performed(question: Question) -> str:
 
 
 async def _stats(site: Site, record: JobRecord) -> JobStats:
-    stats = await site.past.stats(record)
+    stats = await site.archive.stats(record)
     if stats is None:
         raise Refused(f"job {record.id} is {record.state.name}; it has not started yet")
     return stats

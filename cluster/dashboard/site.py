@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.dashboard.past import Past
+from cluster.dashboard.stats_archive import StatsArchive
 from cluster.service.api import Api
 from cluster.service.entry import Entry
 from cluster.service.files import files_to_fetch, log_lines, require_worker
@@ -38,10 +38,10 @@ class Site:
     keeper: RayKeeper
     uploads: Uploads
     api: Api
-    past: Past = field(init=False)
+    archive: StatsArchive = field(init=False)
 
     def __post_init__(self) -> None:
-        self.past = Past(self.jobs)
+        self.archive = StatsArchive(self.jobs)
 
     @property
     def home(self) -> Home:

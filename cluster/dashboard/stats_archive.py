@@ -20,7 +20,7 @@ _SPARKS_KEPT = 500
 _LINE_BYTES = 4096  # longer than a row of metrics
 
 
-class Past:
+class StatsArchive:
     """Figures of any job: of an active one as they are, of one that has ended as they were at its end."""
 
     def __init__(self, jobs: Jobs) -> None:

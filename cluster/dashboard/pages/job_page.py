@@ -150,7 +150,7 @@ class _Job:
             self._reason.set_text("This job was deleted.")
             self._reason.set_visibility(True)
             return
-        stats = self._stats = await self._site.past.stats(record)
+        stats = self._stats = await self._site.archive.stats(record)
         self._present(record)
         slowly = self._ticks % _SLOW_EVERY == 1 or record.state.ended
         if stats is not None:

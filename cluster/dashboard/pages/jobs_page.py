@@ -100,10 +100,10 @@ class _Jobs:
     async def look(self) -> None:
         """Show what is new."""
         page = await self._present()
-        sparks = await self._site.past.sparks(page.records)
+        sparks = await self._site.archive.sparks(page.records)
         now, view = time.time(), self._site.jobs.view
         for row, record in zip(self._rows.show([record.id for record in page.records]), page.records, strict=True):
-            stats = self._site.past.at_hand(record)
+            stats = self._site.archive.at_hand(record)
             row.show(row_view(record, view(record), stats, sparks.get(record.id, []), now))
         self._tell(page)
 
