@@ -165,7 +165,9 @@ def test_the_table_of_seconds_sums_each_column() -> None:
         models.WorkerAccount(worker=worker, wall_seconds=40 + 16 * worker, seconds=dict.fromkeys(WORKER_KINDS, 2.0))
         for worker in range(2)
     ]
-    rows, seconds, wall = lanes(models.AttemptAccounts(attempt=1, step=0, ended=0.0, stages=stages, workers=workers, links=[]))
+    rows, seconds, wall = lanes(
+        models.AttemptAccounts(attempt=1, step=0, ended=0.0, stages=stages, workers=workers, links=[])
+    )
     assert (rows[1], rows[2]) == ("worker 0, stage 2", "worker 0, no stage")
     cells = seconds_cells([*STAGE_KINDS, *WORKER_KINDS], seconds)
     for column in range(1, len(rows) + 1):

@@ -16,7 +16,7 @@ from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.gantt import Panel
 from cluster.dashboard.job_progress import percent, tab_title, time_left
-from cluster.dashboard.live import Live, Lives
+from cluster.dashboard.live import Live, LiveViews
 from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.parts import facts
@@ -49,7 +49,7 @@ _ENDED_EVERY = 10  # ticks between looks at a job that has ended: it can only be
 
 def register(site: Site) -> None:
     """The page."""
-    lives = Lives()
+    live_views = LiveViews()
 
     @ui.page("/jobs/{job}")
     async def job_page(job: str) -> Response | None:
@@ -61,7 +61,7 @@ def register(site: Site) -> None:
         if record.id != job:
             return RedirectResponse(f"/jobs/{record.id}")
         with frame(f"{record.name} {record.id}"):
-            page = _Job(site, lives, record)
+            page = _Job(site, live_views, record)
             every_tick(page.look)
         return None
 
@@ -80,8 +80,8 @@ def _unknown(said: str) -> None:
 class _Job:
     """The page of one reader."""
 
-    def __init__(self, site: Site, lives: Lives, record: JobRecord) -> None:
-        self._site, self._lives, self._job = site, lives, record.id
+    def __init__(self, site: Site, live_views: LiveViews, record: JobRecord) -> None:
+        self._site, self._live_views, self._job = site, live_views, record.id
         self._ticks, self._title = 0, ""
         self._gone = self._ended = False
         self._accounts: object = None
@@ -154,7 +154,7 @@ class _Job:
         self._present(record)
         slowly = self._ticks % _SLOW_EVERY == 1 or record.state.ended
         if stats is not None:
-            await self._draw(record, self._lives.of(stats), slowly)
+            await self._draw(record, self._live_views.of(stats), slowly)
         self._pipeline.without_picture(record, looked=True)
         if isinstance(record.state, Failed) and self._failure is None:
             await self._tell_failure(record)
