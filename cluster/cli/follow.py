@@ -12,7 +12,7 @@ from cluster.cli.options import counted
 from cluster.cli.progress import Header, Progress, make_progress
 from cluster.cli.service_options import BROKEN, detaching, goes_on, hint
 from cluster.cli.texts import cause_of, one_line, outcome, show_failure
-from cluster.client import Job, Update
+from cluster.client import Job, JobUpdate
 from stages.errors import PipetrainError
 
 _REMIND_S = 30.0
@@ -93,7 +93,7 @@ class _Teller:
         self._away = True
         self._progress.note(BROKEN)
 
-    def update(self, update: Update) -> None:
+    def update(self, update: JobUpdate) -> None:
         """Take in the news."""
         if self._away:
             self._progress.note("the service is back")

@@ -16,7 +16,7 @@ Everything here raises errors of `stages.errors`: NoService, InvalidJob, Unknown
 from cluster.client.client import Client
 from cluster.client.figures import JobFigures, WorkerFigures
 from cluster.client.job import Job
-from cluster.client.messages import ClusterState, JobEvent, Node, Update
+from cluster.client.messages import ClusterState, JobEvent, JobUpdate, Node
 from cluster.client.upload import Upload
 from coordinator.train.rows import EvalRow, StepRow
 
@@ -27,9 +27,9 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobFigures",
+    "JobUpdate",
     "Node",
     "StepRow",
-    "Update",
     "Upload",
     "WorkerFigures",
 ]

@@ -11,7 +11,7 @@ from cluster.client.connection import LONG_CALL_S, Connection
 from cluster.client.fetch import receive_files
 from cluster.client.figures import JobFigures, figures_from_wire
 from cluster.client.frames import FrameKind, frame_of, require_frames
-from cluster.client.messages import JobEvent, Update
+from cluster.client.messages import JobEvent, JobUpdate
 from cluster.client.snapshot import JobSnapshot
 from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
@@ -88,7 +88,7 @@ class Job(JobSnapshot):
         timeout: float | None = None,
         patience: float = PATIENCE_S,
         on_break: OnBreak | None = None,
-    ) -> Iterator[Update]:
+    ) -> Iterator[JobUpdate]:
         """State, events and rows as they come, from its submission on (or `from_now`), until it has ended.
 
         When the connection breaks it is made again, for `patience` seconds; no row comes twice and none is lost.
@@ -99,7 +99,7 @@ class Job(JobSnapshot):
         for message in messages:
             if message.HasField("job"):
                 self._take(message.job)
-            yield Update.from_wire(self, message)
+            yield JobUpdate.from_wire(self, message)
         with contextlib.suppress(PipetrainError):  # it has ended; that the service or the job is gone now is no matter
             self.refresh()  # only this has the traceback
 

@@ -50,7 +50,7 @@ class JobEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class JobUpdate:
     """What came of a job since the update before. `job` is the job itself, as it now stands.
 
     `has_state`: the service sent the state, which it also does every few seconds when nothing happens.
@@ -62,10 +62,10 @@ class Update:
     has_state: bool
 
     @staticmethod
-    def from_wire(job: Job, message: pb.WatchUpdate) -> Update:
+    def from_wire(job: Job, message: pb.WatchUpdate) -> JobUpdate:
         """The update of a message about `job`."""
         events = tuple(map(JobEvent.from_wire, message.events))
-        return Update(job, events, tuple(map(row_from_wire, message.rows)), message.HasField("job"))
+        return JobUpdate(job, events, tuple(map(row_from_wire, message.rows)), message.HasField("job"))
 
 
 @dataclass(frozen=True, slots=True)
