@@ -21,7 +21,7 @@ from cluster.actors.ray_placement import release, reserve
 from cluster.actors.ray_session import full_here
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.worker_actor import CONTROL, WorkerActor
-from cluster.actors.zmq_channel import Address
+from cluster.actors.zmq_channel import WorkerAddress
 from coordinator.plan.blueprint import Blueprint
 from coordinator.train.failures import first_cause, place_of
 from coordinator.train.liveness import Liveness, told
@@ -64,7 +64,7 @@ class RayWorkers:
         self._hang_timeout = blueprint.spec.resources.hang_timeout
         self._group: Any = None
         self._actors: list[Any] = []
-        self.addresses: list[Address] = []
+        self.addresses: list[WorkerAddress] = []
         self.memory_limit: int | None = None
         """Bytes that each worker may take, data and all; None for no limit."""
         try:
@@ -334,7 +334,7 @@ def _death(error: BaseException, full: str) -> str:
     )
 
 
-def _end_process(address: Address) -> None:
+def _end_process(address: WorkerAddress) -> None:
     """A stopped process does not hear Ray; end it if it is on this host and still that worker. Remove its socket."""
     if address.host != os.uname().nodename:
         return

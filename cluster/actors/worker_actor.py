@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
 from cluster.actors.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
-from cluster.actors.zmq_channel import Address, ZmqChannel
+from cluster.actors.zmq_channel import WorkerAddress, ZmqChannel
 from cluster.data.sources import load_data
 from coordinator.job.spec import parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
@@ -48,7 +48,7 @@ class WorkerActor:
         self._limit: int | None = None
         self._limit_name = "resources.memory_per_worker"
 
-    def bind(self) -> Address:
+    def bind(self) -> WorkerAddress:
         """Open the inbox and say where it is."""
         import ray
 
@@ -62,12 +62,12 @@ class WorkerActor:
         )
         return self._channel.address
 
-    def admit(self, addresses: Sequence[Address]) -> None:
+    def admit(self, addresses: Sequence[WorkerAddress]) -> None:
         """Take in the other workers; all do this before any connects."""
         assert self._channel is not None, "bind comes first"
         self._channel.admit(addresses)
 
-    def connect(self, addresses: Sequence[Address]) -> None:
+    def connect(self, addresses: Sequence[WorkerAddress]) -> None:
         """Connect to the other workers."""
         assert self._channel is not None, "bind comes first"
         self._channel.connect(addresses)
