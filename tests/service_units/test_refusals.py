@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from cluster.client.address import GIVEN, Address
+from cluster.client.address import GIVEN, ServiceAddress
 from cluster.client.connection import Connection
 from cluster.client.failures import error_of
 from cluster.dashboard.web import _full, _told
@@ -81,14 +81,14 @@ def test_it_is_no_mistake_of_the_service_and_the_client_says_the_same(error: Exc
     assert "mistake" not in found.details()
     got, problems = http(error)
     assert (got, problems) == (status, [found.details()])
-    address = Address(target="h:1", token="t", source=GIVEN, token_source=GIVEN, home=Path("/"))
+    address = ServiceAddress(target="h:1", token="t", source=GIVEN, token_source=GIVEN, home=Path("/"))
     shown = error_of(found, address)
     assert isinstance(shown, Refused)
     assert str(shown) == found.details()
 
 
 def test_a_service_that_cannot_now_is_another_thing_than_none() -> None:
-    address = Address(target="127.0.0.1:1", token="t", source=GIVEN, token_source=GIVEN, home=Path("/"))
+    address = ServiceAddress(target="127.0.0.1:1", token="t", source=GIVEN, token_source=GIVEN, home=Path("/"))
     connection = Connection(lambda: address)
     connection.answered = True
     gone = Aborted(grpc.StatusCode.UNAVAILABLE, "connection refused")
