@@ -17,7 +17,7 @@ from cluster.service.job_ids import find_id
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
-from cluster.service.records import JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobRecord
 from cluster.service.traces import ask_for_trace
 from cluster.service.uploads import Uploads, upload_path
 from coordinator.job.spec import JobSpec, parse_job
@@ -65,7 +65,7 @@ class Site:
             raise UnknownJob(f"job {job} was deleted")
         return record
 
-    async def events(self, job: str, after: int = 0) -> list[JobEvent]:
+    async def events(self, job: str, after: int = 0) -> list[EventRecord]:
         """A job's events after the one with this number, in order."""
         return await asyncio.to_thread(self.jobs.store.events, job, after)
 

@@ -18,7 +18,7 @@ from cluster.service.changes import begun, following, gave_up
 from cluster.service.commands import Commands
 from cluster.service.entry import Entry
 from cluster.service.faults import strike
-from cluster.service.records import JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobRecord
 from cluster.service.refusals import StoreTrouble, StoreUnwritable
 from cluster.service.store_errors import trouble_of
 from coordinator.queue.job_states import (
@@ -98,7 +98,7 @@ class Noting:
                     return
                 state, commands = (before.state, ()) if happening is None else decide(before.state, happening)
                 if state != before.state or happening is None or not isinstance(happening, StopRequested):
-                    event = JobEvent(
+                    event = EventRecord(
                         seq=before.events + 1,
                         time=at or time.time(),
                         kind=kind,
@@ -125,7 +125,7 @@ class Noting:
         for command in commands:
             await self.perform(entry, command)
 
-    async def _note(self, entry: Entry, after: JobRecord, event: JobEvent) -> None:
+    async def _note(self, entry: Entry, after: JobRecord, event: EventRecord) -> None:
         await self.write(store.update(after, [event]))
         self._jobs.move(entry, after)
 

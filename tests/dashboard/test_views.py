@@ -35,7 +35,7 @@ from cluster.service.entry import JobView
 from cluster.service.home import Home
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
-from cluster.service.records import JobDocument, JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from coordinator.queue.job_queue import Needs
@@ -295,9 +295,9 @@ def test_who_holds_which_stage_is_known_from_the_first_step_on(tmp_path: Path) -
     opened = Store(tmp_path / "jobs.sqlite3")
     job = record(Queued())
     events = [
-        JobEvent(seq=1, time=0.0, kind="submitted", attempt=0, text="", details={}),
-        JobEvent(seq=2, time=0.0, kind="starting", attempt=1, text="", details={"placement": [0, 1, 0, 1]}),
-        JobEvent(seq=3, time=0.0, kind="starting", attempt=2, text="", details={"placement": [0, 0, 1, 1]}),
+        EventRecord(seq=1, time=0.0, kind="submitted", attempt=0, text="", details={}),
+        EventRecord(seq=2, time=0.0, kind="starting", attempt=1, text="", details={"placement": [0, 1, 0, 1]}),
+        EventRecord(seq=3, time=0.0, kind="starting", attempt=2, text="", details={"placement": [0, 0, 1, 1]}),
     ]
 
     async def placements() -> list[list[int]]:
