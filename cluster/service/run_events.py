@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from coordinator.queue.job_states import Happening, Progress, RunFailed, RunFinished, RunnerLost, RunStopped, Started
+from coordinator.queue.job_states import Happening, Preparation, RunFailed, RunFinished, RunnerLost, RunStopped, Started
 
 
 def happening(event: Mapping[str, Any]) -> Happening | None:
     """What the event means for the job's state; None where it means nothing."""
     match event.get("event"):
         case "preparing":
-            return Progress("reading its data")
+            return Preparation("reading its data")
         case "starting":
-            return Progress(f"starting {_count(event['workers'], 'worker')}")
+            return Preparation(f"starting {_count(event['workers'], 'worker')}")
         case "waiting":
-            return Progress(str(event["detail"]))
+            return Preparation(str(event["detail"]))
         case "started":
             return Started()
         case "finished":

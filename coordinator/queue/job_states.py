@@ -125,7 +125,7 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Preparation:
     """The runner says what it is doing before the first step."""
 
     detail: str
@@ -191,7 +191,7 @@ class Unstorable:
 
 Happening = (
     Admitted
-    | Progress
+    | Preparation
     | Started
     | RunFinished
     | RunStopped
@@ -246,7 +246,7 @@ def _launch_again(state: Recovering, _: Admitted) -> Decision:
     return Starting(attempt=state.attempt, lost=state.lost), [Launch(state.attempt)]
 
 
-def _detail(state: Starting, said: Progress) -> Decision:
+def _detail(state: Starting, said: Preparation) -> Decision:
     return replace(state, detail=said.detail), []
 
 
@@ -318,7 +318,7 @@ def _nothing(state: State, _: Happening) -> Decision:
 TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Decision]] = {
     (Queued, Admitted): _launch_first,
     (Queued, StopRequested): _stop_waiting,
-    (Starting, Progress): _detail,
+    (Starting, Preparation): _detail,
     (Starting, Started): _run,
     (Starting, RunFinished): _succeed,
     (Starting, RunStopped): _stopped,
