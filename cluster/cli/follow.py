@@ -9,7 +9,7 @@ import time
 import click
 
 from cluster.cli.options import counted
-from cluster.cli.progress import Header, Progress, make_progress
+from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.cli.service_options import BROKEN, detaching, goes_on, hint
 from cluster.cli.texts import cause_of, one_line, outcome, show_failure
 from cluster.client import Job, JobUpdate
@@ -58,8 +58,8 @@ def show_end(job: Job, cause: str = "", *, quiet: bool = False) -> None:
         click.echo(f"{hint('fetch', job.id, '-o', 'DIR')} brings its run directory")
 
 
-def _progress(header: Header, as_json: bool) -> Progress:
-    return Progress(header) if as_json else make_progress(header, as_json=False)
+def _progress(header: Header, as_json: bool) -> RunDisplay:
+    return RunDisplay(header) if as_json else make_progress(header, as_json=False)
 
 
 class _Figures:
@@ -68,7 +68,7 @@ class _Figures:
     def __init__(self) -> None:
         self._next = 0.0
 
-    def ask(self, job: Job, progress: Progress) -> None:
+    def ask(self, job: Job, progress: RunDisplay) -> None:
         """Bring them to the progress, where it is time."""
         if job.state != "RUNNING" or time.monotonic() < self._next:
             return
@@ -82,7 +82,7 @@ class _Figures:
 class _Teller:
     """Says in which state the job is and why: when that changes, and again where it waits for long."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: RunDisplay) -> None:
         self._progress = progress
         self._told = ("", "")
         self._next = 0.0

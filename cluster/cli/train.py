@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from cluster.cli.options import counted, job_options, read_job, track_option, where_options
-from cluster.cli.progress import Header, Progress, make_progress
+from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.cli.slow import why_slow_here
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, RunResult, Where
@@ -101,7 +101,7 @@ def _header(run: Run, *, local: bool) -> Header:
     )
 
 
-def _train(run: Run, directory: RunDir, progress: Progress) -> RunResult:
+def _train(run: Run, directory: RunDir, progress: RunDisplay) -> RunResult:
     def on_signal(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
