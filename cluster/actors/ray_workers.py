@@ -57,9 +57,9 @@ class RayWorkers:
         faults: Mapping[int, Fault] | None = None,
         link: RunnerLink | None = None,
         give_up: Callable[[], bool] = lambda: False,
-        say: Callable[[str], None] = lambda text: None,
+        on_wait: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._ray, self._link, self._give_up, self._say = ray, link, give_up, say
+        self._ray, self._link, self._give_up, self._on_wait = ray, link, give_up, on_wait
         self._program = blueprint.program
         self._hang_timeout = blueprint.spec.resources.hang_timeout
         self._group: Any = None
@@ -126,7 +126,7 @@ class RayWorkers:
         if memory is not None:
             bundle["memory"] = memory
         within = _START_TIMEOUT_S if self._link is None else None  # a job of the service waits until it is stopped
-        self._group = reserve(ray, bundle, n, within_s=within, give_up=self._give_up, say=self._say)
+        self._group = reserve(ray, bundle, n, within_s=within, give_up=self._give_up, on_wait=self._on_wait)
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         threads = str(resources.cpus_per_worker)

@@ -43,7 +43,7 @@ class RunnerLink:
         return None if self.memory_per_cpu is None else self.memory_per_cpu * cpus
 
 
-def say(text: str) -> None:
+def log_line(text: str) -> None:
     """Write a line with its time to this process's log; where there is no room for it, nothing else shall suffer."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     with contextlib.suppress(OSError):

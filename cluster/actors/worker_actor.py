@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
-from cluster.actors.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
+from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_name, log_to_file, log_to_runner
 from cluster.actors.zmq_channel import WorkerAddress, ZmqChannel
 from cluster.data.sources import load_data
 from coordinator.job.spec import parse_job
@@ -41,7 +41,7 @@ class WorkerActor:
                 log_to_file(Path(link.logs) / log_name(worker))
             else:
                 log_to_runner(link.runner, worker)
-            say(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
+            log_line(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
         self._channel: ZmqChannel | None = None
         self._worker: Worker | None = None
         self._baseline = 0
@@ -106,9 +106,9 @@ class WorkerActor:
                 setup, self._channel, train=train, validation=validation, resident_before=self._baseline
             )
         except Exception as error:
-            return self._told(Result(failure=self._failure(error)))
+            return self._logged(Result(failure=self._failure(error)))
         if self._link is not None:
-            say(f"ready: stages {', '.join(map(str, setup.stages))}")
+            log_line(f"ready: stages {', '.join(map(str, setup.stages))}")
         return Result()
 
     def run(self, orders: Sequence[Order]) -> Result:
@@ -121,12 +121,12 @@ class WorkerActor:
             return result
         message = failure.message + self._memory_hint(failure.message)
         result = replace(result, failure=replace(failure, message=message, host=os.uname().nodename))
-        return self._told(result) if is_first else result
+        return self._logged(result) if is_first else result
 
-    def _told(self, result: Result) -> Result:
+    def _logged(self, result: Result) -> Result:
         """The result, its failure also in this process's log."""
         if self._link is not None and result.failure is not None:
-            say(log_entry(result.failure))
+            log_line(log_entry(result.failure))
         return result
 
     def load(self, parameters: Mapping[str, Array]) -> None:

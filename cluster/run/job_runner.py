@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.process_limits import limit_memory
-from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_name, log_to_file, say
+from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_name, log_to_file
 from cluster.data.rules import SourceRules
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_told
@@ -129,10 +129,10 @@ class JobRunner:
             if spec is None:
                 assert refusal is not None, "it says why there is no spec"
                 tell_failure(run_dir, refusal)
-                say(f"failed: {refusal}")
+                log_line(f"failed: {refusal}")
                 return
             run_dir.event("preparing", pid=os.getpid(), host=os.uname().nodename)
-            say(f"attempt {self._assignment.attempt}: reading {spec.data.source}")
+            log_line(f"attempt {self._assignment.attempt}: reading {spec.data.source}")
             self._train(spec, run_dir, _Teller())
         except Exception as error:
             self._tell_unexpected(run_dir, error)
@@ -152,12 +152,12 @@ class JobRunner:
             run = self._prepare(spec, run_dir)
         except StoppedEarly:
             run_dir.event("stopped", step=0, saved=False)
-            say("stopped before its data was read")
+            log_line("stopped before its data was read")
             return
         except PipetrainError as error:
             told = _with_names(error, self._assignment.files)
             tell_failure(run_dir, told)
-            say(f"failed: {told}")
+            log_line(f"failed: {told}")
             return
         except Exception as error:
             self._tell_unexpected(run_dir, error)
@@ -169,10 +169,10 @@ class JobRunner:
             for row in run.rows(run_dir, on_start=teller.started):
                 teller.row(row, run)
         except PipetrainError as error:
-            say(f"failed: {error}\n{getattr(error, 'traceback', '')}".rstrip())
+            log_line(f"failed: {error}\n{getattr(error, 'traceback', '')}".rstrip())
         else:
             result = run.result
-            say("ended" if result is None else f"ended at step {result.steps} of {result.steps_total}")
+            log_line("ended" if result is None else f"ended at step {result.steps} of {result.steps_total}")
 
     def _prepare(self, spec: JobSpec, run_dir: RunDir) -> Run:
         ray = importlib.import_module("ray")
@@ -196,7 +196,7 @@ class JobRunner:
                 waiting.append(what)
                 run_dir.event("waiting", detail=what)
 
-        run = self._unless_stopped(lambda: Run.prepare(here, Where(inside=link, say=waits, rules=rules)))
+        run = self._unless_stopped(lambda: Run.prepare(here, Where(inside=link, on_wait=waits, rules=rules)))
         if not assignment.force and (refusals := run.refusals()):
             raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
         return run
@@ -222,13 +222,13 @@ class JobRunner:
         """What no part of pipetrain told: the job's end all the same, with its cause."""
         told = as_told(error, self._folder, there=run_dir.is_there())
         tell_failure(run_dir, told)
-        say(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
+        log_line(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
 
     def _tell_unwritten(self, error: Exception) -> None:
         """There is not even a run directory to write the end into: the service hears of it by `ping` alone."""
         told = as_told(error, self._folder)
         self._ending = self._ending or {"event": "failed", "attempt": self._assignment.attempt, **failure_details(told)}
-        say(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
+        log_line(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
 
 
 class _Teller:
@@ -241,7 +241,7 @@ class _Teller:
     def started(self, addresses: Sequence[Any]) -> None:
         """The workers are there."""
         for address in addresses:
-            say(f"worker {address.worker} is process {address.pid} on {address.host}")
+            log_line(f"worker {address.worker} is process {address.pid} on {address.host}")
         self._next = time.monotonic() + _LOG_EVERY_S
 
     def row(self, row: Row, run: Run) -> None:
@@ -250,13 +250,13 @@ class _Teller:
         if isinstance(row, EvalRow):
             accuracy = "" if row.accuracy is None else f", accuracy {row.accuracy:.2%}"
             loss = "" if self._last is None else f"loss {self._last.loss:.4g}, "
-            say(f"step {row.step}/{run.steps_total}: {loss}validation loss {row.loss:.4g}{accuracy}")
+            log_line(f"step {row.step}/{run.steps_total}: {loss}validation loss {row.loss:.4g}{accuracy}")
         else:
             self._last = row
             if now < self._next:
                 return
             speed = f"{row.samples / row.seconds:,.0f} samples/s"
-            say(f"step {row.step}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
+            log_line(f"step {row.step}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
         self._next = now + _LOG_EVERY_S
 
 

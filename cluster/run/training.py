@@ -37,14 +37,14 @@ def _quiet(text: str) -> None:
 class Where:
     """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one.
 
-    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `say` is told what
+    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `on_wait` is told what
     the workers wait for. `rules` limit which data may be read.
     """
 
     local: bool = False
     address: str | None = None
     inside: RunnerLink | None = None
-    say: Callable[[str], None] = _quiet
+    on_wait: Callable[[str], None] = _quiet
     rules: SourceRules = FREE
 
 
@@ -256,7 +256,7 @@ def connect(
             faults=faults,
             link=where.inside,
             give_up=give_up,
-            say=where.say,
+            on_wait=where.on_wait,
         )
         with contextlib.closing(inside):
             yield inside

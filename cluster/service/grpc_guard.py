@@ -59,8 +59,8 @@ class UnreadableMessage:
 
 
 def reader(kind: Any, most: int = _SMALL_BYTES) -> Callable[[bytes], Any]:
-    """Reads messages of this kind that have at most so many bytes; UnreadableMessage for another, which grpcio would answer by
-    INTERNAL if it were raised."""
+    """Reads messages of this kind that have at most so many bytes; gives UnreadableMessage for another, which
+    grpcio would answer by INTERNAL if it were raised."""
 
     def read(content: bytes) -> Any:
         if len(content) > most:
