@@ -20,8 +20,8 @@ from cluster.actors.process_limits import limit_memory
 from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_name, log_to_file
 from cluster.data.rules import SourceRules
 from cluster.run.run_dir import RunDir
-from cluster.run.run_errors import as_told
-from cluster.run.training import Run, Where, failure_details, tell_failure
+from cluster.run.run_errors import as_our_error
+from cluster.run.training import Run, Where, failure_details, record_failure
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.train.rows import EvalRow, Row, StepRow
 from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
@@ -79,7 +79,7 @@ class JobRunner:
                 log_to_file(self._folder / "logs" / log_name(None))
                 self._run_attempt()
         except Exception as error:
-            self._tell_unwritten(error)
+            self._fail_unwritten(error)
         finally:
             self._ended.set()
             leave = threading.Timer(_LEAVE_AFTER_S, os._exit, (0,))  # no service may be there to end this process
@@ -128,14 +128,14 @@ class JobRunner:
         try:
             if spec is None:
                 assert refusal is not None, "it says why there is no spec"
-                tell_failure(run_dir, refusal)
+                record_failure(run_dir, refusal)
                 log_line(f"failed: {refusal}")
                 return
             run_dir.event("preparing", pid=os.getpid(), host=os.uname().nodename)
             log_line(f"attempt {self._assignment.attempt}: reading {spec.data.source}")
-            self._train(spec, run_dir, _Teller())
+            self._train(spec, run_dir, _RunLog())
         except Exception as error:
-            self._tell_unexpected(run_dir, error)
+            self._fail_unexpectedly(run_dir, error)
         finally:
             self._ending = run_dir.ending or {}
             run_dir.close()
@@ -147,7 +147,7 @@ class JobRunner:
         except InvalidJob as error:
             return None, InvalidJob([f"this version of pipetrain refuses the job: {line}" for line in error.problems])
 
-    def _train(self, spec: JobSpec, run_dir: RunDir, teller: _Teller) -> None:
+    def _train(self, spec: JobSpec, run_dir: RunDir, log: _RunLog) -> None:
         try:
             run = self._prepare(spec, run_dir)
         except StoppedEarly:
@@ -155,19 +155,19 @@ class JobRunner:
             log_line("stopped before its data was read")
             return
         except PipetrainError as error:
-            told = _with_names(error, self._assignment.files)
-            tell_failure(run_dir, told)
-            log_line(f"failed: {told}")
+            ours = _with_names(error, self._assignment.files)
+            record_failure(run_dir, ours)
+            log_line(f"failed: {ours}")
             return
         except Exception as error:
-            self._tell_unexpected(run_dir, error)
+            self._fail_unexpectedly(run_dir, error)
             return
         self._run = run
         if self._stop.is_set():
             run.stop()
         try:
-            for row in run.rows(run_dir, on_start=teller.started):
-                teller.row(row, run)
+            for row in run.rows(run_dir, on_start=log.started):
+                log.row(row, run)
         except PipetrainError as error:
             log_line(f"failed: {error}\n{getattr(error, 'traceback', '')}".rstrip())
         else:
@@ -218,20 +218,20 @@ class JobRunner:
             raise found
         return found
 
-    def _tell_unexpected(self, run_dir: RunDir, error: Exception) -> None:
-        """What no part of pipetrain told: the job's end all the same, with its cause."""
-        told = as_told(error, self._folder, there=run_dir.is_there())
-        tell_failure(run_dir, told)
-        log_line(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
+    def _fail_unexpectedly(self, run_dir: RunDir, error: Exception) -> None:
+        """What no part of pipetrain foresaw: the job's end all the same, with its cause."""
+        ours = as_our_error(error, self._folder, there=run_dir.is_there())
+        record_failure(run_dir, ours)
+        log_line(f"failed: {ours}\n{getattr(ours, 'traceback', '')}".rstrip())
 
-    def _tell_unwritten(self, error: Exception) -> None:
+    def _fail_unwritten(self, error: Exception) -> None:
         """There is not even a run directory to write the end into: the service hears of it by `ping` alone."""
-        told = as_told(error, self._folder)
-        self._ending = self._ending or {"event": "failed", "attempt": self._assignment.attempt, **failure_details(told)}
-        log_line(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
+        ours = as_our_error(error, self._folder)
+        self._ending = self._ending or {"event": "failed", "attempt": self._assignment.attempt, **failure_details(ours)}
+        log_line(f"failed: {ours}\n{getattr(ours, 'traceback', '')}".rstrip())
 
 
-class _Teller:
+class _RunLog:
     """The runner's log: a line for each evaluation, and one every few seconds between them."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ _OF_THE_HOST = (
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
-def as_told(error: Exception, folder: Path, *, there: bool = True) -> PipetrainError:
+def as_our_error(error: Exception, folder: Path, *, there: bool = True) -> PipetrainError:
     """The error of our own tree that says what `error` is. `folder` is the run directory; `there`: it still is."""
     if isinstance(error, PipetrainError):
         return error

@@ -138,14 +138,14 @@ class StepObserver:
     def _trace_failed(self, error: Exception) -> None:
         """A full disk, too little memory: the job goes on, and whoever waits is told."""
         assert self._wanted is not None, "nobody asked for it"
-        self._tell_not_saved(self._wanted.id, error)
+        self._record_not_saved(self._wanted.id, error)
         self._trainer.trace(0)
         if self._growing is not None:
             with contextlib.suppress(OSError):
                 self._growing[0].close()
         self._wanted, self._growing, self._traced, self._traced_steps = None, None, [], 0
 
-    def _tell_not_saved(self, request: str, error: Exception) -> None:
+    def _record_not_saved(self, request: str, error: Exception) -> None:
         cause = f"{type(error).__name__}: {error}".rstrip(": ")
         self._run_dir.event("trace not saved", id=request, cause=cause)
 
@@ -177,7 +177,7 @@ class StepObserver:
             with file:
                 trace.close(lay_over(dry, measured))
         except Exception as error:
-            self._tell_not_saved(request, error)
+            self._record_not_saved(request, error)
         else:
             self._run_dir.event("trace saved", id=request, first=min(steps), steps=len(steps))
 

@@ -14,7 +14,7 @@ from cluster.actors.runner_link import RunnerLink
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.run.run_dir import RunDir
-from cluster.run.run_errors import as_told
+from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers
 from coordinator.job.spec import JobSpec
@@ -37,8 +37,8 @@ def _quiet(text: str) -> None:
 class Where:
     """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one.
 
-    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `on_wait` is told what
-    the workers wait for. `rules` limit which data may be read.
+    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `on_wait` is called
+    with what the workers wait for. `rules` limit which data may be read.
     """
 
     local: bool = False
@@ -144,11 +144,11 @@ class Run:
             )
             run_dir.event("stopped", step=0, saved=False)
         except Exception as error:
-            told = as_told(error, run_dir.path, there=run_dir.is_there())
-            tell_failure(run_dir, told)
-            if told is error:
+            ours = as_our_error(error, run_dir.path, there=run_dir.is_there())
+            record_failure(run_dir, ours)
+            if ours is error:
                 raise
-            raise told from error
+            raise ours from error
         except BaseException as error:  # somebody ended it, and gave no cause but that
             run_dir.event("interrupted", cause=type(error).__name__)
             raise
@@ -216,7 +216,7 @@ def closing_after(observer: StepObserver) -> Iterator[None]:
     observer.close()
 
 
-def tell_failure(run_dir: RunDir, error: PipetrainError) -> None:
+def record_failure(run_dir: RunDir, error: PipetrainError) -> None:
     """Write down how a run failed."""
     run_dir.event("failed", **failure_details(error))
 

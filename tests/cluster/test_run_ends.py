@@ -305,10 +305,10 @@ def test_a_run_directory_that_is_deleted_under_a_job_is_the_cause(
     runner = _runner(tmp_path / "j", digits_job().document(), monkeypatch)
     monkeypatch.setattr("cluster.run.step_observer._LOOK_EVERY_S", 0.0)
 
-    def delete(teller: Any, row: Any, run: Any) -> None:
+    def delete(log: Any, row: Any, run: Any) -> None:
         shutil.rmtree(tmp_path / "j", ignore_errors=True)
 
-    monkeypatch.setattr("cluster.run.job_runner._Teller.row", delete)
+    monkeypatch.setattr("cluster.run.job_runner._RunLog.row", delete)
     runner.run()
     failed = _state(runner, Running(attempt=1))
     assert isinstance(failed, Failed)
@@ -332,11 +332,11 @@ def test_a_full_disk_reaches_the_service_though_nothing_can_be_written(
     with small_disk(tmp_path / "disk") as disk:
         runner = _runner(disk / "j", digits_job().document(), monkeypatch)
 
-        def take_all(teller: Any, row: Any, run: Any) -> None:
+        def take_all(log: Any, row: Any, run: Any) -> None:
             (disk / "j" / RESERVE).unlink(missing_ok=True)
             fill(disk)
 
-        monkeypatch.setattr("cluster.run.job_runner._Teller.row", take_all)
+        monkeypatch.setattr("cluster.run.job_runner._RunLog.row", take_all)
         runner.run()
         failed = _state(runner, Running(attempt=1))
         assert isinstance(failed, Failed)
