@@ -20,7 +20,7 @@ from cluster.actors.process_limits import limit_memory
 from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_name, log_to_file
 from cluster.data.rules import SourceRules
 from cluster.run.run_dir import RunDir
-from cluster.run.run_errors import as_our_error
+from cluster.run.run_errors import as_our_error, with_names
 from cluster.run.training import Run, Where, failure_details, record_failure
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.train.rows import EvalRow, Row, StepRow
@@ -155,7 +155,7 @@ class JobRunner:
             log_line("stopped before its data was read")
             return
         except PipetrainError as error:
-            ours = _with_names(error, self._assignment.files)
+            ours = with_names(error, self._assignment.files)
             record_failure(run_dir, ours)
             log_line(f"failed: {ours}")
             return
@@ -258,16 +258,3 @@ class _RunLog:
             speed = f"{row.samples / row.seconds:,.0f} samples/s"
             log_line(f"step {row.step}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
         self._next = now + _LOG_EVERY_S
-
-
-def _with_names(error: PipetrainError, files: Mapping[str, str]) -> PipetrainError:
-    """The error, speaking of files by the names that the user gave them."""
-    text = str(error)
-    for name, path in files.items():
-        text = text.replace(path, name)
-    renamed = type(error).__new__(type(error))
-    renamed.__dict__.update(error.__dict__)
-    Exception.__init__(renamed, text)
-    if hasattr(renamed, "_problems"):
-        renamed.__dict__["_problems"] = tuple(text.splitlines())
-    return renamed
