@@ -58,8 +58,10 @@ def earlier_run(folder: Path) -> EarlierRun | None:
     )
 
 
-def make_room(folder: Path, *, overwrite: bool, tell: Callable[[str], None]) -> None:
-    """Remove an earlier run from the folder if it left nothing, or if `overwrite` allows it, which `tell` is told of.
+def make_room(folder: Path, *, overwrite: bool, notify: Callable[[str], None]) -> None:
+    """Remove an earlier run from the folder if it left nothing, or if `overwrite` allows it.
+
+    `notify` is called with a line that says what is removed.
 
     Raises UserMistake if the folder holds a run of value, or with `overwrite` anything that is no run; OSError.
     """
@@ -70,9 +72,9 @@ def make_room(folder: Path, *, overwrite: bool, tell: Callable[[str], None]) -> 
     if not (found.left_nothing or overwrite):
         raise UserMistake(f"{folder}: holds a run already; choose another --run-dir, or let --overwrite remove it")
     if overwrite:
-        tell(f"{folder}: removing the run that is there: {', '.join(found.entries)}")
+        notify(f"{folder}: removing the run that is there: {', '.join(found.entries)}")
     else:
-        tell(f"{folder}: held a run that ended before its first step; using the folder again")
+        notify(f"{folder}: held a run that ended before its first step; using the folder again")
     found.remove()
 
 

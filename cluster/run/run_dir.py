@@ -60,19 +60,19 @@ class RunDir:
 
     @staticmethod
     def create(
-        path: Path, spec: JobSpec, *, overwrite: bool = False, tell: Callable[[str], None] = lambda text: None
+        path: Path, spec: JobSpec, *, overwrite: bool = False, notify: Callable[[str], None] = lambda text: None
     ) -> RunDir:
         """A new run directory with its job.yaml, which no other command can use until it is closed.
 
-        An earlier run that is there is removed if it ended before its first step, or if `overwrite` is set; `tell` is
-        told what is removed. Raises UserMistake if another run stays there, or a command is training into it.
+        An earlier run that is there is removed if it ended before its first step, or if `overwrite` is set; `notify` is
+        called with what is removed. Raises UserMistake if another run stays there, or a command is training into it.
         """
         run_dir = RunDir(path)
         try:
             run_dir._made = [place for place in (path, *path.parents) if not place.exists()]
             path.mkdir(parents=True, exist_ok=True)
             run_dir._lock = lock_folder(path)
-            make_room(path, overwrite=overwrite, tell=tell)
+            make_room(path, overwrite=overwrite, notify=notify)
             return run_dir._open(spec)
         except UserMistake:
             run_dir.close()

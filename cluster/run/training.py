@@ -173,7 +173,7 @@ class Run:
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
         observer.begin(self._trace_steps)
         trackers = Trackers(
-            self.spec, run_dir.path, attempt=run_dir.attempt, tell=lambda text: self._warn(run_dir, text)
+            self.spec, run_dir.path, attempt=run_dir.attempt, warn=lambda text: self._warn(run_dir, text)
         )
         with trackers:
             with closing_after(observer):

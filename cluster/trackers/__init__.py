@@ -1,7 +1,7 @@
 """Experiment trackers that are told of a run: TensorBoard event files, MLflow. Off unless the job's `tracking` asks.
 
     require_trackers(spec)                    # raises UserMistake where a package is missing
-    with Trackers(spec, run_dir.path, tell=print) as trackers:
+    with Trackers(spec, run_dir.path, warn=print) as trackers:
         for row in rows:
             trackers.row(row)
         trackers.close("finished")            # or "stopped"; an error that leaves the `with` makes it "failed"

@@ -61,7 +61,7 @@ def tracked(**tracking: object) -> JobSpec:
 def run(spec: JobSpec, folder: Path, outcome: Outcome = "finished", *, attempt: int = 1, **options: Any) -> list[str]:
     """Feed the trackers as a run does; what they told."""
     told: list[str] = []
-    trackers = Trackers(spec, folder, attempt=attempt, tell=told.append, **options)
+    trackers = Trackers(spec, folder, attempt=attempt, warn=told.append, **options)
     for row in rows():
         trackers.row(row)
     trackers.close(outcome)
@@ -319,7 +319,7 @@ def test_rows_that_were_left_out_are_counted(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(module, "_QUEUED_ROWS", 2)
     held, told = threading.Event(), list[str]()
     tracker = Recorder(waits=held)
-    trackers = Trackers(digits_job(), tmp_path, tell=told.append, trackers={"slow": tracker})
+    trackers = Trackers(digits_job(), tmp_path, warn=told.append, trackers={"slow": tracker})
     for row in rows():
         trackers.row(row)
     held.set()
@@ -339,9 +339,9 @@ def test_a_run_that_ends_by_an_error_has_failed_and_one_that_was_closed_has_not(
         def close(self, outcome: Outcome) -> None:
             outcomes.append(outcome)
 
-    with pytest.raises(ZeroDivisionError), Trackers(digits_job(), tmp_path, tell=print, trackers={"x": Ends()}):
+    with pytest.raises(ZeroDivisionError), Trackers(digits_job(), tmp_path, warn=print, trackers={"x": Ends()}):
         raise ZeroDivisionError
-    with Trackers(digits_job(), tmp_path, tell=print, trackers={"x": Ends()}) as trackers:
+    with Trackers(digits_job(), tmp_path, warn=print, trackers={"x": Ends()}) as trackers:
         trackers.close("stopped")
     assert outcomes == ["failed", "stopped"]
 
