@@ -24,7 +24,7 @@ from cluster.actors.worker_actor import CONTROL, WorkerActor
 from cluster.actors.zmq_channel import WorkerAddress
 from coordinator.plan.blueprint import Blueprint
 from coordinator.train.failures import first_cause, place_of
-from coordinator.train.liveness import Liveness, told
+from coordinator.train.liveness import Liveness, activity_text
 from coordinator.train.workers import ClockFix
 from stages.actions import Program
 from stages.arrays import Array
@@ -262,7 +262,7 @@ class _Watch:
 
     def _lost(self, worker: int, error: Exception) -> WorkerLost:
         others = [w for w in range(len(self.refs)) if w != worker]
-        meanwhile = [f"worker {w} was {told(seen)}" for w, seen in sorted(self.workers.seen(others).items())]
+        meanwhile = [f"worker {w} was {activity_text(seen)}" for w, seen in sorted(self.workers.seen(others).items())]
         last = self._liveness.last_seen(worker)
         where = f" last seen {last};" if last is not None else ""
         return WorkerLost(

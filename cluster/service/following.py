@@ -82,7 +82,7 @@ class Following:
             if entry.rows_untold and time.monotonic() - entry.rows_told_at >= entry.rows_every_s:
                 entry.rows_untold, entry.rows_told_at = False, time.monotonic()
                 strike("following")
-                entry.tell()
+                entry.wake_watchers()
 
     async def take_event(
         self, entry: Entry, attempt: int, content: Mapping[str, Any], events_read: int | None = None

@@ -70,7 +70,7 @@ class Noting:
         self.trouble = why
         for entry in self._jobs.entries.values():
             entry.hindrances.pop("note", None)
-            entry.tell()
+            entry.wake_watchers()
 
     async def apply(
         self,

@@ -159,8 +159,8 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
-            told = trouble_of(error, self.path) or error
-            outcomes = [(future, None, told) for _, future in batch]
+            failure = trouble_of(error, self.path) or error
+            outcomes = [(future, None, failure) for _, future in batch]
         with contextlib.suppress(RuntimeError):  # the loop was closed, and with it all who wait
             batch[0][1].get_loop().call_soon_threadsafe(_resolve, outcomes)
 

@@ -143,11 +143,11 @@ def deadlock(program: Program, stuck: Sequence[Action], ended: Mapping[Action, f
         action = front[holder[waits[action]]]
     order = list(waits)
     circle = order[order.index(action) :]
-    told = ", ".join(
+    waiting = ", ".join(
         f"{at} waits for {waits[at]}" + (f" behind {after}" if waits[at] != after else "")
         for at, after in zip(circle, [*circle[1:], circle[0]], strict=True)
     )
     marks = {at: f"stuck, waits for {waits[at]}" for at in circle}
     return InvalidSchedule(
-        f"{program.name}: workers wait for each other in a circle: {told}", draw(program, mark=marks)
+        f"{program.name}: workers wait for each other in a circle: {waiting}", draw(program, mark=marks)
     )

@@ -16,7 +16,7 @@ import pytest
 from cluster.client.address import GIVEN, ServiceAddress
 from cluster.client.connection import Connection
 from cluster.client.failures import error_of
-from cluster.dashboard.web import _full, _told
+from cluster.dashboard.web import _error_response, _full
 from cluster.service.problems import told
 from cluster.service.refusals import NoSpace, StoreDamaged, StoreUnwritable
 from cluster.service.store_errors import trouble_of
@@ -59,7 +59,7 @@ def answer(error: Exception) -> Aborted:
 
 def http(error: Exception) -> tuple[int, list[str]]:
     """The status and problems of an HTTP request inside which this is raised."""
-    response = asyncio.run((_full if isinstance(error, OSError) else _told)(SimpleNamespace(), error))  # type: ignore[arg-type]
+    response = asyncio.run((_full if isinstance(error, OSError) else _error_response)(SimpleNamespace(), error))  # type: ignore[arg-type]
     return response.status_code, json.loads(bytes(response.body))["problems"]
 
 

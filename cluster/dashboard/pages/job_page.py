@@ -157,13 +157,13 @@ class _Job:
             await self._draw(record, self._live_views.of(stats), slowly)
         self._pipeline.without_picture(record, looked=True)
         if isinstance(record.state, Failed) and self._failure is None:
-            await self._tell_failure(record)
+            await self._show_failure(record)
         if slowly:
             await self._tabs.look(record)
             self._trace.set_visibility((self._site.folder(self._job) / "trace.json").exists())
         self._ended = record.state.ended
 
-    async def _tell_failure(self, record: JobRecord) -> None:
+    async def _show_failure(self, record: JobRecord) -> None:
         events = await self._site.events(self._job, max(0, record.events - _LAST_EVENTS))
         details = next((event.details for event in reversed(events) if event.kind == "failed"), {})
         view = self._failure = failure_view(record, details)

@@ -105,7 +105,7 @@ class _Jobs:
         for row, record in zip(self._rows.show([record.id for record in page.records]), page.records, strict=True):
             stats = self._site.archive.at_hand(record)
             row.show(row_view(record, view(record), stats, sparks.get(record.id, []), now))
-        self._tell(page)
+        self._show_counts(page)
 
     async def _present(self) -> Page:
         """The page of the list. It is asked for again when jobs came or went; what is on it is always as it is now."""
@@ -129,7 +129,7 @@ class _Jobs:
         row = JobRow(job, stop=stop, delete=delete)
         return row.element, row
 
-    def _tell(self, page: Page) -> None:
+    def _show_counts(self, page: Page) -> None:
         for name, states in _GROUPS.items():
             n = sum(page.counts.get(state, 0) for state in states or STATE_NAMES)
             self._groups[name].set_text(f"{name} {n:,}" if n else name)
