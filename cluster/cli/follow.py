@@ -8,11 +8,11 @@ import time
 
 import click
 
-from cluster.cli.options import counted
 from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.cli.service_options import BROKEN, detaching, goes_on, hint
 from cluster.cli.texts import cause_of, one_line, outcome, show_failure
 from cluster.client import Job, JobUpdate
+from coordinator.texts import counted
 from stages.errors import PipetrainError
 
 _REMIND_S = 30.0

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cluster.cli.live_facts import LiveRun, LiveWorker
-from cluster.cli.texts import share, size
+from coordinator.texts import share, size
 
 _SPARK = "▁▂▃▄▅▆▇█"
 _KINDS = (("compute", "█", "green"), ("wait", "░", "red"), ("send", "▒", "yellow"), ("other", "·", "dim"))
@@ -86,7 +86,7 @@ def _losses(facts: LiveRun, width: int) -> Text | None:
     if facts.validation_loss is not None:
         validation = f"validation {facts.validation_loss:.4g}"
     full_loss, full_validation = (
-        f"{text}, accuracy {share(accuracy)}" if text and accuracy is not None else text
+        f"{text}, accuracy {share(accuracy, 2, '')}" if text and accuracy is not None else text
         for text, accuracy in ((loss, facts.accuracy), (validation, facts.validation_accuracy))
     )
     for left, right, spark in (

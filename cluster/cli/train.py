@@ -11,11 +11,12 @@ from types import FrameType
 
 import click
 
-from cluster.cli.options import counted, job_options, read_job, track_option, where_options
+from cluster.cli.options import job_options, read_job, track_option, where_options
 from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.cli.slow import why_slow_here
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, RunResult, Where
+from coordinator.texts import counted
 from stages.errors import NotEnoughResources, UserMistake
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from cluster.cli.options import counted
 from cluster.cli.quantities import Duration, Size
+from coordinator.texts import counted
 from stages.errors import NotEnoughResources, UserMistake
 
 _START_TIMEOUT_S = 180.0

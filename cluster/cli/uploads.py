@@ -11,10 +11,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from cluster.cli.texts import size
 from cluster.client import Upload
 from cluster.client.upload import OnUpload, local_files, named_files
 from coordinator.job.spec import JobSpec
+from coordinator.texts import size
 
 
 def warn_of_missing(spec: JobSpec) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.dashboard.texts import span
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
+from coordinator.texts import span
 
 SIGNS = {
     "QUEUED": "…",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.dashboard.gantt import Panel, Timed, panel
-from cluster.dashboard.texts import share
 from cluster.service.job_stats import JobStats
+from coordinator.texts import share
 from stages.actions import Action
 
 CHART_POINTS = 300

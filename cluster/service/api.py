@@ -37,8 +37,9 @@ from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job.limits import document_problem, encodable
 from coordinator.job.spec import JobSpec, parse_job
-from coordinator.queue.job_queue import Needs, counted, memory_text
+from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Queued
+from coordinator.texts import counted, size
 from stages.errors import InvalidJob, Refused, UserMistake
 
 _STATS_AT_ONCE = 100
@@ -294,8 +295,8 @@ class Api:
         memory = sum(node["memory"] for node in nodes)
         if needs.total_memory > memory:
             raise Refused(
-                f"the job needs {memory_text(needs.total_memory, up=True)} of memory ({workers} of "
-                f"{memory_text(needs.memory, up=True)}), this cluster has {memory_text(memory)}; change "
+                f"the job needs {size(needs.total_memory, 'up')} of memory ({workers} of "
+                f"{size(needs.memory, 'up')}), this cluster has {size(memory, 'down')}; change "
                 "resources.memory_per_worker"
             )
 

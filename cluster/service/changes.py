@@ -11,6 +11,7 @@ from dataclasses import replace
 from cluster.service.entry import Entry
 from cluster.service.records import EventRecord, JobRecord
 from coordinator.queue.job_states import Failed, State, reason
+from coordinator.texts import counted
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 def submitted(record: JobRecord) -> EventRecord:
     """A job's first event."""
     needs = record.needs
-    workers = f"{needs.workers} worker{'s' if needs.workers != 1 else ''} of {needs.cpus} CPU{'s' * (needs.cpus != 1)}"
+    workers = f"{counted(needs.workers, 'worker')} of {counted(needs.cpus, 'CPU')}"
     return EventRecord(
         seq=1, time=record.submitted_at, kind="submitted", attempt=0, text=f"accepted; needs {workers}", details={}
     )

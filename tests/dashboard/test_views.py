@@ -120,8 +120,8 @@ def timeline(n_micro_batches: int, *, predicted: float) -> dict[str, Any]:
 
 def test_a_step_of_many_actions_is_drawn_in_part_and_told_in_full() -> None:
     found = picture(timeline(1000, predicted=0.5))
-    assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0 %, predicted")
-    assert found.summary.endswith("dry run: 50.00 ms, idle 75.0 %")
+    assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0%, predicted")
+    assert found.summary.endswith("dry run: 50.00 ms, idle 75.0%")
     measured, predicted = found.panels
     drawn = [[bar for bar in p.bars if bar[3] != BUBBLE] for p in (measured, predicted)]
     assert len(drawn[0]) <= MOST_BARS == len(drawn[1])
@@ -411,4 +411,4 @@ def test_a_row_of_a_job_stays_the_same_elements_whatever_comes_and_goes_around_i
 def test_the_list_shows_accuracy_as_accuracy_and_not_below_the_loss() -> None:
     job = replace(record(Succeeded(attempt=1)), validation_accuracy=0.986, loss=0.0213)
     shown = row_view(job, JobView(record=job, reason=""), None, [], 0.0)
-    assert (shown.loss, shown.validation) == ("0.0213", "98.6 %")
+    assert (shown.loss, shown.validation) == ("0.0213", "98.6%")

@@ -22,10 +22,11 @@ from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.parts import facts
 from cluster.dashboard.schedule_view import dry_run, question_of
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import clock, counted, number, share, size, span
+from cluster.dashboard.texts import clock
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
 from coordinator.queue.job_states import Failed
+from coordinator.texts import counted, number, share, size, span
 from stages.errors import PipetrainError, UnknownJob
 
 FACTS = (

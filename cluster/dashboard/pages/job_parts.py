@@ -13,8 +13,8 @@ from cluster.dashboard.frame import heading
 from cluster.dashboard.gantt import Gantt, Panel, marked
 from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
-from cluster.dashboard.texts import size
 from cluster.service.records import JobRecord
+from coordinator.texts import size
 from stages.actions import Action
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 

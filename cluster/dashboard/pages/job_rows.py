@@ -10,10 +10,11 @@ from nicegui import ui
 
 from cluster.dashboard.job_progress import percent, time_left
 from cluster.dashboard.parts import text
-from cluster.dashboard.texts import number, share, span, spark
+from cluster.dashboard.texts import spark
 from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
+from coordinator.texts import number, share, span
 
 _Act = Callable[[str], Awaitable[None]]
 

@@ -14,9 +14,10 @@ from cluster.dashboard.failure_view import line_with
 from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.parts import Rows, fill_table, problems_list, set_cell, table, text
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import clock, share, size
+from cluster.dashboard.texts import clock
 from cluster.service.peers import is_remote_address
 from cluster.service.records import EventRecord, JobRecord
+from coordinator.texts import share, size
 from stages.errors import PipetrainError
 
 MOST_EVENTS, MOST_LINES = 200, 300

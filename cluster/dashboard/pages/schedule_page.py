@@ -12,9 +12,9 @@ from cluster.dashboard.gantt import Gantt, Panel, panel
 from cluster.dashboard.parts import facts, fill_table, kinds_key, problems_list, table
 from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, spans
 from cluster.dashboard.terms import TERMS
-from cluster.dashboard.texts import counted, share
 from coordinator.program.replay import Replay
 from coordinator.schedules import SCHEDULES, default_workers
+from coordinator.texts import counted, share
 from stages.errors import UserMistake
 
 _ABOUT = {
