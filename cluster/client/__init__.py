@@ -14,9 +14,10 @@ Everything here raises errors of `stages.errors`: NoService, InvalidJob, Unknown
 """
 
 from cluster.client.client import Client
+from cluster.client.cluster_state import ClusterState
 from cluster.client.figures import JobFigures, WorkerFigures
-from cluster.client.job import Job
-from cluster.client.messages import ClusterState, JobEvent, JobUpdate, Node
+from cluster.client.job import Job, JobUpdate
+from cluster.client.messages import JobEvent, Node
 from cluster.client.upload import Upload
 from coordinator.train.rows import EvalRow, StepRow
 

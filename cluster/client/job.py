@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -11,7 +12,7 @@ from cluster.client.connection import LONG_CALL_S, Connection
 from cluster.client.fetch import receive_files
 from cluster.client.figures import JobFigures, figures_from_wire
 from cluster.client.frames import FrameKind, frame_of, require_frames
-from cluster.client.messages import JobEvent, JobUpdate
+from cluster.client.messages import JobEvent
 from cluster.client.snapshot import JobSnapshot
 from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
@@ -209,3 +210,22 @@ class Job(JobSnapshot):
         kept = pb.Job(document=self._message.document, traceback=self._message.traceback, files=self._message.files)
         kept.MergeFrom(message)
         self._message = kept
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """What came of a job since the update before. `job` is the job itself, as it now stands.
+
+    `has_state`: the service sent the state, which it also does every few seconds when nothing happens.
+    """
+
+    job: Job
+    events: tuple[JobEvent, ...]
+    rows: tuple[Row, ...]
+    has_state: bool
+
+    @staticmethod
+    def from_wire(job: Job, message: pb.WatchUpdate) -> JobUpdate:
+        """The update of a message about `job`."""
+        events = tuple(map(JobEvent.from_wire, message.events))
+        return JobUpdate(job, events, tuple(map(row_from_wire, message.rows)), message.HasField("job"))
