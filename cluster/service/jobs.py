@@ -63,7 +63,7 @@ class Jobs:
         self.home, self.store, self.max_queued = home, jobs, max_queued
         self._commands = Commands(home, jobs, send)
         self.noting = Noting(self, self._commands)
-        self.following = Following(self)
+        self.following = Following(self, self.noting)
         self.entries: dict[str, Entry] = {}
         self.board = StatsBoard()
         self.nodes: Sequence[Mapping[str, Any]] = ()
