@@ -25,7 +25,7 @@ from cluster.actors.zmq_channel import WorkerAddress
 from coordinator.plan.blueprint import Blueprint
 from coordinator.train.failures import first_cause, place_of
 from coordinator.train.liveness import Liveness, activity_text
-from coordinator.train.workers import ClockFix
+from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
 from stages.arrays import Array
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
@@ -91,6 +91,10 @@ class RayWorkers:
     def memory(self) -> list[dict[str, int]]:
         """Each worker's bytes (see WorkerActor.memory)."""
         return list(self._plain([actor.memory.remote() for actor in self._actors], "reporting memory"))
+
+    def places(self) -> Sequence[WorkerPlace]:
+        """See Workers."""
+        return [WorkerPlace(at.worker, at.host, at.node, at.pid) for at in self.addresses]
 
     def clocks(self) -> Sequence[ClockFix]:
         """See Workers."""

@@ -109,7 +109,7 @@ def _train(run: Run, directory: RunDir, progress: RunDisplay) -> RunResult:
         run.stop()
         progress.note("stopping after the steps under way; once more ends it at once")
 
-    def on_start(addresses: object) -> None:
+    def on_start(places: object) -> None:
         signal.signal(signal.SIGINT, on_signal)  # after Ray, which sets handlers of its own
         signal.signal(signal.SIGTERM, on_signal)
         progress.started()

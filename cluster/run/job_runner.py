@@ -24,6 +24,7 @@ from cluster.run.run_errors import as_our_error, with_names
 from cluster.run.training import Run, Where, failure_details, record_failure
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.train.rows import EvalRow, Row, StepRow
+from coordinator.train.workers import WorkerPlace
 from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
 
 ACTOR_NAME = "PipetrainRunner"
@@ -238,10 +239,10 @@ class _RunLog:
         self._next = 0.0
         self._last: StepRow | None = None
 
-    def started(self, addresses: Sequence[Any]) -> None:
+    def started(self, places: Sequence[WorkerPlace]) -> None:
         """The workers are there."""
-        for address in addresses:
-            log_line(f"worker {address.worker} is process {address.pid} on {address.host}")
+        for place in places:
+            log_line(f"worker {place.worker} is process {place.pid} on {place.host}")
         self._next = time.monotonic() + _LOG_EVERY_S
 
     def row(self, row: Row, run: Run) -> None:

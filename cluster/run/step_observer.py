@@ -34,9 +34,7 @@ class StepObserver:
         self, name: str, run_dir: RunDir, blueprint: Blueprint, data: JobData, workers: Workers, trainer: Trainer
     ) -> None:
         self._name, self._run_dir, self._workers, self._trainer = name, run_dir, workers, trainer
-        addresses = getattr(workers, "addresses", [])
-        self._places: dict[int, Mapping[str, Any]] = {a.worker: {"host": a.host, "pid": a.pid} for a in addresses}
-        self._memory_limit: int | None = getattr(workers, "memory_limit", None)
+        self._places = {place.worker: {"host": place.host, "pid": place.pid} for place in workers.places()}
         plan = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
         self._activations = [stage.memory.saved for stage in plan.stages]
         self._next_look = self._next_account = 0.0
@@ -102,7 +100,7 @@ class StepObserver:
                 places=self._places,
                 prediction=None if row.bubble_predicted is None else self._trainer.prediction,
                 activations_predicted=self._activations,
-                memory_limit=self._memory_limit,
+                memory_limit=self._workers.memory_limit,
             )
         )
         if self._wanted is not None and row.step in self._trainer.traced:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from coordinator.plan.estimate import estimate
 from coordinator.train.local import LocalWorkers
 from coordinator.train.rows import EvalRow, Row, StepRow
 from coordinator.train.trainer import Trainer
-from coordinator.train.workers import Workers, gather
+from coordinator.train.workers import WorkerPlace, Workers, gather
 from stages.data import batch_bounds
 from stages.errors import JobFailed, PipetrainError, StoppedEarly, UserMistake
 from stages.orders import Fault
@@ -113,7 +113,9 @@ class Run:
         if self._trainer is not None:
             self._trainer.stop()
 
-    def rows(self, run_dir: RunDir, on_start: Callable[[list[Any]], None] = lambda addresses: None) -> Generator[Row]:
+    def rows(
+        self, run_dir: RunDir, on_start: Callable[[Sequence[WorkerPlace]], None] = lambda places: None
+    ) -> Generator[Row]:
         """Train; yield rows as they come. `on_start` is told where the workers are.
 
         Whatever ends it, the run directory says so. Raises JobFailed, UserMistake.
@@ -131,12 +133,9 @@ class Run:
                 placement=list(blueprint.program.placement),
             )
             with connect(blueprint, self.data, self._where, self._faults, self._give_up) as workers:
-                addresses = list(getattr(workers, "addresses", []))
-                on_start(addresses)
-                run_dir.event(
-                    "started",
-                    workers=[{"worker": a.worker, "host": a.host, "node": a.node, "pid": a.pid} for a in addresses],
-                )
+                places = workers.places()
+                on_start(places)
+                run_dir.event("started", workers=[place._asdict() for place in places])
                 yield from self._train(workers, run_dir)
         except StoppedEarly:
             self.result = RunResult(
