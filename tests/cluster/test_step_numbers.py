@@ -23,7 +23,6 @@ from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
 from benchmarks.recorded_jobs import classifier, jobs_of, record
-from cluster import Client, EvalRow, StepRow
 from cluster.cli import cli
 from cluster.dashboard import facts
 from cluster.dashboard.live import picture
@@ -39,6 +38,7 @@ from cluster.trackers.tracker import TrackedRun, point_of
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_to_wire
 from coordinator.queue.job_states import Succeeded
+from pipetrain import Client, EvalRow, StepRow
 from stages.errors import StageFailed, UserMistake
 from stages.orders import Fault
 
