@@ -10,8 +10,8 @@ with Client() as client:                      # the service that `pipetrain up` 
         print(row.step, row.loss, row.accuracy)
     job.raise_for_state().fetch("trained", what="model")
 
-Every error raised here is a PipetrainError. The packages below (cluster, coordinator, stages) are how it is made, and may
-change.
+Every error raised here is a PipetrainError. The packages below (cluster, coordinator, stages) are how it is made, and
+may change.
 """
 
 from __future__ import annotations
