@@ -131,7 +131,7 @@ def _train(run: Run, directory: RunDir, progress: RunDisplay) -> RunResult:
 def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool) -> None:
     evaluation, step = result.last_evaluation, result.last_step
     if as_json:
-        result = {
+        shown = {
             "kind": "result",
             "state": "stopped" if result.stopped else "finished",
             "run_dir": str(path) if result.saved else None,
@@ -142,7 +142,7 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
             "validation_accuracy": None if evaluation is None else evaluation.accuracy,
             "slow": slow,
         }
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(shown))
         return
     if not result.saved:
         click.echo("stopped before the first step: nothing was saved, and there is no run directory")

@@ -17,7 +17,7 @@ from cluster.client.address import GIVEN, ServiceAddress
 from cluster.client.connection import Connection
 from cluster.client.failures import error_of
 from cluster.dashboard.web import _error_response, _full
-from cluster.service.problems import told
+from cluster.service.problems import errors_as_status
 from cluster.service.refusals import NoSpace, StoreDamaged, StoreUnwritable
 from cluster.service.store_errors import trouble_of
 from stages.errors import NoService, Refused
@@ -49,7 +49,7 @@ def answer(error: Exception) -> Aborted:
             raise Aborted(code, text, trailing_metadata)
 
     async def call() -> None:
-        async with told(Context()):
+        async with errors_as_status(Context()):
             raise error
 
     with pytest.raises(Aborted) as caught:
