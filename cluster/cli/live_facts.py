@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.run.worker_times import COMPUTE, WAITS, Times, bubble_of
-from cluster.service.job_stats import RECENT_S, RecentSteps, Series
+from coordinator.timing.series import RECENT_S, RecentSteps, Series
 from coordinator.train.rows import EvalRow, Row, StepRow
 
 if TYPE_CHECKING:

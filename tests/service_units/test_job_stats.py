@@ -10,23 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.service.job_stats import (
-    RECENT_S,
-    RECENT_STEPS,
-    SERIES_POINTS,
-    STATS_KEPT_S,
-    Distribution,
-    JobStats,
-    Rates,
-    RecentSteps,
-    Series,
-)
+from cluster.service.job_stats import STATS_KEPT_S, Distribution, JobStats
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed, retire_attempt
 from cluster.service.stats_board import StatsBoard
 from cluster.service.stats_message import stats_message
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Failed, Recovering, Running, State
+from coordinator.timing.series import RECENT_S, RECENT_STEPS, SERIES_POINTS, Rates, RecentSteps, Series
 
 
 @given(values=st.lists(st.floats(0, 1000), max_size=50))
