@@ -50,11 +50,6 @@ def log_line(text: str) -> None:
         print(f"{now} {text}", flush=True)
 
 
-def log_name(worker: int | None) -> str:
-    """The log file of a worker, or of the runner."""
-    return "runner.log" if worker is None else f"worker-{worker}.log"
-
-
 def log_to_file(path: Path) -> None:
     """Send all that this process prints, and what a crash of it prints, to the end of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
-from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_name, log_to_file, log_to_runner
+from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
 from cluster.actors.zmq_channel import WorkerAddress, ZmqChannel
 from cluster.data.sources import load_data
+from coordinator import run_files
 from coordinator.job.spec import parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
@@ -38,7 +39,7 @@ class WorkerActor:
         self._node = ray.get_runtime_context().get_node_id()
         if link is not None:
             if link.node == self._node:
-                log_to_file(Path(link.logs) / log_name(worker))
+                log_to_file(Path(link.logs) / run_files.log_file(worker))
             else:
                 log_to_runner(link.runner, worker)
             log_line(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")

@@ -10,15 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.run.event_log import RESERVE
+from coordinator import run_files
 from stages.errors import UserMistake
 
-MADE_BEFORE_STEPS = ("job.yaml", "metrics.jsonl", "accounts.jsonl", "events.jsonl", "timeline.json", "tensorboard")
-"""Entries of a run directory that a run makes before its first step."""
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)  # of file systems that have none
-_MARKS = ("job.yaml", "events.jsonl")  # a folder with both is a run directory: a job file alone may be its user's own
-_MADE = (*MADE_BEFORE_STEPS, "trace.json", "trace.request", "model.json", "model.safetensors")
-_UNFINISHED = tuple(f".{name}.part" for name in _MADE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,7 @@ class EarlierRun:
 
     def remove(self) -> None:
         """Remove what it made; what others put into the folder stays. Raises OSError."""
-        for name in (*self.entries, RESERVE, *_UNFINISHED):
+        for name in (*self.entries, run_files.RESERVE, *map(run_files.unfinished, run_files.MADE)):
             place = self.folder / name
             if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)
@@ -47,14 +42,14 @@ class EarlierRun:
 
 def earlier_run(folder: Path) -> EarlierRun | None:
     """The run whose directory the folder is; None if it is no run directory."""
-    if not all((folder / name).is_file() for name in _MARKS):
+    if not all((folder / name).is_file() for name in run_files.MARKS):
         return None
-    metrics = folder / "metrics.jsonl"
+    metrics = folder / run_files.METRICS
     return EarlierRun(
         folder,
         rows=metrics.exists() and metrics.stat().st_size > 0,
-        model=(folder / "model.safetensors").exists(),
-        entries=tuple(name for name in _MADE if os.path.lexists(folder / name)),
+        model=(folder / run_files.MODEL).exists(),
+        entries=tuple(name for name in run_files.MADE if os.path.lexists(folder / name)),
     )
 
 
@@ -80,7 +75,7 @@ def make_room(folder: Path, *, overwrite: bool, notify: Callable[[str], None]) -
 
 def _require_no_other(folder: Path, *, overwrite: bool) -> None:
     """Raise UserMistake if the folder's content stands in the way although it is no run."""
-    if (folder / "job.yaml").exists():
+    if (folder / run_files.JOB).exists():
         raise UserMistake(
             f"{folder}: has a job.yaml but is no run directory, so nothing of it is replaced; choose another --run-dir"
         )

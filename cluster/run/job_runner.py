@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.process_limits import limit_memory
-from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_name, log_to_file
+from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_to_file
 from cluster.data.rules import SourceRules
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error, with_names
 from cluster.run.training import Run, Where, failure_details, record_failure
+from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.train.rows import EvalRow, Row, StepRow
 from coordinator.train.workers import WorkerPlace
@@ -77,7 +78,7 @@ class JobRunner:
         """Run the attempt, unless it was run before. The result is in the run directory."""
         try:
             if self._claim():
-                log_to_file(self._folder / "logs" / log_name(None))
+                log_to_file(self._folder / run_files.LOGS / run_files.log_file(None))
                 self._run_attempt()
         except Exception as error:
             self._fail_unwritten(error)
@@ -111,14 +112,16 @@ class JobRunner:
 
     def take_log(self, worker: int, part: bytes) -> None:
         """Append what a worker on another host printed to its log file."""
-        with self._log_lock, (self._folder / "logs" / log_name(worker)).open("ab") as file:
+        with self._log_lock, (self._folder / run_files.LOGS / run_files.log_file(worker)).open("ab") as file:
             file.write(part)
 
     def _claim(self) -> bool:
         """True for the first who asks. A service that was killed cannot know whether its runner came to life."""
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            os.close(os.open(self._folder / f".attempt-{self._assignment.attempt}", os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(
+                os.open(self._folder / run_files.attempt_mark(self._assignment.attempt), os.O_CREAT | os.O_EXCL, 0o600)
+            )
         except FileExistsError:
             return False
         return True
@@ -185,7 +188,7 @@ class JobRunner:
         link = RunnerLink(
             node=context.get_node_id(),
             runner=context.current_actor,
-            logs=str(self._folder / "logs"),
+            logs=str(self._folder / run_files.LOGS),
             files=tuple(assignment.files.values()),
             memory_per_cpu=assignment.memory_per_cpu,
             rules=rules,

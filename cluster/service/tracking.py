@@ -8,8 +8,8 @@ import logging
 import sys
 from pathlib import Path
 
-from cluster.trackers.mlflow import OPEN_RUN
 from cluster.trackers.tracker import Outcome
+from coordinator import run_files
 from coordinator.queue.job_states import State, Stopped, Succeeded
 
 _DEADLINE_S = 60.0
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 def left_open(folder: Path) -> bool:
     """Whether a run directory says that something is open."""
-    return (folder / OPEN_RUN).exists()
+    return (folder / run_files.MLFLOW_OPEN).exists()
 
 
 async def end_tracking(folder: Path, state: State) -> None:

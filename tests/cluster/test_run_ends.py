@@ -14,7 +14,7 @@ import click
 import pytest
 
 from cluster.run import training
-from cluster.run.event_log import RESERVE, EventLog
+from cluster.run.event_log import EventLog
 from cluster.run.job_runner import Assignment, JobRunner
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
@@ -23,6 +23,7 @@ from cluster.trackers import Point, TrackedRun, Trackers
 from cluster.trackers.tracker import Outcome
 from coordinator.job.spec import JobSpec
 from coordinator.queue.job_states import Failed, Running, Starting, State, decide
+from coordinator.run_files import RESERVE
 from stages.errors import HostFailed, NotEnoughResources, UnexpectedError, UserMistake
 from tests.jobs import digits_job
 from tests.small_disk import fill, small_disk

@@ -25,6 +25,7 @@ from cluster.dashboard.site import Site
 from cluster.dashboard.texts import clock
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
+from coordinator import run_files
 from coordinator.queue.job_states import Failed
 from coordinator.texts import counted, number, share, size, span
 from stages.errors import PipetrainError, UnknownJob
@@ -131,8 +132,8 @@ class _Job:
                     ui.number("Steps", value=10, min=1, max=10_000).props("outlined dense").style("width: 84px")
                 )
                 ui.button("Trace", color=None, on_click=trace).classes("act").props("unelevated")
-            self._trace = ui.link("trace.json", f"/api/jobs/{job}/files/trace.json").classes("act")
-            self._model = ui.link("Download the model", f"/api/jobs/{job}/files/model.safetensors").classes("act")
+            self._trace = ui.link(run_files.TRACE, f"/api/jobs/{job}/files/{run_files.TRACE}").classes("act")
+            self._model = ui.link("Download the model", f"/api/jobs/{job}/files/{run_files.MODEL}").classes("act")
             self._stop = (
                 ui.button("Stop", color=None, on_click=lambda: stop_job(site, job)).classes("act").props("unelevated")
             )
@@ -161,7 +162,7 @@ class _Job:
             await self._show_failure(record)
         if slowly:
             await self._tabs.look(record)
-            self._trace.set_visibility((self._site.folder(self._job) / "trace.json").exists())
+            self._trace.set_visibility((self._site.folder(self._job) / run_files.TRACE).exists())
         self._ended = record.state.ended
 
     async def _show_failure(self, record: JobRecord) -> None:

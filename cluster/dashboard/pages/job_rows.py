@@ -14,6 +14,7 @@ from cluster.dashboard.texts import spark
 from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
+from coordinator import run_files
 from coordinator.texts import number, share, span
 
 _Act = Callable[[str], Awaitable[None]]
@@ -91,7 +92,7 @@ class JobRow:
                 self._submitted = ui.label().classes("muted small")
             with ui.element("td").classes("acts"):
                 self._stop = text("button", "Stop").classes("act").props("type=button").on("click", lambda: stop(job))
-                self._model = ui.link("Model", f"/api/jobs/{job}/files/model.safetensors").classes("act")
+                self._model = ui.link("Model", f"/api/jobs/{job}/files/{run_files.MODEL}").classes("act")
                 self._delete = (
                     text("button", "Delete").classes("act").props("type=button").on("click", lambda: delete(job))
                 )
