@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from coordinator.train.rows import SERIES
+
 
 class ProblemLine(BaseModel):
     """A problem of a job file, where it stands."""
@@ -66,11 +68,10 @@ class Points(BaseModel):
 
 
 class Rows(BaseModel):
-    """Series of the present attempt: loss, accuracy, validation_loss, validation_accuracy (0 to 1), samples_per_second,
-    bubble and bubble_predicted (0 to 1), grad_norm."""
+    """Series of the present attempt."""
 
     attempt: int
-    series: dict[str, Points]
+    series: dict[str, Points] = Field(description=f"by name: {', '.join(SERIES)}; shares are from 0 to 1")
 
 
 class StageAccount(BaseModel):

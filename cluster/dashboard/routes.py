@@ -20,12 +20,13 @@ from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
 from cluster.dashboard.submission import submit_text
 from cluster.service.files import RUNNER
-from cluster.service.job_stats import SERIES, JobStats
+from cluster.service.job_stats import JobStats
 from cluster.service.peers import is_remote_address
 from cluster.service.records import JobRecord
 from coordinator.job.limits import MAX_DOCUMENT_BYTES
 from coordinator.job.nearest import did_you_mean
 from coordinator.schedules import SCHEDULES
+from coordinator.train.rows import SERIES
 from stages.errors import Refused, UserMistake
 
 JobId = Annotated[str, Path(description="id of a job, or the beginning of one")]

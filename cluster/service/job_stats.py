@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.timing.series import Rates, RecentSteps, Series
+from coordinator.train.rows import EVAL_FIGURES, SERIES, STEP_FIGURES
 
+_SPEED = "samples_per_second"
 STATS_KEPT_S = 300.0
 """How long the figures of a job that has ended stay to be scraped and looked at, in seconds."""
 STEP_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -41,24 +43,17 @@ class Distribution:
         return found
 
 
-SERIES = (
-    "loss",
-    "accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "samples_per_second",
-    "bubble",
-    "bubble_predicted",
-    "grad_norm",
-)
-"""Names of the series. A point stands at the number of updates made. Points of `samples_per_second` are Rates."""
+_STEP_SERIES = tuple((one.name, one.shown.series) for one in STEP_FIGURES if one.shown.series and one.name != _SPEED)
+_EVAL_SERIES = tuple((one.name, one.shown.series) for one in EVAL_FIGURES if one.shown.series)
 
 
 @dataclass(slots=True, kw_only=True)
 class JobStats:
     """The present attempt of one job. `ended_at` is None while the job has not ended. Times are in seconds (UTC).
 
-    `recent` has the speed and bubble that are shown. `bubble_predicted` is that of the last step of whole size.
+    `series` has the points of each figure of the table (see coordinator.train.rows); a point stands at the number of
+    updates made, and those of `samples_per_second` are Rates. `latest` has the last value of each that is known, which
+    may be an earlier step's; `recent` the speed and bubble that are shown.
     `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json; `losses` counts attempts
     that Ray's death ended, not those that a planned shutdown did.
     """
@@ -68,13 +63,7 @@ class JobStats:
     attempt: int
     steps: int = 0
     samples: int = 0
-    loss: float | None = None
-    accuracy: float | None = None
-    grad_norm: float | None = None
-    learning_rate: float | None = None
-    bubble_predicted: float | None = None
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
+    latest: dict[str, float] = field(default_factory=dict)
     step_seconds: Distribution = field(default_factory=lambda: Distribution(STEP_BOUNDS_S))
     accounts: Mapping[str, Any] | None = None
     timeline: Mapping[str, Any] | None = None
@@ -87,7 +76,7 @@ class JobStats:
     ended_at: float | None = None
 
     def __post_init__(self) -> None:
-        self._values = {name: Series() for name in SERIES if name != "samples_per_second"}
+        self._values = {name: Series() for name in SERIES if name != _SPEED}
         self.series = {name: self._values.get(name, self._rates) for name in SERIES}
 
     @property
@@ -105,28 +94,20 @@ class JobStats:
         if row["kind"] == "step":
             self._take_step(row)
         elif row["kind"] == "eval":
-            self.validation_loss, self.validation_accuracy = row["loss"], row.get("accuracy")
-            self._points(row["step"], validation_loss=row["loss"], validation_accuracy=row.get("accuracy"))
+            self._take_figures(row, _EVAL_SERIES)
 
     def _take_step(self, row: Mapping[str, Any]) -> None:
         self.steps = row["step"]
         self.samples += row["samples"]
-        self.loss, self.accuracy = row["loss"], row.get("accuracy")
-        self.grad_norm, self.learning_rate = row["grad_norm"], row["learning_rate"]
-        self.bubble_predicted = row.get("bubble_predicted", self.bubble_predicted)
         self.step_seconds.observe(row["seconds"])
         self.recent.add(row["samples"], row["seconds"], row["bubble"])
         self._rates.add(self.steps, row["samples"], row["seconds"])
-        self._points(
-            self.steps,
-            loss=self.loss,
-            accuracy=self.accuracy,
-            grad_norm=self.grad_norm,
-            bubble=row["bubble"],
-            bubble_predicted=row.get("bubble_predicted"),
-        )
+        self._take_figures(row, _STEP_SERIES)
 
-    def _points(self, step: int, **values: float | None) -> None:
-        for name, value in values.items():
+    def _take_figures(self, row: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> None:
+        step = row["step"]
+        for name, series in names:
+            value = row.get(name)
             if value is not None:
-                self._values[name].add(step, value)
+                self.latest[series] = value
+                self._values[series].add(step, value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from coordinator.train.rows import Row, StepRow
+from coordinator.train.rows import EVAL_FIGURES, STEP_FIGURES, Row, StepRow
 
 Outcome = Literal["finished", "stopped", "failed"]
 
@@ -47,20 +47,6 @@ class Tracker(Protocol):
 
 def point_of(row: Row, time: float) -> Point:
     """A row as trackers are told of it: names with the group that they belong to, at the row's own step."""
-    if not isinstance(row, StepRow):
-        return Point(row.step, time, _present({"validation/loss": row.loss, "validation/accuracy": row.accuracy}))
-    values = {
-        "train/loss": row.loss,
-        "train/accuracy": row.accuracy,
-        "train/grad_norm": row.grad_norm,
-        "train/learning_rate": row.learning_rate,
-        "speed/samples_per_second": row.samples / row.seconds if row.seconds else None,
-        "speed/step_seconds": row.seconds,
-        "pipeline/bubble": row.bubble,
-        "pipeline/bubble_predicted": row.bubble_predicted,
-    }
-    return Point(row.step, time, _present(values))
-
-
-def _present(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value is not None}
+    figures = STEP_FIGURES if isinstance(row, StepRow) else EVAL_FIGURES
+    found = ((figure.shown.tracker, figure.value(row)) for figure in figures if figure.shown.tracker)
+    return Point(row.step, time, {name: value for name, value in found if value is not None})

@@ -246,7 +246,7 @@ def figures(record: JobRecord, stats: JobStats | None, position: int | None, que
         share(record.validation_accuracy) if record.validation_accuracy is not None else "",
         f"{rate:,.0f}" if rate is not None else "",
         share(bubble) if bubble is not None else "",
-        share(stats.bubble_predicted) if stats is not None and stats.bubble_predicted is not None else "",
+        share(None if stats is None else stats.latest.get("bubble_predicted"), absent=""),
         clock(last)[11:] if last is not None else "",
         "" if record.state.ended else took,
         took if record.state.ended else "",
