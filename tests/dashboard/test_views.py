@@ -81,7 +81,7 @@ def test_the_speed_of_a_job_is_not_that_of_one_step() -> None:
         stats.take_row({**row, "step": step, "seconds": 0.4 if slow else 0.1, "bubble": 0.8 if slow else 0.1})
     found = shown(record(Running(attempt=1)), stats)
     assert found["samples/s"] == f"{400 / 0.7:,.0f}"
-    assert found["bubble, measured"] == f"{100 * (0.3 * 0.1 + 0.4 * 0.8) / 0.7:.1f} %"
+    assert found["bubble, measured"] == f"{100 * (0.3 * 0.1 + 0.4 * 0.8) / 0.7:.1f}%"
 
 
 @pytest.mark.parametrize(

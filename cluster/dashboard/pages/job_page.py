@@ -235,7 +235,7 @@ class _Job:
 def figures(record: JobRecord, stats: JobStats | None, position: int | None, queue_length: int | None) -> Sequence[str]:
     """The texts of FACTS, empty where there is none."""
     now = time.time()
-    of = "" if record.steps_total is None else f" of {record.steps_total:,}, {percent(record)} %"
+    of = "" if record.steps_total is None else f" of {record.steps_total:,}, {percent(record)}%"
     rate, bubble = (None, None) if stats is None else (stats.recent.samples_per_second, stats.recent.bubble)
     last = None if stats is None else stats.last_step_at
     took = "" if record.started_at is None else span((record.ended_at or now) - record.started_at)

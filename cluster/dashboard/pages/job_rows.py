@@ -46,7 +46,7 @@ def row_view(record: JobRecord, view: JobView, stats: JobStats | None, losses: l
         name=record.name,
         state=record.state.name,
         reason=lines[0][:300] if lines else "",
-        steps=f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}, {percent(record)} %",
+        steps=f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}, {percent(record)}%",
         progress=None if not total or record.state.ended else round(100 * record.step / total, 1),
         loss="" if record.loss is None else number(record.loss),
         spark=spark(losses),
