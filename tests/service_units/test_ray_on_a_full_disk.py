@@ -21,14 +21,6 @@ from stages.errors import NotEnoughResources
 from tests.small_disk import fill, small_disk
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """A home that is made."""
-    found = Home(tmp_path / "home")
-    found.make()
-    return found
-
-
 def _play_head(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In place of Ray's head, a process that says nothing. The file that gets its number."""
     fake, pid = folder / "python", folder / "pid"
