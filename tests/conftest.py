@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,11 +7,12 @@ import pytest
 from hypothesis import settings
 
 from cluster.actors.ray_session import ray_session
+from tests.examples import EXPLORES, take_all
 
 # the same examples every time, so that a red run means a change; EXPLORE=1 looks for new ones; a slow run is none
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
-settings.load_profile("explore" if os.environ.get("EXPLORE") else "steady")
+settings.load_profile("explore" if EXPLORES else "steady")
 
 STARTS_RAY = (
     ("tests/dashboard/test_api.py", "pages"),
@@ -38,6 +38,11 @@ def _place(nodeid: str) -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the soaks too: tests that are marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--slow"):
+        take_all()
 
 
 @pytest.hookimpl(trylast=True)

@@ -140,6 +140,7 @@ def test_a_killed_driver_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_the_model_that_does_not_fit_on_one_worker(tmp_path: Path) -> None:
+    """That it does on four is shown, and performed, in README."""
     job = EXAMPLES / "too-big-for-one.yaml"
     refused = pipetrain_here("plan", job, "--stages", "1")
     assert refused.returncode == 2
@@ -152,9 +153,6 @@ def test_the_model_that_does_not_fit_on_one_worker(tmp_path: Path) -> None:
     assert forced.returncode == 1
     assert "MemoryError: Unable to allocate" in forced.stderr
     assert "resources.memory_per_worker allows 167,772,160 bytes" in forced.stderr.splitlines()[-1]
-    few = ("--set", "training.epochs=1", "--set", "training.batch_size=719")  # two steps: what counts is that it fits
-    trained = pipetrain("train", job, "--run-dir", tmp_path / "four", *few)
-    assert trained.returncode == 0, trained.stderr
 
 
 def _start(run: Path, *options: str) -> subprocess.Popen[str]:

@@ -331,7 +331,8 @@ _KILLED_AFTER_AN_ANSWER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from cluster.service.store import Store, insert, update
-from tests.service_units.test_store import DOCUMENT, _event, _record
+from tests.records import job_record
+from tests.service_units.test_store import DOCUMENT, _event
 
 async def main(path: str, answers: int) -> None:
     store, told = Store(Path(path)), 0
