@@ -15,8 +15,7 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if EXPLORES else "steady")
 
 STARTS_RAY = (
-    ("tests/dashboard/test_api.py", "pages"),
-    ("tests/dashboard/test_pages.py", "pages"),
+    ("tests/dashboard/", "pages"),
     ("tests/service/test_service_killed.py", ""),
     ("tests/service/test_ray_killed.py", ""),
     ("tests/service/", "service"),

@@ -8,7 +8,6 @@ of the host out.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import os
 import secrets
@@ -96,7 +95,7 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
     ray = importlib.import_module("ray")
     with private_folder(short_base()) as folder:
         try:
-            with loopback(), _without_idlers():
+            with loopback(), without_idlers():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -134,11 +133,13 @@ def loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_idlers() -> Iterator[None]:
-    """Within it, Ray starts neither its autoscaler nor what copies the workers' logs to the driver."""
+def without_idlers() -> Iterator[None]:
+    """Within it, Ray starts no process that we do not use: its autoscaler, its client's server, and what copies the logs
+    of workers to the driver."""
     parameter: Any = importlib.import_module("ray._private.parameter")
     before = parameter.RayParams
-    parameter.RayParams = functools.partial(before, no_monitor=True, include_log_monitor=False)
+    unused = {"no_monitor": True, "include_log_monitor": False, "ray_client_server_port": None}
+    parameter.RayParams = lambda *args, **options: before(*args, **{**options, **unused})
     try:
         yield
     finally:

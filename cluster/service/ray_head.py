@@ -18,7 +18,7 @@ from pathlib import Path
 from cluster.actors.disk_room import full_for_ray
 from cluster.actors.host_processes import end_session, in_session, works_in
 from cluster.actors.private_folders import make_private_folder, short_base, sweep_leftovers
-from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, QUIET_RAY, RAY_FOLDER, loopback
+from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, QUIET_RAY, RAY_FOLDER, loopback, without_idlers
 from cluster.service.home import Home
 from stages.errors import NotEnoughResources
 
@@ -47,8 +47,7 @@ class RayHead:
             *(sys.executable, "-m", "cluster.service.ray_head", "start", "--head", "--block"),
             *("--node-ip-address", LOOPBACK, "--port", "0", "--num-cpus", str(cpus)),
             *("--temp-dir", str(folder.path / RAY_FOLDER), "--object-store-memory", str(OBJECT_STORE_BYTES)),
-            *("--include-dashboard", "false", "--dashboard-port", "0", "--include-log-monitor", "false"),
-            *("--ray-client-server-port", "0", "--no-monitor"),  # neither Ray's client nor its autoscaler is used
+            *("--include-dashboard", "false", "--dashboard-port", "0"),
         ]
         try:
             with log.open("wb") as output:
@@ -140,7 +139,7 @@ def main() -> None:
     """The `ray` command, on loopback."""
     from ray.scripts.scripts import main as ray_command
 
-    with loopback():
+    with loopback(), without_idlers():
         ray_command()
 
 

@@ -66,7 +66,8 @@ def test_an_embedded_ray_without_room_says_so(tmp_path: Path, monkeypatch: pytes
 
     # not Ray itself: it would remember for the whole process how it was allowed to be reached when it was imported
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
-    monkeypatch.setattr("cluster.actors.ray_session.loopback", contextlib.nullcontext)
+    for patch in ("loopback", "without_idlers"):  # they import parts of it
+        monkeypatch.setattr(f"cluster.actors.ray_session.{patch}", contextlib.nullcontext)
     with small_disk(tmp_path / "disk") as disk:
         monkeypatch.setattr("cluster.actors.ray_session.short_base", lambda: str(disk))
         with pytest.raises(NotEnoughResources, match="cannot start here: The current node timed out"):
