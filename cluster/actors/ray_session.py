@@ -134,8 +134,8 @@ def loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_idlers() -> Iterator[None]:
-    """Within it, Ray starts no process that we do not use: its autoscaler, its client's server, and what copies the logs
-    of workers to the driver."""
+    """Within it, Ray starts no process that we do not use: its autoscaler, its client's server, and what copies the
+    workers' logs to the driver."""
     parameter: Any = importlib.import_module("ray._private.parameter")
     before = parameter.RayParams
     unused = {"no_monitor": True, "include_log_monitor": False, "ray_client_server_port": None}

@@ -115,6 +115,7 @@ def test_a_run_that_was_killed_is_closed_by_the_next_of_this_host(tmp_path: Path
     alive.close("finished")
 
 
+@pytest.mark.timeout(300)
 def test_the_service_closes_what_a_job_left_open_and_is_not_held_up(
     tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
