@@ -9,7 +9,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from cluster.actors.disk_room import full_for_ray
 from cluster.actors.host_processes import end_session, in_session, works_in
 from cluster.actors.private_folders import make_private_folder, short_base, sweep_leftovers
-from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, RAY_FOLDER, loopback
+from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, QUIET_RAY, RAY_FOLDER, loopback, without_idlers
 from cluster.service.home import Home
 from stages.errors import NotEnoughResources
 
@@ -48,8 +47,7 @@ class RayHead:
             *(sys.executable, "-m", "cluster.service.ray_head", "start", "--head", "--block"),
             *("--node-ip-address", LOOPBACK, "--port", "0", "--num-cpus", str(cpus)),
             *("--temp-dir", str(folder.path / RAY_FOLDER), "--object-store-memory", str(OBJECT_STORE_BYTES)),
-            *("--include-dashboard", "false", "--dashboard-port", "0", "--include-log-monitor", "false"),
-            *("--ray-client-server-port", str(_free_port())),
+            *("--include-dashboard", "false", "--dashboard-port", "0"),
         ]
         try:
             with log.open("wb") as output:
@@ -121,14 +119,7 @@ def ray_environment(token: str | None) -> dict[str, str]:
     """Ray's settings. BLAS gets one thread a process, which a worker of more CPUs changes for itself."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     auth = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **threads, **auth}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return {**QUIET_RAY, **threads, **auth}
 
 
 def _announced_address(folder: Path) -> str:
@@ -148,7 +139,7 @@ def main() -> None:
     """The `ray` command, on loopback."""
     from ray.scripts.scripts import main as ray_command
 
-    with loopback():
+    with loopback(), without_idlers():
         ray_command()
 
 

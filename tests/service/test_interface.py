@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.actors.host_processes import in_session
+from cluster.actors.host_processes import command_line, in_session
 from cluster.client import Client
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.job.spec import parse_job
@@ -86,6 +86,9 @@ def test_everything_listens_on_loopback_only(service: Service) -> None:
     assert len([c for c in listening if c.pid == service.pid]) == 2
     assert len({c.pid for c in listening}) > 3, "Ray's servers were looked at"
     assert {c.laddr.ip for c in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    running = b" ".join(command_line(pid) for pid in ours)
+    assert b"gcs_server" in running
+    assert not [name for name in (b"monitor.py", b"ray.util.client") if name in running], "nothing uses these of Ray's"
 
 
 # jobs --------------------------------------------------------------------------------------------------------------

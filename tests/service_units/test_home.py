@@ -228,13 +228,6 @@ def _holder(home: Home) -> Iterator[subprocess.Popen[str]]:
                 os.kill(child, signal.SIGKILL)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.make()
-    return home
-
-
 def test_one_at_a_time_holds_the_lock(home: Home) -> None:
     again = Home(home.folder)
     assert not home.is_locked()

@@ -21,25 +21,9 @@ from cluster.service.launching import prepare_attempt
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
 from coordinator.job.spec import parse_job
-from coordinator.queue.job_queue import Needs
-from coordinator.queue.job_states import Queued
 from stages.errors import InvalidData, StoppedEarly
 from tests.coordinator.job_documents import SMALLEST, changed
-
-
-def record(*, remote: bool) -> JobRecord:
-    return JobRecord(
-        id="j1",
-        name="job",
-        submission_id="s1",
-        priority=0,
-        order=0,
-        needs=Needs(workers=1, cpus=1, memory=0),
-        state=Queued(),
-        submitted_at=1.0,
-        events=1,
-        remote=remote,
-    )
+from tests.records import job_record
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -52,7 +36,7 @@ def test_the_origin_of_a_job_is_in_the_store_and_in_what_its_runner_is_told(remo
     async def write() -> JobRecord:
         found = Store(home.store)
         try:
-            job = record(remote=remote)
+            job = job_record("j1", remote=remote)
             await found.write(changes.insert(job, document, submitted(job)))
         finally:
             found.close()

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from cluster.actors.host_processes import in_session
 from cluster.service.home import Home
 from cluster.service.ray_head import RayHead
@@ -29,13 +27,6 @@ def _sleeping(folder: str | Path, user: int | None = None) -> Iterator[subproces
 
 def _head(session: int, folder: Path, address: str = "127.0.0.1:1") -> RayHead:
     return RayHead(session=session, address=address, token="t", folder=str(folder), cpus=1)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / "home")
-    made.make()
-    return made
 
 
 def test_a_head_is_known_by_its_folder_and_ended(home: Home, tmp_path: Path) -> None:
