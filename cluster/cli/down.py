@@ -14,7 +14,8 @@ import click
 from cluster.cli.options import counted
 from stages.errors import JobFailed
 
-_TERM_S = 45.0
+TERM_S = 45.0
+"""How long a service may take to end in good order, in seconds."""
 _HOLDER_S = 2.0
 
 
@@ -30,6 +31,7 @@ def down(home: Path | None) -> int:
     from cluster.service.home import DEFAULT_HOME, Home
 
     place = Home(home or Path(DEFAULT_HOME))
+    place.require_own()
     was_up = end_service(place)
     click.echo("down" if was_up else f"nothing is up at {place.folder}", err=True)
     left = _unfinished(place)
@@ -49,11 +51,12 @@ def end_service(home: Any) -> bool:
     if pid is not None and b"cluster.service" in command_line(pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        if not _gone(home, pid, _TERM_S):
+        if not _gone(home, pid, TERM_S):
             os.kill(pid, signal.SIGKILL)
             if not _gone(home, pid, 5.0):
                 raise JobFailed(f"the service's process {pid} does not end")
-    home.service_file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a disk that became read-only must not keep Ray from its end
+        home.service_file.unlink(missing_ok=True)
     head = RayHead.left_by_another(home)
     if head is not None and not head.end(home):
         raise JobFailed(f"some of Ray's processes (session {head.session}) do not end")
