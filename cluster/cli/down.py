@@ -42,10 +42,13 @@ def down(home: Path | None) -> int:
 
 def end_service(home: Any) -> bool:
     """End the service's process, then Ray where it left one. True where there was anything. Raises JobFailed."""
-    from cluster.actors.host_processes import command_line
+    from cluster.actors.host_processes import command_line, own_process_with
     from cluster.service.ray_head import RayHead
 
     there, pid = home.is_locked(), home.holder()
+    if not there:  # one whose home was moved or deleted holds a lock that is not here any more
+        pid = own_process_with("cluster.service", "--home", str(home.folder))
+        there = pid is not None
     if there and pid is None and (pid := _wait_for_holder(home)) is None and home.is_locked():
         raise JobFailed(f"a process holds {home.folder / 'service.lock'}, but its number is not in it; end it yourself")
     if pid is not None and b"cluster.service" in command_line(pid):
@@ -92,7 +95,7 @@ def _unfinished(home: Any) -> str:
     try:
         with contextlib.closing(sqlite3.connect(f"file:{home.store}?mode=ro", uri=True)) as store:
             counts = dict(store.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not isinstance(error, sqlite3.OperationalError):  # one that is only locked, or has no table yet
             from cluster.service.store_errors import damaged
 
