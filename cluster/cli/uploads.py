@@ -20,7 +20,9 @@ from coordinator.job.spec import JobSpec
 def tell_missing(spec: JobSpec) -> None:
     """Name the files that are not on this machine: it may be a slip, or the cluster's hosts have them."""
     for name in set(named_files(spec)) - set(local_files(spec)):
-        click.echo(f"{one_line(name)} is not on this machine; the cluster's hosts must have it under this path", err=True)
+        click.echo(
+            f"{one_line(name)} is not on this machine; the cluster's hosts must have it under this path", err=True
+        )
 
 
 @contextlib.contextmanager

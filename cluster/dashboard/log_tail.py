@@ -7,6 +7,7 @@ from collections import deque
 from pathlib import Path
 
 from cluster.actors.runner_link import log_name
+from coordinator.job.regular_files import open_regular
 
 RUNNER = -1
 _FIRST_BYTES, _MOST_BYTES = 32 * 1024, 256 * 1024  # of a file: in the beginning, and at one look
@@ -47,7 +48,7 @@ class LogTail:
             first = max(0, size - _FIRST_BYTES) if start is None else max(start, size - _MOST_BYTES)
             if size <= first:
                 return False
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 opened.seek(first)
                 part = opened.read(size - first)
         except OSError:

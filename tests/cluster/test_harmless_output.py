@@ -66,7 +66,9 @@ class _Client:
 
 def steering(text: str) -> list[str]:
     """Characters of the text that a terminal obeys or that turn the direction of reading, but line ends and tabs."""
-    return sorted({c for c in text if c not in "\n\t" and (c < " " or "\x7f" <= c <= "\x9f" or "\u202a" <= c <= "\u202e")})
+    return sorted(
+        {c for c in text if c not in "\n\t" and (c < " " or "\x7f" <= c <= "\x9f" or "\u202a" <= c <= "\u202e")}
+    )
 
 
 @pytest.mark.parametrize(
