@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from cluster.run.earlier_run import MADE_BEFORE_STEPS, lock_folder, make_room
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import os_error_of, run_directory_gone
+from coordinator.job.regular_files import read_regular
 from coordinator.job.spec import JobSpec, load_job
 from stages.arrays import Array
 from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake
@@ -27,6 +28,9 @@ MODEL_FORMAT = "pipetrain.model/1"
 TRACE_FILE = "trace.json"
 TRACE_REQUEST = "trace.request"
 """The file by which a job is asked for a trace: `{"steps": n, "id": text}`, put in place by rename."""
+
+
+_REQUEST_BYTES = 10_000
 
 
 class TraceRequest(NamedTuple):
@@ -128,13 +132,14 @@ class RunDir:
         """What somebody wants traced from now on, told once; None where nobody asked."""
         request = self.path / TRACE_REQUEST
         try:
-            content = json.loads(request.read_bytes())
+            content = json.loads(read_regular(request, _REQUEST_BYTES))
             found = TraceRequest(max(1, int(content["steps"])), str(content["id"]))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
             found = None
-        request.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder of that name, or a disk that became read-only: the job goes on
+            request.unlink(missing_ok=True)
         return found
 
     def event(self, what: str, **details: Any) -> None:

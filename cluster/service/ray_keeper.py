@@ -93,6 +93,11 @@ class RayKeeper:
                 address, token = await self._find_ray(jobs)
                 await self._serve(jobs, address, token)
                 failures = 0
+            except TimeoutError:  # it may only be slow; what runs in it goes on, so it is not ended here
+                late = f"Ray at {self.ray_address} did not answer within {_CONNECT_S:g} s"
+                self.state = f"not there: {late}; it is asked again, and `pipetrain down` ends it"
+                _log.warning("Ray: %s", self.state)
+                failures += 1
             except (UserMistake, OSError) as error:
                 told = error if isinstance(error, UserMistake) else NotEnoughResources(_of_the_host(error))
                 if not self.up.is_set() and self.own:

@@ -24,6 +24,7 @@ from coordinator.job.regular_files import open_regular
 
 _READ_BYTES = 256 * 1024
 _ROWS_AT_ONCE = 100  # taken in between two turns of the loop: about a millisecond
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what is not there, or was damaged
 _TAIL_BYTES = 64 * 1024  # more than a line of accounts.jsonl
 
 
@@ -97,7 +98,7 @@ class RunFeed:
                 continue
             if self._from_zero is None:
                 self._from_zero = counts_from_zero(found)
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # an entry of it is damaged
+            with contextlib.suppress(*_UNREADABLE):
                 row = row_from_one(found) if self._from_zero else found
                 if self._stats is not None:
                     self._stats.take_row(row)
@@ -111,22 +112,25 @@ class RunFeed:
         if self.attempt > 1 and not _aside(self.folder, self.attempt - 1).exists():
             return  # what is there is still the attempt's before
         file = self.folder / "accounts.jsonl"
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(*_UNREADABLE):
             size = file.stat().st_size
             if size != self._accounts_size and (part := read_lines(file, max(0, size - _TAIL_BYTES), _TAIL_BYTES)):
-                line = orjson.loads(part.splitlines()[-1])
-                stats.accounts = step_from_one(line) if self._from_zero else line
+                line = dict(orjson.loads(part.splitlines()[-1]))
+                line = step_from_one(line) if self._from_zero else line
+                if float(line["ended"]):  # each look at the figures needs it
+                    stats.accounts = line
                 self._accounts_size = size
 
     def _look_at_timeline(self, stats: JobStats) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(*_UNREADABLE):
             with open_regular(self.folder / "timeline.json") as file:
                 status = os.fstat(file.fileno())
                 if self._timeline == (status.st_ino, status.st_mtime_ns):
                     return
                 content = orjson.loads(file.read())
             self._timeline = status.st_ino, status.st_mtime_ns
-            if content["attempt"] == self.attempt:
+            holders = [entry["worker"] for entry in content["memory"]]
+            if content["attempt"] == self.attempt and all(isinstance(worker, int) for worker in holders):
                 stats.timeline = step_from_one(content) if self._from_zero else content
 
     def new_events(self) -> list[RunEvent]:

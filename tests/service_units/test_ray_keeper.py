@@ -408,6 +408,24 @@ def test_the_end_ends_our_own_ray_though_its_note_is_gone(play: Play) -> None:
     play(script)
 
 
+def test_a_ray_that_does_not_answer_is_asked_again_and_said_to_be(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GCS server was stopped, say. Jobs train on without it, so it is not for us to end them."""
+    monkeypatch.setattr(ray_keeper, "_CONNECT_S", 0.05)
+
+    async def script(made: Scene) -> None:
+        await made.agent(2)
+        assert made.keeper.state.startswith(
+            "not there: Ray at 127.0.0.1:1 did not answer within 0.05 s; it is asked again"
+        )
+        assert made.keeper.failed is None
+        assert not Head.started[0].ended
+        monkeypatch.setattr(ray_keeper, "_CONNECT_S", 30)
+        (await made.agent(3)).ready()
+        await made.until(lambda: made.keeper.state == "up")
+
+    play(script)
+
+
 def test_an_agent_for_which_there_is_no_room_is_told_at_once(play: Play) -> None:
     """The service did not say why it never came up."""
     Head.left = Head()
