@@ -143,12 +143,22 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
                 raise NotEnoughResources(f"the service is not ready after {_START_TIMEOUT_S:g} s; {log} says more")
             time.sleep(0.05)
     except BaseException:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+        _end(process)
         raise
     finally:
         process.stdout.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a service that is not ready, one that does not hear SIGTERM (it may be stopped) too."""
+    from cluster.cli.down import TERM_S
+
+    process.terminate()
+    try:
+        process.wait(TERM_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
@@ -176,6 +186,7 @@ def _ending(process: subprocess.Popen[bytes]) -> str:
 
 
 def _status(home: Any) -> str:
+    from cluster.cli.texts import one_line
     from cluster.client import Client
 
     try:
@@ -185,5 +196,5 @@ def _status(home: Any) -> str:
     cpus = sum(node.cpus for node in state.nodes)
     used = sum(node.cpus_used for node in state.nodes)
     jobs = ", ".join(f"{n} {name}" for name, n in sorted(state.jobs.items())) or "no jobs yet"
-    troubles = "".join(f" · {problem}" for problem in state.problems)
+    troubles = "".join(f" · {one_line(problem)}" for problem in state.problems)
     return f"{counted(len(state.nodes), 'node')}, {used:g} of {cpus:g} CPUs reserved · {jobs}{troubles}"
