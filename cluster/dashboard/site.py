@@ -13,7 +13,6 @@ from cluster.service.api import Api
 from cluster.service.entry import Entry
 from cluster.service.files import files_to_fetch, log_lines, require_worker
 from cluster.service.home import Home
-from cluster.service.job_ids import find_id
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
@@ -54,13 +53,10 @@ class Site:
 
     async def find(self, prefix: str) -> JobRecord:
         """The job of this id, beginning of an id, or name, as it is now. Raises UnknownJob with the nearest."""
-        if prefix in self.jobs.entries:
-            return self.jobs.record(prefix)
-        store = self.jobs.store
-        job = await asyncio.to_thread(find_id, store, prefix)
+        job = await self.jobs.find(prefix)
         if job in self.jobs.entries:
             return self.jobs.record(job)
-        record = await asyncio.to_thread(store.get, job)
+        record = await asyncio.to_thread(self.jobs.store.get, job)
         if record is None:
             raise UnknownJob(f"job {job} was deleted")
         return record

@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from cluster.service.stats_message import stats_message
 from cluster.service.traces import ask_for_trace, last_trace, trace_saved
 from cluster.service.uploads import PART_BYTES, Uploads, upload_path
 from cluster.service.watch import Watcher
-from cluster.trackers import require_trackers
+from cluster.trackers import require_trackers, require_tracking
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job.limits import document_problem, encodable
@@ -72,7 +71,7 @@ class Api:
 
     async def Get(self, request: pb.GetRequest, context: Any) -> pb.Job:
         async with told(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             record = self._jobs.record(job)
             return job_message(self._jobs.view(record), self._jobs.store.document(job), whole=True)
         raise AssertionError("told ends the call")
@@ -88,13 +87,13 @@ class Api:
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[bytes]:
         async with told(context):
-            watcher = Watcher(self._jobs, self._jobs.find(request.id), request)
+            watcher = Watcher(self._jobs, await self._jobs.find(request.id), request)
             async for update in watcher.updates():
                 yield update
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         async with told(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             worker = request.worker if request.HasField("worker") else None
             record = self._jobs.record(job)
             require_worker(record, worker)
@@ -106,20 +105,20 @@ class Api:
 
     async def Stop(self, request: pb.StopRequest, context: Any) -> pb.Job:
         async with told(context):
-            record = await self._jobs.stop(self._jobs.find(request.id), request.now)
+            record = await self._jobs.stop(await self._jobs.find(request.id), request.now)
             return job_message(self._jobs.view(record))
         raise AssertionError("told ends the call")
 
     async def Delete(self, request: pb.DeleteRequest, context: Any) -> pb.DeleteResponse:
         async with told(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             await self._jobs.delete(job)
             return pb.DeleteResponse(id=job)
         raise AssertionError("told ends the call")
 
     async def Fetch(self, request: pb.FetchRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
         async with told(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             folder = self._jobs.home.run_directory(job)
             try:
                 files = files_to_fetch(folder, model=request.what == pb.FetchRequest.MODEL)
@@ -130,7 +129,7 @@ class Api:
 
     async def Trace(self, request: pb.TraceRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
         async with told(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             if request.steps:
                 asked = await ask_for_trace(self._jobs, job, request.steps)
                 if request.only_ask:
@@ -219,6 +218,7 @@ class Api:
             raise UserMistake(f"priority: got {priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
         if len(submission_id) > 200 or not encodable(submission_id):
             raise UserMistake("submission_id: must have at most 200 characters, all of which UTF-8 can hold")
+        require_tracking(spec, self._jobs.rules.for_job(remote=remote))
         require_trackers(spec)
         document = JobDocument(document=_json(spec.document()), files=files or {})
         self._require_files(document.files)
@@ -247,7 +247,7 @@ class Api:
         """The plan as JSON, and a line for each worker whose memory will not do. Raises UserMistake, JobFailed."""
         places = {path: str(upload_path(self._jobs.home, sha256, path)) for path, sha256 in files.items()}
         require_rules(spec, self._jobs.rules, places)
-        return await plan_job(self._outside, spec, places, replace(self._jobs.rules, public_only=remote))
+        return await plan_job(self._outside, spec, places, self._jobs.rules.for_job(remote=remote))
 
     async def wrong_paths(self, paths: Sequence[str], *, exists: bool = False) -> dict[str, str]:
         """What is wrong with each path on this host: where it leads and, with `exists`, whether it is a file."""

@@ -22,11 +22,12 @@ from grpc_reflection.v1alpha import reflection
 
 from cluster.wire.limits import MAX_REQUEST_BYTES
 
+MOST_GRPC_CONNECTIONS = 1000
 CONNECTION_LIMITS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),  # most methods take less, see `reader`
     ("grpc.max_concurrent_streams", 100),  # of one connection; what is above waits at the caller
-    ("grpc.max_allowed_incoming_connections", 1000),
-    ("grpc.max_connection_idle_ms", 300_000),  # a client opens its connection anew when it has something to ask
+    ("grpc.max_allowed_incoming_connections", MOST_GRPC_CONNECTIONS),
+    ("grpc.max_connection_idle_ms", 30_000),  # without a call; a client connects anew when it has something to ask
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.keepalive_time_ms", 60_000),  # a caller that is gone, or reads nothing, does not stay connected
     ("grpc.keepalive_timeout_ms", 20_000),

@@ -104,9 +104,10 @@ class Jobs:
         """Forget a job that has ended. Raises Refused for one that has not, UnknownJob."""
         await self.unbroken(self._forget(job))
 
-    def find(self, prefix: str) -> str:
-        """The id of the job of this id, beginning of an id, or name. Raises UnknownJob (see `find_id`)."""
-        return prefix if prefix in self.entries else find_id(self.store, prefix)
+    async def find(self, prefix: str) -> str:
+        """The id of the job of this id, beginning of an id, or name. Raises UnknownJob (see `find_id`), which looks for
+        the nearest among thousands, so not in the loop."""
+        return prefix if prefix in self.entries else await asyncio.to_thread(find_id, self.store, prefix)
 
     def record(self, job: str) -> JobRecord:
         """The job as it is now. Raises UnknownJob."""

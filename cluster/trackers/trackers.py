@@ -29,8 +29,8 @@ _GATHER_S = 0.5
 class Trackers:
     """Those that the job asks for. `tell` is told, from the thread that calls `row` and `close`, what went wrong.
 
-    `folder` is the run directory; `trackers` by name stand instead of those of the job. A `with` that an error leaves
-    ends the run as failed.
+    `folder` is the run directory; `trackers` by name stand instead of those of the job; `public_only`: their servers
+    must have public addresses. A `with` that an error leaves ends the run as failed.
     """
 
     def __init__(
@@ -40,10 +40,11 @@ class Trackers:
         *,
         attempt: int = 1,
         tell: Callable[[str], None],
+        public_only: bool = False,
         trackers: Mapping[str, Tracker] | None = None,
     ) -> None:
         self._tell = tell
-        wanted = make_trackers(spec) if trackers is None else trackers
+        wanted = make_trackers(spec, public_only=public_only) if trackers is None else trackers
         document = spec.document()
         document.pop("tracking", None)  # says nothing of the training, and a URI may hold a password
         place = folder.absolute()
