@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from cluster.dashboard.past import Past
 from cluster.service.api import Api
@@ -98,7 +100,11 @@ class Site:
         sizes = dict(await self.files(job))
         if path not in sizes:
             raise NoSuchFile(f"job {job} has no file {path[:200]}; GET /api/jobs/{job}/files lists what it has")
-        return sizes[path], _content(self.folder(job) / path, sizes[path])
+        try:
+            opened = await asyncio.to_thread((self.folder(job) / path).open, "rb")
+        except FileNotFoundError:
+            raise NoSuchFile(f"job {job} was deleted, or {path[:200]} was put aside, a moment ago") from None
+        return sizes[path], _content(opened, sizes[path])
 
     async def placement(self, record: JobRecord, stats: JobStats) -> list[int]:
         """The worker of each stage: from a sampled step, or as the attempt began. Empty before that is told."""
@@ -120,12 +126,16 @@ def _files(folder: Path) -> list[tuple[str, int]]:
         found = files_to_fetch(folder, model=False)
     except Refused:
         return []
-    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found if file.exists()]
+    listed = []
+    for file in found:
+        with contextlib.suppress(FileNotFoundError):
+            listed.append((file.relative_to(folder).as_posix(), file.stat().st_size))
+    return listed
 
 
-def _content(file: Path, size: int) -> Iterator[bytes]:
+def _content(opened: BinaryIO, size: int) -> Iterator[bytes]:
     """The first `size` bytes: it may grow meanwhile."""
-    with file.open("rb") as opened:
+    with opened:
         while size > 0 and (part := opened.read(min(_PART_BYTES, size))):
             size -= len(part)
             yield part

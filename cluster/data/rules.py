@@ -55,8 +55,8 @@ class SourceRules:
         return replace(self, files=tuple(files))
 
     def for_job(self, *, remote: bool) -> SourceRules:
-        """The same for one job. `remote`: it came from another host, so that it reads nothing of this one's network, and
-        its trackers write nothing of which the operator has not spoken."""
+        """The same for one job. `remote`: it came from another host, so that it reaches nothing of this one's network,
+        and its trackers write only into its run directory and the folders that the operator named."""
         roots = () if remote and self.tracking_roots is None else self.tracking_roots
         return replace(self, public_only=remote, tracking_roots=roots)
 

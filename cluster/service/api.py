@@ -124,7 +124,7 @@ class Api:
                 files = files_to_fetch(folder, model=request.what == pb.FetchRequest.MODEL)
             except Refused as error:
                 raise Refused(f"job {job} is {self._jobs.record(job).state.name}: {error}") from None
-            async for chunk in _chunks(folder, files):
+            async for chunk in self._chunks(job, files):
                 yield chunk
 
     async def Trace(self, request: pb.TraceRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
@@ -135,7 +135,7 @@ class Api:
                 if request.only_ask:
                     return
                 await trace_saved(self._jobs, job, asked)
-            async for chunk in _chunks(self._jobs.home.run_directory(job), [last_trace(self._jobs, job)]):
+            async for chunk in self._chunks(job, [last_trace(self._jobs, job)]):
                 yield chunk
 
     async def UploadData(self, requests: AsyncIterator[pb.UploadRequest], context: Any) -> pb.UploadResponse:
@@ -253,6 +253,17 @@ class Api:
         """What is wrong with each path on this host: where it leads and, with `exists`, whether it is a file."""
         return await wrong_paths(self._outside, paths, self._jobs.rules, exists=exists)
 
+    async def _chunks(self, job: str, files: Sequence[Path]) -> AsyncIterator[pb.FetchChunk]:
+        """Raises UnknownJob if the job is deleted meanwhile, Refused if a file of a running one is put aside."""
+        for file in files:
+            parts = file_parts(self._jobs.home.run_directory(job), file)
+            try:
+                while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                    yield pb.FetchChunk(path=part.path, size=part.size, data=part.data, sha256=part.sha256)
+            except FileNotFoundError:
+                self._jobs.record(job)
+                raise Refused(f"job {job}: {file.name} was put aside while the others were sent; ask again") from None
+
     # checks --------------------------------------------------------------------------------------------------------
 
     async def _spec(self, document: str, name: str | None) -> JobSpec:
@@ -298,13 +309,6 @@ class Api:
                 f"{memory_text(needs.memory, up=True)}), this cluster has {memory_text(memory)}; change "
                 "resources.memory_per_worker"
             )
-
-
-async def _chunks(folder: Path, files: Sequence[Path]) -> AsyncIterator[pb.FetchChunk]:
-    for file in files:
-        parts = file_parts(folder, file)
-        while (part := await asyncio.to_thread(next, parts, None)) is not None:
-            yield pb.FetchChunk(path=part.path, size=part.size, data=part.data, sha256=part.sha256)
 
 
 def _read_spec(document: str, name: str | None) -> JobSpec:

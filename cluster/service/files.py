@@ -97,9 +97,12 @@ async def log_lines(
 
 
 def _rest(file: Path, start: int) -> bytes:
-    with file.open("rb") as opened:
-        opened.seek(start)
-        return opened.read()
+    try:
+        with file.open("rb") as opened:
+            opened.seek(start)
+            return opened.read()
+    except FileNotFoundError:  # the job was deleted meanwhile
+        return b""
 
 
 def _log_files(folder: Path, worker: int | None) -> list[tuple[int, Path]]:
@@ -116,7 +119,10 @@ def _tail_start(file: Path, lines: int, ended: bool) -> int:
     """Where the last so many lines begin, in bytes; 0 lines: the beginning."""
     if lines <= 0:
         return 0
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return 0
     place = len(content)
     torn = ended and not content.endswith(b"\n")  # a line too then, the last one
     for _ in range(lines if torn else lines + 1):

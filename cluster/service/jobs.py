@@ -350,9 +350,12 @@ class Jobs:
 
     async def _start_chosen(self) -> None:
         for job in self._choice.starts:
+            entry = self.entries.get(job)
+            if entry is None:  # it was stopped while one before it was started
+                continue
             with logged(f"job {job} could not be started"):
                 try:
-                    turn = self.noting.apply(self.entries[job], Admitted(), "admitted", "its turn has come")
+                    turn = self.noting.apply(entry, Admitted(), "admitted", "its turn has come")
                     await self.unbroken(turn)
                 except StoreTrouble:  # nothing else may happen that wakes the queue
                     asyncio.get_running_loop().call_later(AGAIN_S, self._look.set)

@@ -60,7 +60,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return text
 
 
-def _problems(door: Callable[[], JobSpec]) -> tuple[str, ...]:
+def _answers(door: Callable[[], JobSpec]) -> tuple[str, ...]:
     """What is said of it; nothing if it is a job. Whatever else is raised fails the test."""
     began = time.process_time()
     try:
@@ -83,14 +83,14 @@ def test_random_bytes_are_a_job_or_lines_that_say_what_is_wrong(
 ) -> None:
     file: Path = tmp_path_factory.getbasetemp() / "mutated.yaml"
     file.write_bytes(content)
-    _problems(lambda: load_job(file))
-    _problems(lambda: _read_spec(content.decode("utf-8", "replace"), None))  # a message's text is always UTF-8
+    _answers(lambda: load_job(file))
+    _answers(lambda: _read_spec(content.decode("utf-8", "replace"), None))  # a message's text is always UTF-8
     text = content.decode("utf-8-sig", "replace")
-    _problems(lambda: read_job_text(text, name="x").spec({}))
+    _answers(lambda: read_job_text(text, name="x").spec({}))
     document, _ = read_yaml(text)
     try:
         as_json = json.dumps(document)
     except (ValueError, TypeError):  # keys that JSON does not have, or a list within itself
         return
-    _problems(lambda: _read_spec(as_json, "x"))
-    _problems(lambda: read_job_text(as_json).spec({}))
+    _answers(lambda: _read_spec(as_json, "x"))
+    _answers(lambda: read_job_text(as_json).spec({}))
