@@ -2,8 +2,8 @@
 
 grpcio reads a request of a method that takes one message before the method is called. A method that takes a stream
 reads for itself. So whoever has no token gets a method of the second kind, which reads nothing: what the caller sends
-waits on its side, but for the 64 KiB of HTTP/2's window. That holds for health checks too, which are open to all: grpcio
-keeps the memory of the largest message with its connection, up to 0.9 MB each, though only one at a time was read.
+waits on its side, but for the 64 KiB of HTTP/2's window. That holds for health checks too, which are open to all:
+grpcio keeps the memory of a large message with its connection, 0.9 MB each, though only one at a time was read.
 """
 
 from __future__ import annotations
