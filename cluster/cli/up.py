@@ -44,8 +44,8 @@ _LINE_EVERY_S = 2.0
     "tracking_roots",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Jobs' trackers write only below this folder; may be repeated. By default what the user may write, and for jobs "
-    "from other hosts nothing.",
+    help="Jobs' trackers write only below this folder; may be repeated. By default anywhere for jobs of this host, "
+    "nowhere for others.",
 )
 @click.option("--detach", is_flag=True, help="Return when it is up.")
 def up(

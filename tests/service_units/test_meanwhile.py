@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cluster.service import jobs as module
 from cluster.service.api import Api
 from cluster.service.entry import Entry
 from cluster.service.files import log_lines
+from cluster.service.job_ids import find_id
 from coordinator.queue.job_states import Admitted
 from stages.errors import Refused, UnknownJob
 from tests.service_units.scripted import Scripted, scripted
@@ -94,13 +94,12 @@ def test_a_job_that_is_stopped_while_another_starts_is_not_started(
 def test_a_job_is_looked_for_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among thousands with long names that are alike, the nearest takes seconds to find."""
     threads: list[str] = []
-    find_id = module.find_id
 
     def recorded(*given: Any) -> str:
         threads.append(threading.current_thread().name)
         return find_id(*given)
 
-    monkeypatch.setattr(module, "find_id", recorded)
+    monkeypatch.setattr("cluster.service.jobs.find_id", recorded)
 
     async def scenario() -> None:
         async with scripted(tmp_path / "home") as service:

@@ -83,14 +83,14 @@ def test_a_health_check_without_the_token_is_of_the_service_as_a_whole(bare: Bar
     """Whatever it names, for that is not read; whoever shows the token is told that there is no such service."""
     asked = health_pb2.HealthCheckRequest(service="nobody")
     with grpc.insecure_channel(f"127.0.0.1:{bare.grpc_port}") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        stub = health_pb2_grpc.HealthStub(channel)
         assert stub.Check(asked, timeout=30).status == health_pb2.HealthCheckResponse.SERVING
         watching = stub.Watch(asked, timeout=30)
         assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
         watching.cancel()
         with pytest.raises(grpc.RpcError) as caught:
             stub.Check(asked, timeout=30, metadata=WITH_TOKEN)
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("method", [f"{METHOD}Submit", "/grpc.health.v1.Health/Check"])
