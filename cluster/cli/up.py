@@ -39,6 +39,14 @@ _LINE_EVERY_S = 2.0
 @click.option(
     "--data-protocols", metavar="LIST", help="Jobs read only such URLs, such as https,s3; file stands for local paths."
 )
+@click.option(
+    "--tracking-root",
+    "tracking_roots",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Jobs' trackers write only below this folder; may be repeated. By default anywhere for jobs of this host, "
+    "nowhere for others.",
+)
 @click.option("--detach", is_flag=True, help="Return when it is up.")
 def up(
     workers: int | None,
@@ -51,6 +59,7 @@ def up(
     keep_uploads: float,
     data_roots: tuple[Path, ...],
     data_protocols: str | None,
+    tracking_roots: tuple[Path, ...],
     detach: bool,
 ) -> int:
     """Start a local Ray with --workers CPUs and the job service, on loopback.
@@ -75,6 +84,7 @@ def up(
     options = ["--home", str(place.folder), "--grpc-port", str(grpc_port), "--http-port", str(http_port)]
     options += ["--max-queued", str(max_queued), "--max-upload", str(max_upload), "--keep-uploads", str(keep_uploads)]
     options += [part for root in data_roots for part in ("--data-root", str(root.absolute()))]
+    options += [part for root in tracking_roots for part in ("--tracking-root", str(root.absolute()))]
     options += ["--data-protocols", _protocols(data_protocols)] if data_protocols is not None else []
     options += ["--workers", str(workers)] if workers is not None else []
     options += ["--ray-address", ray_address] if ray_address is not None else []

@@ -39,6 +39,11 @@ class ServiceAddress:
         return command_for(self.home, "up")
 
     @property
+    def is_up(self) -> bool:
+        """Whether a service holds the home that this address was found in."""
+        return self.source == str(self.home / SERVICE_FILE) and _is_held(self.home)
+
+    @property
     def is_here(self) -> bool:
         """True where no other machine is involved."""
         host = self.target.rpartition(":")[0]

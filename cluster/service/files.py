@@ -96,9 +96,12 @@ async def log_lines(
 
 
 def _rest(file: Path, start: int) -> bytes:
-    with open_regular(file) as opened:
-        opened.seek(start)
-        return opened.read()
+    try:
+        with open_regular(file) as opened:
+            opened.seek(start)
+            return opened.read()
+    except FileNotFoundError:  # the job was deleted meanwhile
+        return b""
 
 
 def _log_files(folder: Path, worker: int | None) -> list[tuple[int, Path]]:
@@ -116,8 +119,11 @@ def _tail_start(file: Path, lines: int, ended: bool) -> int:
     """Where the last so many lines begin, in bytes; 0 lines: the beginning."""
     if lines <= 0:
         return 0
-    with open_regular(file) as opened:
-        content = opened.read()
+    try:
+        with open_regular(file) as opened:
+            content = opened.read()
+    except FileNotFoundError:
+        return 0
     place = len(content)
     torn = ended and not content.endswith(b"\n")  # a line too then, the last one
     for _ in range(lines if torn else lines + 1):

@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from cluster.service.records import JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobRecord
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import State, from_document, to_document
 
@@ -42,7 +42,8 @@ def record_of(row: Sequence[Any]) -> JobRecord:
     order, *own = row[: len(OWN) + 1]
     workers, cpus, memory, state, evidence = row[len(OWN) + 1 :]
     values: Mapping[str, Any] = dict(zip(OWN, own, strict=True))
-    if not all(map(isinstance, (*own, workers, cpus, memory), (*_KINDS, int, int, int))):
+    kinds = (*_KINDS, (int,), (int,), (int,))
+    if not all(isinstance(value, kind) for value, kind in zip((*own, workers, cpus, memory), kinds, strict=True)):
         raise Unreadable(f"job {values['id']!r}: a value is of another kind")
     try:
         found = _state(state, evidence)
@@ -56,10 +57,10 @@ def record_of(row: Sequence[Any]) -> JobRecord:
     )
 
 
-def event_of(row: Sequence[Any]) -> JobEvent:
+def event_of(row: Sequence[Any]) -> EventRecord:
     """The event of a row. Raises ValueError, TypeError."""
     seq, at, kind, attempt, text, details = row
-    return JobEvent(
+    return EventRecord(
         seq=int(seq),
         time=float(at),
         kind=text_of(kind),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,11 @@ class JobSpec(Section):
     tracking: TrackingSection = TrackingSection()
 
     def model_spec(self) -> ModelSpec:
-        """The network as workers are told about it."""
+        """The network as workers are told about it. The same object each time: a plan asks some twenty times."""
+        return self._network
+
+    @cached_property
+    def _network(self) -> ModelSpec:  # kept beside the fields: it is part of neither equality, hash nor document
         return ModelSpec(
             input_shape=self.model.input,
             layers=tuple(layer.spec() for layer in self.model.layers),

@@ -66,14 +66,15 @@ def test_an_upload_without_the_token_is_turned_away_and_leaves_nothing(wire: Wir
     assert not list(service.home.uploads.glob(f"{sha256}*"))
 
 
-def test_health_and_reflection_are_standard_and_open(wire: Wire) -> None:
+def test_health_and_reflection_are_standard_and_health_is_open(wire: Wire) -> None:
     health: Any = health_pb2_grpc.HealthStub(wire.channel)
     answer = health.Check(health_pb2.HealthCheckRequest(service="pipetrain.v1.Pipetrain"), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     reflected: Any = reflection_pb2_grpc.ServerReflectionStub(wire.channel)
-    (listed,) = reflected.ServerReflectionInfo(
-        iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10
-    )
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+        list(reflected.ServerReflectionInfo(iter([asked]), timeout=10))
+    (listed,) = reflected.ServerReflectionInfo(iter([asked]), timeout=10, metadata=wire.metadata)
     assert "pipetrain.v1.Pipetrain" in [service.name for service in listed.list_services_response.service]
     with urllib.request.urlopen(f"http://{wire.http}/healthz", timeout=10) as page:
         assert json.load(page)["ok"] is True
