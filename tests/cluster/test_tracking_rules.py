@@ -228,7 +228,8 @@ def test_a_run_that_is_closed_later_is_closed_by_the_same_rule(server: Any, tmp_
 
 @pytest.mark.usefixtures("mlflow")
 def test_the_mark_of_an_open_run_says_whose_rule_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coordinator.run_files import MLFLOW_OPEN, MLflow
+    from cluster.trackers.mlflow import MLflow
+    from coordinator.run_files import MLFLOW_OPEN
 
     facts = TrackedRun(name="n", run="r", attempt=1, document={}, folder=tmp_path)
     MLflow(f"sqlite:///{tmp_path}/x.db", public_only=True).start(facts)
