@@ -18,10 +18,11 @@ from typing import Any
 
 import orjson
 
-from cluster.service.job_stats import JobStats
+from cluster.service.job_stats import JobStats, take_step
 from cluster.service.old_counts import counts_from_zero, row_from_one, step_from_one
 from coordinator import run_files
 from coordinator.job.regular_files import open_regular
+from coordinator.timing.epoch_means import EpochMeans
 
 _READ_BYTES = 256 * 1024
 _ROWS_AT_ONCE = 100  # taken in between two turns of the loop: about a millisecond
@@ -49,6 +50,7 @@ class RunFeed:
         self.metrics_end = 0
         self.last_step: Mapping[str, Any] | None = None
         self.last_eval: Mapping[str, Any] | None = None
+        self.means = EpochMeans()
         self._events_read = events_read
 
     def go_back(self, events_read: int) -> None:
@@ -105,6 +107,7 @@ class RunFeed:
                     self._stats.take_row(row)
                 if row["kind"] == "step":
                     self.last_step = row
+                    take_step(self.means, row)
                 else:
                     self.last_eval = row
 
