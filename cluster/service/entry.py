@@ -78,9 +78,11 @@ class Entry:
         changes: dict[str, Any] = {}
         if feed.last_step is not None:
             changes.update(step=feed.last_step["step"], loss=feed.means.loss)
+            changes["samples_per_second"] = feed.samples_per_second
         if feed.last_eval is not None:
             changes["validation_loss"] = row_loss(feed.last_eval)
             changes["validation_accuracy"] = feed.last_eval.get("accuracy")
+            changes["best_validation_loss"] = feed.best_validation_loss
         return dataclasses.replace(record, **changes) if changes else record
 
 
