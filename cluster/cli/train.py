@@ -13,9 +13,9 @@ import click
 
 from cluster.cli.options import job_options, read_job, track_option, where_options
 from cluster.cli.progress import Header, RunDisplay, make_progress
-from cluster.cli.slow import why_slow_here
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, RunResult, Where
+from cluster.run.why_slow import why_slow_of
 from coordinator.texts import counted
 from stages.errors import NotEnoughResources, UserMistake
 
@@ -79,7 +79,7 @@ def train(
     if result.steps == 0 and result.stopped:
         directory.discard()
     own_host = len(os.sched_getaffinity(0)) if address is None else None
-    slow = why_slow_here(directory.last_account, prepared.blueprint.program.placement, own_host)
+    slow = why_slow_of(directory.last_account, prepared.blueprint.program.placement, own_host)
     _show_result(result, path, slow, as_json)
     return 130 if result.stopped else 0
 

@@ -68,8 +68,8 @@ class Points(BaseModel):
 
 
 class Rows(BaseModel):
-    """Series of the present attempt. Losses and accuracies of training are each step's own; a loss that is a sum is told
-    per row."""
+    """Series of the present attempt. Losses and accuracies of training are each step's own; a loss that is a sum is
+    told per row."""
 
     attempt: int
     series: dict[str, Points] = Field(description=f"by name: {', '.join(SERIES)}; shares are from 0 to 1")

@@ -70,8 +70,8 @@ class JobStats:
 
     `series` has the points of each figure of the table (see coordinator.train.rows); a point stands at the number of
     updates made, and those of `samples_per_second` are Rates. `latest` has the last value of each that is known, which
-    may be an earlier step's, and of training loss and accuracy the mean over the present epoch so far; `recent` the speed
-    and bubble that are shown. Points of a loss are each step's own, of a sum per row.
+    may be an earlier step's, and of training loss and accuracy the mean over the present epoch so far; `recent` the
+    speed and bubble that are shown. Points of a loss are each step's own, of a sum per row.
     `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json; `losses` counts attempts
     that Ray's death ended, not those that a planned shutdown did.
     """

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from cluster.dashboard.job_progress import percent, time_left
 from cluster.dashboard.parts import copy_button, explained, text
-from cluster.dashboard.texts import spark
+from cluster.dashboard.texts import clock, spark
 from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
