@@ -180,7 +180,7 @@ def test_files_and_train_tell_the_number_of_updates_made(told: Told) -> None:
     assert (accounts[0], accounts[-1], sorted(set(accounts) - set(NUMBERS))) == (1, N, [])
     timeline = json.loads((told.folder / "timeline.json").read_text())
     assert timeline["step"] == N, "the last whole step is always sampled"
-    assert picture(timeline).step == facts.timeline_model(timeline).step == N
+    assert facts.timeline_model(timeline).step == N
     assert picture(timeline).summary.startswith(f"Step {N}, ")
     events = {event["event"]: event for event in told.lines("events.jsonl")}
     assert events["finished"]["step"] == events["starting"]["steps_total"] == N
@@ -378,4 +378,5 @@ def test_what_a_runner_of_an_older_version_writes_is_told_in_the_same_count(told
         assert stats.timeline is not None
         accounts = facts.accounts_model(stats, [0, 1])
         assert accounts is not None
-        assert accounts.step == picture(stats.timeline).step == N
+        assert accounts.step == N
+        assert picture(stats.timeline).summary.startswith(f"Step {N}, ")
