@@ -252,6 +252,7 @@ def test_a_job_that_begins_again_has_its_figures_anew() -> None:
 def test_lines_of_progress_tell_the_mean_of_the_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     """They told the last batch's loss, which may have few rows."""
     with RunDisplay(Header("a run", steps_total=4)) as progress:
+        progress.started()
         for row in (step(1, samples=90, loss=0.5), step(2, loss=9.5), EvalRow(2, 1, 0.7, None, 10)):
             progress.row(row)
         progress.row(step(3, epoch=2, samples=90, loss=0.4, summed=True))

@@ -81,6 +81,7 @@ class Curves:
         self._job, self._steps, self._moved = job, steps, moved
         self._smoothing = smoothing if smoothing in _SMOOTHING else 1
         self._live: Live | None = None
+        self._choosing = False
         with ui.element("section").classes("stack") as self._place:
             self._build_controls()
             with ui.element("div").classes("grid small-ones"):
@@ -120,15 +121,18 @@ class Curves:
         return place, chart, link
 
     def _typed(self) -> None:
-        self._set(range_of(self._first.value, self._last.value))
+        if not self._choosing:
+            self._set(range_of(self._first.value, self._last.value))
 
     def _choose(self, first: float | None, last: float | None) -> None:
         """Show these steps, all if they are None."""
         steps = None if first is None or last is None else range_of(max(1, round(first)), round(last))
-        self._set(steps)
         begin, end = steps or (None, None)
+        self._choosing = True  # the fields change one after the other: what they say between that was never chosen
         self._first.set_value(begin)
         self._last.set_value(None if end == _MOST_STEPS else end)
+        self._choosing = False
+        self._set(steps)
 
     def _set(self, steps: Range) -> None:
         if steps != self._steps:
