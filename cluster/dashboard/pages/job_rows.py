@@ -91,7 +91,7 @@ class JobRow:
                 with self._bar:
                     self._done = ui.element("span")
             with ui.element("td").classes("loss"):
-                self._what = text("span", "loss ").classes("what")
+                self._what = text("span", "mean loss ").classes("what")
                 self._loss = text("span").classes("number")
                 with (
                     ui.element("svg")

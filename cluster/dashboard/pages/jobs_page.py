@@ -30,7 +30,7 @@ _COLUMNS = {
     "name": "Job",
     "state": "State and reason",
     "step": "Steps",
-    "loss": "Loss",
+    "loss": "Mean loss",
     "best_validation_loss": "Best validation loss",
     "validation_accuracy": "Validation accuracy",
     "stages": "Stages",
