@@ -25,8 +25,13 @@ def counted(n: int, noun: str) -> str:
 
 
 def number(value: float | None, absent: str = _ABSENT) -> str:
-    """Four digits."""
-    return absent if value is None else f"{value:.4g}"
+    """Four digits, or all before the point: `0.02482`, `12,345`, `1.2e16`. `number` of dashboard.js writes the same."""
+    if value is None:
+        return absent
+    if value and math.isfinite(value) and not 1e-4 <= abs(value) < 1e6:
+        digits, exponent = f"{value:.3e}".split("e")
+        return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:,.0f}" if math.isfinite(value) and abs(value) >= 1000 else f"{value:.4g}"
 
 
 def share(value: float | None, digits: int = 1, absent: str = _ABSENT) -> str:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from stages.arrays import Array
 from stages.spec import LossKind
 
+SUMMED: LossKind = "sum_of_squares"
+"""The loss that is a sum over the rows, and so grows with their number."""
 Targets = NDArray[Any]
 """Labels (rows,) of int64 for cross_entropy; else (outputs, rows) in the model's precision."""
 

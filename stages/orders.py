@@ -98,11 +98,12 @@ Order = TrainStep | Update | Evaluate | Gather | Settle
 
 class WorkerMemory(NamedTuple):
     """Bytes: `held` of weights, gradients and optimizer by stage; the process's peak resident set since its stages were
-    built, and the part of it that is the job's: all but what the process had before."""
+    built, and the part of it that is the job's: all but what the process had before. `job` is that part at present."""
 
     held: Mapping[int, tuple[int, int, int]]
     peak_resident: int
     peak_job: int
+    job: int = 0
 
 
 class StepReport(NamedTuple):

@@ -46,7 +46,7 @@ from stages.orders import (
     WorkerMemory,
     WorkerSetup,
 )
-from stages.process_memory import peak_resident_bytes
+from stages.process_memory import peak_resident_bytes, status_bytes
 from stages.progress import Progress
 from stages.stage import Stage
 from stages.trained import first_trained_stage, performed_lane
@@ -221,8 +221,13 @@ class Worker:
             parameters, momentum = stage.parameters, stage.optimizer.momentum
             optimizer = 0 if momentum is None else momentum.nbytes
             held[s] = (parameters.values.nbytes, parameters.gradients.nbytes, optimizer)
-        peak = peak_resident_bytes()
-        return WorkerMemory(held=held, peak_resident=peak, peak_job=max(0, peak - self._resident_before))
+        peak, before = peak_resident_bytes(), self._resident_before
+        return WorkerMemory(
+            held=held,
+            peak_resident=peak,
+            peak_job=max(0, peak - before),
+            job=max(0, status_bytes("VmRSS") - before),
+        )
 
     def _forward(self, action: Action, batch: Batch) -> None:
         s, j = action.stage, action.micro_batch

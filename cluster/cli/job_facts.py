@@ -32,7 +32,7 @@ def facts(job: Job) -> list[tuple[str, str]]:
         ("queue", "" if job.queue_position is None else f"{job.queue_position} of {job.queue_length}"),
         ("priority", f"{job.priority}" if job.priority else ""),
         ("step", steps(job)),
-        ("loss", number(job.loss, "")),
+        ("mean loss", number(job.loss, "")),
         (
             "validation",
             ", accuracy ".join(filter(None, (number(job.validation_loss, ""), share(job.validation_accuracy, 2, "")))),

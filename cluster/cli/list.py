@@ -43,9 +43,10 @@ def list(
 ) -> None:
     """List the service's jobs, newest first.
 
-    DONE is the share of the steps that are made, LEFT the time that the rest takes at the mean pace so far, VALIDATION
-    the loss of the last evaluation. AGE is the time since the job was submitted, TIME the time since it first
-    started, until now or its end: attempts that were lost, and times when the service was down, count too.
+    DONE is the share of the steps that are made, LEFT the time that the rest takes at the mean pace so far. LOSS is the
+    mean over the present epoch so far, VALIDATION the loss of the last evaluation; a loss that is a sum is told per
+    row. AGE is the time since the job was submitted, TIME the time since it first started, until now or its end:
+    attempts that were lost, and times when the service was down, count too.
     """
     as_data = form in ("json", "yaml")
     most = 0 if everything or (as_data and limit is None) else limit or _LIMIT

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.run.worker_times import COMPUTE, WAITS, Times, bubble_of
+from coordinator.timing.epoch_means import EpochMeans
 from coordinator.timing.series import RECENT_S, RecentSteps, Series
-from coordinator.train.rows import EvalRow, Row, StepRow
+from coordinator.train.rows import EvalRow, Row, StepRow, take_row
 
 if TYPE_CHECKING:
     from cluster.client import Job, JobFigures, WorkerFigures
@@ -34,8 +35,9 @@ class LiveWorker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRun:
-    """A run as it stands. `phase` is what goes on, in a word or two; `step` counts the steps done. `one_process`: its
-    workers are threads, so that each has the memory of all."""
+    """A run as it stands. `phase` is what goes on, in a word or two; `step` counts the steps done. `loss` and
+    `accuracy` are means over the present epoch so far. `one_process`: its workers are threads, so that each has the
+    memory of all."""
 
     phase: str
     step: int = 0
@@ -85,6 +87,7 @@ class RecentRows:
         self._recent = RecentSteps()
         self._pace = Pace()
         self._losses = Series()
+        self.means = EpochMeans()
         self.last: StepRow | None = None
         self.evaluation: EvalRow | None = None
 
@@ -95,9 +98,11 @@ class RecentRows:
             return
         if self.last is not None and row.attempt != self.last.attempt:  # it begins again
             self._recent, self._losses, self.evaluation = RecentSteps(), Series(), None
+            self.means = EpochMeans()
         self.last = row
         self._recent.add(row.samples, row.seconds, row.bubble)
-        self._losses.add(row.step, row.loss)
+        take_row(self.means, row)
+        self._losses.add(row.step, row.loss_per_row)
         self._pace.take(row.step, now)
 
     def seconds_left(self, steps_total: int | None) -> float | None:

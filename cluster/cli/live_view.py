@@ -87,10 +87,11 @@ def _losses(facts: LiveRun, width: int) -> Text | None:
         validation = f"validation {facts.validation_loss:.4g}"
     full_loss, full_validation = (
         f"{text}, accuracy {share(accuracy, 2, '')}" if text and accuracy is not None else text
-        for text, accuracy in ((loss, facts.accuracy), (validation, facts.validation_accuracy))
+        for text, accuracy in ((f"mean {loss}", facts.accuracy), (validation, facts.validation_accuracy))
     )
     for left, right, spark in (
         (full_loss, full_validation, True),
+        (f"mean {loss}", full_validation, True),
         (loss, full_validation, True),
         (loss, full_validation, False),
         (loss, validation, False),

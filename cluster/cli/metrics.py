@@ -26,7 +26,8 @@ _HEADINGS = ("step", "epoch", "loss", "accuracy", "validation", "accuracy", "sam
 def metrics(client: Client, job_id: str, follow: bool, as_json: bool) -> None:
     """Show the metrics of a job: a row for each step and for each evaluation.
 
-    `step` is the number of updates made, the row's own included; steps and epochs count from 1.
+    `step` is the number of updates made, the row's own included; steps and epochs count from 1. Losses are each step's
+    own; one that is a sum is told per row.
     """
     job = client.get(job_id)
     with detaching(lambda: goes_on(job.id) if not job.done else ""):
@@ -53,12 +54,12 @@ def _cells(row: Row) -> tuple[str, ...]:
     from coordinator.train.rows import StepRow
 
     if not isinstance(row, StepRow):
-        return (f"{row.step}", f"{row.epoch}", "", "", number(row.loss, ""), share(row.accuracy, 2, ""), "", "")
+        return (f"{row.step}", f"{row.epoch}", "", "", number(row.loss_per_row, ""), share(row.accuracy, 2, ""), "", "")
     speed = f"{row.samples / row.seconds:,.0f}" if row.seconds else ""
     return (
         f"{row.step}",
         f"{row.epoch}",
-        number(row.loss, ""),
+        number(row.loss_per_row, ""),
         share(row.accuracy, 2, ""),
         "",
         "",

@@ -100,12 +100,12 @@ class RunDisplay:
     def _facts(self, evaluation: EvalRow | None) -> Iterator[str]:
         rows = self._rows
         if rows.last is not None:
-            yield f"loss {rows.last.loss:.4g}"
+            yield f"mean loss {rows.means.loss:.4g}"
             yield f"{rows.samples_per_second or 0.0:,.0f} samples/s"
             predicted = rows.last.bubble_predicted
             yield f"bubble {rows.bubble or 0.0:.0%}" + ("" if predicted is None else f" (predicted {predicted:.0%})")
         if evaluation is not None:
-            yield f"validation loss {evaluation.loss:.4g}"
+            yield f"validation loss {evaluation.loss_per_row:.4g}"
             if evaluation.accuracy is not None:
                 yield f"accuracy {evaluation.accuracy:.2%}"
 
@@ -187,9 +187,9 @@ class LiveProgress(RunDisplay):
             steps_total=self._steps_total,
             seconds_left=rows.seconds_left(self._steps_total),
             losses=rows.losses,
-            loss=None if last is None else last.loss,
-            accuracy=None if last is None else last.accuracy,
-            validation_loss=None if evaluation is None else evaluation.loss,
+            loss=rows.means.loss,
+            accuracy=rows.means.accuracy,
+            validation_loss=None if evaluation is None else evaluation.loss_per_row,
             validation_accuracy=None if evaluation is None else evaluation.accuracy,
             samples_per_second=rows.samples_per_second,
             bubble=rows.bubble,

@@ -1,25 +1,15 @@
-"""Why a run is slow, from the figures that a command has of it."""
+"""Why a job of the service is slow, from its figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cluster.run.worker_times import Times, predicted_bubbles, worker_times
+from cluster.run.worker_times import Times
 from coordinator.timing.slowness import why_slow
 
 if TYPE_CHECKING:
     from cluster.client import WorkerFigures
-
-
-def why_slow_here(account: Mapping[str, Any] | None, placement: Sequence[int], cpus: int | None) -> str | None:
-    """Of a run in this process's hands: `account` is its last line of accounts.jsonl, `placement[s]` the worker of
-    stage s, `cpus` what its workers share (None: they may be on several hosts)."""
-    if account is None:
-        return None
-    times = worker_times(account, placement)
-    stages = [[stage for stage, holder in enumerate(placement) if holder == worker] for worker in range(len(times))]
-    return why_slow(times, stages, predicted_bubbles(account, placement), cpus=cpus)
 
 
 def why_slow_there(workers: Sequence[WorkerFigures], times: Sequence[Times] | None = None) -> str | None:

@@ -13,9 +13,9 @@ import click
 
 from cluster.cli.options import job_options, read_job, track_option, where_options
 from cluster.cli.progress import Header, RunDisplay, make_progress
-from cluster.cli.slow import why_slow_here
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, RunResult, Where
+from cluster.run.why_slow import why_slow_of
 from coordinator.texts import counted
 from stages.errors import NotEnoughResources, UserMistake
 
@@ -79,7 +79,7 @@ def train(
     if result.steps == 0 and result.stopped:
         directory.discard()
     own_host = len(os.sched_getaffinity(0)) if address is None else None
-    slow = why_slow_here(directory.last_account, prepared.blueprint.program.placement, own_host)
+    slow = why_slow_of(directory.last_account, prepared.blueprint.program.placement, own_host)
     _show_result(result, path, slow, as_json)
     return 130 if result.stopped else 0
 
@@ -129,7 +129,7 @@ def _train(run: Run, directory: RunDir, progress: RunDisplay) -> RunResult:
 
 
 def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool) -> None:
-    evaluation, step = result.last_evaluation, result.last_step
+    evaluation = result.last_evaluation
     if as_json:
         shown = {
             "kind": "result",
@@ -137,8 +137,8 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
             "run_dir": str(path) if result.saved else None,
             "step": result.steps,
             "steps_total": result.steps_total,
-            "loss": None if step is None else step.loss,
-            "validation_loss": None if evaluation is None else evaluation.loss,
+            "loss": result.loss,
+            "validation_loss": None if evaluation is None else evaluation.loss_per_row,
             "validation_accuracy": None if evaluation is None else evaluation.accuracy,
             "slow": slow,
         }
@@ -149,7 +149,7 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
         return
     parts = [f"{'stopped' if result.stopped else 'finished'} at step {result.steps} of {result.steps_total}"]
     if evaluation is not None:
-        parts.append(f"validation loss {evaluation.loss:.4g}")
+        parts.append(f"validation loss {evaluation.loss_per_row:.4g}")
         if evaluation.accuracy is not None:
             parts.append(f"validation accuracy {evaluation.accuracy:.2%}")
     click.echo(f"{', '.join(parts)}\nrun directory: {path}")

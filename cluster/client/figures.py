@@ -27,7 +27,8 @@ class WorkerFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFigures:
-    """The present attempt of a job: figures of its last steps and last evaluation, where there are any.
+    """The present attempt of a job: figures of its last steps and last evaluation, where there are any. `loss` and
+    `accuracy` are means over the rows of the present epoch so far.
 
     `losses` are evenly apart over the whole attempt, oldest first. `latest` has the last value of every series that is
     known, those with a name of their own here too.

@@ -18,7 +18,8 @@ ROW_TYPES: dict[FrameKind, type[Row]] = {"steps": StepRow, "evaluations": EvalRo
 
 _INTEGERS = ("step", "epoch", "samples")
 _COLUMNS: dict[FrameKind, tuple[str, ...]] = {
-    kind: tuple(one.name for one in fields(row) if one.name != "attempt") for kind, row in ROW_TYPES.items()
+    kind: tuple(one.name for one in fields(row) if one.name not in ("attempt", "summed"))
+    for kind, row in ROW_TYPES.items()
 }
 
 

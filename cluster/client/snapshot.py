@@ -61,12 +61,12 @@ class JobSnapshot:
 
     @property
     def loss(self) -> float | None:
-        """Mean training loss of the last step."""
+        """Mean training loss over the rows of the present epoch so far; of a loss that is a sum, per row."""
         return self._optional("loss")
 
     @property
     def validation_loss(self) -> float | None:
-        """Mean loss over the validation rows, of the last evaluation."""
+        """Mean loss over the validation rows, of the last evaluation; of a loss that is a sum, per row."""
         return self._optional("validation_loss")
 
     @property
@@ -192,7 +192,7 @@ class JobSnapshot:
                 ("job", f"{self.id} · {self.name}"),
                 ("state", f"{self.state}: {self.reason}" if self.reason else self.state),
                 ("step", f"{self.step}{of}"),
-                ("loss", number(self.loss, "")),
+                ("mean loss", number(self.loss, "")),
                 ("validation loss", number(self.validation_loss, "")),
                 ("validation accuracy", share(self.validation_accuracy, 2, "")),
                 ("submitted", f"{self.submitted_at:%Y-%m-%d %H:%M:%S} UTC"),

@@ -17,6 +17,8 @@ _TIP = {
     "borderColor": "var(--line)",
     "textStyle": {"color": "var(--text)", "fontFamily": "inherit", "fontSize": 12},
 }
+_BRUSH = {"yAxisIndex": "none", "brushStyle": {"color": "var(--accent)", "opacity": 0.2}}
+"""Dragging chooses steps; dashboard.js switches it on, and tells the page of them."""
 _MOST_DOTS = 20  # points of a line that are marked, so that a single one can be seen
 Point = tuple[int, float | None]
 
@@ -36,22 +38,25 @@ class Lines:
     def __init__(self, title: str, lines: Sequence[Line], *, form: str = "number", low: float | None = None) -> None:
         self.chart = (
             ui.echart(_lines(lines, form, low), renderer="svg")
-            .classes("chart")
+            .classes("chart curve")
             .props(f'role=img aria-label="{title} over steps: {", ".join(line.name for line in lines)}"')
         )
         self._shown: list[Sequence[Point]] = []
+        self._smoothing = 1
 
     def logarithmic(self, yes: bool) -> None:
         """Whether equal distances are equal ratios."""
         self.chart.options["yAxis"]["type"] = "log" if yes else "value"
         self.chart.update()
 
-    def show(self, data: Sequence[Sequence[Point]]) -> None:
-        """Draw the points of each line; nothing is sent where they are those that are drawn already."""
-        if len(self._shown) == len(data) and all(a is b for a, b in zip(self._shown, data, strict=True)):
+    def show(self, data: Sequence[Sequence[Point]], smoothing: int = 1) -> None:
+        """Draw the points of each line, each the mean of about the last `smoothing`; nothing is sent if they are
+        drawn already."""
+        same = len(self._shown) == len(data) and all(a is b for a, b in zip(self._shown, data, strict=True))
+        if same and smoothing == self._smoothing:
             return
-        first, self._shown = not self._shown, list(data)
-        series = [{"data": points, "showSymbol": len(points) <= _MOST_DOTS} for points in data]
+        first, self._shown, self._smoothing = not self._shown, list(data), smoothing
+        series = [{"data": smoothed(points, smoothing), "showSymbol": len(points) <= _MOST_DOTS} for points in data]
         for own, new in zip(self.chart.options["series"], series, strict=True):
             own.update(new)
         if first:  # a method that is called before the browser has made its chart is lost without a word
@@ -60,17 +65,31 @@ class Lines:
         self.chart.run_chart_method("setOption", {"series": series})
 
 
+def smoothed(points: Sequence[Point], over: int) -> Sequence[Point]:
+    """Exponential means of about the last `over` points, without a pull towards 0 at the beginning; gaps stay gaps."""
+    if over <= 1:
+        return points
+    keep, mean, weight = 1 - 1 / over, 0.0, 0.0
+    found: list[Point] = []
+    for step, value in points:
+        if value is not None:
+            mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        found.append((step, None if value is None else float(f"{mean / weight:.6g}")))
+    return found
+
+
 def _lines(lines: Sequence[Line], form: str, low: float | None) -> dict[str, Any]:
     return {
         "animation": False,
         "grid": {"left": 4, "right": 14, "top": 30 if len(lines) > 1 else 12, "bottom": 4, "containLabel": True},
         "legend": {"show": len(lines) > 1, "left": 0, "top": 0, "textStyle": _TEXT, "itemWidth": 22, "itemHeight": 8},
         "tooltip": {"trigger": "axis", **_TIP, ":valueFormatter": f"pipetrain.{form}"},
+        "toolbox": {"show": True, "itemSize": 0, "showTitle": False, "feature": {"dataZoom": _BRUSH}},
         "xAxis": {
             "type": "value",
             "min": "dataMin",
             "max": "dataMax",
-            "axisLabel": {**_TEXT, "hideOverlap": True},
+            "axisLabel": {**_TEXT, "hideOverlap": True, ":formatter": "pipetrain.number"},
             "axisLine": {"lineStyle": {"color": "var(--line)"}},
             "axisTick": {"show": False},
             "splitLine": {"show": False},
@@ -112,7 +131,7 @@ class Bars:
         self._form, self._most, self._stacked = form, most, stacked
         self._shape: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self.chart = ui.echart({}, renderer="svg").classes("chart").props(f'role=img aria-label="{title}"')
-        self._key = ui.element("div")
+        self._key = ui.element("div").classes("terms")
 
     def show(self, rows: Sequence[str], parts: Mapping[str, Sequence[Any]], colors: Mapping[str, str]) -> None:
         """Draw: `parts[name][i]` is that part of row i."""
@@ -136,8 +155,10 @@ class Bars:
         axis = "pipetrain.percent" if self._form == "share" else form
         if self._stacked:
             label = {"show": self._form == "share", ":formatter": "pipetrain.part", **_TEXT, "color": "var(--text)"}
+            fit = {":labelLayout": "pipetrain.fit"}
         else:
             label = {"show": True, "position": "right", ":formatter": f"(p) => {form}(p.value)", **_TEXT}
+            fit = {}
         return {
             "animation": False,
             "grid": {
@@ -171,6 +192,7 @@ class Bars:
                     **({"stack": "all", "barWidth": 20} if self._stacked else {"barWidth": 12}),
                     "data": list(data),
                     "label": label,
+                    **fit,
                     "emphasis": {"disabled": True},
                     "itemStyle": {"color": colors[name], "borderColor": "var(--panel)", "borderWidth": 0.6},
                 }

@@ -35,6 +35,18 @@ def rows_model(stats: JobStats, names: Sequence[str] = ()) -> models.Rows:
     return models.Rows(attempt=stats.attempt, series=found)
 
 
+def rows_csv(rows: models.Rows, first: int, last: int) -> str:
+    """A line for each step from `first` to `last` that has a point in any series."""
+    names = list(rows.series)
+    columns = [dict(zip(points.steps, points.values, strict=True)) for points in rows.series.values()]
+    steps = sorted({step for column in columns for step in column if first <= step <= last})
+    lines = [",".join(["step", *names])]
+    for step in steps:
+        values = (column.get(step) for column in columns)
+        lines.append(",".join([str(step), *("" if value is None else repr(value) for value in values)]))
+    return "\n".join(lines) + "\n"
+
+
 def accounts_model(stats: JobStats, placement: Sequence[int]) -> models.AttemptAccounts | None:
     """The last account; None before the first step. `placement[s]` is the worker of stage s, empty: None, too."""
     line = stats.accounts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,10 @@ BUBBLE = 3
 """The number of a bubble among the kinds of bars."""
 FAILED = 1
 """The ninth number of a bar that failed; it is 0 for the others of such a panel. Other panels have eight."""
-_LANE, _HEAD, _FOOT, _GAP = 32, 28, 44, 12  # pixels
+_LANE, _LOW_LANE, _HEAD, _FOOT, _GAP = 32, 18, 28, 44, 12  # pixels
+_MANY = 12  # workers: more have low lanes
+MOST_BARS = 3000
+"""Actions that a panel draws at once; of a larger step a piece is drawn, and others can be chosen."""
 _FIRST_HUE, _LAST_HUE = 215, 35  # micro-batches from blue over green to orange: their order can be seen
 
 Timed = tuple[int, Action, float, float]
@@ -24,23 +28,30 @@ Timed = tuple[int, Action, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture. `bars` are data of the chart: [worker, start, end, kind, stage, micro-batch, hue, with stage], with
-    the bubbles first, which lie behind, until `shown`. `end` is when its last action ends, drawn or not, and `idle` the
-    share of the workers' time until then in which they wait."""
+    """One picture, of the time from `since` to `until`. `bars` are data of the chart: [worker, start, end, kind, stage,
+    micro-batch, hue, with stage], with the bubbles first, which lie behind. `end` is when its last action ends, drawn
+    or not, and `idle` the share of the workers' time until then in which they wait."""
 
     title: str
     bars: Sequence[Sequence[float]]
     n_workers: int
     end: float
     idle: float
-    shown: float
+    since: float
+    until: float
 
 
 def panel(
-    title: str, actions: Iterable[Timed], n_workers: int, *, shortest: float = 0.0, until: float = float("inf")
+    title: str,
+    actions: Iterable[Timed],
+    n_workers: int,
+    *,
+    shortest: float = 0.0,
+    since: float = 0.0,
+    until: float = float("inf"),
 ) -> Panel:
-    """The picture of these actions (F, I and W). A gap in a lane that is longer than `shortest` is a bubble. Actions
-    that begin at `until` or later are not drawn, but count for all else."""
+    """The picture of these actions (F, I and W). A gap in a lane that is longer than `shortest` is a bubble. What ends
+    before `since` or begins at `until` or later is not drawn, but counts for all else."""
     lanes: list[list[Timed]] = [[] for _ in range(n_workers)]
     for timed in actions:
         lanes[timed[0]].append(timed)
@@ -49,16 +60,36 @@ def panel(
     last = max((timed[1].micro_batch for timed in everything), default=0)
     several = any(len({timed[1].stage for timed in lane}) > 1 for lane in lanes)
     bubbles = [bubble for worker, lane in enumerate(lanes) for bubble in _bubbles(lane, worker, end, shortest)]
-    bars: list[list[float]] = [[*bar[:2], min(bar[2], until), *bar[3:]] for bar in bubbles if bar[1] < until]
+    bars: list[list[float]] = [
+        [bar[0], max(bar[1], since), min(bar[2], until), *bar[3:]]
+        for bar in bubbles
+        if bar[1] < until and bar[2] > since
+    ]
     for worker, action, start, stop in everything:
-        if start >= until:
+        if start >= until or stop <= since:
             continue
         hue = _FIRST_HUE + (_LAST_HUE - _FIRST_HUE) * action.micro_batch / max(1, last)
         kind = _KINDS[action.kind]
         bars.append([worker, start, stop, kind, action.stage, action.micro_batch, round(hue), int(several)])
     busy = sum(stop - start for _, _, start, stop in everything)
     idle = 1 - busy / (end * n_workers) if end else 0.0
-    return Panel(title, bars, n_workers, end, idle, min(end, until))
+    return Panel(title, bars, n_workers, end, idle, since, min(end, until))
+
+
+def windows(panels: Sequence[Sequence[Timed]], most: int) -> list[tuple[float, float]]:
+    """(since, until) of the pieces in which these actions are drawn, one after the other: at most `most` actions begin
+    in a piece of any panel. The last piece is open at its end."""
+    starts = [sorted(timed[2] for timed in actions) for actions in panels]
+    found, since, places = [], 0.0, [0] * len(starts)
+    while any(place + most < len(times) for place, times in zip(places, starts, strict=True)):
+        until = min(
+            times[place + most] for place, times in zip(places, starts, strict=True) if place + most < len(times)
+        )
+        if until <= since:
+            break  # so many begin at the same moment
+        found.append((since, until))
+        since, places = until, [bisect_left(times, until) for times in starts]
+    return [*found, (since, float("inf"))]
 
 
 def _bubbles(lane: list[Timed], worker: int, end: float, shortest: float) -> list[list[float]]:
@@ -94,11 +125,12 @@ class Gantt:
     def show(self, panels: Sequence[Panel], summary: str) -> None:
         """Draw. `summary` is what the picture says, for those who cannot see it."""
         shape = (len(panels), max((p.n_workers for p in panels), default=0))
-        end = max((p.shown for p in panels), default=0.0) or 1.0
+        since = min((p.since for p in panels), default=0.0)
+        end = max((p.until for p in panels), default=0.0) or 1.0
         aria = {"enabled": True, "label": {"description": f"{self._label}. {summary}"}}
         if shape != self._shape:
             self._shape = shape
-            options = _options(panels, end, self.unit)
+            options = _options(panels, since, end, self.unit)
             self.chart.options.clear()
             self.chart.options.update(options | {"aria": aria})
             self.chart.style(f"height: {_height(panels)}px")
@@ -109,21 +141,26 @@ class Gantt:
             {
                 "aria": aria,
                 "title": [{"text": p.title} for p in panels],
-                "xAxis": [{"max": end} for _ in panels],
+                "xAxis": [{"min": since, "max": end} for _ in panels],
                 "series": [{"data": p.bars, "name": p.title} for p in panels],
             },
         )
 
 
 def _height(panels: Sequence[Panel]) -> int:
-    return sum(_HEAD + _LANE * p.n_workers + _GAP for p in panels) - _GAP + _FOOT
+    return sum(_HEAD + _lane(p) * p.n_workers + _GAP for p in panels) - _GAP + _FOOT
 
 
-def _options(panels: Sequence[Panel], end: float, unit: str) -> dict[str, Any]:
+def _lane(p: Panel) -> int:
+    """The height of a worker's lane: of many workers all shall be seen at once."""
+    return _LANE if p.n_workers <= _MANY else _LOW_LANE
+
+
+def _options(panels: Sequence[Panel], since: float, end: float, unit: str) -> dict[str, Any]:
     tops, top = [], 0
     for p in panels:
         tops.append(top)
-        top += _HEAD + _LANE * p.n_workers + _GAP
+        top += _HEAD + _lane(p) * p.n_workers + _GAP
     last = len(panels) - 1
     text = {"color": "var(--muted)", "fontFamily": "inherit", "fontSize": 11}
     return {
@@ -139,7 +176,7 @@ def _options(panels: Sequence[Panel], end: float, unit: str) -> dict[str, Any]:
             for i, p in enumerate(panels)
         ],
         "grid": [
-            {"left": 58, "right": 10, "top": tops[i] + _HEAD, "height": _LANE * p.n_workers}
+            {"left": 58, "right": 10, "top": tops[i] + _HEAD, "height": _lane(p) * p.n_workers}
             for i, p in enumerate(panels)
         ],
         "tooltip": {
@@ -154,12 +191,19 @@ def _options(panels: Sequence[Panel], end: float, unit: str) -> dict[str, Any]:
             {
                 "type": "value",
                 "gridIndex": i,
-                "min": 0,
+                "min": since,
                 "max": end,
                 "splitLine": {"show": False},
                 "axisLine": {"show": i == last, "lineStyle": {"color": "var(--line)"}},
                 "axisTick": {"show": i == last, "lineStyle": {"color": "var(--line)"}},
-                "axisLabel": {"show": i == last, "hideOverlap": True, "showMaxLabel": False, **text},
+                "axisLabel": {
+                    "show": i == last,
+                    "hideOverlap": True,
+                    "showMinLabel": False if since else None,
+                    "showMaxLabel": False,
+                    ":formatter": "pipetrain.number",
+                    **text,
+                },
                 "name": f"{unit} from the step's first action" if i == last else "",
                 "nameLocation": "middle",
                 "nameGap": 26,

@@ -1,10 +1,11 @@
-"""A page of the jobs, newest first, by state and by what is in name or id."""
+"""A page of the jobs, newest first or by any column, by state and by what is in name or id."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobRecord
@@ -17,12 +18,31 @@ _MOST_PAGES = 2**31
 """SQLite counts rows in 64 bits."""
 
 
+SORTS: dict[str, Callable[[JobRecord], Any]] = {
+    "name": lambda record: record.name.lower(),
+    "state": lambda record: STATE_NAMES.index(record.state.name),
+    "step": lambda record: record.step,
+    "loss": lambda record: record.loss,
+    "best_validation_loss": lambda record: record.best_validation_loss,
+    "validation_accuracy": lambda record: record.validation_accuracy,
+    "stages": lambda record: record.stages,
+    "schedule": lambda record: record.schedule,
+    "batch_size": lambda record: record.batch_size,
+    "samples_per_second": lambda record: record.samples_per_second,
+    "submitted_at": lambda record: record.submitted_at,
+}
+"""What jobs can be sorted by."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """`states` empty: all. `search`: part of a name, in any case, or the beginning of an id. Pages count from 0."""
+    """`states` empty: all. `search`: part of a name, in any case, or the beginning of an id. `sort`: a name of SORTS,
+    or empty for the newest first; jobs without a value come last. Pages count from 0."""
 
     states: tuple[str, ...] = ()
     search: str = ""
+    sort: str = ""
+    descending: bool = False
     limit: int = 25
     page: int = 0
 
@@ -31,6 +51,8 @@ class Filters:
         wrong = [state for state in self.states if state not in STATE_NAMES]
         if wrong:
             raise UserMistake(f"state: got {wrong[0][:50]}, must be one of {', '.join(STATE_NAMES)}")
+        if self.sort and self.sort not in SORTS:
+            raise UserMistake(f"sort: got {self.sort[:50]}, must be one of {', '.join(SORTS)}")
         if not 1 <= self.limit <= MOST_A_PAGE:
             raise UserMistake(f"limit: got {self.limit}, must be 1 to {MOST_A_PAGE}")
         if not 0 <= self.page < _MOST_PAGES:
@@ -49,8 +71,22 @@ class Page:
 async def job_page(jobs: Jobs, filters: Filters) -> Page:
     """The page, each job as it is now. Raises UserMistake."""
     filters.check()
+    if filters.sort:
+        everything = await asyncio.to_thread(_select, jobs.store, replace(filters, page=0, limit=2**62))
+        now = [present(jobs, record) for record in everything.records]
+        start = filters.page * filters.limit
+        chosen = in_order(now, filters.sort, descending=filters.descending)[start : start + filters.limit]
+        return Page(chosen, everything.total, everything.counts)
     found = await asyncio.to_thread(_select, jobs.store, filters)
     return Page([present(jobs, record) for record in found.records], found.total, found.counts)
+
+
+def in_order(records: Sequence[JobRecord], sort: str, *, descending: bool) -> list[JobRecord]:
+    """The jobs by that column, those without a value last; of equals the newest first, as they come."""
+    key = SORTS[sort]
+    valued = [record for record in records if key(record) not in (None, "")]
+    without = [record for record in records if key(record) in (None, "")]
+    return sorted(valued, key=key, reverse=descending) + without
 
 
 async def nearest_page(jobs: Jobs, filters: Filters) -> tuple[Page, Filters]:

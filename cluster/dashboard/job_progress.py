@@ -24,13 +24,18 @@ def percent(record: JobRecord) -> int | None:
 
 def time_left(record: JobRecord, stats: JobStats | None) -> str:
     """`5 min left`, at the speed of the last steps and without evaluations; empty if nothing can be said."""
-    if record.state.name != "RUNNING" or not record.steps_total or stats is None or not stats.steps:
+    return left_text(record.state.name, record.step, record.steps_total, stats)
+
+
+def left_text(state: str, step: int, steps_total: int | None, stats: JobStats | None) -> str:
+    """As `time_left`, of a job that has made `step` steps."""
+    if state != "RUNNING" or not steps_total or stats is None or not stats.steps:
         return ""
     rate = stats.recent.samples_per_second
     if not rate:
         return ""
     samples_a_step = stats.samples / stats.steps
-    return f"{span((record.steps_total - record.step) * samples_a_step / rate)} left"
+    return f"{span((steps_total - step) * samples_a_step / rate)} left"
 
 
 def tab_title(record: JobRecord) -> str:

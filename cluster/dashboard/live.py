@@ -5,31 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cluster.dashboard.gantt import Panel, Timed, panel
+from cluster.dashboard.gantt import Timed
+from cluster.dashboard.picture import Picture, make_picture
 from cluster.service.job_stats import JobStats
 from coordinator.texts import share
 from stages.actions import Action
 
 CHART_POINTS = 300
-MOST_BARS = 3000
-"""Actions that a panel draws; of a larger step all panels end at the same time."""
-_SHORTEST_BUBBLE = 0.004  # of what is drawn: what is shorter is the time between two actions
+_SERIES_KEPT = 200  # readers may look at ranges of their own
 
 Points = list[tuple[int, float | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """The pipeline in the sampled step `step` (from 1): measured, and predicted beneath where there is a prediction."""
-
-    step: int
-    panels: Sequence[Panel]
-    summary: str
-    left_out: str
-    """What of it is not drawn; empty where all is. The figures are of the whole step."""
 
 
 @dataclass(slots=True)
@@ -37,17 +25,19 @@ class Live:
     """Views of one attempt's figures. What did not change is the same object as before."""
 
     stats: JobStats
-    _series: dict[str, tuple[int, Points]] = field(default_factory=dict)
+    _series: dict[tuple[str, tuple[int, int] | None], tuple[int, Points]] = field(default_factory=dict)
     _picture: tuple[Mapping[str, Any], Picture] | None = None
     _drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def points(self, name: str) -> Points:
-        """A series, thinned for a chart."""
+    def points(self, name: str, steps: tuple[int, int] | None = None) -> Points:
+        """A series, thinned for a chart; only that of the steps from the first to the last one, if they are given."""
         series = self.stats.series[name]
-        version, points = self._series.get(name, (-1, []))
+        version, points = self._series.get((name, steps), (-1, []))
         if version != series.version:
-            points = _drawn(series.thinned(CHART_POINTS))
-            self._series[name] = series.version, points
+            if len(self._series) > _SERIES_KEPT:
+                self._series.clear()
+            points = _drawn(series.thinned(CHART_POINTS, steps))
+            self._series[name, steps] = series.version, points
         return points
 
     async def picture(self) -> Picture | None:
@@ -83,26 +73,13 @@ def _drawn(points: Sequence[tuple[int, float]]) -> Points:
 
 
 def picture(content: Mapping[str, Any]) -> Picture:
-    """The panels of a timeline.json, in milliseconds."""
+    """The picture of a timeline.json, in milliseconds: measured, and predicted beneath if there is a prediction."""
     n_workers = len(content["workers"])
     measured, predicted = _timed(content["actions"]), _timed(content["predicted"])
-    until = min(_drawn_until(measured), _drawn_until(predicted))
-    end = max((timed[3] for timed in (*measured, *predicted)), default=0.0)
-    panels = [
-        panel(title, actions, n_workers, shortest=_SHORTEST_BUBBLE * min(end, until), until=until)
-        for title, actions in (("measured", measured), ("predicted by the schedule's dry run", predicted))
-        if actions
-    ]
-    said = ", ".join(f"{p.title}: {p.end:.2f} ms, idle {share(p.idle)}" for p in panels)
-    summary = f"Step {content['step']}, {n_workers} workers; {said}"
-    left_out = f"only its first {until:.2f} ms are drawn" if until < end else ""
-    return Picture(content["step"], panels, summary, left_out)
-
-
-def _drawn_until(actions: Sequence[Timed]) -> float:
-    """When the first action begins that is not drawn; infinity where all are."""
-    starts = sorted(start for _, _, start, _ in actions)
-    return starts[MOST_BARS] if len(starts) > MOST_BARS else math.inf
+    named = (("measured", measured), ("predicted by the schedule's dry run", predicted))
+    found = make_picture([(title, actions) for title, actions in named if actions], n_workers)
+    said = ", ".join(f"{p.title}: {p.end:.2f} ms, idle {share(p.idle)}" for p in found.panels)
+    return replace(found, summary=f"Step {content['step']}, {n_workers} workers; {said}")
 
 
 def _timed(actions: Sequence[Sequence[Any]]) -> list[Timed]:

@@ -33,7 +33,7 @@ class Job(BaseModel):
     attempt: int = Field(description="lives of its processes so far; 0 before the first")
     step: int = Field(description="updates made in this attempt so far: the number of its last step")
     steps_total: int | None = Field(description="steps of the whole job; null until its data was read")
-    loss: float | None = Field(description="mean training loss of the last step")
+    loss: float | None = Field(description="mean training loss over the rows of the present epoch so far")
     validation_loss: float | None = Field(description="mean loss over the validation rows, last evaluation")
     validation_accuracy: float | None = Field(description="share of validation rows that are right, 0 to 1")
     submitted_at: str
@@ -68,7 +68,8 @@ class Points(BaseModel):
 
 
 class Rows(BaseModel):
-    """Series of the present attempt."""
+    """Series of the present attempt. Losses and accuracies of training are each step's own; a loss that is a sum is
+    told per row."""
 
     attempt: int
     series: dict[str, Points] = Field(description=f"by name: {', '.join(SERIES)}; shares are from 0 to 1")

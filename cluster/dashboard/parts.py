@@ -11,6 +11,7 @@ from cluster.dashboard.terms import TERMS
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+E = TypeVar("E", bound=ui.element)
 _KINDS = (("F", "forward", 14), ("I", "input gradient", 11), ("W", "weight gradient", 7))
 SHORT = 32  # characters that are not broken into lines
 
@@ -22,18 +23,37 @@ def text(tag: str, content: str = "") -> ui.label:
     return label
 
 
-def term(tag: str, word: str) -> ui.label:
-    """A word; where TERMS has it, it is underlined and a tooltip says what it means."""
-    label = text(tag, word)
-    if word in TERMS:
-        label.classes("term")
-        label.props["title"] = TERMS[word]
-    return label
+def term(tag: str, word: str) -> ui.element:
+    """A word; if TERMS has it, it is underlined, and says what it means to the mouse, the keyboard and a finger. Of a
+    group with the class `terms` Tab reaches one word, and the arrows the others (dashboard.js)."""
+    if word not in TERMS:
+        return text(tag, word)
+    with ui.element(tag) as place:
+        explained(text("span", word), TERMS[word]).classes("term").props("tabindex=-1")
+    return place
+
+
+def explained(element: E, content: str) -> E:
+    """Give it an explanation, which a box beside it shows on hover, focus and touch; none if the text is empty."""
+    if element.props.get("data-tip", "") != content:
+        element.props["data-tip"] = content
+        if not content:
+            del element.props["data-tip"]
+        element.update()
+    return element
+
+
+def copy_button(content: str, what: str) -> ui.element:
+    """A button that puts the text into the clipboard."""
+    button = text("button").classes("copy").props(f'type=button aria-label="Copy {what}"')
+    button.props["data-copy"] = content
+    button.on("click", js_handler="(event) => pipetrain.copy(event.currentTarget)")
+    return button
 
 
 def facts(*names: str) -> Callable[[Sequence[str]], None]:
     """Figures with their names above; call the result with new figures, an empty one hides its name too."""
-    with ui.element("dl").classes("facts"):
+    with ui.element("dl").classes("facts terms"):
         places = []
         for name in names:
             with ui.element("div") as both:
@@ -73,10 +93,19 @@ class Rows(Generic[K, T]):
 def table(*columns: str) -> ui.element:
     """A table with these headings; its body, for `fill_table`."""
     with ui.element("div").classes("scroll"), ui.element("table").classes("table"):
-        with ui.element("thead"), ui.element("tr"):
+        with ui.element("thead"), ui.element("tr").classes("terms"):
             for column in columns:
                 term("th", column).props("scope=col")
-        return ui.element("tbody")
+        body = ui.element("tbody")
+        body.props["data-columns"] = "\n".join(columns)
+        return body
+
+
+def cell(body: ui.element, column: int) -> ui.label:
+    """A cell of a table's row. On a phone, where rows are cards, its column's name stands before it."""
+    found = text("td")
+    found.props["data-column"] = str(body.props["data-columns"]).split("\n")[column]
+    return found
 
 
 def fill_table(body: ui.element, rows: Sequence[Sequence[str]]) -> None:
@@ -90,17 +119,17 @@ def fill_table(body: ui.element, rows: Sequence[Sequence[str]]) -> None:
         if len(list(place)) != len(row):
             place.clear()
             with place:
-                for content in row:
-                    set_cell(text("td"), content)
-        for cell, wanted in zip(place, row, strict=True):
-            if isinstance(cell, ui.label) and cell.text != wanted:
-                set_cell(cell, wanted)
+                for column, content in enumerate(row):
+                    set_cell(cell(body, column), content)
+        for label, wanted in zip(place, row, strict=True):
+            if isinstance(label, ui.label) and label.text != wanted:
+                set_cell(label, wanted)
 
 
-def set_cell(cell: ui.label, content: str) -> None:
+def set_cell(place: ui.label, content: str) -> None:
     """Put a text into a table's cell."""
-    cell.set_text(content)
-    cell.classes(replace="short" if len(content) <= SHORT else "")
+    place.set_text(content)
+    place.classes(replace="short" if len(content) <= SHORT else "")
 
 
 def problems_list(on_line: Callable[[int], None] | None = None) -> Callable[[Iterable[object]], None]:

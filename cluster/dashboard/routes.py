@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from cluster.dashboard import facts, models
-from cluster.dashboard.job_list import Filters, job_page
+from cluster.dashboard.job_list import SORTS, Filters, job_page
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
 from cluster.dashboard.submission import submit_text
@@ -90,11 +90,14 @@ def _reading(router: APIRouter, site: Site) -> None:
     async def jobs(
         state: Annotated[list[str], Query(description="only jobs in these states")] = [],  # noqa: B006
         search: Annotated[str, Query(description="part of a name, or the beginning of an id")] = "",
+        sort: Annotated[str, Query(description=f"one of {', '.join(SORTS)}; else the newest first")] = "",
+        descending: Annotated[bool, Query(description="the largest first")] = False,
         limit: Annotated[int, Query(description="jobs a page, 1 to 500")] = 25,
         page: Annotated[int, Query(description="from 0")] = 0,
     ) -> models.JobList:
-        """Jobs, newest first."""
-        found = await job_page(site.jobs, Filters(states=tuple(state), search=search, limit=limit, page=page))
+        """Jobs, newest first unless they are sorted."""
+        filters = Filters(states=tuple(state), search=search, sort=sort, descending=descending, limit=limit, page=page)
+        found = await job_page(site.jobs, filters)
         views = [site.jobs.view(record) for record in found.records]
         return models.JobList(jobs=list(map(facts.job_model, views)), total=found.total, counts=found.counts)
 
@@ -108,11 +111,21 @@ def _reading(router: APIRouter, site: Site) -> None:
         job: JobId,
         series: Annotated[list[str], Query(description="only these series")] = [],  # noqa: B006
     ) -> models.Rows:
-        """Its loss, accuracy, throughput, bubble and gradient norm, as series of at most 1,000 points."""
-        wrong = [name for name in series if name not in SERIES]
-        if wrong:
-            raise UserMistake(f"series: got {wrong[0][:50]}, must be one of {', '.join(SERIES)}")
-        return facts.rows_model(await _stats(site, await site.find(job)), series)
+        """Its loss, accuracy, throughput, bubble, gradient norm, learning rate, memory: at most 1,000 points each."""
+        return facts.rows_model(await _stats(site, await site.find(job)), _known_series(series))
+
+    @router.get("/jobs/{job}/rows.csv", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
+    async def csv(
+        job: JobId,
+        series: Annotated[list[str], Query(description="only these series")] = [],  # noqa: B006
+        first: Annotated[int, Query(description="only from this step on")] = 1,
+        last: Annotated[int, Query(description="only up to this step")] = 2**53,
+    ) -> Response:
+        """The same as CSV: a column for the step and one for each series, empty if it has no point there."""
+        record = await site.find(job)
+        found = facts.rows_model(await _stats(site, record), _known_series(series))
+        headers = {"Content-Disposition": f'attachment; filename="{record.name}-{record.id}.csv"'}
+        return Response(facts.rows_csv(found, first, last), media_type="text/csv", headers=headers)
 
     @router.get("/jobs/{job}/accounts", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
     async def accounts(job: JobId) -> models.AttemptAccounts:
@@ -248,6 +261,14 @@ async def cluster_model(site: Site) -> models.Cluster:
         waiting=[facts.job_model(jobs.view(record)) for record in jobs.waiting(20)],
         max_queued=jobs.max_queued,
     )
+
+
+def _known_series(names: Sequence[str]) -> Sequence[str]:
+    """The same. Raises UserMistake."""
+    wrong = [name for name in names if name not in SERIES]
+    if wrong:
+        raise UserMistake(f"series: got {wrong[0][:50]}, must be one of {', '.join(SERIES)}")
+    return names
 
 
 def _worker(text: str | None) -> int | None:

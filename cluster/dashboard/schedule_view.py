@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cluster.dashboard.gantt import Panel, panel
+from cluster.dashboard.picture import Picture, make_picture
 from coordinator.job.spec import JobSpec
 from coordinator.program.replay import Replay, replay
 from coordinator.schedules import SCHEDULES, build, default_workers
+from coordinator.texts import share
 from stages.actions import Action, Kind
 from stages.errors import UserMistake
 
-MOST_STAGES, MOST_MICRO_BATCHES, MOST_ACTIONS = 64, 256, 6000
+MOST_STAGES, MOST_MICRO_BATCHES = 64, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,6 @@ class Question:
             )
         if not 0.05 <= self.backward <= 20:
             found.append(f"backward: got {self.backward:g}, must be 0.05 to 20 times a forward pass")
-        actions = 3 * self.stages * self.micro_batches
-        if not found and actions > MOST_ACTIONS:
-            found.append(
-                f"{self.stages} stages × {self.micro_batches} micro-batches make {actions:,} actions, more than the "
-                f"{MOST_ACTIONS:,} that can still be told apart in a picture; take fewer of either"
-            )
         return found
 
 
@@ -101,7 +96,12 @@ def question_of(spec: JobSpec) -> Question:
     )
 
 
-def dry_run(question: Question) -> Panel:
+def dry_run(question: Question) -> Picture:
     """Its picture, in forward passes. Raises UserMistake."""
     found = perform(question)
-    return panel(f"{question.schedule}, the schedule's dry run", spans(found), found.program.n_workers, shortest=1e-9)
+    return picture_of(f"{question.schedule}, the schedule's dry run", found)
+
+
+def picture_of(title: str, found: Replay) -> Picture:
+    """The picture of a dry run, in forward passes."""
+    return make_picture([(title, spans(found))], found.program.n_workers, f"{title}, bubble {share(found.bubble)}")

@@ -1,9 +1,10 @@
-"""What the pages' shorter words mean, in the words of docs/glossary.md: told by a tooltip at the word."""
+"""What the pages' shorter words mean: told at the word. docs/glossary.md says the same, which a test holds."""
 
 from __future__ import annotations
 
 TERMS = {
-    "bubble": "Time in which workers wait or are held up while sending, as a share of all time",
+    "bubble": "Time in which a worker has nothing to compute because it waits for an array or is held up while "
+    "sending, as a share of all time",
     "bubble, measured": "Idle share of the workers' time over the last steps",
     "bubble, predicted": "Idle share that the schedule would have with the measured times, if sending took no time",
     "by the formula": "The bubble if every forward and backward action takes equally long: p stages, m micro-batches",
@@ -13,18 +14,18 @@ TERMS = {
     "idle": "The share of the step in which the stage's worker waits",
     "time of I and of W": "How long computing an input gradient (I) takes, and a weight gradient (W), if a forward "
     "pass takes 1",
-    "step": "One update of the parameters: forward pass, backward pass and optimizer for one batch",
-    "loss": "How wrong the outputs are; training makes it smaller",
-    "validation loss": "The loss on rows that are not trained on: how good the network is for new rows",
+    "step": "One update: forward pass, backward pass and optimizer for one batch",
+    "mean loss": "The loss of the training rows, as a mean over the present epoch so far; a sum is told per row",
+    "validation loss": "The loss on rows that are not trained on, at the last evaluation; a sum is told per row",
     "validation accuracy": "The share of validation rows whose largest output is the right label",
     "samples/s": "Training rows a second over the last steps",
     "last step": "When the last step ended",
     "running": "Time since the attempt started",
     "took": "Time from the start of the attempt to its end",
     "time left": "At the speed of the last steps, without evaluations",
-    "queue": "Its place among the jobs that wait for CPUs and memory",
-    "stage": "A group of neighbouring layers",
-    "worker": "One process that computes one or more stages",
+    "place in the queue": "Its place among the jobs that wait for CPUs and memory",
+    "stage": "A group of neighbouring layers; together the stages are the network",
+    "worker": "One process (a Ray actor) that computes one or more stages. With --local a worker is a thread",
     "holds": "Weights, gradients, optimizer state and kept activations of the stage",
     "activations": "Most bytes of layer outputs kept for the backward pass: measured, and as the plan predicted",
     "peak of the process": "The most memory that the worker's process held for the job at any time",

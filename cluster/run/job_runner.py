@@ -24,7 +24,8 @@ from cluster.run.run_errors import as_our_error, with_names
 from cluster.run.training import Run, Where, failure_details, record_failure
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
-from coordinator.train.rows import EvalRow, Row, StepRow
+from coordinator.timing.epoch_means import EpochMeans
+from coordinator.train.rows import EvalRow, Row, take_row
 from coordinator.train.workers import WorkerPlace
 from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
 
@@ -240,7 +241,7 @@ class _RunLog:
 
     def __init__(self) -> None:
         self._next = 0.0
-        self._last: StepRow | None = None
+        self._means = EpochMeans()
 
     def started(self, places: Sequence[WorkerPlace]) -> None:
         """The workers are there."""
@@ -253,12 +254,14 @@ class _RunLog:
         now = time.monotonic()
         if isinstance(row, EvalRow):
             accuracy = "" if row.accuracy is None else f", accuracy {row.accuracy:.2%}"
-            loss = "" if self._last is None else f"loss {self._last.loss:.4g}, "
-            log_line(f"step {row.step}/{run.steps_total}: {loss}validation loss {row.loss:.4g}{accuracy}")
+            loss = "" if self._means.loss is None else f"mean loss {self._means.loss:.4g}, "
+            validation = f"validation loss {row.loss_per_row:.4g}"
+            log_line(f"epoch {row.epoch}, step {row.step}/{run.steps_total}: {loss}{validation}{accuracy}")
         else:
-            self._last = row
+            take_row(self._means, row)
             if now < self._next:
                 return
             speed = f"{row.samples / row.seconds:,.0f} samples/s"
-            log_line(f"step {row.step}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
+            mean = f"mean loss {self._means.loss:.4g}"
+            log_line(f"epoch {row.epoch}, step {row.step}/{run.steps_total}: {mean}, {speed}")
         self._next = now + _LOG_EVERY_S

@@ -20,8 +20,9 @@ from cluster.trackers import Trackers, require_trackers, require_tracking
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
+from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.local import LocalWorkers
-from coordinator.train.rows import EvalRow, Row, StepRow
+from coordinator.train.rows import EvalRow, Row, take_row
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import WorkerPlace, Workers, gather
 from stages.data import batch_bounds
@@ -51,13 +52,13 @@ class Where:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """How a run ended. `stopped`: before its last step, because it was asked to. `saved`: its weights are in the run
-    directory; before the first step there is nothing to save."""
+    directory; before the first step there is nothing to save. `loss`: mean over the rows of the last epoch."""
 
     steps: int
     steps_total: int
     stopped: bool
     saved: bool
-    last_step: StepRow | None
+    loss: float | None
     last_evaluation: EvalRow | None
 
 
@@ -140,7 +141,7 @@ class Run:
                 yield from self._train(workers, run_dir)
         except StoppedEarly:
             self.result = RunResult(
-                steps=0, steps_total=self.steps_total, stopped=True, saved=False, last_step=None, last_evaluation=None
+                steps=0, steps_total=self.steps_total, stopped=True, saved=False, loss=None, last_evaluation=None
             )
             run_dir.event("stopped", step=0, saved=False)
         except Exception as error:
@@ -161,7 +162,7 @@ class Run:
         return self._stopping
 
     def _train(self, workers: Workers, run_dir: RunDir) -> Iterator[Row]:
-        last_step, last_evaluation = None, None
+        means, last_evaluation = EpochMeans(), None
         self._trainer = trainer = Trainer(
             self.blueprint,
             workers,
@@ -187,7 +188,7 @@ class Run:
                     if isinstance(row, EvalRow):
                         last_evaluation = row
                     else:
-                        last_step = row
+                        take_row(means, row)
                         observer.step(row)
                     yield row
                 observer.settled()
@@ -202,7 +203,7 @@ class Run:
             steps_total=trainer.steps_total,
             stopped=stopped,
             saved=saved,
-            last_step=last_step,
+            loss=means.loss,
             last_evaluation=last_evaluation,
         )
         run_dir.event("stopped" if stopped else "finished", step=trainer.steps_done, saved=saved)

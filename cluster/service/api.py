@@ -236,6 +236,9 @@ class Api:
             order=0,
             needs=await self._needs(spec, document.files),
             state=Queued(),
+            stages=spec.pipeline.stages,
+            schedule=spec.pipeline.schedule,
+            batch_size=spec.training.batch_size,
             events=1,  # its submission
             submitted_at=time.time(),
             force=force,

@@ -8,6 +8,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.service.job_stats import row_loss
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed
 from coordinator.queue.job_states import Running, Starting
@@ -76,10 +77,12 @@ class Entry:
             return record
         changes: dict[str, Any] = {}
         if feed.last_step is not None:
-            changes.update(step=feed.last_step["step"], loss=feed.last_step["loss"])
+            changes.update(step=feed.last_step["step"], loss=feed.means.loss)
+            changes["samples_per_second"] = feed.samples_per_second
         if feed.last_eval is not None:
-            changes["validation_loss"] = feed.last_eval["loss"]
+            changes["validation_loss"] = row_loss(feed.last_eval)
             changes["validation_accuracy"] = feed.last_eval.get("accuracy")
+            changes["best_validation_loss"] = feed.best_validation_loss
         return dataclasses.replace(record, **changes) if changes else record
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from coordinator.timing.epoch_means import EpochMeans, loss_per_row
 from coordinator.timing.series import Rates, RecentSteps, Series
 from coordinator.train.rows import EVAL_FIGURES, SERIES, STEP_FIGURES
 
@@ -43,6 +44,22 @@ class Distribution:
         return found
 
 
+def row_loss(row: Mapping[str, Any]) -> float:
+    """The loss of a line of metrics.jsonl; a sum is divided by its rows."""
+    return loss_per_row(row["loss"], row.get("samples", 0), summed=row.get("summed", False))
+
+
+def take_step(means: EpochMeans, row: Mapping[str, Any]) -> None:
+    """Take a step's line of metrics.jsonl into the means."""
+    means.take(
+        epoch=row.get("epoch", 1),
+        samples=row.get("samples", 1),
+        loss=row["loss"],
+        accuracy=row.get("accuracy"),
+        summed=row.get("summed", False),
+    )
+
+
 _STEP_SERIES = tuple((one.name, one.shown.series) for one in STEP_FIGURES if one.shown.series and one.name != _SPEED)
 _EVAL_SERIES = tuple((one.name, one.shown.series) for one in EVAL_FIGURES if one.shown.series)
 
@@ -53,7 +70,8 @@ class JobStats:
 
     `series` has the points of each figure of the table (see coordinator.train.rows); a point stands at the number of
     updates made, and those of `samples_per_second` are Rates. `latest` has the last value of each that is known, which
-    may be an earlier step's; `recent` the speed and bubble that are shown.
+    may be an earlier step's, and of training loss and accuracy the mean over the present epoch so far; `recent` the
+    speed and bubble that are shown. Points of a loss are each step's own, of a sum per row.
     `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json; `losses` counts attempts
     that Ray's death ended, not those that a planned shutdown did.
     """
@@ -68,6 +86,7 @@ class JobStats:
     accounts: Mapping[str, Any] | None = None
     timeline: Mapping[str, Any] | None = None
     recent: RecentSteps = field(default_factory=RecentSteps)
+    means: EpochMeans = field(default_factory=EpochMeans)
     series: dict[str, Series | Rates] = field(init=False)
     _values: dict[str, Series] = field(init=False, repr=False)
     _rates: Rates = field(default_factory=Rates, init=False, repr=False)
@@ -103,11 +122,14 @@ class JobStats:
         self.recent.add(row["samples"], row["seconds"], row["bubble"])
         self._rates.add(self.steps, row["samples"], row["seconds"])
         self._take_figures(row, _STEP_SERIES)
+        take_step(self.means, row)
+        means = {"loss": self.means.loss, "accuracy": self.means.accuracy}
+        self.latest.update({name: value for name, value in means.items() if value is not None})
 
     def _take_figures(self, row: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> None:
         step = row["step"]
         for name, series in names:
-            value = row.get(name)
+            value = row_loss(row) if name == "loss" else row.get(name)
             if value is not None:
                 self.latest[series] = value
                 self._values[series].add(step, value)

@@ -14,8 +14,8 @@ from coordinator.queue.job_states import Failed, State, Stopped, Succeeded, exit
 class JobRecord:
     """One job. Times are seconds UTC. `step` counts the steps done in the present attempt.
 
-    `events_read` is how much of events.jsonl, in bytes, has been taken into the store. `remote`: it was submitted from
-    another host.
+    `samples_per_second` is of the last steps, `best_validation_loss` the least of the present attempt. `events_read` is
+    how much of events.jsonl, in bytes, has been taken into the store. `remote`: it was submitted from another host.
     """
 
     id: str
@@ -31,6 +31,11 @@ class JobRecord:
     loss: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    best_validation_loss: float | None = None
+    samples_per_second: float | None = None
+    stages: int = 0
+    schedule: str = ""
+    batch_size: int = 0
     submitted_at: float
     started_at: float | None = None
     ended_at: float | None = None

@@ -18,10 +18,11 @@ from typing import Any
 
 import orjson
 
-from cluster.service.job_stats import JobStats
+from cluster.service.job_stats import JobStats, row_loss, take_step
 from cluster.service.old_counts import counts_from_zero, row_from_one, step_from_one
 from coordinator import run_files
 from coordinator.job.regular_files import open_regular
+from coordinator.timing.epoch_means import EpochMeans
 
 _READ_BYTES = 256 * 1024
 _ROWS_AT_ONCE = 100  # taken in between two turns of the loop: about a millisecond
@@ -49,7 +50,14 @@ class RunFeed:
         self.metrics_end = 0
         self.last_step: Mapping[str, Any] | None = None
         self.last_eval: Mapping[str, Any] | None = None
+        self.means = EpochMeans()
+        self.best_validation_loss: float | None = None
         self._events_read = events_read
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Of the last steps; None if nobody keeps figures, or before the first step."""
+        return None if self._stats is None else self._stats.recent.samples_per_second
 
     def go_back(self, events_read: int) -> None:
         """Read events again from there: they could not be noted."""
@@ -105,8 +113,11 @@ class RunFeed:
                     self._stats.take_row(row)
                 if row["kind"] == "step":
                     self.last_step = row
+                    take_step(self.means, row)
                 else:
                     self.last_eval = row
+                    loss = row_loss(row)
+                    self.best_validation_loss = min(loss, self.best_validation_loss or loss)
 
     def _look_at_accounts(self, stats: JobStats) -> None:
         """Only the last line counts: it has the totals."""

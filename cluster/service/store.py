@@ -70,6 +70,18 @@ _MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     """,
     "ALTER TABLE jobs ADD COLUMN remote INTEGER NOT NULL DEFAULT 0;",
+    """
+    ALTER TABLE jobs ADD COLUMN best_validation_loss REAL;
+    ALTER TABLE jobs ADD COLUMN samples_per_second REAL;
+    ALTER TABLE jobs ADD COLUMN stages INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN schedule TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN batch_size INTEGER NOT NULL DEFAULT 0;
+    UPDATE jobs SET
+        stages = coalesce(json_extract(document, '$.pipeline.stages'), 0),
+        schedule = coalesce(json_extract(document, '$.pipeline.schedule'), ''),
+        batch_size = coalesce(json_extract(document, '$.training.batch_size'), 0)
+    FROM documents WHERE documents.id = jobs.id AND json_valid(document);
+    """,
 )
 
 _SELECT = f'SELECT "order", {", ".join(COLUMNS)} FROM jobs'

@@ -185,7 +185,7 @@ class MetricRow(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., step: _Optional[_Union[StepRow, _Mapping]] = ..., eval: _Optional[_Union[EvalRow, _Mapping]] = ...) -> None: ...
 
 class StepRow(_message.Message):
-    __slots__ = ("step", "epoch", "samples", "loss", "seconds", "grad_norm", "learning_rate", "bubble", "accuracy", "bubble_predicted", "figures")
+    __slots__ = ("step", "epoch", "samples", "loss", "seconds", "grad_norm", "learning_rate", "bubble", "accuracy", "bubble_predicted", "figures", "summed")
     class FiguresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +204,7 @@ class StepRow(_message.Message):
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     BUBBLE_PREDICTED_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    SUMMED_FIELD_NUMBER: _ClassVar[int]
     step: int
     epoch: int
     samples: int
@@ -215,10 +216,11 @@ class StepRow(_message.Message):
     accuracy: float
     bubble_predicted: float
     figures: _containers.ScalarMap[str, float]
-    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., grad_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., bubble: _Optional[float] = ..., accuracy: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    summed: bool
+    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., grad_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., bubble: _Optional[float] = ..., accuracy: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., figures: _Optional[_Mapping[str, float]] = ..., summed: _Optional[bool] = ...) -> None: ...
 
 class EvalRow(_message.Message):
-    __slots__ = ("step", "epoch", "loss", "accuracy", "samples", "figures")
+    __slots__ = ("step", "epoch", "loss", "accuracy", "samples", "figures", "summed")
     class FiguresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -232,13 +234,15 @@ class EvalRow(_message.Message):
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    SUMMED_FIELD_NUMBER: _ClassVar[int]
     step: int
     epoch: int
     loss: float
     accuracy: float
     samples: int
     figures: _containers.ScalarMap[str, float]
-    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., samples: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    summed: bool
+    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., samples: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., summed: _Optional[bool] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
     __slots__ = ("id", "worker", "follow", "tail")

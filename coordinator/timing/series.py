@@ -14,6 +14,10 @@ RECENT_STEPS = 10
 """And of no fewer steps than these, where a step takes long."""
 
 
+Steps = tuple[int, int] | None
+"""The first and the last of some steps; None: all."""
+
+
 class Series:
     """`(step, value)` points, at most SERIES_POINTS: when they are full every second one goes, so they stay evenly
     apart over the whole run. The newest point is always the last."""
@@ -42,9 +46,9 @@ class Series:
             return list(self._kept)
         return [*self._kept, self._newest]
 
-    def thinned(self, most: int) -> list[tuple[int, float]]:
-        """About that many of the points, evenly apart, the last one too."""
-        points = self.points
+    def thinned(self, most: int, steps: Steps = None) -> list[tuple[int, float]]:
+        """About that many of the points of these steps, evenly apart, the last one too."""
+        points = [point for point in self.points if steps is None or steps[0] <= point[0] <= steps[1]]
         kept = points[:: max(1, math.ceil(len(points) / most))]
         if points and kept[-1] is not points[-1]:
             kept.append(points[-1])
@@ -91,9 +95,9 @@ class Rates:
         """The points, oldest first. The last one is of the most steps: what is no whole piece yet is its part."""
         return [piece.point for piece in self._pieces]
 
-    def thinned(self, most: int) -> list[tuple[int, float]]:
-        """At most that many points, evenly apart, each the rate since the one before it."""
-        pieces = self._pieces
+    def thinned(self, most: int, steps: Steps = None) -> list[tuple[int, float]]:
+        """At most that many points of these steps, evenly apart, each the rate since the one before it."""
+        pieces = [piece for piece in self._pieces if steps is None or steps[0] <= piece.step <= steps[1]]
         return [piece.point for piece in _in_groups(pieces, max(1, math.ceil(len(pieces) / most)))]
 
     @property

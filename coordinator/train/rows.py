@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from coordinator.timing.epoch_means import EpochMeans, loss_per_row
+
 if TYPE_CHECKING:
     from stages.orders import StepReport
 
@@ -56,10 +58,13 @@ def shown(
     return {"shown": Shown(help, unit, series, tracker, metric)}
 
 
-_LOSS = Metric("pipetrain_loss", "Loss of the last step (kind train), of the last evaluation (validation).")
+_LOSS = Metric(
+    "pipetrain_loss",
+    "Mean loss over the rows of the present epoch so far (kind train), of the last evaluation (validation).",
+)
 _ACCURACY = Metric(
     "pipetrain_accuracy_ratio",
-    "Share of rows classified right in the last step (kind train), in the last evaluation (validation).",
+    "Share of rows classified right in the present epoch so far (kind train), in the last evaluation (validation).",
 )
 _NORM = Metric("pipetrain_gradient_norm", "Norm of the gradients of all stages in the last step, before clipping.")
 _RATE = Metric("pipetrain_learning_rate", "Learning rate of the last step.")
@@ -78,7 +83,7 @@ class StepRow:
     samples: int = field(metadata=shown("rows of the batch", "rows"))
     loss: float = field(
         metadata=shown(
-            "mean over the batch, as the job's loss defines it, before the update",
+            "mean over the batch, as the job's loss defines it, before the update; a sum if `summed`",
             series="loss",
             tracker="train/loss",
             metric=_LOSS._replace(kind="train"),
@@ -136,6 +141,27 @@ class StepRow:
             "the life of the job's processes that made it, from 1: a job that was started again makes its steps again"
         ),
     )
+    summed: bool = field(
+        default=False,
+        metadata=shown("whether `loss` is the sum over the batch's rows (`sum_of_squares`) and not a mean"),
+    )
+    memory_most: float | None = field(
+        default=None,
+        metadata=shown(
+            "what the job holds in the worker with the most; only in sampled steps, about one a second",
+            "bytes",
+            series="memory_most",
+        ),
+    )
+    memory_mean: float | None = field(
+        default=None,
+        metadata=shown("the mean of the workers of what the job holds there, as often", "bytes", series="memory_mean"),
+    )
+
+    @property
+    def loss_per_row(self) -> float:
+        """The loss to be compared with that of other batches: the mean over rows, for a sum too."""
+        return loss_per_row(self.loss, self.samples, summed=self.summed)
 
     def as_dict(self) -> dict[str, Any]:
         """The row of metrics.jsonl."""
@@ -150,7 +176,7 @@ class EvalRow:
     epoch: int = field(metadata=shown("the one that this step belongs to, from 1"))
     loss: float = field(
         metadata=shown(
-            "mean over all validation rows, as the job's loss defines it",
+            "mean over all validation rows, as the job's loss defines it; a sum if `summed`",
             series="validation_loss",
             tracker="validation/loss",
             metric=_LOSS._replace(kind="validation"),
@@ -167,6 +193,12 @@ class EvalRow:
     )
     samples: int = field(metadata=shown("validation rows", "rows"))
     attempt: int = field(default=1, metadata=shown("as in StepRow"))
+    summed: bool = field(default=False, metadata=shown("as in StepRow"))
+
+    @property
+    def loss_per_row(self) -> float:
+        """See StepRow."""
+        return loss_per_row(self.loss, self.samples, summed=self.summed)
 
     def as_dict(self) -> dict[str, Any]:
         """The row of metrics.jsonl."""
@@ -189,9 +221,15 @@ class TrainedStep(StepRow):
 Row = StepRow | EvalRow
 
 
+def take_row(means: EpochMeans, row: StepRow) -> None:
+    """Take a step into the means that people are shown."""
+    means.take(epoch=row.epoch, samples=row.samples, loss=row.loss, accuracy=row.accuracy, summed=row.summed)
+
+
 def _as_dict(kind: str, row: Row, columns: type[Row]) -> dict[str, Any]:
-    """Without what is None, and without `attempt`, which the file's place tells."""
+    """Without what is None, without `attempt`, which the file's place tells, and with `summed` only if it is so."""
     values = {one.name: getattr(row, one.name) for one in fields(columns) if one.name != "attempt"}
+    values["summed"] = row.summed or None
     return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
 
 

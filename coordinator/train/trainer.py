@@ -24,7 +24,7 @@ from coordinator.timing.prediction import Prediction, Predictor
 from coordinator.train.rows import EvalRow, TrainedStep
 from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
-from stages.loss import loss_count
+from stages.loss import SUMMED, loss_count
 from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update
 from stages.trained import STEPS_RUN_AHEAD, runs_ahead
 
@@ -217,6 +217,8 @@ class Trainer:
             bubble=bubble.total,
             accuracy=None if correct is None else correct / rows,
             bubble_predicted=None if predicted is None else predicted.total,
+            summed=self._spec.model.loss == SUMMED,
+            **_memory(steps),
             reports=tuple(steps),
             accounts=self._accounts.line(
                 step.step, self._utc(report.account.ended for report in steps), self._predicted
@@ -251,7 +253,14 @@ class Trainer:
             loss=report.loss_total / count,
             accuracy=None if report.correct is None else report.correct / report.rows,
             samples=report.rows,
+            summed=self._spec.model.loss == SUMMED,
         )
+
+
+def _memory(reports: Sequence[StepReport]) -> dict[str, float]:
+    """What the job holds in its workers, in bytes, by the columns of StepRow; nothing if the step was not sampled."""
+    found = [report.memory.job for report in reports if report.memory is not None]
+    return {"memory_most": max(found), "memory_mean": round(sum(found) / len(found))} if found else {}
 
 
 def gradient_norm(reports: Sequence[StepReport]) -> float:

@@ -29,6 +29,7 @@ from cluster.cli.live_facts import (
     shares_of,
 )
 from cluster.cli.live_view import live_view, spark_line, time_bar
+from cluster.cli.progress import Header, RunDisplay
 from cluster.client import Job
 from cluster.client.figures import figures_from_wire
 from cluster.run.worker_times import bubble_of, predicted_bubbles, worker_times
@@ -82,7 +83,7 @@ def whole(n_workers: int = 2) -> LiveRun:
 def test_a_wide_terminal_shows_everything() -> None:
     lines = drawn(whole(), 140)
     assert lines[0] == f"epoch 12   {'━' * 20}{'─' * 20}   345/690   1:16 left"
-    assert re.fullmatch(r"loss 0.0521, accuracy 98.40%   [▁-█]{30}   validation 0.0637, accuracy 98.61%", lines[1])
+    assert re.fullmatch(r"mean loss 0.0521, accuracy 98.40%   [▁-█]{30}   validation 0.0637, accuracy 98.61%", lines[1])
     assert lines[2] == "24,594 samples/s   bubble 31%   predicted 29%   peak memory 101.0 MiB of 1.0 GiB, worker 1"
     assert lines[3].split("  ")[:8] == ["worker", "stages", "bubble", "predicted", "compute", "wait", "send", "other"]
     assert re.search(r"peak memory  host    █ compute  ░ wait  ▒ send  · other$", lines[3])
@@ -245,7 +246,22 @@ def test_a_job_that_begins_again_has_its_figures_anew() -> None:
         rows.take(step(number), now=float(number))
     rows.take(EvalRow(step=50, epoch=1, loss=0.5, accuracy=None, samples=10), now=50.0)
     rows.take(step(1, attempt=2), now=60.0)
-    assert (rows.losses, rows.evaluation, rows.seconds_left(100)) == ((1.0,), None, None)
+    assert (rows.losses, rows.evaluation, rows.seconds_left(100), rows.means.loss) == ((1.0,), None, None, 1.0)
+
+
+def test_lines_of_progress_tell_the_mean_of_the_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    """They told the last batch's loss, which may have few rows."""
+    with RunDisplay(Header("a run", steps_total=4)) as progress:
+        progress.started()
+        for row in (step(1, samples=90, loss=0.5), step(2, loss=9.5), EvalRow(2, 1, 0.7, None, 10)):
+            progress.row(row)
+        progress.row(step(3, epoch=2, samples=90, loss=0.4, summed=True))
+        progress.row(EvalRow(3, 2, 8.0, None, 10, summed=True))
+    lines = capsys.readouterr().err.splitlines()
+    assert "epoch   1 · step 2/4 · mean loss 1.4 ·" in lines[1]
+    assert lines[1].endswith("validation loss 0.7")
+    assert "mean loss 0.004444 ·" in lines[2]
+    assert lines[2].endswith("validation loss 0.8")
 
 
 def test_a_pace_is_that_of_late() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -112,6 +113,15 @@ class Browser:
         found: list[dict[str, Any]] = json.loads(self.js(script, selector))
         return found
 
+    def drag(self, place: WebElement, begin: float, end: float) -> bool:
+        """Drag over an element, from and to shares of its width; True."""
+        width = place.size["width"]
+        chain = ActionChains(self.driver, duration=50)
+        chain.move_to_element_with_offset(place, int((begin - 0.5) * width), 0).click_and_hold()
+        chain.move_by_offset(int((end - begin) * width / 2), 0).move_by_offset(int((end - begin) * width / 2), 0)
+        chain.release().perform()
+        return True
+
     def overflow(self) -> int:
         """By how many pixels the page is wider than its window."""
         return int(self.js("return document.documentElement.scrollWidth - window.innerWidth"))
@@ -121,6 +131,37 @@ class Browser:
         drawn = "'.gantt svg, .gantt canvas, .chart svg, .chart canvas'"
         wider = "(d) => d.getBoundingClientRect().width > d.closest('.gantt, .chart').clientWidth + 1"
         return int(self.js(f"return [...document.querySelectorAll({drawn})].filter({wider}).length"))
+
+    def overlapping_texts(self) -> list[str]:
+        """Pairs of texts in charts that lie on each other, and texts that the chart cuts off."""
+        script = """
+            const found = [], shown = (r) => r.width > 0 && r.left > -500;
+            for (const svg of document.querySelectorAll('.chart svg, .gantt svg')) {
+                const around = svg.getBoundingClientRect();
+                const texts = [...svg.querySelectorAll('text')].map((e) => [e.textContent, e.getBoundingClientRect()]);
+                const seen = texts.filter(([text, r]) => text && shown(r));
+                for (const [text, r] of seen)
+                    if (r.left < around.left - 2 || r.right > around.right + 2) found.push(`${text} is cut`);
+                seen.forEach(([text, a], i) => seen.slice(i + 1).forEach(([other, b]) => {
+                    const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+                    const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+                    if (wide > 2 && high > 3) found.push(`${text} on ${other}`);
+                }));
+            }
+            return found;
+        """
+        return list(self.js(script))
+
+    def hidden_fields(self) -> list[str]:
+        """Controls and cells that are beyond the right edge of the window, or of a box that scrolls."""
+        script = """
+            const edge = (e) => e.closest('.scroll, .q-tab-panel')?.getBoundingClientRect().right ?? window.innerWidth;
+            const all = [...document.querySelectorAll('main input, main button, main a, main td')];
+            return all.filter((e) => e.getClientRects().length && !e.closest('.q-tabs, .logbox'))
+                .filter((e) => e.getBoundingClientRect().right > Math.min(edge(e), window.innerWidth) + 1)
+                .map((e) => `${e.tagName} ${e.getAttribute('aria-label') || e.innerText}`.slice(0, 60));
+        """
+        return list(self.js(script))
 
     def console_errors(self) -> list[str]:
         """Errors and warnings on the console since `forget`."""

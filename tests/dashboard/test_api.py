@@ -136,7 +136,7 @@ def test_numbers_that_the_store_cannot_hold_are_refused(api: Api, endless: Job, 
 
 
 def test_a_parameter_that_would_be_overlooked_is_named(api: Api) -> None:
-    known = "must be state, search, limit, page"
+    known = "must be state, search, sort, descending, limit, page"
     status, answer = api.ask("GET", "/api/jobs?stat=RUNNING&limit=1&nothing=")
     assert (status, answer["problems"]) == (
         422,

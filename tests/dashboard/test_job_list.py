@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.dashboard.job_list import Filters, Page, job_page, nearest_page
+from cluster.dashboard.job_list import SORTS, Filters, Page, job_page, nearest_page
 from cluster.service import store
 from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.store import Store
@@ -43,7 +43,8 @@ def _record(i: int) -> JobRecord:
         state = Queued()
     elif i % 3 == 0:
         state = Failed(attempt=1, cause="it broke", kind="x")
-    return job_record(f"job{i:05d}", name=f"Name-{i % 100}", state=state, submitted_at=float(i))
+    loss = float(i % 7) if i % 30 == 3 else None
+    return job_record(f"job{i:05d}", name=f"Name-{i % 100}", state=state, submitted_at=float(i), loss=loss)
 
 
 def page(jobs: Any, **filters: Any) -> Page:
@@ -83,7 +84,29 @@ def test_states_and_names_are_filtered(jobs: Any) -> None:
     assert page(jobs, search="nothing like it").total == 0
 
 
+def test_the_list_is_sorted_by_any_column_with_what_has_no_value_last(jobs: Any) -> None:
+    first = page(jobs, sort="name", limit=300)
+    assert {record.name for record in first.records} == {"Name-0", "Name-1", "Name-10"}
+    assert ids(page(jobs, sort="submitted_at", limit=2)) == ["job00000", "job00001"]
+    assert ids(page(jobs, sort="submitted_at", descending=True, page=1, limit=2)) == ["job09997", "job09996"]
+    losses = page(jobs, sort="loss", states=("FAILED",), limit=500).records
+    found = [record.loss for record in losses]
+    valued = [loss for loss in found if loss is not None]
+    assert valued == sorted(valued)
+    assert found == [*valued, *[None] * (len(found) - len(valued))]
+    assert 0 < len(valued) < len(found)
+    for name in SORTS:
+        assert page(jobs, sort=name, descending=True).total == N
+
+
 def test_wrong_filters_are_explained(jobs: Any) -> None:
-    for wrong in ({"states": ("DONE",)}, {"limit": 0}, {"limit": 501}, {"page": -1}, {"page": 2**63}):
+    for wrong in (
+        {"sort": "colour"},
+        {"states": ("DONE",)},
+        {"limit": 0},
+        {"limit": 501},
+        {"page": -1},
+        {"page": 2**63},
+    ):
         with pytest.raises(UserMistake, match="must be"):
             page(jobs, **wrong)

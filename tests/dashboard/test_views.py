@@ -19,12 +19,14 @@ from nicegui.page import page
 
 from cluster.dashboard import models, routes
 from cluster.dashboard.buttons import attempt, stop_noted
-from cluster.dashboard.gantt import BUBBLE, panel
-from cluster.dashboard.live import MOST_BARS, picture
 from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.pages import cluster_page, schedule_page
 from cluster.dashboard.pages.job_page import FACTS, figures, what_next
-from cluster.dashboard.pages.job_parts import _NAMES, begun, lanes, no_picture, seconds_cells
+from cluster.dashboard.pages.job_parts import (
+    _NAMES,
+    begun,
+    no_picture,
+)
 from cluster.dashboard.pages.job_rows import JobRow, row_view
 from cluster.dashboard.parts import Rows, term
 from cluster.dashboard.schedule_view import Question, perform
@@ -40,8 +42,6 @@ from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Queued, Running, Starting, State, StopAsked, Stopped, Succeeded
-from stages.actions import Action, Kind
-from stages.ledger import STAGE_KINDS, WORKER_KINDS
 
 
 def record(state: State, job: str = "job1") -> JobRecord:
@@ -100,81 +100,6 @@ def test_the_speed_of_a_job_is_not_that_of_one_step() -> None:
 )
 def test_a_page_without_a_picture_says_why(ended: bool, attempt: int, steps: int, looked: bool, said: str) -> None:
     assert no_picture(ended, attempt, steps, looked=looked) == said
-
-
-# the picture of a step --------------------------------------------------------------------------------------------
-
-
-def timeline(n_micro_batches: int, *, predicted: float) -> dict[str, Any]:
-    """Four workers: two with nothing to do, two that wait for half of each micro-batch's 100 µs. The prediction takes
-    `predicted` times as long."""
-    actions: list[list[Any]] = [
-        [worker, f"{worker}{kind}{j}", 100 * j + start, 100 * j + end]
-        for worker in range(2)
-        for j in range(n_micro_batches)
-        for kind, start, end in (("F", 0, 10), ("I", 10, 30), ("W", 80, 100))
-    ]
-    scaled = [[worker, text, start * predicted, end * predicted] for worker, text, start, end in actions]
-    return {"step": 4, "workers": [{}] * 4, "actions": actions, "predicted": scaled}
-
-
-def test_a_step_of_many_actions_is_drawn_in_part_and_told_in_full() -> None:
-    found = picture(timeline(1000, predicted=0.5))
-    assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0%, predicted")
-    assert found.summary.endswith("dry run: 50.00 ms, idle 75.0%")
-    measured, predicted = found.panels
-    drawn = [[bar for bar in p.bars if bar[3] != BUBBLE] for p in (measured, predicted)]
-    assert len(drawn[0]) <= MOST_BARS == len(drawn[1])
-    assert found.left_out == "only its first 25.00 ms are drawn"
-    for p in found.panels:
-        assert p.shown == pytest.approx(25)
-        assert {bar[0] for bar in p.bars if bar[2] > 24.8} == {0, 1, 2, 3}, "all workers end at the same time"
-        assert max(bar[2] for bar in p.bars if bar[3] == BUBBLE) <= 25, "what is left out is no bubble"
-
-
-def test_a_step_of_few_actions_is_drawn_in_full() -> None:
-    found = picture(timeline(100, predicted=2))
-    assert found.left_out == ""
-    assert [len([bar for bar in p.bars if bar[3] != BUBBLE]) for p in found.panels] == [600, 600]
-    assert [(p.end, p.shown) for p in found.panels] == [(10, 10), (20, 20)]
-
-
-def test_workers_that_do_the_same_have_their_own_bubbles() -> None:
-    found = panel("", [], 3)
-    assert found.bars == []
-    late = [(2, Action(0, Kind.FORWARD, 0), 1.0, 2.0)]
-    bubbles = [tuple(bar[:3]) for bar in panel("", late, 3).bars if bar[3] == BUBBLE]
-    assert sorted(bubbles) == [(0, 0, 2), (1, 0, 2), (2, 0, 1)]
-
-
-# seconds ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_table_of_seconds_sums_each_column() -> None:
-    stages = [
-        models.StageAccount(
-            stage=stage,
-            worker=stage % 2,
-            seconds=dict.fromkeys(STAGE_KINDS, stage + 1.0),
-            bubble=0,
-            bubble_predicted=None,
-        )
-        for stage in range(4)
-    ]
-    workers = [
-        models.WorkerAccount(worker=worker, wall_seconds=40 + 16 * worker, seconds=dict.fromkeys(WORKER_KINDS, 2.0))
-        for worker in range(2)
-    ]
-    rows, seconds, wall = lanes(
-        models.AttemptAccounts(attempt=1, step=0, ended=0.0, stages=stages, workers=workers, links=[])
-    )
-    assert (rows[1], rows[2]) == ("worker 0, stage 2", "worker 0, no stage")
-    cells = seconds_cells([*STAGE_KINDS, *WORKER_KINDS], seconds)
-    for column in range(1, len(rows) + 1):
-        *parts, total = [float(row[column]) for row in cells]
-        assert sum(parts) == total
-    assert cells[-1] == ("all", "8.00", "24.00", "8.00", "16.00", "32.00", "8.00")
-    assert [sum(map(float, cells[-1][1:4])), sum(map(float, cells[-1][4:]))] == [wall[0], wall[3]]
 
 
 # logs -------------------------------------------------------------------------------------------------------------
@@ -327,6 +252,7 @@ def test_the_rows_of_the_cluster_stay_the_same_while_its_jobs_train(monkeypatch:
             "state": "RUNNING",
             "reason": reason,
             "step": step,
+            "steps_total": 10,
             "workers": 1,
             "cpus": 1,
             "memory": 0,
@@ -349,7 +275,8 @@ def test_the_rows_of_the_cluster_stay_the_same_while_its_jobs_train(monkeypatch:
         cluster = state(2, "attempt 2", "a", "b")
         await shown.look()
         assert links() == before, "what has the keyboard's focus was made anew"
-        assert "RUNNING: attempt 2" in [e.text for e in client.elements.values() if isinstance(e, ui.label)]
+        said = [e.text for e in client.elements.values() if isinstance(e, ui.label)]
+        assert {"RUNNING: attempt 2", "20%"} <= set(said)
         cluster = state(3, "", "b")
         await shown.look()
         assert [name for _, name in links()] == ["b"]
@@ -375,8 +302,9 @@ def test_every_short_word_of_the_pages_is_explained() -> None:
 
     async def look(client: Client) -> None:
         with client:
-            assert term("th", "most kept").props["title"] == TERMS["most kept"]
-            assert "title" not in term("th", "event").props
+            (word,) = term("th", "most kept")
+            assert word.props["data-tip"] == TERMS["most kept"]
+            assert "term" not in term("th", "event").classes
 
     asyncio.run(in_a_client(look))
 

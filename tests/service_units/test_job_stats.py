@@ -112,7 +112,8 @@ def test_a_feed_read_in_pieces_gives_what_a_feed_read_at_once_gives(tmp_path: Pa
         feed.look_for_rows()
     RunFeed(tmp_path, 1, 0, whole).look_for_rows()
     for stats in (pieces, whole):
-        assert (stats.steps, stats.samples, stats.latest["loss"]) == (30, 30 * 64, 2.0 / 30)
+        assert (stats.steps, stats.samples) == (30, 30 * 64)
+        assert stats.latest["loss"] == pytest.approx(sum(2.0 / step for step in range(1, 31)) / 30)
         assert stats.accounts == _account(30)
         assert stats.last_step_at == 1030.0
         assert stats.placement == [0]

@@ -41,7 +41,7 @@ def test_a_job_goes_from_the_queue_to_its_end(tmp_path: Path) -> None:
         runner.makes_steps(0, 10).tells("finished", step=10)
         await made.until_state("a", "SUCCEEDED")
         assert made.told("a") == [*BEGUN, "finished"]
-        assert made.jobs.record("a").loss == 9.0, "of the last row, though nobody watched"
+        assert made.jobs.record("a").loss == 4.5, "of all rows of the epoch, though nobody watched"
         await made.jobs.runner_gone("a", 1, "its process ended")
         assert made.commands("a") == [("launch", 1), ("forget", 1)]
         assert made.told("a") == [*BEGUN, "finished"], "what comes after the end changes nothing"

@@ -96,7 +96,7 @@ def test_what_there_is_now_what_comes_from_now_on_and_without_rows(tmp_path: Pat
     async def script(made: Scene) -> None:
         runner = await made.run("a")
         runner.makes_steps(0, 5)
-        await made.until(lambda: made.jobs.record("a").loss == 4.0)
+        await made.until(lambda: made.jobs.record("a").step == 5)
         so_far = Watch(made, "a", until_now=True)
         await asyncio.wait_for(so_far.task, 30)
         assert (so_far.losses, so_far.events) == ([0.0, 1.0, 2.0, 3.0, 4.0], BEGUN)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from nicegui import ui
 
 from cluster.dashboard.frame import MADE_WITHIN_S, every_tick, frame, heading
+from cluster.dashboard.job_progress import left_text
 from cluster.dashboard.models import Cluster, Job
-from cluster.dashboard.parts import Rows, facts, set_cell, table, text
+from cluster.dashboard.parts import Rows, cell, facts, set_cell, table, text
 from cluster.dashboard.routes import cluster_model
 from cluster.dashboard.site import Site
 from coordinator.texts import counted, size
@@ -47,7 +48,7 @@ class _ClusterPage:
         with ui.element("section").classes("panel"):
             heading("Running")
             self._active = _Table(
-                "Nothing runs.", "job", "state and reason", "workers", "CPUs", "memory", "where its workers are"
+                "Nothing runs.", "job", "state and reason", "done", "workers", "CPUs", "memory", "where its workers are"
             )
         with ui.element("section").classes("panel"):
             heading("Waiting, in order")
@@ -62,22 +63,24 @@ class _ClusterPage:
             [
                 (
                     None,
-                    (n.host, n.address, f"{n.cpus_used:g} of {n.cpus:g}", f"{size(n.memory_used)} of {size(n.memory)}"),
+                    (n.host, n.address, *_reserved(n.cpus_used, n.cpus, n.memory_used, n.memory)),
                 )
                 for n in found.nodes
             ]
         )
-        self._active.show(
-            [
-                (job, (f"{job.state}: {job.reason}" if job.reason else job.state, *_takes(job), self._places(job.id)))
-                for job in found.active
-            ]
-        )
+        self._active.show([(job, (*self._goes(job), *_takes(job), self._places(job.id))) for job in found.active])
         self._waiting.show(
             [(job, (job.reason, ", ".join(filter(None, _needs(job))), str(job.priority))) for job in found.waiting]
         )
         more = found.counts.get("QUEUED", 0) - len(found.waiting)
         self._more.set_text(f"and {more:,} more; the queue takes {found.max_queued:,}" if more > 0 else "")
+
+    def _goes(self, job: Job) -> tuple[str, str]:
+        """State and reason; and how far it is: `14%, 5 min left`."""
+        state = f"{job.state}: {job.reason}" if job.reason else job.state
+        left = left_text(job.state, job.step, job.steps_total, self._site.jobs.board.jobs.get(job.id))
+        done = f"{100 * job.step // job.steps_total}%" if job.steps_total else ""
+        return state, ", ".join(filter(None, (done, left)))
 
     def _places(self, job: str) -> str:
         stats = self._site.jobs.board.jobs.get(job)
@@ -91,12 +94,19 @@ def _figures(found: Cluster) -> list[str]:
     return [
         found.ray,
         found.ray_address,
-        f"{used:g} of {cpus:g}",
-        f"{size(taken)} of {size(memory)}",
+        *_reserved(used, cpus, taken, memory),
         f"{len(found.active):,}",
         f"{found.counts.get('QUEUED', 0):,}",
         found.version,
     ]
+
+
+def _reserved(cpus_used: float, cpus: float, memory_used: float, memory: float) -> tuple[str, str]:
+    """`3 of 4, 75%`: CPUs and memory."""
+    shares = [
+        f", {round(100 * used / there)}%" if there else "" for used, there in ((cpus_used, cpus), (memory_used, memory))
+    ]
+    return f"{cpus_used:g} of {cpus:g}{shares[0]}", f"{size(memory_used)} of {size(memory)}{shares[1]}"
 
 
 def _takes(job: Job) -> tuple[str, str, str]:
@@ -112,7 +122,8 @@ class _Table:
 
     def __init__(self, otherwise: str, *columns: str) -> None:
         self._otherwise = otherwise
-        self._rows = Rows(table(*columns), self._row)
+        self._body = table(*columns)
+        self._rows = Rows(self._body, self._row)
 
     def show(self, rows: Sequence[tuple[Job | None, Sequence[str]]]) -> None:
         """Show these; `otherwise` where there are none."""
@@ -121,9 +132,9 @@ class _Table:
             for i, (job, texts) in enumerate(rows)
         ]
         for cells, (_, texts) in zip(self._rows.show(keys or [_NOTHING]), rows or [(None, ())], strict=True):
-            for cell, content in zip(cells, texts, strict=True):
-                if cell.text != content:
-                    set_cell(cell, content)
+            for place, content in zip(cells, texts, strict=True):
+                if place.text != content:
+                    set_cell(place, content)
 
     def _row(self, key: _Key) -> tuple[ui.element, list[ui.label]]:
         job, name, n_texts = key
@@ -134,4 +145,5 @@ class _Table:
                 with ui.element("td"):
                     ui.link(name, f"/jobs/{job}")
                     ui.label(str(job)).classes("muted small")
-            return row, [text("td") for _ in range(n_texts)]
+            first = 1 if name else 0
+            return row, [cell(self._body, first + i) for i in range(n_texts)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import Response
+from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
 from nicegui import ui
 
@@ -14,15 +15,17 @@ from cluster.dashboard import facts as api_facts
 from cluster.dashboard.buttons import attempt, confirm_delete, stop_job
 from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import MADE_WITHIN_S, every_tick, frame, heading
-from cluster.dashboard.gantt import Panel
 from cluster.dashboard.job_progress import percent, tab_title, time_left
 from cluster.dashboard.live import Live, LiveViews
-from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times, begun
+from cluster.dashboard.pages.curves import Curves, Range
+from cluster.dashboard.pages.job_parts import Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
-from cluster.dashboard.parts import facts
+from cluster.dashboard.parts import copy_button, facts, text
+from cluster.dashboard.picture import Picture
 from cluster.dashboard.schedule_view import dry_run, question_of
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import clock
+from cluster.run.why_slow import why_slow_of
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
 from coordinator import run_files
@@ -32,7 +35,7 @@ from stages.errors import PipetrainError, UnknownJob
 
 FACTS = (
     "step",
-    "loss",
+    "mean loss",
     "validation loss",
     "validation accuracy",
     "samples/s",
@@ -42,7 +45,7 @@ FACTS = (
     "running",
     "took",
     "time left",
-    "queue",
+    "place in the queue",
 )
 _LAST_EVENTS = 10  # among which is how the job ended
 _SLOW_EVERY = 2  # ticks between looks at what changes slowly or is large
@@ -54,16 +57,19 @@ def register(site: Site) -> None:
     live_views = LiveViews()
 
     @ui.page("/jobs/{job}", response_timeout=MADE_WITHIN_S)
-    async def job_page(job: str) -> Response | None:
+    async def job_page(
+        job: str, begin: Annotated[str, Query(alias="from")] = "", to: str = "", smooth: str = ""
+    ) -> Response | None:
         try:
             record = await site.find(job)
         except UnknownJob as error:
             _unknown(str(error))
             return None
         if record.id != job:
-            return RedirectResponse(f"/jobs/{record.id}")
+            chosen = ui.context.client.request.url.query
+            return RedirectResponse(f"/jobs/{record.id}{'?' if chosen else ''}{chosen}")
         with frame(f"{record.name} {record.id}"):
-            page = _Job(site, live_views, record)
+            page = _Job(site, live_views, record, range_of(begin, to), int(smooth) if smooth.isdecimal() else 1)
             every_tick(page.look)
         return None
 
@@ -82,7 +88,9 @@ def _unknown(said: str) -> None:
 class _Job:
     """The page of one reader."""
 
-    def __init__(self, site: Site, live_views: LiveViews, record: JobRecord) -> None:
+    def __init__(
+        self, site: Site, live_views: LiveViews, record: JobRecord, steps: Range = None, smoothing: int = 1
+    ) -> None:
         self._site, self._live_views, self._job = site, live_views, record.id
         self._ticks, self._title = 0, ""
         self._gone = self._ended = False
@@ -91,7 +99,9 @@ class _Job:
         with ui.element("div").classes("line apart"):
             with ui.element("div").classes("title"):
                 heading(record.name, 1)
-                ui.label(record.id).classes("muted small")
+                with ui.element("div").classes("muted small id"):
+                    text("span", record.id)
+                    copy_button(record.id, f"the id {record.id}")
             self._build_actions()
         with ui.element("section").classes("panel stack"):
             with ui.element("div").props("role=status"):
@@ -100,6 +110,8 @@ class _Job:
             with ui.element("div").classes("line") as self._failed:
                 self._failed_where = ui.label()
                 self._failed_log = ui.button("", color=None, on_click=self._open_log).classes("act").props("unelevated")
+            self._slow = ui.label().classes("slow").props("role=note")
+            self._slow.set_visibility(False)
             self._facts = facts(*FACTS)
             with ui.element("div").classes("bar") as self._bar:
                 self._done = ui.element("span")
@@ -107,12 +119,15 @@ class _Job:
             heading("What happens next")
             self._next = ui.label()
         self._pipeline = Pipeline(record)
-        self._curves = Curves()
+        self._curves = Curves(record.id, steps, smoothing, self._moved)
         self._times = Times()
         self._memory = Memory()
         self._tabs = Tabs(site, record)
         self._failure: FailureView | None = None
         self._present(record)
+
+    def _moved(self, chosen: str) -> None:
+        ui.navigate.history.replace(f"/jobs/{self._job}{'?' if chosen else ''}{chosen}")
 
     def _build_actions(self) -> None:
         site, job = self._site, self._job
@@ -179,7 +194,7 @@ class _Job:
         if view.action is not None:
             self._pipeline.failed(view.action, await self._dry_run())
 
-    async def _dry_run(self) -> Panel | None:
+    async def _dry_run(self) -> Picture | None:
         """The schedule of the job without its times; None if it cannot be drawn."""
         try:
             spec = await self._site.spec(self._job)
@@ -200,7 +215,11 @@ class _Job:
             return
         self._curves.show(live)
         if stats.accounts is not None and stats.accounts is not self._accounts:
-            accounts = api_facts.accounts_model(stats, await self._site.placement(record, stats))
+            placement = await self._site.placement(record, stats)
+            slow = why_slow_of(stats.accounts, placement)
+            self._slow.set_text(f"Why it is slow: {slow.replace('`', '')}." if slow else "")
+            self._slow.set_visibility(bool(slow))
+            accounts = api_facts.accounts_model(stats, placement)
             if accounts is not None:
                 self._accounts = stats.accounts
                 self._times.show(accounts)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nicegui import ui
 
 from cluster.dashboard import models
-from cluster.dashboard.charts import Bars, Line, Lines
+from cluster.dashboard.charts import Bars
 from cluster.dashboard.frame import heading
-from cluster.dashboard.gantt import Gantt, Panel, marked
 from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
+from cluster.dashboard.picture import Picture, PictureView
 from cluster.service.records import JobRecord
 from coordinator.texts import size
 from stages.actions import Action
@@ -47,52 +48,47 @@ class Pipeline:
     def __init__(self, record: JobRecord) -> None:
         with ui.element("section").classes("panel pipeline") as self._place:
             self._title = heading("The pipeline")
-            self._gantt = Gantt(unit="ms", label="What each worker did when, in the last sampled step")
+            self._view = PictureView(unit="ms", label="What each worker did when, in the last sampled step")
             with ui.element("div") as self._key:
                 kinds_key()
             self._said = ui.label().classes("muted small")
-        self._gantt.chart.set_visibility(False)
+        self._view.gantt.chart.set_visibility(False)
         self._key.set_visibility(False)
-        self._shown: Any = None
-        self._drawn: tuple[Sequence[Panel], str] | None = None
+        self._shown: Picture | None = None
         self._failed: Action | None = None
         self.without_picture(record, looked=False)
 
     def without_picture(self, record: JobRecord, *, looked: bool) -> None:
         """Say why no step is drawn, where none is. `looked`: what there is of the job has been read."""
-        self._place.set_visibility(self._drawn is not None or begun(record))
+        self._place.set_visibility(self._shown is not None or begun(record))
         if self._shown is None:
             self._said.set_text(no_picture(record.state.ended, record.attempt, record.step, looked=looked))
 
     async def show(self, live: Live) -> None:
         """Draw it if there is a newer one."""
         picture = await live.picture()
-        if picture is None or picture is self._shown:
-            return
-        self._shown = picture
-        left_out = f"; {picture.left_out}" if picture.left_out else ""
-        self._draw(picture.panels, f"{picture.summary}{left_out}")
+        if picture is not None and picture is not self._shown:
+            self._draw(picture)
 
-    def failed(self, action: Action, dry_run: Panel | None) -> None:
+    def failed(self, action: Action, dry_run: Picture | None) -> None:
         """Mark the action that failed: in the last sampled step, or in the dry run if there is none."""
         self._failed = action
-        if self._drawn is not None:
-            self._draw(*self._drawn)
+        if self._shown is not None:
+            self._draw(self._shown)
         elif dry_run is not None:
-            self._gantt.unit = "F"
-            self._shown = dry_run
-            self._draw([dry_run], f"{dry_run.title}, as no step was sampled")
+            self._view.gantt.unit = "F"
+            self._draw(replace(dry_run, summary=f"{dry_run.summary}, as no step was sampled"))
 
-    def _draw(self, panels: Sequence[Panel], summary: str) -> None:
-        if self._drawn is None:
-            self._gantt.chart.set_visibility(True)
+    def _draw(self, picture: Picture) -> None:
+        if self._shown is None:
+            self._view.gantt.chart.set_visibility(True)
             self._key.set_visibility(True)
-        self._drawn = panels, summary
+        self._shown = picture
         self._place.set_visibility(True)
+        summary = picture.summary
         if self._failed is not None:
-            panels = marked(panels, self._failed)
             summary += f". {self._failed}, which failed, has a red frame"
-        self._gantt.show(panels, summary)
+        self._view.show(picture, self._failed)
         self._said.set_text(f"{summary}. Hold Ctrl and turn the wheel to look closer.")
 
 
@@ -114,61 +110,6 @@ def no_picture(ended: bool, attempt: int, steps: int, *, looked: bool) -> str:
     return "None of its steps was sampled." if ended else "Drawn once a step is sampled."
 
 
-class Curves:
-    """Loss, accuracy, throughput and bubble over steps."""
-
-    def __init__(self) -> None:
-        with ui.element("div").classes("grid small-ones"):
-            self._charts = {
-                names: self._chart(title, lines, form, low)
-                for title, lines, names, form, low in (
-                    (
-                        "Loss",
-                        (Line("training", "c1"), Line("validation", "c2", dashed=True)),
-                        ("loss", "validation_loss"),
-                        "number",
-                        None,
-                    ),
-                    (
-                        "Accuracy",
-                        (Line("training", "c1"), Line("validation", "c2", dashed=True)),
-                        ("accuracy", "validation_accuracy"),
-                        "share",
-                        None,
-                    ),
-                    ("Throughput, samples/s", (Line("samples/s", "c3"),), ("samples_per_second",), "number", 0.0),
-                    (
-                        "Bubble, idle share of the workers' time",
-                        (Line("measured", "c1"), Line("predicted", "c4", dashed=True)),
-                        ("bubble", "bubble_predicted"),
-                        "share",
-                        0.0,
-                    ),
-                )
-            }
-
-    def _chart(self, title: str, lines: Sequence[Line], form: str, low: float | None) -> tuple[ui.element, Lines]:
-        with ui.element("section").classes("panel") as place:
-            with ui.element("div").classes("line apart"):
-                heading(title)
-                place_of_switch = ui.element("div")
-            chart = Lines(title, lines, form=form, low=low)
-            if title == "Loss":
-                with place_of_switch:
-                    ui.checkbox("log scale", on_change=lambda event: chart.logarithmic(event.value)).props(
-                        "dense size=xs"
-                    )
-        place.set_visibility(False)  # until there is a point: an empty chart says nothing
-        return place, chart
-
-    def show(self, live: Live) -> None:
-        """Draw what came."""
-        for names, (place, chart) in self._charts.items():
-            data = [live.points(name) for name in names]
-            place.set_visibility(any(data))
-            chart.show(data)
-
-
 class Times:
     """Where the time goes, and the bubble of each stage."""
 
@@ -183,31 +124,23 @@ class Times:
                     self._table = ui.element("div")
                     self._body: ui.element | None = None
             with ui.element("section").classes("panel"):
-                heading("Bubble by stage, last seconds")
-                self._bubbles = Bars("Measured and predicted bubble of each stage", form="share", stacked=False)
+                heading("Bubble by worker, last seconds")
+                self._bubbles = Bars("Measured and predicted bubble of each worker", form="share", stacked=False)
         self._place.set_visibility(False)
 
     def show(self, accounts: models.AttemptAccounts) -> None:
         """Draw the totals."""
         self._place.set_visibility(True)
-        rows, seconds, wall = lanes(accounts)
+        rows, seconds = lanes(accounts)
         kinds = [kind for kind in (*STAGE_KINDS, *WORKER_KINDS) if any(row.get(kind, 0) > 0 for row in seconds)]
+        names = worker_names(accounts)
         self._bars.show(
-            rows,
-            {
-                _NAMES[kind]: [
-                    round(row.get(kind, 0.0) / w, 4) if w else 0 for row, w in zip(seconds, wall, strict=True)
-                ]
-                for kind in kinds
-            },
+            names,
+            {_NAMES[kind]: shares for kind, shares in worker_shares(accounts, kinds).items()},
             {_NAMES[kind]: f"var(--k-{kind})" for kind in kinds},
         )
         self._fill(rows, kinds, seconds)
-        parts = {"measured": [stage.bubble for stage in accounts.stages]}
-        if all(stage.bubble_predicted is not None for stage in accounts.stages):
-            parts["predicted"] = [stage.bubble_predicted or 0.0 for stage in accounts.stages]
-        names = [f"stage {stage.stage}" for stage in accounts.stages]
-        self._bubbles.show(names, parts, {"measured": "var(--c1)", "predicted": "var(--c4)"})
+        self._bubbles.show(names, worker_bubbles(accounts), {"measured": "var(--c1)", "predicted": "var(--c4)"})
 
     def _fill(self, rows: Sequence[str], kinds: Sequence[str], seconds: Sequence[Mapping[str, float]]) -> None:
         if self._body is None or len(list(self._body)) != len(kinds) + 1:
@@ -223,24 +156,55 @@ def seconds_cells(kinds: Sequence[str], seconds: Sequence[Mapping[str, float]]) 
     return [*cells, ("all", *(f"{sum(column.values()):.2f}" for column in seconds))]
 
 
-def lanes(accounts: models.AttemptAccounts) -> tuple[list[str], list[dict[str, float]], list[float]]:
-    """A row a worker that holds one stage; for one that holds several a row a stage, and one for what it does for none.
-    Names, seconds by kind, and the worker's wall time, which shares are of."""
-    rows, seconds, wall = [], [], []
+def worker_names(accounts: models.AttemptAccounts) -> list[str]:
+    """`stage 2` for a worker that holds one stage, else `worker 1: stages 1, 3`."""
+    found = []
+    for worker in accounts.workers:
+        stages = [str(stage.stage) for stage in accounts.stages if stage.worker == worker.worker]
+        found.append(
+            f"stage {stages[0]}" if len(stages) == 1 else f"worker {worker.worker}: stages {', '.join(stages)}"
+        )
+    return found
+
+
+def worker_shares(accounts: models.AttemptAccounts, kinds: Sequence[str]) -> dict[str, list[float]]:
+    """The share of each worker's time by kind, over all stages that it holds: those of a worker sum to 1."""
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for worker in accounts.workers:
+        parts = [worker.seconds, *(stage.seconds for stage in accounts.stages if stage.worker == worker.worker)]
+        for kind in kinds:
+            seconds = sum(part.get(kind, 0.0) for part in parts)
+            found[kind].append(round(seconds / worker.wall_seconds, 4) if worker.wall_seconds else 0.0)
+    return found
+
+
+def worker_bubbles(accounts: models.AttemptAccounts) -> dict[str, list[float]]:
+    """Measured and, if it is known, predicted bubble of each worker: its stages' together. Their mean is the job's."""
+    workers = [worker.worker for worker in accounts.workers]
+    found = {"measured": [sum(s.bubble for s in accounts.stages if s.worker == worker) for worker in workers]}
+    if all(stage.bubble_predicted is not None for stage in accounts.stages):
+        found["predicted"] = [
+            sum(s.bubble_predicted or 0.0 for s in accounts.stages if s.worker == worker) for worker in workers
+        ]
+    return found
+
+
+def lanes(accounts: models.AttemptAccounts) -> tuple[list[str], list[dict[str, float]]]:
+    """A column a worker that holds one stage; for one that holds several a column a stage, and one for what it does for
+    none. Names, and seconds by kind."""
+    rows, seconds = [], []
     for worker in accounts.workers:
         stages = [stage for stage in accounts.stages if stage.worker == worker.worker]
         if len(stages) == 1:
             rows.append(f"stage {stages[0].stage}")
             seconds.append({**stages[0].seconds, **worker.seconds})
-            wall.append(worker.wall_seconds)
             continue
         for stage in stages:
             rows.append(f"worker {worker.worker}, stage {stage.stage}")
             seconds.append(stage.seconds)
         rows.append(f"worker {worker.worker}, no stage")
         seconds.append(worker.seconds)
-        wall += [worker.wall_seconds] * (len(stages) + 1)
-    return rows, seconds, wall
+    return rows, seconds
 
 
 class Memory:

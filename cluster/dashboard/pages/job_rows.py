@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from nicegui import ui
 
 from cluster.dashboard.job_progress import percent, time_left
-from cluster.dashboard.parts import text
-from cluster.dashboard.texts import spark
+from cluster.dashboard.parts import copy_button, explained, text
+from cluster.dashboard.texts import clock, spark
 from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
@@ -22,7 +22,8 @@ _Act = Callable[[str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """What a row shows; an empty text is not shown. `progress`: per cent of its steps, None if it does not run."""
+    """What a row shows; an empty text is not shown. `progress`: per cent of its steps, None if it does not run. `times`
+    are the absolute ones of what `when` says."""
 
     name: str
     state: str
@@ -31,9 +32,15 @@ class RowView:
     progress: float | None
     loss: str
     spark: str
+    best: str
     validation: str
+    stages: str
+    schedule: str
+    batch: str
+    rate: str
     when: str
     submitted: str
+    times: str
     ended: bool
     model: bool
 
@@ -46,13 +53,19 @@ def row_view(record: JobRecord, view: JobView, stats: JobStats | None, losses: l
         name=record.name,
         state=record.state.name,
         reason=lines[0][:300] if lines else "",
-        steps=f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}, {percent(record)}%",
+        steps=f"{record.step:,}" + ("" if total is None else f" of {total:,}, {percent(record)}%"),
         progress=None if not total or record.state.ended else round(100 * record.step / total, 1),
         loss="" if record.loss is None else number(record.loss),
         spark=spark(losses),
+        best="" if record.best_validation_loss is None else number(record.best_validation_loss),
         validation="" if record.validation_accuracy is None else share(record.validation_accuracy),
+        stages=str(record.stages or ""),
+        schedule=record.schedule.rpartition("/")[2],
+        batch=f"{record.batch_size:,}" if record.batch_size else "",
+        rate="" if record.samples_per_second is None else f"{record.samples_per_second:,.0f}",
         when=", ".join(filter(None, (_when(record, now), time_left(record, stats)))),
         submitted=f"submitted {time.strftime('%b %d, %H:%M', time.localtime(record.submitted_at))}",
+        times=times_of(record),
         ended=record.state.ended,
         model=record.model_saved,
     )
@@ -65,7 +78,9 @@ class JobRow:
         with text("tr").props(f"data-job={job}") as self.element:
             with ui.element("td").classes("name"):
                 self._name = ui.link("", f"/jobs/{job}")
-                ui.label(job).classes("muted small")
+                with ui.element("div").classes("muted small id"):
+                    text("span", job)
+                    copy_button(job, f"the id {job}")
             with ui.element("td").classes("why"):
                 self._state = text("span").classes("state")
                 self._reason = ui.label().classes("muted small")
@@ -76,7 +91,7 @@ class JobRow:
                 with self._bar:
                     self._done = ui.element("span")
             with ui.element("td").classes("loss"):
-                self._what = text("span", "loss ").classes("what")
+                self._what = text("span", "mean loss ").classes("what")
                 self._loss = text("span").classes("number")
                 with (
                     ui.element("svg")
@@ -84,9 +99,12 @@ class JobRow:
                     .props('viewBox="0 0 96 24" preserveAspectRatio=none role=img') as self._spark
                 ):
                     self._path = ui.element("path")
-            with ui.element("td").classes("accuracy"):
-                self._accuracy = text("span", "validation accuracy ").classes("what")
-                self._validation = text("span").classes("number")
+            self._best = self._figure("best", "best validation loss")
+            self._validation = self._figure("accuracy", "validation accuracy")
+            self._stages = self._figure("stages", "stages")
+            self._schedule = self._figure("schedule", "schedule")
+            self._batch = self._figure("batch", "batch")
+            self._rate = self._figure("rate", "samples/s")
             with ui.element("td").classes("when"):
                 self._when = text("span")
                 self._submitted = ui.label().classes("muted small")
@@ -97,6 +115,12 @@ class JobRow:
                     text("button", "Delete").classes("act").props("type=button").on("click", lambda: delete(job))
                 )
         self._shown: RowView | None = None
+
+    def _figure(self, name: str, what: str) -> tuple[ui.element, ui.label]:
+        """A cell, and its value; on a phone its name stands before it."""
+        with ui.element("td").classes(f"figure {name}") as cell:
+            text("span", f"{what} ").classes("what")
+            return cell, text("span").classes("number")
 
     def show(self, view: RowView) -> None:
         """Change what is another than before."""
@@ -122,12 +146,21 @@ class JobRow:
         self._path.props["d"] = view.spark
         self._path.update()
         self._what.set_visibility(bool(view.loss))
-        self._accuracy.set_visibility(bool(view.validation))
+        for (cell, figure), content in (
+            (self._best, view.best),
+            (self._validation, view.validation),
+            (self._stages, view.stages),
+            (self._schedule, view.schedule),
+            (self._batch, view.batch),
+            (self._rate, view.rate),
+        ):
+            figure.set_text(content)
+            cell.classes(add="" if content else "none", remove="none" if content else "")
+        explained(self._when, view.times)
         for label, content in (
             (self._reason, view.reason),
             (self._steps, view.steps),
             (self._loss, view.loss),
-            (self._validation, view.validation),
             (self._when, view.when),
             (self._submitted, view.submitted),
         ):
@@ -136,6 +169,12 @@ class JobRow:
         self._stop.set_visibility(not view.ended)
         self._model.set_visibility(view.model)
         self._delete.set_visibility(view.ended)
+
+
+def times_of(record: JobRecord) -> str:
+    """When it was submitted, started and ended, a line each."""
+    named = (("submitted", record.submitted_at), ("started", record.started_at), ("ended", record.ended_at))
+    return "\n".join(f"{name} {clock(at)}" for name, at in named if at is not None)
 
 
 def _when(record: JobRecord, now: float) -> str:

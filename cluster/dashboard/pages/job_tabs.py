@@ -12,7 +12,7 @@ from nicegui import ui
 
 from cluster.dashboard.failure_view import line_with
 from cluster.dashboard.log_tail import RUNNER, LogTail
-from cluster.dashboard.parts import Rows, fill_table, problems_list, set_cell, table, text
+from cluster.dashboard.parts import Rows, cell, fill_table, problems_list, set_cell, table, text
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import clock
 from cluster.service.peers import is_remote_address
@@ -74,7 +74,8 @@ class _Events:
     def __init__(self, site: Site, job: str) -> None:
         self._site, self._job, self._last = site, job, 0
         self._shown: deque[EventRecord] = deque(maxlen=MOST_EVENTS)
-        self._rows = Rows(table("when", "event", "what"), self._row)
+        self._body = table("when", "event", "what")
+        self._rows = Rows(self._body, self._row)
 
     async def look(self, record: JobRecord) -> None:
         if record.events <= self._last:
@@ -89,8 +90,8 @@ class _Events:
         event = self._events[seq]
         attempt = f"attempt {event.attempt}: " if event.attempt > 1 else ""
         with ui.element("tr") as row:
-            for content in (clock(event.time), event.kind, attempt + event.text):
-                set_cell(text("td"), content)
+            for column, content in enumerate((clock(event.time), event.kind, attempt + event.text)):
+                set_cell(cell(self._body, column), content)
         return row, None
 
 

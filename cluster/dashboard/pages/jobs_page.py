@@ -26,7 +26,23 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "Failed": ("FAILED",),
     "Stopped": ("STOPPED",),
 }
-_COLUMNS = ("Job", "State and reason", "Steps", "Loss", "Validation accuracy", "When", "")
+_COLUMNS = {
+    "name": "Job",
+    "state": "State and reason",
+    "step": "Steps",
+    "loss": "Mean loss",
+    "best_validation_loss": "Best validation loss",
+    "validation_accuracy": "Validation accuracy",
+    "stages": "Stages",
+    "schedule": "Schedule",
+    "batch_size": "Batch",
+    "samples_per_second": "Samples/s",
+    "submitted_at": "When",
+}
+"""By what they sort by."""
+_NEWEST = "newest"
+_ORDERS = {_NEWEST: "Newest first", **_COLUMNS}
+_SORT_AGAIN_S = 3.0  # a list that is sorted by what changes is sorted anew
 
 
 def register(site: Site) -> None:
@@ -46,6 +62,7 @@ class _Jobs:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._group, self._search, self._page = "All", "", 0
+        self._sort, self._descending = "", False
         self._shown: Page | None = None
         self._key: Any = None
         self._asked_at = 0.0
@@ -55,6 +72,11 @@ class _Jobs:
         with ui.element("div").classes("line apart"):
             with ui.element("div").classes("line").props('role=group aria-label="which jobs"'):
                 self._groups = {name: self._group_button(name) for name in _GROUPS}
+            self._order = (
+                ui.select(_ORDERS, label="Sort by", value=_NEWEST, on_change=self._ordered)
+                .props("outlined dense")
+                .classes("sort")
+            )
             self._field = (
                 ui.input("Part of a name, or an id", on_change=self._filter)
                 .props("outlined dense clearable debounce=250")
@@ -63,8 +85,8 @@ class _Jobs:
         with ui.element("section").classes("panel"):
             with ui.element("div").classes("jobs") as self._table, ui.element("table"):
                 with ui.element("thead"), ui.element("tr"):
-                    for column in _COLUMNS:
-                        text("th", column).props("scope=col")
+                    self._headings = {name: self._heading(name, column) for name, column in _COLUMNS.items()}
+                    text("th").props("scope=col")
                 self._rows = Rows(ui.element("tbody"), self._make)
             self._empty = ui.label().classes("muted")
         with ui.element("nav").classes("line").props('aria-label="pages of the list"') as self._pager:
@@ -83,6 +105,37 @@ class _Jobs:
 
         button.on("click", choose)
         return button
+
+    def _heading(self, name: str, column: str) -> ui.element:
+        with ui.element("th").props("scope=col aria-sort=none") as place:
+            button = text("button", column).classes("sorter").props("type=button")
+        button.on("click", lambda: self._sort_by(name))
+        return place
+
+    async def _sort_by(self, name: str) -> None:
+        """By that column: upwards, downwards, then the newest first again."""
+        if self._sort != name:
+            self._sort, self._descending = name, False
+        elif not self._descending:
+            self._descending = True
+        else:
+            self._sort, self._descending = "", False
+        self._order.set_value(self._sort or _NEWEST)
+        await self._sorted()
+
+    async def _ordered(self) -> None:
+        chosen = "" if self._order.value == _NEWEST else str(self._order.value)
+        if chosen != self._sort:
+            self._sort, self._descending = chosen, False
+            await self._sorted()
+
+    async def _sorted(self) -> None:
+        for name, place in self._headings.items():
+            way = "descending" if self._descending else "ascending"
+            place.props(f"aria-sort={way if name == self._sort else 'none'}")
+        self._page = 0
+        self._forget()
+        await self.look()
 
     async def _filter(self) -> None:
         self._search, self._page = (self._field.value or "").strip(), 0
@@ -110,8 +163,16 @@ class _Jobs:
     async def _present(self) -> Page:
         """The page of the list. It is asked for again when jobs came or went; what is on it is always as it is now."""
         jobs = self._site.jobs
-        filters = Filters(states=_GROUPS[self._group], search=self._search, limit=_PER_PAGE, page=self._page)
-        key = (filters, await asyncio.to_thread(lambda: (jobs.store.counts(), jobs.store.ids("", 1))))
+        filters = Filters(
+            states=_GROUPS[self._group],
+            search=self._search,
+            sort=self._sort,
+            descending=self._descending,
+            limit=_PER_PAGE,
+            page=self._page,
+        )
+        stored = await asyncio.to_thread(lambda: (jobs.store.counts(), jobs.store.ids("", 1)))
+        key = (filters, (*stored, time.monotonic() // _SORT_AGAIN_S if self._sort else 0))
         if self._shown is None or key != self._key:
             self._shown, shown = await nearest_page(jobs, filters)
             self._page, self._key = shown.page, (shown, key[1])

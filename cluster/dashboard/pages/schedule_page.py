@@ -8,9 +8,9 @@ from typing import Any
 from nicegui import ui
 
 from cluster.dashboard.frame import MADE_WITHIN_S, frame, heading
-from cluster.dashboard.gantt import Gantt, Panel, panel
-from cluster.dashboard.parts import facts, fill_table, kinds_key, problems_list, table
-from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, spans
+from cluster.dashboard.parts import explained, facts, fill_table, kinds_key, problems_list, table
+from cluster.dashboard.picture import Picture, PictureView
+from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, picture_of
 from cluster.dashboard.terms import TERMS
 from coordinator.program.replay import Replay
 from coordinator.schedules import SCHEDULES, default_workers
@@ -27,6 +27,10 @@ _ABOUT = {
 }
 
 
+_AT_ONCE = 1000
+"""Stages × micro-batches that are drawn before the page is sent; a dry run of more takes longer than a page may."""
+
+
 def register() -> None:
     """The page."""
 
@@ -35,8 +39,10 @@ def register() -> None:
         schedule: str = "1f1b", stages: int = 4, micro_batches: int = 8, workers: int = 0, backward: float = 1.0
     ) -> None:
         with frame("Schedules", "/schedule"):
-            page = _Schedule(Question(schedule, stages, micro_batches, workers, backward))
-            await page.draw()
+            question = Question(schedule, stages, micro_batches, workers, backward)
+            page = _Schedule(question)
+            if question.problems() or question.stages * question.micro_batches <= _AT_ONCE:
+                await page.draw()
             ui.timer(0.05, page.draw)
 
 
@@ -59,7 +65,7 @@ class _Schedule:
             self._problems = problems_list()
         with ui.element("section").classes("panel stack") as self._picture:
             self._facts = facts("bubble", "by the formula", "workers", "length", "most kept")
-            self._gantt = Gantt(unit="F", label="What each worker does when")
+            self._view = PictureView(unit="F", label="What each worker does when")
             with ui.element("div"):
                 kinds_key()
         with ui.element("section").classes("panel") as self._by_stage:
@@ -73,8 +79,7 @@ class _Schedule:
         field = ui.number(
             label[:1].upper() + label[1:], value=inside, min=low, max=high, step=step, on_change=self._ask
         )
-        field.props["title"] = TERMS.get(label, "")
-        return field.props("outlined dense debounce=150")
+        return explained(field.props("outlined dense debounce=150"), TERMS.get(label, ""))
 
     def _question(self) -> Question | str:
         values = [self._stages.value, self._micro_batches.value, self._workers.value]
@@ -104,14 +109,14 @@ class _Schedule:
         self._show_problems([])
         self._show(wanted, found, picture)
 
-    def _show(self, question: Question, found: Replay, picture: Panel) -> None:
+    def _show(self, question: Question, found: Replay, picture: Picture) -> None:
         path = (
             f"/schedule?schedule={question.schedule}&stages={question.stages}"
             f"&micro_batches={question.micro_batches}&workers={question.workers}&backward={question.backward:g}"
         )
         if ui.context.client.has_socket_connection:
             ui.navigate.history.replace(path)
-        self._gantt.show([picture], f"{picture.title}, bubble {share(found.bubble)}")
+        self._view.show(picture)
         self._facts(_facts(question, found))
         bubbles = found.bubbles
         fill_table(
@@ -128,11 +133,11 @@ class _Schedule:
             part.set_visibility(not problems)
 
 
-def _perform(question: Question) -> tuple[Replay, Panel]:
+def _perform(question: Question) -> tuple[Replay, Picture]:
     """The dry run and its picture, which take too long for the event loop. Raises UserMistake."""
     found = perform(question)
     numbers = f"{counted(question.stages, 'stage')} · {counted(question.micro_batches, 'micro-batch')}"
-    return found, panel(f"{question.schedule} · {numbers}", spans(found), found.program.n_workers, shortest=1e-9)
+    return found, picture_of(f"{question.schedule} · {numbers}", found)
 
 
 def _facts(question: Question, found: Replay) -> list[str]:

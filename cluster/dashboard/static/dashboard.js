@@ -54,8 +54,19 @@ window.pipetrain = (() => {
 
   const share = (value) => (value == null ? "" : `${(100 * value).toFixed(1)}%`);
   const percent = (value) => `${Math.round(100 * value)}%`;
-  const part = ({ value, seriesName }) => (value < 0.07 ? "" : value < 0.2 ? percent(value) : `${seriesName} ${percent(value)}`);
-  const number = (value) => (value == null ? "" : `${+value.toPrecision(4)}`);
+  const part = ({ value, seriesName }) => (value < 0.01 ? "" : `${seriesName} ${percent(value)}`);
+  // A label that is wider than its bar is not shown.
+  const fit = ({ rect, labelRect }) => (labelRect.width > rect.width - 4 ? { x: -1000, y: -1000 } : {});
+  // As `number` of coordinator/texts.py.
+  function number(value) {
+    if (value == null || value === "") return "";
+    const size = Math.abs(value);
+    if (size >= 1e6 || (size > 0 && size < 1e-4)) {
+      const [digits, exponent] = value.toExponential(3).split("e");
+      return `${+digits}e${+exponent}`;
+    }
+    return size >= 1000 ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : `${+value.toPrecision(4)}`;
+  }
   function bytes(value) {
     for (const [unit, size] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
       if (value >= size) return `${+(value / size).toPrecision(3)} ${unit}`;
@@ -72,5 +83,90 @@ window.pipetrain = (() => {
     if (document.hidden) tell();
   }, 200);
 
-  return { bar, tip, share, percent, part, number, bytes };
+  // Explanations: one box for all elements with data-tip, shown to the mouse, to the keyboard and to a finger.
+  const box = document.createElement("div");
+  box.id = "explanation";
+  box.setAttribute("role", "tooltip");
+  let explained = null;
+  function explain(element) {
+    if (explained && explained !== element) explained.removeAttribute("aria-describedby");
+    explained = element;
+    box.classList.toggle("shown", Boolean(element));
+    if (!element) return;
+    if (!box.isConnected) document.body.append(box);
+    box.textContent = element.dataset.tip;
+    element.setAttribute("aria-describedby", box.id);
+    const at = element.getBoundingClientRect(), own = box.getBoundingClientRect();
+    const left = Math.max(8, Math.min(at.left, window.innerWidth - own.width - 8));
+    const below = at.bottom + 6 + own.height < window.innerHeight;
+    box.style.left = `${left}px`;
+    box.style.top = `${below ? at.bottom + 6 : Math.max(8, at.top - own.height - 6)}px`;
+  }
+  const tipped = (event) => event.target.closest?.("[data-tip]") ?? null;
+  document.addEventListener("mouseover", (event) => explain(tipped(event)));
+  document.addEventListener("focusin", (event) => explain(tipped(event)));
+  document.addEventListener("focusout", () => explain(null));
+  document.addEventListener("click", (event) => explain(tipped(event)));
+  document.addEventListener("scroll", () => explain(null), { capture: true, passive: true });
+  // Tab reaches the first word of a group (a list, a heading row, a key), the arrows the others.
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") explain(null);
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const here = event.target.closest?.(".term");
+    if (!by || !here) return;
+    const words = [...here.closest(".terms").querySelectorAll(".term")].filter((e) => e.getClientRects().length);
+    const next = words[(words.indexOf(here) + by + words.length) % words.length];
+    event.preventDefault();
+    here.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+  // The first word of a group that is shown can be reached, whichever were shown before.
+  function reachable() {
+    for (const group of document.querySelectorAll(".terms")) {
+      const words = [...group.querySelectorAll(".term")], seen = words.filter((e) => e.getClientRects().length);
+      if (seen.length && !seen.some((e) => e.tabIndex === 0)) {
+        words.forEach((e) => (e.tabIndex = -1));
+        seen[0].tabIndex = 0;
+      }
+    }
+  }
+  setInterval(reachable, 500);
+
+  async function copy(button) {
+    const text = button.dataset.copy;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // without HTTPS and not on loopback there is no clipboard but by way of a selection
+      const field = document.createElement("textarea");
+      field.value = text;
+      document.body.append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+      button.focus();
+    }
+    button.classList.add("done");
+    setTimeout(() => button.classList.remove("done"), 1500);
+  }
+
+  // Dragging over a chart of curves chooses a range of steps: it is told to the page, which sends those points.
+  const brushed = new Map();
+  setInterval(() => {
+    for (const place of document.querySelectorAll(".curve")) {
+      const chart = window.getElement?.(place.id.slice(1))?.chart;
+      if (!chart || brushed.get(place.id) === chart || !chart.getOption()?.toolbox) continue;
+      brushed.set(place.id, chart);
+      chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+      chart.on("datazoom", (event) => {
+        const found = event.batch?.[0] ?? event;
+        if (found.startValue == null) return;
+        emitEvent("range", [found.startValue, found.endValue]);
+        setTimeout(() => chart.dispatchAction({ type: "dataZoom", start: 0, end: 100 }), 0);
+      });
+    }
+  }, 300);
+
+  return { bar, tip, share, percent, part, fit, number, bytes, copy };
 })();
