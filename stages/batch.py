@@ -23,6 +23,10 @@ class Batch:
         rows: Array = data.x[self._rows[self._cuts[j] : self._cuts[j + 1]]]
         return rows.T
 
+    def first(self, j: int) -> int:
+        """The place in the step of the first row of micro-batch j."""
+        return self._cuts[j]
+
     def targets(self, data: Dataset, j: int) -> Any:
         """Labels (rows,), or targets (outputs, rows), of micro-batch j."""
         return columns(data.y[self._rows[self._cuts[j] : self._cuts[j + 1]]])

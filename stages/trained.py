@@ -18,7 +18,7 @@ STEPS_RUN_AHEAD = 2
 
 def first_trained_stage(model: ModelSpec, bounds: Sequence[int]) -> int:
     """The first stage with parameters; the number of stages if no layer has any. Those below it are untrained."""
-    first = model.first_linear
+    first = model.network.first_trained
     return sum(last <= first for last in bounds[1:])
 
 

@@ -16,6 +16,7 @@ from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
 from stages.errors import NonFinite
 from stages.faults import strike
+from stages.layers.base import EVALUATING, Moment
 from stages.ledger import (
     EVALUATION,
     FORWARD,
@@ -233,8 +234,9 @@ class Worker:
             self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         trained = s >= self._first_trained  # see [Note: untrained stages]
-        y = stage.forward(j, x) if trained else stage.infer(x)
-        check_output(stage, x, y, f"step {batch.order.step}", action)
+        at = Moment(training=True, seed=self._setup.model.seed, step=batch.order.step, first=batch.first(j))
+        y = stage.forward(j, x, at) if trained else stage.infer(x, at)
+        check_output(stage, x, y, at, f"step {batch.order.step}", action)
         if s < self._last_stage:
             self._ledger.book_action(s, FORWARD, j)
             self._send(s + 1, Kind.FORWARD, j, y)
@@ -300,7 +302,7 @@ class Worker:
             else:
                 x = self._receive_chunk(s, j)
             y = self.stages[s].infer(x)
-            check_output(self.stages[s], x, y, f"the evaluation after step {self._step}", self._action)
+            check_output(self.stages[s], x, y, EVALUATING, f"the evaluation after step {self._step}", self._action)
             if s < self._last_stage:
                 self._send_chunk(s, j, y)
                 continue

@@ -46,7 +46,7 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
             y = data.y[i * rows : i * rows + f.shape[1]]
             result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, 1)
             total, correct = total + result.total, correct + (result.correct or 0)
-    loss = total / loss_count(model.loss, len(data), model.features()[-1])
+    loss = total / loss_count(model.loss, len(data), model.network.output.features)
     found: dict[str, float] = {"rows": len(data), "loss": loss}
     if model.loss == "cross_entropy":
         found["accuracy"] = correct / len(data)

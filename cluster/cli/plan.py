@@ -58,7 +58,7 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
     ):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
     for s in found.stages:
-        names = _layers(s.layers, [spec.model_spec().layers[k].kind for k in s.layers])
+        names = _layers(s.layers, [spec.model_spec().network.ops[k].kind for k in s.layers])
         memory = s.memory
         table.add_row(
             str(s.stage),

@@ -57,7 +57,7 @@ def verify(
     blueprints = [
         make_blueprint(_with(base, count, schedule), len(data.train))
         for schedule in _schedules(schedules)
-        for count in _stage_counts(stages, len(base.model.layers))
+        for count in _stage_counts(stages, len(base.model_spec().network.ops))
     ]
     expected = train_reference(base, data.train, steps)
     rows: list[tuple[Blueprint, Comparison]] = []

@@ -6,16 +6,17 @@ Every leaf has a description that completes "must be …": problems are written 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
+from coordinator.job.base_section import Section, as_tuple
+from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
 from coordinator.job.nearest import closest
 from coordinator.job.source_names import WHAT_A_SOURCE_IS, source_problem
-from stages.spec import GeluForm, LayerKind, LayerSpec, LossKind, SgdSpec
+from stages.spec import InitSpec, LossKind, SgdSpec
 
-LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
 """The built-in schedules, by the names that `pipeline.schedule` takes."""
 
@@ -26,10 +27,6 @@ _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40} | {
     "GB": 10**9,
     "TB": 10**12,
 }
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _bytes(value: object) -> object:
@@ -105,11 +102,11 @@ def _dimensions(value: object) -> object:
 def _at_most(most: int, value: object) -> object:
     if isinstance(value, (list, tuple)) and len(value) > most:
         raise ValueError(f"it has {len(value):,}, at most {most:,} are taken")
-    return _as_tuple(value)
+    return as_tuple(value)
 
 
 def _columns(value: object) -> object:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
+    return (value,) if isinstance(value, str) else as_tuple(value)
 
 
 def _folder(value: object) -> bool | str:
@@ -136,77 +133,31 @@ Count = Annotated[int, Field(ge=1, le=LARGEST, description="a whole number, at l
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-class Section(BaseModel):
-    """Frozen, strict about types, and without unknown keys."""
+class InitSection(Section):
+    """`model.init`: how weights are drawn."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    std: float = Field(ge=0, description="a number, at least 0")
+    scale_residual: bool = Field(default=False, description="true or false")
 
-
-class NoOptions(Section):
-    """A layer that has nothing to set."""
-
-
-class LinearOptions(Section):
-    """f = β + Ωh: `units` outputs; `bias: false` leaves β out."""
-
-    units: Size = Field(description="a whole number of outputs, at least 1")
-    bias: bool = Field(default=True, description="true or false")
-
-
-class LeakyReluOptions(Section):
-    """`slope` is what values below zero are multiplied by."""
-
-    slope: float = Field(default=0.01, ge=0, lt=1, description="a number from 0 to below 1")
-
-
-class GeluOptions(Section):
-    """`approximate`: none is z · Φ(z), tanh the form with a hyperbolic tangent, as torch.nn.GELU names them."""
-
-    approximate: GeluForm = Field(default="none", description="none or tanh")
-
-
-class LayerEntry(Section):
-    """One entry of `model.layers`: exactly one kind with its options; `relu` alone is short for `relu: {}`."""
-
-    linear: LinearOptions | None = None
-    relu: NoOptions | None = None
-    leaky_relu: LeakyReluOptions | None = None
-    tanh: NoOptions | None = None
-    sigmoid: NoOptions | None = None
-    gelu: GeluOptions | None = None
-    flatten: NoOptions | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, value: object) -> object:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {kind: {} if options is None else options for kind, options in value.items()}
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> LayerEntry:
-        if len(self.model_fields_set) != 1:
-            raise ValueError
-        return self
-
-    def spec(self) -> LayerSpec:
-        """The layer as workers are told about it."""
-        (kind,) = (kind for kind in LAYER_KINDS if getattr(self, kind) is not None)
-        return LayerSpec(kind=kind, **getattr(self, kind).model_dump())
+    def spec(self) -> InitSpec:
+        """As workers are told about it."""
+        return InitSpec(std=self.std, scale_residual=self.scale_residual)
 
 
 class ModelSection(Section):
-    """`model`: the shape of one sample, the layers, the loss."""
+    """`model`: the shape of one sample, the layers, the loss, how weights are drawn."""
 
     input: Annotated[tuple[Size, ...], BeforeValidator(_dimensions)] = Field(
         min_length=1, description="the shape of one sample, a list of whole numbers such as [64]"
     )
-    layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_layers)] = Field(
+    layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_layers)] = Field(  # type: ignore[valid-type]
         min_length=1, description="a list of layers such as [linear: {units: 10}, relu]"
     )
     loss: LossKind = Field(description="cross_entropy, mse or sum_of_squares")
+    vocabulary: int | None = Field(
+        default=None, ge=2, le=2**31 - 1, description="a whole number, at least 2, for token numbers as input, or null"
+    )
+    init: InitSection | None = Field(default=None, description="a section with std, scale_residual")
 
 
 class DataSection(Section):

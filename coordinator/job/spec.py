@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
+from coordinator.job.base_section import Section
 from coordinator.job.checks import cross_problems
 from coordinator.job.entries import too_much, wrong_texts
 from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
@@ -21,12 +23,10 @@ from coordinator.job.overrides import apply_override, apply_replacement
 from coordinator.job.problems import problems_of
 from coordinator.job.sections import (
     LARGEST,
-    LAYER_KINDS,
     DataSection,
     ModelSection,
     PipelineSection,
     ResourcesSection,
-    Section,
     TrackingSection,
     TrainingSection,
     bytes_text,
@@ -58,13 +58,19 @@ class JobSpec(Section):
     tracking: TrackingSection = TrackingSection()
 
     def model_spec(self) -> ModelSpec:
-        """The network as workers are told about it."""
+        """The network as workers are told about it: the same object each time, which knows its operations."""
+        return self._model_spec
+
+    @cached_property
+    def _model_spec(self) -> ModelSpec:
         return ModelSpec(
             input_shape=self.model.input,
             layers=tuple(layer.spec() for layer in self.model.layers),
             loss=self.model.loss,
             precision=self.precision,
             seed=self.seed,
+            vocabulary=self.model.vocabulary or 0,
+            init=None if self.model.init is None else self.model.init.spec(),
         )
 
     def sgd(self) -> SgdSpec:
@@ -74,7 +80,10 @@ class JobSpec(Section):
     def document(self) -> dict[str, Any]:
         """The job as plain lists, mappings, texts and numbers, every default written out; `tracking` where it is on."""
         document: dict[str, Any] = _plain(self.model_dump())
-        document["model"]["layers"] = [_layer_document(layer) for layer in document["model"]["layers"]]
+        document["model"]["layers"] = [layer.document() for layer in self.model.layers]
+        for name in ("vocabulary", "init"):
+            if document["model"][name] is None:
+                del document["model"][name]
         memory = self.resources.memory_per_worker
         document["resources"]["memory_per_worker"] = None if memory is None else bytes_text(memory)
         del document["tracking"]
@@ -159,11 +168,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
-
-
-def _layer_document(layer: dict[str, Any]) -> object:
-    (kind,) = (kind for kind in LAYER_KINDS if layer[kind] is not None)
-    return {kind: layer[kind]} if layer[kind] else kind
 
 
 def _read_text(path: Path) -> str:

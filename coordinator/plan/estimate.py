@@ -12,6 +12,7 @@ from coordinator.plan.partition import layer_flops, stage_costs
 from coordinator.program.replay import Replay, replay
 from coordinator.timing.prediction import as_performed, durations, products
 from stages.actions import Kind
+from stages.network import Network
 from stages.trained import STEPS_RUN_AHEAD, performed_lane
 from stages.worker import CHUNKS_AHEAD
 
@@ -98,14 +99,14 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
     )
 
     dry = _dry_run(blueprint)
-    item = 4 if model.precision == "float32" else 8
+    item = model.itemsize
     ends = (0, program.n_stages - 1)
     workers = tuple(
         WorkerPlan(
             worker=w,
             stages_bytes=sum(plan.memory.total for plan in stages if plan.worker == w),
             message_bytes=max(
-                _message_bytes(dry, w, model.features(), bounds, rows, item, blueprint.first_trained),
+                _message_bytes(dry, w, model.network, bounds, rows, item, blueprint.first_trained),
                 _chunk_bytes(blueprint, w, chunk * item),
             ),
             data_bytes=data_bytes if any(placement[s] == w for s in ends) else 0,
@@ -149,9 +150,9 @@ def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
 
 def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
     """Evaluation chunks that wait for `worker`; the one before it may be a few ahead, see stages.worker."""
-    features, placement = blueprint.spec.model_spec().features(), blueprint.program.placement
+    network, placement = blueprint.spec.model_spec().network, blueprint.program.placement
     return sum(
-        CHUNKS_AHEAD * features[blueprint.bounds[s]] * row_bytes
+        CHUNKS_AHEAD * network.crossing_numbers(blueprint.bounds[s]) * row_bytes
         for s in range(1, len(placement))
         if placement[s] == worker != placement[s - 1]
     )
@@ -160,7 +161,7 @@ def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
 def _message_bytes(
     dry: Replay,
     worker: int,
-    features: Sequence[int],
+    network: Network,
     bounds: Sequence[int],
     rows: Sequence[int],
     item: int,
@@ -188,14 +189,16 @@ def _message_bytes(
         neighbour = s + (1 if forward else -1)
         lowest = 0 if forward else first_trained
         if lowest <= neighbour <= last and program.placement[neighbour] != worker:
-            sent = features[bounds[s + 1 if forward else s]] * rows[action.micro_batch] * item
+            numbers = network.crossing_numbers(bounds[s + 1]) if forward else network.gradient_numbers(bounds[s])
+            sent = numbers * rows[action.micro_batch] * item
             largest_sent = max(largest_sent, sent)
         source = (s - 1 if forward else s + 1, forward, action.micro_batch)
         if not forward and s == last:
             source = (s, True, action.micro_batch)
         if source not in ended:
             continue
-        size = features[bounds[s if forward else s + 1]] * rows[action.micro_batch] * item
+        numbers = network.crossing_numbers(bounds[s]) if forward else network.gradient_numbers(bounds[s + 1])
+        size = numbers * rows[action.micro_batch] * item
         if forward and s <= first_trained and program.placement[s - 1] != worker:
             run_ahead += STEPS_RUN_AHEAD * size
             continue

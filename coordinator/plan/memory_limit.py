@@ -20,7 +20,7 @@ class MemoryLimit:
         self, model: ModelSpec, sgd: SgdSpec, program: Program, sizes: Sequence[int], group: int, limit: int
     ) -> None:
         self._model, self._sgd, self._program = model, sgd, program
-        self._features, self._trains_from = model.features(), model.first_linear
+        self._trains_from = model.network.first_trained
         self._sizes, self._group, self._limit = sizes, group, limit
         self._footprint = cache(self._footprint_of)
         self._occupancy = cache(self._occupancy_of)
@@ -33,7 +33,7 @@ class MemoryLimit:
         return needed <= self._limit // placement.count(placement[stage])
 
     def _footprint_of(self, first: int, last: int) -> Footprint:
-        return Footprint.of(self._model, first, last, self._features)
+        return Footprint.of(self._model, first, last)
 
     def _occupancy_of(self, stage: int, trained: bool) -> Occupancy:
         lane = self._program.lanes[self._program.placement[stage]]

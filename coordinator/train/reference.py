@@ -17,6 +17,7 @@ from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
 from stages.data import Dataset, batch_bounds, epoch_order, micro_batch_sizes
 from stages.loss import evaluate_loss, loss_count
+from stages.network import name_order
 from stages.stage import Stage
 
 
@@ -37,7 +38,7 @@ def train_reference(spec: JobSpec, train: Dataset, steps: int) -> Trained:
 
 def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
     model, sgd, clip = spec.model_spec(), spec.sgd(), spec.training.clip_norm
-    stage = Stage(model, 0, len(model.layers), sgd, weight_grad_group=spec.pipeline.weight_grad_group)
+    stage = Stage(model, 0, len(model.network.ops), sgd, weight_grad_group=spec.pipeline.weight_grad_group)
     batches = (
         epoch_order(spec.seed, epoch, len(train))[first:last]
         for epoch in range(spec.training.epochs)
@@ -60,13 +61,9 @@ def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
         if clip is not None:
             squares = stage.parameters.squared_norms()
             scale = min(
-                1.0, clip / (math.sqrt(sum(squares[name] for name in sorted(squares, key=_layer_order))) + 1e-6)
+                1.0, clip / (math.sqrt(sum(squares[name] for name in sorted(squares, key=name_order))) + 1e-6)
             )
         stage.update(sgd.learning_rate, scale)
     return Trained(
         losses=tuple(losses), parameters=stage.parameters.named(stage.parameters.values), gradients=gradients
     )
-
-
-def _layer_order(name: str) -> tuple[int, str]:
-    return int(name.split(".")[0]), name

@@ -25,6 +25,7 @@ from coordinator.train.rows import EvalRow, TrainedStep
 from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.loss import loss_count
+from stages.network import name_order
 from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update
 from stages.trained import STEPS_RUN_AHEAD, runs_ahead
 
@@ -53,7 +54,7 @@ class Trainer:
         max_steps: int | None = None,
     ) -> None:
         self._spec = blueprint.spec
-        self._outputs = self._spec.model_spec().features()[-1]
+        self._outputs = self._spec.model_spec().network.output.features
         self._workers = workers
         self._validation_rows = validation_rows
         self._to_trace = trace_steps
@@ -262,7 +263,7 @@ def gradient_norm(reports: Sequence[StepReport]) -> float:
 
 @lru_cache(maxsize=64)
 def _in_layer_order(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted(names, key=lambda name: (int(name.split(".")[0]), name)))
+    return tuple(sorted(names, key=name_order))
 
 
 def clip_scale(norm: float, limit: float) -> float:
