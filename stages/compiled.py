@@ -1,9 +1,9 @@
 """A stage as lists of steps: what the worker runs, and what memory prediction and traces read.
 
-[Note: compiled stages] Between F, I and W of a micro-batch a stage keeps arrays in numbered slots. `compile_stage` first
-writes down which operation reads and writes which value, gradient and extra array in F, I and W, each under a name of
-its own; then it knows each name's last reader, and gives names their slots: a step that may write over what it reads
-does so if nobody reads that later, and a slot is given back behind its last reader.
+[Note: compiled stages] Between F, I and W of a micro-batch a stage keeps arrays in numbered slots. `compile_stage`
+first writes down which operation reads and writes which value, gradient and extra array in F, I and W, each under a
+name of its own; then it knows each name's last reader, and gives names their slots: a step that may write over what it
+reads does so if nobody reads that later, and a slot is given back behind its last reader.
 
     linear, relu, linear    F    take 1: linear 0 → 1    relu 1 → 1    take 2: linear 1 → 2    give 2
                             I    linear 4 → 5    relu 5 → 5 …
@@ -11,9 +11,10 @@ does so if nobody reads that later, and a slot is given back behind its last rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from typing import NamedTuple
 
 from stages.network import Network, Op
@@ -92,6 +93,10 @@ class Compiled:
     gradients: tuple[int, ...]
     """Slots taken in I that live until W."""
 
+    def numbers(self, slots: Iterable[int]) -> int:
+        """Numbers for each row in these slots."""
+        return sum(self.buffers[s].numbers for s in slots)
+
 
 @dataclass(slots=True)
 class _Event:
@@ -165,12 +170,10 @@ def segments(network: Network, first: int, last: int) -> list[tuple[int, int]]:
     """Parts of a stage that are run forward again one at a time: each ends behind a residual connection that is inside
     no other. A stage without any is one segment."""
     ends = [
-        k
-        for k in range(first + 1, last)
-        if network.ops[k - 1].layer.n_inputs > 1 and len(network.crossing(k)) == 1
+        k for k in range(first + 1, last) if network.ops[k - 1].layer.n_inputs > 1 and len(network.crossing(k)) == 1
     ]
     edges = [first, *ends, last]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _take_in(names: _Names, first: int) -> list[_Event]:
@@ -233,8 +236,9 @@ def _backward(
     lowest = weights[-1].dy if weights else -1
     sent = [gradient[v] for v in network.gradients(first)] or ([lowest] if lowest >= 0 else [])
     if sent:
-        inputs.append(end := _pack(names, sent))
-        together.append(end)
+        packed = _pack(names, sent)
+        inputs.append(packed)
+        together.append(packed)
     return (_without_unread(inputs, weights), weights), _without_unread(together, [])
 
 
@@ -313,7 +317,8 @@ class _Slots:
 
 def _allocate(buffers: Sequence[Buffer], lists: Sequence[Sequence[_Event]]) -> _Slots:
     """Give names their slots, in the order of the lists; see [Note: compiled stages]."""
-    last = {n: i for i, event in enumerate(e for events in lists for e in events) for n in (*event.reads, *event.writes)}
+    every = [event for events in lists for event in events]
+    last = {n: i for i, event in enumerate(every) for n in (*event.reads, *event.writes)}
     slot: dict[int, int] = {-1: -1}
     slots, held, steps, position = list[Buffer](), set[int](), list[list[Step]](), 0
     states = []

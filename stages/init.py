@@ -1,7 +1,7 @@
 """How parameters begin, from random streams that anyone can draw from outside.
 
-[Note: drawn parameters] The parameters of the layer with path p (its place in the nested job file; `(k,)` in a flat one)
-are drawn from `default_rng([seed, 0, *p])`, in the layer's own order, in float64, row by row, then cast.
+[Note: drawn parameters] The parameters of the layer with path p (its place in the nested job file; `(k,)` in a flat
+one) are drawn from `default_rng([seed, 0, *p])`, in the layer's own order, in float64, row by row, then cast.
 """
 
 from __future__ import annotations

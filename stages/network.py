@@ -100,7 +100,7 @@ class Network:
 
     @cached_property
     def _crossings(self) -> tuple[tuple[int, ...], ...]:
-        found, alive = [(0,)], [0]
+        found, alive = list[tuple[int, ...]]([(0,)]), [0]
         for k in range(1, len(self.ops) + 1):
             alive = [v for v in alive if self.last_use[v] >= k]
             alive.append(k)
@@ -268,7 +268,5 @@ def owner_of(op: Op, parameter: ParameterSpec, ops: Sequence[Op]) -> tuple[Op, P
     owner, spec = owners[0]
     if spec.shape != parameter.shape:
         theirs, ours = list(spec.shape), list(parameter.shape)
-        raise LayerError(
-            op.path, op.kind, f"{where}, whose weight has the shape {theirs}, but this layer's has {ours}"
-        )
+        raise LayerError(op.path, op.kind, f"{where}, whose weight has the shape {theirs}, but this layer's has {ours}")
     return owner, spec

@@ -63,8 +63,9 @@ class Stage:
         self._saved_bytes = 0
         self.peak_saved_bytes = 0
         """The most bytes of activations kept for backward in this step; gradients on their way do not count."""
-        self._kept_bytes = self._bytes_per_row(self.compiled.kept)
-        self._weight_bytes = self._bytes_per_row(self.compiled.kept_for_weight)
+        self._kept_bytes = model.itemsize * self.compiled.numbers(self.compiled.kept)
+        self._weight_bytes = model.itemsize * self.compiled.numbers(self.compiled.kept_for_weight)
+        """Bytes kept of each row, until I and until W."""
         self._marked: set[int] = set()
         self._n_micro_batches = 0
         self._next_weight = 0
@@ -73,9 +74,6 @@ class Stage:
         stream = np.random.default_rng([model.seed, 0, *op.path])
         for (name, spec), std in zip(op.parameters, op.stds, strict=True):
             draw_parameter(stream, self.parameters.value(name), std, spec.constant)
-
-    def _bytes_per_row(self, slots: Iterable[int]) -> int:
-        return sum(self.compiled.buffers[s].numbers for s in slots) * self.parameters.values.itemsize
 
     def _of(self, op: Op, flat: Array) -> tuple[Array, ...]:
         return tuple(self.parameters.view(flat, name) for name, _ in op.parameters)
@@ -191,9 +189,7 @@ class Stage:
                     memory[slot] = None
         self._saved_bytes -= self._weight_bytes * sum(rows for _, _, rows in group)
 
-    def _weight_product(
-        self, op: Op, group: Sequence[_Memory], slots: tuple[int, ...], *, accumulate: bool
-    ) -> None:
+    def _weight_product(self, op: Op, group: Sequence[_Memory], slots: tuple[int, ...], *, accumulate: bool) -> None:
         """`slots`: x, dy and extras. A slot of −1 is an array that the layer does not read."""
         joined = [self._side_by_side([memory[n] for memory in group]) if n >= 0 else None for n in slots]
         known: Any = next(array for array in joined if array is not None)

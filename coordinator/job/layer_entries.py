@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model, model_validator
 
@@ -94,7 +94,7 @@ def _field(field: Any, annotation: Any) -> tuple[Any, Any]:
     default = ... if field.default is MISSING else field.default
     if field.name == "layers":
         return (
-            Annotated[tuple["LayerEntry", ...], BeforeValidator(as_tuple)],  # type: ignore[name-defined]
+            Annotated[tuple["LayerEntry", ...], BeforeValidator(as_tuple)],
             Field(min_length=1, description=field.metadata["right"]),
         )
     inner = _dataclass_in(annotation)
@@ -107,13 +107,16 @@ def _field(field: Any, annotation: Any) -> tuple[Any, Any]:
             Annotated[number, Field(**limits)] | None,
             Field(default, description=field.metadata["right"]),
         )
-    extra = {"choices": [*get_args(annotation)]} if get_origin(annotation) is Literal else None
+    extra: Any = {"choices": [*get_args(annotation)]} if get_origin(annotation) is Literal else None
     return annotation, Field(default, description=field.metadata["right"], json_schema_extra=extra, **limits)
 
 
 _sections = {name: _section_of(kind.options) for name, kind in KINDS.items()}
-_entries: dict[str, Any] = {name: (section | None, None) for name, section in _sections.items()}
-LayerEntry = create_model("LayerEntry", __base__=LayerBase, __doc__=LayerBase.__doc__, **_entries)
-for _section in _sections.values():
-    _section.model_rebuild(_types_namespace={"LayerEntry": LayerEntry})
-LayerEntry.model_rebuild(force=True)
+if TYPE_CHECKING:
+    LayerEntry = LayerBase
+else:
+    _entries = {name: (section | None, None) for name, section in _sections.items()}
+    LayerEntry = create_model("LayerEntry", __base__=LayerBase, __doc__=LayerBase.__doc__, **_entries)
+    for _section in _sections.values():
+        _section.model_rebuild(_types_namespace={"LayerEntry": LayerEntry})
+    LayerEntry.model_rebuild(force=True)

@@ -150,7 +150,7 @@ class ModelSection(Section):
     input: Annotated[tuple[Size, ...], BeforeValidator(_dimensions)] = Field(
         min_length=1, description="the shape of one sample, a list of whole numbers such as [64]"
     )
-    layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_layers)] = Field(  # type: ignore[valid-type]
+    layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_layers)] = Field(
         min_length=1, description="a list of layers such as [linear: {units: 10}, relu]"
     )
     loss: LossKind = Field(description="cross_entropy, mse or sum_of_squares")

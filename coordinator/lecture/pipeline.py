@@ -21,6 +21,7 @@ from coordinator.train.failures import first_cause
 from stages.arrays import Array
 from stages.channel import LocalExchange
 from stages.data import Dataset, epoch_order
+from stages.layers.base import EVALUATING, Moment
 from stages.orders import Gather, Order, Result, StepReport, TrainStep
 from stages.spec import ModelSpec, SgdSpec
 from stages.stage import Stage
@@ -35,9 +36,9 @@ class WatchedStage(Stage):
         self.outputs: dict[int, Array] = {}
         self.output_slopes: dict[int, Array] = {}
 
-    def forward(self, micro_batch: int, x: Array) -> Array:
+    def forward(self, micro_batch: int, x: Array, at: Moment = EVALUATING) -> Array:
         """See Stage."""
-        y = super().forward(micro_batch, x)
+        y = super().forward(micro_batch, x, at)
         self.outputs[micro_batch] = y.copy()
         return y
 

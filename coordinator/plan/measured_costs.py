@@ -35,9 +35,7 @@ def measure_layers(spec: JobSpec, rows: int) -> tuple[float, ...]:
     return tuple(costs)
 
 
-def _message(
-    rng: np.random.Generator, values: Sequence[int], network: Network, rows: int, dtype: np.dtype[Any]
-) -> Any:
+def _message(rng: np.random.Generator, values: Sequence[int], network: Network, rows: int, dtype: np.dtype[Any]) -> Any:
     """Random numbers, or tokens, as a message of these values has them."""
     shapes = [network.shapes[v] for v in values]
     size = sum(shape.features for shape in shapes), rows * (shapes[0].columns if shapes else 1)

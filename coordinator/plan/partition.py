@@ -15,6 +15,7 @@ from stages.spec import ModelSpec
 Bounds = tuple[int, ...]
 """Stage s is layers `bounds[s]` … `bounds[s + 1]` − 1; starts with 0 and ends with the number of layers."""
 
+
 class ActionCosts(NamedTuple):
     """What F, I and W of a layer or a stage take per row, in operations of a matrix product."""
 

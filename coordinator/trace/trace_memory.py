@@ -39,8 +39,8 @@ def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
         return micro_batch_sizes(last - first, training.micro_batches)
 
     return TraceMemory(
-        for_input=[model.itemsize * sum(stage.buffers[s].numbers for s in stage.kept) for stage in compiled],
-        for_weight=[model.itemsize * sum(stage.buffers[s].numbers for s in stage.kept_for_weight) for stage in compiled],
+        for_input=[model.itemsize * stage.numbers(stage.kept) for stage in compiled],
+        for_weight=[model.itemsize * stage.numbers(stage.kept_for_weight) for stage in compiled],
         rows=rows,
         group=blueprint.spec.pipeline.weight_grad_group,
     )

@@ -60,9 +60,7 @@ def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
         scale = 1.0
         if clip is not None:
             squares = stage.parameters.squared_norms()
-            scale = min(
-                1.0, clip / (math.sqrt(sum(squares[name] for name in sorted(squares, key=name_order))) + 1e-6)
-            )
+            scale = min(1.0, clip / (math.sqrt(sum(squares[name] for name in sorted(squares, key=name_order))) + 1e-6))
         stage.update(sgd.learning_rate, scale)
     return Trained(
         losses=tuple(losses), parameters=stage.parameters.named(stage.parameters.values), gradients=gradients

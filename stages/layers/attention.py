@@ -18,8 +18,8 @@ import numpy as np
 
 from stages.arrays import Array
 from stages.layers.base import ELEMENT, Cost, Extra, Layer, LayerKind, LayerProblem
-from stages.layers.options import option
 from stages.layers.linear import LinearOptions
+from stages.layers.options import option
 from stages.layers.sequential import LayerSpec
 from stages.shapes import Shape
 

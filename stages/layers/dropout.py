@@ -3,8 +3,8 @@
 [Note: dropout masks] The mask of a row follows from (seed, step, layer, row) alone: the counter-based generator Philox
 (Salmon et al. 2011) with the key `SeedSequence([seed, 2, *path]).generate_state(2, uint64)` and the counter
 (0, row, step, 0), where `row` is the row's place in its step and `step` counts from 1. Each of its 64-bit words gives
-four numbers of 16 bits, lowest first; a number of the row, feature after feature and position after position, is dropped
-if it is below round(rate · 65536).
+four numbers of 16 bits, lowest first; a number of the row, feature after feature and position after position, is
+dropped if it is below round(rate · 65536).
 """
 
 from __future__ import annotations

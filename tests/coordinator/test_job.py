@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.job.sections import LAYER_KINDS
+from coordinator.job.layer_entries import LAYER_KINDS
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidJob
-from stages.spec import LayerSpec, ModelSpec, SgdSpec
+from stages.layers import entry
+from stages.spec import ModelSpec, SgdSpec
 from tests.coordinator.job_documents import LARGEST, SMALLEST, changed
 
 
@@ -42,14 +43,14 @@ def test_workers_are_told_the_model_and_the_optimizer() -> None:
     assert spec.model_spec() == ModelSpec(
         input_shape=(8, 8),
         layers=(
-            LayerSpec(kind="flatten"),
-            LayerSpec(kind="linear", units=16, bias=False),
-            LayerSpec(kind="leaky_relu", slope=0.2),
-            LayerSpec(kind="linear", units=8),
-            LayerSpec(kind="tanh"),
-            LayerSpec(kind="sigmoid"),
-            LayerSpec(kind="gelu", approximate="tanh"),
-            LayerSpec(kind="linear", units=1),
+            entry("flatten"),
+            entry("linear", units=16, bias=False),
+            entry("leaky_relu", slope=0.2),
+            entry("linear", units=8),
+            entry("tanh"),
+            entry("sigmoid"),
+            entry("gelu", approximate="tanh"),
+            entry("linear", units=1),
         ),
         loss="mse",
         precision="float64",

@@ -66,7 +66,7 @@ def test_overrides_and_replacements_change_single_entries(job: Path) -> None:
         training__batch_size=64,
     )
     assert [layer.kind for layer in spec.model_spec().layers] == ["linear", "tanh", "linear"]
-    assert spec.model_spec().features() == (64, 8, 8, 10)
+    assert [shape.numbers for shape in spec.model_spec().network.shapes] == [64, 8, 8, 10]
     assert (spec.training.epochs, spec.training.batch_size, spec.training.clip_norm) == (9, 64, 0.001)
     assert (spec.pipeline.stages, spec.pipeline.schedule, spec.pipeline.workers) == (2, "zb-h1", None)
 
@@ -158,7 +158,7 @@ def test_examples_are_right_and_called_like_their_files(path: Path) -> None:
 
 def test_the_example_too_big_for_one_is_and_fits_four() -> None:
     spec = load_job(EXAMPLES / "too-big-for-one.yaml")
-    sizes = spec.model_spec().features()
+    sizes = [shape.numbers for shape in spec.model_spec().network.shapes]
     n_bytes = [12 * (i + 1) * o if i != o else 0 for i, o in itertools.pairwise(sizes)]
     large = 12 * (2048 + 1) * 2048
     limit = spec.resources.memory_per_worker

@@ -7,14 +7,15 @@ import numpy as np
 from stages.actions import Action
 from stages.channel import LocalExchange
 from stages.data import Dataset
+from stages.layers import entry
 from stages.orders import Fault, Order, TrainStep, Update, WorkerSetup
-from stages.spec import LayerSpec, ModelSpec, SgdSpec
+from stages.spec import ModelSpec, SgdSpec
 from stages.worker import Worker
 
 
 def test_orders_behind_a_failure_are_not_performed_and_have_no_failure_of_their_own() -> None:
     """They built on the step that failed, and ended with an AssertionError about its micro-batches."""
-    model = ModelSpec(input_shape=(3,), layers=(LayerSpec(kind="linear", units=2),), loss="mse", seed=1)
+    model = ModelSpec(input_shape=(3,), layers=(entry("linear", units=2),), loss="mse", seed=1)
     lane = tuple(map(Action.parse, ("0F0", "0F1", "0B0", "0B1")))
     setup = WorkerSetup(
         worker=0,

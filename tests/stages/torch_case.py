@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.spec import LayerSpec, LossKind, SgdSpec
+from stages.layers import LayerSpec
+from stages.spec import LossKind, SgdSpec
 
 
 def torch_layer(spec: LayerSpec, n_in: int) -> Any:
@@ -13,9 +14,9 @@ def torch_layer(spec: LayerSpec, n_in: int) -> Any:
 
     match spec.kind:
         case "linear":
-            return nn.Linear(n_in, spec.units, bias=spec.bias)
+            return nn.Linear(n_in, spec.options.units, bias=spec.options.bias)
         case "leaky_relu":
-            return nn.LeakyReLU(spec.slope)
+            return nn.LeakyReLU(spec.options.slope)
         case "flatten":
             return nn.Flatten()
     return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}[spec.kind]()
