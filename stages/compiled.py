@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -72,21 +73,21 @@ class Step(NamedTuple):
         return f"{what}: {' '.join(map(str, reads))} → {' '.join(map(str, writes))}{gives}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Compiled:
-    """The lists of one stage. `buffers[slot]` is the array of a slot of F, I and W; `n_slots` is how many there are.
+    """The lists of one stage. `buffers[slot]` is the array of a slot of F, I and W.
 
-    `forward` keeps `kept` slots; `backward_input` frees some and keeps those that `backward_weight` reads. `backward`
-    is the two in one list, an operation at a time. `infer` is forward that keeps nothing; it has slots of its own.
+    `forward` keeps `kept` slots; `backward_input` frees some and keeps those that `backward_weight` reads.
     """
 
+    network: Network
+    first: int
+    last: int
+    recompute: bool
     buffers: tuple[Buffer, ...]
-    n_slots: int
     forward: tuple[Step, ...]
     backward_input: tuple[Step, ...]
     backward_weight: tuple[Step, ...]
-    backward: tuple[Step, ...]
-    infer: tuple[Step, ...]
     kept: frozenset[int]
     kept_for_weight: frozenset[int]
     """Of `kept`, those that live on until W."""
@@ -96,6 +97,35 @@ class Compiled:
     def numbers(self, slots: Iterable[int]) -> int:
         """Numbers for each row in these slots."""
         return sum(self.buffers[s].numbers for s in slots)
+
+    @cached_property
+    def backward(self) -> tuple[Step, ...]:
+        """I and W in one list, an operation at a time."""
+        return self._together.lists[1]
+
+    @cached_property
+    def infer(self) -> tuple[Step, ...]:
+        """Forward that keeps nothing, with slots of its own."""
+        return self._alone.lists[0]
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of any of the lists."""
+        return max(len(self.buffers), len(self._together.buffers), len(self._alone.buffers))
+
+    @cached_property
+    def _together(self) -> _Slots:
+        names = _Names(self.network)
+        forward = _whole_forward(names, self.first, self.last)
+        _, together = _backward(names, self.first, self.last, recompute=self.recompute)
+        slots = _allocate(names.buffers, [forward, together])
+        assert slots.lists[0] == self.forward, "forward does not depend on the order of what follows"
+        return slots
+
+    @cached_property
+    def _alone(self) -> _Slots:
+        names = _Names(self.network)
+        return _allocate(names.buffers, [_whole_forward(names, self.first, self.last)])
 
 
 @dataclass(slots=True)
@@ -112,10 +142,11 @@ class _Event:
     others: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
     shares: tuple[tuple[int, int], ...] = ()
+    reads: tuple[int, ...] = ()
 
-    @property
-    def reads(self) -> set[int]:
-        return {n for n in (self.x, self.y, *self.extras, self.dy, self.dx, *self.others) if n >= 0} - set(self.writes)
+    def __post_init__(self) -> None:
+        all_names = (self.x, self.y, *self.extras, self.dy, self.dx, *self.others)
+        self.reads = tuple(n for n in all_names if n >= 0 and n not in self.writes)
 
 
 @dataclass(slots=True)
@@ -140,26 +171,19 @@ def compile_stage(network: Network, first: int, last: int, *, recompute: bool = 
     """Operations `first` … `last` − 1. With `recompute`, F keeps the inputs of segments alone (see `segments`), and I
     runs forward again."""
     names = _Names(network)
-    forward = [*_take_in(names, first), *_forward(names, first, last)]
-    forward.append(_pack(names, [names.value[v] for v in network.crossing(last)]))
-    pieces = segments(network, first, last) if recompute else []
-    apart, together = _backward(names, first, last, pieces)
+    forward = _whole_forward(names, first, last)
+    apart, _ = _backward(names, first, last, recompute=recompute)
     slots = _allocate(names.buffers, [forward, *apart])
-    fused = _allocate(names.buffers, [forward, together])
-    assert slots.lists[0] == fused.lists[0], "forward does not depend on the order of what follows"
-    alone = _Names(network)
-    inference = [*_take_in(alone, first), *_forward(alone, first, last)]
-    inference.append(_pack(alone, [alone.value[v] for v in network.crossing(last)]))
-    infer = _allocate(alone.buffers, [inference])
     kept, after_input = slots.held[0], slots.held[1]
     return Compiled(
+        network=network,
+        first=first,
+        last=last,
+        recompute=recompute,
         buffers=slots.buffers,
-        n_slots=max(len(slots.buffers), len(fused.buffers), len(infer.buffers)),
         forward=slots.lists[0],
         backward_input=slots.lists[1],
         backward_weight=slots.lists[2],
-        backward=fused.lists[1],
-        infer=infer.lists[0],
         kept=kept,
         kept_for_weight=kept & after_input,
         gradients=tuple(sorted(after_input - kept)),
@@ -193,6 +217,13 @@ def _pack(names: _Names, wanted: Sequence[int]) -> _Event:
     return _Event(Do.PACK, None, y=packed, others=tuple(wanted), writes=(packed,))
 
 
+def _whole_forward(names: _Names, first: int, last: int) -> list[_Event]:
+    """F, from the message that comes to the one that goes."""
+    taken = _take_in(names, first)
+    events = _forward(names, first, last)
+    return [*taken, *events, _pack(names, [names.value[v] for v in names.network.crossing(last)])]
+
+
 def _forward(names: _Names, first: int, last: int) -> list[_Event]:
     events = []
     for op in names.network.ops[first:last]:
@@ -213,9 +244,10 @@ def _forward(names: _Names, first: int, last: int) -> list[_Event]:
 
 
 def _backward(
-    names: _Names, first: int, last: int, pieces: Sequence[tuple[int, int]]
+    names: _Names, first: int, last: int, *, recompute: bool
 ) -> tuple[tuple[list[_Event], list[_Event]], list[_Event]]:
     """(I, W) apart, and the two in one list."""
+    pieces = segments(names.network, first, last) if recompute else []
     network, inputs, weights, together = names.network, list[_Event](), list[_Event](), list[_Event]()
     gradient = {v: names.of_value(v) for v in network.gradients(last)}
     if gradient:
@@ -301,7 +333,7 @@ def _without_unread(events: Sequence[_Event], later: Sequence[_Event]) -> list[_
     for event in reversed(events):
         if event.do is Do.FORWARD and not read.intersection(event.writes):
             continue
-        read |= event.reads
+        read.update(event.reads)
         kept.append(event)
     return kept[::-1]
 

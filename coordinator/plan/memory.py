@@ -42,7 +42,7 @@ class StageMemory:
 class _Buffers:
     """Buffers of one shape that a micro-batch takes: `forward` at once in F; of these `for_input` live on until I and
     `for_weight` until W; `backward` at once in I beside them, of these `gradients` live on until W; `joined` at once in
-    a product of W; `together` at once, those of F included, if I and W are done an operation at a time."""
+    a product of W."""
 
     forward: int
     for_input: int
@@ -50,7 +50,6 @@ class _Buffers:
     backward: int
     gradients: int
     joined: int
-    together: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Footprint:
         for_weight = Counter(compiled.buffers[s] for s in compiled.kept_for_weight)
         gradients = Counter(compiled.buffers[s] for s in compiled.gradients)
         forward, backward = _most(compiled.forward), _most(compiled.backward_input)
-        together, joined = _most(compiled.backward), _joined(compiled)
+        joined = _joined(compiled)
         buffers = {
             b: _Buffers(
                 forward=forward[b],
@@ -78,9 +77,8 @@ class Footprint:
                 backward=backward[b],
                 gradients=gradients[b],
                 joined=joined[b],
-                together=kept[b] + together[b],
             )
-            for b in forward | backward | together | joined
+            for b in forward | backward | joined
         }
         parameters = sum(padded * item for padded in _parameter_sizes(model, first, last, 64 // item))
         return Footprint(item, parameters, buffers)

@@ -22,7 +22,8 @@ class MemoryLimit:
         self._model, self._sgd, self._program = model, sgd, program
         self._trains_from = model.network.first_trained
         self._sizes, self._group, self._limit = sizes, group, limit
-        self._footprint = cache(self._footprint_of)
+        self._kinds = _kinds(model)
+        self._footprints: dict[object, Footprint] = {}
         self._occupancy = cache(self._occupancy_of)
 
     def __call__(self, stage: int, first: int, last: int) -> bool:
@@ -32,11 +33,33 @@ class MemoryLimit:
         needed = stage_memory(self._footprint(first, last), self._occupancy(stage, trained), self._sgd).total
         return needed <= self._limit // placement.count(placement[stage])
 
-    def _footprint_of(self, first: int, last: int) -> Footprint:
-        return Footprint.of(self._model, first, last)
+    def _footprint(self, first: int, last: int) -> Footprint:
+        """Deep networks repeat themselves: parts that are alike are looked at once."""
+        network = self._model.network
+        around = tuple(tuple(v - cut for v in network.crossing(cut)) for cut in (first, last))
+        shapes = tuple(network.shapes[v] for v in network.crossing(first))
+        key = self._kinds[first:last], around, shapes, tuple(v - last for v in network.gradients(last)), first == 0
+        key = (*key, tuple(v - first for v in network.gradients(first)))
+        found = self._footprints.get(key)
+        if found is None:
+            found = self._footprints[key] = Footprint.of(self._model, first, last)
+        return found
 
     def _occupancy_of(self, stage: int, trained: bool) -> Occupancy:
         lane = self._program.lanes[self._program.placement[stage]]
         if not trained:  # see stages.trained, [Note: untrained stages]
             lane = tuple(action for action in lane if action.kind is Kind.FORWARD)
         return Occupancy.of(lane, stage, self._sizes, self._group)
+
+
+def _kinds(model: ModelSpec) -> tuple[int, ...]:
+    """A number for each operation: the same for those that are alike in all that decides about memory."""
+    numbers: dict[object, int] = {}
+    found = []
+    for op in model.network.ops:
+        layer = op.layer
+        parameters = tuple(p.shape for p in layer.parameters)
+        key = type(layer), layer.shape_in, layer.shape_out, layer.extras, parameters, layer.is_identity
+        inputs = tuple(v - op.index for v in op.inputs)
+        found.append(numbers.setdefault((key, inputs), len(numbers)))
+    return tuple(found)

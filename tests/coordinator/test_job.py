@@ -90,14 +90,14 @@ def test_all_problems_are_reported_at_once() -> None:
         "pipeline": {"stages": 11, "partition": [1, 2], "schedule": "1f1c", "workers": 12},
         "resources": {"memory_per_worker": "1GIB", "cpus_per_worker": True},
     }
-    kinds = "linear, relu, leaky_relu, tanh, sigmoid, gelu or flatten"
+    kinds = f"{', '.join(LAYER_KINDS[:-1])} or {LAYER_KINDS[-1]}"
     assert problems(document) == (
         "precision: got 'float23', must be float32 or float64; did you mean float32?",
         "model.input[1]: got 0, must be the shape of one sample, a list of whole numbers such as [64]",
         "model.layers[1].linear.units: missing, must be a whole number of outputs, at least 1",
         "model.layers[1].linear.unit: got 32, unknown key; did you mean units?",
         f"model.layers[2]: got 'rellu', must be one kind of layer: {kinds}; did you mean relu?",
-        "model.layers[3].linear: got 3, must be a section with units, bias",
+        "model.layers[3].linear: got 3, must be a section with units, bias, tied_to, init",
         f"model.layers[4]: got {{}}, must be one kind of layer: {kinds}",
         f"model.layers[5]: got 5, must be one kind of layer: {kinds}",
         "model.layers[6].leaky_relu.slope: got 1, must be a number from 0 to below 1",
@@ -177,7 +177,7 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
         ("name", "n" * 101,
          f"name: got '{'n' * 37}...{'n' * 38}', must be a name of at most 100 letters, digits, . _ and -, "
          "first a letter or a digit"),
-        ("model.layers.0", {"attention": {}}, "model.layers[0]: got 'attention', must be one kind of layer: "
+        ("model.layers.0", {"convolution": {}}, "model.layers[0]: got 'convolution', must be one kind of layer: "
          f"{', '.join(LAYER_KINDS[:-1])} or {LAYER_KINDS[-1]}"),
         ("a\nb", 1, f"'a\\nb': got 1, unknown key; known here: {SECTIONS}"),
         ("resources.memory_per_worker", 0,
