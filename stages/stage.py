@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stages.arrays import Array, Buffers
-from stages.compiled import Compiled, Do, Step, compile_stage
+from stages.compiled import Do, Step, compile_stage
 from stages.init import draw_parameter, dtype_of
 from stages.layers.base import EVALUATING, Moment
 from stages.layers.embedding import as_tokens
@@ -25,7 +25,11 @@ from stages.spec import ModelSpec, SgdSpec
 
 _Memory = list[Any]
 """The array of each slot, or None."""
+_Bound = tuple[int, Any, Any, Any, tuple[int, ...], int, int, tuple[int, ...], int, int, tuple[int, ...]]
+"""A step as it is run: code, method, parameters or their gradients, (slot, features, columns) to take, and the rest."""
 _TRAINING = Moment(training=True)
+_CODES = {do: code for code, do in enumerate(Do)}
+_FORWARD, _INPUT_GRADIENT, _WEIGHT_GRADIENT, _SUM, _UNPACK, _PACK = _CODES.values()
 
 
 class Stage:
@@ -49,13 +53,16 @@ class Stage:
         self.ops = network.ops[first:last]
         self.n_in, self.n_out = network.crossing_features(first), network.crossing_features(last)
         self._columns = network.crossing_columns(first)
-        self.compiled: Compiled = compile_stage(network, first, last, recompute=recompute)
+        self.compiled = compiled = compile_stage(network, first, last, recompute=recompute)
         shapes = [(name, spec.shape) for op in self.ops for name, spec in op.parameters]
         self.parameters = Parameters(shapes, dtype_of(model))
         for op in self.ops:
             self._draw(model, op)
         self._values = {op.index: self._of(op, self.parameters.values) for op in self.ops}
         self._gradients = {op.index: self._of(op, self.parameters.gradients) for op in self.ops}
+        self._forward, self._backward_input = self._bound(compiled.forward), self._bound(compiled.backward_input)
+        self._backward_weight, self._backward = self._bound(compiled.backward_weight), self._bound(compiled.backward)
+        self._infer, self._n_slots = self._bound(compiled.infer), compiled.n_slots
         self.optimizer = Sgd(sgd, self.parameters.values, self.parameters.gradients)
         self.buffers = Buffers(dtype_of(model))
         self._group = weight_grad_group
@@ -91,9 +98,9 @@ class Stage:
 
         The result (n_out, columns) is valid until the next call of any method: send or copy it.
         """
-        memory: _Memory = [None] * self.compiled.n_slots
+        memory: _Memory = [None] * self._n_slots
         rows = x.shape[1] // self._columns
-        y = self._run(self.compiled.forward, memory, x, rows, at)
+        y = self._run(self._forward, memory, x, rows, at)
         self._saved[micro_batch] = memory, at, rows
         self._saved_bytes += self._kept_bytes * rows
         self.peak_saved_bytes = max(self.peak_saved_bytes, self._saved_bytes)
@@ -101,7 +108,7 @@ class Stage:
 
     def infer(self, x: Array, at: Moment = EVALUATING) -> Array:
         """`forward` for evaluation: keeps nothing."""
-        return self._run(self.compiled.infer, [None] * self.compiled.n_slots, x, x.shape[1] // self._columns, at)
+        return self._run(self._infer, [None] * self._n_slots, x, x.shape[1] // self._columns, at)
 
     def backward_input(self, micro_batch: int, dy: Array) -> Array:
         """∂ℓ/∂(stage input) from ∂ℓ/∂(stage output) `dy`, which is copied: of the values that have one, one array.
@@ -110,7 +117,7 @@ class Stage:
         stage's weights need: nobody asks for ∂ℓ/∂(stage input).
         """
         memory, at, rows = self._saved[micro_batch]
-        dx = self._run(self.compiled.backward_input, memory, dy, rows, at)
+        dx = self._run(self._backward_input, memory, dy, rows, at)
         self._saved_bytes -= (self._kept_bytes - self._weight_bytes) * rows
         return dx
 
@@ -137,36 +144,55 @@ class Stage:
             return dx
         memory, at, rows = self._saved.pop(micro_batch)
         self._saved_bytes -= self._kept_bytes * rows
-        dx = self._run(self.compiled.backward, memory, dy, rows, at, accumulate=micro_batch > 0)
+        dx = self._run(self._backward, memory, dy, rows, at, micro_batch > 0)
         self._next_weight += 1
         self._marked.add(micro_batch)
         if self._next_weight in self._marked:
             self.backward_weight(self._next_weight)
         return dx
 
+    def _bound(self, steps: Iterable[Step]) -> tuple[_Bound, ...]:
+        """Steps with their layers' methods and parameters at hand."""
+        return tuple(self._bind(step) for step in steps)
+
+    def _bind(self, step: Step) -> _Bound:
+        takes = tuple((slot, buffer.features, buffer.columns) for slot, buffer in step.takes)
+        x, y, p, call = step.x, step.y, (), None
+        if step.op is not None:
+            layer, p = step.op.layer, self._values[step.op.index]
+            if step.do is Do.FORWARD:
+                call = layer.forward
+            elif step.do is Do.INPUT_GRADIENT:
+                call = layer.backward_input
+                x, y = (n if n >= 0 else step.dy for n in (x, y))  # in place of what the layer does not read
+            else:
+                call, p = layer.backward_weight, self._gradients[step.op.index]
+                x = x if x >= 0 else step.dy
+        code = _CODES[step.do]
+        return code, call, p, takes, step.gives, x, y, step.extras, step.dy, step.dx, step.others
+
     def _run(
-        self, steps: Iterable[Step], memory: _Memory, message: Array, rows: int, at: Moment, *, accumulate: bool = False
+        self, steps: Iterable[_Bound], memory: _Memory, message: Array, rows: int, at: Moment, accumulate: bool = False
     ) -> Array:
         """Perform steps on one micro-batch of `rows` rows; what the last PACK among them brought together."""
-        take, give, values = self.buffers.take, self.buffers.give, self._values
+        take, give = self.buffers.take, self.buffers.give
         result = message
-        for do, op, takes, gives, x, y, extras, dy, dx, others in steps:
-            for slot, (features, columns) in takes:
+        for code, call, p, takes, gives, x, y, extras, dy, dx, others in steps:
+            for slot, features, columns in takes:
                 memory[slot] = take(features, columns * rows)
-            if op is not None:
-                kept = [memory[n] for n in extras]
-                if do is Do.FORWARD:
-                    p, more = values[op.index], [memory[n] for n in others]
-                    op.layer.forward(memory[x], memory[y], kept, p, at, *more)
-                elif do is Do.INPUT_GRADIENT:
-                    g = memory[dy]  # in place of what the layer does not read
-                    below, above = memory[x] if x >= 0 else g, memory[y] if y >= 0 else g
-                    op.layer.backward_input(below, above, kept, g, memory[dx], values[op.index], at)
+            kept = [memory[n] for n in extras] if extras else ()
+            if code == _FORWARD:
+                if others:
+                    call(memory[x], memory[y], kept, p, at, *[memory[n] for n in others])
                 else:
-                    self._weight_product(op, [memory], (x, dy, *extras), accumulate=accumulate)
-            elif do is Do.SUM:
+                    call(memory[x], memory[y], kept, p, at)
+            elif code == _INPUT_GRADIENT:
+                call(memory[x], memory[y], kept, memory[dy], memory[dx], p, at)
+            elif code == _WEIGHT_GRADIENT:
+                call(memory[x], kept, memory[dy], p, accumulate=accumulate)
+            elif code == _SUM:
                 np.add(memory[x], memory[y], out=memory[dx])
-            elif do is Do.UNPACK:
+            elif code == _UNPACK:
                 _unpack(message, [memory[n] for n in others])
             else:
                 result = memory[y]
@@ -177,33 +203,30 @@ class Stage:
                 memory[slot] = None
         return result
 
-    def _weight_products(self, micro_batches: Iterable[int], *, accumulate: bool) -> None:
+    def _weight_products(self, micro_batches: Sequence[int], *, accumulate: bool) -> None:
         group = [self._saved.pop(j) for j in micro_batches]
-        memories = [memory for memory, _, _ in group]
-        for _, op, _, gives, x, _, extras, dy, _, _ in self.compiled.backward_weight:
-            assert op is not None, "a weight gradient belongs to an operation"
-            self._weight_product(op, memories, (x, dy, *extras), accumulate=accumulate)
-            for memory in memories:
+        if len(group) == 1:
+            memory, at, rows = group[0]
+            self._run(self._backward_weight, memory, self.parameters.values, rows, at, accumulate)
+        else:
+            self._joined_products([memory for memory, _, _ in group], accumulate=accumulate)
+        self._saved_bytes -= self._weight_bytes * sum(rows for _, _, rows in group)
+
+    def _joined_products(self, group: Sequence[_Memory], *, accumulate: bool) -> None:
+        """The products of several micro-batches at once, their columns side by side."""
+        for _, call, gradients, _, gives, x, _, extras, dy, _, _ in self._backward_weight:
+            joined = {n: self._side_by_side([memory[n] for memory in group]) for n in {x, dy, *extras} - {-1}}
+            above = joined[dy] if dy >= 0 else joined[x]
+            call(joined[x], [joined[n] for n in extras], above, gradients, accumulate=accumulate)
+            for array in joined.values():
+                self.buffers.give(array)
+            for memory in group:
                 for slot in gives:
                     self.buffers.give(memory[slot])
                     memory[slot] = None
-        self._saved_bytes -= self._weight_bytes * sum(rows for _, _, rows in group)
-
-    def _weight_product(self, op: Op, group: Sequence[_Memory], slots: tuple[int, ...], *, accumulate: bool) -> None:
-        """`slots`: x, dy and extras. A slot of −1 is an array that the layer does not read."""
-        joined = [self._side_by_side([memory[n] for memory in group]) if n >= 0 else None for n in slots]
-        known: Any = next(array for array in joined if array is not None)
-        x, dy, *extras = (known if array is None else array for array in joined)
-        op.layer.backward_weight(x, extras, dy, self._gradients[op.index], accumulate=accumulate)
-        if len(group) > 1:
-            for array in joined:
-                if array is not None:
-                    self.buffers.give(array)
 
     def _side_by_side(self, arrays: Sequence[Array]) -> Array:
-        """The micro-batches' columns in one array; itself where there is one."""
-        if len(arrays) == 1:
-            return arrays[0]
+        """The micro-batches' columns in one array."""
         joined = self.buffers.take(arrays[0].shape[0], sum(array.shape[1] for array in arrays))
         return np.concatenate(arrays, axis=1, out=joined)
 
@@ -224,7 +247,7 @@ class Stage:
         """The first operation whose output for the stage input `x` is not finite; the last one if there is none."""
         memory: _Memory = [None] * self.compiled.n_slots
         for step in self.compiled.infer:
-            self._run((step,), memory, x, x.shape[1] // self._columns, at)
+            self._run((self._bind(step),), memory, x, x.shape[1] // self._columns, at)
             if step.do is Do.FORWARD and step.op is not None and not np.isfinite(memory[step.y]).all():
                 return step.op
         return self.ops[-1]

@@ -38,8 +38,8 @@ class MemoryLimit:
         network = self._model.network
         around = tuple(tuple(v - cut for v in network.crossing(cut)) for cut in (first, last))
         shapes = tuple(network.shapes[v] for v in network.crossing(first))
-        key = self._kinds[first:last], around, shapes, tuple(v - last for v in network.gradients(last)), first == 0
-        key = (*key, tuple(v - first for v in network.gradients(first)))
+        back = tuple(tuple(v - cut for v in network.gradients(cut)) for cut in (first, last))
+        key = self._kinds[first:last], around, shapes, back
         found = self._footprints.get(key)
         if found is None:
             found = self._footprints[key] = Footprint.of(self._model, first, last)
