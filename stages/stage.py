@@ -157,7 +157,9 @@ class Stage:
 
     def _bind(self, step: Step) -> _Bound:
         takes = tuple((slot, buffer.features, buffer.columns) for slot, buffer in step.takes)
-        x, y, p, call = step.x, step.y, (), None
+        x, y = step.x, step.y
+        p: tuple[Array, ...] = ()
+        call: Any = None
         if step.op is not None:
             layer, p = step.op.layer, self._values[step.op.index]
             if step.do is Do.FORWARD:
