@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from stages.actions import Action, Lane
 from stages.arrays import Array
 from stages.ledger import Account
-from stages.spec import ModelSpec, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec
 
 Split = Literal["train", "validation"]
 Part = Literal["parameters", "gradients"]
@@ -40,7 +40,7 @@ class WorkerSetup:
 
     worker: int
     model: ModelSpec
-    sgd: SgdSpec
+    optimizer: OptimizerSpec
     bounds: tuple[int, ...]
     placement: tuple[int, ...]
     lanes: Mapping[int, Lane]
@@ -69,8 +69,9 @@ class TrainStep(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Apply SGD with the gradients of the last step, multiplied by `scale`."""
+    """Apply update number `step`, from 1, with the gradients of the last step, multiplied by `scale`."""
 
+    step: int
     learning_rate: float
     scale: float = 1.0
 

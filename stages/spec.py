@@ -68,3 +68,45 @@ class SgdSpec:
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
+    decays_vectors: bool = True
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the vectors that it keeps, each as large as the parameters."""
+        return ("momentum",) if self.momentum else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamSpec:
+    """Adam, or with `decoupled` weight decay AdamW, as torch.optim has them. Weight decay is for matrices alone unless
+    `decays_vectors`."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = True
+    decays_vectors: bool = False
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """See SgdSpec."""
+        return ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LionSpec:
+    """Lion (Chen et al. 2023)."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    decays_vectors: bool = False
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """See SgdSpec."""
+        return ("exp_avg",)
+
+
+OptimizerSpec = SgdSpec | AdamSpec | LionSpec

@@ -19,9 +19,9 @@ from stages.init import draw_parameter, dtype_of
 from stages.layers.base import EVALUATING, Moment
 from stages.layers.embedding import as_tokens
 from stages.network import Op
-from stages.optim import Sgd
+from stages.optimizers import make_optimizer
 from stages.parameters import Parameters
-from stages.spec import ModelSpec, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec
 
 _Memory = list[Any]
 """The array of each slot, or None."""
@@ -44,7 +44,7 @@ class Stage:
         model: ModelSpec,
         first: int,
         last: int,
-        sgd: SgdSpec,
+        optimizer: OptimizerSpec,
         *,
         weight_grad_group: int = 1,
         recompute: bool = False,
@@ -63,7 +63,7 @@ class Stage:
         self._forward, self._backward_input = self._bound(compiled.forward), self._bound(compiled.backward_input)
         self._backward_weight, self._backward = self._bound(compiled.backward_weight), self._bound(compiled.backward)
         self._infer, self._n_slots = self._bound(compiled.infer), compiled.n_slots
-        self.optimizer = Sgd(sgd, self.parameters.values, self.parameters.gradients)
+        self.optimizer = make_optimizer(optimizer, self.parameters, self.ops)
         self.buffers = Buffers(dtype_of(model))
         self._group = weight_grad_group
         self._saved: dict[int, tuple[_Memory, Moment, int]] = {}
@@ -232,9 +232,9 @@ class Stage:
         joined = self.buffers.take(arrays[0].shape[0], sum(array.shape[1] for array in arrays))
         return np.concatenate(arrays, axis=1, out=joined)
 
-    def update(self, learning_rate: float, scale: float = 1.0) -> None:
-        """Apply SGD; `scale` multiplies the gradients. The gradients are used up."""
-        self.optimizer.update(learning_rate, scale)
+    def update(self, step: int, learning_rate: float, scale: float = 1.0) -> None:
+        """Apply update number `step`, from 1; `scale` multiplies the gradients. The gradients are used up."""
+        self.optimizer.update(step, learning_rate, scale)
 
     def discard(self) -> None:
         """Drop what an abandoned step left behind."""

@@ -76,7 +76,7 @@ class Worker:
         self._data = {"train": train, "validation": validation}
         bounds = setup.bounds
         self.stages = {
-            s: Stage(setup.model, bounds[s], bounds[s + 1], setup.sgd, weight_grad_group=setup.weight_grad_group)
+            s: Stage(setup.model, bounds[s], bounds[s + 1], setup.optimizer, weight_grad_group=setup.weight_grad_group)
             for s in setup.stages
         }
         self._last_stage = len(bounds) - 2
@@ -219,8 +219,7 @@ class Worker:
     def _memory(self) -> WorkerMemory:
         held = {}
         for s, stage in self.stages.items():
-            parameters, momentum = stage.parameters, stage.optimizer.momentum
-            optimizer = 0 if momentum is None else momentum.nbytes
+            parameters, optimizer = stage.parameters, stage.optimizer.nbytes
             held[s] = (parameters.values.nbytes, parameters.gradients.nbytes, optimizer)
         peak = peak_resident_bytes()
         return WorkerMemory(held=held, peak_resident=peak, peak_job=max(0, peak - self._resident_before))
@@ -273,7 +272,7 @@ class Worker:
         self._ledger.book_worker(OTHER)
         self.progress.compute(self._step, None)
         for s, stage in self.stages.items():
-            stage.update(order.learning_rate, order.scale)
+            stage.update(order.step, order.learning_rate, order.scale)
             self._ledger.book(s, UPDATE)
         return Updated()
 

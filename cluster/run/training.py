@@ -100,7 +100,7 @@ class Run:
     def steps_total(self) -> int:
         """Steps of the whole job."""
         training = self.spec.training
-        return training.epochs * len(batch_bounds(len(self.data.train), training.batch_size))
+        return training.n_steps(len(batch_bounds(len(self.data.train), training.batch_size)))
 
     @property
     def steps_done(self) -> int:

@@ -34,6 +34,11 @@ class Facts:
             return None
         return self._walk(path, default)
 
+    def lacks_both(self, section: str, *keys: str) -> bool:
+        """Whether the section is there and has none of the keys, right or wrong."""
+        given = self._walk((section,), None)
+        return isinstance(given, dict) and all(given.get(key) is None for key in keys)
+
     def n_layers(self) -> int | None:
         """How many layers are listed, whether or not each of them is right."""
         layers = self._walk(("model", "layers"), None)
@@ -105,6 +110,11 @@ def _training(facts: Facts) -> Iterator[str]:
             f"training.micro_batches: got {parts:,} in {stages:,} stages, which makes {parts * stages:,} forward "
             f"passes of a step, must be at most {MAX_ACTIONS:,}"
         )
+    epochs, steps = facts.get("training", "epochs"), facts.get("training", "steps")
+    if epochs is not None and steps is not None:
+        yield f"training.steps: got {show(steps)}, but epochs is given too; remove one"
+    if facts.lacks_both("training", "epochs", "steps"):
+        yield "training.epochs: missing, must be a whole number, at least 1; or give steps"
     sgd = ("training", "optimizer", "sgd")
     if facts.get(*sgd, "nesterov") is True and facts.get(*sgd, "momentum", default=0) == 0:
         yield "training.optimizer.sgd.nesterov: got true, needs momentum above 0; write momentum: 0.9"

@@ -6,6 +6,7 @@ Every leaf has a description that completes "must be …": problems are written 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
@@ -14,8 +15,10 @@ from coordinator.job.base_section import Section, as_tuple
 from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
 from coordinator.job.nearest import closest
+from coordinator.job.optimizer_sections import OptimizerSection
+from coordinator.job.rates import ConstantRate, ScheduleSection
 from coordinator.job.source_names import WHAT_A_SOURCE_IS, source_problem
-from stages.spec import InitSpec, LossKind, SgdSpec
+from stages.spec import InitSpec, LossKind
 
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
 """The built-in schedules, by the names that `pipeline.schedule` takes."""
@@ -172,34 +175,20 @@ class DataSection(Section):
     )
 
 
-class SgdSection(Section):
-    """`training.optimizer.sgd`: the numbers of torch.optim.SGD."""
-
-    learning_rate: float = Field(gt=0, description="a number above 0")
-    momentum: float = Field(default=0.0, ge=0, lt=1, description="a number from 0 to below 1")
-    weight_decay: float = Field(default=0.0, ge=0, description="a number, at least 0")
-    nesterov: bool = Field(default=False, description="true or false")
-
-    def spec(self) -> SgdSpec:
-        """The optimizer as workers are told about it."""
-        return SgdSpec(**self.model_dump())
-
-
-class OptimizerSection(Section):
-    """`training.optimizer`: one optimizer by name."""
-
-    sgd: SgdSection
-
-
 class TrainingSection(Section):
     """`training`: how long, in what portions, with which optimizer."""
 
-    epochs: Count
+    epochs: Count | None = Field(default=None, description="a whole number, at least 1; or give steps")
+    steps: Count | None = Field(default=None, description="a whole number, at least 1; or give epochs")
     batch_size: Count = Field(description="a whole number of rows, at least 1")
     micro_batches: Count = 1
     evaluate_batch_size: Count = Field(default=1, description="a whole number of rows, at least 1")
     optimizer: OptimizerSection
+    schedule: ScheduleSection = ScheduleSection(constant=ConstantRate())
     clip_norm: float | None = Field(default=None, gt=0, description="a number above 0, or null for no clipping")
+    evaluate_every: Count | None = Field(
+        default=None, description="a whole number of steps, at least 1, or null for the end of each epoch"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -210,6 +199,18 @@ class TrainingSection(Section):
             right = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= LARGEST
             return {**value, "evaluate_batch_size": size if right else 1}
         return value
+
+    def n_steps(self, steps_per_epoch: int) -> int:
+        """Updates of the whole job."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None, "a job has epochs or steps"
+        return self.epochs * steps_per_epoch
+
+    def rates(self, steps_per_epoch: int) -> Callable[[int], float]:
+        """The learning rate of update number `step`, from 1."""
+        base = self.optimizer.chosen.learning_rate
+        return self.schedule.rates(base, self.n_steps(steps_per_epoch), steps_per_epoch)
 
 
 class PipelineSection(Section):

@@ -1,7 +1,7 @@
 """The job: what a user submits, read from YAML, validated as a whole, every default filled in.
 
 spec = load_job(Path("examples/digits.yaml"), ["training.epochs=3"], stages=2)
-spec.model_spec(), spec.sgd(), spec.pipeline.stages
+spec.model_spec(), spec.optimizer(), spec.pipeline.stages
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from coordinator.job.sections import (
 from coordinator.job.source_names import resolve_database, resolve_path, resolve_source
 from coordinator.job.yaml_text import read_yaml, write_yaml
 from stages.errors import InvalidJob
-from stages.spec import ModelSpec, Precision, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec, Precision
 
 
 class JobSpec(Section):
@@ -73,17 +73,20 @@ class JobSpec(Section):
             init=None if self.model.init is None else self.model.init.spec(),
         )
 
-    def sgd(self) -> SgdSpec:
+    def optimizer(self) -> OptimizerSpec:
         """The optimizer as workers are told about it."""
-        return self.training.optimizer.sgd.spec()
+        return self.training.optimizer.spec()
 
     def document(self) -> dict[str, Any]:
         """The job as plain lists, mappings, texts and numbers, every default written out; `tracking` where it is on."""
         document: dict[str, Any] = _plain(self.model_dump())
         document["model"]["layers"] = [layer.document() for layer in self.model.layers]
-        for name in ("vocabulary", "init"):
-            if document["model"][name] is None:
-                del document["model"][name]
+        document["training"]["optimizer"] = _plain(self.training.optimizer.document())
+        document["training"]["schedule"] = self.training.schedule.document()
+        for section, names in (("model", ("vocabulary", "init")), ("training", ("epochs", "steps", "evaluate_every"))):
+            for name in names:
+                if document[section][name] is None:
+                    del document[section][name]
         memory = self.resources.memory_per_worker
         document["resources"]["memory_per_worker"] = None if memory is None else bytes_text(memory)
         del document["tracking"]

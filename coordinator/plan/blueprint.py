@@ -58,7 +58,7 @@ class Blueprint:
         return WorkerSetup(
             worker=worker,
             model=self.spec.model_spec(),
-            sgd=self.spec.sgd(),
+            optimizer=self.spec.optimizer(),
             bounds=self.bounds,
             placement=self.program.placement,
             lanes={m: program.lanes[worker] for m, program in self.programs.items()},
@@ -109,5 +109,5 @@ def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
     costs = measure_layers(spec, max(sizes)) if spec.pipeline.partition == "measured" else layer_costs(model)
     if limit is None:
         return balanced_bounds(costs, program.n_stages)
-    fits = MemoryLimit(model, spec.sgd(), program, sizes, spec.pipeline.weight_grad_group, limit)
+    fits = MemoryLimit(model, spec.optimizer(), program, sizes, spec.pipeline.weight_grad_group, limit)
     return balanced_bounds(costs, program.n_stages, fits)

@@ -137,7 +137,7 @@ def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
             model,
             bounds,
             stage,
-            spec.sgd(),
+            spec.optimizer(),
             performed_lane(program.lanes[placement[stage]], blueprint.first_trained),
             blueprint.rows_by_count[m],
             spec.pipeline.weight_grad_group,

@@ -28,7 +28,7 @@ def measure_layers(spec: JobSpec, rows: int) -> tuple[float, ...]:
     with BlasThreads(blas_threads(spec)), np.errstate(all="ignore"):
         network = model.network
         for k in range(len(network.ops)):
-            stage = Stage(model, k, k + 1, spec.sgd())
+            stage = Stage(model, k, k + 1, spec.optimizer())
             x = _message(rng, network.crossing(k), network, rows, dtype_of(model))
             dy = _message(rng, network.gradients(k + 1), network, rows, dtype_of(model))
             costs.append(min(_once(stage, x, dy) for _ in range(_REPEATS)))

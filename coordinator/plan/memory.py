@@ -17,7 +17,7 @@ from typing import TypeVar
 from coordinator.program.weight_groups import WeightGroups
 from stages.actions import Kind, Lane
 from stages.compiled import Buffer, Compiled, Step, compile_stage
-from stages.spec import ModelSpec, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec
 
 _Counts = TypeVar("_Counts", bound=tuple[int, ...])
 
@@ -208,23 +208,23 @@ def predict_stage(
     model: ModelSpec,
     bounds: Sequence[int],
     stage: int,
-    sgd: SgdSpec,
+    optimizer: OptimizerSpec,
     lane: Lane,
     sizes: Sequence[int],
     weight_grad_group: int,
 ) -> StageMemory:
     """Bytes of `stage` for one step of micro-batches with `sizes` rows, performed in the order of its worker's lane."""
     footprint = Footprint.of(model, bounds[stage], bounds[stage + 1])
-    return stage_memory(footprint, Occupancy.of(lane, stage, sizes, weight_grad_group), sgd)
+    return stage_memory(footprint, Occupancy.of(lane, stage, sizes, weight_grad_group), optimizer)
 
 
-def stage_memory(footprint: Footprint, occupancy: Occupancy, sgd: SgdSpec) -> StageMemory:
+def stage_memory(footprint: Footprint, occupancy: Occupancy, optimizer: OptimizerSpec) -> StageMemory:
     """Bytes of a stage with these layers whose lane has this occupancy."""
     item, parameters = footprint.item, footprint.parameter_bytes
     return StageMemory(
         weights=parameters,
         gradients=parameters,
-        optimizer=parameters if sgd.momentum else 0,
+        optimizer=parameters * len(optimizer.state),
         saved=item * max((footprint.saved(*rows) for rows in occupancy.saved_rows), default=0),
         pool=item * sum(rows * footprint.pool(peaks) for rows, peaks in occupancy.peaks.items()),
     )

@@ -7,7 +7,7 @@ from functools import cache
 
 from coordinator.plan.memory import Footprint, Occupancy, stage_memory
 from stages.actions import Kind, Program
-from stages.spec import ModelSpec, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec
 
 
 class MemoryLimit:
@@ -17,9 +17,9 @@ class MemoryLimit:
     """
 
     def __init__(
-        self, model: ModelSpec, sgd: SgdSpec, program: Program, sizes: Sequence[int], group: int, limit: int
+        self, model: ModelSpec, optimizer: OptimizerSpec, program: Program, sizes: Sequence[int], group: int, limit: int
     ) -> None:
-        self._model, self._sgd, self._program = model, sgd, program
+        self._model, self._optimizer, self._program = model, sgd, program
         self._trains_from = model.network.first_trained
         self._sizes, self._group, self._limit = sizes, group, limit
         self._kinds = _kinds(model)
@@ -30,7 +30,7 @@ class MemoryLimit:
         """Whether `stage` may hold layers `first` … `last` − 1."""
         placement = self._program.placement
         trained = last > self._trains_from
-        needed = stage_memory(self._footprint(first, last), self._occupancy(stage, trained), self._sgd).total
+        needed = stage_memory(self._footprint(first, last), self._occupancy(stage, trained), self._optimizer).total
         return needed <= self._limit // placement.count(placement[stage])
 
     def _footprint(self, first: int, last: int) -> Footprint:

@@ -63,7 +63,6 @@ class Trainer:
         self._last: TrainStep | None = None
         self.traced: set[int] = set()
         """Steps that were traced because they were asked for, and not as samples."""
-        self._learning_rate = self._spec.sgd().learning_rate
         self._stopping = False
         self._recent: deque[float] = deque(maxlen=32)
         program = blueprint.program
@@ -76,7 +75,8 @@ class Trainer:
         self._ends: list[float] = []  # of the step before by worker, on our clock; with clipping
         self._next_sample = 0.0
         self._batches = batch_bounds(train_rows, self._spec.training.batch_size)
-        total = self._spec.training.epochs * len(self._batches)
+        total = self._spec.training.n_steps(len(self._batches))
+        self._rate = self._spec.training.rates(len(self._batches))
         self.steps_total = total if max_steps is None else min(total, max_steps)
         """Steps of the whole job."""
         self._last_full = next((step for step in range(self.steps_total, 0, -1) if self._is_full(step)), None)
@@ -130,7 +130,9 @@ class Trainer:
             epoch_index, place = divmod(step - 1, len(batches))
             first, last = batches[place]
             yield TrainStep(step=step, epoch_index=epoch_index, first=first, last=last)
-            if self._validation_rows and (place == len(batches) - 1 or step == self.steps_total):
+            every = self._spec.training.evaluate_every
+            due = place == len(batches) - 1 if every is None else step % every == 0
+            if self._validation_rows and (due or step == self.steps_total):
                 yield self._evaluate_order()
 
     def _submissions(self) -> Iterator[Sequence[Order]]:
@@ -143,7 +145,7 @@ class Trainer:
             for order in part:
                 orders.append(self._perhaps_traced(order, typical))
                 if isinstance(order, TrainStep) and not clipping:
-                    orders.append(Update(learning_rate=self._learning_rate))
+                    orders.append(Update(order.step, self._rate(order.step)))
             yield orders
 
     def _perhaps_traced(self, order: TrainStep | Evaluate, typical: int) -> TrainStep | Evaluate:
@@ -170,7 +172,7 @@ class Trainer:
     def _owed_update(self) -> Update:
         assert self._scale is not None, "no update is owed"
         scale, self._scale = self._scale, None
-        return Update(learning_rate=self._learning_rate, scale=scale)
+        return Update(self.steps_done, self._rate(self.steps_done), scale)
 
     # what came of it -----------------------------------------------------------------------------------------------
 
@@ -214,7 +216,7 @@ class Trainer:
             loss=total / loss_count(self._spec.model.loss, rows, self._outputs),
             seconds=seconds,
             grad_norm=norm,
-            learning_rate=self._learning_rate,
+            learning_rate=self._rate(step.step),
             bubble=bubble.total,
             accuracy=None if correct is None else correct / rows,
             bubble_predicted=None if predicted is None else predicted.total,

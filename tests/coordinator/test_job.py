@@ -56,7 +56,7 @@ def test_workers_are_told_the_model_and_the_optimizer() -> None:
         precision="float64",
         seed=7,
     )
-    assert spec.sgd() == SgdSpec(learning_rate=1.0, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    assert spec.optimizer() == SgdSpec(learning_rate=1.0, momentum=0.9, weight_decay=1e-4, nesterov=True)
     assert spec.resources.memory_per_worker == 3 * 2**29
 
 

@@ -143,7 +143,7 @@ def test_dtype_stays_float32_everywhere() -> None:
     assert stage.forward(0, x).dtype == np.float32
     assert stage.backward_input(0, np.ones((5, 2), np.float32)).dtype == np.float32
     stage.backward_weight(0)
-    stage.update(0.1, 0.5)
+    stage.update(1, 0.1, 0.5)
     assert stage.parameters.values.dtype == stage.parameters.gradients.dtype == np.float32
 
 

@@ -20,7 +20,7 @@ def test_orders_behind_a_failure_are_not_performed_and_have_no_failure_of_their_
     setup = WorkerSetup(
         worker=0,
         model=model,
-        sgd=SgdSpec(learning_rate=0.1),
+        optimizer=SgdSpec(learning_rate=0.1),
         bounds=(0, 1),
         placement=(0,),
         lanes={2: lane},
@@ -29,7 +29,7 @@ def test_orders_behind_a_failure_are_not_performed_and_have_no_failure_of_their_
     )
     rows = Dataset(x=np.ones((4, 3), np.float32), y=np.ones((4, 2), np.float32))
     worker = Worker(setup, LocalExchange(1.0), train=rows)
-    orders: list[list[Order]] = [[TrainStep(step, 0, 0, 4), Update(0.1)] for step in (1, 2, 3)]
+    orders: list[list[Order]] = [[TrainStep(step, 0, 0, 4), Update(step, 0.1)] for step in (1, 2, 3)]
     first, *behind = [worker.run(two) for two in orders]
     assert first.failure is not None
     assert (first.failure.kind, first.failure.step, str(first.failure.action)) == ("non_finite", 1, "0F1")

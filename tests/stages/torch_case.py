@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stages.layers import LayerSpec
-from stages.spec import LossKind, SgdSpec
+from stages.spec import AdamSpec, LossKind, OptimizerSpec, SgdSpec
 
 
 def torch_layer(spec: LayerSpec, n_in: int) -> Any:
@@ -33,14 +33,15 @@ def torch_loss(kind: LossKind) -> Any:
     }[kind]
 
 
-def torch_sgd(spec: SgdSpec, parameters: Any) -> Any:
+def torch_optimizer(spec: OptimizerSpec, matrices: list[Any], vectors: list[Any]) -> Any:
     """The optimizer that `spec` describes in torch."""
     import torch
 
-    return torch.optim.SGD(
-        parameters,
-        lr=spec.learning_rate,
-        momentum=spec.momentum,
-        weight_decay=spec.weight_decay,
-        nesterov=spec.nesterov,
-    )
+    decay = {"weight_decay": getattr(spec, "weight_decay", 0.0)}
+    groups = [{"params": matrices, **decay}, {"params": vectors, **(decay if spec.decays_vectors else {})}]
+    if isinstance(spec, SgdSpec):
+        return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=spec.nesterov)
+    assert isinstance(spec, AdamSpec), "torch has no other"
+    kind = torch.optim.AdamW if spec.decoupled else torch.optim.Adam
+    groups[1].setdefault("weight_decay", 0.0)
+    return kind(groups, lr=spec.learning_rate, betas=spec.betas, eps=spec.epsilon)
