@@ -76,6 +76,13 @@ class OptimizerSection(Section):
     adamw: AdamwSection | None = None
     lion: LionSection | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return {name: {} if options is None else options for name, options in value.items()}
+        return value
+
     @model_validator(mode="after")
     def _exactly_one(self) -> OptimizerSection:
         if len(self.model_fields_set) != 1:

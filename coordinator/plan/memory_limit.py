@@ -19,7 +19,7 @@ class MemoryLimit:
     def __init__(
         self, model: ModelSpec, optimizer: OptimizerSpec, program: Program, sizes: Sequence[int], group: int, limit: int
     ) -> None:
-        self._model, self._optimizer, self._program = model, sgd, program
+        self._model, self._optimizer, self._program = model, optimizer, program
         self._trains_from = model.network.first_trained
         self._sizes, self._group, self._limit = sizes, group, limit
         self._kinds = _kinds(model)

@@ -29,6 +29,7 @@ def test_every_default_is_filled_in() -> None:
             "micro_batches": 1,
             "evaluate_batch_size": 32,
             "optimizer": {"sgd": {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False}},
+            "schedule": {"constant": {"warmup": 0, "by": "steps"}},
             "clip_norm": None,
         },
         "pipeline": {
@@ -108,7 +109,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "data.source: got 'digit', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
         "did you mean digits?",
         "data.validation: got 2, must be a share of the rows between 0 and 1, or a second source",
-        "training.epochs: got 'two', must be a whole number, at least 1",
+        "training.epochs: got 'two', must be a whole number, at least 1; or give steps",
         "training.optimizer.sgd.learning_rate: got -1, must be a number above 0",
         "pipeline.schedule: got '1f1c', must be gpipe, 1f1b, interleaved-1f1b, zb-h1 or a .csv file; "
         "did you mean 1f1b?",
@@ -157,9 +158,9 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
             "data.source: got 'rows.cvs', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
             "did you mean .csv?",
         ),
-        ("training", None, "training: got null, must be a section with epochs, batch_size, micro_batches, "
-         "evaluate_batch_size, optimizer, clip_norm"),
-        ("training.optimizer", {"adam": {}}, None),
+        ("training", None, "training: got null, must be a section with epochs, steps, batch_size, micro_batches, "
+         "evaluate_batch_size, optimizer, schedule, clip_norm, evaluate_every"),
+        ("training.optimizer", {"adom": {}}, None),
         ("training.optimizer.sgd.learning_rate", float("nan"),
          "training.optimizer.sgd.learning_rate: got nan, must be a number above 0"),
         ("training.optimizer.sgd.learning_rate", "0.1",
@@ -187,10 +188,7 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
 )  # fmt: skip
 def test_one_mistake_gives_one_line(path: str, value: object, expected: str | None) -> None:
     if expected is None:
-        assert problems(changed(path, value)) == (
-            "training.optimizer.sgd: missing, must be a section with learning_rate, momentum, weight_decay, nesterov",
-            "training.optimizer.adam: got {}, unknown key; known here: sgd",
-        )
+        assert problems(changed(path, value)) == ("training.optimizer.adom: got {}, unknown key; did you mean adam?",)
     else:
         assert problems(changed(path, value)) == (expected,)
 

@@ -42,7 +42,7 @@ def test_names_and_paths_follow_from_the_files_place(job: Path, tmp_path: Path) 
     spec = load_job(job)
     assert spec.name == "my-job"
     assert spec.data.source == str(tmp_path / "rows" / "digits.npz")
-    assert spec.training.optimizer.sgd.learning_rate == 0.1
+    assert spec.training.optimizer.chosen.learning_rate == 0.1
 
 
 def test_paths_given_on_the_command_line_are_seen_from_the_working_directory(
@@ -81,7 +81,7 @@ def test_wrong_overrides_are_reported_with_all_other_mistakes(job: Path) -> None
         "--set 'model.layers[9].linear.units=3': model.layers is a list with 3 entries, which has no [9]",
         "--set 'seed.x=1': seed is 5, which has no x",
         "--set 'seed=[': line 2, column 1: while parsing a flow node did not find expected node content",
-        "training.epochs: got 0, must be a whole number, at least 1",
+        "training.epochs: got 0, must be a whole number, at least 1; or give steps",
         "training.epoch: got 4, unknown key; did you mean epochs?",
         "pipeline.stages: got 4, must be at most 3, the number of model.layers",
     )

@@ -19,7 +19,33 @@ def torch_layer(spec: LayerSpec, n_in: int) -> Any:
             return nn.LeakyReLU(spec.options.slope)
         case "flatten":
             return nn.Flatten()
-    return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}[spec.kind]()
+        case "layer_norm":
+            return nn.LayerNorm(n_in, eps=spec.options.epsilon, bias=spec.options.bias)
+        case "rms_norm":
+            return nn.RMSNorm(n_in, eps=spec.options.epsilon)
+        case "swiglu":
+            return swiglu()
+    plain = {
+        "relu": nn.ReLU,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+        "gelu": nn.GELU,
+        "silu": nn.SiLU,
+        "softplus": nn.Softplus,
+    }
+    return plain[spec.kind]()
+
+
+def swiglu() -> Any:
+    """silu(first half) · second half of the features."""
+    from torch import nn
+
+    class Swiglu(nn.Module):
+        def forward(self, x: Any) -> Any:
+            a, b = x.chunk(2, dim=-1)
+            return nn.functional.silu(a) * b
+
+    return Swiglu()
 
 
 def torch_loss(kind: LossKind) -> Any:
