@@ -12,7 +12,8 @@ from benchmarks import Config
 from benchmarks.ours import OurPeer, job_for
 from cluster.actors.ray_session import ray_session
 from cluster.data.sources import load_data
-from coordinator.plan.estimate import estimate, size_text
+from coordinator.plan.estimate import estimate
+from coordinator.texts import size
 
 _CONFIG = Config(width=1024, layers=8, batch=2048, micro_batches=8)
 _STAGES = 4
@@ -37,7 +38,7 @@ def main() -> None:
                     gpipe[worker] = saved[worker]
                 allowed = f"{min(m, _STAGES - worker) / m:.3f}" if schedule == "1f1b" else ""
                 print(
-                    f"| {schedule} | {worker} | {size_text(found)} | {size_text(told)} | {found / told:.3f} | "
+                    f"| {schedule} | {worker} | {size(found)} | {size(told)} | {found / told:.3f} | "
                     f"{saved[worker] / gpipe[worker]:.3f} | {allowed} |",
                     flush=True,
                 )

@@ -1,6 +1,6 @@
 """The outside world: Ray, ZeroMQ, gRPC, files and the command line.
 
-from cluster import Client
+`from pipetrain import Client` is the way in. The names here are for scripts from before it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import pytest
 from cluster.cli import cli
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("stages", "coordinator", "cluster")
+PACKAGES = ("stages", "coordinator", "cluster", "pipetrain")
 MOST_LINES = 400
 MODULES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")) if "_pb2" not in path.name]
 PYPROJECT = ROOT / "pyproject.toml"
@@ -62,7 +62,7 @@ def _run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_three_packages_come_from_this_distribution(tmp_path: Path) -> None:
+def test_the_packages_come_from_this_distribution(tmp_path: Path) -> None:
     """PyPI has an unrelated package `cluster`; whichever of the two were installed last would win unnoticed."""
     found = json.loads(_run(sys.executable, "-I", "-c", _ASK_AN_OUTSIDER, *PACKAGES, cwd=tmp_path))
     editable = found["direct_url"].get("dir_info", {}).get("editable", False)

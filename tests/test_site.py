@@ -17,7 +17,7 @@ def test_a_broken_link_and_a_page_that_no_menu_has_end_the_build(tmp_path: Path)
     for name in ("docs", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
-    for name in ("cluster", "coordinator", "stages"):  # whose docstrings it reads
+    for name in ("cluster", "coordinator", "pipetrain", "stages"):  # whose docstrings it reads
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "scripts" / "install").write_text("#!/bin/sh\n")

@@ -19,9 +19,9 @@ def reserve(
     *,
     within_s: float | None,
     give_up: Callable[[], bool],
-    say: Callable[[str], None],
+    on_wait: Callable[[str], None],
 ) -> Any:
-    """A placement group of `n` bundles, ready. `within_s` None waits until `give_up`, telling with `say` what for.
+    """A placement group of `n` bundles, ready. `within_s` None waits until `give_up`, telling with `on_wait` what for.
 
     Raises NotEnoughResources where the cluster is too small or has no room in time, StoppedEarly on `give_up`.
     """
@@ -38,7 +38,7 @@ def reserve(
             free, total = (found.get("CPU", 0) for found in (ray.available_resources(), ray.cluster_resources()))
             workers = f"{n} workers of {bundle['CPU']:g} CPUs"
             if within_s is None:
-                say(f"waits for Ray to place {workers}; {free:g} of {total:g} CPUs are free")
+                on_wait(f"waits for Ray to place {workers}; {free:g} of {total:g} CPUs are free")
             elif time.monotonic() - began > within_s:
                 raise NotEnoughResources(
                     f"the job needs {workers}; after {within_s:g} s the cluster still "

@@ -21,11 +21,11 @@ from cluster.actors.ray_placement import release, reserve
 from cluster.actors.ray_session import full_here
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.worker_actor import CONTROL, WorkerActor
-from cluster.actors.zmq_channel import Address
+from cluster.actors.zmq_channel import WorkerAddress
 from coordinator.plan.blueprint import Blueprint
 from coordinator.train.failures import first_cause, place_of
-from coordinator.train.liveness import Liveness, told
-from coordinator.train.workers import ClockFix
+from coordinator.train.liveness import Liveness, activity_text
+from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
 from stages.arrays import Array
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
@@ -57,14 +57,14 @@ class RayWorkers:
         faults: Mapping[int, Fault] | None = None,
         link: RunnerLink | None = None,
         give_up: Callable[[], bool] = lambda: False,
-        say: Callable[[str], None] = lambda text: None,
+        on_wait: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._ray, self._link, self._give_up, self._say = ray, link, give_up, say
+        self._ray, self._link, self._give_up, self._on_wait = ray, link, give_up, on_wait
         self._program = blueprint.program
         self._hang_timeout = blueprint.spec.resources.hang_timeout
         self._group: Any = None
         self._actors: list[Any] = []
-        self.addresses: list[Address] = []
+        self.addresses: list[WorkerAddress] = []
         self.memory_limit: int | None = None
         """Bytes that each worker may take, data and all; None for no limit."""
         try:
@@ -91,6 +91,10 @@ class RayWorkers:
     def memory(self) -> list[dict[str, int]]:
         """Each worker's bytes (see WorkerActor.memory)."""
         return list(self._plain([actor.memory.remote() for actor in self._actors], "reporting memory"))
+
+    def places(self) -> Sequence[WorkerPlace]:
+        """See Workers."""
+        return [WorkerPlace(at.worker, at.host, at.node, at.pid) for at in self.addresses]
 
     def clocks(self) -> Sequence[ClockFix]:
         """See Workers."""
@@ -126,7 +130,7 @@ class RayWorkers:
         if memory is not None:
             bundle["memory"] = memory
         within = _START_TIMEOUT_S if self._link is None else None  # a job of the service waits until it is stopped
-        self._group = reserve(ray, bundle, n, within_s=within, give_up=self._give_up, say=self._say)
+        self._group = reserve(ray, bundle, n, within_s=within, give_up=self._give_up, on_wait=self._on_wait)
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         threads = str(resources.cpus_per_worker)
@@ -262,7 +266,7 @@ class _Watch:
 
     def _lost(self, worker: int, error: Exception) -> WorkerLost:
         others = [w for w in range(len(self.refs)) if w != worker]
-        meanwhile = [f"worker {w} was {told(seen)}" for w, seen in sorted(self.workers.seen(others).items())]
+        meanwhile = [f"worker {w} was {activity_text(seen)}" for w, seen in sorted(self.workers.seen(others).items())]
         last = self._liveness.last_seen(worker)
         where = f" last seen {last};" if last is not None else ""
         return WorkerLost(
@@ -334,7 +338,7 @@ def _death(error: BaseException, full: str) -> str:
     )
 
 
-def _end_process(address: Address) -> None:
+def _end_process(address: WorkerAddress) -> None:
     """A stopped process does not hear Ray; end it if it is on this host and still that worker. Remove its socket."""
     if address.host != os.uname().nodename:
         return

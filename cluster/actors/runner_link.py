@@ -43,16 +43,11 @@ class RunnerLink:
         return None if self.memory_per_cpu is None else self.memory_per_cpu * cpus
 
 
-def say(text: str) -> None:
+def log_line(text: str) -> None:
     """Write a line with its time to this process's log; where there is no room for it, nothing else shall suffer."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     with contextlib.suppress(OSError):
         print(f"{now} {text}", flush=True)
-
-
-def log_name(worker: int | None) -> str:
-    """The log file of a worker, or of the runner."""
-    return "runner.log" if worker is None else f"worker-{worker}.log"
 
 
 def log_to_file(path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
-from cluster.actors.runner_link import RunnerLink, files_here, log_name, log_to_file, log_to_runner, say
-from cluster.actors.zmq_channel import Address, ZmqChannel
+from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
+from cluster.actors.zmq_channel import WorkerAddress, ZmqChannel
 from cluster.data.sources import load_data
+from coordinator import run_files
 from coordinator.job.spec import parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
@@ -38,17 +39,17 @@ class WorkerActor:
         self._node = ray.get_runtime_context().get_node_id()
         if link is not None:
             if link.node == self._node:
-                log_to_file(Path(link.logs) / log_name(worker))
+                log_to_file(Path(link.logs) / run_files.log_file(worker))
             else:
                 log_to_runner(link.runner, worker)
-            say(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
+            log_line(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
         self._channel: ZmqChannel | None = None
         self._worker: Worker | None = None
         self._baseline = 0
         self._limit: int | None = None
         self._limit_name = "resources.memory_per_worker"
 
-    def bind(self) -> Address:
+    def bind(self) -> WorkerAddress:
         """Open the inbox and say where it is."""
         import ray
 
@@ -62,12 +63,12 @@ class WorkerActor:
         )
         return self._channel.address
 
-    def admit(self, addresses: Sequence[Address]) -> None:
+    def admit(self, addresses: Sequence[WorkerAddress]) -> None:
         """Take in the other workers; all do this before any connects."""
         assert self._channel is not None, "bind comes first"
         self._channel.admit(addresses)
 
-    def connect(self, addresses: Sequence[Address]) -> None:
+    def connect(self, addresses: Sequence[WorkerAddress]) -> None:
         """Connect to the other workers."""
         assert self._channel is not None, "bind comes first"
         self._channel.connect(addresses)
@@ -106,9 +107,9 @@ class WorkerActor:
                 setup, self._channel, train=train, validation=validation, resident_before=self._baseline
             )
         except Exception as error:
-            return self._told(Result(failure=self._failure(error)))
+            return self._logged(Result(failure=self._failure(error)))
         if self._link is not None:
-            say(f"ready: stages {', '.join(map(str, setup.stages))}")
+            log_line(f"ready: stages {', '.join(map(str, setup.stages))}")
         return Result()
 
     def run(self, orders: Sequence[Order]) -> Result:
@@ -121,12 +122,12 @@ class WorkerActor:
             return result
         message = failure.message + self._memory_hint(failure.message)
         result = replace(result, failure=replace(failure, message=message, host=os.uname().nodename))
-        return self._told(result) if is_first else result
+        return self._logged(result) if is_first else result
 
-    def _told(self, result: Result) -> Result:
+    def _logged(self, result: Result) -> Result:
         """The result, its failure also in this process's log."""
         if self._link is not None and result.failure is not None:
-            say(log_entry(result.failure))
+            log_line(log_entry(result.failure))
         return result
 
     def load(self, parameters: Mapping[str, Array]) -> None:

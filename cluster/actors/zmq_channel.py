@@ -34,7 +34,7 @@ _KINDS = {kind.value.encode(): kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class WorkerAddress:
     """Where a worker can be reached, and what it proves to others over TCP. `clock` names its monotonic clock."""
 
     worker: int
@@ -72,7 +72,7 @@ class ZmqChannel:
         self._inboxes = [self._inbox]
         self._poller = zmq.Poller()
         self._poller.register(self._inbox, zmq.POLLIN)
-        self.address = Address(
+        self.address = WorkerAddress(
             worker=worker,
             host=os.uname().nodename,
             node=node,
@@ -98,7 +98,7 @@ class ZmqChannel:
         self._inboxes.append(self._tcp)
         return f"tcp://{host_ip}:{port}"
 
-    def admit(self, addresses: Sequence[Address]) -> None:
+    def admit(self, addresses: Sequence[WorkerAddress]) -> None:
         """Take in these workers and nobody else. All do this before any connects: a refused one stays out."""
         remote = [address for address in addresses if address.node != self.address.node]
         if remote:
@@ -108,7 +108,7 @@ class ZmqChannel:
         else:
             self._close_tcp()
 
-    def connect(self, addresses: Sequence[Address]) -> None:
+    def connect(self, addresses: Sequence[WorkerAddress]) -> None:
         """Connect to the others and wait until all of them have greeted. Raises ReceiveTimeout naming who has not."""
         others = [address for address in addresses if address.worker != self._worker]
         for address in others:
@@ -122,7 +122,7 @@ class ZmqChannel:
                 places = ", ".join(f"worker {a.worker} on {a.host}" for a in others if a.worker in missing)
                 raise ReceiveTimeout(f"no connection with {places} after {self._timeout_s:g} s")
 
-    def _open(self, address: Address) -> zmq.Socket[bytes]:
+    def _open(self, address: WorkerAddress) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, _QUEUE)
         socket.setsockopt(zmq.LINGER, 0)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import click
 
-from cluster.cli.options import counted
+from coordinator.texts import counted
 from stages.errors import JobFailed
 
 _TERM_S = 45.0

@@ -31,8 +31,7 @@ def fetch(client: Client, job_id: str, folder: Path, model: bool) -> None:
 
     `pipetrain evaluate DIR` and `pipetrain predict DIR` then use it.
     """
-    from cluster.cli.options import counted
-    from cluster.cli.texts import size
+    from coordinator.texts import counted, size
 
     files = client.get(job_id).fetch(folder, "model" if model else "run")
     total = sum(file.stat().st_size for file in files)

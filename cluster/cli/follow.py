@@ -8,11 +8,11 @@ import time
 
 import click
 
-from cluster.cli.options import counted
-from cluster.cli.progress import Header, Progress, make_progress
+from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.cli.service_options import BROKEN, detaching, goes_on, hint
 from cluster.cli.texts import cause_of, one_line, outcome, show_failure
-from cluster.client import Job, Update
+from cluster.client import Job, JobUpdate
+from coordinator.texts import counted
 from stages.errors import PipetrainError
 
 _REMIND_S = 30.0
@@ -28,11 +28,11 @@ def follow(job: Job, *, as_json: bool) -> int:
     causes: list[str] = []
     figures = _Figures()
     with detaching(lambda: goes_on(job.id)), _progress(header, as_json) as progress:
-        teller = _Teller(progress)
-        teller.state(job)
-        for update in job.watch(on_break=teller.broken):
+        notes = _StateNotes(progress)
+        notes.state(job)
+        for update in job.watch(on_break=notes.broken):
             causes.append(cause_of(update.events))
-            teller.update(update)
+            notes.update(update)
             if progress.wants_figures:
                 figures.ask(job, progress)
             for row in update.rows:
@@ -58,8 +58,8 @@ def show_end(job: Job, cause: str = "", *, quiet: bool = False) -> None:
         click.echo(f"{hint('fetch', job.id, '-o', 'DIR')} brings its run directory")
 
 
-def _progress(header: Header, as_json: bool) -> Progress:
-    return Progress(header) if as_json else make_progress(header, as_json=False)
+def _progress(header: Header, as_json: bool) -> RunDisplay:
+    return RunDisplay(header) if as_json else make_progress(header, as_json=False)
 
 
 class _Figures:
@@ -68,7 +68,7 @@ class _Figures:
     def __init__(self) -> None:
         self._next = 0.0
 
-    def ask(self, job: Job, progress: Progress) -> None:
+    def ask(self, job: Job, progress: RunDisplay) -> None:
         """Bring them to the progress, where it is time."""
         if job.state != "RUNNING" or time.monotonic() < self._next:
             return
@@ -79,12 +79,12 @@ class _Figures:
         self._next = time.monotonic() + _FIGURES_EVERY_S
 
 
-class _Teller:
+class _StateNotes:
     """Says in which state the job is and why: when that changes, and again where it waits for long."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: RunDisplay) -> None:
         self._progress = progress
-        self._told = ("", "")
+        self._noted = ("", "")
         self._next = 0.0
         self._away = False
 
@@ -93,7 +93,7 @@ class _Teller:
         self._away = True
         self._progress.note(BROKEN)
 
-    def update(self, update: Update) -> None:
+    def update(self, update: JobUpdate) -> None:
         """Take in the news."""
         if self._away:
             self._progress.note("the service is back")
@@ -104,23 +104,23 @@ class _Teller:
         for event in update.events:
             if event.kind in ("starting", "recovering"):
                 self._progress.note(one_line(event.text))
-                self._tell_later(job)  # the event said it better than the state's reason will
+                self._remind_later(job)  # the event said it better than the state's reason will
             elif event.kind == "tracker":
                 self._progress.note(one_line(event.text))
         self.state(job)
 
-    def _tell_later(self, job: Job) -> None:
-        self._told, self._next = (job.state, one_line(job.reason)), time.monotonic() + _REMIND_S
+    def _remind_later(self, job: Job) -> None:
+        self._noted, self._next = (job.state, one_line(job.reason)), time.monotonic() + _REMIND_S
 
     def state(self, job: Job) -> None:
         """The state, where it is new or was told long ago."""
         now, reason = time.monotonic(), one_line(job.reason)
         waits = job.state in ("QUEUED", "STARTING", "RECOVERING")
-        if job.done or (self._told == (job.state, reason) and not (waits and now >= self._next)):
+        if job.done or (self._noted == (job.state, reason) and not (waits and now >= self._next)):
             return
-        if job.state == "RUNNING" and self._told[0] != "RUNNING":
+        if job.state == "RUNNING" and self._noted[0] != "RUNNING":
             self._progress.started()
         if waits:
             self._progress.phase(job.state.lower())
-        self._tell_later(job)
+        self._remind_later(job)
         self._progress.note(f"{job.state.lower()}: {reason}" if reason else job.state.lower())

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import click
 
 from cluster.cli.job_tables import run_time
-from cluster.cli.options import counted
-from cluster.cli.texts import clock, number, one_line, share, since, size, steps
+from cluster.cli.texts import clock, one_line, since, steps
 from cluster.client import Job
+from coordinator.texts import counted, number, share, size
 
 
 def print_facts(job: Job) -> None:
@@ -32,8 +32,11 @@ def facts(job: Job) -> list[tuple[str, str]]:
         ("queue", "" if job.queue_position is None else f"{job.queue_position} of {job.queue_length}"),
         ("priority", f"{job.priority}" if job.priority else ""),
         ("step", steps(job)),
-        ("loss", number(job.loss)),
-        ("validation", ", accuracy ".join(filter(None, (number(job.validation_loss), share(job.validation_accuracy))))),
+        ("loss", number(job.loss, "")),
+        (
+            "validation",
+            ", accuracy ".join(filter(None, (number(job.validation_loss, ""), share(job.validation_accuracy, 2, "")))),
+        ),
         ("submitted", clock(job.submitted_at) + ago),
         ("started", clock(job.started_at)),
         ("ended", clock(job.ended_at)),

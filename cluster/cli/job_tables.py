@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.cli.output import console
-from cluster.cli.texts import number, one_line, share, since, size, span, steps
+from cluster.cli.texts import one_line, since, steps
 from cluster.client import Job, JobFigures, Node
+from coordinator.texts import number, share, size, span
 
 _STYLES = {
     "QUEUED": "dim",
@@ -100,12 +101,14 @@ _COLUMNS = (
     _Column("STATE", lambda line: line.job.state),
     _Column("STEP", lambda line: _steps(line.job), right=True, from_width=50),
     _Column("DONE", lambda line: done(line.job), right=True, from_width=75),
-    _Column("LEFT", lambda line: "" if line.left is None else span(line.left), right=True, from_width=100),
-    _Column("LOSS", lambda line: number(line.job.loss), right=True, from_width=85),
-    _Column("VALIDATION", lambda line: number(line.job.validation_loss), right=True, from_width=110),
+    _Column(
+        "LEFT", lambda line: "" if line.left is None else span(line.left, compact=True), right=True, from_width=100
+    ),
+    _Column("LOSS", lambda line: number(line.job.loss, ""), right=True, from_width=85),
+    _Column("VALIDATION", lambda line: number(line.job.validation_loss, ""), right=True, from_width=110),
     _Column("AGE", lambda line: since(line.job.submitted_at, line.now), right=True, from_width=120),
     _Column("TIME", lambda line: run_time(line.job, line.now), right=True, from_width=95),
-    _Column("ACCURACY", lambda line: share(line.job.validation_accuracy), right=True, only_wide=True),
+    _Column("ACCURACY", lambda line: share(line.job.validation_accuracy, 2, ""), right=True, only_wide=True),
     _Column("WORKERS", lambda line: f"{line.job.workers}", right=True, only_wide=True),
     _Column("CPUS", lambda line: f"{line.job.cpus}", right=True, only_wide=True),
     _Column("MEMORY", lambda line: size(line.job.memory) if line.job.memory else "", right=True, only_wide=True),
@@ -155,4 +158,4 @@ def run_time(job: Job, now: datetime) -> str:
     """How long it has been at it, from its admission to now or to its end."""
     if job.started_at is None:
         return ""
-    return span(((job.ended_at or now) - job.started_at).total_seconds())
+    return span(((job.ended_at or now) - job.started_at).total_seconds(), compact=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.run.worker_times import COMPUTE, WAITS, Times, bubble_of
-from cluster.service.job_stats import RECENT_S, RecentSteps, Series
+from coordinator.timing.series import RECENT_S, RecentSteps, Series
 from coordinator.train.rows import EvalRow, Row, StepRow
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _NAME_COLUMNS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerFacts:
+class LiveWorker:
     """One worker. `shares` of its recent time that went into computing, waiting, sending, and anything else, sum to 1.
     Bubbles are from 0 to 1, sizes in bytes; None: not known, or no limit."""
 
@@ -33,7 +33,7 @@ class WorkerFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
+class LiveRun:
     """A run as it stands. `phase` is what goes on, in a word or two; `step` counts the steps done. `one_process`: its
     workers are threads, so that each has the memory of all."""
 
@@ -49,7 +49,7 @@ class RunFacts:
     samples_per_second: float | None = None
     bubble: float | None = None
     bubble_predicted: float | None = None
-    workers: tuple[WorkerFacts, ...] = ()
+    workers: tuple[LiveWorker, ...] = ()
     one_process: bool = False
 
 
@@ -163,11 +163,11 @@ def shares_of(times: Times) -> tuple[float, float, float, float] | None:
     return compute, wait, send, max(0.0, 1.0 - compute - wait - send)
 
 
-def workers_of(figures: Sequence[WorkerFigures], recent: RecentTimes) -> tuple[WorkerFacts, ...]:
+def workers_of(figures: Sequence[WorkerFigures], recent: RecentTimes) -> tuple[LiveWorker, ...]:
     """The workers of a job of the service, with the times of late that `recent` has after these."""
     recent.take([worker.microseconds for worker in figures])
     return tuple(
-        WorkerFacts(
+        LiveWorker(
             worker=worker.worker,
             stages=worker.stages,
             host=worker.host,
@@ -189,11 +189,11 @@ def local_workers(
     predicted: Sequence[float] | None,
     peaks: Mapping[int, int],
     limit_bytes: int | None,
-) -> tuple[WorkerFacts, ...]:
+) -> tuple[LiveWorker, ...]:
     """The workers of a run in this process's hands; `peaks` has the most bytes that each took for the job."""
     recent.take(totals)
     return tuple(
-        WorkerFacts(
+        LiveWorker(
             worker=worker,
             stages=tuple(stage for stage, holder in enumerate(placement) if holder == worker),
             shares=shares_of(times),
@@ -218,12 +218,12 @@ class JobPulse:
 
         return why_slow_there(figures.workers, self._times.recent())
 
-    def facts(self, job: Job, figures: JobFigures, now: float) -> RunFacts:
+    def facts(self, job: Job, figures: JobFigures, now: float) -> LiveRun:
         """The job as it stands; `now` in seconds on any clock."""
         self._pace.take(figures.step, now)
         workers = workers_of(figures.workers, self._times)
         name = job.name if len(job.name) <= _NAME_COLUMNS else job.name[: _NAME_COLUMNS - 1] + "…"
-        return RunFacts(
+        return LiveRun(
             phase=f"{job.id} {name}",
             step=figures.step,
             steps_total=job.steps_total,

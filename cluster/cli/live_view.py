@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cluster.cli.live_facts import RunFacts, WorkerFacts
-from cluster.cli.texts import share, size
+from cluster.cli.live_facts import LiveRun, LiveWorker
+from coordinator.texts import share, size
 
 _SPARK = "▁▂▃▄▅▆▇█"
 _KINDS = (("compute", "█", "green"), ("wait", "░", "red"), ("send", "▒", "yellow"), ("other", "·", "dim"))
@@ -28,7 +28,7 @@ class _Part:
     rank: int
 
 
-def live_view(facts: RunFacts, *, width: int, height: int | None = None) -> RenderableType:
+def live_view(facts: LiveRun, *, width: int, height: int | None = None) -> RenderableType:
     """The facts on `width` columns, and at most `height` lines where that is given: fewer workers then."""
     lines = [_progress(facts, width), *filter(None, (_losses(facts, width), _speed(facts, width)))]
     if facts.workers:
@@ -63,7 +63,7 @@ def time_bar(shares: Sequence[float], columns: int) -> Text:
 # lines ---------------------------------------------------------------------------------------------------------------
 
 
-def _progress(facts: RunFacts, width: int) -> Text:
+def _progress(facts: LiveRun, width: int) -> Text:
     place = f"{facts.step}" if facts.steps_total is None else f"{facts.step}/{facts.steps_total}"
     left = "" if facts.seconds_left is None else f"{_clock(facts.seconds_left)} left"
     parts = [
@@ -78,7 +78,7 @@ def _progress(facts: RunFacts, width: int) -> Text:
     return _fit(parts, width)
 
 
-def _losses(facts: RunFacts, width: int) -> Text | None:
+def _losses(facts: LiveRun, width: int) -> Text | None:
     """The fullest form that fits."""
     if facts.loss is None:
         return None
@@ -86,7 +86,7 @@ def _losses(facts: RunFacts, width: int) -> Text | None:
     if facts.validation_loss is not None:
         validation = f"validation {facts.validation_loss:.4g}"
     full_loss, full_validation = (
-        f"{text}, accuracy {share(accuracy)}" if text and accuracy is not None else text
+        f"{text}, accuracy {share(accuracy, 2, '')}" if text and accuracy is not None else text
         for text, accuracy in ((loss, facts.accuracy), (validation, facts.validation_accuracy))
     )
     for left, right, spark in (
@@ -103,7 +103,7 @@ def _losses(facts: RunFacts, width: int) -> Text | None:
     return _line([Text(left), Text(course, style="cyan"), Text(right)])
 
 
-def _speed(facts: RunFacts, width: int) -> Text | None:
+def _speed(facts: LiveRun, width: int) -> Text | None:
     speed = "" if facts.samples_per_second is None else f"{facts.samples_per_second:,.0f} samples/s"
     bubble = "" if facts.bubble is None else f"bubble {facts.bubble:.0%}"
     predicted = "" if facts.bubble_predicted is None else f"predicted {facts.bubble_predicted:.0%}"
@@ -113,7 +113,7 @@ def _speed(facts: RunFacts, width: int) -> Text | None:
     return line if line.plain else None
 
 
-def _memory(facts: RunFacts) -> str:
+def _memory(facts: LiveRun) -> str:
     """The worker that is nearest to its limit, or without limits the largest."""
     known = [worker for worker in facts.workers if worker.peak_bytes is not None]
     if not known:
@@ -157,12 +157,12 @@ class _Column:
     """A column of the workers' table. Of two, the one of larger `rank` goes first where there is no room."""
 
     heading: str
-    text: Callable[[WorkerFacts], str]
+    text: Callable[[LiveWorker], str]
     rank: int
     right: bool = True
 
 
-def _workers(facts: RunFacts, width: int, room: int) -> list[Text]:
+def _workers(facts: LiveRun, width: int, room: int) -> list[Text]:
     """A line a worker under a heading, aligned; those that have no room are counted."""
     workers = facts.workers if len(facts.workers) <= room else facts.workers[: max(0, room - 1)]
     if not workers:
@@ -212,7 +212,7 @@ def _plain(text: str) -> Text:
     return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def _columns(facts: RunFacts) -> list[_Column]:
+def _columns(facts: LiveRun) -> list[_Column]:
     several_hosts = len({worker.host for worker in facts.workers}) > 1
     columns = [
         _Column("worker", lambda worker: f"{worker.worker}", 0),
@@ -235,7 +235,7 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
 
 
-def _memory_of(worker: WorkerFacts) -> str:
+def _memory_of(worker: LiveWorker) -> str:
     if worker.peak_bytes is None:
         return ""
     return size(worker.peak_bytes) + ("" if worker.limit_bytes is None else f" of {size(worker.limit_bytes)}")

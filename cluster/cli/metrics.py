@@ -49,10 +49,19 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    from cluster.cli.texts import number, share
+    from coordinator.texts import number, share
     from coordinator.train.rows import StepRow
 
     if not isinstance(row, StepRow):
-        return (f"{row.step}", f"{row.epoch}", "", "", number(row.loss), share(row.accuracy), "", "")
+        return (f"{row.step}", f"{row.epoch}", "", "", number(row.loss, ""), share(row.accuracy, 2, ""), "", "")
     speed = f"{row.samples / row.seconds:,.0f}" if row.seconds else ""
-    return (f"{row.step}", f"{row.epoch}", number(row.loss), share(row.accuracy), "", "", speed, f"{row.bubble:.0%}")
+    return (
+        f"{row.step}",
+        f"{row.epoch}",
+        number(row.loss, ""),
+        share(row.accuracy, 2, ""),
+        "",
+        "",
+        speed,
+        f"{row.bubble:.0%}",
+    )

@@ -60,9 +60,3 @@ def read_job(
     )
     tracking = {f"tracking__{name}": where for name, where in tracking_of(tracks).items()}
     return load_job(job, overrides, stages=stages, schedule=schedule, partition=partition, **tracking)
-
-
-def counted(number: int, word: str) -> str:
-    """`1 stage`, `3 micro-batches`."""
-    plural = "es" if word.endswith("ch") else "s"
-    return f"{number} {word}{plural if number != 1 else ''}"

@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from cluster.cli.options import counted, job_options, read_job
+from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
 from cluster.data.sources import load_data
 from coordinator.plan.blueprint import Blueprint, make_blueprint
-from coordinator.plan.estimate import Estimate, estimate, size_text
+from coordinator.plan.estimate import Estimate, estimate
+from coordinator.texts import counted, size
 from stages.errors import NotEnoughResources
 
 
@@ -66,17 +67,17 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
             names,
             f"{s.parameters:,}",
             f"{s.flops:.3g}",
-            *(size_text(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)),
+            *(size(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)),
         )
     screen.print(table)
     table = Table(title="workers: bytes beside the runtime's own")
     for heading in ("worker", "stages", "arrays under way", "data rows", "total", "limit", "busy"):
         table.add_column(heading, justify="right")
     for w in found.workers:
-        limit = "none" if w.limit is None else f"{size_text(w.limit)}{'' if w.fits else ' TOO SMALL'}"
+        limit = "none" if w.limit is None else f"{size(w.limit, 'down')}{'' if w.fits else ' TOO SMALL'}"
         table.add_row(
             str(w.worker),
-            *(size_text(b) for b in (w.stages_bytes, w.message_bytes, w.data_bytes, w.total)),
+            *(size(b, "up") for b in (w.stages_bytes, w.message_bytes, w.data_bytes, w.total)),
             limit,
             f"{w.busy:.0%}",
         )

@@ -15,7 +15,7 @@ import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
 
-from cluster.cli.live_facts import RecentRows, RecentTimes, RunFacts, WorkerFacts, local_workers, workers_of
+from cluster.cli.live_facts import LiveRun, LiveWorker, RecentRows, RecentTimes, local_workers, workers_of
 from cluster.cli.live_view import live_view
 from cluster.run.worker_times import predicted_bubbles, worker_times
 from coordinator.train.rows import EvalRow, Row, StepRow, TrainedStep
@@ -43,7 +43,7 @@ class Header:
     one_process: bool = False
 
 
-class Progress:
+class RunDisplay:
     """Plain lines: one for each evaluation, and one every few seconds between them."""
 
     wants_figures = False
@@ -109,14 +109,14 @@ class Progress:
                 yield f"accuracy {evaluation.accuracy:.2%}"
 
 
-class _Json(Progress):
+class _Json(RunDisplay):
     """The rows of metrics.jsonl on standard output."""
 
     def row(self, row: Row) -> None:
         click.echo(json.dumps(row.as_dict()))
 
 
-class LiveProgress(Progress):
+class LiveProgress(RunDisplay):
     """A live view. Rows come from one thread, and frames are drawn by another one."""
 
     wants_figures = True
@@ -147,24 +147,24 @@ class LiveProgress(Progress):
         yield live_view(facts, width=options.max_width, height=options.size.height)
 
     def phase(self, text: str) -> None:
-        """See Progress."""
+        """See RunDisplay."""
         self._phase = text
 
     def started(self) -> None:
-        """See Progress."""
+        """See RunDisplay."""
         self._phase = "training"
 
     def figures(self, figures: JobFigures) -> None:
-        """See Progress."""
+        """See RunDisplay."""
         with self._lock:
             self._figures = figures
 
     def note(self, text: str) -> None:
-        """See Progress."""
+        """See RunDisplay."""
         self._live.console.print(text, highlight=False, markup=False)
 
     def row(self, row: Row) -> None:
-        """See Progress."""
+        """See RunDisplay."""
         with self._lock:
             self._rows.take(row, time.monotonic())
             if not isinstance(row, StepRow):
@@ -177,10 +177,10 @@ class LiveProgress(Progress):
                 if report.memory is not None:
                     self._peaks[worker] = report.memory.peak_job
 
-    def facts(self) -> RunFacts:
+    def facts(self) -> LiveRun:
         """What there is to show."""
         rows, last, evaluation = self._rows, self._rows.last, self._rows.evaluation
-        return RunFacts(
+        return LiveRun(
             phase=self._phase,
             step=0 if last is None else last.step,
             steps_total=self._steps_total,
@@ -197,7 +197,7 @@ class LiveProgress(Progress):
             one_process=self._header.one_process,
         )
 
-    def _workers(self) -> tuple[WorkerFacts, ...]:
+    def _workers(self) -> tuple[LiveWorker, ...]:
         if self._figures is not None:
             return workers_of(self._figures.workers, self._times)
         placement = self._header.placement
@@ -213,8 +213,8 @@ class LiveProgress(Progress):
         )
 
 
-def make_progress(header: Header, *, as_json: bool) -> Progress:
+def make_progress(header: Header, *, as_json: bool) -> RunDisplay:
     """The form that fits where the output goes."""
     if as_json:
         return _Json(header)
-    return LiveProgress(header) if sys.stderr.isatty() else Progress(header)
+    return LiveProgress(header) if sys.stderr.isatty() else RunDisplay(header)

@@ -13,6 +13,7 @@ from coordinator.program.drawing import draw_timed, legend
 from coordinator.program.replay import Replay, replay
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv, write_csv
+from coordinator.texts import counted
 from coordinator.trace.chrome_trace import TimedAction, Track, write_chrome_trace
 from coordinator.trace.trace_memory import TraceMemory
 from stages.actions import Program
@@ -75,11 +76,11 @@ def _as_text(dry: Replay, *, color: bool, columns: int) -> str:
     program = dry.program
     several = program.n_workers < program.n_stages
     in_order = program.placement == tuple(range(program.n_workers))  # worker 0 holds stage 0, and so on
-    workers = f" on {count(program.n_workers, 'worker')}" if several else ""
+    workers = f" on {counted(program.n_workers, 'worker')}" if several else ""
     return "\n".join(
         [
-            f"{program.name} · {count(program.n_stages, 'stage')}{workers} · "
-            f"{count(program.n_micro_batches, 'micro-batch', 'es')}",
+            f"{program.name} · {counted(program.n_stages, 'stage')}{workers} · "
+            f"{counted(program.n_micro_batches, 'micro-batch')}",
             "",
             draw_timed(dry.spans, with_stage=not in_order, columns=columns, color=color),
             "",
@@ -100,11 +101,6 @@ def _summary(dry: Replay, several: bool) -> list[str]:
     if dry.peak_saved_for_input != dry.peak_alive:
         lines.append(f"        until their input gradient: {', '.join(map(str, dry.peak_saved_for_input))}")
     return lines
-
-
-def count(n: int, noun: str, plural: str = "s") -> str:
-    """`1 stage`, `2 stages`."""
-    return f"{n} {noun}{'' if n == 1 else plural}"
 
 
 def _as_csv(dry: Replay) -> str:

@@ -69,12 +69,12 @@ def submit(
     """
     import json
 
-    from cluster.cli.uploads import tell_missing, upload_teller
+    from cluster.cli.uploads import upload_display, warn_of_missing
 
     spec = read_job(job, overrides, stages=stages, schedule=schedule, tracks=tracks)
     if upload:
-        tell_missing(spec)
-    with upload_teller(sys.stderr) as on_upload:
+        warn_of_missing(spec)
+    with upload_display(sys.stderr) as on_upload:
         submitted = client.submit(
             spec,
             name=name,

@@ -8,34 +8,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coordinator.texts import span
+
 if TYPE_CHECKING:
     from cluster.client import Job, JobEvent
 
 
 def since(time: datetime | None, now: datetime | None = None) -> str:
     """`42s`, `5m`, `3h`, `12d`: how long ago, in one unit."""
-    return "" if time is None else span(((now or datetime.now(UTC)) - time).total_seconds())
-
-
-def span(seconds: float) -> str:
-    """`0.4s`, `42s`, `5m`, `3h`, `12d`."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{max(0.0, seconds):.0f}s" if seconds >= 10 else f"{max(0.0, seconds):.1f}s"
+    return "" if time is None else span(((now or datetime.now(UTC)) - time).total_seconds(), compact=True)
 
 
 def clock(time: datetime | None) -> str:
     """`2026-03-01 12:30:00`, in the time zone of whoever reads it."""
     return "" if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def size(n_bytes: float) -> str:
-    """`12.3 MiB`. The planner has its own (`size_text`), which cannot be loaded without SciPy."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:,.1f} {unit}"
-    return f"{n_bytes:g} B"
 
 
 def one_line(text: str) -> str:
@@ -52,16 +38,6 @@ def harmless(text: str) -> str:
 def steps(job: Job) -> str:
     """`57/690`; only `57` where nobody knows yet how many there will be."""
     return f"{job.step}" if job.steps_total is None else f"{job.step}/{job.steps_total}"
-
-
-def number(value: float | None) -> str:
-    """Four digits; nothing for None."""
-    return "" if value is None else f"{value:.4g}"
-
-
-def share(value: float | None) -> str:
-    """`98.61%`; nothing for None."""
-    return "" if value is None else f"{value:.2%}"
 
 
 def outcome(job: Job) -> str:

@@ -39,7 +39,7 @@ def trace(client: Client, job_id: str, steps: int, file: Path) -> None:
     """
     import tempfile
 
-    from cluster.cli.texts import size
+    from coordinator.texts import size
     from stages.errors import UserMistake
 
     job = client.get(job_id)

@@ -11,11 +11,12 @@ from types import FrameType
 
 import click
 
-from cluster.cli.options import counted, job_options, read_job, track_option, where_options
-from cluster.cli.progress import Header, Progress, make_progress
+from cluster.cli.options import job_options, read_job, track_option, where_options
+from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.cli.slow import why_slow_here
 from cluster.run.run_dir import RunDir, default_run_dir
-from cluster.run.training import Outcome, Run, Where
+from cluster.run.training import Run, RunResult, Where
+from coordinator.texts import counted
 from stages.errors import NotEnoughResources, UserMistake
 
 
@@ -65,22 +66,22 @@ def train(
     prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
     if not force and (refusals := prepared.refusals()):
         raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
-    directory = RunDir.create(path, spec, overwrite=overwrite, tell=lambda text: click.echo(text, err=True))
+    directory = RunDir.create(path, spec, overwrite=overwrite, notify=lambda text: click.echo(text, err=True))
     try:
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
-            outcome = _train(prepared, directory, progress)
+            result = _train(prepared, directory, progress)
     except (KeyboardInterrupt, UserMistake):
         if prepared.steps_done == 0:  # the same command shall do when it is tried again
             directory.discard()
         raise
     finally:
         directory.close()
-    if outcome.steps == 0 and outcome.stopped:
+    if result.steps == 0 and result.stopped:
         directory.discard()
     own_host = len(os.sched_getaffinity(0)) if address is None else None
     slow = why_slow_here(directory.last_account, prepared.blueprint.program.placement, own_host)
-    _show_result(outcome, path, slow, as_json)
-    return 130 if outcome.stopped else 0
+    _show_result(result, path, slow, as_json)
+    return 130 if result.stopped else 0
 
 
 def _header(run: Run, *, local: bool) -> Header:
@@ -101,14 +102,14 @@ def _header(run: Run, *, local: bool) -> Header:
     )
 
 
-def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:
+def _train(run: Run, directory: RunDir, progress: RunDisplay) -> RunResult:
     def on_signal(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         run.stop()
         progress.note("stopping after the steps under way; once more ends it at once")
 
-    def on_start(addresses: object) -> None:
+    def on_start(places: object) -> None:
         signal.signal(signal.SIGINT, on_signal)  # after Ray, which sets handlers of its own
         signal.signal(signal.SIGTERM, on_signal)
         progress.started()
@@ -123,30 +124,30 @@ def _train(run: Run, directory: RunDir, progress: Progress) -> Outcome:
     finally:
         signal.signal(signal.SIGINT, before[0])
         signal.signal(signal.SIGTERM, before[1])
-    assert run.outcome is not None, "rows() ended without an error"
-    return run.outcome
+    assert run.result is not None, "rows() ended without an error"
+    return run.result
 
 
-def _show_result(outcome: Outcome, path: Path, slow: str | None, as_json: bool) -> None:
-    evaluation, step = outcome.last_evaluation, outcome.last_step
+def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool) -> None:
+    evaluation, step = result.last_evaluation, result.last_step
     if as_json:
-        result = {
+        shown = {
             "kind": "result",
-            "state": "stopped" if outcome.stopped else "finished",
-            "run_dir": str(path) if outcome.saved else None,
-            "step": outcome.steps,
-            "steps_total": outcome.steps_total,
+            "state": "stopped" if result.stopped else "finished",
+            "run_dir": str(path) if result.saved else None,
+            "step": result.steps,
+            "steps_total": result.steps_total,
             "loss": None if step is None else step.loss,
             "validation_loss": None if evaluation is None else evaluation.loss,
             "validation_accuracy": None if evaluation is None else evaluation.accuracy,
             "slow": slow,
         }
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(shown))
         return
-    if not outcome.saved:
+    if not result.saved:
         click.echo("stopped before the first step: nothing was saved, and there is no run directory")
         return
-    parts = [f"{'stopped' if outcome.stopped else 'finished'} at step {outcome.steps} of {outcome.steps_total}"]
+    parts = [f"{'stopped' if result.stopped else 'finished'} at step {result.steps} of {result.steps_total}"]
     if evaluation is not None:
         parts.append(f"validation loss {evaluation.loss:.4g}")
         if evaluation.accuracy is not None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from cluster.cli.options import counted
 from cluster.cli.quantities import Duration, Size
+from coordinator.texts import counted
 from stages.errors import NotEnoughResources, UserMistake
 
 _START_TIMEOUT_S = 180.0
@@ -132,8 +132,10 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
             written += (process.stdout.read() or b"") if ended else b""
             lines = written.decode(errors="replace").splitlines()
             if ended:
-                told = [line.removeprefix(TROUBLE).strip() for line in lines if line.startswith(TROUBLE)]
-                raise UserMistake("\n".join(told) or f"the service ended at once ({_ending(process)}); {log} says why")
+                troubles = [line.removeprefix(TROUBLE).strip() for line in lines if line.startswith(TROUBLE)]
+                raise UserMistake(
+                    "\n".join(troubles) or f"the service ended at once ({_ending(process)}); {log} says why"
+                )
             if READY in lines and (found := home.read(home.service_file)) is not None:
                 click.echo(f"up: dashboard http://{found['http']}, gRPC {found['grpc']}, home {home.folder}", err=True)
                 return process

@@ -11,26 +11,26 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from cluster.cli.texts import size
 from cluster.client import Upload
 from cluster.client.upload import OnUpload, local_files, named_files
 from coordinator.job.spec import JobSpec
+from coordinator.texts import size
 
 
-def tell_missing(spec: JobSpec) -> None:
+def warn_of_missing(spec: JobSpec) -> None:
     """Name the files that are not on this machine: it may be a slip, or the cluster's hosts have them."""
     for name in set(named_files(spec)) - set(local_files(spec)):
         click.echo(f"{name} is not on this machine; the cluster's hosts must have it under this path", err=True)
 
 
 @contextlib.contextmanager
-def upload_teller(stream: TextIO) -> Iterator[OnUpload]:
+def upload_display(stream: TextIO) -> Iterator[OnUpload]:
     """What `Client.submit` takes as `on_upload`."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not stream.isatty())
     tasks: dict[str, TaskID] = {}
 
-    def tell(upload: Upload) -> None:
+    def show(upload: Upload) -> None:
         name = PurePath(upload.path).name
         if not upload.complete:
             if upload.path not in tasks:
@@ -47,4 +47,4 @@ def upload_teller(stream: TextIO) -> Iterator[OnUpload]:
             bar.console.print(line, highlight=False, markup=False)
 
     with bar:
-        yield tell
+        yield show

@@ -23,7 +23,7 @@ _LARGEST_FILE_BYTES = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class ServiceAddress:
     """A service: `target` is HOST:PORT; `source` and `token_source` say where target and token were found."""
 
     target: str
@@ -44,12 +44,12 @@ class Address:
         return host in ("localhost", "[::1]", "0.0.0.0", "[::]") or host.startswith("127.")
 
 
-def find_service(address: str | None = None, home: Path | None = None, token: str | None = None) -> Address:
+def find_service(address: str | None = None, home: Path | None = None, token: str | None = None) -> ServiceAddress:
     """The service to talk to. Raises NoService where none is up, or a file of its home is not what it should be."""
     place = find_home(home)
     target, source = _find_target(address, place)
     found, token_source = _find_token(token, place)
-    return Address(target=target, source=source, token=found, token_source=token_source, home=place)
+    return ServiceAddress(target=target, source=source, token=found, token_source=token_source, home=place)
 
 
 def find_home(home: Path | None = None) -> Path:

@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster.client.address import find_service
+from cluster.client.cluster_state import ClusterState
 from cluster.client.connection import LONG_CALL_S, Connection
 from cluster.client.figures import JobFigures, figures_from_wire
 from cluster.client.job import Job
-from cluster.client.messages import ClusterState, node_from_wire
+from cluster.client.messages import node_from_wire
 from cluster.client.upload import OnUpload, upload_files
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import moment, state_number

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from cluster.client.address import Address
+from cluster.client.address import ServiceAddress
 from cluster.client.failures import TRANSIENT, error_of, is_answer, never_connected
 from cluster.wire import pipetrain_pb2_grpc
 from cluster.wire.limits import MAX_REQUEST_BYTES
@@ -41,13 +41,13 @@ class Connection:
     `answered`: the service ever did; then a connection that is refused is one that comes back.
     """
 
-    def __init__(self, find: Callable[[], Address]) -> None:
+    def __init__(self, find: Callable[[], ServiceAddress]) -> None:
         self._find = find
         self._channels: list[Any] = []
         self.answered = False
         self._open(find())
 
-    def _open(self, address: Address) -> None:
+    def _open(self, address: ServiceAddress) -> None:
         self._channels.append(grpc.insecure_channel(address.target, options=_OPTIONS))
         self.address = address
         self._stub: Any = pipetrain_pb2_grpc.PipetrainStub(self._channels[-1])  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from cluster.client.address import GIVEN, Address
+from cluster.client.address import GIVEN, ServiceAddress
 from stages.errors import InvalidJob, NoService, PipetrainError, Refused, UnknownJob
 
 Code = grpc.StatusCode
@@ -18,7 +18,7 @@ TRANSIENT = (Code.UNAVAILABLE,)
 """What a service that is being started again answers with."""
 
 
-def error_of(failure: Any, address: Address, deadline_s: float | None = None) -> PipetrainError:
+def error_of(failure: Any, address: ServiceAddress, deadline_s: float | None = None) -> PipetrainError:
     """The error of a failed call: a grpc.RpcError that is also a grpc.Call."""
     make = _ERRORS.get(failure.code(), _unknown)
     return make(failure, address, deadline_s)
@@ -30,26 +30,26 @@ def never_connected(failure: Any) -> bool:
     return failure.code() is Code.UNAVAILABLE and any(sign in text for sign, _ in _NO_CONNECTION)
 
 
-def _invalid(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _invalid(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     return InvalidJob(_violations(failure) or _lines(failure))
 
 
-def _unknown_job(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _unknown_job(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     return UnknownJob(_text(failure))
 
 
-def _refused(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _refused(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     return Refused(_text(failure))
 
 
-def _too_old(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _too_old(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     return Refused(
         f"what answers at {address.target} does not know this call ({_text(failure)}): "
         "it is of another version of pipetrain, or not its job service"
     )
 
 
-def _stranger(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _stranger(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     if address.token is None:
         why = f"asks for a token and there is none: set PIPETRAIN_TOKEN, or see that {address.token_source} can be read"
     else:
@@ -59,12 +59,12 @@ def _stranger(failure: Any, address: Address, deadline_s: float | None) -> Pipet
     return NoService(f"the service at {address.target} {why}")
 
 
-def _silent(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _silent(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     waited = "" if deadline_s is None else f" within {deadline_s:g} s"
     return NoService(f"the service at {address.target} did not answer{waited}; is it busy, or the way there broken?")
 
 
-def _cut(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _cut(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     return NoService(f"the service at {address.target} ended the connection, or said nothing for too long")
 
 
@@ -73,7 +73,7 @@ def is_answer(failure: Any) -> bool:
     return failure.code() is Code.UNAVAILABLE and bool(_violations(failure))
 
 
-def _absent(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _absent(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     text = _text(failure)
     if is_answer(failure):
         return Refused(text)
@@ -89,7 +89,7 @@ def _absent(failure: Any, address: Address, deadline_s: float | None) -> Pipetra
     return NoService(f"no service answers at {address.target} ({known or 'it ended the connection'}{named}); {start}")
 
 
-def _unknown(failure: Any, address: Address, deadline_s: float | None) -> PipetrainError:
+def _unknown(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     return PipetrainError(f"the service at {address.target} failed: {failure.code().name}: {_text(failure)}")
 
 
@@ -108,7 +108,7 @@ _NO_CONNECTION = (
 )
 """Signs in gRPC's text that a connection never came about, and what a user is told."""
 
-_ERRORS: dict[grpc.StatusCode, Callable[[Any, Address, float | None], PipetrainError]] = {
+_ERRORS: dict[grpc.StatusCode, Callable[[Any, ServiceAddress, float | None], PipetrainError]] = {
     Code.INVALID_ARGUMENT: _invalid,
     Code.NOT_FOUND: _unknown_job,
     Code.RESOURCE_EXHAUSTED: _refused,

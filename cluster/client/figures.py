@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.wire import pipetrain_pb2 as pb
@@ -29,7 +29,8 @@ class WorkerFigures:
 class JobFigures:
     """The present attempt of a job: figures of its last steps and last evaluation, where there are any.
 
-    `losses` are evenly apart over the whole attempt, oldest first.
+    `losses` are evenly apart over the whole attempt, oldest first. `latest` has the last value of every series that is
+    known, those with a name of their own here too.
     """
 
     id: str
@@ -43,6 +44,7 @@ class JobFigures:
     bubble: float | None
     bubble_predicted: float | None
     losses: tuple[float, ...]
+    latest: dict[str, float] = field(default_factory=dict)
     workers: tuple[WorkerFigures, ...]
 
 
@@ -64,6 +66,7 @@ def figures_from_wire(message: pb.JobStats) -> JobFigures:
         attempt=message.attempt,
         step=message.step,
         losses=tuple(message.losses),
+        latest=dict(message.figures),
         workers=workers,
         **_optional(
             message,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Literal, get_args
 
 from coordinator.train.rows import EvalRow, Row, StepRow
@@ -17,11 +18,7 @@ ROW_TYPES: dict[FrameKind, type[Row]] = {"steps": StepRow, "evaluations": EvalRo
 
 _INTEGERS = ("step", "epoch", "samples")
 _COLUMNS: dict[FrameKind, tuple[str, ...]] = {
-    "steps": (
-        *("step", "epoch", "samples", "loss", "accuracy", "seconds", "grad_norm", "learning_rate"),
-        *("bubble", "bubble_predicted"),
-    ),
-    "evaluations": ("step", "epoch", "samples", "loss", "accuracy"),
+    kind: tuple(one.name for one in fields(row) if one.name != "attempt") for kind, row in ROW_TYPES.items()
 }
 
 

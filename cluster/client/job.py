@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -11,7 +12,7 @@ from cluster.client.connection import LONG_CALL_S, Connection
 from cluster.client.fetch import receive_files
 from cluster.client.figures import JobFigures, figures_from_wire
 from cluster.client.frames import FrameKind, frame_of, require_frames
-from cluster.client.messages import JobEvent, Update
+from cluster.client.messages import JobEvent
 from cluster.client.snapshot import JobSnapshot
 from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
@@ -88,7 +89,7 @@ class Job(JobSnapshot):
         timeout: float | None = None,
         patience: float = PATIENCE_S,
         on_break: OnBreak | None = None,
-    ) -> Iterator[Update]:
+    ) -> Iterator[JobUpdate]:
         """State, events and rows as they come, from its submission on (or `from_now`), until it has ended.
 
         When the connection breaks it is made again, for `patience` seconds; no row comes twice and none is lost.
@@ -99,7 +100,7 @@ class Job(JobSnapshot):
         for message in messages:
             if message.HasField("job"):
                 self._take(message.job)
-            yield Update.from_wire(self, message)
+            yield JobUpdate.from_wire(self, message)
         with contextlib.suppress(PipetrainError):  # it has ended; that the service or the job is gone now is no matter
             self.refresh()  # only this has the traceback
 
@@ -209,3 +210,22 @@ class Job(JobSnapshot):
         kept = pb.Job(document=self._message.document, traceback=self._message.traceback, files=self._message.files)
         kept.MergeFrom(message)
         self._message = kept
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """What came of a job since the update before. `job` is the job itself, as it now stands.
+
+    `has_state`: the service sent the state, which it also does every few seconds when nothing happens.
+    """
+
+    job: Job
+    events: tuple[JobEvent, ...]
+    rows: tuple[Row, ...]
+    has_state: bool
+
+    @staticmethod
+    def from_wire(job: Job, message: pb.WatchUpdate) -> JobUpdate:
+        """The update of a message about `job`."""
+        events = tuple(map(JobEvent.from_wire, message.events))
+        return JobUpdate(job, events, tuple(map(row_from_wire, message.rows)), message.HasField("job"))

@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.wire import pipetrain_pb2 as pb
-from cluster.wire.convert import iso, moment, row_from_wire
-from coordinator.train.rows import Row
-
-if TYPE_CHECKING:
-    from cluster.client.job import Job
+from cluster.wire.convert import iso, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +46,6 @@ class JobEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
-    """What came of a job since the update before. `job` is the job itself, as it now stands.
-
-    `has_state`: the service sent the state, which it also does every few seconds when nothing happens.
-    """
-
-    job: Job
-    events: tuple[JobEvent, ...]
-    rows: tuple[Row, ...]
-    has_state: bool
-
-    @staticmethod
-    def from_wire(job: Job, message: pb.WatchUpdate) -> Update:
-        """The update of a message about `job`."""
-        events = tuple(map(JobEvent.from_wire, message.events))
-        return Update(job, events, tuple(map(row_from_wire, message.rows)), message.HasField("job"))
-
-
-@dataclass(frozen=True, slots=True)
 class Node:
     """A machine of the cluster. Memory in bytes: what Ray gives away to workers, and what of it is given away."""
 
@@ -84,40 +61,6 @@ class Node:
     def as_dict(self) -> dict[str, Any]:
         """The node as plain values."""
         return {name: getattr(self, name) for name in Node.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterState:
-    """The service, its nodes, and the jobs that run and wait. `jobs` counts those in each state."""
-
-    version: str
-    started_at: datetime
-    ray: str
-    ray_address: str
-    nodes: tuple[Node, ...]
-    jobs: dict[str, int]
-    active: tuple[Job, ...]
-    waiting: tuple[Job, ...]
-    max_queued: int
-    home: str
-    problems: tuple[str, ...] = ()
-    """What does not work now, a line each; empty where all does."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object of `pipetrain cluster --json`."""
-        return {
-            "version": self.version,
-            "started_at": iso(self.started_at),
-            "home": self.home,
-            "ray": self.ray,
-            "ray_address": self.ray_address,
-            "nodes": [node.as_dict() for node in self.nodes],
-            "jobs": dict(self.jobs),
-            "active": [job.as_dict() for job in self.active],
-            "waiting": [job.as_dict() for job in self.waiting],
-            "max_queued": self.max_queued,
-            "problems": list(self.problems),
-        }
 
 
 def node_from_wire(message: pb.Node) -> Node:

@@ -6,10 +6,11 @@ import json
 from datetime import datetime
 from typing import Any
 
-from cluster.client.html import job_html
+from cluster.client.html import facts_html
 from cluster.client.streams import ENDED
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import iso, moment, state_name
+from coordinator.texts import number, share
 
 
 class JobSnapshot:
@@ -185,7 +186,18 @@ class JobSnapshot:
         return f"<Job {self.id} {self.name}: {self.state} at step {self.step}{of}{loss}{reason}>"
 
     def _repr_html_(self) -> str:
-        return job_html(self)
+        of = "" if self.steps_total is None else f" of {self.steps_total}"
+        return facts_html(
+            [
+                ("job", f"{self.id} · {self.name}"),
+                ("state", f"{self.state}: {self.reason}" if self.reason else self.state),
+                ("step", f"{self.step}{of}"),
+                ("loss", number(self.loss, "")),
+                ("validation loss", number(self.validation_loss, "")),
+                ("validation accuracy", share(self.validation_accuracy, 2, "")),
+                ("submitted", f"{self.submitted_at:%Y-%m-%d %H:%M:%S} UTC"),
+            ]
+        )
 
     def _optional(self, name: str) -> float | None:
         value: float | None = getattr(self._message, name) if self._message.HasField(name) else None

@@ -24,7 +24,7 @@ from stages.errors import InvalidData, Refused
 _CHUNK_BYTES = 2**20
 _SLOWEST_BYTES_S = 2**16
 """An upload that is slower than this is taken for one that hangs."""
-_TELL_EVERY_S = 0.1
+_REPORT_EVERY_S = 0.1
 _AGAIN = (*TRANSIENT, grpc.StatusCode.OUT_OF_RANGE)  # out of range: another client brings the same content meanwhile
 
 
@@ -104,7 +104,7 @@ def _bring(connection: Connection, name: str, header: pb.UploadHeader, on_upload
             before = reached if before is None else before
             upload = partial(Upload, path=name, total=header.size, before=before)
             if not there.complete:
-                there = _send(connection, _Rest(_here(name), header, reached), partial(_tell, on_upload, upload))
+                there = _send(connection, _Rest(_here(name), header, reached), partial(_report, on_upload, upload))
             if not there.complete:
                 raise Refused(f"{name}: the service has {there.received:,} of {header.size:,} bytes; submit it again")
             on_upload(upload(done=header.size, complete=True))
@@ -127,7 +127,7 @@ def _ask(connection: Connection, header: pb.UploadHeader) -> Any:
     return answer
 
 
-def _tell(on_upload: OnUpload, upload: Callable[..., Upload], done: int) -> None:
+def _report(on_upload: OnUpload, upload: Callable[..., Upload], done: int) -> None:
     on_upload(upload(done=done))
 
 
@@ -171,14 +171,14 @@ class _Rest:
             self.problem = error
 
 
-def _send(connection: Connection, rest: _Rest, tell: Callable[[int], None]) -> Any:
-    """Send the file; tell how far it is from this thread, which stays open to Ctrl-C."""
+def _send(connection: Connection, rest: _Rest, report: Callable[[int], None]) -> Any:
+    """Send the file; report how far it is from this thread, which stays open to Ctrl-C."""
     call = connection.calls.UploadData.future(rest.requests(), timeout=rest.deadline_s, metadata=connection.metadata)
     ended = threading.Event()
     call.add_done_callback(lambda _: ended.set())
     try:
-        while not ended.wait(_TELL_EVERY_S):
-            tell(rest.sent)
+        while not ended.wait(_REPORT_EVERY_S):
+            report(rest.sent)
         if rest.problem is not None:
             raise InvalidData(f"{rest._path}: cannot be read: {rest.problem.strerror}")
         return call.result()

@@ -35,14 +35,14 @@ def rows_model(stats: JobStats, names: Sequence[str] = ()) -> models.Rows:
     return models.Rows(attempt=stats.attempt, series=found)
 
 
-def accounts_model(stats: JobStats, placement: Sequence[int]) -> models.Accounts | None:
+def accounts_model(stats: JobStats, placement: Sequence[int]) -> models.AttemptAccounts | None:
     """The last account; None before the first step. `placement[s]` is the worker of stage s, empty: None, too."""
     line = stats.accounts
     if line is None or len(placement) != len(line["stage_us"]):
         return None
     seconds = as_seconds(line)
     predicted = line["predicted"]
-    return models.Accounts(
+    return models.AttemptAccounts(
         attempt=stats.attempt,
         step=line["step"],
         ended=line["ended"],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.dashboard.texts import span
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
+from coordinator.texts import span
 
 SIGNS = {
     "QUEUED": "…",
@@ -34,6 +34,6 @@ def time_left(record: JobRecord, stats: JobStats | None) -> str:
 
 
 def tab_title(record: JobRecord) -> str:
-    """`▶ 14 % digits`: a sign for the state, and the per cent of a job that runs."""
+    """`▶ 14% digits`: a sign for the state, and the per cent of a job that runs."""
     done = percent(record) if record.state.name == "RUNNING" else None
-    return f"{SIGNS[record.state.name]} {'' if done is None else f'{done} % '}{record.name}"
+    return f"{SIGNS[record.state.name]} {'' if done is None else f'{done}% '}{record.name}"

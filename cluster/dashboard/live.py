@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.dashboard.gantt import Panel, Timed, panel
-from cluster.dashboard.texts import share
 from cluster.service.job_stats import JobStats
+from coordinator.texts import share
 from stages.actions import Action
 
 CHART_POINTS = 300
@@ -61,19 +61,19 @@ class Live:
         return self._picture[1]
 
 
-class Lives:
+class LiveViews:
     """One Live an attempt, for all pages."""
 
     def __init__(self) -> None:
-        self._lives: dict[str, Live] = {}
+        self._views: dict[str, Live] = {}
 
     def of(self, stats: JobStats) -> Live:
         """The views of these figures."""
-        found = self._lives.get(stats.job)
+        found = self._views.get(stats.job)
         if found is None or found.stats is not stats:
-            if len(self._lives) > 100:
-                self._lives.clear()
-            found = self._lives[stats.job] = Live(stats)
+            if len(self._views) > 100:
+                self._views.clear()
+            found = self._views[stats.job] = Live(stats)
         return found
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from pathlib import Path
 
-from cluster.actors.runner_link import log_name
+from coordinator import run_files
 
 RUNNER = -1
 _FIRST_BYTES, _MOST_BYTES = 32 * 1024, 256 * 1024  # of a file: in the beginning, and at one look
@@ -17,7 +16,7 @@ class LogTail:
     """`lines` of one process, RUNNER or a worker's number, or of all (None): each with who printed it."""
 
     def __init__(self, folder: Path, worker: int | None, most: int) -> None:
-        self._folder, self._worker = folder / "logs", worker
+        self._folder, self._worker = folder / run_files.LOGS, worker
         self._ends: dict[Path, int] = {}
         self.lines: deque[str] = deque(maxlen=most)
 
@@ -31,11 +30,10 @@ class LogTail:
 
     def _files(self) -> list[tuple[int, Path]]:
         if self._worker is not None:
-            return [(self._worker, self._folder / log_name(None if self._worker == RUNNER else self._worker))]
-        workers = (
-            (int(m[1]), f) for f in self._folder.glob("worker-*.log") if (m := re.search(r"-(\d+)\.log$", f.name))
-        )
-        return [(RUNNER, self._folder / log_name(None)), *sorted(workers)]
+            return [(self._worker, self._folder / run_files.log_file(None if self._worker == RUNNER else self._worker))]
+        files = self._folder.iterdir() if self._folder.is_dir() else ()
+        workers = [(number, file) for file in files if (number := run_files.worker_of_log(file.name)) is not None]
+        return [(RUNNER, self._folder / run_files.log_file(None)), *sorted(workers)]
 
     def _name(self, number: int) -> str:
         return "runner   | " if number == RUNNER else f"worker {number:<2}| "

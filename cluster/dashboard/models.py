@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from coordinator.train.rows import SERIES
+
 
 class ProblemLine(BaseModel):
     """A problem of a job file, where it stands."""
@@ -66,11 +68,10 @@ class Points(BaseModel):
 
 
 class Rows(BaseModel):
-    """Series of the present attempt: loss, accuracy, validation_loss, validation_accuracy (0 to 1), samples_per_second,
-    bubble and bubble_predicted (0 to 1), grad_norm."""
+    """Series of the present attempt."""
 
     attempt: int
-    series: dict[str, Points]
+    series: dict[str, Points] = Field(description=f"by name: {', '.join(SERIES)}; shares are from 0 to 1")
 
 
 class StageAccount(BaseModel):
@@ -102,8 +103,8 @@ class Link(BaseModel):
     bytes: int
 
 
-class Accounts(BaseModel):
-    """Every worker's wall time without a remainder."""
+class AttemptAccounts(BaseModel):
+    """Every worker's wall time by what it went into, without a remainder."""
 
     attempt: int
     step: int = Field(description="updates made so far: the last step that counts")
@@ -124,7 +125,7 @@ class TimedAction(BaseModel):
     end_us: int
 
 
-class StageMemory(BaseModel):
+class StageBytes(BaseModel):
     """Bytes that a stage holds."""
 
     stage: int
@@ -136,7 +137,7 @@ class StageMemory(BaseModel):
     activations_predicted: int = Field(description="what the plan says of that")
 
 
-class WorkerFacts(BaseModel):
+class WorkerProcess(BaseModel):
     """A worker process."""
 
     worker: int
@@ -158,8 +159,8 @@ class Timeline(BaseModel):
     seconds: float = Field(description="from there to its last action's end")
     actions: list[TimedAction]
     predicted: list[TimedAction]
-    memory: list[StageMemory]
-    workers: list[WorkerFacts]
+    memory: list[StageBytes]
+    workers: list[WorkerProcess]
 
 
 class Event(BaseModel):

@@ -20,12 +20,13 @@ from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
 from cluster.dashboard.submission import submit_text
 from cluster.service.files import RUNNER
-from cluster.service.job_stats import SERIES, JobStats
+from cluster.service.job_stats import JobStats
 from cluster.service.peers import is_remote_address
 from cluster.service.records import JobRecord
 from coordinator.job.limits import MAX_DOCUMENT_BYTES
 from coordinator.job.nearest import did_you_mean
 from coordinator.schedules import SCHEDULES
+from coordinator.train.rows import SERIES
 from stages.errors import Refused, UserMistake
 
 JobId = Annotated[str, Path(description="id of a job, or the beginning of one")]
@@ -113,7 +114,7 @@ def _reading(router: APIRouter, site: Site) -> None:
         return facts.rows_model(await _stats(site, await site.find(job)), series)
 
     @router.get("/jobs/{job}/accounts", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
-    async def accounts(job: JobId) -> models.Accounts:
+    async def accounts(job: JobId) -> models.AttemptAccounts:
         """Where every worker's wall time went, up to the last step."""
         record = await site.find(job)
         stats = await _stats(site, record)
@@ -261,7 +262,7 @@ def _performed(question: Question) -> str:
 
 
 async def _stats(site: Site, record: JobRecord) -> JobStats:
-    stats = await site.past.stats(record)
+    stats = await site.archive.stats(record)
     if stats is None:
         raise Refused(f"job {record.id} is {record.state.name}; it has not started yet")
     return stats

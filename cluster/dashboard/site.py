@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.dashboard.past import Past
+from cluster.dashboard.stats_archive import StatsArchive
 from cluster.service.api import Api
 from cluster.service.entry import Entry
 from cluster.service.files import files_to_fetch, log_lines, require_worker
@@ -17,7 +17,7 @@ from cluster.service.job_ids import find_id
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
-from cluster.service.records import JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobRecord
 from cluster.service.traces import ask_for_trace
 from cluster.service.uploads import Uploads, upload_path
 from coordinator.job.spec import JobSpec, parse_job
@@ -38,10 +38,10 @@ class Site:
     keeper: RayKeeper
     uploads: Uploads
     api: Api
-    past: Past = field(init=False)
+    archive: StatsArchive = field(init=False)
 
     def __post_init__(self) -> None:
-        self.past = Past(self.jobs)
+        self.archive = StatsArchive(self.jobs)
 
     @property
     def home(self) -> Home:
@@ -65,7 +65,7 @@ class Site:
             raise UnknownJob(f"job {job} was deleted")
         return record
 
-    async def events(self, job: str, after: int = 0) -> list[JobEvent]:
+    async def events(self, job: str, after: int = 0) -> list[EventRecord]:
         """A job's events after the one with this number, in order."""
         return await asyncio.to_thread(self.jobs.store.events, job, after)
 

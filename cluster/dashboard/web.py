@@ -72,7 +72,7 @@ def make_app(
         redoc_url=None,
     )
     app.add_middleware(Guard, names=[*LOOPBACK, *names], token=token)
-    app.add_exception_handler(PipetrainError, _told)
+    app.add_exception_handler(PipetrainError, _error_response)
     app.add_exception_handler(OSError, _full)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _turned_away)
@@ -132,7 +132,7 @@ async def _no_page(request: Request, error: Exception) -> Response:
     return client.build_response(request, 404)
 
 
-async def _told(_: Request, error: Exception) -> JSONResponse:
+async def _error_response(_: Request, error: Exception) -> JSONResponse:
     """Our errors, with every problem; the lines too where a job's text was wrong."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     answer: dict[str, Any] = {"problems": list(error.problems if isinstance(error, UserMistake) else (str(error),))}
@@ -146,7 +146,7 @@ async def _full(request: Request, error: Exception) -> JSONResponse:
     refusal = no_room(error)
     if refusal is None:
         raise error
-    return await _told(request, refusal)
+    return await _error_response(request, refusal)
 
 
 async def _turned_away(_: Request, error: Exception) -> JSONResponse:

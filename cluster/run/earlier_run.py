@@ -10,15 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.run.event_log import RESERVE
+from coordinator import run_files
 from stages.errors import UserMistake
 
-MADE_BEFORE_STEPS = ("job.yaml", "metrics.jsonl", "accounts.jsonl", "events.jsonl", "timeline.json", "tensorboard")
-"""Entries of a run directory that a run makes before its first step."""
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)  # of file systems that have none
-_MARKS = ("job.yaml", "events.jsonl")  # a folder with both is a run directory: a job file alone may be its user's own
-_MADE = (*MADE_BEFORE_STEPS, "trace.json", "trace.request", "model.json", "model.safetensors")
-_UNFINISHED = tuple(f".{name}.part" for name in _MADE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,7 @@ class EarlierRun:
 
     def remove(self) -> None:
         """Remove what it made; what others put into the folder stays. Raises OSError."""
-        for name in (*self.entries, RESERVE, *_UNFINISHED):
+        for name in (*self.entries, run_files.RESERVE, *map(run_files.unfinished, run_files.MADE)):
             place = self.folder / name
             if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)
@@ -47,19 +42,21 @@ class EarlierRun:
 
 def earlier_run(folder: Path) -> EarlierRun | None:
     """The run whose directory the folder is; None if it is no run directory."""
-    if not all((folder / name).is_file() for name in _MARKS):
+    if not all((folder / name).is_file() for name in run_files.MARKS):
         return None
-    metrics = folder / "metrics.jsonl"
+    metrics = folder / run_files.METRICS
     return EarlierRun(
         folder,
         rows=metrics.exists() and metrics.stat().st_size > 0,
-        model=(folder / "model.safetensors").exists(),
-        entries=tuple(name for name in _MADE if os.path.lexists(folder / name)),
+        model=(folder / run_files.MODEL).exists(),
+        entries=tuple(name for name in run_files.MADE if os.path.lexists(folder / name)),
     )
 
 
-def make_room(folder: Path, *, overwrite: bool, tell: Callable[[str], None]) -> None:
-    """Remove an earlier run from the folder if it left nothing, or if `overwrite` allows it, which `tell` is told of.
+def make_room(folder: Path, *, overwrite: bool, notify: Callable[[str], None]) -> None:
+    """Remove an earlier run from the folder if it left nothing, or if `overwrite` allows it.
+
+    `notify` is called with a line that says what is removed.
 
     Raises UserMistake if the folder holds a run of value, or with `overwrite` anything that is no run; OSError.
     """
@@ -70,15 +67,15 @@ def make_room(folder: Path, *, overwrite: bool, tell: Callable[[str], None]) -> 
     if not (found.left_nothing or overwrite):
         raise UserMistake(f"{folder}: holds a run already; choose another --run-dir, or let --overwrite remove it")
     if overwrite:
-        tell(f"{folder}: removing the run that is there: {', '.join(found.entries)}")
+        notify(f"{folder}: removing the run that is there: {', '.join(found.entries)}")
     else:
-        tell(f"{folder}: held a run that ended before its first step; using the folder again")
+        notify(f"{folder}: held a run that ended before its first step; using the folder again")
     found.remove()
 
 
 def _require_no_other(folder: Path, *, overwrite: bool) -> None:
     """Raise UserMistake if the folder's content stands in the way although it is no run."""
-    if (folder / "job.yaml").exists():
+    if (folder / run_files.JOB).exists():
         raise UserMistake(
             f"{folder}: has a job.yaml but is no run directory, so nothing of it is replaced; choose another --run-dir"
         )

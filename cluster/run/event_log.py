@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.disk_room import NO_ROOM
+from coordinator import run_files
 
 ENDINGS = ("finished", "stopped", "failed", "interrupted")
 """Events after which nothing follows."""
-RESERVE = ".reserve"
 _RESERVE_BYTES = 64 * 1024  # an ending with a long traceback
 
 
@@ -29,8 +29,8 @@ class EventLog:
     """Appends to `folder/events.jsonl`; `stamp` stands in every event. Any thread may call. Raises OSError."""
 
     def __init__(self, folder: Path, stamp: Mapping[str, Any]) -> None:
-        self.path, self._stamp = folder / "events.jsonl", dict(stamp)
-        self._reserve = folder / RESERVE
+        self.path, self._stamp = folder / run_files.EVENTS, dict(stamp)
+        self._reserve = folder / run_files.RESERVE
         self._lock = threading.Lock()
         self._file: FileIO | None = FileIO(self.path, "ab")
         self._torn = False

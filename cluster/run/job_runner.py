@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.process_limits import limit_memory
-from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_name, log_to_file, say
+from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_to_file
 from cluster.data.rules import SourceRules
 from cluster.run.run_dir import RunDir
-from cluster.run.run_errors import as_told
-from cluster.run.training import Run, Where, failure_details, tell_failure
+from cluster.run.run_errors import as_our_error, with_names
+from cluster.run.training import Run, Where, failure_details, record_failure
+from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.train.rows import EvalRow, Row, StepRow
+from coordinator.train.workers import WorkerPlace
 from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
 
 ACTOR_NAME = "PipetrainRunner"
@@ -73,13 +75,13 @@ class JobRunner:
         self._log_lock = threading.Lock()
 
     def run(self) -> None:
-        """Run the attempt, unless it was run before. The outcome is in the run directory."""
+        """Run the attempt, unless it was run before. The result is in the run directory."""
         try:
             if self._claim():
-                log_to_file(self._folder / "logs" / log_name(None))
+                log_to_file(self._folder / run_files.LOGS / run_files.log_file(None))
                 self._run_attempt()
         except Exception as error:
-            self._tell_unwritten(error)
+            self._fail_unwritten(error)
         finally:
             self._ended.set()
             leave = threading.Timer(_LEAVE_AFTER_S, os._exit, (0,))  # no service may be there to end this process
@@ -110,14 +112,16 @@ class JobRunner:
 
     def take_log(self, worker: int, part: bytes) -> None:
         """Append what a worker on another host printed to its log file."""
-        with self._log_lock, (self._folder / "logs" / log_name(worker)).open("ab") as file:
+        with self._log_lock, (self._folder / run_files.LOGS / run_files.log_file(worker)).open("ab") as file:
             file.write(part)
 
     def _claim(self) -> bool:
         """True for the first who asks. A service that was killed cannot know whether its runner came to life."""
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            os.close(os.open(self._folder / f".attempt-{self._assignment.attempt}", os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(
+                os.open(self._folder / run_files.attempt_mark(self._assignment.attempt), os.O_CREAT | os.O_EXCL, 0o600)
+            )
         except FileExistsError:
             return False
         return True
@@ -128,14 +132,14 @@ class JobRunner:
         try:
             if spec is None:
                 assert refusal is not None, "it says why there is no spec"
-                tell_failure(run_dir, refusal)
-                say(f"failed: {refusal}")
+                record_failure(run_dir, refusal)
+                log_line(f"failed: {refusal}")
                 return
             run_dir.event("preparing", pid=os.getpid(), host=os.uname().nodename)
-            say(f"attempt {self._assignment.attempt}: reading {spec.data.source}")
-            self._train(spec, run_dir, _Teller())
+            log_line(f"attempt {self._assignment.attempt}: reading {spec.data.source}")
+            self._train(spec, run_dir, _RunLog())
         except Exception as error:
-            self._tell_unexpected(run_dir, error)
+            self._fail_unexpectedly(run_dir, error)
         finally:
             self._ending = run_dir.ending or {}
             run_dir.close()
@@ -147,32 +151,32 @@ class JobRunner:
         except InvalidJob as error:
             return None, InvalidJob([f"this version of pipetrain refuses the job: {line}" for line in error.problems])
 
-    def _train(self, spec: JobSpec, run_dir: RunDir, teller: _Teller) -> None:
+    def _train(self, spec: JobSpec, run_dir: RunDir, log: _RunLog) -> None:
         try:
             run = self._prepare(spec, run_dir)
         except StoppedEarly:
             run_dir.event("stopped", step=0, saved=False)
-            say("stopped before its data was read")
+            log_line("stopped before its data was read")
             return
         except PipetrainError as error:
-            told = _with_names(error, self._assignment.files)
-            tell_failure(run_dir, told)
-            say(f"failed: {told}")
+            ours = with_names(error, self._assignment.files)
+            record_failure(run_dir, ours)
+            log_line(f"failed: {ours}")
             return
         except Exception as error:
-            self._tell_unexpected(run_dir, error)
+            self._fail_unexpectedly(run_dir, error)
             return
         self._run = run
         if self._stop.is_set():
             run.stop()
         try:
-            for row in run.rows(run_dir, on_start=teller.started):
-                teller.row(row, run)
+            for row in run.rows(run_dir, on_start=log.started):
+                log.row(row, run)
         except PipetrainError as error:
-            say(f"failed: {error}\n{getattr(error, 'traceback', '')}".rstrip())
+            log_line(f"failed: {error}\n{getattr(error, 'traceback', '')}".rstrip())
         else:
-            outcome = run.outcome
-            say("ended" if outcome is None else f"ended at step {outcome.steps} of {outcome.steps_total}")
+            result = run.result
+            log_line("ended" if result is None else f"ended at step {result.steps} of {result.steps_total}")
 
     def _prepare(self, spec: JobSpec, run_dir: RunDir) -> Run:
         ray = importlib.import_module("ray")
@@ -184,7 +188,7 @@ class JobRunner:
         link = RunnerLink(
             node=context.get_node_id(),
             runner=context.current_actor,
-            logs=str(self._folder / "logs"),
+            logs=str(self._folder / run_files.LOGS),
             files=tuple(assignment.files.values()),
             memory_per_cpu=assignment.memory_per_cpu,
             rules=rules,
@@ -196,7 +200,7 @@ class JobRunner:
                 waiting.append(what)
                 run_dir.event("waiting", detail=what)
 
-        run = self._unless_stopped(lambda: Run.prepare(here, Where(inside=link, say=waits, rules=rules)))
+        run = self._unless_stopped(lambda: Run.prepare(here, Where(inside=link, on_wait=waits, rules=rules)))
         if not assignment.force and (refusals := run.refusals()):
             raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
         return run
@@ -218,30 +222,30 @@ class JobRunner:
             raise found
         return found
 
-    def _tell_unexpected(self, run_dir: RunDir, error: Exception) -> None:
-        """What no part of pipetrain told: the job's end all the same, with its cause."""
-        told = as_told(error, self._folder, there=run_dir.is_there())
-        tell_failure(run_dir, told)
-        say(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
+    def _fail_unexpectedly(self, run_dir: RunDir, error: Exception) -> None:
+        """What no part of pipetrain foresaw: the job's end all the same, with its cause."""
+        ours = as_our_error(error, self._folder, there=run_dir.is_there())
+        record_failure(run_dir, ours)
+        log_line(f"failed: {ours}\n{getattr(ours, 'traceback', '')}".rstrip())
 
-    def _tell_unwritten(self, error: Exception) -> None:
+    def _fail_unwritten(self, error: Exception) -> None:
         """There is not even a run directory to write the end into: the service hears of it by `ping` alone."""
-        told = as_told(error, self._folder)
-        self._ending = self._ending or {"event": "failed", "attempt": self._assignment.attempt, **failure_details(told)}
-        say(f"failed: {told}\n{getattr(told, 'traceback', '')}".rstrip())
+        ours = as_our_error(error, self._folder)
+        self._ending = self._ending or {"event": "failed", "attempt": self._assignment.attempt, **failure_details(ours)}
+        log_line(f"failed: {ours}\n{getattr(ours, 'traceback', '')}".rstrip())
 
 
-class _Teller:
+class _RunLog:
     """The runner's log: a line for each evaluation, and one every few seconds between them."""
 
     def __init__(self) -> None:
         self._next = 0.0
         self._last: StepRow | None = None
 
-    def started(self, addresses: Sequence[Any]) -> None:
+    def started(self, places: Sequence[WorkerPlace]) -> None:
         """The workers are there."""
-        for address in addresses:
-            say(f"worker {address.worker} is process {address.pid} on {address.host}")
+        for place in places:
+            log_line(f"worker {place.worker} is process {place.pid} on {place.host}")
         self._next = time.monotonic() + _LOG_EVERY_S
 
     def row(self, row: Row, run: Run) -> None:
@@ -250,24 +254,11 @@ class _Teller:
         if isinstance(row, EvalRow):
             accuracy = "" if row.accuracy is None else f", accuracy {row.accuracy:.2%}"
             loss = "" if self._last is None else f"loss {self._last.loss:.4g}, "
-            say(f"step {row.step}/{run.steps_total}: {loss}validation loss {row.loss:.4g}{accuracy}")
+            log_line(f"step {row.step}/{run.steps_total}: {loss}validation loss {row.loss:.4g}{accuracy}")
         else:
             self._last = row
             if now < self._next:
                 return
             speed = f"{row.samples / row.seconds:,.0f} samples/s"
-            say(f"step {row.step}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
+            log_line(f"step {row.step}/{run.steps_total}: loss {row.loss:.4g}, {speed}")
         self._next = now + _LOG_EVERY_S
-
-
-def _with_names(error: PipetrainError, files: Mapping[str, str]) -> PipetrainError:
-    """The error, speaking of files by the names that the user gave them."""
-    text = str(error)
-    for name, path in files.items():
-        text = text.replace(path, name)
-    renamed = type(error).__new__(type(error))
-    renamed.__dict__.update(error.__dict__)
-    Exception.__init__(renamed, text)
-    if hasattr(renamed, "_problems"):
-        renamed.__dict__["_problems"] = tuple(text.splitlines())
-    return renamed

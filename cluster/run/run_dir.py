@@ -16,21 +16,20 @@ import orjson
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cluster.run.earlier_run import MADE_BEFORE_STEPS, lock_folder, make_room
+from cluster.run.earlier_run import lock_folder, make_room
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import os_error_of, run_directory_gone
+from coordinator import run_files
 from coordinator.job.spec import JobSpec, load_job
 from stages.arrays import Array
 from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake
 
 MODEL_FORMAT = "pipetrain.model/1"
-TRACE_FILE = "trace.json"
-TRACE_REQUEST = "trace.request"
-"""The file by which a job is asked for a trace: `{"steps": n, "id": text}`, put in place by rename."""
 
 
 class TraceRequest(NamedTuple):
-    """`id` comes back in the event that says what became of it."""
+    """What the file contains by which a job is asked for a trace, put in place by rename. `id` comes back in the event
+    that says what became of it."""
 
     steps: int
     id: str = ""
@@ -60,19 +59,19 @@ class RunDir:
 
     @staticmethod
     def create(
-        path: Path, spec: JobSpec, *, overwrite: bool = False, tell: Callable[[str], None] = lambda text: None
+        path: Path, spec: JobSpec, *, overwrite: bool = False, notify: Callable[[str], None] = lambda text: None
     ) -> RunDir:
         """A new run directory with its job.yaml, which no other command can use until it is closed.
 
-        An earlier run that is there is removed if it ended before its first step, or if `overwrite` is set; `tell` is
-        told what is removed. Raises UserMistake if another run stays there, or a command is training into it.
+        An earlier run that is there is removed if it ended before its first step, or if `overwrite` is set; `notify` is
+        called with what is removed. Raises UserMistake if another run stays there, or a command is training into it.
         """
         run_dir = RunDir(path)
         try:
             run_dir._made = [place for place in (path, *path.parents) if not place.exists()]
             path.mkdir(parents=True, exist_ok=True)
             run_dir._lock = lock_folder(path)
-            make_room(path, overwrite=overwrite, tell=tell)
+            make_room(path, overwrite=overwrite, notify=notify)
             return run_dir._open(spec)
         except UserMistake:
             run_dir.close()
@@ -93,15 +92,15 @@ class RunDir:
             raise HostFailed(f"{path}: the run directory cannot be written: {reason}") from None
 
     def _open(self, spec: JobSpec | None) -> RunDir:
-        own = [self.path / name for name in MADE_BEFORE_STEPS]
+        own = [self.path / name for name in run_files.MADE_BEFORE_STEPS]
         self._made = [*(place for place in own if not place.exists()), *self._made]
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._metrics = (self.path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
-            self._accounts = (self.path / "accounts.jsonl").open("ab", buffering=0)
+            self._metrics = (self.path / run_files.METRICS).open("a", buffering=1, encoding="utf-8")
+            self._accounts = (self.path / run_files.ACCOUNTS).open("ab", buffering=0)
             self._events = EventLog(self.path, self._stamp)
             if spec is not None:  # last: a folder with a job file and no log is no run directory, see earlier_run.py
-                self._write("job.yaml", spec.to_yaml().encode())
+                self._write(run_files.JOB, spec.to_yaml().encode())
         except OSError:
             self.close()
             raise
@@ -120,13 +119,13 @@ class RunDir:
 
     def timeline(self, content: Mapping[str, Any]) -> None:
         """Replace timeline.json. Not flushed to disk: it is for who looks now."""
-        temporary = self.path / ".timeline.json.part"
+        temporary = self.path / run_files.unfinished(run_files.TIMELINE)
         temporary.write_bytes(orjson.dumps({"attempt": self.attempt, **content}))
-        temporary.replace(self.path / "timeline.json")
+        temporary.replace(self.path / run_files.TIMELINE)
 
     def trace_request(self) -> TraceRequest | None:
         """What somebody wants traced from now on, told once; None where nobody asked."""
-        request = self.path / TRACE_REQUEST
+        request = self.path / run_files.TRACE_REQUEST
         try:
             content = json.loads(request.read_bytes())
             found = TraceRequest(max(1, int(content["steps"])), str(content["id"]))
@@ -158,22 +157,22 @@ class RunDir:
 
     def save_model(self, spec: JobSpec, parameters: Mapping[str, Array], columns: Sequence[str] | None) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not."""
-        temporary = self.path / ".model.safetensors.part"
+        temporary = self.path / run_files.unfinished(run_files.MODEL)
         try:
             save_file(dict(parameters), temporary, metadata={"format": MODEL_FORMAT})
         except SafetensorError as error:
             temporary.unlink(missing_ok=True)
             raise os_error_of(str(error), temporary) from None
-        _replace(temporary, self.path / "model.safetensors")
-        self._write("model.json", (json.dumps(_describe(spec, columns), indent=2) + "\n").encode())
+        _replace(temporary, self.path / run_files.MODEL)
+        self._write(run_files.MODEL_LAYERS, (json.dumps(_describe(spec, columns), indent=2) + "\n").encode())
 
     def begin_trace(self) -> BinaryIO:
-        """A file for a trace, which is TRACE_FILE from `show_trace` on, while it grows. Raises OSError."""
-        return (self.path / f".{TRACE_FILE}.part").open("wb")
+        """A file for a trace, which is trace.json from `show_trace` on, while it grows. Raises OSError."""
+        return (self.path / run_files.unfinished(run_files.TRACE)).open("wb")
 
     def show_trace(self) -> None:
         """Put the trace that was begun in the place of the last one: there is something in it now. Raises OSError."""
-        (self.path / f".{TRACE_FILE}.part").replace(self.path / TRACE_FILE)
+        (self.path / run_files.unfinished(run_files.TRACE)).replace(self.path / run_files.TRACE)
 
     def close(self) -> None:
         """Close the logs. Raises nothing: what a full disk did not take was told when it was written."""
@@ -190,7 +189,7 @@ class RunDir:
         """Remove what this run made: it ended before its first step, and shall not stand in the way of the next."""
         lock, self._lock = self._lock, None
         self.close()
-        own = [self.path / name for name in MADE_BEFORE_STEPS]
+        own = [self.path / name for name in run_files.MADE_BEFORE_STEPS]
         for place in self._made:
             with contextlib.suppress(OSError):  # what others put there stays, and with it the folder
                 if place in own and not place.is_dir():
@@ -203,7 +202,7 @@ class RunDir:
             os.close(lock)
 
     def _write(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}.part"
+        temporary = self.path / run_files.unfinished(name)
         try:
             temporary.write_bytes(content)
             _replace(temporary, self.path / name)
@@ -242,17 +241,17 @@ class FinishedRun:
 
 def open_run(path: Path) -> FinishedRun:
     """A run directory with a trained model. Raises InvalidData where `path` is not one."""
-    for name in ("job.yaml", "model.json", "model.safetensors"):
+    for name in run_files.MODEL_FILES:
         if not (path / name).exists():
             raise InvalidData(f"{path}: has no {name}, so it is not the run directory of a finished job")
     try:
-        spec = load_job(path / "job.yaml")
-        columns = json.loads((path / "model.json").read_text(encoding="utf-8")).get("columns")
+        spec = load_job(path / run_files.JOB)
+        columns = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8")).get("columns")
     except InvalidJob as error:
-        raise InvalidData(f"{path / 'job.yaml'}: {error.problems[0]}") from None
+        raise InvalidData(f"{path / run_files.JOB}: {error.problems[0]}") from None
     except (OSError, ValueError, AttributeError) as error:
-        raise InvalidData(f"{path / 'model.json'}: cannot be read: {error}") from None
-    return FinishedRun(spec, None if columns is None else tuple(columns), path / "model.safetensors")
+        raise InvalidData(f"{path / run_files.MODEL_LAYERS}: cannot be read: {error}") from None
+    return FinishedRun(spec, None if columns is None else tuple(columns), path / run_files.MODEL)
 
 
 def _describe(spec: JobSpec, columns: Sequence[str] | None) -> dict[str, Any]:

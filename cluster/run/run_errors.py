@@ -6,9 +6,10 @@ import errno
 import os
 import re
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
-from stages.errors import HostFailed, PipetrainError, UnexpectedError
+from stages.errors import HostFailed, JobFailed, PipetrainError, UnexpectedError
 
 _OF_THE_HOST = (
     errno.ENOSPC,
@@ -23,7 +24,7 @@ _OF_THE_HOST = (
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
-def as_told(error: Exception, folder: Path, *, there: bool = True) -> PipetrainError:
+def as_our_error(error: Exception, folder: Path, *, there: bool = True) -> PipetrainError:
     """The error of our own tree that says what `error` is. `folder` is the run directory; `there`: it still is."""
     if isinstance(error, PipetrainError):
         return error
@@ -39,6 +40,23 @@ def as_told(error: Exception, folder: Path, *, there: bool = True) -> PipetrainE
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason was given")
     trace = "".join(traceback.format_exception(error))
     return UnexpectedError(f"{type(error).__name__}: {first}; this is a bug, the traceback says where", trace)
+
+
+def with_names(error: PipetrainError, files: Mapping[str, str]) -> PipetrainError:
+    """An equal error that calls each uploaded file by its name in the job; `files` has the path here of each name."""
+
+    def named(text: str) -> str:
+        for name, path in files.items():
+            text = text.replace(path, name)
+        return text
+
+    made_of = error.__reduce__()  # its kind, and what it is constructed with
+    assert isinstance(made_of, tuple), "an exception is pickled by its constructor"
+    arguments = (named(one) if isinstance(one, str) else tuple(map(named, one)) for one in made_of[1])
+    renamed: PipetrainError = made_of[0](*arguments)
+    if isinstance(error, JobFailed) and isinstance(renamed, JobFailed) and error.place is not None:
+        renamed.place = error.place
+    return renamed
 
 
 def run_directory_gone(folder: Path) -> HostFailed:

@@ -34,9 +34,7 @@ class StepObserver:
         self, name: str, run_dir: RunDir, blueprint: Blueprint, data: JobData, workers: Workers, trainer: Trainer
     ) -> None:
         self._name, self._run_dir, self._workers, self._trainer = name, run_dir, workers, trainer
-        addresses = getattr(workers, "addresses", [])
-        self._places: dict[int, Mapping[str, Any]] = {a.worker: {"host": a.host, "pid": a.pid} for a in addresses}
-        self._memory_limit: int | None = getattr(workers, "memory_limit", None)
+        self._places = {place.worker: {"host": place.host, "pid": place.pid} for place in workers.places()}
         plan = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
         self._activations = [stage.memory.saved for stage in plan.stages]
         self._next_look = self._next_account = 0.0
@@ -102,7 +100,7 @@ class StepObserver:
                 places=self._places,
                 prediction=None if row.bubble_predicted is None else self._trainer.prediction,
                 activations_predicted=self._activations,
-                memory_limit=self._memory_limit,
+                memory_limit=self._workers.memory_limit,
             )
         )
         if self._wanted is not None and row.step in self._trainer.traced:
@@ -138,14 +136,14 @@ class StepObserver:
     def _trace_failed(self, error: Exception) -> None:
         """A full disk, too little memory: the job goes on, and whoever waits is told."""
         assert self._wanted is not None, "nobody asked for it"
-        self._tell_not_saved(self._wanted.id, error)
+        self._record_not_saved(self._wanted.id, error)
         self._trainer.trace(0)
         if self._growing is not None:
             with contextlib.suppress(OSError):
                 self._growing[0].close()
         self._wanted, self._growing, self._traced, self._traced_steps = None, None, [], 0
 
-    def _tell_not_saved(self, request: str, error: Exception) -> None:
+    def _record_not_saved(self, request: str, error: Exception) -> None:
         cause = f"{type(error).__name__}: {error}".rstrip(": ")
         self._run_dir.event("trace not saved", id=request, cause=cause)
 
@@ -177,7 +175,7 @@ class StepObserver:
             with file:
                 trace.close(lay_over(dry, measured))
         except Exception as error:
-            self._tell_not_saved(request, error)
+            self._record_not_saved(request, error)
         else:
             self._run_dir.event("trace saved", id=request, first=min(steps), steps=len(steps))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from cluster.actors.runner_link import RunnerLink
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.run.run_dir import RunDir
-from cluster.run.run_errors import as_told
+from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers
 from coordinator.job.spec import JobSpec
@@ -23,7 +23,7 @@ from coordinator.plan.estimate import estimate
 from coordinator.train.local import LocalWorkers
 from coordinator.train.rows import EvalRow, Row, StepRow
 from coordinator.train.trainer import Trainer
-from coordinator.train.workers import Workers, gather
+from coordinator.train.workers import WorkerPlace, Workers, gather
 from stages.data import batch_bounds
 from stages.errors import JobFailed, PipetrainError, StoppedEarly, UserMistake
 from stages.orders import Fault
@@ -37,19 +37,19 @@ def _quiet(text: str) -> None:
 class Where:
     """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one.
 
-    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `say` is told what
-    the workers wait for. `rules` limit which data may be read.
+    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `on_wait` is called
+    with what the workers wait for. `rules` limit which data may be read.
     """
 
     local: bool = False
     address: str | None = None
     inside: RunnerLink | None = None
-    say: Callable[[str], None] = _quiet
+    on_wait: Callable[[str], None] = _quiet
     rules: SourceRules = FREE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunResult:
     """How a run ended. `stopped`: before its last step, because it was asked to. `saved`: its weights are in the run
     directory; before the first step there is nothing to save."""
 
@@ -62,7 +62,7 @@ class Outcome:
 
 
 class Run:
-    """A training run. `rows()` yields metrics as they come; `outcome` is there when it ended."""
+    """A training run. `rows()` yields metrics as they come; `result` is there when it ended."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Run:
         self._where, self._trace_steps, self._faults = where, trace_steps, faults
         self._trainer: Trainer | None = None
         self._stopping = False
-        self.outcome: Outcome | None = None
+        self.result: RunResult | None = None
         self.warn: Callable[[str], None] = _quiet
         """Told what went wrong without ending the run, from the thread that asks for rows."""
 
@@ -113,7 +113,9 @@ class Run:
         if self._trainer is not None:
             self._trainer.stop()
 
-    def rows(self, run_dir: RunDir, on_start: Callable[[list[Any]], None] = lambda addresses: None) -> Generator[Row]:
+    def rows(
+        self, run_dir: RunDir, on_start: Callable[[Sequence[WorkerPlace]], None] = lambda places: None
+    ) -> Generator[Row]:
         """Train; yield rows as they come. `on_start` is told where the workers are.
 
         Whatever ends it, the run directory says so. Raises JobFailed, UserMistake.
@@ -131,24 +133,21 @@ class Run:
                 placement=list(blueprint.program.placement),
             )
             with connect(blueprint, self.data, self._where, self._faults, self._give_up) as workers:
-                addresses = list(getattr(workers, "addresses", []))
-                on_start(addresses)
-                run_dir.event(
-                    "started",
-                    workers=[{"worker": a.worker, "host": a.host, "node": a.node, "pid": a.pid} for a in addresses],
-                )
+                places = workers.places()
+                on_start(places)
+                run_dir.event("started", workers=[place._asdict() for place in places])
                 yield from self._train(workers, run_dir)
         except StoppedEarly:
-            self.outcome = Outcome(
+            self.result = RunResult(
                 steps=0, steps_total=self.steps_total, stopped=True, saved=False, last_step=None, last_evaluation=None
             )
             run_dir.event("stopped", step=0, saved=False)
         except Exception as error:
-            told = as_told(error, run_dir.path, there=run_dir.is_there())
-            tell_failure(run_dir, told)
-            if told is error:
+            ours = as_our_error(error, run_dir.path, there=run_dir.is_there())
+            record_failure(run_dir, ours)
+            if ours is error:
                 raise
-            raise told from error
+            raise ours from error
         except BaseException as error:  # somebody ended it, and gave no cause but that
             run_dir.event("interrupted", cause=type(error).__name__)
             raise
@@ -173,7 +172,7 @@ class Run:
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
         observer.begin(self._trace_steps)
         trackers = Trackers(
-            self.spec, run_dir.path, attempt=run_dir.attempt, tell=lambda text: self._warn(run_dir, text)
+            self.spec, run_dir.path, attempt=run_dir.attempt, warn=lambda text: self._warn(run_dir, text)
         )
         with trackers:
             with closing_after(observer):
@@ -193,7 +192,7 @@ class Run:
             if saved:
                 run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
             trackers.close("stopped" if stopped else "finished")  # not before the weights are there
-        self.outcome = Outcome(
+        self.result = RunResult(
             steps=trainer.steps_done,
             steps_total=trainer.steps_total,
             stopped=stopped,
@@ -216,7 +215,7 @@ def closing_after(observer: StepObserver) -> Iterator[None]:
     observer.close()
 
 
-def tell_failure(run_dir: RunDir, error: PipetrainError) -> None:
+def record_failure(run_dir: RunDir, error: PipetrainError) -> None:
     """Write down how a run failed."""
     run_dir.event("failed", **failure_details(error))
 
@@ -256,7 +255,7 @@ def connect(
             faults=faults,
             link=where.inside,
             give_up=give_up,
-            say=where.say,
+            on_wait=where.on_wait,
         )
         with contextlib.closing(inside):
             yield inside

@@ -66,16 +66,16 @@ def main() -> int:
             asyncio.run(_serve(home, options))
     except UserMistake as error:
         for problem in error.problems:
-            _tell(f"{TROUBLE} {problem}")
+            _print_line(f"{TROUBLE} {problem}")
         return 2
     except OSError as error:
-        _tell(f"{TROUBLE} {error.filename or options.home}: {os.strerror(error.errno or 0).lower()}")
+        _print_line(f"{TROUBLE} {error.filename or options.home}: {os.strerror(error.errno or 0).lower()}")
         _log.exception("the service cannot run")
         return 1
     return 0
 
 
-def _tell(line: str) -> None:
+def _print_line(line: str) -> None:
     """Tell `pipetrain up`, which may have been ended meanwhile."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
@@ -125,7 +125,7 @@ async def _serve(home: Home, options: Any) -> None:
     try:
         await _first(ended, keeper, servers, web)
         _log.info("gRPC %s, HTTP %s, Ray %s", where["grpc"], where["http"], keeper.ray_address)
-        _tell(READY)
+        _print_line(READY)
         os.dup2(2, 1)  # nobody reads on
         waits = [asyncio.ensure_future(ended.wait()), *tasks, web]
         finished, _ = await asyncio.wait(waits, return_when="FIRST_COMPLETED")

@@ -25,7 +25,7 @@ from cluster.service.messages import job_message
 from cluster.service.outside import Outside
 from cluster.service.peers import is_remote_peer
 from cluster.service.planning import plan_job, schedule_workers, wrong_paths
-from cluster.service.problems import told
+from cluster.service.problems import errors_as_status
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.stats_message import stats_message
@@ -37,8 +37,9 @@ from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job.limits import document_problem, encodable
 from coordinator.job.spec import JobSpec, parse_job
-from coordinator.queue.job_queue import Needs, counted, memory_text
+from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Queued
+from coordinator.texts import counted, size
 from stages.errors import InvalidJob, Refused, UserMistake
 
 _STATS_AT_ONCE = 100
@@ -57,7 +58,7 @@ class Api:
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Job:
         """See the .proto, for this and all that follow."""
-        async with told(context):
+        async with errors_as_status(context):
             spec = await self._spec(request.document, request.name if request.HasField("name") else None)
             stored, document = await self.take_in(
                 spec,
@@ -68,17 +69,17 @@ class Api:
                 remote=is_remote_peer(context.peer()),
             )
             return job_message(self._jobs.view(stored), document)
-        raise AssertionError("told ends the call")
+        raise AssertionError("errors_as_status ends the call")
 
     async def Get(self, request: pb.GetRequest, context: Any) -> pb.Job:
-        async with told(context):
+        async with errors_as_status(context):
             job = self._jobs.find(request.id)
             record = self._jobs.record(job)
             return job_message(self._jobs.view(record), self._jobs.store.document(job), whole=True)
-        raise AssertionError("told ends the call")
+        raise AssertionError("errors_as_status ends the call")
 
     async def List(self, request: pb.ListRequest, context: Any) -> AsyncIterator[bytes]:
-        async with told(context):
+        async with errors_as_status(context):
             states = [state_name(state) for state in request.states]
             if request.limit < 0:
                 raise UserMistake(f"limit: got {request.limit}, must be at least 0")
@@ -87,13 +88,13 @@ class Api:
                 await asyncio.sleep(0)  # let shorter calls come in between
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[bytes]:
-        async with told(context):
+        async with errors_as_status(context):
             watcher = Watcher(self._jobs, self._jobs.find(request.id), request)
             async for update in watcher.updates():
                 yield update
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
-        async with told(context):
+        async with errors_as_status(context):
             job = self._jobs.find(request.id)
             worker = request.worker if request.HasField("worker") else None
             record = self._jobs.record(job)
@@ -105,20 +106,20 @@ class Api:
                 yield pb.LogChunk(worker=number, text=text)
 
     async def Stop(self, request: pb.StopRequest, context: Any) -> pb.Job:
-        async with told(context):
+        async with errors_as_status(context):
             record = await self._jobs.stop(self._jobs.find(request.id), request.now)
             return job_message(self._jobs.view(record))
-        raise AssertionError("told ends the call")
+        raise AssertionError("errors_as_status ends the call")
 
     async def Delete(self, request: pb.DeleteRequest, context: Any) -> pb.DeleteResponse:
-        async with told(context):
+        async with errors_as_status(context):
             job = self._jobs.find(request.id)
             await self._jobs.delete(job)
             return pb.DeleteResponse(id=job)
-        raise AssertionError("told ends the call")
+        raise AssertionError("errors_as_status ends the call")
 
     async def Fetch(self, request: pb.FetchRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
-        async with told(context):
+        async with errors_as_status(context):
             job = self._jobs.find(request.id)
             folder = self._jobs.home.run_directory(job)
             try:
@@ -129,7 +130,7 @@ class Api:
                 yield chunk
 
     async def Trace(self, request: pb.TraceRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
-        async with told(context):
+        async with errors_as_status(context):
             job = self._jobs.find(request.id)
             if request.steps:
                 asked = await ask_for_trace(self._jobs, job, request.steps)
@@ -140,7 +141,7 @@ class Api:
                 yield chunk
 
     async def UploadData(self, requests: AsyncIterator[pb.UploadRequest], context: Any) -> pb.UploadResponse:
-        async with told(context):
+        async with errors_as_status(context):
             first = await _next(requests)
             if first is None or not first.HasField("header"):
                 raise UserMistake("header: missing, the first message must be one")
@@ -149,26 +150,26 @@ class Api:
                 header.sha256, header.size, header.extension, header.offset, _parts(requests)
             )
             return pb.UploadResponse(received=received, complete=complete)
-        raise AssertionError("told ends the call")
+        raise AssertionError("errors_as_status ends the call")
 
     async def Plan(self, request: pb.PlanRequest, context: Any) -> pb.PlanResponse:
-        async with told(context):
+        async with errors_as_status(context):
             spec = await self._spec(request.document, None)
             self._require_files(request.files)
             plan, refusals = await self.plan(spec, request.files, remote=is_remote_peer(context.peer()))
             return pb.PlanResponse(plan=plan, refusals=refusals)
-        raise AssertionError("told ends the call")
+        raise AssertionError("errors_as_status ends the call")
 
     async def Stats(self, request: pb.StatsRequest, context: Any) -> pb.StatsResponse:
-        async with told(context):
+        async with errors_as_status(context):
             if len(request.ids) > _STATS_AT_ONCE:
                 raise UserMistake(f"ids: got {len(request.ids)} of them, must be at most {_STATS_AT_ONCE}")
             found = [self._jobs.board.jobs[job] for job in request.ids if job in self._jobs.board.jobs]
             return pb.StatsResponse(jobs=map(stats_message, found))
-        raise AssertionError("told ends the call")
+        raise AssertionError("errors_as_status ends the call")
 
     async def Cluster(self, request: pb.ClusterRequest, context: Any) -> pb.ClusterState:
-        async with told(context):
+        async with errors_as_status(context):
             jobs, keeper = self._jobs, self._keeper
             nodes = [
                 pb.Node(
@@ -196,7 +197,7 @@ class Api:
                 home=str(jobs.home.folder),
                 problems=(await self.health.look())["problems"],
             )
-        raise AssertionError("told ends the call")
+        raise AssertionError("errors_as_status ends the call")
 
     # for this interface and the pages --------------------------------------------------------------------------------
 
@@ -294,8 +295,8 @@ class Api:
         memory = sum(node["memory"] for node in nodes)
         if needs.total_memory > memory:
             raise Refused(
-                f"the job needs {memory_text(needs.total_memory, up=True)} of memory ({workers} of "
-                f"{memory_text(needs.memory, up=True)}), this cluster has {memory_text(memory)}; change "
+                f"the job needs {size(needs.total_memory, 'up')} of memory ({workers} of "
+                f"{size(needs.memory, 'up')}), this cluster has {size(memory, 'down')}; change "
                 "resources.memory_per_worker"
             )
 

@@ -9,22 +9,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cluster.service.entry import Entry
-from cluster.service.records import JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobRecord
 from coordinator.queue.job_states import Failed, State, reason
+from coordinator.texts import counted
 
 _log = logging.getLogger(__name__)
 
 
-def submitted(record: JobRecord) -> JobEvent:
+def submitted(record: JobRecord) -> EventRecord:
     """A job's first event."""
     needs = record.needs
-    workers = f"{needs.workers} worker{'s' if needs.workers != 1 else ''} of {needs.cpus} CPU{'s' * (needs.cpus != 1)}"
-    return JobEvent(
+    workers = f"{counted(needs.workers, 'worker')} of {counted(needs.cpus, 'CPU')}"
+    return EventRecord(
         seq=1, time=record.submitted_at, kind="submitted", attempt=0, text=f"accepted; needs {workers}", details={}
     )
 
 
-def following(entry: Entry, event: JobEvent) -> JobRecord:
+def following(entry: Entry, event: EventRecord) -> JobRecord:
     """The record with the event counted, and with what the run has reached as far as its rows were read."""
     record = replace(entry.live_record(), events=event.seq)
     if event.kind == "starting" and "steps_total" in event.details:
@@ -48,12 +49,12 @@ def begun(record: JobRecord, attempt: int, now: float) -> JobRecord:
     )
 
 
-def gave_up(before: JobRecord, state: State) -> tuple[JobRecord, JobEvent]:
+def gave_up(before: JobRecord, state: State) -> tuple[JobRecord, EventRecord]:
     """The record of a job of which something cannot be stored, and the event: only what surely can be."""
     text = reason(state).encode("utf-8", "backslashreplace").decode()
     if isinstance(state, Failed):
         state = replace(state, cause=text)
-    event = JobEvent(
+    event = EventRecord(
         seq=before.events + 1, time=time.time(), kind="failed", attempt=before.attempt, text=text, details={}
     )
     return replace(before, state=state, events=event.seq, ended_at=event.time), event

@@ -61,10 +61,10 @@ class Entry:
         self.hindrances.pop(what, None)
         if why:
             self.hindrances[what] = why
-        self.tell()
+        self.wake_watchers()
         return True
 
-    def tell(self) -> None:
+    def wake_watchers(self) -> None:
         """Wake whoever watches."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.actors.runner_link import log_name
 from cluster.service.entry import Entry
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import read_lines
+from coordinator import run_files
 from stages.errors import Refused, UserMistake
 
 _PART_BYTES = 2**20
 _LOOK_EVERY_S = 0.25
-MODEL_FILES = ("job.yaml", "model.json", "model.safetensors")
 RUNNER = -1
 """The number that stands for the job runner among the workers."""
 
@@ -44,7 +42,7 @@ def require_worker(record: JobRecord, worker: int | None) -> None:
 def files_to_fetch(folder: Path, *, model: bool) -> list[Path]:
     """The files that a caller gets. Raises Refused where there are none."""
     if model:
-        found = [folder / name for name in MODEL_FILES]
+        found = [folder / name for name in run_files.MODEL_FILES]
         if not all(file.exists() for file in found):
             raise Refused("it has saved no model; a job saves one when it succeeds, or when it is stopped in time")
         return found
@@ -103,12 +101,13 @@ def _rest(file: Path, start: int) -> bytes:
 
 
 def _log_files(folder: Path, worker: int | None) -> list[tuple[int, Path]]:
-    logs = folder / "logs"
+    logs = folder / run_files.LOGS
     if worker is not None:
-        file = logs / log_name(None if worker == RUNNER else worker)
+        file = logs / run_files.log_file(None if worker == RUNNER else worker)
         return [(worker, file)] if file.exists() else []
-    found = [(RUNNER, logs / log_name(None))] if (logs / log_name(None)).exists() else []
-    workers = [(int(m[1]), file) for file in logs.glob("worker-*.log") if (m := re.search(r"-(\d+)\.log$", file.name))]
+    found = [(RUNNER, logs / run_files.log_file(None))] if (logs / run_files.log_file(None)).exists() else []
+    files = logs.iterdir() if logs.is_dir() else ()
+    workers = [(number, file) for file in files if (number := run_files.worker_of_log(file.name)) is not None]
     return found + sorted(workers)
 
 

@@ -6,17 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.service import run_events, store
 from cluster.service.entry import Entry
 from cluster.service.faults import strike
-from cluster.service.noting import AGAIN_S
+from cluster.service.job_table import JobTable
+from cluster.service.noting import AGAIN_S, Noting
 from cluster.service.refusals import StoreTrouble
 from coordinator.queue.job_states import TRANSITIONS
-
-if TYPE_CHECKING:
-    from cluster.service.jobs import Jobs
 
 _FOLLOW_EVERY_S = 0.1
 _log = logging.getLogger(__name__)
@@ -25,8 +23,8 @@ _log = logging.getLogger(__name__)
 class Following:
     """Follows the run directories of active jobs. `round_at`: when it last looked at all, on the monotonic clock."""
 
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: JobTable, noting: Noting) -> None:
+        self._jobs, self._noting = jobs, noting
         self._probe_at = 0.0
         self.round_at = time.monotonic()
 
@@ -36,7 +34,7 @@ class Following:
             for entry in self._jobs.active_entries():
                 if time.monotonic() >= entry.read_again_at:
                     await self._look_at(entry)
-            if self._jobs.noting.trouble and time.monotonic() >= self._probe_at:
+            if self._noting.trouble and time.monotonic() >= self._probe_at:
                 await self._probe()
             self._jobs.board.sweep()
             self.round_at = time.monotonic()
@@ -59,7 +57,7 @@ class Following:
     async def _probe(self) -> None:
         """Whether the store can be written again, though nothing happens that there were to note."""
         try:
-            await self._jobs.noting.write(store.probe())
+            await self._noting.write(store.probe())
         except StoreTrouble:
             self._probe_at = time.monotonic() + AGAIN_S
 
@@ -82,7 +80,7 @@ class Following:
             if entry.rows_untold and time.monotonic() - entry.rows_told_at >= entry.rows_every_s:
                 entry.rows_untold, entry.rows_told_at = False, time.monotonic()
                 strike("following")
-                entry.tell()
+                entry.wake_watchers()
 
     async def take_event(
         self, entry: Entry, attempt: int, content: Mapping[str, Any], events_read: int | None = None
@@ -93,8 +91,8 @@ class Following:
             what, text = run_events.happening(content), run_events.text(content)
             details, at = run_events.details(content), run_events.seconds(content, time.time())
         except Exception as error:
-            await self._jobs.noting.give_up(entry, attempt, kind, "", error)
+            await self._noting.give_up(entry, attempt, kind, "", error)
             return
         if what is not None and (type(entry.record.state), type(what)) not in TRANSITIONS:
             what = None
-        await self._jobs.noting.apply(entry, what, kind, text, details, attempt=attempt, at=at, events_read=events_read)
+        await self._noting.apply(entry, what, kind, text, details, attempt=attempt, at=at, events_read=events_read)

@@ -51,7 +51,7 @@ _METHODS = {
 Continuation = Callable[[Any], Awaitable[Any]]
 
 
-class Unreadable:
+class UnreadableMessage:
     """Stands for a message that cannot be read; `why` is the end of a sentence."""
 
     def __init__(self, why: str) -> None:
@@ -59,23 +59,23 @@ class Unreadable:
 
 
 def reader(kind: Any, most: int = _SMALL_BYTES) -> Callable[[bytes], Any]:
-    """Reads messages of this kind that have at most so many bytes; Unreadable for another, which grpcio would answer by
-    INTERNAL if it were raised."""
+    """Reads messages of this kind that have at most so many bytes; gives UnreadableMessage for another, which
+    grpcio would answer by INTERNAL if it were raised."""
 
     def read(content: bytes) -> Any:
         if len(content) > most:
-            return Unreadable(f"has {len(content):,} bytes, must be at most {most:,}")
+            return UnreadableMessage(f"has {len(content):,} bytes, must be at most {most:,}")
         try:
             return kind.FromString(content)
         except DecodeError:
-            return Unreadable(f"is no {kind.DESCRIPTOR.name}")
+            return UnreadableMessage(f"is no {kind.DESCRIPTOR.name}")
 
     return read
 
 
 async def require(request: Any, context: Any) -> Any:
-    """The request; the call is ended by INVALID_ARGUMENT if it is Unreadable."""
-    if isinstance(request, Unreadable):
+    """The request; the call is ended by INVALID_ARGUMENT if it is UnreadableMessage."""
+    if isinstance(request, UnreadableMessage):
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request {request.why}")
     return request
 
@@ -193,8 +193,8 @@ def _method(handler: Any) -> Any:
 
 def _small(content: bytes, read: Callable[[bytes], Any]) -> Any:
     if len(content) > _SMALL_BYTES:
-        return Unreadable(f"has {len(content):,} bytes, must be at most {_SMALL_BYTES:,}")
+        return UnreadableMessage(f"has {len(content):,} bytes, must be at most {_SMALL_BYTES:,}")
     try:
         return read(content)
     except DecodeError:
-        return Unreadable("cannot be read")
+        return UnreadableMessage("cannot be read")

@@ -59,8 +59,8 @@ class Health:
         if self._keeper.state != "up":
             return [f"Ray: {self._keeper.state}"]
         answers = await self._keeper.agent_answers(_AGENT_S)
-        told = f"Ray's agent, through which jobs start and stop, did not answer within {_AGENT_S:g} s"
-        return [] if answers else [told]
+        problem = f"Ray's agent, through which jobs start and stop, did not answer within {_AGENT_S:g} s"
+        return [] if answers else [problem]
 
     def _lateness(self) -> float:
         return max(self._late, default=0.0)

@@ -63,7 +63,7 @@ class Jobs:
         self.home, self.store, self.max_queued = home, jobs, max_queued
         self._commands = Commands(home, jobs, send)
         self.noting = Noting(self, self._commands)
-        self.following = Following(self)
+        self.following = Following(self, self.noting)
         self.entries: dict[str, Entry] = {}
         self.board = StatsBoard()
         self.nodes: Sequence[Mapping[str, Any]] = ()
@@ -203,7 +203,7 @@ class Jobs:
             if after.id in self._queue:
                 self._queue.remove(after.id)
             self._place(entry)
-        entry.tell()
+        entry.wake_watchers()
 
     def _place(self, entry: Entry) -> None:
         record, job = entry.record, entry.record.id
@@ -329,7 +329,7 @@ class Jobs:
         entry = self._active.get(job)
         if entry is not None and entry.attempt == attempt:
             entry.silent_s = seconds
-            entry.tell()
+            entry.wake_watchers()
             if seconds > _SILENT_LIMIT_S:
                 self._commands.end_runner(entry.record, attempt)
 
@@ -344,7 +344,7 @@ class Jobs:
             await self._start_chosen()
             for entry in self.entries.values():
                 if entry.watchers and isinstance(entry.record.state, Queued):
-                    entry.tell()
+                    entry.wake_watchers()
             await asyncio.sleep(_SCHEDULE_PAUSE_S)
 
     async def _start_chosen(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from cluster.service.entry import JobView
-from cluster.service.records import JobDocument, JobEvent
+from cluster.service.records import EventRecord, JobDocument
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_number
 
@@ -45,7 +45,7 @@ def job_message(view: JobView, document: JobDocument | None = None, *, whole: bo
     return message
 
 
-def event_message(event: JobEvent) -> pb.Event:
+def event_message(event: EventRecord) -> pb.Event:
     """An event."""
     return pb.Event(
         seq=event.seq,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.service.job_stats import STATS_KEPT_S
+from coordinator.train.rows import EVAL_FIGURES, STEP_FIGURES, Metric
 
 _KEPT = f"Series of a job disappear {STATS_KEPT_S:.0f} s after its end."
 
@@ -107,35 +108,10 @@ STEP_SECONDS = Family(
     "From the end of one step to the end of the next, without evaluations between them.",
     ("job",),
 )
-LOSS = Family(
-    "gauge",
-    "pipetrain_loss",
-    "Loss of the last step (kind train), of the last evaluation (validation).",
-    ("job", "kind"),
-)
-ACCURACY = Family(
-    "gauge",
-    "pipetrain_accuracy_ratio",
-    "Share of rows classified right in the last step (kind train), in the last evaluation (validation).",
-    ("job", "kind"),
-)
-GRADIENT_NORM = Family(
-    "gauge",
-    "pipetrain_gradient_norm",
-    "Norm of the gradients of all stages in the last step, before clipping.",
-    ("job",),
-)
-LEARNING_RATE = Family("gauge", "pipetrain_learning_rate", "Learning rate of the last step.", ("job",))
 BUBBLE = Family(
     "gauge",
     "pipetrain_bubble_ratio",
     "Share of the last second or two in which workers waited for arrays or were held up sending; mean of the workers.",
-    ("job",),
-)
-BUBBLE_PREDICTED = Family(
-    "gauge",
-    "pipetrain_bubble_predicted_ratio",
-    "What the schedule alone would idle, with the times of its actions as they were measured.",
     ("job",),
 )
 STAGE_BUBBLE = Family(
@@ -200,3 +176,18 @@ WORKER_JOB_PEAK = Family(
     "The most memory that the job took in the worker, beside what its process had before: what the limit is for.",
     ("job", "worker"),
 )
+
+
+def _of_figure(metric: Metric) -> Family:
+    return Family("gauge", metric.name, metric.help, ("job",) if metric.kind is None else ("job", "kind"))
+
+
+FIGURES = {
+    one.shown.series: (_of_figure(one.shown.metric), one.shown.metric.kind)
+    for one in (*STEP_FIGURES, *EVAL_FIGURES)
+    if one.shown.metric is not None
+}
+"""The family of each series that has one, with the label `kind` that tells it from others there."""
+OF_FIGURES = tuple(dict.fromkeys(family for family, _ in FIGURES.values()))
+ALL = (*(family for family in tuple(globals().values()) if isinstance(family, Family)), *OF_FIGURES)
+"""Every metric, in the order of the documents."""

@@ -54,7 +54,7 @@ class JobFacts:
 
 def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
     """The job as it is now. See [Note: one moment]."""
-    state = record.state
+    state, latest = record.state, stats.latest
     return JobFacts(
         job=record.id,
         name=record.name,
@@ -70,17 +70,10 @@ def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
             families.STEPS: stats.steps,
             families.SAMPLES: stats.samples,
             families.LAST_STEP: stats.last_step_at,
-            families.GRADIENT_NORM: stats.grad_norm,
-            families.LEARNING_RATE: stats.learning_rate,
             families.BUBBLE: None if stats.accounts is None else recent_bubble(stats.accounts),
-            families.BUBBLE_PREDICTED: stats.bubble_predicted,
+            **{family: latest.get(name) for name, (family, kind) in families.FIGURES.items() if kind is None},
         },
-        kinds={
-            (families.LOSS, "train"): stats.loss,
-            (families.LOSS, "validation"): stats.validation_loss,
-            (families.ACCURACY, "train"): stats.accuracy,
-            (families.ACCURACY, "validation"): stats.validation_accuracy,
-        },
+        kinds={(family, kind): latest.get(name) for name, (family, kind) in families.FIGURES.items() if kind},
         step_seconds=stats.step_seconds.cumulative(),
         step_seconds_sum=stats.step_seconds.sum,
         placement=tuple(stats.placement),

@@ -11,14 +11,15 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cluster.service import store
 from cluster.service.changes import begun, following, gave_up
 from cluster.service.commands import Commands
 from cluster.service.entry import Entry
 from cluster.service.faults import strike
-from cluster.service.records import JobEvent, JobRecord
+from cluster.service.job_table import JobTable
+from cluster.service.records import EventRecord, JobRecord
 from cluster.service.refusals import StoreTrouble, StoreUnwritable
 from cluster.service.store_errors import trouble_of
 from coordinator.queue.job_states import (
@@ -34,9 +35,6 @@ from coordinator.queue.job_states import (
     decide,
 )
 
-if TYPE_CHECKING:
-    from cluster.service.jobs import Jobs
-
 T = TypeVar("T")
 AGAIN_S = 1.0
 """Pause before what could not be noted, read or started is tried again, in seconds."""
@@ -46,7 +44,7 @@ _log = logging.getLogger(__name__)
 class Noting:
     """Changes the jobs of `jobs`. `trouble`: why nothing can be noted for now; empty while all can."""
 
-    def __init__(self, jobs: Jobs, commands: Commands) -> None:
+    def __init__(self, jobs: JobTable, commands: Commands) -> None:
         self._jobs, self._store, self._commands = jobs, jobs.store, commands
         self.trouble = ""
 
@@ -70,7 +68,7 @@ class Noting:
         self.trouble = why
         for entry in self._jobs.entries.values():
             entry.hindrances.pop("note", None)
-            entry.tell()
+            entry.wake_watchers()
 
     async def apply(
         self,
@@ -98,7 +96,7 @@ class Noting:
                     return
                 state, commands = (before.state, ()) if happening is None else decide(before.state, happening)
                 if state != before.state or happening is None or not isinstance(happening, StopRequested):
-                    event = JobEvent(
+                    event = EventRecord(
                         seq=before.events + 1,
                         time=at or time.time(),
                         kind=kind,
@@ -125,7 +123,7 @@ class Noting:
         for command in commands:
             await self.perform(entry, command)
 
-    async def _note(self, entry: Entry, after: JobRecord, event: JobEvent) -> None:
+    async def _note(self, entry: Entry, after: JobRecord, event: EventRecord) -> None:
         await self.write(store.update(after, [event]))
         self._jobs.move(entry, after)
 

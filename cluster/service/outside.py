@@ -160,10 +160,10 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 def _answer(name: str, code: int | None, output: bytes, errors: bytes) -> dict[str, Any]:
     if code != 0:
-        told = errors.decode(errors="replace").strip()
-        if code == -signal.SIGKILL or "MemoryError" in told or "allocat" in told:
+        text = errors.decode(errors="replace").strip()
+        if code == -signal.SIGKILL or "MemoryError" in text or "allocat" in text:
             raise Unreadable(f"{name}: reading it took more memory than the service has for that")
-        raise JobFailed(f"reading {name} failed: {told[-500:]}")
+        raise JobFailed(f"reading {name} failed: {text[-500:]}")
     answer: Mapping[str, Any] = json.loads(output)
     if answer["problems"]:
         raise Unreadable("\n".join(answer["problems"]))

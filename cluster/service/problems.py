@@ -37,7 +37,7 @@ _MOST_PROBLEMS = 100
 
 
 @contextlib.asynccontextmanager
-async def told(context: Any) -> AsyncIterator[None]:
+async def errors_as_status(context: Any) -> AsyncIterator[None]:
     """What goes wrong inside is the call's status; a bug of ours is INTERNAL, and its traceback is in the log."""
     try:
         yield
@@ -56,8 +56,8 @@ async def told(context: Any) -> AsyncIterator[None]:
 
 async def _abort(context: Any, error: PipetrainError) -> NoReturn:
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-    told = error.problems if isinstance(error, UserMistake) else (str(error),)
-    problems = tuple(line.encode("utf-8", "backslashreplace").decode() for line in told)  # what the wire can carry
+    lines = error.problems if isinstance(error, UserMistake) else (str(error),)
+    problems = tuple(line.encode("utf-8", "backslashreplace").decode() for line in lines)  # what the wire can carry
     message = "\n".join(problems)[:2000]
     details = _details(code, message, problems)
     await context.abort(code, message, trailing_metadata=((_DETAILS, details.SerializeToString()),))

@@ -39,7 +39,7 @@ class _Runner:
     handle: Any
     ping: Any
     since: float
-    told: float = 0.0
+    silence_sent: float = 0.0
 
 
 class RayAgent:
@@ -54,7 +54,7 @@ class RayAgent:
 
     def serve(self) -> None:
         """Until the process ends."""
-        tell("ready", node=self._node, session=_session_name(self._ray), nodes=self._nodes())
+        send_event("ready", node=self._node, session=_session_name(self._ray), nodes=self._nodes())
         while True:
             self._look_at_cluster()
             self._look_at_runners()
@@ -66,7 +66,7 @@ class RayAgent:
     def _perform(self, command: Mapping[str, Any]) -> None:
         what = command["do"]
         if what == "ping":
-            tell("alive")
+            send_event("alive")
             return
         key: Key = command["job"], command["attempt"]
         if what == "launch":
@@ -74,7 +74,7 @@ class RayAgent:
         elif what == "adopt":
             handle = self._find(key)
             if handle is None:
-                tell("absent", job=key[0], attempt=key[1])
+                send_event("absent", job=key[0], attempt=key[1])
             else:
                 self._look_after(key, handle)
         elif what == "stop":
@@ -83,7 +83,7 @@ class RayAgent:
                 handle.stop.remote()
         elif what == "end":
             self._end(key, command.get("pid"))
-            tell("lost", job=key[0], attempt=key[1], cause="its runner was ended")
+            send_event("lost", job=key[0], attempt=key[1], cause="its runner was ended")
         elif what == "forget":
             self._end(key, command.get("pid"))
 
@@ -104,10 +104,10 @@ class RayAgent:
             if handle is None:
                 handle = runner_class(self._ray).options(**options).remote(Assignment(**assignment))
         except Exception as error:
-            tell("refused", job=key[0], attempt=key[1], cause=_one_line(error))
+            send_event("refused", job=key[0], attempt=key[1], cause=_one_line(error))
             return
         self._look_after(key, handle)
-        tell("launched", job=key[0], attempt=key[1])
+        send_event("launched", job=key[0], attempt=key[1])
 
     def _look_after(self, key: Key, handle: Any) -> None:
         handle.run.remote()  # runs only once, however often it is asked
@@ -144,20 +144,20 @@ class RayAgent:
                 ended = self._ray.get(ref)
             except self._ray.exceptions.RayError as error:
                 del self._runners[key]
-                tell("lost", job=key[0], attempt=key[1], cause=_why_lost(error, full_here(self._ray)))
+                send_event("lost", job=key[0], attempt=key[1], cause=_why_lost(error, full_here(self._ray)))
                 continue
             if ended:
                 del self._runners[key]
                 how = {"ending": ended} if isinstance(ended, Mapping) else {}
-                tell("ended", job=key[0], attempt=key[1], **how)
+                send_event("ended", job=key[0], attempt=key[1], **how)
             else:
-                if runner.told:
-                    tell("silent", job=key[0], attempt=key[1], seconds=0)
-                runner.ping, runner.since, runner.told = runner.handle.ping.remote(_PING_S), now, 0.0
+                if runner.silence_sent:
+                    send_event("silent", job=key[0], attempt=key[1], seconds=0)
+                runner.ping, runner.since, runner.silence_sent = runner.handle.ping.remote(_PING_S), now, 0.0
         for key, runner in self._runners.items():
-            if now - runner.since > _PING_S + _SILENT_S and now - runner.told > _PING_S:
-                runner.told = now
-                tell("silent", job=key[0], attempt=key[1], seconds=round(now - runner.since - _PING_S))
+            if now - runner.since > _PING_S + _SILENT_S and now - runner.silence_sent > _PING_S:
+                runner.silence_sent = now
+                send_event("silent", job=key[0], attempt=key[1], seconds=round(now - runner.since - _PING_S))
 
     def _look_at_cluster(self) -> None:
         now = time.monotonic()
@@ -167,7 +167,7 @@ class RayAgent:
         found = self._nodes()
         if found != self._cluster:
             self._cluster = found
-            tell("cluster", nodes=found)
+            send_event("cluster", nodes=found)
 
     def _nodes(self) -> list[dict[str, Any]]:
         from ray._private.state import available_resources_per_node
@@ -226,7 +226,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:500] or type(error).__name__
 
 
-def tell(event: str, **details: Any) -> None:
+def send_event(event: str, **details: Any) -> None:
     """Write one event."""
     os.write(_OUTPUT, (json.dumps({"event": event, **details}) + "\n").encode())
 
@@ -265,7 +265,7 @@ def main() -> None:
                 **here,
             )
     except Exception as error:
-        tell("refused", cause=_one_line(error))
+        send_event("refused", cause=_one_line(error))
         os._exit(1)
     RayAgent(ray, commands).serve()
 

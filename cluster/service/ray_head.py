@@ -81,7 +81,7 @@ class RayHead:
 
     def _await_start(self, process: subprocess.Popen[bytes], log: Path) -> str:
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not (address := _told_address(Path(self.folder))):
+        while not (address := _announced_address(Path(self.folder))):
             if process.poll() is not None or time.monotonic() > deadline:
                 why = full_for_ray(self.folder) or f"{_last_line(log)} (all of it is in {log})"
                 raise NotEnoughResources(f"Ray cannot start here: {why}")
@@ -131,7 +131,7 @@ def _free_port() -> int:
         return port
 
 
-def _told_address(folder: Path) -> str:
+def _announced_address(folder: Path) -> str:
     """Where the head is, as it writes when all of it is up; empty before."""
     try:
         return (folder / RAY_FOLDER / "ray_current_cluster").read_text(encoding="ascii").strip()

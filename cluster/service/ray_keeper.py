@@ -178,10 +178,10 @@ class RayKeeper:
         try:
             async with asyncio.timeout(_CONNECT_S):  # wait_for loses a cancellation that comes with the line
                 first = await agent.stdout.readline()
-            told = json.loads(first) if first else {"event": "refused", "cause": "its agent ended at once"}
-            if told["event"] != "ready":
-                raise NotEnoughResources(f"Ray at {address} does not take us in: {told.get('cause')}")
-            await self._ready(jobs, told)
+            event = json.loads(first) if first else {"event": "refused", "cause": "its agent ended at once"}
+            if event["event"] != "ready":
+                raise NotEnoughResources(f"Ray at {address} does not take us in: {event.get('cause')}")
+            await self._ready(jobs, event)
             while line := await agent.stdout.readline():
                 with logged("an event of Ray's agent"):
                     await self._take(jobs, json.loads(line))
@@ -191,15 +191,15 @@ class RayKeeper:
             if self.state == "up":
                 self.state = "lost; looking for it"
 
-    async def _ready(self, jobs: Jobs, told: Mapping[str, Any]) -> None:
-        session = told["session"]
+    async def _ready(self, jobs: Jobs, event: Mapping[str, Any]) -> None:
+        session = event["session"]
         if not self.own:
             if self._session is not None and self._session != session:
                 await jobs.cluster_lost("the Ray cluster was started anew")
             self._home.write(self._home.ray_file, {"session_name": session, "address": self.address})
         self.state = "up"
         self.up.set()
-        jobs.cluster_is(told["nodes"])
+        jobs.cluster_is(event["nodes"])
         await jobs.connected()
 
     async def _watch_head(self, agent: asyncio.subprocess.Process) -> None:
@@ -217,38 +217,38 @@ class RayKeeper:
         with contextlib.suppress(ProcessLookupError):
             agent.kill()
 
-    async def _take(self, jobs: Jobs, told: Mapping[str, Any]) -> None:
-        match told["event"]:
+    async def _take(self, jobs: Jobs, event: Mapping[str, Any]) -> None:
+        match event["event"]:
             case "alive":
                 self._answered.set()
             case "cluster":
-                jobs.cluster_is(told["nodes"])
+                jobs.cluster_is(event["nodes"])
             case "ended":
-                await self._gone(jobs, told, "its runner ended without saying how", told.get("ending"))
+                await self._gone(jobs, event, "its runner ended without saying how", event.get("ending"))
             case "absent":
-                await self._gone(jobs, told, "its runner is gone")
+                await self._gone(jobs, event, "its runner is gone")
             case "lost":
                 if jobs.closing:
-                    self._lost.add((told["job"], told["attempt"]))
-                await self._gone(jobs, told, told["cause"])
+                    self._lost.add((event["job"], event["attempt"]))
+                await self._gone(jobs, event, event["cause"])
             case "refused":
-                await self._gone(jobs, told, f"Ray did not start its runner: {told['cause']}")
+                await self._gone(jobs, event, f"Ray did not start its runner: {event['cause']}")
             case "silent":
-                jobs.runner_silent(told["job"], told["attempt"], told["seconds"])
+                jobs.runner_silent(event["job"], event["attempt"], event["seconds"])
 
     async def _gone(
-        self, jobs: Jobs, told: Mapping[str, Any], cause: str, ending: Mapping[str, Any] | None = None
+        self, jobs: Jobs, event: Mapping[str, Any], cause: str, ending: Mapping[str, Any] | None = None
     ) -> None:
         """The agent tells it once; where it could not be noted (a full disk), it is tried again."""
         try:
             how = () if ending is None else (ending,)
-            await jobs.runner_gone(told["job"], told["attempt"], cause, *how)
+            await jobs.runner_gone(event["job"], event["attempt"], cause, *how)
         except Exception as error:
             if not isinstance(error, StoreTrouble):  # that is told by `jobs`
-                _log.exception("the end of job %s could not be noted", told["job"])
+                _log.exception("the end of job %s could not be noted", event["job"])
             loop = asyncio.get_running_loop()
             loop.call_later(
-                _AGAIN_S, lambda: self._retries.add(loop.create_task(self._gone(jobs, told, cause, ending)))
+                _AGAIN_S, lambda: self._retries.add(loop.create_task(self._gone(jobs, event, cause, ending)))
             )
         self._retries = {task for task in self._retries if not task.done()}
 

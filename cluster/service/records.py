@@ -70,7 +70,7 @@ class JobDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobEvent:
+class EventRecord:
     """Something that happened to a job. `seq` counts from 1."""
 
     seq: int

@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from coordinator.queue.job_states import Happening, Progress, RunFailed, RunFinished, RunnerLost, RunStopped, Started
+from coordinator.queue.job_states import Happening, Preparation, RunFailed, RunFinished, RunnerLost, RunStopped, Started
+from coordinator.texts import counted
 
 
 def happening(event: Mapping[str, Any]) -> Happening | None:
     """What the event means for the job's state; None where it means nothing."""
     match event.get("event"):
         case "preparing":
-            return Progress("reading its data")
+            return Preparation("reading its data")
         case "starting":
-            return Progress(f"starting {_count(event['workers'], 'worker')}")
+            return Preparation(f"starting {counted(event['workers'], 'worker')}")
         case "waiting":
-            return Progress(str(event["detail"]))
+            return Preparation(str(event["detail"]))
         case "started":
             return Started()
         case "finished":
@@ -40,19 +41,19 @@ def text(event: Mapping[str, Any]) -> str:
             return f"the runner is process {event['pid']} on {event['host']}; reads the data"
         case "starting":
             return (
-                f"starts {_count(event['workers'], 'worker')} for {_count(event['stages'], 'stage')}, "
-                f"{event['schedule']}, {_count(event['micro_batches'], 'micro-batch')}, "
-                f"{_count(event['steps_total'], 'step')} to make"
+                f"starts {counted(event['workers'], 'worker')} for {counted(event['stages'], 'stage')}, "
+                f"{event['schedule']}, {counted(event['micro_batches'], 'micro-batch')}, "
+                f"{counted(event['steps_total'], 'step')} to make"
             )
         case "started":
             hosts = sorted({worker["host"] for worker in event["workers"]})
             return f"training began on {', '.join(hosts)}"
         case "finished":
-            return f"all {_count(event['step'], 'step')} made, model saved"
+            return f"all {counted(event['step'], 'step')} made, model saved"
         case "stopped":
             return f"stopped at step {event['step']}" + (", weights saved" if event["saved"] else "")
         case "trace saved":
-            return f"trace.json has {_count(event['steps'], 'step')}, from step {event['first']} on"
+            return f"trace.json has {counted(event['steps'], 'step')}, from step {event['first']} on"
         case "failed":
             return str(event["cause"]).partition("\n")[0]
     return str(event.get("detail") or event.get("cause") or "")
@@ -69,8 +70,3 @@ def seconds(event: Mapping[str, Any], otherwise: float) -> float:
 def details(event: Mapping[str, Any]) -> dict[str, Any]:
     """What else the event says."""
     return {key: value for key, value in event.items() if key not in ("time", "event", "attempt")}
-
-
-def _count(n: int, word: str) -> str:
-    plural = "es" if word.endswith("ch") else "s"
-    return f"{n} {word}{plural if n != 1 else ''}"

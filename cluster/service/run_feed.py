@@ -20,6 +20,7 @@ import orjson
 
 from cluster.service.job_stats import JobStats
 from cluster.service.old_counts import counts_from_zero, row_from_one, step_from_one
+from coordinator import run_files
 
 _READ_BYTES = 256 * 1024
 _ROWS_AT_ONCE = 100  # taken in between two turns of the loop: about a millisecond
@@ -108,7 +109,7 @@ class RunFeed:
         """Only the last line counts: it has the totals."""
         if self.attempt > 1 and not _aside(self.folder, self.attempt - 1).exists():
             return  # what is there is still the attempt's before
-        file = self.folder / "accounts.jsonl"
+        file = self.folder / run_files.ACCOUNTS
         with contextlib.suppress(OSError, ValueError):
             size = file.stat().st_size
             if size != self._accounts_size and (part := read_lines(file, max(0, size - _TAIL_BYTES), _TAIL_BYTES)):
@@ -118,7 +119,7 @@ class RunFeed:
 
     def _look_at_timeline(self, stats: JobStats) -> None:
         with contextlib.suppress(OSError, ValueError):
-            with (self.folder / "timeline.json").open("rb") as file:
+            with (self.folder / run_files.TIMELINE).open("rb") as file:
                 status = os.fstat(file.fileno())
                 if self._timeline == (status.st_ino, status.st_mtime_ns):
                     return
@@ -130,7 +131,7 @@ class RunFeed:
     def new_events(self) -> list[RunEvent]:
         """Events of this attempt that were added. One that is torn, by a runner that was killed, is left out."""
         found = []
-        while part := read_lines(self.folder / "events.jsonl", self._events_read, _READ_BYTES):
+        while part := read_lines(self.folder / run_files.EVENTS, self._events_read, _READ_BYTES):
             for line in part.splitlines(keepends=True):
                 self._events_read += len(line)
                 with contextlib.suppress(ValueError):
@@ -151,27 +152,27 @@ def _row(line: bytes) -> Any:
 def rows_file(folder: Path, attempt: int, present: int) -> Path:
     """Where the rows of an attempt are, while attempt `present` is the job's last. Until the rows of the attempt before
     were put aside, there are none of the present one."""
-    aside, rows = _aside(folder, attempt), folder / "metrics.jsonl"
+    aside, rows = _aside(folder, attempt), folder / run_files.METRICS
     if attempt < present:
         return aside if aside.exists() else rows
     return rows if attempt <= 1 or _aside(folder, attempt - 1).exists() else aside
 
 
 def _aside(folder: Path, attempt: int) -> Path:
-    return folder / f"metrics.attempt-{attempt}.jsonl"
+    return folder / run_files.of_attempt(run_files.METRICS, attempt)
 
 
 def retire_attempt(folder: Path, attempt: int) -> None:
     """Put the rows of an attempt that was lost aside. Does nothing the second time; its runner must be gone."""
     folder.mkdir(parents=True, exist_ok=True)
-    events = folder / "events.jsonl"
+    events = folder / run_files.EVENTS
     if events.exists() and events.read_bytes()[-1:] not in (b"", b"\n"):
         with events.open("ab") as file:
             file.write(b"\n")  # a torn line must not swallow the first one of the next attempt
-    accounts = folder / "accounts.jsonl"
+    accounts = folder / run_files.ACCOUNTS
     if accounts.exists() and not _aside(folder, attempt).exists():  # first: the rows put aside say that all is done
-        accounts.rename(folder / f"accounts.attempt-{attempt}.jsonl")
-    aside, rows = _aside(folder, attempt), folder / "metrics.jsonl"
+        accounts.rename(folder / run_files.of_attempt(run_files.ACCOUNTS, attempt))
+    aside, rows = _aside(folder, attempt), folder / run_files.METRICS
     if aside.exists():
         return
     if rows.exists():

@@ -7,23 +7,22 @@ from collections.abc import Sequence
 from cluster.run.worker_times import predicted_bubbles, worker_times
 from cluster.service.job_stats import JobStats
 from cluster.wire import pipetrain_pb2 as pb
+from coordinator.train.rows import SERIES
 
 _LOSSES = 120
+_NAMED = frozenset(SERIES) & frozenset(pb.JobStats.DESCRIPTOR.fields_by_name)
 
 
 def stats_message(stats: JobStats) -> pb.JobStats:
-    """The figures of a job's present attempt."""
+    """The figures of a job's present attempt. Speed and bubble are those of late, which say more than a step's."""
+    recent = {"samples_per_second": stats.recent.samples_per_second, "bubble": stats.recent.bubble}
+    latest = {**stats.latest, **{name: value for name, value in recent.items() if value is not None}}
     return pb.JobStats(
         id=stats.job,
         attempt=stats.attempt,
         step=stats.steps,
-        loss=stats.loss,
-        accuracy=stats.accuracy,
-        validation_loss=stats.validation_loss,
-        validation_accuracy=stats.validation_accuracy,
-        samples_per_second=stats.recent.samples_per_second,
-        bubble=stats.recent.bubble,
-        bubble_predicted=stats.bubble_predicted,
+        **{name: latest[name] for name in _NAMED if name in latest},
+        figures=latest,
         losses=evenly([value for _, value in stats.series["loss"].points], _LOSSES),
         workers=_workers(stats),
     )

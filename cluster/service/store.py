@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.service.records import JobDocument, JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.refusals import StoreDamaged
 from cluster.service.store_errors import damaged, gone, trouble_of
 from coordinator.queue.job_queue import Needs
@@ -159,8 +159,8 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
-            told = trouble_of(error, self.path) or error
-            outcomes = [(future, None, told) for _, future in batch]
+            failure = trouble_of(error, self.path) or error
+            outcomes = [(future, None, failure) for _, future in batch]
         with contextlib.suppress(RuntimeError):  # the loop was closed, and with it all who wait
             batch[0][1].get_loop().call_soon_threadsafe(_resolve, outcomes)
 
@@ -262,13 +262,13 @@ class Store:
             return JobDocument(document=document, files=json.loads(files))
         raise KeyError(job)
 
-    def events(self, job: str, after: int = 0, limit: int = -1) -> list[JobEvent]:
+    def events(self, job: str, after: int = 0, limit: int = -1) -> list[EventRecord]:
         """Events of a job, in order, after the one with this number."""
         query = (
             "SELECT seq, time, kind, attempt, text, details FROM events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         )
         return [
-            JobEvent(seq=row[0], time=row[1], kind=row[2], attempt=row[3], text=row[4], details=json.loads(row[5]))
+            EventRecord(seq=row[0], time=row[1], kind=row[2], attempt=row[3], text=row[4], details=json.loads(row[5]))
             for row in self._read(query, (job, after, limit))
         ]
 
@@ -281,7 +281,7 @@ class Store:
 # changes, for Store.write --------------------------------------------------------------------------------------------
 
 
-def insert(record: JobRecord, document: JobDocument, first: JobEvent) -> Write[tuple[JobRecord, bool]]:
+def insert(record: JobRecord, document: JobDocument, first: EventRecord) -> Write[tuple[JobRecord, bool]]:
     """Take a job in, unless its submission id is known. The job, with its order, and whether it is new."""
 
     def change(connection: sqlite3.Connection) -> tuple[JobRecord, bool]:
@@ -301,7 +301,7 @@ def insert(record: JobRecord, document: JobDocument, first: JobEvent) -> Write[t
     return change
 
 
-def update(record: JobRecord, events: Sequence[JobEvent]) -> Write[None]:
+def update(record: JobRecord, events: Sequence[EventRecord]) -> Write[None]:
     """Write the record's present values, and new events with them."""
 
     def change(connection: sqlite3.Connection) -> None:
@@ -331,7 +331,7 @@ def delete(job: str) -> Write[None]:
     return change
 
 
-def _insert_events(connection: sqlite3.Connection, job: str, events: Sequence[JobEvent]) -> None:
+def _insert_events(connection: sqlite3.Connection, job: str, events: Sequence[EventRecord]) -> None:
     connection.executemany(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(job, e.seq, e.time, e.kind, e.attempt, e.text, json.dumps(dict(e.details))) for e in events],

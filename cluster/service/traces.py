@@ -8,8 +8,8 @@ import os
 import secrets
 from pathlib import Path
 
-from cluster.run.run_dir import TRACE_FILE, TRACE_REQUEST
 from cluster.service.jobs import Jobs
+from coordinator import run_files
 from stages.errors import Refused, UserMistake
 
 MOST_STEPS = 10_000
@@ -31,10 +31,10 @@ async def ask_for_trace(jobs: Jobs, job: str, steps: int) -> str:
 def _put(folder: Path, content: dict[str, object]) -> bool:
     """Put the request in place; False where there is one already."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{TRACE_REQUEST}.{content['id']}"
+    temporary = folder / run_files.unfinished(f"{run_files.TRACE_REQUEST}.{content['id']}")
     try:
         temporary.write_text(json.dumps(content), encoding="ascii")
-        os.link(temporary, folder / TRACE_REQUEST)
+        os.link(temporary, folder / run_files.TRACE_REQUEST)
     except FileExistsError:
         return False
     finally:
@@ -61,7 +61,7 @@ async def trace_saved(jobs: Jobs, job: str, request: str) -> None:
 
 def last_trace(jobs: Jobs, job: str) -> Path:
     """The trace that the job saved last. Raises Refused where it has none."""
-    file = jobs.home.run_directory(job) / TRACE_FILE
+    file = jobs.home.run_directory(job) / run_files.TRACE
     if not file.exists():
         raise Refused(f"job {job} has saved no trace; `pipetrain trace {job} --steps 10` asks a running job for one")
     return file

@@ -8,8 +8,8 @@ import logging
 import sys
 from pathlib import Path
 
-from cluster.trackers.mlflow import OPEN_RUN
 from cluster.trackers.tracker import Outcome
+from coordinator import run_files
 from coordinator.queue.job_states import State, Stopped, Succeeded
 
 _DEADLINE_S = 60.0
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 def left_open(folder: Path) -> bool:
     """Whether a run directory says that something is open."""
-    return (folder / OPEN_RUN).exists()
+    return (folder / run_files.MLFLOW_OPEN).exists()
 
 
 async def end_tracking(folder: Path, state: State) -> None:
@@ -32,15 +32,15 @@ async def end_tracking(folder: Path, state: State) -> None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    told = b"it did not answer in time"
+    output = b"it did not answer in time"
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DEADLINE_S):
-                _, told = await process.communicate()
+                _, output = await process.communicate()
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
     if process.returncode != 0:
-        last = (told.decode(errors="replace").strip().splitlines() or ["no reason was given"])[-1]
+        last = (output.decode(errors="replace").strip().splitlines() or ["no reason was given"])[-1]
         _log.warning("job %s: its run in MLflow stays open: %s", folder.name, last)

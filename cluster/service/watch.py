@@ -77,7 +77,7 @@ class Watcher:
     async def updates(self) -> AsyncIterator[bytes]:
         """Serialised WatchUpdates: the present state first, the final state last and alone."""
         entry = self._entry
-        told: tuple[str, str] | None = None
+        sent: tuple[str, str] | None = None
         entry.watchers += 1
         try:
             while True:
@@ -85,16 +85,16 @@ class Watcher:
                 view = self._jobs.view(entry.live_record())
                 state = view.record.state
                 key = (self._cursor, self._with_rows, state.name, view.reason, view.record.events, self._rows_end())
-                if told is None:
+                if sent is None:
                     message, batch = self._update(view, first=True)
                 else:
                     if entry.memo is None or entry.memo[0] != key:
                         entry.memo = (key, *self._update(view, first=False))
                     _, message, batch = entry.memo
                 final = state.ended and batch.empty and not batch.more
-                if told != (now := (state.name, view.reason)) or not batch.empty or final:
+                if sent != (now := (state.name, view.reason)) or not batch.empty or final:
                     yield message
-                    told, self._cursor = now, batch.cursor
+                    sent, self._cursor = now, batch.cursor
                     if final:
                         return
                 if batch.more or (state.ended and not batch.empty):
@@ -105,7 +105,7 @@ class Watcher:
                     async with asyncio.timeout(_AT_LEAST_EVERY_S):
                         await changed.wait()
                 except TimeoutError:
-                    told = ("", "")
+                    sent = ("", "")
         finally:
             entry.watchers -= 1
 

@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cluster.trackers.tracker import Outcome, Point, RunFacts
+from cluster.trackers.tracker import Outcome, Point, TrackedRun
+from coordinator import run_files
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -32,9 +33,6 @@ _METRICS_A_BATCH = 1000  # what MLflow takes in a request, of each
 _PARAMETERS_A_BATCH = 100
 _PARAMETER_CHARACTERS = 6000
 _RUN_TAG, _ATTEMPT_TAG, _PROCESS_TAG = "pipetrain.run", "pipetrain.attempt", "pipetrain.process"
-OPEN_RUN = ".mlflow-run"
-"""In the run directory, while a run in MLflow is open: which, and where. Whoever finds it there although the run has
-ended closes that one (`end_open_run`)."""
 
 
 class MLflow:
@@ -46,7 +44,7 @@ class MLflow:
         self._run = ""
         self._mark: Path | None = None
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         """See Tracker."""
         from mlflow.entities import Param
 
@@ -57,7 +55,7 @@ class MLflow:
         tags = {_RUN_TAG: run.run, _ATTEMPT_TAG: str(run.attempt), _PROCESS_TAG: this_process()}
         self._run = client.create_run(experiment, run_name=run.run, tags=tags).info.run_id
         self._client = client
-        self._mark = run.folder / OPEN_RUN
+        self._mark = run.folder / run_files.MLFLOW_OPEN
         run.folder.mkdir(parents=True, exist_ok=True)
         _write_mark(
             self._mark, {"uri": self._uri, "run": self._run, "cwd": os.getcwd()}
@@ -89,7 +87,7 @@ class MLflow:
 def end_open_run(folder: Path, outcome: Outcome, *, in_its_folder: bool = False) -> None:
     """End the run in MLflow that the run directory says is open, if it says so. `in_its_folder`: go to where the run's
     process was, for the path of a database may be relative; for a process that does nothing else."""
-    mark = folder.absolute() / OPEN_RUN
+    mark = folder.absolute() / run_files.MLFLOW_OPEN
     try:
         content = json.loads(mark.read_text(encoding="utf-8"))
         uri, run, folder = str(content["uri"]), str(content["run"]), Path(content["cwd"])

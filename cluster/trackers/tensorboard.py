@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from cluster.trackers.tracker import Outcome, Point, RunFacts
+from cluster.trackers.tracker import Outcome, Point, TrackedRun
+from coordinator import run_files
 from coordinator.job.yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter
-
-
-CLAIM = ".tensorboard"
-"""In the run directory: the folder that the run has taken for itself among others' in a common one."""
 
 
 class TensorBoard:
@@ -29,11 +26,11 @@ class TensorBoard:
         self._file: BinaryIO | None = None
         self._writer: RecordWriter | None = None
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         """See Tracker."""
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        logs = run.folder / "tensorboard" if self._common is None else _own_folder(self._common.absolute(), run)
+        logs = run.folder / run_files.TENSORBOARD if self._common is None else _own_folder(self._common.absolute(), run)
         folder = logs if run.attempt == 1 else logs / f"attempt-{run.attempt}"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{os.uname().nodename}.{os.getpid()}.{run.attempt}"
@@ -68,9 +65,9 @@ class TensorBoard:
         self._file.flush()
 
 
-def _own_folder(common: Path, run: RunFacts) -> Path:
+def _own_folder(common: Path, run: TrackedRun) -> Path:
     """A folder that is no other run's, though its run directory has the same name; later attempts find it again."""
-    claim = run.folder / CLAIM
+    claim = run.folder / run_files.TENSORBOARD_CLAIM
     if run.attempt > 1 and claim.exists():
         return Path(claim.read_text(encoding="utf-8"))
     for count in itertools.count(1):

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from coordinator.train.rows import Row, StepRow
+from coordinator.train.rows import EVAL_FIGURES, STEP_FIGURES, Row, StepRow
 
 Outcome = Literal["finished", "stopped", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
+class TrackedRun:
     """The run: `name` of the job, `run` (its id, or its run directory's name), `document` with every default, but
     without `tracking`; `folder` is its run directory."""
 
@@ -35,7 +35,7 @@ class Point(NamedTuple):
 class Tracker(Protocol):
     """One sink. Called from one thread, in this order. Whatever it raises ends it, and nothing else."""
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         """Begin the run there."""
 
     def write(self, points: Sequence[Point]) -> None:
@@ -47,20 +47,6 @@ class Tracker(Protocol):
 
 def point_of(row: Row, time: float) -> Point:
     """A row as trackers are told of it: names with the group that they belong to, at the row's own step."""
-    if not isinstance(row, StepRow):
-        return Point(row.step, time, _present({"validation/loss": row.loss, "validation/accuracy": row.accuracy}))
-    values = {
-        "train/loss": row.loss,
-        "train/accuracy": row.accuracy,
-        "train/grad_norm": row.grad_norm,
-        "train/learning_rate": row.learning_rate,
-        "speed/samples_per_second": row.samples / row.seconds if row.seconds else None,
-        "speed/step_seconds": row.seconds,
-        "pipeline/bubble": row.bubble,
-        "pipeline/bubble_predicted": row.bubble_predicted,
-    }
-    return Point(row.step, time, _present(values))
-
-
-def _present(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value is not None}
+    figures = STEP_FIGURES if isinstance(row, StepRow) else EVAL_FIGURES
+    found = ((figure.shown.tracker, figure.value(row)) for figure in figures if figure.shown.tracker)
+    return Point(row.step, time, {name: value for name, value in found if value is not None})

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster.trackers.options import make_trackers
-from cluster.trackers.tracker import Outcome, Point, RunFacts, Tracker, point_of
+from cluster.trackers.tracker import Outcome, Point, TrackedRun, Tracker, point_of
 from coordinator.job.spec import JobSpec
 from coordinator.train.rows import Row
 
@@ -27,7 +27,8 @@ _GATHER_S = 0.5
 
 
 class Trackers:
-    """Those that the job asks for. `tell` is told, from the thread that calls `row` and `close`, what went wrong.
+    """Those that the job asks for. `warn` is called with what went wrong, by the thread that calls `row` and
+    `close`.
 
     `folder` is the run directory; `trackers` by name stand instead of those of the job. A `with` that an error leaves
     ends the run as failed.
@@ -39,15 +40,15 @@ class Trackers:
         folder: Path,
         *,
         attempt: int = 1,
-        tell: Callable[[str], None],
+        warn: Callable[[str], None],
         trackers: Mapping[str, Tracker] | None = None,
     ) -> None:
-        self._tell = tell
+        self._warn = warn
         wanted = make_trackers(spec) if trackers is None else trackers
         document = spec.document()
         document.pop("tracking", None)  # says nothing of the training, and a URI may hold a password
         place = folder.absolute()
-        run = RunFacts(name=spec.name, run=place.name, attempt=attempt, document=document, folder=place)
+        run = TrackedRun(name=spec.name, run=place.name, attempt=attempt, document=document, folder=place)
         self._feeds = [_Feed(name, tracker, run) for name, tracker in wanted.items()]
 
     def row(self, row: Row) -> None:
@@ -57,7 +58,7 @@ class Trackers:
         point = point_of(row, time.time())
         for feed in self._feeds:
             feed.put(point)
-        self._tell_news()
+        self._warn_of_news()
 
     def close(self, outcome: Outcome) -> None:
         """End the run everywhere. What is not done after CLOSE_S is given up. May be called twice."""
@@ -66,7 +67,7 @@ class Trackers:
             feed.finish(outcome)
         for feed in self._feeds:
             feed.join(max(0.0, end - time.monotonic()))
-        self._tell_news()
+        self._warn_of_news()
         self._feeds = []
 
     def __enter__(self) -> Self:
@@ -78,16 +79,16 @@ class Trackers:
         asked = kind is not None and not issubclass(kind, Exception)  # Ctrl-C, or who asks for rows left
         self.close("stopped" if asked else "failed")
 
-    def _tell_news(self) -> None:
+    def _warn_of_news(self) -> None:
         for feed in self._feeds:
             while feed.news:
-                self._tell(f"tracker {feed.name}: {feed.news.pop(0)}")
+                self._warn(f"tracker {feed.name}: {feed.news.pop(0)}")
 
 
 class _Feed:
-    """One tracker, its queue and its thread. `news` is what is to be told."""
+    """One tracker, its queue and its thread. `news` is what is to be warned of."""
 
-    def __init__(self, name: str, tracker: Tracker, run: RunFacts) -> None:
+    def __init__(self, name: str, tracker: Tracker, run: TrackedRun) -> None:
         self.name, self._tracker, self._run = name, tracker, run
         self.news: list[str] = []
         self._queue: queue.Queue[Point] = queue.Queue(_QUEUED_ROWS)

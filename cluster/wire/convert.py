@@ -8,52 +8,66 @@ state_name(job.state), state_number("RUNNING")
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.queue.job_states import STATE_NAMES
 from coordinator.train.rows import EvalRow, Row, StepRow
 
+_NAMED = {kind: frozenset(kind.DESCRIPTOR.fields_by_name) - {"figures"} for kind in (pb.StepRow, pb.EvalRow)}
+
 
 def row_to_wire(row: Mapping[str, Any], attempt: int) -> pb.MetricRow:
     """The message of a parsed line of metrics.jsonl. Raises KeyError, TypeError, ValueError where it is none."""
     values = {key: value for key, value in row.items() if key != "kind"}
     if row["kind"] == "step":
-        return pb.MetricRow(attempt=attempt, step=pb.StepRow(**values))
+        return pb.MetricRow(attempt=attempt, step=_message(pb.StepRow, values))
     if row["kind"] == "eval":
-        return pb.MetricRow(attempt=attempt, eval=pb.EvalRow(**values))
+        return pb.MetricRow(attempt=attempt, eval=_message(pb.EvalRow, values))
     raise ValueError(f"a row of metrics is of kind step or eval, not {row['kind']!r}")
+
+
+def _message(kind: Any, values: dict[str, Any]) -> Any:
+    """Figures that have no field of their own travel by name."""
+    if newer := values.keys() - _NAMED[kind]:
+        figures = {name: values.pop(name) for name in newer}
+        return kind(**values, figures=figures)
+    return kind(**values)
 
 
 def row_from_wire(message: pb.MetricRow) -> Row:
     """The row of a message. Raises ValueError for a kind of row that this version does not know."""
     if message.HasField("step"):
-        step = message.step
-        return StepRow(
-            step=step.step,
-            epoch=step.epoch,
-            samples=step.samples,
-            loss=step.loss,
-            seconds=step.seconds,
-            grad_norm=step.grad_norm,
-            learning_rate=step.learning_rate,
-            bubble=step.bubble,
-            accuracy=step.accuracy if step.HasField("accuracy") else None,
-            bubble_predicted=step.bubble_predicted if step.HasField("bubble_predicted") else None,
-            attempt=message.attempt,
-        )
+        return StepRow(**_read_step(message.step), attempt=message.attempt)
     if message.HasField("eval"):
-        evaluation = message.eval
-        return EvalRow(
-            step=evaluation.step,
-            epoch=evaluation.epoch,
-            loss=evaluation.loss,
-            accuracy=evaluation.accuracy if evaluation.HasField("accuracy") else None,
-            samples=evaluation.samples,
-            attempt=message.attempt,
-        )
+        return EvalRow(**_read_evaluation(message.eval), attempt=message.attempt)
     raise ValueError("a row of metrics that is neither a step nor an evaluation")
+
+
+class _Reader:
+    """Reads the fields of a row from its message: those that it always has, that it may have, and that are newer."""
+
+    def __init__(self, row: type[Row], kind: Any) -> None:
+        known = kind.DESCRIPTOR.fields_by_name
+        names = [one.name for one in fields(row) if one.name != "attempt"]
+        self._always = tuple(name for name in names if name in known and not known[name].has_presence)
+        self._get = attrgetter(*self._always)
+        self._optional = tuple(name for name in names if name in known and known[name].has_presence)
+        self._newer = tuple(name for name in names if name not in known)
+
+    def __call__(self, message: Any) -> dict[str, Any]:
+        found = dict(zip(self._always, self._get(message), strict=True))
+        for name in self._optional:
+            found[name] = getattr(message, name) if message.HasField(name) else None
+        for name in self._newer:
+            found[name] = message.figures.get(name)
+        return found
+
+
+_read_step, _read_evaluation = _Reader(StepRow, pb.StepRow), _Reader(EvalRow, pb.EvalRow)
 
 
 def state_name(number: int) -> str:

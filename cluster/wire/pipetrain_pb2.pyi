@@ -185,7 +185,14 @@ class MetricRow(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., step: _Optional[_Union[StepRow, _Mapping]] = ..., eval: _Optional[_Union[EvalRow, _Mapping]] = ...) -> None: ...
 
 class StepRow(_message.Message):
-    __slots__ = ("step", "epoch", "samples", "loss", "seconds", "grad_norm", "learning_rate", "bubble", "accuracy", "bubble_predicted")
+    __slots__ = ("step", "epoch", "samples", "loss", "seconds", "grad_norm", "learning_rate", "bubble", "accuracy", "bubble_predicted", "figures")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     STEP_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +203,7 @@ class StepRow(_message.Message):
     BUBBLE_FIELD_NUMBER: _ClassVar[int]
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     BUBBLE_PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     step: int
     epoch: int
     samples: int
@@ -206,21 +214,31 @@ class StepRow(_message.Message):
     bubble: float
     accuracy: float
     bubble_predicted: float
-    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., grad_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., bubble: _Optional[float] = ..., accuracy: _Optional[float] = ..., bubble_predicted: _Optional[float] = ...) -> None: ...
+    figures: _containers.ScalarMap[str, float]
+    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., grad_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., bubble: _Optional[float] = ..., accuracy: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class EvalRow(_message.Message):
-    __slots__ = ("step", "epoch", "loss", "accuracy", "samples")
+    __slots__ = ("step", "epoch", "loss", "accuracy", "samples", "figures")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     STEP_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     step: int
     epoch: int
     loss: float
     accuracy: float
     samples: int
-    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., samples: _Optional[int] = ...) -> None: ...
+    figures: _containers.ScalarMap[str, float]
+    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., samples: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
     __slots__ = ("id", "worker", "follow", "tail")
@@ -362,7 +380,14 @@ class StatsResponse(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[JobStats, _Mapping]]] = ...) -> None: ...
 
 class JobStats(_message.Message):
-    __slots__ = ("id", "attempt", "step", "loss", "accuracy", "validation_loss", "validation_accuracy", "samples_per_second", "bubble", "bubble_predicted", "losses", "workers")
+    __slots__ = ("id", "attempt", "step", "loss", "accuracy", "validation_loss", "validation_accuracy", "samples_per_second", "bubble", "bubble_predicted", "losses", "workers", "figures")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -375,6 +400,7 @@ class JobStats(_message.Message):
     BUBBLE_PREDICTED_FIELD_NUMBER: _ClassVar[int]
     LOSSES_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     id: str
     attempt: int
     step: int
@@ -387,7 +413,8 @@ class JobStats(_message.Message):
     bubble_predicted: float
     losses: _containers.RepeatedScalarFieldContainer[float]
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStats]
-    def __init__(self, id: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., validation_loss: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., samples_per_second: _Optional[float] = ..., bubble: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., losses: _Optional[_Iterable[float]] = ..., workers: _Optional[_Iterable[_Union[WorkerStats, _Mapping]]] = ...) -> None: ...
+    figures: _containers.ScalarMap[str, float]
+    def __init__(self, id: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., validation_loss: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., samples_per_second: _Optional[float] = ..., bubble: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., losses: _Optional[_Iterable[float]] = ..., workers: _Optional[_Iterable[_Union[WorkerStats, _Mapping]]] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class WorkerStats(_message.Message):
     __slots__ = ("worker", "host", "pid", "stages", "microseconds", "bubble_predicted", "peak_rss_bytes", "limit_bytes", "peak_job_bytes")

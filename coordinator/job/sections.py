@@ -18,18 +18,13 @@ from coordinator.job.nearest import closest
 from coordinator.job.optimizer_sections import OptimizerSection
 from coordinator.job.rates import ConstantRate, ScheduleSection
 from coordinator.job.source_names import WHAT_A_SOURCE_IS, source_problem
+from coordinator.texts import BYTES_OF
 from stages.spec import InitSpec, LossKind
 
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
 """The built-in schedules, by the names that `pipeline.schedule` takes."""
 
 LARGEST = 2**63 - 1  # whole numbers of a job fit into 64 bits
-_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40} | {
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-}
 
 
 def _bytes(value: object) -> object:
@@ -40,18 +35,18 @@ def _bytes(value: object) -> object:
     if match is None:
         raise ValueError
     unit = match[2] or "B"
-    if unit not in _UNITS:
-        known = {name.lower(): name for name in _UNITS}
+    if unit not in BYTES_OF:
+        known = {name.lower(): name for name in BYTES_OF}
         near = closest(unit, known, 0.6)
         raise ValueError(f"did you mean {match[1]}{known[near]}?" if near else "")
-    return round(float(match[1]) * _UNITS[unit])
+    return round(float(match[1]) * BYTES_OF[unit])
 
 
 def bytes_text(n_bytes: int) -> str | int:
     """A number of bytes as a job file writes it: "512MiB" where that is exact, else the plain number."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if n_bytes and n_bytes % _UNITS[unit] == 0:
-            return f"{n_bytes // _UNITS[unit]}{unit}"
+        if n_bytes and n_bytes % BYTES_OF[unit] == 0:
+            return f"{n_bytes // BYTES_OF[unit]}{unit}"
     return n_bytes
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from coordinator import run_files
 from coordinator.job.base_section import Section
 from coordinator.job.checks import cross_problems
 from coordinator.job.entries import too_much, wrong_texts
@@ -183,7 +184,7 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise InvalidJob([f"{path}: no such file{_nearest_file(path)}"]) from None
     except IsADirectoryError:
-        raise InvalidJob([f"{path}: is a directory, must be a job file such as {path / 'job.yaml'}"]) from None
+        raise InvalidJob([f"{path}: is a directory, must be a job file such as {path / run_files.JOB}"]) from None
     except UnicodeDecodeError:
         raise InvalidJob([f"{path}: is not text in UTF-8, so it is not a job file"]) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path

@@ -10,6 +10,7 @@ from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.memory import StageMemory, inference_bytes, parameter_count, predict_stage
 from coordinator.plan.partition import layer_flops, stage_costs
 from coordinator.program.replay import Replay, replay
+from coordinator.texts import size
 from coordinator.timing.prediction import as_performed, durations, products
 from stages.actions import Kind
 from stages.network import Network
@@ -218,16 +219,8 @@ def _refusal(plan: Estimate, worker: WorkerPlan) -> str:
     parameters = sum(s.memory.weights + s.memory.gradients + s.memory.optimizer for s in own)
     assert worker.limit is not None, "what has no limit fits"
     return (
-        f"worker {worker.worker} (stage {names}) needs {size_text(worker.total)}, resources.memory_per_worker is "
-        f"{size_text(worker.limit)}: {size_text(parameters)} for weights, gradients and optimizer, "
-        f"{size_text(sum(s.memory.pool for s in own))} for activations; "
+        f"worker {worker.worker} (stage {names}) needs {size(worker.total, 'up')}, resources.memory_per_worker is "
+        f"{size(worker.limit, 'down')}: {size(parameters)} for weights, gradients and optimizer, "
+        f"{size(sum(s.memory.pool for s in own))} for activations; "
         "more stages, more micro-batches or more memory help"
     )
-
-
-def size_text(n_bytes: float) -> str:
-    """Bytes as people read them."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:,.{2 if unit == 'GiB' else 1}f} {unit}"
-    return f"{n_bytes:g} B"

@@ -56,10 +56,10 @@ def draw(
         if worker in gaps:
             place, missing = gaps[worker]
             words.insert(place, (f"[{missing}?]", True))
-        told = [f"<-- {action} {mark[action]}" for action in dict.fromkeys(lane) if mark.get(action)]
+        marks = [f"<-- {action} {mark[action]}" for action in dict.fromkeys(lane) if mark.get(action)]
         if worker in notes:
-            told.append(f"<-- {notes[worker]}")
-        lines.append("  ".join([f"worker {worker}".ljust(indent), " ".join(_excerpt(words)), *told]).rstrip())
+            marks.append(f"<-- {notes[worker]}")
+        lines.append("  ".join([f"worker {worker}".ljust(indent), " ".join(_excerpt(words)), *marks]).rstrip())
     return "\n".join(lines)
 
 

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from coordinator.program.drawing import draw
 from stages.actions import Action, Kind, Lane, Program
-from stages.errors import InvalidSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken law: `text` says what is wrong, the rest where, for whoever draws the program (see `drawing.draw`)."""
+
+    text: str
+    mark: Mapping[Action, str] = field(default_factory=dict)
+    notes: Mapping[int, str] = field(default_factory=dict)
+    gaps: Mapping[int, tuple[int, Action]] = field(default_factory=dict)
 
 
 def needs(action: Action, n_stages: int) -> tuple[Action, ...]:
@@ -32,78 +41,77 @@ def performed_as(needed: Action, there: Mapping[Action, object]) -> Action:
     return needed
 
 
-def check_laws(program: Program, *, backward: bool = True) -> None:
-    """Raise InvalidSchedule, naming and drawing the place, for the first law that is broken.
+def broken_law(program: Program, *, backward: bool = True) -> Violation | None:
+    """The first law that the program breaks; None if it breaks none.
 
     With `backward=False` the program is an evaluation: every F, and nothing else.
     """
-    _check_placement(program)
-    _check_each_once(program, backward)
-    _check_order(program)
+    return _wrong_placement(program) or _not_once(program, backward) or _wrong_order(program)
 
 
-def _check_placement(program: Program) -> None:
+def _wrong_placement(program: Program) -> Violation | None:
     size = f"{program.n_stages} stages × {program.n_micro_batches} micro-batches"
     if min(program.n_stages, program.n_micro_batches, program.n_workers) < 1:
-        raise InvalidSchedule(f"{program.name}: has {size} on {program.n_workers} workers, each must be at least 1")
+        return Violation(f"has {size} on {program.n_workers} workers, each must be at least 1")
     holder: dict[int, int] = {}
     for worker, lane in enumerate(program.lanes):
         if not lane:
-            drawing = draw(program, notes={worker: "has nothing to do"})
-            raise InvalidSchedule(f"{program.name}: worker {worker} has no action, so it holds no stage", drawing)
+            text = f"worker {worker} has no action, so it holds no stage"
+            return Violation(text, notes={worker: "has nothing to do"})
         for action in lane:
             if not (0 <= action.stage < program.n_stages and 0 <= action.micro_batch < program.n_micro_batches):
-                raise _broken(program, worker, action, f"is outside {size}")
+                return _misplaced(worker, action, f"is outside {size}")
             other = holder.setdefault(action.stage, worker)
             if other != worker:
-                raise _broken(program, worker, action, f"puts stage {action.stage} on a second worker, after {other}")
+                return _misplaced(worker, action, f"puts stage {action.stage} on a second worker, after {other}")
+    return None
 
 
-def _check_each_once(program: Program, backward: bool) -> None:
+def _not_once(program: Program, backward: bool) -> Violation | None:
     counts: Counter[Action] = Counter()
     for worker, lane in enumerate(program.lanes):
         for action in lane:
             counts[action] += 1
             if counts[action] > 1:
-                raise _broken(program, worker, action, "stands there a second time")
+                return _misplaced(worker, action, "stands there a second time")
             if not backward and action.kind is not Kind.FORWARD:
-                raise _broken(program, worker, action, "goes back, but an evaluation only goes forward")
+                return _misplaced(worker, action, "goes back, but an evaluation only goes forward")
     for stage in range(program.n_stages):
         for j in range(program.n_micro_batches):
             f, i, w, b = (bool(counts[Action(stage, kind, j)]) for kind in Kind)
             if not f:
-                raise _missing(program, Action(stage, Kind.FORWARD, j))
+                return _missing(program, Action(stage, Kind.FORWARD, j))
             if b and (i or w):
                 extra = Action(stage, Kind.BACKWARD_INPUT if i else Kind.BACKWARD_WEIGHT, j)
                 why = f"stands beside {Action(stage, Kind.BACKWARD, j)}, which is I and W in one"
-                raise _broken(program, _worker_of(program, extra), extra, why)
+                return _misplaced(_worker_of(program, extra), extra, why)
             if backward and not b and not (i and w):
                 kind = Kind.BACKWARD_WEIGHT if i else Kind.BACKWARD_INPUT if w else Kind.BACKWARD
-                raise _missing(program, Action(stage, kind, j))
+                return _missing(program, Action(stage, kind, j))
+    return None
 
 
-def _check_order(program: Program) -> None:
+def _wrong_order(program: Program) -> Violation | None:
     for worker, lane in enumerate(program.lanes):
         place = {action: position for position, action in enumerate(lane)}
         for action in lane:
             for needed in needs(action, program.n_stages):
                 source = performed_as(needed, place)
                 if place.get(source, -1) > place[action]:
-                    raise _broken(program, worker, action, f"stands before {source}, whose result it uses")
+                    return _misplaced(worker, action, f"stands before {source}, whose result it uses")
+    return None
 
 
-def _missing(program: Program, action: Action) -> InvalidSchedule:
-    """A gap, drawn where the action would stand; of a stage that nobody holds, what asks for it is marked."""
-    text = f"{program.name}: {action} is missing"
+def _missing(program: Program, action: Action) -> Violation:
+    """A gap, where the action would stand; if nobody holds its stage, what asks for it is marked."""
+    text = f"{action} is missing"
     worker = next((w for w, lane in enumerate(program.lanes) if any(a.stage == action.stage for a in lane)), None)
     if worker is None:
         last = max(a for lane in program.lanes for a in lane)
         why = f"no worker holds stage {action.stage}"
-        note = f"asks for stages 0 … {last.stage}, but {why}"
-        return InvalidSchedule(f"{text}: {why}", draw(program, mark={last: note}))
+        return Violation(f"{text}: {why}", mark={last: f"asks for stages 0 … {last.stage}, but {why}"})
     place = _place_of_gap(program.lanes[worker], action)
-    drawing = draw(program, gaps={worker: (place, action)}, notes={worker: f"{action} is missing"})
-    return InvalidSchedule(f"{text} on worker {worker}", drawing)
+    return Violation(f"{text} on worker {worker}", notes={worker: text}, gaps={worker: (place, action)})
 
 
 def _place_of_gap(lane: Lane, missing: Action) -> int:
@@ -123,16 +131,16 @@ def _place_of_gap(lane: Lane, missing: Action) -> int:
     return max([-1, *alike, *(place for place, _ in same)]) + 1
 
 
-def _broken(program: Program, worker: int, action: Action, why: str) -> InvalidSchedule:
-    return InvalidSchedule(f"{program.name}: worker {worker}: {action} {why}", draw(program, mark={action: "here"}))
+def _misplaced(worker: int, action: Action, why: str) -> Violation:
+    return Violation(f"worker {worker}: {action} {why}", mark={action: "here"})
 
 
 def _worker_of(program: Program, action: Action) -> int:
     return next(worker for worker, lane in enumerate(program.lanes) if action in lane)
 
 
-def deadlock(program: Program, stuck: Sequence[Action], ended: Mapping[Action, float]) -> InvalidSchedule:
-    """Name the circle: each of the `stuck` actions, first on its lane, waits for one that is behind another."""
+def deadlock(program: Program, stuck: Sequence[Action], ended: Mapping[Action, float]) -> Violation:
+    """The circle: each of the `stuck` actions, first on its lane, waits for one that is behind another."""
     holder = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
     front = {holder[action]: action for action in stuck}
     waits: dict[Action, Action] = {}
@@ -143,11 +151,9 @@ def deadlock(program: Program, stuck: Sequence[Action], ended: Mapping[Action, f
         action = front[holder[waits[action]]]
     order = list(waits)
     circle = order[order.index(action) :]
-    told = ", ".join(
+    waiting = ", ".join(
         f"{at} waits for {waits[at]}" + (f" behind {after}" if waits[at] != after else "")
         for at, after in zip(circle, [*circle[1:], circle[0]], strict=True)
     )
     marks = {at: f"stuck, waits for {waits[at]}" for at in circle}
-    return InvalidSchedule(
-        f"{program.name}: workers wait for each other in a circle: {told}", draw(program, mark=marks)
-    )
+    return Violation(f"workers wait for each other in a circle: {waiting}", mark=marks)

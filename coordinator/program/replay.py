@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, cast
 
-from coordinator.program.laws import check_laws, deadlock, needs, performed_as
+from coordinator.program.drawing import draw
+from coordinator.program.laws import Violation, broken_law, deadlock, needs, performed_as
 from coordinator.program.weight_groups import WeightGroups
 from stages.actions import Action, Kind, Lane, Program
+from stages.errors import InvalidSchedule
 from stages.trained import performed_lane
 
 UNIT_TIMES: Mapping[Kind, float] = {
@@ -82,7 +84,7 @@ def check(program: Program, *, backward: bool = True) -> None:
 
     With `backward=False` the program is an evaluation: every F, and nothing else.
     """
-    check_laws(program, backward=backward)
+    _require_laws(program, backward)
     clock_spans(program, lambda action: 1.0)
 
 
@@ -99,7 +101,7 @@ def replay(
     if weight_grad_group < 1:
         raise ValueError(f"weight_grad_group is {weight_grad_group}, must be at least 1")
     backward = any(action.kind is not Kind.FORWARD for lane in program.lanes for action in lane)
-    check_laws(program, backward=backward)
+    _require_laws(program, backward)
     lanes = tuple(performed_lane(lane, first_trained) for lane in program.lanes)
     program = replace(program, lanes=lanes)
     spans = clock_spans(program, _as_function(durations))
@@ -114,6 +116,18 @@ def replay(
         peak_saved_for_input=tuple(by_stage[s].for_input[s] for s in stages),
         worker_peak_alive=tuple(watch.together for watch in watches),
     )
+
+
+def _require_laws(program: Program, backward: bool) -> None:
+    found = broken_law(program, backward=backward)
+    if found is not None:
+        raise _drawn(program, found)
+
+
+def _drawn(program: Program, found: Violation) -> InvalidSchedule:
+    """The violation as an error with the program drawn, its place marked; one that has no place is not drawn."""
+    grid = draw(program, found.mark, found.notes, found.gaps) if found.mark or found.notes else ""
+    return InvalidSchedule(f"{program.name}: {found.text}", grid)
 
 
 def _as_function(durations: Durations) -> Callable[[Action], float]:
@@ -143,7 +157,7 @@ def clock_spans(program: Program, duration: Callable[[Action], float]) -> list[l
                 moved = True
     stuck = [lane[len(done)] for lane, done in zip(program.lanes, spans, strict=True) if len(done) < len(lane)]
     if stuck:
-        raise deadlock(program, stuck, ended)
+        raise _drawn(program, deadlock(program, stuck, ended))
     return spans
 
 

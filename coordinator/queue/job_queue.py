@@ -29,6 +29,8 @@ from copy import copy
 from dataclasses import dataclass
 from math import gcd
 
+from coordinator.texts import counted, size
+
 LOOK_AHEAD = 1000
 """`choose` looks no further once so many jobs wait (those for more nodes apart), which bounds its time."""
 
@@ -325,8 +327,8 @@ def _lack(needs: Needs, room: _Room, *, totals: bool) -> str:
         of = f" of {room.cpus:,}" if totals else ""
         lacks.append(f"{counted(needs.total_cpus, 'CPU')}, {room.free_cpus:,}{of} free")
     elif needs.total_memory > room.free_memory:  # CPUs bring their share of memory with them when they come free
-        of = f" of {memory_text(room.memory)}" if totals else ""
-        lacks.append(f"{memory_text(needs.total_memory, up=True)} of memory, {memory_text(room.free_memory)}{of} free")
+        of = f" of {size(room.memory, 'down')}" if totals else ""
+        lacks.append(f"{size(needs.total_memory, 'up')} of memory, {size(room.free_memory, 'down')}{of} free")
     if lacks:
         return f"needs {', and '.join(lacks)}"
     if not room.placed:  # a node was lost, or it is unknown how the active workers fit
@@ -340,13 +342,13 @@ def _never(needs: Needs, room: _Room) -> str:
     if needs.total_cpus > room.cpus:
         why = f"needs {counted(needs.total_cpus, 'CPU')}, the whole cluster has {room.cpus:,}"
     elif needs.total_memory > room.memory:
-        has = memory_text(room.memory)
-        why = f"needs {memory_text(needs.total_memory, up=True)} of memory, the whole cluster has {has}"
+        has = size(room.memory, "down")
+        why = f"needs {size(needs.total_memory, 'up')} of memory, the whole cluster has {has}"
     elif needs.cpus > cpus:
         why = f"a worker needs {counted(needs.cpus, 'CPU')}, the largest node has {cpus:,}"
     elif needs.memory > memory:
-        has = memory_text(memory)
-        why = f"a worker needs {memory_text(needs.memory, up=True)} of memory, the largest node has {has}"
+        has = size(memory, "down")
+        why = f"a worker needs {size(needs.memory, 'up')} of memory, the largest node has {has}"
     else:
         held = sum(node.workers(needs) for node in room.nodes)
         why = f"the empty cluster holds {held:,} of {_workers(needs)}"
@@ -354,17 +356,5 @@ def _never(needs: Needs, room: _Room) -> str:
 
 
 def _workers(needs: Needs) -> str:
-    size = f"{counted(needs.cpus, 'CPU')} and {memory_text(needs.memory, up=True)}"
-    return f"{counted(needs.workers, 'worker')} of {size} each"
-
-
-def counted(n: int, noun: str) -> str:
-    """`1 worker`, `3 workers`."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def memory_text(n_bytes: int, *, up: bool = False) -> str:
-    """Tenths of MiB or GiB. Needs are rounded up, room down: what is too little then looks so."""
-    unit, name = (2**30, "GiB") if n_bytes >= 2**30 else (2**20, "MiB")
-    tenths = -(-10 * n_bytes // unit) if up else 10 * n_bytes // unit
-    return f"{tenths / 10:,.1f}".removesuffix(".0") + f" {name}"
+    each = f"{counted(needs.cpus, 'CPU')} and {size(needs.memory, 'up')}"
+    return f"{counted(needs.workers, 'worker')} of {each} each"

@@ -125,7 +125,7 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Preparation:
     """The runner says what it is doing before the first step."""
 
     detail: str
@@ -191,7 +191,7 @@ class Unstorable:
 
 Happening = (
     Admitted
-    | Progress
+    | Preparation
     | Started
     | RunFinished
     | RunStopped
@@ -246,8 +246,8 @@ def _launch_again(state: Recovering, _: Admitted) -> Decision:
     return Starting(attempt=state.attempt, lost=state.lost), [Launch(state.attempt)]
 
 
-def _detail(state: Starting, said: Progress) -> Decision:
-    return replace(state, detail=said.detail), []
+def _detail(state: Starting, happening: Preparation) -> Decision:
+    return replace(state, detail=happening.detail), []
 
 
 def _run(state: Starting, _: Started) -> Decision:
@@ -258,18 +258,22 @@ def _succeed(state: Starting | Running, _: RunFinished) -> Decision:
     return Succeeded(attempt=state.attempt), []
 
 
-def _stopped(state: Starting | Running, told: RunStopped) -> Decision:
+def _stopped(state: Starting | Running, happening: RunStopped) -> Decision:
     how = (
-        f"stopped at step {told.step}, weights saved"
-        if told.saved
+        f"stopped at step {happening.step}, weights saved"
+        if happening.saved
         else "stopped before its first step; nothing was saved"
     )
-    return Stopped(attempt=state.attempt, how=how, saved=told.saved), []
+    return Stopped(attempt=state.attempt, how=how, saved=happening.saved), []
 
 
-def _fail(state: Starting | Running, told: RunFailed) -> Decision:
+def _fail(state: Starting | Running, happening: RunFailed) -> Decision:
     failed = Failed(
-        attempt=state.attempt, cause=told.cause, kind=told.kind, mistake=told.mistake, traceback=told.traceback
+        attempt=state.attempt,
+        cause=happening.cause,
+        kind=happening.kind,
+        mistake=happening.mistake,
+        traceback=happening.traceback,
     )
     return failed, []
 
@@ -306,9 +310,9 @@ def _ask_to_stop(state: Starting | Running, asked: StopRequested) -> Decision:
     return replace(state, stop=stop), [SendStop(state.attempt, stop.now)]
 
 
-def _give_up(state: Queued | Starting | Running | Recovering, told: Unstorable) -> Decision:
+def _give_up(state: Queued | Starting | Running | Recovering, happening: Unstorable) -> Decision:
     attempt = 0 if isinstance(state, Queued) else state.attempt - isinstance(state, Recovering)
-    return Failed(attempt=attempt, cause=f"cannot be stored: {told.what}", kind="Unstorable"), []
+    return Failed(attempt=attempt, cause=f"cannot be stored: {happening.what}", kind="Unstorable"), []
 
 
 def _nothing(state: State, _: Happening) -> Decision:
@@ -318,7 +322,7 @@ def _nothing(state: State, _: Happening) -> Decision:
 TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Decision]] = {
     (Queued, Admitted): _launch_first,
     (Queued, StopRequested): _stop_waiting,
-    (Starting, Progress): _detail,
+    (Starting, Preparation): _detail,
     (Starting, Started): _run,
     (Starting, RunFinished): _succeed,
     (Starting, RunStopped): _stopped,

@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple
 
 from coordinator.trace.trace_file import EventFile
-from coordinator.trace.trace_memory import Keeper, TraceMemory
+from coordinator.trace.trace_memory import KeptBytes, TraceMemory
 from coordinator.train.workers import ClockFix
 from stages.actions import Action, Kind
 
@@ -176,7 +176,7 @@ class _Drawing:
         self._pid = {worker: pid + self.hosts.index(track.hosts.get(worker, "")) for worker in self._workers}
         self._where = {worker: f'"pid":{self._pid[worker]},"tid":{worker + 1}' for worker in self._workers}
         self._unit = json.dumps(memory.unit) if memory is not None else ""
-        self._keepers = {} if memory is None else {worker: Keeper(memory) for worker in self._workers}
+        self._kept_bytes = {} if memory is None else {worker: KeptBytes(memory) for worker in self._workers}
         self._ended = dict.fromkeys(self._workers, -1)  # of each worker's last slice; -1 for none
         self._moved = self._arrows = self._early = self._beyond = self._left_out = self._largest = 0
         self._name_processes(" ".join(filter(None, (name, track.label))))
@@ -233,7 +233,7 @@ class _Drawing:
     def _draw_lane(
         self, worker: int, lane: Sequence[TimedAction], made: dict[_Key, _Slice], taken: list[tuple[_Key, _Slice]]
     ) -> None:
-        keeper, before = self._keepers.get(worker), self._ended[worker]
+        keeper, before = self._kept_bytes.get(worker), self._ended[worker]
         if keeper is not None and lane and before < 0:
             self._count(worker, round((lane[0].start - self._zero) * 1e9), 0)
         before = max(before, 0)

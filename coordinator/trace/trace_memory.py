@@ -46,7 +46,7 @@ def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
     )
 
 
-class Keeper:
+class KeptBytes:
     """Follows one worker's actions as stages.stage.Stage does."""
 
     def __init__(self, memory: TraceMemory) -> None:

@@ -72,7 +72,7 @@ class Liveness:
     def last_seen(self, worker: int) -> str | None:
         """What it did when it last answered; None if it never has."""
         seen = self._seen[worker]
-        return None if seen is None else told(seen)
+        return None if seen is None else activity_text(seen)
 
 
 def _since(begun: float | None, now: float) -> float:
@@ -91,7 +91,9 @@ def judge(states: Sequence[State], limit_s: float) -> Hang | None:
     within = f"within {limit_s:g} s"
     for worker, state in enumerate(states):
         if state.silent_for > limit_s:
-            last = "it has not said yet what it does" if state.seen is None else f"last seen {told(state.seen)}"
+            last = (
+                "it has not said yet what it does" if state.seen is None else f"last seen {activity_text(state.seen)}"
+            )
             return Hang(
                 worker, f"no answer {within}; its process does not answer, {last}{_others(states, except_for=worker)}"
             )
@@ -100,7 +102,7 @@ def judge(states: Sequence[State], limit_s: float) -> Hang | None:
     seen = [state.seen for state in states if state.seen is not None]
     for worker, one in enumerate(seen):
         if one.doing is Doing.COMPUTING:
-            why = f"no progress {within}; it is still {told(one)}, and uses no CPU"
+            why = f"no progress {within}; it is still {activity_text(one)}, and uses no CPU"
             return Hang(worker, why + _others(states, worker))
     waits = [worker for worker, one in enumerate(seen) if one.doing in (Doing.WAITING, Doing.SENDING)]
     if not waits:
@@ -118,11 +120,11 @@ def _blocked(worker: int, seen: Sequence[Seen]) -> tuple[int, str]:
         assert here.tag is not None, "it waits for an array"
         peer = seen[here.peer]
         if here.doing is Doing.SENDING and peer.doing is not Doing.SENDING:
-            return worker, f"it is {told(here)}, which takes nothing in"
+            return worker, f"it is {activity_text(here)}, which takes nothing in"
         if here.doing is Doing.WAITING and peer.has_sent(here.tag):
-            return worker, f"it is {told(here)}, which has sent them: they were lost on the way"
+            return worker, f"it is {activity_text(here)}, which has sent them: they were lost on the way"
         if peer.doing not in (Doing.WAITING, Doing.SENDING):
-            return worker, f"it is {told(here)}, which is {told(peer)}"
+            return worker, f"it is {activity_text(here)}, which is {activity_text(peer)}"
         if here.peer in chain:
             circle = [*chain[chain.index(here.peer) :], here.peer]
             return here.peer, f"workers wait in a circle: {' for '.join(map(str, circle))}"
@@ -130,7 +132,7 @@ def _blocked(worker: int, seen: Sequence[Seen]) -> tuple[int, str]:
         chain.append(worker)
 
 
-def told(seen: Seen) -> str:
+def activity_text(seen: Seen) -> str:
     """What a worker does, as an error tells it."""
     if seen.doing is Doing.PREPARING:
         return "preparing"
@@ -150,7 +152,7 @@ def _others(states: Sequence[State], except_for: int) -> str:
     """What the other workers do, those that wait first."""
     known = [(w, s.seen) for w, s in enumerate(states) if s.seen is not None and w != except_for and not s.silent_for]
     known.sort(key=lambda item: (item[1].doing is not Doing.WAITING, item[0]))
-    texts = [f"worker {worker} is {told(seen)}" for worker, seen in known[:_MOST_TOLD]]
+    texts = [f"worker {worker} is {activity_text(seen)}" for worker, seen in known[:_MOST_TOLD]]
     if len(known) > _MOST_TOLD:
         texts.append(f"{len(known) - _MOST_TOLD} more")
     return "".join(f"; {text}" for text in texts)

@@ -12,7 +12,7 @@ from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from coordinator.plan.blueprint import Blueprint
 from coordinator.train.failures import first_cause, place_of
 from coordinator.train.liveness import Liveness
-from coordinator.train.workers import ClockFix
+from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
 from stages.arrays import Array
 from stages.channel import LocalExchange, unattended_limit
@@ -88,6 +88,14 @@ class LocalWorkers:
             )
         for thread in self._threads:
             thread.start()
+
+    @property
+    def memory_limit(self) -> None:
+        """See Workers. What they take together is bounded by what this process may take."""
+
+    def places(self) -> Sequence[WorkerPlace]:
+        """See Workers."""
+        return ()
 
     def submit(self, orders: Sequence[Order]) -> _LocalTicket:
         """See Workers."""

@@ -24,8 +24,24 @@ class ClockFix(NamedTuple):
     error: float = 0.0
 
 
+class WorkerPlace(NamedTuple):
+    """The process of a worker. `node` is Ray's id of its host."""
+
+    worker: int
+    host: str
+    node: str
+    pid: int
+
+
 class Workers(Protocol):
     """All workers of a job."""
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that each worker may take, data and all; None for no limit."""
+
+    def places(self) -> Sequence[WorkerPlace]:
+        """Where each worker is; empty if they are threads of this process."""
 
     def submit(self, orders: Sequence[Order]) -> Ticket:
         """Give the same orders to every worker, one call each; several submissions are performed one after another."""

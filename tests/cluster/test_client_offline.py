@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cluster.cli import cli
 from cluster.client import Client, Job
-from cluster.client.address import Address, find_service
+from cluster.client.address import ServiceAddress, find_service
 from cluster.client.connection import RETRY_S, Connection, backoff
 from cluster.client.upload import local_files
 from cluster.wire import pipetrain_pb2 as pb
@@ -330,7 +330,7 @@ def test_only_files_that_are_here_are_uploaded(tmp_path: Path) -> None:
 
 
 def test_a_token_of_nobody_is_not_sent() -> None:
-    address = Address(target="h:1", source="the argument", token=None, token_source="token", home=Path("/h"))
+    address = ServiceAddress(target="h:1", source="the argument", token=None, token_source="token", home=Path("/h"))
     nobody, somebody = Connection(lambda: address), Connection(lambda: replace(address, token="t"))
     assert nobody.metadata == ()
     assert somebody.metadata == (("authorization", "Bearer t"),)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cluster.run import training
-from cluster.run.event_log import RESERVE
 from cluster.run.run_dir import RunDir
+from coordinator.run_files import JOB, METRICS, MODEL, RESERVE, run_file
 from stages.errors import HostFailed, UserMistake
 from tests.cluster.test_run_ends import _train as train
 from tests.cluster.test_run_ends import events
@@ -99,3 +99,12 @@ def test_a_run_that_goes_on_is_not_taken_for_one_that_ended(tmp_path: Path) -> N
             with pytest.raises(UserMistake, match="another command is training into it"):
                 train(tmp_path, *options)
     assert train(tmp_path) == 0
+
+
+def test_all_that_a_run_leaves_is_in_the_table_of_its_files(tmp_path: Path) -> None:
+    assert train(tmp_path) == 0
+    left = sorted(
+        path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()
+    )
+    assert {JOB, METRICS, MODEL} <= set(left)
+    assert [path for path in left if run_file(path) is None] == []

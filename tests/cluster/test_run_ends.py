@@ -14,15 +14,16 @@ import click
 import pytest
 
 from cluster.run import training
-from cluster.run.event_log import RESERVE, EventLog
+from cluster.run.event_log import EventLog
 from cluster.run.job_runner import Assignment, JobRunner
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
 from cluster.service import run_events
-from cluster.trackers import Point, RunFacts, Trackers
+from cluster.trackers import Point, TrackedRun, Trackers
 from cluster.trackers.tracker import Outcome
 from coordinator.job.spec import JobSpec
 from coordinator.queue.job_states import Failed, Running, Starting, State, decide
+from coordinator.run_files import RESERVE
 from stages.errors import HostFailed, NotEnoughResources, UnexpectedError, UserMistake
 from tests.jobs import digits_job
 from tests.small_disk import fill, small_disk
@@ -49,7 +50,7 @@ class Recorder:
 
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         pass
 
     def write(self, points: Any) -> None:
@@ -176,8 +177,8 @@ def test_stopped_before_its_first_step_it_saves_nothing_and_says_so(tmp_path: Pa
     run = prepared()
     run.stop()
     assert list(run.rows(run_dir)) == []
-    assert run.outcome is not None
-    assert (run.outcome.stopped, run.outcome.saved, run.outcome.steps) == (True, False, 0)
+    assert run.result is not None
+    assert (run.result.stopped, run.result.saved, run.result.steps) == (True, False, 0)
     assert not (tmp_path / "run" / "model.safetensors").exists()
     assert events(tmp_path / "run")[-1] == {
         **events(tmp_path / "run")[-1],
@@ -305,10 +306,10 @@ def test_a_run_directory_that_is_deleted_under_a_job_is_the_cause(
     runner = _runner(tmp_path / "j", digits_job().document(), monkeypatch)
     monkeypatch.setattr("cluster.run.step_observer._LOOK_EVERY_S", 0.0)
 
-    def delete(teller: Any, row: Any, run: Any) -> None:
+    def delete(log: Any, row: Any, run: Any) -> None:
         shutil.rmtree(tmp_path / "j", ignore_errors=True)
 
-    monkeypatch.setattr("cluster.run.job_runner._Teller.row", delete)
+    monkeypatch.setattr("cluster.run.job_runner._RunLog.row", delete)
     runner.run()
     failed = _state(runner, Running(attempt=1))
     assert isinstance(failed, Failed)
@@ -332,11 +333,11 @@ def test_a_full_disk_reaches_the_service_though_nothing_can_be_written(
     with small_disk(tmp_path / "disk") as disk:
         runner = _runner(disk / "j", digits_job().document(), monkeypatch)
 
-        def take_all(teller: Any, row: Any, run: Any) -> None:
+        def take_all(log: Any, row: Any, run: Any) -> None:
             (disk / "j" / RESERVE).unlink(missing_ok=True)
             fill(disk)
 
-        monkeypatch.setattr("cluster.run.job_runner._Teller.row", take_all)
+        monkeypatch.setattr("cluster.run.job_runner._RunLog.row", take_all)
         runner.run()
         failed = _state(runner, Running(attempt=1))
         assert isinstance(failed, Failed)

@@ -41,7 +41,9 @@ def figures(*shares: tuple[int, int]) -> JobFigures:
         )
         for worker, (compute, wait) in enumerate(shares)
     )
-    none = dict.fromkeys(("loss", "accuracy", "validation_loss", "validation_accuracy", "samples_per_second", "bubble"))
+    none: dict[str, Any] = dict.fromkeys(
+        ("loss", "accuracy", "validation_loss", "validation_accuracy", "samples_per_second", "bubble")
+    )
     return JobFigures(id="k7x2", attempt=1, step=5, bubble_predicted=None, losses=(), workers=workers, **none)
 
 

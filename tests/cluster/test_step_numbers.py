@@ -23,7 +23,6 @@ from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
 from benchmarks.recorded_jobs import classifier, jobs_of, record
-from cluster import Client, EvalRow, StepRow
 from cluster.cli import cli
 from cluster.dashboard import facts
 from cluster.dashboard.live import picture
@@ -35,10 +34,11 @@ from cluster.service.metrics import Metrics
 from cluster.service.run_events import text
 from cluster.service.server import Servers
 from cluster.trackers.mlflow import MLflow
-from cluster.trackers.tracker import RunFacts, point_of
+from cluster.trackers.tracker import TrackedRun, point_of
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_to_wire
 from coordinator.queue.job_states import Succeeded
+from pipetrain import Client, EvalRow, StepRow
 from stages.errors import StageFailed, UserMistake
 from stages.orders import Fault
 
@@ -206,7 +206,7 @@ def test_mlflow_tells_it(told: Told, service: Service, tmp_path: Path) -> None:
 
     database = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracker = MLflow(database)
-    tracker.start(RunFacts(name="steps", run="run", attempt=1, document={}, folder=tmp_path / "run"))
+    tracker.start(TrackedRun(name="steps", run="run", attempt=1, document={}, folder=tmp_path / "run"))
     tracker.write([point_of(row, 0.0) for row in service.client.get(OVER)])
     tracker.close("finished")
     client = MlflowClient(tracking_uri=database)

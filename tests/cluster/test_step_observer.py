@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from cluster.run import step_observer
-from cluster.run.run_dir import TRACE_REQUEST, RunDir
+from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
 from coordinator.job.spec import JobSpec
+from coordinator.run_files import TRACE_REQUEST
 from coordinator.trace.chrome_trace import GrowingTrace
 from coordinator.train.rows import TrainedStep
 from tests.jobs import PIPETRAIN, digits_job

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import grpc
 import pytest
 
-from cluster.client.address import Address
+from cluster.client.address import ServiceAddress
 from cluster.client.failures import TRANSIENT
 from cluster.client.streams import RUNNER, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
@@ -61,7 +61,7 @@ class Connection:
     """In place of a connection: each stream that is asked for follows the next script."""
 
     metadata = ()
-    address = Address(target="h:1", source="the argument", token=None, token_source="", home=Path("/h"))
+    address = ServiceAddress(target="h:1", source="the argument", token=None, token_source="", home=Path("/h"))
 
     def __init__(self, *scripts: list[Any], tries: int = 100, state: Any = pb.SUCCEEDED) -> None:
         self._scripts, self._tries, self._state = [*scripts], tries, state

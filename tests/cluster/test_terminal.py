@@ -20,11 +20,11 @@ from rich.console import Console
 
 from cluster.cli.live_facts import (
     JobPulse,
+    LiveRun,
+    LiveWorker,
     Pace,
     RecentRows,
     RecentTimes,
-    RunFacts,
-    WorkerFacts,
     local_workers,
     shares_of,
 )
@@ -39,7 +39,7 @@ from stages.ledger import STAGE_KINDS, WORKER_KINDS
 from tests.jobs import EXAMPLES, PIPETRAIN
 
 
-def drawn(facts: RunFacts, width: int, height: int | None = None) -> list[str]:
+def drawn(facts: LiveRun, width: int, height: int | None = None) -> list[str]:
     """The lines on a terminal of `width` columns, without colours and without the blanks at their ends."""
     console = Console(width=width, color_system=None, force_terminal=True)
     with console.capture() as captured:
@@ -47,10 +47,10 @@ def drawn(facts: RunFacts, width: int, height: int | None = None) -> list[str]:
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
-def whole(n_workers: int = 2) -> RunFacts:
+def whole(n_workers: int = 2) -> LiveRun:
     """Facts of which none is missing."""
     workers = tuple(
-        WorkerFacts(
+        LiveWorker(
             worker=worker,
             stages=(worker, worker + n_workers),
             host=f"host-{worker % 2}",
@@ -62,7 +62,7 @@ def whole(n_workers: int = 2) -> RunFacts:
         )
         for worker in range(n_workers)
     )
-    return RunFacts(
+    return LiveRun(
         phase="epoch 12",
         step=345,
         steps_total=690,
@@ -115,7 +115,7 @@ _positive = st.none() | st.floats(1e-9, 1e9)
 
 
 @st.composite
-def any_facts(draw: st.DrawFn) -> RunFacts:
+def any_facts(draw: st.DrawFn) -> LiveRun:
     """Facts of which any may be missing."""
     n_workers = draw(st.integers(0, 40))
     workers = []
@@ -123,7 +123,7 @@ def any_facts(draw: st.DrawFn) -> RunFacts:
         cut = sorted(draw(st.floats(0, 1)) for _ in range(3))
         shares = (cut[0], cut[1] - cut[0], cut[2] - cut[1], 1 - cut[2])
         workers.append(
-            WorkerFacts(
+            LiveWorker(
                 worker=worker,
                 stages=tuple(draw(st.lists(st.integers(0, 99), min_size=1, max_size=6))),
                 host=draw(st.sampled_from(["", "a", "a-host-with-a-long-name.example"])),
@@ -135,7 +135,7 @@ def any_facts(draw: st.DrawFn) -> RunFacts:
             )
         )
     steps = draw(st.none() | st.integers(1, 10**9))
-    return RunFacts(
+    return LiveRun(
         phase=draw(st.sampled_from(["starting", "epoch 1", "epoch 12345", "x7k2abcd a-long-name-of-a-jo"])),
         step=draw(st.integers(0, steps or 10**9)),
         steps_total=steps,
@@ -155,7 +155,7 @@ def any_facts(draw: st.DrawFn) -> RunFacts:
 
 @settings(deadline=None, max_examples=150)
 @given(any_facts(), st.integers(30, 200), st.none() | st.integers(5, 60))
-def test_no_line_is_cut_or_broken_whatever_the_terminal(facts: RunFacts, width: int, height: int | None) -> None:
+def test_no_line_is_cut_or_broken_whatever_the_terminal(facts: LiveRun, width: int, height: int | None) -> None:
     lines = drawn(facts, width, height)
     assert all(cell_len(line) <= width for line in lines)
     cut = [line for line in lines if line.endswith("…")]

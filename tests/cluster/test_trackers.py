@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cluster.trackers import Point, RunFacts, Trackers, require_trackers, tracking_of
+from cluster.trackers import Point, TrackedRun, Trackers, require_trackers, tracking_of
 from cluster.trackers import trackers as module
 from cluster.trackers.mlflow import parameters
 from cluster.trackers.tracker import Outcome
@@ -61,7 +61,7 @@ def tracked(**tracking: object) -> JobSpec:
 def run(spec: JobSpec, folder: Path, outcome: Outcome = "finished", *, attempt: int = 1, **options: Any) -> list[str]:
     """Feed the trackers as a run does; what they told."""
     told: list[str] = []
-    trackers = Trackers(spec, folder, attempt=attempt, tell=told.append, **options)
+    trackers = Trackers(spec, folder, attempt=attempt, warn=told.append, **options)
     for row in rows():
         trackers.row(row)
     trackers.close(outcome)
@@ -171,8 +171,8 @@ def test_mlflow_reads_back_metrics_parameters_and_the_outcome(
         assert [metric.step for metric in history] == [1, 2, 3][-len(values) :]
 
 
-def _facts(folder: Path, attempt: int = 1) -> RunFacts:
-    return RunFacts(name="digits-test", run=folder.name, attempt=attempt, document={}, folder=folder)
+def _facts(folder: Path, attempt: int = 1) -> TrackedRun:
+    return TrackedRun(name="digits-test", run=folder.name, attempt=attempt, document={}, folder=folder)
 
 
 def test_mlflow_knows_how_a_run_ended_and_that_a_lost_attempt_is_over(tmp_path: Path, database: str) -> None:
@@ -194,11 +194,11 @@ def test_mlflow_knows_how_a_run_ended_and_that_a_lost_attempt_is_over(tmp_path: 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from cluster.trackers import RunFacts
+from cluster.trackers import TrackedRun
 from cluster.trackers.mlflow import MLflow
 
 folder = Path(sys.argv[2])
-facts = RunFacts(name="digits-test", run=folder.name, attempt=1, document={}, folder=folder)
+facts = TrackedRun(name="digits-test", run=folder.name, attempt=1, document={}, folder=folder)
 MLflow(sys.argv[1]).start(facts)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -274,7 +274,7 @@ class Recorder:
         if self._fails == call:
             raise ConnectionError(f"cannot {call}\nsecond line")
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         self._note("start")
 
     def write(self, points: Sequence[Point]) -> None:
@@ -319,7 +319,7 @@ def test_rows_that_were_left_out_are_counted(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(module, "_QUEUED_ROWS", 2)
     held, told = threading.Event(), list[str]()
     tracker = Recorder(waits=held)
-    trackers = Trackers(digits_job(), tmp_path, tell=told.append, trackers={"slow": tracker})
+    trackers = Trackers(digits_job(), tmp_path, warn=told.append, trackers={"slow": tracker})
     for row in rows():
         trackers.row(row)
     held.set()
@@ -339,9 +339,9 @@ def test_a_run_that_ends_by_an_error_has_failed_and_one_that_was_closed_has_not(
         def close(self, outcome: Outcome) -> None:
             outcomes.append(outcome)
 
-    with pytest.raises(ZeroDivisionError), Trackers(digits_job(), tmp_path, tell=print, trackers={"x": Ends()}):
+    with pytest.raises(ZeroDivisionError), Trackers(digits_job(), tmp_path, warn=print, trackers={"x": Ends()}):
         raise ZeroDivisionError
-    with Trackers(digits_job(), tmp_path, tell=print, trackers={"x": Ends()}) as trackers:
+    with Trackers(digits_job(), tmp_path, warn=print, trackers={"x": Ends()}) as trackers:
         trackers.close("stopped")
     assert outcomes == ["failed", "stopped"]
 

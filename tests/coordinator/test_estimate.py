@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
-from coordinator.plan.estimate import Estimate, estimate, size_text
+from coordinator.plan.estimate import Estimate, estimate
+from coordinator.texts import size
 
 
 def _job(layers: list[Any], features: int, training: dict[str, Any], pipeline: dict[str, Any], **more: Any) -> JobSpec:
@@ -97,7 +96,7 @@ def test_a_limit_is_kept_to_the_byte() -> None:
     needed = max(worker.total for worker in _plan(spec, 8).workers)
     assert _plan(spec.replace(resources__memory_per_worker=needed), 8).refusals == ()
     (refusal,) = _plan(spec.replace(resources__memory_per_worker=needed - 1), 8).refusals
-    assert refusal.startswith(f"worker 0 (stage 0) needs {size_text(needed)}, resources.memory_per_worker is ")
+    assert refusal.startswith(f"worker 0 (stage 0) needs {size(needed, 'up')}, resources.memory_per_worker is ")
     assert refusal.endswith("more stages, more micro-batches or more memory help")
 
 
@@ -106,18 +105,3 @@ def test_a_large_evaluation_counts_where_it_needs_more_than_a_step() -> None:
     first, second = _plan(spec, 8, validation_rows=60).stages
     assert (first.memory.pool, second.memory.pool) == ((3 + 4) * 50 * 4, (4 + 2) * 50 * 4)
     assert _plan(spec, 8, validation_rows=0).stages == _plan(_two_stages(), 8).stages
-
-
-@pytest.mark.parametrize(
-    ("n", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (160 * 2**20, "160.0 MiB"),
-        (2**30, "1.00 GiB"),
-        (1500 * 2**30, "1,500.00 GiB"),
-    ],
-)
-def test_bytes_are_told_as_people_read_them(n: int, text: str) -> None:
-    assert size_text(n) == text

@@ -151,7 +151,7 @@ def test_reasons_name_memory_and_nodes_where_these_lack() -> None:
         "needs 2.1 GiB of memory, the whole cluster has 2 GiB: waits for more nodes",
         "a worker needs 1.5 GiB of memory, the largest node has 1 GiB: waits for more nodes",
         "the empty cluster holds 3 of 4 workers of 1 CPU and 400 MiB each: waits for more nodes",
-        "the empty cluster holds 1 of 2 workers of 2 CPUs and 0 MiB each: waits for more nodes",
+        "the empty cluster holds 1 of 2 workers of 2 CPUs and 0 B each: waits for more nodes",
     ]
     assert _reasons([_job(1, cpus=2)], [], [_node(1), _node(1)]) == [
         "a worker needs 2 CPUs, the largest node has 1: waits for more nodes"

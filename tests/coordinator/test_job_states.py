@@ -25,7 +25,7 @@ from coordinator.queue.job_states import (
     Happening,
     InvalidTransition,
     Launch,
-    Progress,
+    Preparation,
     Queued,
     Recovering,
     RunFailed,
@@ -69,7 +69,7 @@ STATE: dict[type[State], st.SearchStrategy[State]] = {
 }
 HAPPENING: dict[type[Happening], st.SearchStrategy[Happening]] = {
     Admitted: st.just(Admitted()),
-    Progress: st.builds(Progress, LINES),
+    Preparation: st.builds(Preparation, LINES),
     Started: st.just(Started()),
     RunFinished: st.just(RunFinished()),
     RunStopped: st.builds(RunStopped, st.integers(0, 10**9), st.booleans()),
@@ -141,7 +141,7 @@ def test_the_whole_table() -> None:
         kind.name: {happening.__name__ for at, happening in TRANSITIONS if at is kind} for kind in STATES
     } == {
         "QUEUED": {"Admitted", "StopRequested", "Unstorable"},
-        "STARTING": runs | {"Progress", "Started"},
+        "STARTING": runs | {"Preparation", "Started"},
         "RUNNING": runs,
         "RECOVERING": {"Admitted", "StopRequested", "Unstorable"},
         "SUCCEEDED": {"StopRequested"},
@@ -320,10 +320,10 @@ def _tell(*happenings: Happening) -> str:
 
 LIVES: dict[str, tuple[Sequence[Happening], str]] = {
     "it trains": (
-        [Admitted(), Progress("starting 4 workers"), Started(), RunFinished(), StopRequested(1.0)],
+        [Admitted(), Preparation("starting 4 workers"), Started(), RunFinished(), StopRequested(1.0)],
         """
         Admitted: STARTING (starting its runner) → Launch(attempt=1)
-        Progress: STARTING (starting 4 workers)
+        Preparation: STARTING (starting 4 workers)
         Started: RUNNING
         RunFinished: SUCCEEDED
         StopRequested: SUCCEEDED
@@ -348,11 +348,11 @@ LIVES: dict[str, tuple[Sequence[Happening], str]] = {
         """,
     ),
     "it is stopped while it starts": (
-        [Admitted(), StopRequested(1.0), Progress("reading its data"), Started(), RunStopped(7, saved=True)],
+        [Admitted(), StopRequested(1.0), Preparation("reading its data"), Started(), RunStopped(7, saved=True)],
         """
         Admitted: STARTING (starting its runner) → Launch(attempt=1)
         StopRequested: STARTING (asked to stop: finishes the steps under way and saves) → SendStop(attempt=1, now=False)
-        Progress: STARTING (asked to stop: finishes the steps under way and saves)
+        Preparation: STARTING (asked to stop: finishes the steps under way and saves)
         Started: RUNNING (asked to stop: finishes the steps under way and saves)
         RunStopped: STOPPED (stopped at step 7, weights saved)
         exit 130

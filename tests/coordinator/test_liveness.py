@@ -12,7 +12,7 @@ import pytest
 from cluster.data.sources import load_data
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import make_blueprint
-from coordinator.train.liveness import Liveness, State, judge, moved, told
+from coordinator.train.liveness import Liveness, State, activity_text, judge, moved
 from coordinator.train.local import LocalWorkers
 from coordinator.train.rows import TrainedStep
 from coordinator.train.trainer import Trainer
@@ -142,8 +142,8 @@ def test_only_who_computes_makes_progress_by_using_the_cpu(before: Seen, after: 
 
 
 def test_what_it_does_is_told_with_the_step_or_the_evaluation_after_it() -> None:
-    assert told(_computes()) == "in 0F1 of step 2"
-    assert told(_computes()._replace(evaluating=True)) == "in 0F1 of the evaluation after step 2"
+    assert activity_text(_computes()) == "in 0F1 of step 2"
+    assert activity_text(_computes()._replace(evaluating=True)) == "in 0F1 of the evaluation after step 2"
 
 
 def test_times_count_from_the_first_question_that_found_no_change() -> None:

@@ -12,7 +12,7 @@ from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.train.rows import EvalRow, StepRow, TrainedStep
 from coordinator.train.trainer import Trainer, clip_scale
-from coordinator.train.workers import ClockFix
+from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.ledger import Account
 from stages.orders import (
     Evaluate,
@@ -34,6 +34,10 @@ class _Answers:
     """Answers every order at once with a gradient of norm 5 and notes what it was asked."""
 
     asked: list[Sequence[Order]] = field(default_factory=list)
+    memory_limit: int | None = None
+
+    def places(self) -> Sequence[WorkerPlace]:
+        return ()
 
     def submit(self, orders: Sequence[Order]) -> _Ticket:
         self.asked.append(list(orders))

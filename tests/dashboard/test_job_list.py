@@ -11,7 +11,7 @@ import pytest
 
 from cluster.dashboard.job_list import Filters, Page, job_page, nearest_page
 from cluster.service import store
-from cluster.service.records import JobDocument, JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.store import Store
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Failed, Queued, State, Succeeded
@@ -34,7 +34,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 _DOCUMENT = JobDocument(document="{}", files={})
-_EVENT = JobEvent(seq=1, time=0.0, kind="submitted", attempt=0, text="", details={})
+_EVENT = EventRecord(seq=1, time=0.0, kind="submitted", attempt=0, text="", details={})
 
 
 def _record(i: int) -> JobRecord:

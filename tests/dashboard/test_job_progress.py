@@ -31,8 +31,8 @@ def record(state: State, **more: Any) -> JobRecord:
 @pytest.mark.parametrize(
     ("state", "step", "total", "title"),
     [
-        (Running(attempt=1), 97, 690, "▶ 14 % digits"),
-        (Running(attempt=1), 689, 690, "▶ 99 % digits"),
+        (Running(attempt=1), 97, 690, "▶ 14% digits"),
+        (Running(attempt=1), 689, 690, "▶ 99% digits"),
         (Running(attempt=1), 0, None, "▶ digits"),
         (Queued(), 0, None, "… digits"),
         (Succeeded(attempt=1), 690, 690, "✓ digits"),

@@ -253,7 +253,7 @@ def test_the_schedule_page_draws_what_a_dry_run_says(browser: Browser) -> None:
     browser.open("/schedule?schedule=1f1b&stages=3&micro_batches=5")
     browser.write("Stages p", "6")
     wanted = replay(build("1f1b", n_stages=6, n_micro_batches=5))
-    browser.until(lambda: f"{100 * wanted.bubble:.1f} %" in browser.text, "another bubble is shown")
+    browser.until(lambda: f"{100 * wanted.bubble:.1f}%" in browser.text, "another bubble is shown")
     forward = sorted(
         (worker, start, end)
         for worker, lane in enumerate(wanted.spans)

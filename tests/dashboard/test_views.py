@@ -18,7 +18,7 @@ from nicegui import Client, ui
 from nicegui.page import page
 
 from cluster.dashboard import models, routes
-from cluster.dashboard.actions import attempt, stop_noted
+from cluster.dashboard.buttons import attempt, stop_noted
 from cluster.dashboard.gantt import BUBBLE, panel
 from cluster.dashboard.live import MOST_BARS, picture
 from cluster.dashboard.log_tail import RUNNER, LogTail
@@ -35,7 +35,7 @@ from cluster.service.entry import JobView
 from cluster.service.home import Home
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
-from cluster.service.records import JobDocument, JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from coordinator.queue.job_queue import Needs
@@ -81,7 +81,7 @@ def test_the_speed_of_a_job_is_not_that_of_one_step() -> None:
         stats.take_row({**row, "step": step, "seconds": 0.4 if slow else 0.1, "bubble": 0.8 if slow else 0.1})
     found = shown(record(Running(attempt=1)), stats)
     assert found["samples/s"] == f"{400 / 0.7:,.0f}"
-    assert found["bubble, measured"] == f"{100 * (0.3 * 0.1 + 0.4 * 0.8) / 0.7:.1f} %"
+    assert found["bubble, measured"] == f"{100 * (0.3 * 0.1 + 0.4 * 0.8) / 0.7:.1f}%"
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def timeline(n_micro_batches: int, *, predicted: float) -> dict[str, Any]:
 
 def test_a_step_of_many_actions_is_drawn_in_part_and_told_in_full() -> None:
     found = picture(timeline(1000, predicted=0.5))
-    assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0 %, predicted")
-    assert found.summary.endswith("dry run: 50.00 ms, idle 75.0 %")
+    assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0%, predicted")
+    assert found.summary.endswith("dry run: 50.00 ms, idle 75.0%")
     measured, predicted = found.panels
     drawn = [[bar for bar in p.bars if bar[3] != BUBBLE] for p in (measured, predicted)]
     assert len(drawn[0]) <= MOST_BARS == len(drawn[1])
@@ -165,7 +165,9 @@ def test_the_table_of_seconds_sums_each_column() -> None:
         models.WorkerAccount(worker=worker, wall_seconds=40 + 16 * worker, seconds=dict.fromkeys(WORKER_KINDS, 2.0))
         for worker in range(2)
     ]
-    rows, seconds, wall = lanes(models.Accounts(attempt=1, step=0, ended=0.0, stages=stages, workers=workers, links=[]))
+    rows, seconds, wall = lanes(
+        models.AttemptAccounts(attempt=1, step=0, ended=0.0, stages=stages, workers=workers, links=[])
+    )
     assert (rows[1], rows[2]) == ("worker 0, stage 2", "worker 0, no stage")
     cells = seconds_cells([*STAGE_KINDS, *WORKER_KINDS], seconds)
     for column in range(1, len(rows) + 1):
@@ -293,9 +295,9 @@ def test_who_holds_which_stage_is_known_from_the_first_step_on(tmp_path: Path) -
     opened = Store(tmp_path / "jobs.sqlite3")
     job = record(Queued())
     events = [
-        JobEvent(seq=1, time=0.0, kind="submitted", attempt=0, text="", details={}),
-        JobEvent(seq=2, time=0.0, kind="starting", attempt=1, text="", details={"placement": [0, 1, 0, 1]}),
-        JobEvent(seq=3, time=0.0, kind="starting", attempt=2, text="", details={"placement": [0, 0, 1, 1]}),
+        EventRecord(seq=1, time=0.0, kind="submitted", attempt=0, text="", details={}),
+        EventRecord(seq=2, time=0.0, kind="starting", attempt=1, text="", details={"placement": [0, 1, 0, 1]}),
+        EventRecord(seq=3, time=0.0, kind="starting", attempt=2, text="", details={"placement": [0, 0, 1, 1]}),
     ]
 
     async def placements() -> list[list[int]]:
@@ -409,4 +411,4 @@ def test_a_row_of_a_job_stays_the_same_elements_whatever_comes_and_goes_around_i
 def test_the_list_shows_accuracy_as_accuracy_and_not_below_the_loss() -> None:
     job = replace(record(Succeeded(attempt=1)), validation_accuracy=0.986, loss=0.0213)
     shown = row_view(job, JobView(record=job, reason=""), None, [], 0.0)
-    assert (shown.loss, shown.validation) == ("0.0213", "98.6 %")
+    assert (shown.loss, shown.validation) == ("0.0213", "98.6%")

@@ -29,7 +29,7 @@ from cluster.service.records import JobRecord
 from coordinator.queue.job_states import Failed, Queued, Running, Succeeded
 from tests.observability.prometheus import needs_promtool
 
-FAMILIES: tuple[Family, ...] = tuple(f for f in vars(metric_families).values() if isinstance(f, Family))
+FAMILIES: tuple[Family, ...] = metric_families.ALL
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 ALL_KINDS = [
     "forward",

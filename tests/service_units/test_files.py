@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.actors.runner_link import log_name
 from cluster.service import files as module
 from cluster.service.entry import Entry
-from cluster.service.files import MODEL_FILES, RUNNER, FilePart, file_parts, files_to_fetch, log_lines
+from cluster.service.files import RUNNER, FilePart, file_parts, files_to_fetch, log_lines
 from cluster.service.records import JobRecord
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Running, Succeeded
+from coordinator.run_files import MODEL_FILES, log_file
 from stages.errors import Refused
 
 PART = module._PART_BYTES
@@ -140,7 +140,7 @@ def _read(folder: Path, entry: Entry, *, worker: int | None = None, tail: int = 
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("lines", [[], [b"\n"], [b"a\n"], [b"a\n", b"b\n", b"\n", b"c\n"], [b"\n"] * 3])
 def test_the_last_lines(tmp_path: Path, lines: list[bytes], ended: bool, tail: int) -> None:
-    _write(tmp_path / "logs" / log_name(None), b"".join(lines))
+    _write(tmp_path / "logs" / log_file(None), b"".join(lines))
     expected = b"".join(lines[-tail:])
     assert _read(tmp_path, _entry(ended=ended), tail=tail) == ({RUNNER: expected} if expected else {})
 
@@ -148,13 +148,13 @@ def test_the_last_lines(tmp_path: Path, lines: list[bytes], ended: bool, tail: i
 @pytest.mark.parametrize("tail", range(4))
 def test_of_a_job_that_runs_only_whole_lines_are_told(tmp_path: Path, tail: int) -> None:
     lines = [b"a\n", b"b\n"]
-    _write(tmp_path / "logs" / log_name(0), b"".join(lines) + TORN)
+    _write(tmp_path / "logs" / log_file(0), b"".join(lines) + TORN)
     assert _read(tmp_path, _entry(), tail=tail) == {0: b"".join(lines[-tail:])}
 
 
 def test_what_an_ended_process_left_unfinished_is_told(tmp_path: Path) -> None:
     for number, content in enumerate([b"a\n" + TORN, TORN, b"a\n", b""]):
-        _write(tmp_path / "logs" / log_name(number), content)
+        _write(tmp_path / "logs" / log_file(number), content)
     assert _read(tmp_path, _entry(ended=True)) == {0: b"a\ntorn\n", 1: b"torn\n", 2: b"a\n"}
 
 
@@ -163,7 +163,7 @@ def test_each_process_has_its_number(tmp_path: Path) -> None:
     numbers = [RUNNER, 0, 1, 2, 10]
     content = {number: f"this is {number}\n".encode() for number in numbers}
     for number, text in content.items():
-        _write(tmp_path / "logs" / log_name(None if number == RUNNER else number), text)
+        _write(tmp_path / "logs" / log_file(None if number == RUNNER else number), text)
     _write(tmp_path / "logs" / "worker-x.log", b"of nobody\n")
     _write(tmp_path / "logs" / "worker-1.log.old", b"of nobody\n")
     found = _read(tmp_path, _entry())
@@ -175,7 +175,7 @@ def test_each_process_has_its_number(tmp_path: Path) -> None:
 
 def test_a_long_log_arrives_whole(tmp_path: Path) -> None:
     content = b"".join(b"%d\n" % n for n in range(100_000)) + b"x" * (PART + 1) + b"\n\n"
-    _write(tmp_path / "logs" / log_name(3), content)
+    _write(tmp_path / "logs" / log_file(3), content)
     assert len(content) > PART
     assert _read(tmp_path, _entry()) == {3: content}
 
@@ -200,7 +200,7 @@ async def _follow(folder: Path, entry: Entry, parts: Sequence[tuple[int, bytes]]
         listener = tasks.create_task(listen())
         written: dict[int, bytes] = {}
         for number, part in parts:
-            with (folder / "logs" / log_name(number)).open("ab") as file:
+            with (folder / "logs" / log_file(number)).open("ab") as file:
                 file.write(part)
             written[number] = content = written.get(number, b"") + part
             whole = content[: content.rfind(b"\n") + 1]
@@ -237,7 +237,7 @@ def test_who_follows_is_told_every_line_once(
 
 def test_who_follows_may_begin_with_the_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.001)
-    file = _write(tmp_path / "logs" / log_name(None), b"a\nb\nc\n")
+    file = _write(tmp_path / "logs" / log_file(None), b"a\nb\nc\n")
 
     async def scenario() -> list[bytes]:
         entry, found = _entry(), list[bytes]()
@@ -257,5 +257,5 @@ def test_who_follows_may_begin_with_the_last_lines(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("tail", [1, 2])
 def test_a_torn_last_line_is_one_of_the_last_lines(tmp_path: Path, tail: int) -> None:
     lines = [b"a\n", b"b\n", TORN + b"\n"]
-    _write(tmp_path / "logs" / log_name(0), b"a\nb\n" + TORN)
+    _write(tmp_path / "logs" / log_file(0), b"a\nb\n" + TORN)
     assert _read(tmp_path, _entry(ended=True), tail=tail) == {0: b"".join(lines[-tail:])}

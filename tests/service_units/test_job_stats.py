@@ -10,23 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.service.job_stats import (
-    RECENT_S,
-    RECENT_STEPS,
-    SERIES_POINTS,
-    STATS_KEPT_S,
-    Distribution,
-    JobStats,
-    Rates,
-    RecentSteps,
-    Series,
-)
+from cluster.service.job_stats import STATS_KEPT_S, Distribution, JobStats
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed, retire_attempt
 from cluster.service.stats_board import StatsBoard
 from cluster.service.stats_message import stats_message
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Failed, Recovering, Running, State
+from coordinator.timing.series import RECENT_S, RECENT_STEPS, SERIES_POINTS, Rates, RecentSteps, Series
 
 
 @given(values=st.lists(st.floats(0, 1000), max_size=50))
@@ -121,7 +112,7 @@ def test_a_feed_read_in_pieces_gives_what_a_feed_read_at_once_gives(tmp_path: Pa
         feed.look_for_rows()
     RunFeed(tmp_path, 1, 0, whole).look_for_rows()
     for stats in (pieces, whole):
-        assert (stats.steps, stats.samples, stats.loss) == (30, 30 * 64, 2.0 / 30)
+        assert (stats.steps, stats.samples, stats.latest["loss"]) == (30, 30 * 64, 2.0 / 30)
         assert stats.accounts == _account(30)
         assert stats.last_step_at == 1030.0
         assert stats.placement == [0]

@@ -82,7 +82,7 @@ class Agent:
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     made = Agent(FakeRay())
-    monkeypatch.setattr(ray_agent, "tell", made.tell)
+    monkeypatch.setattr(ray_agent, "send_event", made.tell)
     monkeypatch.setattr("ray._private.state.available_resources_per_node", lambda: made.ray.free)
     made.begin()
     assert made.told() == {"event": "ready", "node": NODE_ID, "session": "session_1", "nodes": [NODE]}
@@ -222,5 +222,5 @@ def test_the_cluster_is_told_when_it_changes(agent: Agent) -> None:
 def test_an_event_is_a_line_of_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "out").open("wb") as file:
         monkeypatch.setattr(ray_agent, "_OUTPUT", file.fileno())
-        ray_agent.tell("lost", job="a", cause="two\nlines")
+        ray_agent.send_event("lost", job="a", cause="two\nlines")
     assert (tmp_path / "out").read_text() == '{"event": "lost", "job": "a", "cause": "two\\nlines"}\n'

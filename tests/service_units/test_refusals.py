@@ -13,11 +13,11 @@ from typing import Any
 import grpc
 import pytest
 
-from cluster.client.address import GIVEN, Address
+from cluster.client.address import GIVEN, ServiceAddress
 from cluster.client.connection import Connection
 from cluster.client.failures import error_of
-from cluster.dashboard.web import _full, _told
-from cluster.service.problems import told
+from cluster.dashboard.web import _error_response, _full
+from cluster.service.problems import errors_as_status
 from cluster.service.refusals import NoSpace, StoreDamaged, StoreUnwritable
 from cluster.service.store_errors import trouble_of
 from stages.errors import NoService, Refused
@@ -49,7 +49,7 @@ def answer(error: Exception) -> Aborted:
             raise Aborted(code, text, trailing_metadata)
 
     async def call() -> None:
-        async with told(Context()):
+        async with errors_as_status(Context()):
             raise error
 
     with pytest.raises(Aborted) as caught:
@@ -59,7 +59,7 @@ def answer(error: Exception) -> Aborted:
 
 def http(error: Exception) -> tuple[int, list[str]]:
     """The status and problems of an HTTP request inside which this is raised."""
-    response = asyncio.run((_full if isinstance(error, OSError) else _told)(SimpleNamespace(), error))  # type: ignore[arg-type]
+    response = asyncio.run((_full if isinstance(error, OSError) else _error_response)(SimpleNamespace(), error))  # type: ignore[arg-type]
     return response.status_code, json.loads(bytes(response.body))["problems"]
 
 
@@ -81,14 +81,14 @@ def test_it_is_no_mistake_of_the_service_and_the_client_says_the_same(error: Exc
     assert "mistake" not in found.details()
     got, problems = http(error)
     assert (got, problems) == (status, [found.details()])
-    address = Address(target="h:1", token="t", source=GIVEN, token_source=GIVEN, home=Path("/"))
+    address = ServiceAddress(target="h:1", token="t", source=GIVEN, token_source=GIVEN, home=Path("/"))
     shown = error_of(found, address)
     assert isinstance(shown, Refused)
     assert str(shown) == found.details()
 
 
 def test_a_service_that_cannot_now_is_another_thing_than_none() -> None:
-    address = Address(target="127.0.0.1:1", token="t", source=GIVEN, token_source=GIVEN, home=Path("/"))
+    address = ServiceAddress(target="127.0.0.1:1", token="t", source=GIVEN, token_source=GIVEN, home=Path("/"))
     connection = Connection(lambda: address)
     connection.answered = True
     gone = Aborted(grpc.StatusCode.UNAVAILABLE, "connection refused")

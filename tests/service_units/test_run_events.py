@@ -13,7 +13,7 @@ from benchmarks.recorded_jobs import classifier, train
 from cluster.service.run_events import details, happening, seconds, text
 from coordinator.queue.job_states import (
     TRANSITIONS,
-    Progress,
+    Preparation,
     RunFailed,
     RunFinished,
     Running,
@@ -32,13 +32,13 @@ STARTED = {"event": "started", "workers": [{"host": "b"}, {"host": "a"}, {"host"
 @pytest.mark.parametrize(
     ("event", "means", "says"),
     [
-        (PREPARING, Progress("reading its data"), "the runner is process 7 on vm; reads the data"),
+        (PREPARING, Preparation("reading its data"), "the runner is process 7 on vm; reads the data"),
         (
             STARTING,
-            Progress("starting 1 worker"),
+            Preparation("starting 1 worker"),
             "starts 1 worker for 2 stages, 1f1b, 8 micro-batches, 1 step to make",
         ),
-        ({"event": "waiting", "detail": "waits for 2 CPUs"}, Progress("waits for 2 CPUs"), "waits for 2 CPUs"),
+        ({"event": "waiting", "detail": "waits for 2 CPUs"}, Preparation("waits for 2 CPUs"), "waits for 2 CPUs"),
         (STARTED, Started(), "training began on a, b"),
         ({"event": "finished", "step": 690}, RunFinished(), "all 690 steps made, model saved"),
         (

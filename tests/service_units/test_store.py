@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.service import store as module
-from cluster.service.records import JobDocument, JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.store import Store, delete, insert, update
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import STATE_NAMES, Queued
@@ -59,7 +59,7 @@ RECORDS = st.builds(
 )
 DOCUMENTS = st.builds(JobDocument, document=WORDS, files=st.dictionaries(WORDS, WORDS, max_size=2))
 EVENTS = st.builds(
-    JobEvent, seq=st.just(1), time=NUMBERS, kind=WORDS, attempt=st.integers(0, 20), text=WORDS, details=DETAILS
+    EventRecord, seq=st.just(1), time=NUMBERS, kind=WORDS, attempt=st.integers(0, 20), text=WORDS, details=DETAILS
 )
 DOCUMENT = JobDocument(document="{}", files={"a.csv": "0" * 64})
 TROUBLE = "of a change"
@@ -80,8 +80,8 @@ def _record(job: str, **changes: Any) -> JobRecord:
     return replace(record, **changes)
 
 
-def _event(seq: int = 1) -> JobEvent:
-    return JobEvent(seq=seq, time=1.0, kind="kind", attempt=0, text="text", details={})
+def _event(seq: int = 1) -> EventRecord:
+    return EventRecord(seq=seq, time=1.0, kind="kind", attempt=0, text="text", details={})
 
 
 @contextmanager
@@ -134,10 +134,10 @@ class Model:
 
     jobs: dict[str, JobRecord] = field(default_factory=dict)
     documents: dict[str, JobDocument] = field(default_factory=dict)
-    events: dict[str, list[JobEvent]] = field(default_factory=dict)
+    events: dict[str, list[EventRecord]] = field(default_factory=dict)
     last: int = 0
 
-    async def insert(self, store: Store, record: JobRecord, document: JobDocument, first: JobEvent) -> None:
+    async def insert(self, store: Store, record: JobRecord, document: JobDocument, first: EventRecord) -> None:
         same = [job for job in self.jobs.values() if job.submission_id == record.submission_id]
         if not same and record.id in self.jobs:
             with pytest.raises(sqlite3.IntegrityError):
@@ -153,7 +153,7 @@ class Model:
         assert taken == replace(record, order=taken.order)
         self.jobs[record.id], self.documents[record.id], self.events[record.id] = taken, document, [first]
 
-    async def update(self, store: Store, record: JobRecord, events: list[JobEvent]) -> None:
+    async def update(self, store: Store, record: JobRecord, events: list[EventRecord]) -> None:
         if (known := self.jobs.get(record.id)) is None:
             return
         n = len(self.events[record.id])

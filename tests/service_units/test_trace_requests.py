@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run.run_dir import TRACE_REQUEST
 from cluster.service.traces import _put
+from coordinator.run_files import TRACE_REQUEST
 from tests.small_disk import fill, small_disk
 
 

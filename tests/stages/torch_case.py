@@ -40,7 +40,7 @@ def swiglu() -> Any:
     """silu(first half) · second half of the features."""
     from torch import nn
 
-    class Swiglu(nn.Module):
+    class Swiglu(nn.Module):  # type: ignore[misc]
         def forward(self, x: Any) -> Any:
             a, b = x.chunk(2, dim=-1)
             return nn.functional.silu(a) * b

@@ -11,7 +11,7 @@ from cluster.dashboard.models import Cluster, Job
 from cluster.dashboard.parts import Rows, facts, set_cell, table, text
 from cluster.dashboard.routes import cluster_model
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import counted, size
+from coordinator.texts import counted, size
 
 _Key = tuple[int | str, str, int]
 """Of a row: the job's id, or its number, and how it is made: the job's name, and how many texts follow."""

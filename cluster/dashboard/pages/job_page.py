@@ -11,21 +11,23 @@ from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from cluster.dashboard import facts as api_facts
-from cluster.dashboard.actions import attempt, confirm_delete, stop_job
+from cluster.dashboard.buttons import attempt, confirm_delete, stop_job
 from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.gantt import Panel
 from cluster.dashboard.job_progress import percent, tab_title, time_left
-from cluster.dashboard.live import Live, Lives
+from cluster.dashboard.live import Live, LiveViews
 from cluster.dashboard.pages.job_parts import Curves, Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.parts import facts
 from cluster.dashboard.schedule_view import dry_run, question_of
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import clock, counted, number, share, size, span
+from cluster.dashboard.texts import clock
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
+from coordinator import run_files
 from coordinator.queue.job_states import Failed
+from coordinator.texts import counted, number, share, size, span
 from stages.errors import PipetrainError, UnknownJob
 
 FACTS = (
@@ -49,7 +51,7 @@ _ENDED_EVERY = 10  # ticks between looks at a job that has ended: it can only be
 
 def register(site: Site) -> None:
     """The page."""
-    lives = Lives()
+    live_views = LiveViews()
 
     @ui.page("/jobs/{job}")
     async def job_page(job: str) -> Response | None:
@@ -61,7 +63,7 @@ def register(site: Site) -> None:
         if record.id != job:
             return RedirectResponse(f"/jobs/{record.id}")
         with frame(f"{record.name} {record.id}"):
-            page = _Job(site, lives, record)
+            page = _Job(site, live_views, record)
             every_tick(page.look)
         return None
 
@@ -80,8 +82,8 @@ def _unknown(said: str) -> None:
 class _Job:
     """The page of one reader."""
 
-    def __init__(self, site: Site, lives: Lives, record: JobRecord) -> None:
-        self._site, self._lives, self._job = site, lives, record.id
+    def __init__(self, site: Site, live_views: LiveViews, record: JobRecord) -> None:
+        self._site, self._live_views, self._job = site, live_views, record.id
         self._ticks, self._title = 0, ""
         self._gone = self._ended = False
         self._accounts: object = None
@@ -130,8 +132,8 @@ class _Job:
                     ui.number("Steps", value=10, min=1, max=10_000).props("outlined dense").style("width: 84px")
                 )
                 ui.button("Trace", color=None, on_click=trace).classes("act").props("unelevated")
-            self._trace = ui.link("trace.json", f"/api/jobs/{job}/files/trace.json").classes("act")
-            self._model = ui.link("Download the model", f"/api/jobs/{job}/files/model.safetensors").classes("act")
+            self._trace = ui.link(run_files.TRACE, f"/api/jobs/{job}/files/{run_files.TRACE}").classes("act")
+            self._model = ui.link("Download the model", f"/api/jobs/{job}/files/{run_files.MODEL}").classes("act")
             self._stop = (
                 ui.button("Stop", color=None, on_click=lambda: stop_job(site, job)).classes("act").props("unelevated")
             )
@@ -150,20 +152,20 @@ class _Job:
             self._reason.set_text("This job was deleted.")
             self._reason.set_visibility(True)
             return
-        stats = self._stats = await self._site.past.stats(record)
+        stats = self._stats = await self._site.archive.stats(record)
         self._present(record)
         slowly = self._ticks % _SLOW_EVERY == 1 or record.state.ended
         if stats is not None:
-            await self._draw(record, self._lives.of(stats), slowly)
+            await self._draw(record, self._live_views.of(stats), slowly)
         self._pipeline.without_picture(record, looked=True)
         if isinstance(record.state, Failed) and self._failure is None:
-            await self._tell_failure(record)
+            await self._show_failure(record)
         if slowly:
             await self._tabs.look(record)
-            self._trace.set_visibility((self._site.folder(self._job) / "trace.json").exists())
+            self._trace.set_visibility((self._site.folder(self._job) / run_files.TRACE).exists())
         self._ended = record.state.ended
 
-    async def _tell_failure(self, record: JobRecord) -> None:
+    async def _show_failure(self, record: JobRecord) -> None:
         events = await self._site.events(self._job, max(0, record.events - _LAST_EVENTS))
         details = next((event.details for event in reversed(events) if event.kind == "failed"), {})
         view = self._failure = failure_view(record, details)
@@ -233,7 +235,7 @@ class _Job:
 def figures(record: JobRecord, stats: JobStats | None, position: int | None, queue_length: int | None) -> Sequence[str]:
     """The texts of FACTS, empty where there is none."""
     now = time.time()
-    of = "" if record.steps_total is None else f" of {record.steps_total:,}, {percent(record)} %"
+    of = "" if record.steps_total is None else f" of {record.steps_total:,}, {percent(record)}%"
     rate, bubble = (None, None) if stats is None else (stats.recent.samples_per_second, stats.recent.bubble)
     last = None if stats is None else stats.last_step_at
     took = "" if record.started_at is None else span((record.ended_at or now) - record.started_at)
@@ -244,7 +246,7 @@ def figures(record: JobRecord, stats: JobStats | None, position: int | None, que
         share(record.validation_accuracy) if record.validation_accuracy is not None else "",
         f"{rate:,.0f}" if rate is not None else "",
         share(bubble) if bubble is not None else "",
-        share(stats.bubble_predicted) if stats is not None and stats.bubble_predicted is not None else "",
+        share(None if stats is None else stats.latest.get("bubble_predicted"), absent=""),
         clock(last)[11:] if last is not None else "",
         "" if record.state.ended else took,
         took if record.state.ended else "",

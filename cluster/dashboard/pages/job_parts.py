@@ -13,8 +13,8 @@ from cluster.dashboard.frame import heading
 from cluster.dashboard.gantt import Gantt, Panel, marked
 from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
-from cluster.dashboard.texts import size
 from cluster.service.records import JobRecord
+from coordinator.texts import size
 from stages.actions import Action
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
 
@@ -187,7 +187,7 @@ class Times:
                 self._bubbles = Bars("Measured and predicted bubble of each stage", form="share", stacked=False)
         self._place.set_visibility(False)
 
-    def show(self, accounts: models.Accounts) -> None:
+    def show(self, accounts: models.AttemptAccounts) -> None:
         """Draw the totals."""
         self._place.set_visibility(True)
         rows, seconds, wall = lanes(accounts)
@@ -223,7 +223,7 @@ def seconds_cells(kinds: Sequence[str], seconds: Sequence[Mapping[str, float]]) 
     return [*cells, ("all", *(f"{sum(column.values()):.2f}" for column in seconds))]
 
 
-def lanes(accounts: models.Accounts) -> tuple[list[str], list[dict[str, float]], list[float]]:
+def lanes(accounts: models.AttemptAccounts) -> tuple[list[str], list[dict[str, float]], list[float]]:
     """A row a worker that holds one stage; for one that holds several a row a stage, and one for what it does for none.
     Names, seconds by kind, and the worker's wall time, which shares are of."""
     rows, seconds, wall = [], [], []

@@ -10,10 +10,12 @@ from nicegui import ui
 
 from cluster.dashboard.job_progress import percent, time_left
 from cluster.dashboard.parts import text
-from cluster.dashboard.texts import number, share, span, spark
+from cluster.dashboard.texts import spark
 from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
+from coordinator import run_files
+from coordinator.texts import number, share, span
 
 _Act = Callable[[str], Awaitable[None]]
 
@@ -44,7 +46,7 @@ def row_view(record: JobRecord, view: JobView, stats: JobStats | None, losses: l
         name=record.name,
         state=record.state.name,
         reason=lines[0][:300] if lines else "",
-        steps=f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}, {percent(record)} %",
+        steps=f"{record.step:,}" if total is None else f"{record.step:,} of {total:,}, {percent(record)}%",
         progress=None if not total or record.state.ended else round(100 * record.step / total, 1),
         loss="" if record.loss is None else number(record.loss),
         spark=spark(losses),
@@ -90,7 +92,7 @@ class JobRow:
                 self._submitted = ui.label().classes("muted small")
             with ui.element("td").classes("acts"):
                 self._stop = text("button", "Stop").classes("act").props("type=button").on("click", lambda: stop(job))
-                self._model = ui.link("Model", f"/api/jobs/{job}/files/model.safetensors").classes("act")
+                self._model = ui.link("Model", f"/api/jobs/{job}/files/{run_files.MODEL}").classes("act")
                 self._delete = (
                     text("button", "Delete").classes("act").props("type=button").on("click", lambda: delete(job))
                 )

@@ -14,9 +14,10 @@ from cluster.dashboard.failure_view import line_with
 from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.parts import Rows, fill_table, problems_list, set_cell, table, text
 from cluster.dashboard.site import Site
-from cluster.dashboard.texts import clock, share, size
+from cluster.dashboard.texts import clock
 from cluster.service.peers import is_remote_address
-from cluster.service.records import JobEvent, JobRecord
+from cluster.service.records import EventRecord, JobRecord
+from coordinator.texts import share, size
 from stages.errors import PipetrainError
 
 MOST_EVENTS, MOST_LINES = 200, 300
@@ -72,7 +73,7 @@ class Tabs:
 class _Events:
     def __init__(self, site: Site, job: str) -> None:
         self._site, self._job, self._last = site, job, 0
-        self._shown: deque[JobEvent] = deque(maxlen=MOST_EVENTS)
+        self._shown: deque[EventRecord] = deque(maxlen=MOST_EVENTS)
         self._rows = Rows(table("when", "event", "what"), self._row)
 
     async def look(self, record: JobRecord) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
-from cluster.dashboard.actions import confirm_delete, stop_job
+from cluster.dashboard.buttons import confirm_delete, stop_job
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.job_list import Filters, Page, nearest_page, present
 from cluster.dashboard.pages.job_rows import JobRow, row_view
@@ -100,12 +100,12 @@ class _Jobs:
     async def look(self) -> None:
         """Show what is new."""
         page = await self._present()
-        sparks = await self._site.past.sparks(page.records)
+        sparks = await self._site.archive.sparks(page.records)
         now, view = time.time(), self._site.jobs.view
         for row, record in zip(self._rows.show([record.id for record in page.records]), page.records, strict=True):
-            stats = self._site.past.at_hand(record)
+            stats = self._site.archive.at_hand(record)
             row.show(row_view(record, view(record), stats, sparks.get(record.id, []), now))
-        self._tell(page)
+        self._show_counts(page)
 
     async def _present(self) -> Page:
         """The page of the list. It is asked for again when jobs came or went; what is on it is always as it is now."""
@@ -129,7 +129,7 @@ class _Jobs:
         row = JobRow(job, stop=stop, delete=delete)
         return row.element, row
 
-    def _tell(self, page: Page) -> None:
+    def _show_counts(self, page: Page) -> None:
         for name, states in _GROUPS.items():
             n = sum(page.counts.get(state, 0) for state in states or STATE_NAMES)
             self._groups[name].set_text(f"{name} {n:,}" if n else name)

@@ -12,9 +12,9 @@ from cluster.dashboard.gantt import Gantt, Panel, panel
 from cluster.dashboard.parts import facts, fill_table, kinds_key, problems_list, table
 from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, spans
 from cluster.dashboard.terms import TERMS
-from cluster.dashboard.texts import counted, share
 from coordinator.program.replay import Replay
 from coordinator.schedules import SCHEDULES, default_workers
+from coordinator.texts import counted, share
 from stages.errors import UserMistake
 
 _ABOUT = {
@@ -93,15 +93,15 @@ class _Schedule:
             return
         self._drawn = wanted
         if isinstance(wanted, str):
-            self._say([wanted])
+            self._show_problems([wanted])
             return
         self._about.set_text(_ABOUT.get(wanted.schedule, ""))
         try:
             found, picture = await asyncio.to_thread(_perform, wanted)
         except UserMistake as error:
-            self._say(error.problems)
+            self._show_problems(error.problems)
             return
-        self._say([])
+        self._show_problems([])
         self._show(wanted, found, picture)
 
     def _show(self, question: Question, found: Replay, picture: Panel) -> None:
@@ -122,7 +122,7 @@ class _Schedule:
             ],
         )
 
-    def _say(self, problems: Any) -> None:
+    def _show_problems(self, problems: Any) -> None:
         self._problems(problems)
         for part in (self._picture, self._by_stage):
             part.set_visibility(not problems)

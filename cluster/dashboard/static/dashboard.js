@@ -52,8 +52,8 @@ window.pipetrain = (() => {
     };
   }
 
-  const share = (value) => (value == null ? "" : `${(100 * value).toFixed(1)} %`);
-  const percent = (value) => `${Math.round(100 * value)} %`;
+  const share = (value) => (value == null ? "" : `${(100 * value).toFixed(1)}%`);
+  const percent = (value) => `${Math.round(100 * value)}%`;
   const part = ({ value, seriesName }) => (value < 0.07 ? "" : value < 0.2 ? percent(value) : `${seriesName} ${percent(value)}`);
   const number = (value) => (value == null ? "" : `${+value.toPrecision(4)}`);
   function bytes(value) {

@@ -13,6 +13,7 @@ from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed
+from coordinator import run_files
 
 _KEPT = 16
 _SPARK_POINTS = 32
@@ -20,7 +21,7 @@ _SPARKS_KEPT = 500
 _LINE_BYTES = 4096  # longer than a row of metrics
 
 
-class Past:
+class StatsArchive:
     """Figures of any job: of an active one as they are, of one that has ended as they were at its end."""
 
     def __init__(self, jobs: Jobs) -> None:
@@ -56,7 +57,7 @@ class Past:
             elif record.id in self._sparks:
                 found[record.id] = self._sparks[record.id]
             elif record.state.ended and record.attempt:
-                missing.append(self._jobs.home.run_directory(record.id) / "metrics.jsonl")
+                missing.append(self._jobs.home.run_directory(record.id) / run_files.METRICS)
         if missing:
             for file, spark in zip(missing, await asyncio.to_thread(_losses, missing), strict=True):
                 found[file.parent.name] = self._sparks[file.parent.name] = spark

@@ -1,0 +1,59 @@
+"""Figures as people read them: counts, sizes, durations and shares, written alike in errors, terminal and pages.
+
+None, which is "not known", is written as `absent`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+BYTES_OF = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40} | {
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+"""Units in which job files and options may give a size."""
+_ABSENT = "–"
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 stage`, `3 stages`, `2 micro-batches`, `1,000 steps`."""
+    plural = "es" if noun.endswith("ch") else "s"
+    return f"{n:,} {noun}{plural if n != 1 else ''}"
+
+
+def number(value: float | None, absent: str = _ABSENT) -> str:
+    """Four digits."""
+    return absent if value is None else f"{value:.4g}"
+
+
+def share(value: float | None, digits: int = 1, absent: str = _ABSENT) -> str:
+    """A share from 0 to 1 as `31.2%`, with so many digits after the point."""
+    return absent if value is None else f"{value:.{digits}%}"
+
+
+def size(n_bytes: float | None, rounding: Literal["nearest", "up", "down"] = "nearest", absent: str = _ABSENT) -> str:
+    """Bytes as `12.3 MiB`. Round a need `up` and the room for it `down`, so that what is too little looks so; these,
+    which are often whole numbers, are written without a `.0`."""
+    if n_bytes is None:
+        return absent
+    for unit in ("GiB", "MiB", "KiB"):
+        tenths = 10 * n_bytes / BYTES_OF[unit]
+        if tenths >= 10:
+            if rounding == "nearest":
+                return f"{tenths / 10:,.1f} {unit}"
+            rounded = math.ceil(tenths) if rounding == "up" else math.floor(tenths)
+            return f"{rounded / 10:,.1f}".removesuffix(".0") + f" {unit}"
+    return f"{n_bytes:g} B"
+
+
+def span(seconds: float, *, compact: bool = False) -> str:
+    """`0.4 s`, `42 s`, `5 min`, `3.2 h`, `12 d`; in the columns of a table `compact`: `0.4s`, `42s`, `5m`, `3h`."""
+    for unit, short, length in (("d", "d", 86400), ("h", "h", 3600), ("min", "m", 60)):
+        if seconds >= 2 * length:
+            value = seconds / length
+            return f"{value:.0f}{short}" if compact else f"{value:.{int(unit == 'h')}f} {unit}"
+    value = max(0.0, seconds)
+    return f"{value:.{int(value < 10)}f}{'' if compact else ' '}s"
