@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,28 +7,41 @@ import pytest
 from hypothesis import settings
 
 from cluster.actors.ray_session import ray_session
+from tests.examples import EXPLORES, take_all
 
 # the same examples every time, so that a red run means a change; EXPLORE=1 looks for new ones; a slow run is none
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
-settings.load_profile("explore" if os.environ.get("EXPLORE") else "steady")
+settings.load_profile("explore" if EXPLORES else "steady")
 
 STARTS_RAY = (
-    "tests/cluster/test_ray_",
-    "tests/cluster/test_two_nodes.py",
-    "tests/dashboard/test_api.py",
-    "tests/dashboard/test_pages.py",
-    "tests/documents/",
-    "tests/e2e/test_train_command.py",
-    "tests/faults/",
-    "tests/observability/test_prometheus.py",
-    "tests/service/",
+    ("tests/dashboard/", "pages"),
+    ("tests/service/test_service_killed.py", ""),
+    ("tests/service/test_ray_killed.py", ""),
+    ("tests/service/", "service"),
+    ("tests/cluster/test_ray_", "ray"),
+    ("tests/faults/", "ray"),
+    ("tests/documents/", ""),
+    ("tests/e2e/test_train_command.py", ""),
+    ("tests/cluster/test_two_nodes.py", ""),
+    ("tests/observability/test_prometheus.py", ""),
 )
-"""What starts Ray, or a service with it: one after the other in one process, because they share what they start."""
+"""What starts Ray, or a service with it, by how it begins. Files with the same word share what they start, and stay
+together in one process."""
+
+
+def _place(nodeid: str) -> int:
+    """Which of STARTS_RAY it belongs to; behind all of them for the others."""
+    return next((place for place, (start, _) in enumerate(STARTS_RAY) if nodeid.startswith(start)), len(STARTS_RAY))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the soaks too: tests that are marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--slow"):
+        take_all()
 
 
 @pytest.hookimpl(trylast=True)
@@ -38,22 +50,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow") is not None]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
-    if hasattr(config, "workerinput"):  # one of several processes: the longest part begins first
-        items.sort(key=lambda item: not item.nodeid.startswith(STARTS_RAY))
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(key=lambda item: _place(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n 2`: what starts Ray is for one process, and the other takes the files that do not, meanwhile."""
+    """With `-n 2`: one process begins with what starts Ray, the other with what does not, until they meet.
+
+    Both keep the two cores busy, and as long as they can no two of them start Ray at the same time.
+    """
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-    config.option.loadscopereorder = False  # else files of many tests would begin before Ray's
+    config.option.loadscopereorder = False  # the order of the tests is that of the queue
 
-    class RayInOneProcess(LoadScopeScheduling):  # type: ignore[misc]
+    class FromBothEnds(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "ray" if nodeid.startswith(STARTS_RAY) else nodeid.partition("::")[0]
+            _, shared = (*STARTS_RAY, ("", ""))[_place(nodeid)]
+            return shared or nodeid.partition("::")[0]
 
-    return RayInOneProcess(config, log)
+        def _assign_work_unit(self, node: Any) -> None:
+            if node is not self.nodes[0]:
+                self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+            super()._assign_work_unit(node)
+
+    return FromBothEnds(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,17 @@ def names_in_command_lines(text: str) -> bool:
     return any(wanted in command_line(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
+def own_process_with(*arguments: str) -> int | None:
+    """A process of this user that has these arguments in its command line, one after the other; None if there is
+    none."""
+    wanted = b"\0" + b"\0".join(map(os.fsencode, arguments)) + b"\0"
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and entry.stat().st_uid == os.geteuid() and wanted in command_line(int(entry.name)):
+                return int(entry.name)
+    return None
+
+
 def started_at(pid: int) -> float | None:
     """When the process with this number was started, in seconds since 1970, to about a second; None if there is none,
     or only its entry is left (a zombie). 0 if the system tells no more than that it is there."""

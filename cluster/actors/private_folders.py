@@ -48,11 +48,20 @@ class PrivateFolder:
 def make_private_folder(base: str | None = None) -> PrivateFolder:
     """A new folder in `base`, by default in the system's temporary folder."""
     path = Path(tempfile.mkdtemp(prefix=f"pipetrain-{os.getpid()}-", dir=base))
-    unlocked = path / f".{_OWNER}"
-    lock = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    unlocked.rename(path / _OWNER)  # a sweep never sees it without its lock
+    try:
+        unlocked = path / f".{_OWNER}"
+        lock = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        unlocked.rename(path / _OWNER)  # a sweep never sees it without its lock
+    except OSError:  # no room for one more file: each new try would leave another folder
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return PrivateFolder(path, lock)
+
+
+def is_private_folder(path: str) -> bool:
+    """Whether the path may be that of such a folder, which may be removed by now."""
+    return os.path.isabs(path) and _NAME.fullmatch(os.path.basename(path)) is not None
 
 
 @contextlib.contextmanager

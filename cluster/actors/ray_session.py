@@ -23,6 +23,12 @@ LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 256 * 2**20  # gathered weights pass through it; what does not fit is spilled to disk
 RAY_FOLDER = "ray"
 """Ray's `--temp-dir` inside a private folder of ours: Ray opens its own to everybody."""
+QUIET_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_prestart_worker_first_driver": "0",  # ours have environments of their own, and cannot use those processes
+}
+"""Settings of every Ray that is started here."""
 
 
 @contextlib.contextmanager
@@ -68,8 +74,7 @@ def full_here(ray: Any) -> str:
 def _environment(**variables: str) -> Iterator[None]:
     """Ray's settings, read when it starts; what was there before comes back afterwards."""
     quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
+        **QUIET_RAY,
         # Ray tells of a dead worker on standard output, which is ours; our own error tells it with its place
         "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     }
@@ -90,7 +95,7 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
     ray = importlib.import_module("ray")
     with private_folder(short_base()) as folder:
         try:
-            with loopback():
+            with loopback(), without_idlers():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -125,6 +130,20 @@ def loopback() -> Iterator[None]:
         yield
     finally:
         services.resolve_ip_for_localhost = before
+
+
+@contextlib.contextmanager
+def without_idlers() -> Iterator[None]:
+    """Within it, Ray starts no process that we do not use: its autoscaler, its client's server, and what copies the
+    workers' logs to the driver."""
+    parameter: Any = importlib.import_module("ray._private.parameter")
+    before = parameter.RayParams
+    unused = {"no_monitor": True, "include_log_monitor": False, "ray_client_server_port": None}
+    parameter.RayParams = lambda *args, **options: before(*args, **{**options, **unused})
+    try:
+        yield
+    finally:
+        parameter.RayParams = before
 
 
 _QUIET: dict[str, Any] = {

@@ -41,6 +41,10 @@ _COMMANDS = {
 }
 
 
+_OF_THE_HOST = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What no command can do anything about, wherever it happens."""
+
+
 class _LazyGroup(click.Group):
     """Knows its commands by name; imports one only to run it or to show its own help."""
 
@@ -95,11 +99,18 @@ def main() -> None:
         show_error(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno is None or not (error.filename or error.errno in _OF_THE_HOST):
             raise
-        click.echo(f"failed: {os.strerror(error.errno).lower()}: {error.filename or 'where the output goes'}", err=True)
+        _show_os_error(error)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_os_error(error: OSError) -> None:
+    from cluster.cli.texts import harmless
+
+    place = error.filename or "where the output goes"
+    click.echo(harmless(f"failed: {os.strerror(error.errno or 0).lower()}: {place}"), err=True)
 
 
 def show_error(error: PipetrainError) -> None:

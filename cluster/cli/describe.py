@@ -38,28 +38,29 @@ def describe(client: Client, job_id: str, as_json: bool) -> None:
 
 def _print(job: Job, events: list[JobEvent], slow: str | None) -> None:
     from cluster.cli.job_facts import print_facts
-    from cluster.cli.texts import clock, one_line
+    from cluster.cli.texts import clock, harmless, one_line
     from coordinator.job.yaml_text import write_yaml
 
     print_facts(job)
     if slow is not None:
-        click.echo(f"{'slow':<12}{slow}")
+        click.echo(f"{'slow':<12}{one_line(slow)}")
     click.echo("\nplan")
     for name, value in _plan(events).items():
-        click.echo(f"  {name.replace('_', ' '):<14} {value if isinstance(value, str | int) else json.dumps(value)}")
+        told = one_line(value) if isinstance(value, str) else json.dumps(value)
+        click.echo(f"  {one_line(name).replace('_', ' '):<14} {told}")
     if not _plan(events):
         click.echo("  none yet: it is made when the job starts")
     for path, digest in job.files.items():
-        click.echo(f"  uploaded       {path} ({digest[:12]}…)")
+        click.echo(f"  uploaded       {one_line(path)} ({digest[:12]}…)")
     click.echo("\nevents")
     for event in events:
         life = f" (attempt {event.attempt})" if event.attempt > 1 else ""
-        click.echo(f"  {clock(event.time)}  {event.kind:<11} {one_line(event.text)}{life}")
+        click.echo(f"  {clock(event.time)}  {one_line(event.kind):<11} {one_line(event.text)}{life}")
     if job.traceback:
         click.echo("\ntraceback")
-        click.echo("".join(f"  {line}\n" for line in job.traceback.splitlines()), nl=False)
+        click.echo("".join(f"  {line}\n" for line in harmless(job.traceback).splitlines()), nl=False)
     click.echo("\njob file")
-    click.echo("".join(f"  {line}\n" for line in write_yaml(job.document).splitlines()), nl=False)
+    click.echo("".join(f"  {line}\n" for line in harmless(write_yaml(job.document)).splitlines()), nl=False)
 
 
 def _plan(events: list[JobEvent]) -> dict[str, Any]:

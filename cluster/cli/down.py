@@ -14,7 +14,8 @@ import click
 from coordinator.texts import counted
 from stages.errors import JobFailed
 
-_TERM_S = 45.0
+TERM_S = 45.0
+"""How long a service may take to end in good order, in seconds."""
 _HOLDER_S = 2.0
 
 
@@ -30,6 +31,7 @@ def down(home: Path | None) -> int:
     from cluster.service.home import DEFAULT_HOME, Home
 
     place = Home(home or Path(DEFAULT_HOME))
+    place.require_own()
     was_up = end_service(place)
     click.echo("down" if was_up else f"nothing is up at {place.folder}", err=True)
     left = _unfinished(place)
@@ -40,20 +42,24 @@ def down(home: Path | None) -> int:
 
 def end_service(home: Any) -> bool:
     """End the service's process, then Ray where it left one. True where there was anything. Raises JobFailed."""
-    from cluster.actors.host_processes import command_line
+    from cluster.actors.host_processes import command_line, own_process_with
     from cluster.service.ray_head import RayHead
 
     there, pid = home.is_locked(), home.holder()
+    if not there:  # one whose home was moved or deleted holds a lock that is not here any more
+        pid = own_process_with("cluster.service", "--home", str(home.folder))
+        there = pid is not None
     if there and pid is None and (pid := _wait_for_holder(home)) is None and home.is_locked():
         raise JobFailed(f"a process holds {home.folder / 'service.lock'}, but its number is not in it; end it yourself")
     if pid is not None and b"cluster.service" in command_line(pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        if not _gone(home, pid, _TERM_S):
+        if not _gone(home, pid, TERM_S):
             os.kill(pid, signal.SIGKILL)
             if not _gone(home, pid, 5.0):
                 raise JobFailed(f"the service's process {pid} does not end")
-    home.service_file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a disk that became read-only must not keep Ray from its end
+        home.service_file.unlink(missing_ok=True)
     head = RayHead.left_by_another(home)
     if head is not None and not head.end(home):
         raise JobFailed(f"some of Ray's processes (session {head.session}) do not end")
@@ -89,7 +95,7 @@ def _unfinished(home: Any) -> str:
     try:
         with contextlib.closing(sqlite3.connect(f"file:{home.store}?mode=ro", uri=True)) as store:
             counts = dict(store.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not isinstance(error, sqlite3.OperationalError):  # one that is only locked, or has no table yet
             from cluster.service.store_errors import damaged
 

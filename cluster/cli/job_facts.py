@@ -15,7 +15,7 @@ from coordinator.texts import counted, number, share, size
 def print_facts(job: Job) -> None:
     """Everything but the job's document, names in one column and values in the other."""
     for name, value in facts(job):
-        click.echo(f"{name:<12}{value}")
+        click.echo(f"{name:<12}{one_line(value)}")
 
 
 def facts(job: Job) -> list[tuple[str, str]]:

@@ -114,7 +114,7 @@ _COLUMNS = (
     _Column("MEMORY", lambda line: size(line.job.memory) if line.job.memory else "", right=True, only_wide=True),
     _Column("PRIORITY", lambda line: f"{line.job.priority}", right=True, only_wide=True),
     _Column("ATTEMPT", lambda line: f"{line.job.attempt}", right=True, only_wide=True),
-    _Column("REASON", lambda line: one_line(line.job.reason), wraps=True),
+    _Column("REASON", lambda line: line.job.reason, wraps=True),
 )
 
 
@@ -128,7 +128,7 @@ def done(job: Job) -> str:
 
 
 def _cell(column: _Column, line: _Line) -> Text:
-    return Text(column.text(line), style=_STYLES.get(line.job.state, "") if column.heading == "STATE" else "")
+    return Text(one_line(column.text(line)), style=_STYLES.get(line.job.state, "") if column.heading == "STATE" else "")
 
 
 def _table() -> Table:
@@ -145,7 +145,7 @@ def nodes_table(nodes: Iterable[Node]) -> Table:
     for node in nodes:
         table.add_row(
             Text(node.id[:12]),
-            Text(node.host),
+            Text(one_line(node.host)),
             Text(node.address),
             Text("alive" if node.alive else "GONE", style="" if node.alive else "red"),
             f"{node.cpus_used:g}/{node.cpus:g}",

@@ -37,10 +37,15 @@ class _Worker(click.ParamType[int | Literal["runner"]]):
 def logs(client: Client, job_id: str, follow: bool, worker: int | Literal["runner"] | None, tail: int | None) -> None:
     """Show what a job's runner and workers wrote, each line with who wrote it.
 
+    Control characters are escaped, but tabs: colours, and whatever else would steer the terminal. The files in the run
+    directory have them as they are.
+
     Ctrl-C ends the command, not the job.
     """
+    from cluster.cli.texts import harmless
+
     job = client.get(job_id)
     with detaching(lambda: goes_on(job.id) if not job.done else ""):
         for number, line in job.logs(follow=follow, worker=worker, tail=tail or 0, on_break=on_break):
             prefix = "" if worker is not None else f"{'runner' if number < 0 else f'worker {number}':<8} | "
-            click.echo(prefix + line)
+            click.echo(prefix + harmless(line))

@@ -17,6 +17,7 @@ from rich.live import Live
 
 from cluster.cli.live_facts import LiveRun, LiveWorker, RecentRows, RecentTimes, local_workers, workers_of
 from cluster.cli.live_view import live_view
+from cluster.cli.texts import harmless
 from cluster.run.worker_times import predicted_bubbles, worker_times
 from coordinator.train.rows import EvalRow, Row, StepRow, TrainedStep
 
@@ -79,7 +80,7 @@ class RunDisplay:
 
     def note(self, text: str) -> None:
         """Say something about the run."""
-        click.echo(text, err=True)
+        click.echo(harmless(text), err=True)
 
     def row(self, row: Row) -> None:
         """Show a row."""
@@ -161,7 +162,7 @@ class LiveProgress(RunDisplay):
 
     def note(self, text: str) -> None:
         """See RunDisplay."""
-        self._live.console.print(text, highlight=False, markup=False)
+        self._live.console.print(harmless(text), highlight=False, markup=False)
 
     def row(self, row: Row) -> None:
         """See RunDisplay."""

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from cluster.client import Job, JobEvent
 
 
+_TURNS = "\u202a-\u202e\u2066-\u2069"  # what follows is read from right to left, say
+_STEERING = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_TURNS}]")
+_BREAKING = re.compile(f"[\x00-\x1f\x7f-\x9f{_TURNS}]+")
+
+
 def since(time: datetime | None, now: datetime | None = None) -> str:
     """`42s`, `5m`, `3h`, `12d`: how long ago, in one unit."""
     return "" if time is None else span(((now or datetime.now(UTC)) - time).total_seconds(), compact=True)
@@ -26,13 +31,13 @@ def clock(time: datetime | None) -> str:
 
 def one_line(text: str) -> str:
     """Text that cannot break a table or move a terminal's cursor."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).strip()
+    return _BREAKING.sub(" ", text).strip()
 
 
 def harmless(text: str) -> str:
-    """Lines that cannot move a terminal's cursor, or change its title or colours. Names of columns and paths stand in
-    them as somebody else wrote them."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+    """Lines that cannot move a terminal's cursor, change its title or colours, or turn the direction of reading. Names,
+    paths and logs stand in them as somebody else wrote them; but line ends and tabs, such characters are escaped."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def steps(job: Job) -> str:

@@ -39,6 +39,14 @@ _LINE_EVERY_S = 2.0
 @click.option(
     "--data-protocols", metavar="LIST", help="Jobs read only such URLs, such as https,s3; file stands for local paths."
 )
+@click.option(
+    "--tracking-root",
+    "tracking_roots",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Jobs' trackers write only below this folder; may be repeated. By default anywhere for jobs of this host, "
+    "nowhere for others.",
+)
 @click.option("--detach", is_flag=True, help="Return when it is up.")
 def up(
     workers: int | None,
@@ -51,6 +59,7 @@ def up(
     keep_uploads: float,
     data_roots: tuple[Path, ...],
     data_protocols: str | None,
+    tracking_roots: tuple[Path, ...],
     detach: bool,
 ) -> int:
     """Start a local Ray with --workers CPUs and the job service, on loopback.
@@ -75,6 +84,7 @@ def up(
     options = ["--home", str(place.folder), "--grpc-port", str(grpc_port), "--http-port", str(http_port)]
     options += ["--max-queued", str(max_queued), "--max-upload", str(max_upload), "--keep-uploads", str(keep_uploads)]
     options += [part for root in data_roots for part in ("--data-root", str(root.absolute()))]
+    options += [part for root in tracking_roots for part in ("--tracking-root", str(root.absolute()))]
     options += ["--data-protocols", _protocols(data_protocols)] if data_protocols is not None else []
     options += ["--workers", str(workers)] if workers is not None else []
     options += ["--ray-address", ray_address] if ray_address is not None else []
@@ -143,12 +153,22 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
                 raise NotEnoughResources(f"the service is not ready after {_START_TIMEOUT_S:g} s; {log} says more")
             time.sleep(0.05)
     except BaseException:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+        _end(process)
         raise
     finally:
         process.stdout.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a service that is not ready, one that does not hear SIGTERM (it may be stopped) too."""
+    from cluster.cli.down import TERM_S
+
+    process.terminate()
+    try:
+        process.wait(TERM_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
@@ -176,6 +196,7 @@ def _ending(process: subprocess.Popen[bytes]) -> str:
 
 
 def _status(home: Any) -> str:
+    from cluster.cli.texts import one_line
     from cluster.client import Client
 
     try:
@@ -185,5 +206,5 @@ def _status(home: Any) -> str:
     cpus = sum(node.cpus for node in state.nodes)
     used = sum(node.cpus_used for node in state.nodes)
     jobs = ", ".join(f"{n} {name}" for name, n in sorted(state.jobs.items())) or "no jobs yet"
-    troubles = "".join(f" · {problem}" for problem in state.problems)
+    troubles = "".join(f" · {one_line(problem)}" for problem in state.problems)
     return f"{counted(len(state.nodes), 'node')}, {used:g} of {cpus:g} CPUs reserved · {jobs}{troubles}"

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from cluster.cli.texts import one_line
 from cluster.client import Upload
 from cluster.client.upload import OnUpload, local_files, named_files
 from coordinator.job.spec import JobSpec
@@ -20,7 +21,9 @@ from coordinator.texts import size
 def warn_of_missing(spec: JobSpec) -> None:
     """Name the files that are not on this machine: it may be a slip, or the cluster's hosts have them."""
     for name in set(named_files(spec)) - set(local_files(spec)):
-        click.echo(f"{name} is not on this machine; the cluster's hosts must have it under this path", err=True)
+        click.echo(
+            f"{one_line(name)} is not on this machine; the cluster's hosts must have it under this path", err=True
+        )
 
 
 @contextlib.contextmanager
@@ -31,7 +34,7 @@ def upload_display(stream: TextIO) -> Iterator[OnUpload]:
     tasks: dict[str, TaskID] = {}
 
     def show(upload: Upload) -> None:
-        name = PurePath(upload.path).name
+        name = one_line(PurePath(upload.path).name)
         if not upload.complete:
             if upload.path not in tasks:
                 tasks[upload.path] = bar.add_task(f"uploading {name}", total=upload.total)

@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.job.regular_files import read_regular
 from stages.errors import NoService
 
 ADDRESS_VARIABLE = "PIPETRAIN_ADDRESS"
@@ -36,6 +37,11 @@ class ServiceAddress:
     def start_command(self) -> str:
         """What starts a service in this home."""
         return command_for(self.home, "up")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a service holds the home that this address was found in."""
+        return self.source == str(self.home / SERVICE_FILE) and _is_held(self.home)
 
     @property
     def is_here(self) -> bool:
@@ -72,6 +78,7 @@ def _find_target(address: str | None, home: Path) -> tuple[str, str]:
         return _checked(address, "the address given"), GIVEN
     if named := os.environ.get(ADDRESS_VARIABLE):
         return _checked(named, ADDRESS_VARIABLE), ADDRESS_VARIABLE
+    _require_own(home)
     path = home / SERVICE_FILE
     text = _read(path)
     if text is None:
@@ -89,6 +96,20 @@ def _find_target(address: str | None, home: Path) -> tuple[str, str]:
             f"start one with `{command_for(home, 'up')}`"
         )
     return found
+
+
+def _require_own(home: Path) -> None:
+    """Raise NoService for another user's home: in /tmp, say, somebody may have been first at its place, to be sent what
+    jobs read. Root may look at anybody's."""
+    try:
+        owner = home.stat().st_uid
+    except OSError:
+        return
+    if owner != os.geteuid() != 0:
+        raise NoService(
+            f"{home}: belongs to another user (id {owner}), who would be sent all that you submit; give the home of "
+            f"your own service, or set {ADDRESS_VARIABLE} and {TOKEN_VARIABLE} if you mean that user's"
+        )
 
 
 def _is_held(home: Path) -> bool:
@@ -135,8 +156,7 @@ def _printable(token: str, source: str) -> str:
 def _read(path: Path) -> str | None:
     """The text of a small file; None where there is none."""
     try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST_FILE_BYTES).decode()
+        return read_regular(path, _LARGEST_FILE_BYTES).decode()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError:

@@ -84,6 +84,11 @@ def _absent(failure: Any, address: ServiceAddress, deadline_s: float | None) -> 
     known = next((short for sign, short in _NO_CONNECTION if sign in text.lower()), None)
     if known is None and "socket closed" not in text.lower() and "goaway" not in text.lower():
         known = text
+    if known is None and address.is_up:
+        return NoService(
+            f"the service of {address.home} is up at {address.target}, but ended the connection: it has as many as it "
+            f"takes, or is being ended; {address.home}/logs/service.log says which"
+        )
     named = "" if address.source == GIVEN else f"; the address is from {address.source}"
     start = f"start one with `{address.start_command}`" if address.is_here else "is it up?"
     return NoService(f"no service answers at {address.target} ({known or 'it ended the connection'}{named}); {start}")

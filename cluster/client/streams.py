@@ -83,11 +83,16 @@ class _Silence:
         self._over.set()
 
     def _watch(self) -> None:
-        while not self._over.wait(self._limit_s / 4):
-            end = self._end
-            if end is not None and time.monotonic() > end:
-                self._call.cancel()
-                return
+        while not self._over.wait(self._limit_s / 4) and not self._look():
+            pass
+
+    def _look(self) -> bool:
+        """Cancel the call if it is silent for too long; whether it was."""
+        end = self._end
+        if end is None or time.monotonic() <= end:
+            return False
+        self._call.cancel()
+        return True
 
 
 def _messages(call: Any, silence_s: float) -> Iterator[Any]:

@@ -3,8 +3,10 @@ web page in the user's own browser.
 
 Other users are told apart by the kernel (`peer`): like the home, what is shown here is its user's alone.
 A page elsewhere can make a name of its own point to 127.0.0.1 and then read answers: the Host header gives it away.
-It can send POSTs, and open websockets, from its own origin: the Origin header gives it away. And a frame around our
-pages could have their buttons clicked: browsers are told to refuse one, and to ask nothing of any other host.
+It can send POSTs, and open websockets, from its own origin: the Origin header gives it away. It can have our pages made
+again and again, as pictures or scripts of its own: browsers say what a request is for (Sec-Fetch-…), and whatever does
+not open a page of ours in a window is turned away. And a frame around our pages could have their buttons clicked:
+browsers are told to refuse one, and to ask nothing of any other host.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OPEN = ("/healthz", "/metrics")
 """For whoever watches over the machine."""
+_ELSEWHERE = ("cross-site", "same-site")  # another port of this host is the same site
 _ROOT = 0
 _POLICY_VIOLATION = 1008
 _HEADERS = (
@@ -96,6 +99,8 @@ def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str, by_anoth
     path = scope["path"]
     if is_open(path):
         return None
+    if headers.get("sec-fetch-site") in _ELSEWHERE and not _opens_window(headers):
+        return 403, "Sec-Fetch-Site: another site's page asks; it may only lead here by a link"
     origin = headers.get("origin")
     if scope["type"] == "websocket" or scope["method"] not in _SAFE:
         if origin is not None and not _same_site(origin, host):
@@ -115,6 +120,10 @@ def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str, by_anoth
         "authorization: missing or wrong; a script that changes something shows `Authorization: Bearer TOKEN`, "
         "with the token from the file `token` in the service's home"
     )
+
+
+def _opens_window(headers: Headers) -> bool:
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 def _same_site(origin: str, host: str) -> bool:

@@ -6,6 +6,7 @@ from collections import deque
 from pathlib import Path
 
 from coordinator import run_files
+from coordinator.job.regular_files import open_regular
 
 RUNNER = -1
 _FIRST_BYTES, _MOST_BYTES = 32 * 1024, 256 * 1024  # of a file: in the beginning, and at one look
@@ -45,7 +46,7 @@ class LogTail:
             first = max(0, size - _FIRST_BYTES) if start is None else max(start, size - _MOST_BYTES)
             if size <= first:
                 return False
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 opened.seek(first)
                 part = opened.read(size - first)
         except OSError:

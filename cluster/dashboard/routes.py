@@ -23,7 +23,7 @@ from cluster.service.files import RUNNER
 from cluster.service.job_stats import JobStats
 from cluster.service.peers import is_remote_address
 from cluster.service.records import JobRecord
-from coordinator.job.limits import MAX_DOCUMENT_BYTES
+from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
 from coordinator.job.nearest import did_you_mean
 from coordinator.schedules import SCHEDULES
 from coordinator.train.rows import SERIES
@@ -80,8 +80,9 @@ def _known_parameters(request: Request) -> None:
     wrong = [name for name in dict.fromkeys(request.query_params.keys()) if name not in known]
     must = f"must be {', '.join(known)}" if known else "there are none here"
     if wrong:
-        lines = (f"{name[:50]}: unknown parameter, {must}{did_you_mean(name, known)}" for name in wrong)
-        raise UserMistake("\n".join(lines))
+        lines = [f"{name[:50]}: unknown parameter, {must}{did_you_mean(name, known)}" for name in wrong[:MAX_PROBLEMS]]
+        more = len(wrong) - MAX_PROBLEMS
+        raise UserMistake("\n".join([*lines, f"and {more:,} more problems"] if more > 0 else lines))
 
 
 def _reading(router: APIRouter, site: Site) -> None:

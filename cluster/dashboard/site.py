@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from cluster.dashboard.stats_archive import StatsArchive
 from cluster.service.api import Api
 from cluster.service.entry import Entry
 from cluster.service.files import files_to_fetch, log_lines, require_worker
 from cluster.service.home import Home
-from cluster.service.job_ids import find_id
 from cluster.service.job_stats import JobStats
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
@@ -54,13 +55,10 @@ class Site:
 
     async def find(self, prefix: str) -> JobRecord:
         """The job of this id, beginning of an id, or name, as it is now. Raises UnknownJob with the nearest."""
-        if prefix in self.jobs.entries:
-            return self.jobs.record(prefix)
-        store = self.jobs.store
-        job = await asyncio.to_thread(find_id, store, prefix)
+        job = await self.jobs.find(prefix)
         if job in self.jobs.entries:
             return self.jobs.record(job)
-        record = await asyncio.to_thread(store.get, job)
+        record = await asyncio.to_thread(self.jobs.store.get, job)
         if record is None:
             raise UnknownJob(f"job {job} was deleted")
         return record
@@ -102,7 +100,11 @@ class Site:
         sizes = dict(await self.files(job))
         if path not in sizes:
             raise NoSuchFile(f"job {job} has no file {path[:200]}; GET /api/jobs/{job}/files lists what it has")
-        return sizes[path], _content(self.folder(job) / path, sizes[path])
+        try:
+            opened = await asyncio.to_thread((self.folder(job) / path).open, "rb")
+        except FileNotFoundError:
+            raise NoSuchFile(f"job {job} was deleted, or {path[:200]} was put aside, a moment ago") from None
+        return sizes[path], _content(opened, sizes[path])
 
     async def placement(self, record: JobRecord, stats: JobStats) -> list[int]:
         """The worker of each stage: from a sampled step, or as the attempt began. Empty before that is told."""
@@ -124,12 +126,16 @@ def _files(folder: Path) -> list[tuple[str, int]]:
         found = files_to_fetch(folder, model=False)
     except Refused:
         return []
-    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found if file.exists()]
+    listed = []
+    for file in found:
+        with contextlib.suppress(FileNotFoundError):
+            listed.append((file.relative_to(folder).as_posix(), file.stat().st_size))
+    return listed
 
 
-def _content(file: Path, size: int) -> Iterator[bytes]:
+def _content(opened: BinaryIO, size: int) -> Iterator[bytes]:
     """The first `size` bytes: it may grow meanwhile."""
-    with file.open("rb") as opened:
+    with opened:
         while size > 0 and (part := opened.read(min(_PART_BYTES, size))):
             size -= len(part)
             yield part

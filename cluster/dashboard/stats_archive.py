@@ -14,6 +14,7 @@ from cluster.service.jobs import Jobs
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed
 from coordinator import run_files
+from coordinator.job.regular_files import open_regular
 
 _KEPT = 16
 _SPARK_POINTS = 32
@@ -89,7 +90,7 @@ def _sampled_losses(file: Path) -> list[float]:
     """Losses of a few steps evenly apart in the file, which may be too long to read for a picture so small."""
     found: dict[int, float] = {}
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             size = file.stat().st_size
             for i in range(_SPARK_POINTS):
                 start = max(0, i * (size - _LINE_BYTES) // (_SPARK_POINTS - 1))

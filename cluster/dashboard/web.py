@@ -26,7 +26,7 @@ from cluster.service.api import Api
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.refusals import NoSpace, QueueFull, StoreTrouble, SubmissionIdTaken
-from cluster.service.store_errors import no_room
+from cluster.service.store_errors import file_trouble
 from cluster.service.uploads import Uploads
 from stages.errors import PipetrainError, Refused, UnknownJob, UserMistake
 
@@ -142,8 +142,8 @@ async def _error_response(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _full(request: Request, error: Exception) -> JSONResponse:
-    """A disk without room is told as such; any other error is a bug."""
-    refusal = no_room(error)
+    """A file that cannot be read or written, on a full disk say, is told as such; any other error is a bug."""
+    refusal = file_trouble(error)
     if refusal is None:
         raise error
     return await _error_response(request, refusal)

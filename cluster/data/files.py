@@ -101,14 +101,25 @@ def _open_url(url: str, rules: SourceRules) -> IO[bytes]:
             content.write(part)
     except InvalidData:
         raise
-    except FileNotFoundError:
-        raise InvalidData(f"{url}: no such file") from None
+    except FileNotFoundError as error:
+        raise InvalidData(f"{url}: {_why_not_there(error)}") from None
     except ImportError as error:  # a protocol whose package is not installed; the text names it
         raise InvalidData(f"{url}: cannot be opened: {one_line(error)}; pip install what it names") from None
     except Exception as error:  # every file system of fsspec brings its own errors
         raise InvalidData(f"{url}: cannot be read: {one_line(error)}") from error
     content.seek(0)
     return content
+
+
+def _why_not_there(error: FileNotFoundError) -> str:
+    """fsspec takes everything that keeps it from a URL for a file that is not there; its cause says what it was."""
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    if cause is None or status in (404, 410):
+        return "no such file"
+    if status:
+        return f"cannot be read: its server answers {status} {getattr(cause, 'message', '')}".rstrip()
+    return f"cannot be read: {one_line(cause)}"
 
 
 def _built_in(source: str) -> Arrays:

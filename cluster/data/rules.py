@@ -1,4 +1,5 @@
-"""What may be read on behalf of a job: the operator's limits, and those for jobs that came from another host.
+"""What may be read on behalf of a job, and where its trackers may write: the operator's limits, and those for jobs that
+came from another host.
 
 Rules travel from the service to whoever reads (its readers, the runner, the workers), and hold where a file is opened
 and where a connection is made: names of hosts, redirects and symbolic links lead elsewhere at any time.
@@ -28,7 +29,8 @@ class SourceRules:
 
     `roots` are folders below which local files may lie; None for any. `protocols` are what a URL may begin with.
     `public_only` refuses the addresses of this machine and its links. `files` are uploaded ones, which are always read.
-    `most_bytes` is the largest source.
+    `most_bytes` is the largest source. `tracking_roots` are folders below which trackers may write, besides the run
+    directory; None for any.
     """
 
     roots: tuple[str, ...] | None = None
@@ -36,6 +38,7 @@ class SourceRules:
     public_only: bool = False
     files: tuple[str, ...] = ()
     most_bytes: int | None = None
+    tracking_roots: tuple[str, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The rules as plain values."""
@@ -50,6 +53,21 @@ class SourceRules:
     def with_files(self, files: Iterable[str]) -> SourceRules:
         """The same, with other uploaded files."""
         return replace(self, files=tuple(files))
+
+    def for_job(self, *, remote: bool) -> SourceRules:
+        """The same for one job. `remote`: it came from another host, so that it reaches nothing of this one's network,
+        and its trackers write only into its run directory and the folders that the operator named."""
+        roots = () if remote and self.tracking_roots is None else self.tracking_roots
+        return replace(self, public_only=remote, tracking_roots=roots)
+
+    def may_write(self, path: str, *, links: bool) -> bool:
+        """Whether trackers may write below this absolute path; `links`: wherever it leads."""
+        if self.tracking_roots is None:
+            return True
+        if not any(_below(os.path.normpath(path), os.path.normpath(root)) for root in self.tracking_roots):
+            return False
+        real = os.path.realpath(path) if links else ""
+        return not links or any(_below(real, os.path.realpath(root)) for root in self.tracking_roots)
 
     def require_protocol(self, source: str) -> None:
         """Raise InvalidData for a source whose protocol the operator does not allow."""

@@ -20,11 +20,15 @@ from cluster.run.earlier_run import lock_folder, make_room
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import os_error_of, run_directory_gone
 from coordinator import run_files
+from coordinator.job.regular_files import read_regular
 from coordinator.job.spec import JobSpec, load_job
 from stages.arrays import Array
 from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake
 
 MODEL_FORMAT = "pipetrain.model/1"
+
+
+_REQUEST_BYTES = 10_000
 
 
 class TraceRequest(NamedTuple):
@@ -127,13 +131,14 @@ class RunDir:
         """What somebody wants traced from now on, told once; None where nobody asked."""
         request = self.path / run_files.TRACE_REQUEST
         try:
-            content = json.loads(request.read_bytes())
+            content = json.loads(read_regular(request, _REQUEST_BYTES))
             found = TraceRequest(max(1, int(content["steps"])), str(content["id"]))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
             found = None
-        request.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder of that name, or a disk that became read-only: the job goes on
+            request.unlink(missing_ok=True)
         return found
 
     def event(self, what: str, **details: Any) -> None:

@@ -16,7 +16,7 @@ from cluster.data.sources import JobData, load_data
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
-from cluster.trackers import Trackers, require_trackers
+from cluster.trackers import Trackers, require_trackers, require_tracking
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
@@ -38,7 +38,7 @@ class Where:
     """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one.
 
     `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `on_wait` is called
-    with what the workers wait for. `rules` limit which data may be read.
+    with what the workers wait for. `rules` limit which data may be read, and what trackers may write and reach.
     """
 
     local: bool = False
@@ -88,6 +88,7 @@ class Run:
         if where.address is not None:
             check_address(where.address)
         require_trackers(spec)
+        require_tracking(spec, where.rules, links=True)
         where.rules.require_schedule(spec)
         data = load_data(spec, where.rules)
         return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
@@ -172,7 +173,11 @@ class Run:
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
         observer.begin(self._trace_steps)
         trackers = Trackers(
-            self.spec, run_dir.path, attempt=run_dir.attempt, warn=lambda text: self._warn(run_dir, text)
+            self.spec,
+            run_dir.path,
+            attempt=run_dir.attempt,
+            warn=lambda text: self._warn(run_dir, text),
+            public_only=self._where.rules.public_only,
         )
         with trackers:
             with closing_after(observer):

@@ -20,6 +20,9 @@ from prometheus_client import CollectorRegistry
 
 from cluster.data.rules import SourceRules
 from cluster.service.api import Api
+from cluster.service.connections import MOST_CONNECTIONS
+from cluster.service.crowding import Crowding, Port
+from cluster.service.grpc_guard import MOST_GRPC_CONNECTIONS
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.log_limit import AtMost
@@ -53,6 +56,7 @@ def main() -> int:
     parser.add_argument("--keep-uploads", type=float, default=KEEP_UNUSED_S, help="seconds")
     parser.add_argument("--data-root", action="append", help="read local data only below this folder")
     parser.add_argument("--data-protocols", default=",".join(PROTOCOLS), help="read only such URLs, and file for paths")
+    parser.add_argument("--tracking-root", action="append", help="trackers write only below this folder")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
@@ -90,7 +94,11 @@ async def _serve(home: Home, options: Any) -> None:
     jobs = Jobs(home, store, max_queued=options.max_queued, send=keeper.send)
     uploads = Uploads(home, max_bytes=options.max_upload, keep_s=options.keep_uploads)
     protocols = tuple(options.data_protocols.split(","))
-    jobs.rules = SourceRules(roots=tuple(options.data_root) if options.data_root else None, protocols=protocols)
+    jobs.rules = SourceRules(
+        roots=tuple(options.data_root) if options.data_root else None,
+        protocols=protocols,
+        tracking_roots=tuple(options.tracking_root) if options.tracking_root else None,
+    )
     outside = Outside()
     metrics = Metrics(CollectorRegistry(), jobs, ray_up=lambda: keeper.state == "up")
     api = Api(jobs, keeper, uploads, outside)
@@ -109,6 +117,8 @@ async def _serve(home: Home, options: Any) -> None:
 
     http_port, http = servers.listen_http(options.host, options.http_port, dashboard)
     grpc_port = await servers.listen_grpc(options.host, options.grpc_port)
+    ports = (Port("gRPC", grpc_port, MOST_GRPC_CONNECTIONS), Port("HTTP", http_port, MOST_CONNECTIONS))
+    crowding = api.health.crowding = Crowding(ports)
     where: dict[str, Any] = {
         "grpc": f"{options.host}:{grpc_port}",
         "http": f"{options.host}:{http_port}",
@@ -119,7 +129,8 @@ async def _serve(home: Home, options: Any) -> None:
     }
     home.write(home.service_file, where)
     sweeping = uploads.keep_sweeping(store.uploads_in_use)
-    loops = (keeper.keep(jobs), jobs.keep_scheduling(), jobs.keep_following(), sweeping, api.health.keep())
+    watching = (api.health.keep(), crowding.keep())
+    loops = (keeper.keep(jobs), jobs.keep_scheduling(), jobs.keep_following(), sweeping, *watching)
     tasks = [asyncio.ensure_future(task) for task in loops]
     web = asyncio.ensure_future(http)
     try:

@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from cluster.service.stats_message import stats_message
 from cluster.service.traces import ask_for_trace, last_trace, trace_saved
 from cluster.service.uploads import PART_BYTES, Uploads, upload_path
 from cluster.service.watch import Watcher
-from cluster.trackers import require_trackers
+from cluster.trackers import require_trackers, require_tracking
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job.limits import document_problem, encodable
@@ -73,7 +72,7 @@ class Api:
 
     async def Get(self, request: pb.GetRequest, context: Any) -> pb.Job:
         async with errors_as_status(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             record = self._jobs.record(job)
             return job_message(self._jobs.view(record), self._jobs.store.document(job), whole=True)
         raise AssertionError("errors_as_status ends the call")
@@ -89,13 +88,13 @@ class Api:
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[bytes]:
         async with errors_as_status(context):
-            watcher = Watcher(self._jobs, self._jobs.find(request.id), request)
+            watcher = Watcher(self._jobs, await self._jobs.find(request.id), request)
             async for update in watcher.updates():
                 yield update
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         async with errors_as_status(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             worker = request.worker if request.HasField("worker") else None
             record = self._jobs.record(job)
             require_worker(record, worker)
@@ -107,37 +106,37 @@ class Api:
 
     async def Stop(self, request: pb.StopRequest, context: Any) -> pb.Job:
         async with errors_as_status(context):
-            record = await self._jobs.stop(self._jobs.find(request.id), request.now)
+            record = await self._jobs.stop(await self._jobs.find(request.id), request.now)
             return job_message(self._jobs.view(record))
         raise AssertionError("errors_as_status ends the call")
 
     async def Delete(self, request: pb.DeleteRequest, context: Any) -> pb.DeleteResponse:
         async with errors_as_status(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             await self._jobs.delete(job)
             return pb.DeleteResponse(id=job)
         raise AssertionError("errors_as_status ends the call")
 
     async def Fetch(self, request: pb.FetchRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
         async with errors_as_status(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             folder = self._jobs.home.run_directory(job)
             try:
                 files = files_to_fetch(folder, model=request.what == pb.FetchRequest.MODEL)
             except Refused as error:
                 raise Refused(f"job {job} is {self._jobs.record(job).state.name}: {error}") from None
-            async for chunk in _chunks(folder, files):
+            async for chunk in self._chunks(job, files):
                 yield chunk
 
     async def Trace(self, request: pb.TraceRequest, context: Any) -> AsyncIterator[pb.FetchChunk]:
         async with errors_as_status(context):
-            job = self._jobs.find(request.id)
+            job = await self._jobs.find(request.id)
             if request.steps:
                 asked = await ask_for_trace(self._jobs, job, request.steps)
                 if request.only_ask:
                     return
                 await trace_saved(self._jobs, job, asked)
-            async for chunk in _chunks(self._jobs.home.run_directory(job), [last_trace(self._jobs, job)]):
+            async for chunk in self._chunks(job, [last_trace(self._jobs, job)]):
                 yield chunk
 
     async def UploadData(self, requests: AsyncIterator[pb.UploadRequest], context: Any) -> pb.UploadResponse:
@@ -220,6 +219,7 @@ class Api:
             raise UserMistake(f"priority: got {priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
         if len(submission_id) > 200 or not encodable(submission_id):
             raise UserMistake("submission_id: must have at most 200 characters, all of which UTF-8 can hold")
+        require_tracking(spec, self._jobs.rules.for_job(remote=remote))
         require_trackers(spec)
         document = JobDocument(document=_json(spec.document()), files=files or {})
         self._require_files(document.files)
@@ -248,11 +248,22 @@ class Api:
         """The plan as JSON, and a line for each worker whose memory will not do. Raises UserMistake, JobFailed."""
         places = {path: str(upload_path(self._jobs.home, sha256, path)) for path, sha256 in files.items()}
         require_rules(spec, self._jobs.rules, places)
-        return await plan_job(self._outside, spec, places, replace(self._jobs.rules, public_only=remote))
+        return await plan_job(self._outside, spec, places, self._jobs.rules.for_job(remote=remote))
 
     async def wrong_paths(self, paths: Sequence[str], *, exists: bool = False) -> dict[str, str]:
         """What is wrong with each path on this host: where it leads and, with `exists`, whether it is a file."""
         return await wrong_paths(self._outside, paths, self._jobs.rules, exists=exists)
+
+    async def _chunks(self, job: str, files: Sequence[Path]) -> AsyncIterator[pb.FetchChunk]:
+        """Raises UnknownJob if the job is deleted meanwhile, Refused if a file of a running one is put aside."""
+        for file in files:
+            parts = file_parts(self._jobs.home.run_directory(job), file)
+            try:
+                while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                    yield pb.FetchChunk(path=part.path, size=part.size, data=part.data, sha256=part.sha256)
+            except FileNotFoundError:
+                self._jobs.record(job)
+                raise Refused(f"job {job}: {file.name} was put aside while the others were sent; ask again") from None
 
     # checks --------------------------------------------------------------------------------------------------------
 
@@ -299,13 +310,6 @@ class Api:
                 f"{size(needs.memory, 'up')}), this cluster has {size(memory, 'down')}; change "
                 "resources.memory_per_worker"
             )
-
-
-async def _chunks(folder: Path, files: Sequence[Path]) -> AsyncIterator[pb.FetchChunk]:
-    for file in files:
-        parts = file_parts(folder, file)
-        while (part := await asyncio.to_thread(next, parts, None)) is not None:
-            yield pb.FetchChunk(path=part.path, size=part.size, data=part.data, sha256=part.sha256)
 
 
 def _read_spec(document: str, name: str | None) -> JobSpec:

@@ -12,6 +12,7 @@ from cluster.service.entry import Entry
 from cluster.service.records import JobRecord
 from cluster.service.run_feed import read_lines
 from coordinator import run_files
+from coordinator.job.regular_files import open_regular
 from stages.errors import Refused, UserMistake
 
 _PART_BYTES = 2**20
@@ -56,7 +57,7 @@ def files_to_fetch(folder: Path, *, model: bool) -> list[Path]:
 def file_parts(folder: Path, file: Path) -> Iterator[FilePart]:
     """A file in parts. One that is being written is sent as long as it was at the beginning."""
     digest = hashlib.sha256()
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         size = left = file.stat().st_size
         path = file.relative_to(folder).as_posix()
         while True:
@@ -95,9 +96,12 @@ async def log_lines(
 
 
 def _rest(file: Path, start: int) -> bytes:
-    with file.open("rb") as opened:
-        opened.seek(start)
-        return opened.read()
+    try:
+        with open_regular(file) as opened:
+            opened.seek(start)
+            return opened.read()
+    except FileNotFoundError:  # the job was deleted meanwhile
+        return b""
 
 
 def _log_files(folder: Path, worker: int | None) -> list[tuple[int, Path]]:
@@ -115,7 +119,11 @@ def _tail_start(file: Path, lines: int, ended: bool) -> int:
     """Where the last so many lines begin, in bytes; 0 lines: the beginning."""
     if lines <= 0:
         return 0
-    content = file.read_bytes()
+    try:
+        with open_regular(file) as opened:
+            content = opened.read()
+    except FileNotFoundError:
+        return 0
     place = len(content)
     torn = ended and not content.endswith(b"\n")  # a line too then, the last one
     for _ in range(lines if torn else lines + 1):

@@ -1,14 +1,13 @@
 """Who may call over gRPC, and what of a call is read before that is known: its metadata alone.
 
 grpcio reads a request of a method that takes one message before the method is called. A method that takes a stream
-reads for itself. So whoever is turned away gets a method of the second kind, which reads nothing: what the caller sends
-waits on its side, but for the 64 KiB of HTTP/2's window. The methods that are open to all (health checks, reflection)
-are made methods of the second kind too, so that only a few calls at a time read what strangers send.
+reads for itself. So whoever has no token gets a method of the second kind, which reads nothing: what the caller sends
+waits on its side, but for the 64 KiB of HTTP/2's window. That holds for health checks too, which are open to all:
+grpcio keeps the memory of a large message with its connection, 0.9 MB each, though only one at a time was read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,15 +17,15 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
 
 from cluster.wire.limits import MAX_REQUEST_BYTES
 
+MOST_GRPC_CONNECTIONS = 1000
 CONNECTION_LIMITS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),  # most methods take less, see `reader`
     ("grpc.max_concurrent_streams", 100),  # of one connection; what is above waits at the caller
-    ("grpc.max_allowed_incoming_connections", 1000),
-    ("grpc.max_connection_idle_ms", 300_000),  # a client opens its connection anew when it has something to ask
+    ("grpc.max_allowed_incoming_connections", MOST_GRPC_CONNECTIONS),
+    ("grpc.max_connection_idle_ms", 30_000),  # without a call; a client connects anew when it has something to ask
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.keepalive_time_ms", 60_000),  # a caller that is gone, or reads nothing, does not stay connected
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -39,8 +38,8 @@ CONNECTION_LIMITS = (
 MAX_CALLS = 2000
 """At once, of all callers together."""
 _SMALL_BYTES = 64 * 1024
-_OPEN_CALLS, _OPEN_READS, _OPEN_TURN_S, _OPEN_READ_S = 64, 1, 5.0, 1.0
-_OPEN = {f"/{health.SERVICE_NAME}/": "health checks", f"/{reflection.SERVICE_NAME}/": "reflection"}
+_OPEN_CALLS = 64
+_OPEN = f"/{health.SERVICE_NAME}/"
 _METHODS = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -85,7 +84,7 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio 
 
     def __init__(self, token: str) -> None:
         self._wanted = f"Bearer {token}".encode()
-        self._open = {prefix: _OpenCalls(name) for prefix, name in _OPEN.items()}
+        self._open = _OpenCalls()
 
     async def intercept_service(self, continuation: Continuation, details: Any) -> Any:
         """Let the call through, or answer UNAUTHENTICATED."""
@@ -96,9 +95,8 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio 
         given = shown if isinstance(shown, bytes) else shown.encode("utf-8", "replace")
         if hmac.compare_digest(given, self._wanted):
             return handler
-        for prefix, calls in self._open.items():
-            if details.method.startswith(prefix):
-                return calls.bounded(handler)
+        if details.method.startswith(_OPEN):
+            return self._open.bounded(handler)
         return _turned_away(
             handler,
             grpc.StatusCode.UNAUTHENTICATED,
@@ -125,33 +123,33 @@ def _turned_away(handler: Any, code: grpc.StatusCode, why: str) -> Any:
 
 
 class _OpenCalls:
-    """Calls of a service that is open to all: few at once, and fewer that read."""
+    """Calls of health checks without the token: few at once, and each is asked about the service as a whole, whatever
+    name stands in the request, since nobody reads that."""
 
-    def __init__(self, name: str) -> None:
-        self._name, self._calls = name, 0
-        self._reads = asyncio.Semaphore(_OPEN_READS)
+    def __init__(self) -> None:
+        self._calls = 0
 
     def bounded(self, handler: Any) -> Any:
-        """The handler as one that reads for itself; another one where there are too many calls already."""
+        """The handler as one that reads nothing; one that says no if there are too many calls already."""
         if self._calls >= _OPEN_CALLS:
             return _turned_away(
-                handler, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_OPEN_CALLS} calls of {self._name} are open already"
+                handler, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_OPEN_CALLS} health checks without the token are open"
             )
         inner = _method(handler)
-        read = handler.request_deserializer
+        asked = handler.request_deserializer(b"")
 
         async def single(requests: Any, context: Any) -> Any:
             with self._counted():
-                return await inner(await self._first(handler, requests, context), context)
+                return await inner(asked, context)
 
         async def yielding(requests: Any, context: Any) -> AsyncIterator[Any]:
             with self._counted():
-                async for answer in inner(await self._first(handler, requests, context), context):
+                async for answer in inner(asked, context):
                     yield answer
 
         return _METHODS[True, handler.response_streaming](
             yielding if inspect.isasyncgenfunction(inner) else single,
-            request_deserializer=lambda content: _small(content, read),
+            request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
@@ -163,38 +161,6 @@ class _OpenCalls:
         finally:
             self._calls -= 1
 
-    async def _first(self, handler: Any, requests: Any, context: Any) -> Any:
-        """What the method takes: its only request, or all of them as they come."""
-        received = self._received(requests, context)
-        if handler.request_streaming:
-            return received
-        async for request in received:
-            return request
-        return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no request")
-
-    async def _received(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        while True:
-            try:
-                async with asyncio.timeout(_OPEN_TURN_S) as turn, self._reads:
-                    turn.reschedule(asyncio.get_running_loop().time() + _OPEN_READ_S)
-                    request = await anext(requests, None)
-            except TimeoutError:
-                await context.abort(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no whole request came within {_OPEN_READ_S:g} s"
-                )
-            if request is None:
-                return
-            yield await require(request, context)
-
 
 def _method(handler: Any) -> Any:
     return handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-
-
-def _small(content: bytes, read: Callable[[bytes], Any]) -> Any:
-    if len(content) > _SMALL_BYTES:
-        return UnreadableMessage(f"has {len(content):,} bytes, must be at most {_SMALL_BYTES:,}")
-    try:
-        return read(content)
-    except DecodeError:
-        return UnreadableMessage("cannot be read")

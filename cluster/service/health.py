@@ -14,6 +14,7 @@ from typing import Any
 
 from cluster.actors.disk_room import full_for_ray, is_full
 from cluster.service import store
+from cluster.service.crowding import Crowding
 from cluster.service.jobs import Jobs
 from cluster.service.ray_keeper import RayKeeper
 from stages.errors import PipetrainError
@@ -32,6 +33,7 @@ class Health:
 
     def __init__(self, jobs: Jobs, keeper: RayKeeper) -> None:
         self._jobs, self._keeper = jobs, keeper
+        self.crowding = Crowding(())
         self._late: deque[float] = deque(maxlen=_BEATS)
         self._looking: asyncio.Task[list[str]] | None = None
         self._began_at = self._looked_at = float("-inf")
@@ -45,7 +47,7 @@ class Health:
 
     async def look(self) -> dict[str, Any]:
         """`ok`, and `problems` with a line for each thing that does not work; and figures."""
-        problems = [*await self._looked(), *self._loop_problems()]
+        problems = [*await self._looked(), *self._loop_problems(), *self.crowding.problems]
         return {
             "ok": not problems,
             "problems": problems,

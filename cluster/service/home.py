@@ -23,10 +23,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from coordinator.job.regular_files import read_regular
 from stages.errors import UserMistake
 
 DEFAULT_HOME = "~/.pipetrain"
 _LOCK_S = 0.5
+_LARGEST_FILE_BYTES = 100_000
 _TOKEN = re.compile(r"[\x21-\x7e]{32,}")
 """What a token must be: long enough that nobody guesses it, and fit for a header."""
 
@@ -50,17 +52,25 @@ class Home:
         else: one that is not empty and that no service has used, or another user's, who could open it again."""
         try:
             self._require_ours()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if (owner := self.folder.stat().st_uid) != os.geteuid():
-                raise UserMistake(
-                    f"--home {self.folder}: belongs to another user (id {owner}), who could open and replace what is "
-                    "in it; give a folder of your own"
-                )
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.require_own()
             self.folder.chmod(0o700)
             for folder in (self.runs, self.uploads, self.logs):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UserMistake(f"--home {self.folder}: cannot be used: {error.strerror}") from None
+
+    def require_own(self) -> None:
+        """Raise UserMistake where it is another user's: what stands in it would be that user's orders to us."""
+        try:
+            owner = self.folder.stat().st_uid
+        except OSError:
+            return
+        if owner != os.geteuid():
+            raise UserMistake(
+                f"--home {self.folder}: belongs to another user (id {owner}), who could open and replace what is "
+                "in it; give a folder of your own"
+            )
 
     def _require_ours(self) -> None:
         try:
@@ -87,7 +97,7 @@ class Home:
     def token(self) -> str:
         """The token that callers must show. Raises UserMistake where there is none, or one that anybody could guess."""
         try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
+            token = read_regular(self.token_file, _LARGEST_FILE_BYTES).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserMistake(f"{self.token_file}: cannot be read: {getattr(error, 'strerror', error)}") from None
         if _TOKEN.fullmatch(token):
@@ -152,7 +162,7 @@ class Home:
     def read(file: Path) -> dict[str, Any] | None:
         """One of the JSON files; None where it is not there, or not whole."""
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = json.loads(read_regular(file, _LARGEST_FILE_BYTES))
         except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
@@ -167,8 +177,12 @@ def write_private(file: Path, text: str) -> None:
     """Write a file that only its user can read, whole or not at all."""
     temporary = file.with_name(f".{file.name}.part")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.replace(file)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.replace(file)
+    except BaseException:  # a full disk has no room for what is left of it either
+        temporary.unlink(missing_ok=True)
+        raise

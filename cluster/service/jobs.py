@@ -104,9 +104,10 @@ class Jobs:
         """Forget a job that has ended. Raises Refused for one that has not, UnknownJob."""
         await self.unbroken(self._forget(job))
 
-    def find(self, prefix: str) -> str:
-        """The id of the job of this id, beginning of an id, or name. Raises UnknownJob (see `find_id`)."""
-        return prefix if prefix in self.entries else find_id(self.store, prefix)
+    async def find(self, prefix: str) -> str:
+        """The id of the job of this id, beginning of an id, or name. Raises UnknownJob (see `find_id`), which looks for
+        the nearest among thousands, so not in the loop."""
+        return prefix if prefix in self.entries else await asyncio.to_thread(find_id, self.store, prefix)
 
     def record(self, job: str) -> JobRecord:
         """The job as it is now. Raises UnknownJob."""
@@ -349,9 +350,12 @@ class Jobs:
 
     async def _start_chosen(self) -> None:
         for job in self._choice.starts:
+            entry = self.entries.get(job)
+            if entry is None:  # it was stopped while one before it was started
+                continue
             with logged(f"job {job} could not be started"):
                 try:
-                    turn = self.noting.apply(self.entries[job], Admitted(), "admitted", "its turn has come")
+                    turn = self.noting.apply(entry, Admitted(), "admitted", "its turn has come")
                     await self.unbroken(turn)
                 except StoreTrouble:  # nothing else may happen that wakes the queue
                     asyncio.get_running_loop().call_later(AGAIN_S, self._look.set)

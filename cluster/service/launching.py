@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from cluster.data.rules import SourceRules
 from cluster.run.job_runner import Assignment
@@ -30,5 +29,5 @@ def prepare_attempt(
         files={path: str(upload_path(home, sha256, path)) for path, sha256 in found.files.items()},
         memory_per_cpu=memory_per_cpu,
         force=record.force,
-        rules=replace(rules, public_only=record.remote).as_dict(),
+        rules=rules.for_job(remote=record.remote).as_dict(),
     )

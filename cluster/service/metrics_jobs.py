@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -70,7 +70,7 @@ def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
             families.STEPS: stats.steps,
             families.SAMPLES: stats.samples,
             families.LAST_STEP: stats.last_step_at,
-            families.BUBBLE: None if stats.accounts is None else recent_bubble(stats.accounts),
+            families.BUBBLE: _bubble(stats.accounts),
             **{family: latest.get(name) for name, (family, kind) in families.FIGURES.items() if kind is None},
         },
         kinds={(family, kind): latest.get(name) for name, (family, kind) in families.FIGURES.items() if kind},
@@ -91,7 +91,7 @@ def job_text(jobs: Sequence[JobFacts], *, openmetrics: bool) -> str:
     """All families of jobs in Prometheus' text format, or in OpenMetrics' without its end."""
     lines: dict[Family, list[str]] = {}
     for facts in jobs:
-        for family, more in _families(facts):
+        for family, more in _told_families(facts):
             lines.setdefault(family, []).extend(more)
     parts = []
     for family, found in lines.items():
@@ -110,6 +110,26 @@ def number(value: float) -> str:
 def label(text: str) -> str:
     """A label's value, escaped."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+_OF_DAMAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError)
+
+
+def _bubble(accounts: Mapping[str, Any] | None) -> Value:
+    try:
+        return None if accounts is None else recent_bubble(accounts)
+    except _OF_DAMAGE:
+        return None
+
+
+def _told_families(facts: JobFacts) -> Iterator[tuple[Family, list[str]]]:
+    """As `_families`. One job whose files were damaged must not keep the others from being scraped."""
+    try:
+        found = [(family, list(lines)) for family, lines in _families(facts)]
+    except _OF_DAMAGE:
+        without = replace(facts, accounts=None, timeline=None)
+        found = [(family, list(lines)) for family, lines in _families(without)]
+    yield from found
 
 
 def _families(facts: JobFacts) -> Iterator[tuple[Family, Iterable[str]]]:

@@ -6,11 +6,14 @@ and its first row is its first step: where that is 0, all of them count from 0.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from coordinator.job.regular_files import open_regular
 
 
 def counts_from_zero(first_row: Mapping[str, Any]) -> bool:
@@ -21,11 +24,13 @@ def counts_from_zero(first_row: Mapping[str, Any]) -> bool:
 def file_counts_from_zero(rows: Path) -> bool:
     """The same of an attempt's file of rows; False where no row is there yet."""
     try:
-        with rows.open("rb") as file:
+        with open_regular(rows) as file:
             first = file.readline()
     except FileNotFoundError:
         return False
-    return first.endswith(b"\n") and counts_from_zero(orjson.loads(first))
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged
+        return first.endswith(b"\n") and counts_from_zero(orjson.loads(first))
+    return False
 
 
 def row_from_one(row: Mapping[str, Any]) -> dict[str, Any]:

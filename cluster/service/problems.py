@@ -12,7 +12,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from cluster.service.refusals import NoSpace, QueueFull, StoreDamaged, StoreTrouble, SubmissionIdTaken
-from cluster.service.store_errors import no_room
+from cluster.service.store_errors import file_trouble
 from cluster.service.uploads import WrongChecksum, WrongOffset
 from stages.errors import PipetrainError, Refused, UnknownJob, UserMistake
 
@@ -46,7 +46,8 @@ async def errors_as_status(context: Any) -> AsyncIterator[None]:
     except grpc.aio.AbortError:
         raise
     except Exception as error:
-        if (refusal := no_room(error)) is not None:
+        if (refusal := file_trouble(error)) is not None:
+            _log.warning("a call failed: %s", refusal)
             await _abort(context, refusal)
         _log.exception("a call failed")
         await context.abort(

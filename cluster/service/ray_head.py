@@ -9,7 +9,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,8 +17,14 @@ from pathlib import Path
 
 from cluster.actors.disk_room import full_for_ray
 from cluster.actors.host_processes import end_session, in_session, works_in
-from cluster.actors.private_folders import make_private_folder, short_base, sweep_leftovers
-from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, RAY_FOLDER, loopback
+from cluster.actors.private_folders import (
+    PrivateFolder,
+    is_private_folder,
+    make_private_folder,
+    short_base,
+    sweep_leftovers,
+)
+from cluster.actors.ray_session import LOOPBACK, OBJECT_STORE_BYTES, QUIET_RAY, RAY_FOLDER, loopback, without_idlers
 from cluster.service.home import Home
 from stages.errors import NotEnoughResources
 
@@ -40,22 +45,29 @@ class RayHead:
 
     @staticmethod
     def start(home: Home, cpus: int) -> RayHead:
-        """Start a head with `cpus` CPUs to give away. Raises NotEnoughResources with Ray's reason."""
-        sweep_leftovers()
-        folder = make_private_folder(short_base())
+        """Start a head with `cpus` CPUs to give away. Raises NotEnoughResources with Ray's reason, or the disk's."""
+        try:
+            sweep_leftovers()
+            return RayHead._start(home, cpus, make_private_folder(short_base()))
+        except OSError as error:
+            raise NotEnoughResources(
+                f"Ray cannot start here: {os.strerror(error.errno or 0).lower()}: {error.filename or home.folder}"
+            ) from None
+
+    @staticmethod
+    def _start(home: Home, cpus: int, folder: PrivateFolder) -> RayHead:
         token, log = secrets.token_hex(32), home.logs / "ray-head.log"
         command = [
             *(sys.executable, "-m", "cluster.service.ray_head", "start", "--head", "--block"),
             *("--node-ip-address", LOOPBACK, "--port", "0", "--num-cpus", str(cpus)),
             *("--temp-dir", str(folder.path / RAY_FOLDER), "--object-store-memory", str(OBJECT_STORE_BYTES)),
-            *("--include-dashboard", "false", "--dashboard-port", "0", "--include-log-monitor", "false"),
-            *("--ray-client-server-port", str(_free_port())),
+            *("--include-dashboard", "false", "--dashboard-port", "0"),
         ]
         try:
             with log.open("wb") as output:
                 process = subprocess.Popen(
                     command,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
@@ -63,19 +75,18 @@ class RayHead:
                     cwd=folder.path,
                     pass_fds=(folder.lock,),  # the head outlives this service, and so does its claim to the folder
                 )
-        finally:
-            folder.let_go()
+        except BaseException:
+            folder.remove()
+            raise
+        folder.let_go()
         head = RayHead(session=process.pid, address="", token=token, folder=str(folder.path), cpus=cpus)
         try:
-            home.write(home.ray_file, asdict(head))  # before it is up: whoever comes next must find what to clean up
+            home.write(home.ray_file, asdict(head))  # before it begins: whoever comes next must find what to clean up
+            _let_begin(process)
             there = replace(head, address=head._await_start(process, log))
             home.write(home.ray_file, asdict(there))
-        except BaseException as error:
+        except BaseException:
             head.end(home)  # where it could not be noted, nobody else knows of it
-            if isinstance(error, OSError):
-                raise NotEnoughResources(
-                    f"Ray cannot start here: {os.strerror(error.errno or 0).lower()}: {error.filename or home.folder}"
-                ) from None
             raise
         return there
 
@@ -91,9 +102,11 @@ class RayHead:
     @staticmethod
     def left_by_another(home: Home) -> RayHead | None:
         """The head in ray.json, alive or not; None where there is none, or a joined cluster's note."""
-        found = home.read(home.ray_file)
-        whole = found is not None and found.keys() == {field.name for field in fields(RayHead)}
-        return RayHead(**found) if found is not None and whole else None
+        found = home.read(home.ray_file) or {}
+        if {name: type(value).__name__ for name, value in found.items()} != {f.name: f.type for f in fields(RayHead)}:
+            return None
+        head = RayHead(**found)
+        return head if is_private_folder(head.folder) else None  # it will be removed with all that is in it
 
     def alive(self) -> bool:
         """Whether the head came up and its own process lives; it ends itself when one of Ray's servers dies."""
@@ -113,7 +126,8 @@ class RayHead:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.session, os.WNOHANG)
         shutil.rmtree(self.folder, ignore_errors=True)
-        home.ray_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a home that is gone, or read-only: who reads it finds nothing to end
+            home.ray_file.unlink(missing_ok=True)
         return gone
 
 
@@ -121,14 +135,7 @@ def ray_environment(token: str | None) -> dict[str, str]:
     """Ray's settings. BLAS gets one thread a process, which a worker of more CPUs changes for itself."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     auth = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **threads, **auth}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return {**QUIET_RAY, **threads, **auth}
 
 
 def _announced_address(folder: Path) -> str:
@@ -144,11 +151,21 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
+def _let_begin(process: subprocess.Popen[bytes]) -> None:
+    """See `main`."""
+    assert process.stdin is not None, "it was asked for"
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # one that has ended already says why in its log
+        process.stdin.write(b"begin\n")
+
+
 def main() -> None:
-    """The `ray` command, on loopback."""
+    """The `ray` command, on loopback; once whoever started this has noted it, and not at all if it was killed before: a
+    Ray that nobody knows of would stay for ever."""
+    if not sys.stdin.readline():
+        return
     from ray.scripts.scripts import main as ray_command
 
-    with loopback():
+    with loopback(), without_idlers():
         ray_command()
 
 

@@ -93,13 +93,19 @@ class RayKeeper:
                 address, token = await self._find_ray(jobs)
                 await self._serve(jobs, address, token)
                 failures = 0
-            except UserMistake as error:
+            except TimeoutError:  # it may only be slow; what runs in it goes on, so it is not ended here
+                late = f"Ray at {self.ray_address} did not answer within {_CONNECT_S:g} s"
+                self.state = f"not there: {late}; it is asked again, and `pipetrain down` ends it"
+                _log.warning("Ray: %s", self.state)
+                failures += 1
+            except (UserMistake, OSError) as error:
+                told = error if isinstance(error, UserMistake) else NotEnoughResources(_of_the_host(error))
                 if not self.up.is_set() and self.own:
-                    self.failed = error
+                    self.failed = told
                     self.up.set()
                     return
-                self.state = f"not there: {error}"
-                _log.warning("Ray: %s", error)
+                self.state = f"not there: {told}"
+                _log.warning("Ray: %s", told)
                 failures += 1
             except Exception:
                 _log.exception("the connection to Ray broke")
@@ -113,8 +119,8 @@ class RayKeeper:
     async def end(self) -> None:
         """End the agent and, where it is ours, Ray: one that is just being started too."""
         await self._end_agent()
-        head = RayHead.left_by_another(self._home) if self.own else None
-        if head is not None:
+        head = (self._head or RayHead.left_by_another(self._home)) if self.own else None
+        if head is not None:  # the one that it knows: the home with the note of it may have been moved or deleted
             await asyncio.to_thread(head.end, self._home)
         if self._starting is not None:
             with contextlib.suppress(Exception):
@@ -258,3 +264,7 @@ class RayKeeper:
             with contextlib.suppress(ProcessLookupError):
                 agent.kill()
             await agent.wait()
+
+
+def _of_the_host(error: OSError) -> str:
+    return f"its agent cannot be started: {(error.strerror or str(error)).lower()}: {error.filename or 'this machine'}"

@@ -21,9 +21,11 @@ import orjson
 from cluster.service.job_stats import JobStats
 from cluster.service.old_counts import counts_from_zero, row_from_one, step_from_one
 from coordinator import run_files
+from coordinator.job.regular_files import open_regular
 
 _READ_BYTES = 256 * 1024
 _ROWS_AT_ONCE = 100  # taken in between two turns of the loop: about a millisecond
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what is not there, or was damaged
 _TAIL_BYTES = 64 * 1024  # more than a line of accounts.jsonl
 
 
@@ -88,7 +90,7 @@ class RunFeed:
     def _read_rows(self) -> list[tuple[Any, int]]:
         """The next lines, each with its length in bytes; changes nothing. What is no row of ours is None."""
         part = read_lines(rows_file(self.folder, self.attempt, self.attempt), self.metrics_end, _READ_BYTES)
-        return [(_row(line), len(line)) for line in part.splitlines(keepends=True)]
+        return [(row_of(line), len(line)) for line in part.splitlines(keepends=True)]
 
     def _take_rows(self, lines: Sequence[tuple[Any, int]]) -> None:
         for found, size in lines:
@@ -97,35 +99,39 @@ class RunFeed:
                 continue
             if self._from_zero is None:
                 self._from_zero = counts_from_zero(found)
-            row = row_from_one(found) if self._from_zero else found
-            if row["kind"] == "step":
-                self.last_step = row
-            else:
-                self.last_eval = row
-            if self._stats is not None:
-                self._stats.take_row(row)
+            with contextlib.suppress(*_UNREADABLE):
+                row = row_from_one(found) if self._from_zero else found
+                if self._stats is not None:
+                    self._stats.take_row(row)
+                if row["kind"] == "step":
+                    self.last_step = row
+                else:
+                    self.last_eval = row
 
     def _look_at_accounts(self, stats: JobStats) -> None:
         """Only the last line counts: it has the totals."""
         if self.attempt > 1 and not _aside(self.folder, self.attempt - 1).exists():
             return  # what is there is still the attempt's before
         file = self.folder / run_files.ACCOUNTS
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(*_UNREADABLE):
             size = file.stat().st_size
             if size != self._accounts_size and (part := read_lines(file, max(0, size - _TAIL_BYTES), _TAIL_BYTES)):
-                line = orjson.loads(part.splitlines()[-1])
-                stats.accounts = step_from_one(line) if self._from_zero else line
+                line = dict(orjson.loads(part.splitlines()[-1]))
+                line = step_from_one(line) if self._from_zero else line
+                if float(line["ended"]):  # each look at the figures needs it
+                    stats.accounts = line
                 self._accounts_size = size
 
     def _look_at_timeline(self, stats: JobStats) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            with (self.folder / run_files.TIMELINE).open("rb") as file:
+        with contextlib.suppress(*_UNREADABLE):
+            with open_regular(self.folder / run_files.TIMELINE) as file:
                 status = os.fstat(file.fileno())
                 if self._timeline == (status.st_ino, status.st_mtime_ns):
                     return
                 content = orjson.loads(file.read())
             self._timeline = status.st_ino, status.st_mtime_ns
-            if content["attempt"] == self.attempt:
+            holders = [entry["worker"] for entry in content["memory"]]
+            if content["attempt"] == self.attempt and all(isinstance(worker, int) for worker in holders):
                 stats.timeline = step_from_one(content) if self._from_zero else content
 
     def new_events(self) -> list[RunEvent]:
@@ -134,19 +140,23 @@ class RunFeed:
         while part := read_lines(self.folder / run_files.EVENTS, self._events_read, _READ_BYTES):
             for line in part.splitlines(keepends=True):
                 self._events_read += len(line)
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, RecursionError):
                     content = json.loads(line)
                     if isinstance(content, dict) and content.get("attempt") == self.attempt:
                         found.append(RunEvent(content, self._events_read))
         return found
 
 
-def _row(line: bytes) -> Any:
+def row_of(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None for what is no row: torn by a disk that was full, or damaged later."""
     try:
         row = orjson.loads(line)
     except ValueError:
-        return None  # torn, by a disk that was full
-    return row if isinstance(row, dict) and "kind" in row else None
+        return None
+    if not isinstance(row, dict) or row.get("kind") not in ("step", "eval"):
+        return None
+    whole = isinstance(row.get("loss"), int | float) and (row["kind"] == "eval" or isinstance(row.get("step"), int))
+    return row if whole else None
 
 
 def rows_file(folder: Path, attempt: int, present: int) -> Path:
@@ -166,7 +176,7 @@ def retire_attempt(folder: Path, attempt: int) -> None:
     """Put the rows of an attempt that was lost aside. Does nothing the second time; its runner must be gone."""
     folder.mkdir(parents=True, exist_ok=True)
     events = folder / run_files.EVENTS
-    if events.exists() and events.read_bytes()[-1:] not in (b"", b"\n"):
+    if events.exists() and _last_byte(events) not in (b"", b"\n"):
         with events.open("ab") as file:
             file.write(b"\n")  # a torn line must not swallow the first one of the next attempt
     accounts = folder / run_files.ACCOUNTS
@@ -181,12 +191,18 @@ def retire_attempt(folder: Path, attempt: int) -> None:
         aside.touch()
 
 
+def _last_byte(file: Path) -> bytes:
+    with open_regular(file) as opened:
+        opened.seek(max(0, opened.seek(0, os.SEEK_END) - 1))
+        return opened.read(1)
+
+
 def read_lines(file: Path, start: int, most: int) -> bytes:
     """Whole lines from byte `start` on, about `most` bytes of them, but at least one; empty where there is none."""
     try:
         if most <= 0:
             return b""
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             opened.seek(start)
             part = opened.read(most)
             while part and b"\n" not in part and (more := opened.read(most)):

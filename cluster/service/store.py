@@ -14,17 +14,15 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.refusals import StoreDamaged
 from cluster.service.store_errors import damaged, gone, trouble_of
-from coordinator.queue.job_queue import Needs
-from coordinator.queue.job_states import State, from_document, to_document
+from cluster.service.store_rows import COLUMNS, Unreadable, event_of, record_of, text_of, values_of
 from stages.errors import UserMistake
 
 T = TypeVar("T")
@@ -74,13 +72,7 @@ _MIGRATIONS = (
     "ALTER TABLE jobs ADD COLUMN remote INTEGER NOT NULL DEFAULT 0;",
 )
 
-_OWN = tuple(f.name for f in fields(JobRecord) if f.name not in ("needs", "state", "order"))
-_COLUMNS = (*_OWN, "workers", "cpus", "memory", "state", "evidence")
-_SELECT = f'SELECT "order", {", ".join(_COLUMNS)} FROM jobs'
-
-
-class _Unreadable(ValueError):
-    """A row is not what this program wrote."""
+_SELECT = f'SELECT "order", {", ".join(COLUMNS)} FROM jobs'
 
 
 class Store:
@@ -90,10 +82,11 @@ class Store:
         """Open or make the store at `path`. Raises UserMistake for one that is newer, damaged or cannot be written."""
         self.path = path
         try:
+            _require_filled(path)
             self._writer = self._connect()
             self._migrate()
             self._file = path.stat()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise trouble_of(error, path) or error from None
         self._readers = threading.local()
         self._pending: queue.SimpleQueue[tuple[Write[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
@@ -195,7 +188,7 @@ class Store:
         """All rows. Raises StoreTrouble."""
         try:
             return self._reader.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise trouble_of(error, self.path) or error from None
 
     def get(self, job: str) -> JobRecord | None:
@@ -208,10 +201,17 @@ class Store:
 
     def _record(self, row: Sequence[Any]) -> JobRecord:
         """Raises StoreDamaged."""
+        with self._whole("a job"):
+            return record_of(row)
+
+    @contextlib.contextmanager
+    def _whole(self, what: str) -> Iterator[None]:
+        """What cannot be read inside is damage. Raises StoreDamaged."""
         try:
-            return _record(row)
-        except _Unreadable as error:
-            raise StoreDamaged(damaged(self.path, str(error))) from None
+            yield
+        except (ValueError, TypeError, AttributeError) as error:
+            told = str(error) if isinstance(error, Unreadable) else f"{what}: {error}"
+            raise StoreDamaged(damaged(self.path, told)) from None
 
     def unfinished(self) -> list[JobRecord]:
         """All jobs that have not ended, in the order of their submission."""
@@ -259,7 +259,8 @@ class Store:
     def document(self, job: str) -> JobDocument:
         """What was submitted. Raises KeyError for an unknown job."""
         for document, files in self._read("SELECT document, files FROM documents WHERE id = ?", (job,)):
-            return JobDocument(document=document, files=json.loads(files))
+            with self._whole(f"the document of job {job}"):
+                return JobDocument(document=text_of(document), files=json.loads(files))
         raise KeyError(job)
 
     def events(self, job: str, after: int = 0, limit: int = -1) -> list[EventRecord]:
@@ -267,15 +268,15 @@ class Store:
         query = (
             "SELECT seq, time, kind, attempt, text, details FROM events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         )
-        return [
-            EventRecord(seq=row[0], time=row[1], kind=row[2], attempt=row[3], text=row[4], details=json.loads(row[5]))
-            for row in self._read(query, (job, after, limit))
-        ]
+        rows = self._read(query, (job, after, limit))
+        with self._whole(f"the events of job {job}"):
+            return [event_of(row) for row in rows]
 
     def uploads_in_use(self) -> set[str]:
         """The SHA-256 of every uploaded file that a job names."""
         rows = self._read("SELECT files FROM documents WHERE files != '{}'")
-        return {sha256 for (files,) in rows for sha256 in json.loads(files).values()}
+        with self._whole("the documents"):
+            return {sha256 for (files,) in rows for sha256 in json.loads(files).values()}
 
 
 # changes, for Store.write --------------------------------------------------------------------------------------------
@@ -288,9 +289,9 @@ def insert(record: JobRecord, document: JobDocument, first: EventRecord) -> Writ
         known = _by_submission(connection, record.submission_id)
         if known is not None:
             return known, False
-        names = ", ".join(_COLUMNS)
-        marks = ", ".join("?" * len(_COLUMNS))
-        cursor = connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", _values(record))
+        names = ", ".join(COLUMNS)
+        marks = ", ".join("?" * len(COLUMNS))
+        cursor = connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values_of(record))
         connection.execute(
             "INSERT INTO documents VALUES (?, ?, ?)", (record.id, document.document, json.dumps(dict(document.files)))
         )
@@ -305,8 +306,8 @@ def update(record: JobRecord, events: Sequence[EventRecord]) -> Write[None]:
     """Write the record's present values, and new events with them."""
 
     def change(connection: sqlite3.Connection) -> None:
-        names = ", ".join(f"{name} = ?" for name in _COLUMNS)
-        connection.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*_values(record), record.id))
+        names = ", ".join(f"{name} = ?" for name in COLUMNS)
+        connection.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*values_of(record), record.id))
         _insert_events(connection, record.id, events)
 
     return change
@@ -340,40 +341,7 @@ def _insert_events(connection: sqlite3.Connection, job: str, events: Sequence[Ev
 
 def _by_submission(connection: sqlite3.Connection, submission_id: str) -> JobRecord | None:
     row = connection.execute(f"{_SELECT} WHERE submission_id = ?", (submission_id,)).fetchone()
-    return None if row is None else _record(row)
-
-
-def _values(record: JobRecord) -> tuple[Any, ...]:
-    needs, state = record.needs, record.state
-    own = (getattr(record, name) for name in _OWN)
-    return (*own, needs.workers, needs.cpus, needs.memory, state.name, json.dumps(to_document(state)))
-
-
-def _record(row: Sequence[Any]) -> JobRecord:
-    order, *own = row[: len(_OWN) + 1]
-    workers, cpus, memory, state, evidence = row[len(_OWN) + 1 :]
-    values: Mapping[str, Any] = dict(zip(_OWN, own, strict=True))
-    try:
-        found = _state(state, evidence)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise _Unreadable(f"the state of job {values['id']}: {error}") from None
-    return JobRecord(
-        **{**values, "force": bool(values["force"]), "remote": bool(values["remote"])},
-        order=order,
-        needs=_needs(workers, cpus, memory),
-        state=found,
-    )
-
-
-@lru_cache(maxsize=256)
-def _needs(workers: int, cpus: int, memory: int) -> Needs:
-    return Needs(workers=workers, cpus=cpus, memory=memory)
-
-
-@lru_cache(maxsize=256)
-def _state(name: str, evidence: str) -> State:
-    """Most jobs of a long list are in one of a few states, to the letter; they are immutable, so one will do."""
-    return from_document(name, json.loads(evidence))
+    return None if row is None else record_of(row)
 
 
 def _resolve(outcomes: Sequence[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
@@ -384,3 +352,11 @@ def _resolve(outcomes: Sequence[tuple[asyncio.Future[Any], Any, BaseException | 
             future.set_result(result)
         else:
             future.set_exception(error)
+
+
+def _require_filled(path: Path) -> None:
+    """A file without a byte, as a machine that lost its power may leave one, would become a new store beside the run
+    directories of jobs that nobody knows any more. Raises StoreDamaged."""
+    runs = path.parent / "runs"
+    if path.exists() and path.stat().st_size == 0 and runs.is_dir() and any(runs.iterdir()):
+        raise StoreDamaged(damaged(path, "it is empty, and there are run directories of jobs"))

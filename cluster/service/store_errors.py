@@ -9,12 +9,15 @@ from pathlib import Path
 
 from cluster.actors.disk_room import NO_ROOM, is_full
 from cluster.service.refusals import NoSpace, StoreDamaged, StoreTrouble, StoreUnwritable
+from cluster.service.store_rows import Unreadable
 
 _PASSING = (
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM),
 )
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_SIGNS_OF_DAMAGE = ("decode to UTF-8", "no such column", "no such table")
+"""In the text of an error: we write text, and ask for what we made."""
 _PASSING_ERRNO = (
     *NO_ROOM,
     errno.EIO,
@@ -35,11 +38,13 @@ def trouble_of(error: BaseException, path: Path) -> StoreTrouble | None:
         if error.errno not in _PASSING_ERRNO:
             return None
         return _unwritable(Path(error.filename or path), os.strerror(error.errno).lower(), full=error.errno in NO_ROOM)
+    if isinstance(error, UnicodeDecodeError | Unreadable):  # a text or row in it, or what SQLite tells of its columns
+        return StoreDamaged(damaged(path, str(error)))
     if not isinstance(error, sqlite3.Error):
         return None
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
-    if primary in _DAMAGED:
+    if primary in _DAMAGED or any(sign in str(error) for sign in _SIGNS_OF_DAMAGE):
         return StoreDamaged(damaged(path, str(error)))
     if primary in _PASSING or (primary is None and isinstance(error, sqlite3.OperationalError)):
         full = primary == sqlite3.SQLITE_FULL or "disk is full" in str(error) or is_full(path.parent)
@@ -47,11 +52,15 @@ def trouble_of(error: BaseException, path: Path) -> StoreTrouble | None:
     return None
 
 
-def no_room(error: BaseException) -> NoSpace | None:
-    """The refusal of a call for which there is no room on disk; None for any other error."""
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return NoSpace(f"no space left on device: {error.filename or 'the home of the service'} cannot be written")
-    return None
+def file_trouble(error: BaseException) -> StoreUnwritable | None:
+    """The refusal of a call for which a file of the home cannot be read or written: a full disk, one that became
+    read-only, a run directory that somebody took away. None for any other error."""
+    if not isinstance(error, OSError) or not (error.errno in _PASSING_ERRNO or error.filename):
+        return None
+    file = error.filename or "the home of the service"
+    if error.errno in NO_ROOM:
+        return NoSpace(f"no space left on device: {file} cannot be written")
+    return StoreUnwritable(f"{file}: {(error.strerror or type(error).__name__).lower()}")
 
 
 def _unwritable(path: Path, why: str, *, full: bool) -> StoreUnwritable:

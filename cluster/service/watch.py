@@ -7,7 +7,6 @@ of the last event that was. Watchers who are at the same place get the same byte
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from cluster.service.entry import Entry, JobView
 from cluster.service.jobs import Jobs
 from cluster.service.messages import event_message, job_message
 from cluster.service.old_counts import file_counts_from_zero, row_from_one
-from cluster.service.run_feed import read_lines, rows_file
+from cluster.service.run_feed import read_lines, row_of, rows_file
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_to_wire
 from stages.errors import UserMistake
@@ -136,8 +135,8 @@ class Watcher:
             file = rows_file(self._folder, cursor.attempt, present)
             from_zero = file_counts_from_zero(file)  # before its rows: it may be put aside meanwhile
             part = read_lines(file, cursor.rows, self._readable(cursor))
-            lines = map(json.loads, part.splitlines())
-            rows = [row_to_wire(row_from_one(row) if from_zero else row, cursor.attempt) for row in lines]
+            read = (_wire(line, cursor.attempt, from_zero) for line in part.splitlines())
+            rows = [row for row in read if row is not None]
             cursor = replace(cursor, rows=cursor.rows + len(part))
             if not part:
                 if cursor.attempt == present:
@@ -157,3 +156,12 @@ class Watcher:
         return self._readable(cursor) > 0 and bool(
             read_lines(rows_file(self._folder, cursor.attempt, present), cursor.rows, 1)
         )
+
+
+def _wire(line: bytes, attempt: int, from_zero: bool) -> pb.MetricRow | None:
+    """A line of rows as a message; None for what is no row."""
+    row = row_of(line)
+    try:
+        return None if row is None else row_to_wire(row_from_one(row) if from_zero else row, attempt)
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -10,7 +10,8 @@ Nothing here loads a tracker's library before a job that wants it has begun.
 """
 
 from cluster.trackers.options import require_trackers, tracking_of
+from cluster.trackers.rules import require_tracking
 from cluster.trackers.tracker import Point, TrackedRun, Tracker
 from cluster.trackers.trackers import Trackers
 
-__all__ = ["Point", "TrackedRun", "Tracker", "Trackers", "require_trackers", "tracking_of"]
+__all__ = ["Point", "TrackedRun", "Tracker", "Trackers", "require_trackers", "require_tracking", "tracking_of"]

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster.trackers.rules import only_public
 from cluster.trackers.tracker import Outcome, Point, TrackedRun
 from coordinator import run_files
 
@@ -36,16 +37,20 @@ _RUN_TAG, _ATTEMPT_TAG, _PROCESS_TAG = "pipetrain.run", "pipetrain.attempt", "pi
 
 
 class MLflow:
-    """One run at the tracking server or database `uri`."""
+    """One run at the tracking server or database `uri`. `public_only`: the server must have a public address."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, uri: str, *, public_only: bool = False) -> None:
+        self._uri, self._public_only = uri, public_only
         self._client: MlflowClient | None = None
         self._run = ""
         self._mark: Path | None = None
 
     def start(self, run: TrackedRun) -> None:
         """See Tracker."""
+        with only_public(self._public_only):
+            self._start(run)
+
+    def _start(self, run: TrackedRun) -> None:
         from mlflow.entities import Param
 
         end_open_run(run.folder, "failed")  # of an attempt before, whose processes are gone
@@ -57,11 +62,10 @@ class MLflow:
         self._client = client
         self._mark = run.folder / run_files.MLFLOW_OPEN
         run.folder.mkdir(parents=True, exist_ok=True)
-        _write_mark(
-            self._mark, {"uri": self._uri, "run": self._run, "cwd": os.getcwd()}
-        )  # a database's path may need it
+        where = {"uri": self._uri, "run": self._run, "cwd": os.getcwd()}  # a database's path may need it
+        _write_mark(self._mark, {**where, "public_only": self._public_only})
         for part in _batches(parameters(run.document), _PARAMETERS_A_BATCH):
-            client.log_batch(self._run, params=[Param(name, value) for name, value in part])
+            client.log_batch(self._run, params=[Param(name, value) for name, value in part], synchronous=True)
 
     def write(self, points: Sequence[Point]) -> None:
         """See Tracker."""
@@ -73,13 +77,15 @@ class MLflow:
             for point in points
             for name, value in point.values.items()
         )
-        for part in _batches(metrics, _METRICS_A_BATCH):
-            self._client.log_batch(self._run, metrics=part)
+        with only_public(self._public_only):
+            for part in _batches(metrics, _METRICS_A_BATCH):
+                self._client.log_batch(self._run, metrics=part, synchronous=True)  # in this thread, which is watched
 
     def close(self, outcome: Outcome) -> None:
         """See Tracker."""
         assert self._client is not None, "it was started"
-        self._client.set_terminated(self._run, _STATUS[outcome])
+        with only_public(self._public_only):
+            self._client.set_terminated(self._run, _STATUS[outcome])
         if self._mark is not None:
             self._mark.unlink(missing_ok=True)
 
@@ -91,6 +97,7 @@ def end_open_run(folder: Path, outcome: Outcome, *, in_its_folder: bool = False)
     try:
         content = json.loads(mark.read_text(encoding="utf-8"))
         uri, run, folder = str(content["uri"]), str(content["run"]), Path(content["cwd"])
+        public_only = bool(content.get("public_only", False))
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):  # a disk that was full
@@ -98,13 +105,14 @@ def end_open_run(folder: Path, outcome: Outcome, *, in_its_folder: bool = False)
         return
     if in_its_folder and folder.is_dir():
         os.chdir(folder)
-    client = _client(uri)
-    if client.get_run(run).info.status == "RUNNING":
-        client.set_terminated(run, _STATUS[outcome])
+    with only_public(public_only):
+        client = _client(uri)
+        if client.get_run(run).info.status == "RUNNING":
+            client.set_terminated(run, _STATUS[outcome])
     mark.unlink(missing_ok=True)
 
 
-def _write_mark(mark: Path, content: Mapping[str, str]) -> None:
+def _write_mark(mark: Path, content: Mapping[str, Any]) -> None:
     """For its user's eyes only: the URI may hold a password."""
     descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as opened:

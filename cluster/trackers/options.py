@@ -50,8 +50,8 @@ def require_trackers(spec: JobSpec) -> None:
         raise UserMistake("\n".join(missing))
 
 
-def make_trackers(spec: JobSpec) -> dict[str, Tracker]:
-    """The trackers of a job, by name; none has begun."""
+def make_trackers(spec: JobSpec, *, public_only: bool = False) -> dict[str, Tracker]:
+    """The trackers of a job, by name; none has begun. `public_only`: a server must have a public address."""
     found: dict[str, Tracker] = {}
     wanted = spec.tracking
     if wanted.tensorboard:
@@ -61,5 +61,5 @@ def make_trackers(spec: JobSpec) -> dict[str, Tracker]:
     if wanted.mlflow:
         from cluster.trackers.mlflow import MLflow
 
-        found["mlflow"] = MLflow(wanted.mlflow)
+        found["mlflow"] = MLflow(wanted.mlflow, public_only=public_only)
     return found

@@ -30,8 +30,8 @@ class Trackers:
     """Those that the job asks for. `warn` is called with what went wrong, by the thread that calls `row` and
     `close`.
 
-    `folder` is the run directory; `trackers` by name stand instead of those of the job. A `with` that an error leaves
-    ends the run as failed.
+    `folder` is the run directory; `trackers` by name stand instead of those of the job; `public_only`: their servers
+    must have public addresses. A `with` that an error leaves ends the run as failed.
     """
 
     def __init__(
@@ -41,10 +41,11 @@ class Trackers:
         *,
         attempt: int = 1,
         warn: Callable[[str], None],
+        public_only: bool = False,
         trackers: Mapping[str, Tracker] | None = None,
     ) -> None:
         self._warn = warn
-        wanted = make_trackers(spec) if trackers is None else trackers
+        wanted = make_trackers(spec, public_only=public_only) if trackers is None else trackers
         document = spec.document()
         document.pop("tracking", None)  # says nothing of the training, and a URI may hold a password
         place = folder.absolute()

@@ -21,11 +21,11 @@ def open_regular(path: str | Path, most_bytes: int | None = None) -> BinaryIO:
 
     A fifo would keep its reader waiting for a writer, and a device may never end: neither is even opened for long.
     """
-    _require_regular(os.stat(path))  # first: opening a device may do something already
+    _require_regular(os.stat(path), path)  # first: opening a device may do something already
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)  # again: another file may have that name by now
-        _require_regular(found)
+        _require_regular(found, path)
         if most_bytes is not None and found.st_size > most_bytes:
             raise too_large(found.st_size, most_bytes)
         return os.fdopen(descriptor, "rb")
@@ -48,10 +48,10 @@ def too_large(n_bytes: int, most_bytes: int) -> OSError:
     return OSError(errno.EFBIG, f"has {n_bytes:,} bytes or more, at most {most_bytes:,} are read here")
 
 
-def _require_regular(found: os.stat_result) -> None:
+def _require_regular(found: os.stat_result, path: str | Path) -> None:
     mode = found.st_mode
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         kind = next((name for is_it, name in _KINDS if is_it(mode)), "something else")
-        raise OSError(errno.EINVAL, f"is {kind}, must be a regular file")
+        raise OSError(errno.EINVAL, f"is {kind}, must be a regular file", str(path))

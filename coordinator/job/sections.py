@@ -120,7 +120,7 @@ def _tracking_uri(value: object) -> str | None:
         return None
     if not isinstance(value, str) or not _one_line(value):
         raise ValueError
-    if value.startswith(("file:", "/", ".")):
+    if value.lower().startswith(("file:", "/", ".")):
         raise ValueError("MLflow keeps runs in folders no longer; a file of a database is sqlite:///mlflow.db")
     if value != "databricks" and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", value) is None:
         raise ValueError

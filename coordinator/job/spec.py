@@ -60,10 +60,10 @@ class JobSpec(Section):
 
     def model_spec(self) -> ModelSpec:
         """The network as workers are told about it: the same object each time, which knows its operations."""
-        return self._model_spec
+        return self._network
 
     @cached_property
-    def _model_spec(self) -> ModelSpec:
+    def _network(self) -> ModelSpec:  # kept beside the fields: it is part of neither equality, hash nor document
         return ModelSpec(
             input_shape=self.model.input,
             layers=tuple(layer.spec() for layer in self.model.layers),

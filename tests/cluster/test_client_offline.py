@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -97,6 +99,29 @@ def test_a_service_that_does_not_listen_is_told_at_once_with_its_address(home: P
     (line,) = caught.value.problems
     assert line.startswith(f"no service answers at {address} (connection refused")
     assert line.endswith("start one with `pipetrain up`")
+
+
+@pytest.mark.usefixtures("held")
+def test_a_service_that_is_up_and_takes_no_more_connections_is_not_told_to_be_started(home: Path) -> None:
+    """As many as it takes are open, perhaps by somebody else: each other one is closed at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        (home / "service.json").write_text(json.dumps({"grpc": address}))
+
+        def turn_away() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listening.accept()[0].close()
+
+        thread = threading.Thread(target=turn_away, daemon=True)
+        thread.start()
+        with Client() as client, pytest.raises(NoService) as caught:
+            client._connection.call("Cluster", pb.ClusterRequest(), again=False)
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    (line,) = caught.value.problems
+    assert line.startswith(f"the service of {home} is up at {address}, but ended the connection: it has as many as it")
+    assert line.endswith(f"{home}/logs/service.log says which")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +232,7 @@ def test_a_pause_grows_and_patience_ends(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_service_commands_load_nothing_heavy_before_they_run() -> None:
     script = """
 import sys
+import threading
 from cluster.cli import cli
 context = cli.make_context("pipetrain", [], resilient_parsing=True)
 for name in sys.argv[1:]:

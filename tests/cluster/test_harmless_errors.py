@@ -12,7 +12,7 @@ from cluster.cli.texts import show_failure
 from stages.errors import InvalidData, JobFailed
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m.csv"
-SHOWN = "�]0;title��[2J�31m.csv"
+SHOWN = r"\x1b]0;title\x07\x1b[2J\x9b31m.csv"
 
 
 def test_errors_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,14 @@ def test_everything_embedded_listens_on_loopback_only(ray: Any) -> None:
     assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} == {"127.0.0.1"}
 
 
+def test_ray_starts_no_process_that_is_not_used(ray: Any) -> None:
+    """Each takes a second of a core before the first step."""
+    ray.get(ray.remote(lambda: None).remote())
+    running = " ".join(part for process in psutil.Process().children(recursive=True) for part in process.cmdline())
+    assert "gcs_server" in running
+    assert [name for name in ("monitor.py", "ray.util.client") if name in running] == []
+
+
 @needs_nobody
 def test_another_user_of_the_machine_can_do_nothing_to_its_files(ray: Any) -> None:
     """Ray opens its folder to everybody."""

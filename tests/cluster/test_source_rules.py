@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -154,6 +155,8 @@ class _Server(http.server.SimpleHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", self.path.removeprefix("/to/"))
             self.end_headers()
+        elif self.path.startswith("/broken/"):
+            self.send_error(503)
         else:
             super().do_GET()
 
@@ -194,6 +197,18 @@ def test_a_name_that_leads_here_and_a_redirect_are_found_when_they_are_followed(
 def test_a_redirect_does_not_change_the_protocol_to_one_that_is_not_read(port: int) -> None:
     url = f"http://127.0.0.1:{port}/to/https://127.0.0.1:1/rows.csv"
     assert "leads to https://, which this service does not read" in refusal(url, protocols=("http",))
+
+
+def test_what_kept_us_from_a_url_is_told(port: int) -> None:
+    """Not that there is no such file, which sends its user to look for it."""
+    assert refusal(f"http://127.0.0.1:{port}/nothing.csv").endswith("/nothing.csv: no such file")
+    assert refusal(f"http://127.0.0.1:{port}/broken/x.csv").endswith(
+        "cannot be read: its server answers 503 Service Unavailable"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        free = closed.getsockname()[1]
+    assert "cannot be read: " in (told := refusal(f"http://127.0.0.1:{free}/x.csv"))
+    assert "onnect" in told
 
 
 def test_a_large_answer_is_not_taken_in(port: int) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import grpc
@@ -13,7 +13,7 @@ import pytest
 
 from cluster.client.address import ServiceAddress
 from cluster.client.failures import TRANSIENT
-from cluster.client.streams import RUNNER, log_lines, messages_so_far, watch_messages
+from cluster.client.streams import RUNNER, _Silence, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
 from stages.errors import NoService, PipetrainError, UnknownJob
 
@@ -162,10 +162,23 @@ def test_a_silent_stream_is_cut_and_asked_for_again(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_reader_that_takes_its_time_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.client.streams._SILENCE_S", 0.1)
+    now, looks, look = [0.0], threading.Semaphore(0), _Silence._look
+
+    def counted(silence: _Silence) -> bool:
+        found = look(silence)
+        looks.release()
+        return found
+
+    monkeypatch.setattr("cluster.client.streams.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("cluster.client.streams._SILENCE_S", 0.02)
+    monkeypatch.setattr(_Silence, "_look", counted)
     connection = Connection([_update("1.0.1"), FINAL])
     for _ in _watch(connection):
-        time.sleep(0.3)  # three times what a service may be silent
+        now[0] += 1.0  # far more than what a service may be silent
+        while looks.acquire(blocking=False):
+            pass
+        for _ in range(2):  # the first one may have begun before
+            assert looks.acquire(timeout=30), "nobody looks for silence"
         assert not connection.made[0].cancelled.is_set()
     assert len(connection.requests) == 1
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import signal
+import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +17,8 @@ import pytest
 from cluster.cli import up as module
 from cluster.service import __main__ as service
 from cluster.service.home import Home
-from stages.errors import UserMistake
+from stages.errors import NotEnoughResources, UserMistake
+from tests.jobs import pipetrain_here
 from tests.small_disk import fill, small_disk
 
 
@@ -43,6 +48,57 @@ def test_a_service_that_has_ended_is_not_up(
     with pytest.raises(UserMistake, match=says):
         start(tmp_path, monkeypatch, script)
     assert "up:" not in capsys.readouterr().err
+
+
+def test_a_start_that_is_stopped_does_not_hold_the_command_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited for ever for a process that hears no SIGTERM."""
+    monkeypatch.setattr(module, "_START_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("cluster.cli.down.TERM_S", 0.2)
+    pid = tmp_path / "pid"
+    with pytest.raises(NotEnoughResources, match=r"the service is not ready after 0.2 s"):
+        start(tmp_path, monkeypatch, f"trap '' TERM; echo $$ > {pid}; exec sleep 1000")
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_down_ends_a_service_whose_home_was_moved(tmp_path: Path) -> None:
+    """It said that nothing is up, while the service and its Ray went on."""
+    home = Home(tmp_path / "home")
+    home.make()
+    script = "import time; print(1, flush=True); time.sleep(1000)"
+    command = [sys.executable, "-c", script, "-m", "cluster.service", "--home", str(home.folder), "--grpc-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as service:
+        try:
+            assert service.stdout is not None
+            service.stdout.readline()
+            home.folder.rename(tmp_path / "moved")
+            reaper = threading.Thread(target=service.wait)
+            reaper.start()
+            assert pipetrain_here("down", "--home", home.folder).stderr == "down\n"
+            reaper.join(10)
+            assert service.returncode == -signal.SIGTERM
+        finally:
+            service.kill()
+    assert pipetrain_here("down", "--home", home.folder).stderr == f"nothing is up at {home.folder}\n"
+
+
+READ_ONLY = OSError(errno.EROFS, "Read-only file system", "/home/\x1b[2Jx")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (READ_ONLY, "failed: read-only file system: /home/\\x1b[2Jx\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "failed: permission denied: /x\n"),
+        (OSError(errno.EIO, "Input/output error"), "failed: input/output error: where the output goes\n"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, error: OSError, says: str) -> None:
+    def refuse(home: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("cluster.cli.down.end_service", refuse)
+    done = pipetrain_here("down", "--home", "/nowhere")
+    assert (done.returncode, done.stderr) == (1, says)
 
 
 def test_a_service_that_is_ended_while_it_starts_says_so() -> None:

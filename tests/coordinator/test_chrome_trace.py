@@ -1,140 +1,27 @@
 from __future__ import annotations
 
-import io
-import json
 import random
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.job.spec import parse_job
-from coordinator.plan.blueprint import make_blueprint
-from coordinator.plan.memory import predict_stage
-from coordinator.program.laws import needs, performed_as
-from coordinator.program.replay import replay
 from coordinator.schedules import build
-from coordinator.trace.chrome_trace import GrowingTrace, TimedAction, Track, lay_over, write_chrome_trace
-from coordinator.trace.trace_memory import TraceMemory, trace_memory
+from coordinator.trace.chrome_trace import TimedAction, Track, lay_over
+from coordinator.trace.trace_memory import TraceMemory
 from coordinator.train.workers import ClockFix
 from stages.actions import Action, Program
 from tests.coordinator.programs import B, F, I, W, anything_valid, built_in
-
-Event = dict[str, Any]
-_FIELDS = {
-    "M": {"ph", "pid", "tid", "name", "args"},
-    "X": {"ph", "pid", "tid", "name", "cat", "ts", "dur", "args"},
-    "C": {"ph", "pid", "tid", "name", "ts", "args"},
-    "s": {"ph", "pid", "tid", "name", "cat", "ts", "id"},
-    "f": {"ph", "pid", "tid", "name", "cat", "ts", "id", "bp"},
-    "i": {"ph", "pid", "tid", "name", "cat", "ts", "s", "args"},
-}
-
-
-def written(*tracks: Track, name: str = "any", memory: TraceMemory | None = None) -> list[Event]:
-    """The events of a trace, read back from its file."""
-    file = io.BytesIO()
-    write_chrome_trace(file, *tracks, name=name, memory=memory)
-    trace: list[Event] = json.loads(file.getvalue())
-    return trace
-
-
-def facts_of(trace: list[Event]) -> Event:
-    """What the only track of a trace says of itself."""
-    (facts,) = (event["args"] for event in trace if event["ph"] == "i")
-    found: Event = facts
-    return found
-
-
-def timeline(program: Program, seed: int | None = None, offset: float = 0.0, step: int = 0) -> list[TimedAction]:
-    """A dry run in milliseconds; with a seed, of durations as uneven as measured ones."""
-    chance = random.Random(seed)
-    seconds = {a: 1e-3 if seed is None else chance.uniform(1e-6, 1e-3) for lane in program.lanes for a in lane}
-    spans = replay(program, seconds).spans
-    return [
-        TimedAction(w, a, offset + start, offset + end, step) for w, lane in enumerate(spans) for a, start, end in lane
-    ]
-
-
-def several_steps(program: Program, n_steps: int, seed: int) -> list[TimedAction]:
-    """Steps as workers do them: each begins when its own lane of the step before is through, not when all are."""
-    free = [0.0] * program.n_workers
-    found: list[TimedAction] = []
-    for step in range(1, n_steps + 1):
-        one = timeline(program, seed + step)
-        shift = max(
-            (free[w] - min(item.start for item in one if item.worker == w) for w in range(program.n_workers)),
-        )
-        for item in one:
-            found.append(item._replace(start=item.start + shift, end=item.end + shift, step=step))
-            free[item.worker] = max(free[item.worker], item.end + shift)
-    return found
-
-
-def by_phase(trace: list[Event]) -> dict[str, list[Event]]:
-    """Events by kind, each with just the fields that the format asks of it."""
-    found: dict[str, list[Event]] = {phase: [] for phase in _FIELDS}
-    for event in trace:
-        assert event.keys() == _FIELDS[event["ph"]], event
-        assert event["pid"] >= 1
-        assert event["tid"] >= 0
-        assert event.get("ts", 0) >= 0
-        found[event["ph"]].append(event)
-    return found
-
-
-def slice_at(slices: list[Event], event: Event) -> tuple[int, str]:
-    """The step and name of the slice that a viewer binds the arrow's end to: the one that is open at its time."""
-    (found,) = (
-        x
-        for x in slices
-        if (x["pid"], x["tid"]) == (event["pid"], event["tid"])
-        and _ns(x["ts"]) <= _ns(event["ts"]) < _ns(x["ts"]) + _ns(x["dur"])
-    )
-    return found["args"]["step"], found["name"]
-
-
-def _ns(microseconds: float) -> int:
-    return round(1000 * microseconds)
-
-
-def check(trace: list[Event]) -> dict[str, list[Event]]:
-    """What holds of every trace: slices of a thread never overlap, an arrow has one end, and not before its start."""
-    events = by_phase(trace)
-    threads: dict[tuple[int, int], list[Event]] = {}
-    for x in events["X"]:
-        threads.setdefault((x["pid"], x["tid"]), []).append(x)
-    for own in threads.values():
-        own.sort(key=lambda x: (x["ts"], x["dur"]))
-        assert all(_ns(a["ts"]) + _ns(a["dur"]) <= _ns(b["ts"]) for a, b in pairwise(own))
-    starts, ends = {s["id"]: s for s in events["s"]}, {f["id"]: f for f in events["f"]}
-    assert starts.keys() == ends.keys()
-    assert len(starts) == len(events["s"]) == len(events["f"])
-    assert all(ends[i]["ts"] >= start["ts"] for i, start in starts.items())
-    named = {(e["pid"], e["tid"]) for e in events["M"] if e["name"] == "thread_name"}
-    assert threads.keys() == named
-    assert {pid for pid, _ in named} == {e["pid"] for e in events["M"] if e["name"] == "process_name"}
-    return events
-
-
-def joined(events: dict[str, list[Event]]) -> list[tuple[tuple[int, str], tuple[int, str]]]:
-    """The slices that arrows join."""
-    ends = {f["id"]: f for f in events["f"]}
-    return [(slice_at(events["X"], s), slice_at(events["X"], ends[s["id"]])) for s in events["s"]]
-
-
-def crossings(program: Program) -> set[tuple[str, str]]:
-    """What hangs together on different workers."""
-    there = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
-    return {
-        (str(source), str(action))
-        for action, worker in there.items()
-        for source in (performed_as(needed, there) for needed in needs(action, program.n_stages))
-        if there[source] != worker
-    }
+from tests.coordinator.traces import (
+    Event,
+    check,
+    crossings,
+    facts_of,
+    joined,
+    several_steps,
+    timeline,
+    written,
+)
 
 
 def test_the_whole_trace_of_a_small_program() -> None:
@@ -326,63 +213,6 @@ def test_a_prediction_is_laid_only_over_steps_of_its_own_micro_batches() -> None
     assert lay_over(timeline(full), []) == []
 
 
-def _job(micro_batches: int, group: int, schedule: str, stages: int) -> dict[str, Any]:
-    layers = [{"linear": {"units": 6}}, "tanh", {"linear": {"units": 5}}, "gelu", {"linear": {"units": 3}}, "relu"]
-    return {
-        "model": {"input": [4], "layers": [*layers, {"linear": {"units": 1}}], "loss": "mse"},
-        "data": {"source": "diabetes"},
-        "training": {
-            "epochs": 2,
-            "batch_size": 22,
-            "micro_batches": micro_batches,
-            "optimizer": {"sgd": {"learning_rate": 0.1}},
-        },
-        "pipeline": {"stages": stages, "schedule": schedule, "weight_grad_group": group},
-    }
-
-
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1"])
-@pytest.mark.parametrize(("micro_batches", "group"), [(1, 1), (4, 1), (5, 2), (6, 4)])
-def test_counters_peak_at_the_bytes_that_the_planner_predicts_and_end_at_none(
-    schedule: str, micro_batches: int, group: int
-) -> None:
-    blueprint = make_blueprint(parse_job(_job(micro_batches, group, schedule, stages=4)), 50)
-    program, spec = blueprint.program, blueprint.spec
-    steps = [timeline(program, seed=3, offset=float(step), step=step) for step in (1, 4)]  # a later epoch's rows too
-    events = check(
-        written(Track(timeline=[item for step in steps for item in step]), memory=trace_memory(blueprint, 50))
-    )
-    for worker, lane in enumerate(program.lanes):
-        counts = [(e["ts"], e["args"]["bytes"]) for e in events["C"] if e["name"] == f"worker {worker} keeps"]
-        assert counts == sorted(counts, key=lambda count: count[0])
-        assert (counts[0][1], counts[-1][1]) == (0, 0)
-        held = sorted({action.stage for action in lane})
-        peaks = [
-            predict_stage(
-                spec.model_spec(), blueprint.bounds, s, spec.optimizer(), lane, blueprint.micro_batch_rows, group
-            ).saved
-            for s in held
-        ]
-        assert max(count for _, count in counts) <= sum(peaks)
-        if len(held) == 1:
-            assert max(count for _, count in counts) == peaks[0]
-
-
-def test_a_short_batch_keeps_less() -> None:
-    blueprint = make_blueprint(parse_job(_job(4, 1, "gpipe", stages=1)), 50)
-    memory = trace_memory(blueprint, 50)
-    assert [tuple(memory.rows(step)) for step in (1, 2, 3, 4)] == [
-        (6, 6, 5, 5),
-        (6, 6, 5, 5),
-        (2, 2, 1, 1),
-        (6, 6, 5, 5),
-    ]
-    program: Sequence[TimedAction] = timeline(blueprint.program, step=3)
-    events = check(written(Track(timeline=program), memory=memory))
-    row = memory.for_input[0]
-    assert max(e["args"]["bytes"] for e in events["C"]) == 6 * row
-
-
 def test_kinds_are_told_in_words() -> None:
     actions = [TimedAction(0, Action(0, kind, 0), at, at + 1.0) for at, kind in enumerate((F, I, W, B))]
     events = check(written(Track(timeline=actions)))
@@ -391,32 +221,3 @@ def test_kinds_are_told_in_words() -> None:
 
 def test_nothing_is_an_empty_trace() -> None:
     assert written(Track(timeline=[]), name="none") == written(name="none") == []
-
-
-@pytest.mark.parametrize("schedule", ["1f1b", "interleaved-1f1b", "zb-h1"])
-def test_a_trace_that_grows_has_after_each_step_what_the_whole_one_has_of_it(schedule: str) -> None:
-    program = build(schedule, n_stages=4, n_micro_batches=5)
-    actions, hosts = several_steps(program, 3, seed=8), {w: "ab"[w % 2] for w in range(program.n_workers)}
-    clocks = {worker: ClockFix(0.001 * worker, 1e-5) for worker in range(program.n_workers)}
-    dry = lay_over(timeline(program), actions)
-    memory = TraceMemory(for_input=[3] * 4, for_weight=[1] * 4, rows=lambda step: (2,) * 5)
-    file = io.BytesIO()
-    trace = GrowingTrace(file, name="any", hosts=hosts, memory=memory)
-    measured = Track(timeline=actions, label="measured", hosts=hosts, clocks=clocks)
-    whole = written(measured, Track(timeline=dry, label="predicted", hosts=hosts), memory=memory)
-    for step in (1, 2, 3):
-        trace.add([item for item in actions if item.step == step], clocks)
-        cut: list[Event] = json.loads(file.getvalue() + b"]")
-        assert all(event in whole for event in cut if event["ph"] in "MXC")
-        events = check(cut)
-        assert len(events["X"]) == step * sum(map(len, program.lanes))
-        assert len(joined(events)) == step * len(crossings(program))
-        assert not events["i"], "facts come with the end"
-    trace.close(dry)
-    complete: list[Event] = json.loads(file.getvalue())
-    check(complete)
-
-    def without_ids(events: list[Event]) -> list[str]:
-        return sorted(json.dumps({**event, "id": 0}, sort_keys=True) for event in events)
-
-    assert without_ids(complete) == without_ids(whole)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from coordinator.job.layer_entries import LAYER_KINDS
@@ -233,3 +235,15 @@ def test_replacing_entries_validates_again() -> None:
         "training.epoch: got 1, unknown key; did you mean epochs?",
         "pipeline.stages: got 9, must be at most 8, the number of model.layers",
     )
+
+
+def test_the_network_is_made_once_and_is_no_part_of_the_job() -> None:
+    """A plan asks for it some twenty times; of 10,000 layers that took a second."""
+    spec, same = parse_job(LARGEST), parse_job(LARGEST)
+    document, dumped, code = spec.document(), spec.model_dump(), hash(spec)
+    assert spec.model_spec() is spec.model_spec()
+    assert (spec, hash(spec)) == (same, code)
+    assert (spec.document(), spec.model_dump()) == (document, dumped)
+    copied = pickle.loads(pickle.dumps(spec))
+    assert (copied, copied.model_spec()) == (same, spec.model_spec())
+    assert spec.replace(seed=8).model_spec().seed == 8

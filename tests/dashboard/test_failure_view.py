@@ -12,19 +12,15 @@ from cluster.dashboard.failure_view import failure_view, line_with
 from cluster.dashboard.gantt import FAILED, marked, panel
 from cluster.dashboard.schedule_view import Question, perform, spans
 from cluster.service.records import JobRecord
-from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Failed, Succeeded
 from stages.actions import Action
 from stages.orders import Failure
+from tests.records import job_record
 
 
 def record(*, step: int = 0, total: int | None = 690) -> JobRecord:
-    needs = Needs(workers=2, cpus=1, memory=0)
     state = Failed(attempt=1, cause="the loss became nan\nmore", kind="NonFinite")
-    more: dict[str, Any] = {"needs": needs, "state": state, "submitted_at": 0.0}
-    return JobRecord(
-        id="job1", name="a", submission_id="x", priority=0, order=0, step=step, steps_total=total, attempt=1, **more
-    )
+    return job_record(state=state, step=step, steps_total=total, attempt=1)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,25 @@ def test_only_our_pages_open_websockets() -> None:
     assert status(SCRIPT, "POST", path) == 403, "pages are for browsers"
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_elsewhere_leads_here_by_a_link_and_has_nothing_made(site: str) -> None:
+    """A picture whose address is our page would have it made, with all that it shows, as often as that page likes."""
+
+    def asks(mode: str, dest: str, **more: str) -> int | None:
+        return status(
+            {**HOME, "sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest, **more}, path="/"
+        )
+
+    assert asks("navigate", "document") is None
+    assert asks("no-cors", "image") == 403
+    assert asks("no-cors", "script") == 403
+    assert asks("navigate", "iframe") == 403
+    assert asks("cors", "empty", origin="http://elsewhere.example") == 403
+    assert status({**HOME, "sec-fetch-site": site, "sec-fetch-mode": "no-cors"}, path="/healthz") is None
+    for own in ("same-origin", "none"):
+        assert status({**HOME, "sec-fetch-site": own, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}) is None
+
+
 @pytest.mark.parametrize("origin", ["http://[", "http://[x]", "null"])
 def test_an_origin_that_is_no_url_is_turned_away(origin: str) -> None:
     assert status({**HOME, "origin": origin}, "POST") == 403

@@ -13,9 +13,9 @@ from cluster.dashboard.job_list import Filters, Page, job_page, nearest_page
 from cluster.service import store
 from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.store import Store
-from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Failed, Queued, State, Succeeded
 from stages.errors import UserMistake
+from tests.records import job_record
 
 N = 10_000
 
@@ -43,16 +43,7 @@ def _record(i: int) -> JobRecord:
         state = Queued()
     elif i % 3 == 0:
         state = Failed(attempt=1, cause="it broke", kind="x")
-    return JobRecord(
-        id=f"job{i:05d}",
-        name=f"Name-{i % 100}",
-        submission_id=f"{i}",
-        priority=0,
-        order=0,
-        needs=Needs(workers=1, cpus=1, memory=0),
-        state=state,
-        submitted_at=float(i),
-    )
+    return job_record(f"job{i:05d}", name=f"Name-{i % 100}", state=state, submitted_at=float(i))
 
 
 def page(jobs: Any, **filters: Any) -> Page:

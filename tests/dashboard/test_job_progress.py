@@ -9,23 +9,12 @@ import pytest
 from cluster.dashboard.job_progress import SIGNS, percent, tab_title, time_left
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
-from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import STATE_NAMES, Failed, Queued, Running, State, Succeeded
+from tests.records import job_record
 
 
 def record(state: State, **more: Any) -> JobRecord:
-    needs = Needs(workers=2, cpus=1, memory=0)
-    return JobRecord(
-        id="j",
-        name="digits",
-        submission_id="x",
-        priority=0,
-        order=0,
-        needs=needs,
-        state=state,
-        submitted_at=0.0,
-        **more,
-    )
+    return job_record("j", name="digits", state=state, submitted_at=0.0, **more)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ TORCH = "import torch"
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("README.md", marks=pytest.mark.slow), "docs/tutorial.md", "docs/job-file.md"],  # README: minutes
+    ["README.md", "docs/tutorial.md", "docs/job-file.md"],
 )
 def test_commands_print_what_is_shown_and_leave_nothing_in_the_clone(name: str, tmp_path: Path) -> None:
     steps = [step for step in shown((ROOT / name).read_text()) if TORCH not in step.text]

@@ -95,13 +95,17 @@ def test_a_lost_array_is_told_with_who_waits_for_it_and_who_sent_it(ray: Any) ->
 
 
 def test_a_slow_pipeline_in_which_nobody_hangs_is_left_alone(ray: Any) -> None:
-    """The last stage waits for the three before it, each of which computes longer than a worker may be still."""
+    """The last stage waits for the three before it, each of which computes longer than a worker may be still.
+
+    A fault strikes before its action's input is waited for. So worker w is slow before micro-batch w, which is when
+    worker w - 1 is through: before micro-batch 0 all three would compute at once.
+    """
     spec = digits_job().replace(resources__hang_timeout=1.5)
-    run = start_on_ray(ray, spec, {w: Fault(step=7, action=f"{w}F0", what="slow", seconds=2.0) for w in range(3)})
+    run = start_on_ray(ray, spec, {w: Fault(step=7, action=f"{w}F{w}", what="slow", seconds=1.9) for w in range(3)})
     with contextlib.closing(run.workers):
         rows = [row for row in run.train() if isinstance(row, TrainedStep)]
     assert len(rows) == 28
-    assert sum(rows[6].reports[3].account.stages[3][4:7]) > 1.5, "it waited longer than the limit"
+    assert sum(rows[6].reports[3].account.stages[3][4:7]) > 3 * 1.5, "it waited for each longer than the limit"
 
 
 def test_a_value_that_becomes_nan_is_told_with_layer_step_and_micro_batch(ray: Any) -> None:

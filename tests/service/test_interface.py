@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.actors.host_processes import in_session
+from cluster.actors.host_processes import command_line, in_session
 from cluster.client import Client
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.job.spec import parse_job
@@ -66,14 +66,15 @@ def test_an_upload_without_the_token_is_turned_away_and_leaves_nothing(wire: Wir
     assert not list(service.home.uploads.glob(f"{sha256}*"))
 
 
-def test_health_and_reflection_are_standard_and_open(wire: Wire) -> None:
+def test_health_and_reflection_are_standard_and_health_is_open(wire: Wire) -> None:
     health: Any = health_pb2_grpc.HealthStub(wire.channel)
     answer = health.Check(health_pb2.HealthCheckRequest(service="pipetrain.v1.Pipetrain"), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     reflected: Any = reflection_pb2_grpc.ServerReflectionStub(wire.channel)
-    (listed,) = reflected.ServerReflectionInfo(
-        iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10
-    )
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+        list(reflected.ServerReflectionInfo(iter([asked]), timeout=10))
+    (listed,) = reflected.ServerReflectionInfo(iter([asked]), timeout=10, metadata=wire.metadata)
     assert "pipetrain.v1.Pipetrain" in [service.name for service in listed.list_services_response.service]
     with urllib.request.urlopen(f"http://{wire.http}/healthz", timeout=10) as page:
         assert json.load(page)["ok"] is True
@@ -86,6 +87,9 @@ def test_everything_listens_on_loopback_only(service: Service) -> None:
     assert len([c for c in listening if c.pid == service.pid]) == 2
     assert len({c.pid for c in listening}) > 3, "Ray's servers were looked at"
     assert {c.laddr.ip for c in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    running = b" ".join(command_line(pid) for pid in ours)
+    assert b"gcs_server" in running
+    assert not [name for name in (b"monitor.py", b"ray.util.client") if name in running], "nothing uses these of Ray's"
 
 
 # jobs --------------------------------------------------------------------------------------------------------------

@@ -12,10 +12,9 @@ from typing import Any
 
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
-from cluster.service.records import JobDocument, JobRecord
+from cluster.service.records import JobDocument
 from cluster.service.store import Store
-from coordinator.queue.job_queue import Needs
-from coordinator.queue.job_states import Queued
+from tests.records import job_record
 
 NODE: Mapping[str, Any] = {"id": "n", "cpus": 4.0, "memory": 2**32}
 
@@ -33,18 +32,7 @@ class Scripted:
 
     async def submit(self, job: str = "job1") -> None:
         """Take a job in."""
-        record = JobRecord(
-            id=job,
-            name="n",
-            submission_id=job,
-            priority=0,
-            order=0,
-            needs=Needs(workers=1, cpus=1, memory=0),
-            state=Queued(),
-            events=1,
-            submitted_at=time.time(),
-        )
-        await self.jobs.submit(record, JobDocument(document="{}", files={}))
+        await self.jobs.submit(job_record(job, submitted_at=time.time()), JobDocument(document="{}", files={}))
 
     def writes(self, event: str, job: str = "job1", **details: Any) -> None:
         """The job's runner writes an event."""

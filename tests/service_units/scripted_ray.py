@@ -23,9 +23,9 @@ from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
 from coordinator.queue.job_queue import Needs
-from coordinator.queue.job_states import Queued
 from coordinator.train.rows import StepRow
 from tests.jobs import digits_job
+from tests.records import job_record
 
 T = TypeVar("T")
 NODE = {"id": "n", "host": "vm", "address": "127.0.0.1", "cpus": 2.0, "memory": 8 * 2**30}
@@ -135,16 +135,13 @@ class Scene:
 
 def record(job: str, *, cpus: int = 1, priority: int = 0, submission_id: str = "") -> JobRecord:
     """A job that was just submitted."""
-    return JobRecord(
-        id=job,
+    return job_record(
+        job,
         name="small",
         submission_id=submission_id or f"id of {job}",
         priority=priority,
-        order=0,
         needs=Needs(workers=1, cpus=cpus, memory=2**20),
-        state=Queued(),
         submitted_at=1000.0,
-        events=1,
     )
 
 

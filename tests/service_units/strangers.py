@@ -96,6 +96,11 @@ class Dribble:
         for stream in self._streams:
             self._send(_frame(_HEADERS, _END_HEADERS, stream, _request(method)) + _frame(_DATA, 0, stream, begun))
 
+    @property
+    def open(self) -> int:
+        """Connections that the service has not ended."""
+        return len(self._sockets)
+
     def go_on(self, seconds: float) -> None:
         """Send a part of each message, again and again."""
         deadline = time.monotonic() + seconds

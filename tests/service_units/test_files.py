@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from cluster.service import files as module
 from cluster.service.entry import Entry
 from cluster.service.files import RUNNER, FilePart, file_parts, files_to_fetch, log_lines
-from cluster.service.records import JobRecord
-from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Running, Succeeded
 from coordinator.run_files import MODEL_FILES, log_file
 from stages.errors import Refused
+from tests.records import job_record
 
 PART = module._PART_BYTES
 TORN = b"torn"
@@ -39,18 +38,7 @@ def _write(file: Path, content: bytes) -> Path:
 
 
 def _entry(*, ended: bool = False) -> Entry:
-    return Entry(
-        JobRecord(
-            id="a-job",
-            name="a-name",
-            submission_id="a-job",
-            priority=0,
-            order=1,
-            needs=Needs(workers=2, cpus=1, memory=0),
-            state=Succeeded(attempt=1) if ended else Running(attempt=1),
-            submitted_at=1.0,
-        )
-    )
+    return Entry(job_record("a-job", state=Succeeded(attempt=1) if ended else Running(attempt=1)))
 
 
 def _end(entry: Entry) -> None:

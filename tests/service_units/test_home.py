@@ -7,15 +7,19 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from cluster.client.address import find_service
 from cluster.service.home import Home, write_private
-from stages.errors import UserMistake
+from stages.errors import NoService, UserMistake
+from tests.jobs import pipetrain_here
 from tests.other_user import needs_nobody
+from tests.small_disk import fill, small_disk
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
@@ -170,6 +174,67 @@ def test_a_folder_of_another_user_is_no_home(tmp_path: Path) -> None:
     assert _names(folder) == set()
 
 
+@needs_nobody
+def test_what_stands_in_another_users_folder_is_no_order_to_us(tmp_path: Path) -> None:
+    """`down` would end the processes, and remove the folder, that its ray.json names."""
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    victim = Path(tempfile.mkdtemp(prefix="pipetrain-1-", dir=tmp_path))
+    with subprocess.Popen(["sleep", "1000"], cwd=victim, start_new_session=True) as process:
+        try:
+            head = {"session": process.pid, "address": "a:1", "token": "t", "folder": str(victim), "cpus": 1}
+            Home.write(folder / "ray.json", head)
+            os.chown(folder, 65534, 65534)
+            done = pipetrain_here("down", "--home", folder)
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+            assert "belongs to another user (id 65534)" in done.stderr
+            assert process.poll() is None
+            assert victim.exists()
+        finally:
+            process.kill()
+
+
+@needs_nobody
+def test_nothing_is_sent_to_the_service_that_another_users_folder_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "planted"
+    with _holder_of(folder) as home:
+        Home.write(home.service_file, {"grpc": "127.0.0.1:7", "http": "127.0.0.1:8"})
+        assert find_service(home=folder).target == "127.0.0.1:7"
+        os.chown(folder, 65534, 65534)
+        assert find_service(home=folder).target == "127.0.0.1:7", "root looks at anybody's"
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        with pytest.raises(NoService, match=r"planted: belongs to another user \(id 65534\), who would be sent"):
+            find_service(home=folder)
+
+
+@contextmanager
+def _holder_of(folder: Path) -> Iterator[Home]:
+    home = Home(folder)
+    home.make()
+    with home.locked():
+        yield home
+
+
+@pytest.mark.parametrize("name", ["token", "service.json", "ray.json"])
+@pytest.mark.parametrize("kind", ["fifo", "folder", "large"])
+def test_a_file_of_another_kind_holds_nobody_up(tmp_path: Path, name: str, kind: str) -> None:
+    home = Home(tmp_path)
+    home.make()
+    file = tmp_path / name
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(b" " * 2**20)
+    assert Home.read(file) is None
+    home.token_file = file
+    with pytest.raises(UserMistake, match=f"{name}: cannot be read"):
+        home.token()
+
+
 def test_a_home_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserMistake, match="cannot be used: Not a directory") as refused:
@@ -196,6 +261,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_private(file, "\ud800")
     assert Home.read(file) == {"pid": 1}
+
+
+def test_a_write_without_room_leaves_no_part(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        fill(disk)
+        with pytest.raises(OSError, match="No space left"):
+            write_private(disk / "file.json", "x" * 10_000)
+        assert _names(disk) == {"filler"}
 
 
 # the lock ----------------------------------------------------------------------------------------------------------
@@ -226,13 +299,6 @@ def _holder(home: Home) -> Iterator[subprocess.Popen[str]]:
             process.kill()
             if child:
                 os.kill(child, signal.SIGKILL)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.make()
-    return home
 
 
 def test_one_at_a_time_holds_the_lock(home: Home) -> None:

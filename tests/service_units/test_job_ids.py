@@ -11,7 +11,8 @@ from cluster.service.job_ids import find_id
 from cluster.service.records import JobDocument
 from cluster.service.store import Store, insert
 from stages.errors import UnknownJob
-from tests.service_units.test_store import _event, _record
+from tests.records import job_record
+from tests.service_units.test_store import _event
 
 JOBS = [
     ("abcd2222", "digits"),
@@ -28,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
     async def fill() -> None:
         for job, name in JOBS:
-            record = _record(job, name=name, submission_id=job)
+            record = job_record(job, name=name, submission_id=job)
             await opened.write(insert(record, JobDocument(document="", files={}), _event()))
 
     asyncio.run(fill())

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,31 +16,17 @@ from cluster.data.rules import SourceRules
 from cluster.run.job_runner import Assignment, JobRunner
 from cluster.run.training import Run, Where
 from cluster.service import store as changes
+from cluster.service.api import Api
 from cluster.service.changes import submitted
 from cluster.service.home import Home
 from cluster.service.launching import prepare_attempt
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
 from coordinator.job.spec import parse_job
-from coordinator.queue.job_queue import Needs
-from coordinator.queue.job_states import Queued
-from stages.errors import InvalidData, StoppedEarly
+from stages.errors import InvalidData, StoppedEarly, UserMistake
 from tests.coordinator.job_documents import SMALLEST, changed
-
-
-def record(*, remote: bool) -> JobRecord:
-    return JobRecord(
-        id="j1",
-        name="job",
-        submission_id="s1",
-        priority=0,
-        order=0,
-        needs=Needs(workers=1, cpus=1, memory=0),
-        state=Queued(),
-        submitted_at=1.0,
-        events=1,
-        remote=remote,
-    )
+from tests.records import job_record
+from tests.service_units.scripted import scripted
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -52,7 +39,7 @@ def test_the_origin_of_a_job_is_in_the_store_and_in_what_its_runner_is_told(remo
     async def write() -> JobRecord:
         found = Store(home.store)
         try:
-            job = record(remote=remote)
+            job = job_record("j1", remote=remote)
             await found.write(changes.insert(job, document, submitted(job)))
         finally:
             found.close()
@@ -64,11 +51,35 @@ def test_the_origin_of_a_job_is_in_the_store_and_in_what_its_runner_is_told(remo
             again.close()
         sent = json.loads(json.dumps(made.rules))  # as it goes to Ray's agent
         assert SourceRules.from_dict(sent) == SourceRules(
-            roots=("/data",), protocols=("https", "file"), public_only=remote
+            roots=("/data",),
+            protocols=("https", "file"),
+            public_only=remote,
+            tracking_roots=() if remote else None,
         )
         return stored
 
     assert asyncio.run(write()).remote is remote
+
+
+def test_a_job_from_another_host_that_would_write_or_reach_what_it_may_not_is_not_taken_in(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="pip install 'pipetrain[tensorboard]'")
+    spec = parse_job({**SMALLEST, "tracking": {"tensorboard": "/home/somebody"}})
+    keeper: Any = SimpleNamespace(own=False)
+    uploads: Any = None
+    outside: Any = None
+
+    async def scenario() -> None:
+        async with scripted(tmp_path / "home") as service:
+            api = Api(service.jobs, keeper, uploads, outside)
+            with pytest.raises(
+                UserMistake, match=r"^tracking\.tensorboard: got /home/somebody, trackers of a job from"
+            ):
+                await api.take_in(spec, remote=True)
+            service.jobs.rules = SourceRules(tracking_roots=("/home",))
+            for remote in (False, True):
+                assert (await api.take_in(spec, remote=remote))[0].remote is remote
+
+    asyncio.run(scenario())
 
 
 def test_a_run_reads_data_and_schedule_by_its_rules(tmp_path: Path) -> None:

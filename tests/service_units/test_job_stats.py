@@ -15,9 +15,9 @@ from cluster.service.records import JobRecord
 from cluster.service.run_feed import RunFeed, retire_attempt
 from cluster.service.stats_board import StatsBoard
 from cluster.service.stats_message import stats_message
-from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Failed, Recovering, Running, State
 from coordinator.timing.series import RECENT_S, RECENT_STEPS, SERIES_POINTS, Rates, RecentSteps, Series
+from tests.records import job_record
 
 
 @given(values=st.lists(st.floats(0, 1000), max_size=50))
@@ -148,10 +148,7 @@ def test_the_picture_of_an_attempt_before_is_not_shown_and_its_accounts_are_put_
 
 
 def _record(state: State, attempt: int = 1) -> JobRecord:
-    return JobRecord(
-        id="job1", name="n", submission_id="job1", priority=0, order=0, needs=Needs(workers=1, cpus=1, memory=0),
-        state=state, attempt=attempt, submitted_at=100.0, started_at=103.0,
-    )  # fmt: skip
+    return job_record(state=state, attempt=attempt, submitted_at=100.0, started_at=103.0)
 
 
 def test_figures_stay_for_a_while_after_the_end_and_then_go() -> None:

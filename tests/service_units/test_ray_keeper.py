@@ -148,9 +148,11 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     monkeypatch.setattr(ray_keeper, "_PAUSE_S", (0.01,))
     Head.left, Head.started, Head.refusals = None, [], []
 
-    def perform(script: Script, address: str | None = None) -> None:
+    def perform(script: Script, address: str | None = None, *, log_in_the_way: bool = False) -> None:
         async def within() -> None:
             made = Scene(tmp_path / "home", address)
+            if log_in_the_way:
+                (made.home.logs / "ray-agent.log").mkdir()
             monkeypatch.setattr(asyncio, "create_subprocess_exec", made.start_agent)
             keeping = asyncio.create_task(made.keeper.keep(made.jobs))  # type: ignore[arg-type]
             try:
@@ -389,5 +391,65 @@ def test_the_end_ends_the_agent_and_our_own_ray(play: Play) -> None:
         await made.keeper.end()
         assert agent.killed
         assert Head.started[0].ended
+
+    play(script)
+
+
+def test_the_end_ends_our_own_ray_though_its_note_is_gone(play: Play) -> None:
+    """With the home that was moved or deleted under a service that is then ended by its number."""
+
+    async def script(made: Scene) -> None:
+        (await made.agent()).ready()
+        await made.until_heard("connected")
+        Head.left = None
+        await made.keeper.end()
+        assert Head.started[0].ended
+
+    play(script)
+
+
+def test_a_ray_that_does_not_answer_is_asked_again_and_said_to_be(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GCS server was stopped, say. Jobs train on without it, so it is not for us to end them."""
+    monkeypatch.setattr(ray_keeper, "_CONNECT_S", 0.05)
+
+    async def script(made: Scene) -> None:
+        await made.agent(2)
+        assert made.keeper.state.startswith(
+            "not there: Ray at 127.0.0.1:1 did not answer within 0.05 s; it is asked again"
+        )
+        assert made.keeper.failed is None
+        assert not Head.started[0].ended
+        monkeypatch.setattr(ray_keeper, "_CONNECT_S", 30)
+        (await made.agent(3)).ready()
+        await made.until(lambda: made.keeper.state == "up")
+
+    play(script)
+
+
+def test_an_agent_for_which_there_is_no_room_is_told_at_once(play: Play) -> None:
+    """The service did not say why it never came up."""
+    Head.left = Head()
+
+    async def script(made: Scene) -> None:
+        await made.keeper.up.wait()
+        assert str(made.keeper.failed).startswith("its agent cannot be started: is a directory: ")
+        assert str(made.keeper.failed).endswith("ray-agent.log")
+
+    play(script, log_in_the_way=True)
+
+
+def test_an_agent_that_cannot_be_started_again_is_tried_until_it_can_and_the_state_says_why(play: Play) -> None:
+    async def script(made: Scene) -> None:
+        first = await made.agent()
+        first.ready()
+        await made.until_heard("connected")
+        log = made.home.logs / "ray-agent.log"
+        log.unlink()
+        log.mkdir()
+        first.stdout.feed_eof()
+        await made.until(lambda: made.keeper.state.startswith("not there: its agent cannot be started: is a directory"))
+        log.rmdir()
+        (await made.agent(1)).ready()
+        await made.until(lambda: made.keeper.state == "up")
 
     play(script)

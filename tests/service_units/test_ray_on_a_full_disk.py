@@ -21,14 +21,6 @@ from stages.errors import NotEnoughResources
 from tests.small_disk import fill, small_disk
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """A home that is made."""
-    found = Home(tmp_path / "home")
-    found.make()
-    return found
-
-
 def _play_head(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In place of Ray's head, a process that says nothing. The file that gets its number."""
     fake, pid = folder / "python", folder / "pid"
@@ -74,7 +66,8 @@ def test_an_embedded_ray_without_room_says_so(tmp_path: Path, monkeypatch: pytes
 
     # not Ray itself: it would remember for the whole process how it was allowed to be reached when it was imported
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
-    monkeypatch.setattr("cluster.actors.ray_session.loopback", contextlib.nullcontext)
+    for patch in ("loopback", "without_idlers"):  # they import parts of it
+        monkeypatch.setattr(f"cluster.actors.ray_session.{patch}", contextlib.nullcontext)
     with small_disk(tmp_path / "disk") as disk:
         monkeypatch.setattr("cluster.actors.ray_session.short_base", lambda: str(disk))
         with pytest.raises(NotEnoughResources, match="cannot start here: The current node timed out"):

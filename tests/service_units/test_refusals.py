@@ -69,15 +69,23 @@ def http(error: Exception) -> tuple[int, list[str]]:
         (NoSpace("no space left on device: x"), grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         (OSError(errno.ENOSPC, "No space left on device"), grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), grpc.StatusCode.UNAVAILABLE, 503),
+        (OSError(errno.EIO, "Input/output error"), grpc.StatusCode.UNAVAILABLE, 503),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), grpc.StatusCode.UNAVAILABLE, 503),
+        (OSError(errno.EINVAL, "is a fifo, must be a regular file", "/x"), grpc.StatusCode.UNAVAILABLE, 503),
         (StoreUnwritable("the home was moved"), grpc.StatusCode.UNAVAILABLE, 503),
         (StoreDamaged("x is damaged"), grpc.StatusCode.DATA_LOSS, 503),
     ],
 )
 def test_it_is_no_mistake_of_the_service_and_the_client_says_the_same(error: Exception, code: Any, status: int) -> None:
     found = answer(error)
-    text = "no space left on device" if isinstance(error, OSError) else str(error)
     assert found.code() is code
-    assert found.details().startswith(text)
+    if not isinstance(error, OSError):
+        assert found.details().startswith(str(error))
+    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        assert found.details().startswith("no space left on device")
+    else:
+        assert found.details() == f"{error.filename or 'the home of the service'}: {(error.strerror or '').lower()}"
     assert "mistake" not in found.details()
     got, problems = http(error)
     assert (got, problems) == (status, [found.details()])

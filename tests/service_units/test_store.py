@@ -24,9 +24,10 @@ from cluster.service import store as module
 from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.store import Store, delete, insert, update
 from coordinator.queue.job_queue import Needs
-from coordinator.queue.job_states import STATE_NAMES, Queued
+from coordinator.queue.job_states import STATE_NAMES
 from stages.errors import UserMistake
 from tests.coordinator.test_job_states import ANY_STATE
+from tests.records import job_record
 
 WORDS = st.text("ab'\"%_ äß\n\U0001f642", max_size=4)
 IDS = st.text("ab", min_size=1, max_size=2)
@@ -63,21 +64,6 @@ EVENTS = st.builds(
 )
 DOCUMENT = JobDocument(document="{}", files={"a.csv": "0" * 64})
 TROUBLE = "of a change"
-
-
-def _record(job: str, **changes: Any) -> JobRecord:
-    record = JobRecord(
-        id=job,
-        name="a-name",
-        submission_id=job,
-        priority=0,
-        order=0,
-        needs=Needs(workers=1, cpus=1, memory=0),
-        state=Queued(),
-        events=1,
-        submitted_at=1.0,
-    )
-    return replace(record, **changes)
 
 
 def _event(seq: int = 1) -> EventRecord:
@@ -228,7 +214,7 @@ def test_what_was_written_is_read_by_every_way(changes: list[tuple[Any, ...]]) -
 
 def test_any_thread_may_read(store: Store) -> None:
     async def scenario() -> None:
-        taken, _ = await store.write(insert(_record("a"), DOCUMENT, _event()))
+        taken, _ = await store.write(insert(job_record("a"), DOCUMENT, _event()))
         found = await asyncio.gather(*(asyncio.to_thread(store.get, "a") for _ in range(8)))
         assert found == [taken] * 8
 
@@ -242,7 +228,7 @@ def test_any_thread_may_read(store: Store) -> None:
 @given(st.lists(st.sampled_from(["writes", "raises first", "raises last", "violates"]), max_size=12))
 def test_a_change_that_raises_is_undone_and_no_other(kinds: list[str]) -> None:
     def change(number: int, kind: str) -> Callable[[sqlite3.Connection], Any]:
-        write = insert(_record(f"job-{number}"), DOCUMENT, _event())
+        write = insert(job_record(f"job-{number}"), DOCUMENT, _event())
 
         def trouble(connection: sqlite3.Connection) -> Any:
             if kind == "raises first":
@@ -251,7 +237,7 @@ def test_a_change_that_raises_is_undone_and_no_other(kinds: list[str]) -> None:
             if kind == "raises last":
                 raise LookupError(TROUBLE)
             if kind == "violates":
-                update(_record(f"job-{number}", name="changed"), [_event(1)])(connection)  # there is an event 1
+                update(job_record(f"job-{number}", name="changed"), [_event(1)])(connection)  # there is an event 1
             return done
 
         return trouble
@@ -283,7 +269,7 @@ def test_five_hundred_writes_at_once_share_their_transactions(store: Store) -> N
     async def scenario() -> None:
         held = Held()
         busy = await held.begin(store)
-        tasks = [asyncio.create_task(store.write(insert(_record(f"j{k}"), DOCUMENT, _event()))) for k in range(n)]
+        tasks = [asyncio.create_task(store.write(insert(job_record(f"j{k}"), DOCUMENT, _event()))) for k in range(n)]
         await asyncio.sleep(0)
         held.release()
         await busy
@@ -298,7 +284,7 @@ def test_five_hundred_writes_at_once_share_their_transactions(store: Store) -> N
 
 def test_of_many_who_submit_the_same_one_is_taken(store: Store) -> None:
     async def scenario() -> None:
-        records = [_record(f"j{k}", submission_id="the same") for k in range(50)]
+        records = [job_record(f"j{k}", submission_id="the same") for k in range(50)]
         taken = await asyncio.gather(*(store.write(insert(record, DOCUMENT, _event())) for record in records))
         assert [new for _, new in taken] == [True] + [False] * 49
         assert {record.id for record, _ in taken} == {"j0"}
@@ -311,7 +297,7 @@ def test_a_writer_who_no_longer_waits_holds_nobody_up(store: Store) -> None:
     async def scenario() -> None:
         held = Held()
         busy = await held.begin(store)
-        tasks = [asyncio.create_task(store.write(insert(_record(f"j{k}"), DOCUMENT, _event()))) for k in range(3)]
+        tasks = [asyncio.create_task(store.write(insert(job_record(f"j{k}"), DOCUMENT, _event()))) for k in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         held.release()
@@ -328,7 +314,7 @@ def test_closing_writes_what_is_pending(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         store = Store(path)
-        tasks = [asyncio.create_task(store.write(insert(_record(f"j{k}"), DOCUMENT, _event()))) for k in range(300)]
+        tasks = [asyncio.create_task(store.write(insert(job_record(f"j{k}"), DOCUMENT, _event()))) for k in range(300)]
         await asyncio.sleep(0)
         store.close()
         await asyncio.gather(*tasks)
@@ -345,15 +331,16 @@ _KILLED_AFTER_AN_ANSWER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from cluster.service.store import Store, insert, update
-from tests.service_units.test_store import DOCUMENT, _event, _record
+from tests.records import job_record
+from tests.service_units.test_store import DOCUMENT, _event
 
 async def main(path: str, answers: int) -> None:
     store, told = Store(Path(path)), 0
 
     async def submit(job: str) -> None:
         nonlocal told
-        await store.write(insert(_record(job), DOCUMENT, _event()))
-        await store.write(update(_record(job, step=7, events=2), [_event(2)]))
+        await store.write(insert(job_record(job), DOCUMENT, _event()))
+        await store.write(update(job_record(job, step=7, events=2), [_event(2)]))
         os.write(1, f"{job}\\n".encode())
         told += 1
         if told == answers:
@@ -386,7 +373,7 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path, answers: int) -> None
 def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
     with _opened(path) as store:
-        asyncio.run(store.write(insert(_record("a"), DOCUMENT, _event())))
+        asyncio.run(store.write(insert(job_record("a"), DOCUMENT, _event())))
     with sqlite3.connect(path) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         connection.execute(f"PRAGMA user_version = {version + 1}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
@@ -68,13 +69,28 @@ def test_large_messages_without_the_token_are_not_read(bare: Bare, method: str) 
     assert _answers(bare)
 
 
-@pytest.mark.parametrize("method", ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"])
-def test_large_messages_to_what_is_open_to_all_are_read_one_by_one(bare: Bare, method: str) -> None:
-    with bare.memory_within(ROOM):
-        codes = send_messages(bare.grpc_port, method, connections=200, calls=1, n_bytes=MAX_REQUEST_BYTES)
-    refused = {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"}
-    assert codes.keys() <= refused, codes
+def test_large_messages_to_health_checks_are_not_read_either(bare: Bare) -> None:
+    """grpcio keeps the memory of what it reads with the connection: reading them one by one took 0.9 MB of each."""
+    with bare.memory_within(64 * 2**20):
+        codes = send_messages(
+            bare.grpc_port, "/grpc.health.v1.Health/Check", connections=200, calls=5, n_bytes=MAX_REQUEST_BYTES
+        )
+    assert codes.keys() <= {"OK", "RESOURCE_EXHAUSTED", "CANCELLED"}, codes
     assert _answers(bare)
+
+
+def test_a_health_check_without_the_token_is_of_the_service_as_a_whole(bare: Bare) -> None:
+    """Whatever it names, for that is not read; whoever shows the token is told that there is no such service."""
+    asked = health_pb2.HealthCheckRequest(service="nobody")
+    with grpc.insecure_channel(f"127.0.0.1:{bare.grpc_port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        assert stub.Check(asked, timeout=30).status == health_pb2.HealthCheckResponse.SERVING
+        watching = stub.Watch(asked, timeout=30)
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        watching.cancel()
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(asked, timeout=30, metadata=WITH_TOKEN)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("method", [f"{METHOD}Submit", "/grpc.health.v1.Health/Check"])
@@ -88,8 +104,16 @@ def test_messages_that_come_slowly_and_answers_that_are_not_read_hold_little(bar
 def test_the_port_takes_so_many_connections_and_no_more(bare: Bare) -> None:
     before = bare.connections()
     with bare.memory_within(ROOM), Dribble(bare.grpc_port, f"{METHOD}Submit", connections=1300, calls=1) as dribble:
-        dribble.go_on(1.0)
-        assert 500 < bare.connections() - before <= 1000
+        held = [0]
+
+        def settled() -> bool:
+            """Whether those that are too many were told so."""
+            dribble.go_on(0.1)
+            held.append(bare.connections() - before)
+            return dribble.open <= 1000
+
+        wait_for(settled, "more connections than the port takes stay open")
+        assert 500 < max(held) <= 1000
     wait_for(lambda: bare.connections() < before + 100, "connections that were left stay")
     assert _answers(bare)
 

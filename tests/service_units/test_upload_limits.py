@@ -25,16 +25,10 @@ from tests.service_units.senders import (
     Gate,
     digest_of,
     kept,
-    made_home,
     parts_of,
     run,
     send,
 )
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return made_home(tmp_path / "home")
 
 
 def test_a_sender_that_stalls_gives_way(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -23,19 +22,12 @@ from tests.service_units.senders import (
     Gate,
     digest_of,
     kept,
-    made_home,
     parts_of,
     run,
     send,
     split,
     temporary_home,
 )
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return made_home(tmp_path / "home")
-
 
 # one sender --------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,95 @@
+"""A job and its events as rows of the store: written, and read again with an eye for damage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+from cluster.service.records import EventRecord, JobRecord
+from coordinator.queue.job_queue import Needs
+from coordinator.queue.job_states import State, from_document, to_document
+
+OWN = tuple(f.name for f in fields(JobRecord) if f.name not in ("needs", "state", "order"))
+COLUMNS = (*OWN, "workers", "cpus", "memory", "state", "evidence")
+_VALUES: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (int,)}
+
+
+def _kinds(written: str) -> tuple[type, ...]:
+    """What values of a field that is annotated so may be, as SQLite gives them back."""
+    name, _, optional = written.partition(" | ")
+    return (*_VALUES[name], type(None)) if optional else _VALUES[name]
+
+
+_KINDS = tuple(_kinds(str(f.type)) for f in fields(JobRecord) if f.name in OWN)
+
+
+class Unreadable(ValueError):
+    """A row is not what this program wrote."""
+
+
+def values_of(record: JobRecord) -> tuple[Any, ...]:
+    """The record's values in the order of COLUMNS."""
+    needs, state = record.needs, record.state
+    own = (getattr(record, name) for name in OWN)
+    return (*own, needs.workers, needs.cpus, needs.memory, state.name, json.dumps(to_document(state)))
+
+
+def record_of(row: Sequence[Any]) -> JobRecord:
+    """The record of a row: its order, then COLUMNS. Raises Unreadable."""
+    order, *own = row[: len(OWN) + 1]
+    workers, cpus, memory, state, evidence = row[len(OWN) + 1 :]
+    values: Mapping[str, Any] = dict(zip(OWN, own, strict=True))
+    kinds = (*_KINDS, (int,), (int,), (int,))
+    if not all(isinstance(value, kind) for value, kind in zip((*own, workers, cpus, memory), kinds, strict=True)):
+        raise Unreadable(f"job {values['id']!r}: a value is of another kind")
+    try:
+        found = _state(state, evidence)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Unreadable(f"the state of job {values['id']}: {error}") from None
+    return JobRecord(
+        **{**values, "force": bool(values["force"]), "remote": bool(values["remote"])},
+        order=order,
+        needs=_needs(workers, cpus, memory),
+        state=found,
+    )
+
+
+def event_of(row: Sequence[Any]) -> EventRecord:
+    """The event of a row. Raises ValueError, TypeError."""
+    seq, at, kind, attempt, text, details = row
+    return EventRecord(
+        seq=int(seq),
+        time=float(at),
+        kind=text_of(kind),
+        attempt=int(attempt),
+        text=text_of(text),
+        details=_object(details),
+    )
+
+
+def text_of(value: Any) -> str:
+    """The value of a column of texts. Raises Unreadable."""
+    if not isinstance(value, str):
+        raise Unreadable(f"{value!r} is no text")
+    return value
+
+
+def _object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise Unreadable(f"{text[:40]!r} has no entries")
+    return found
+
+
+@lru_cache(maxsize=256)
+def _needs(workers: int, cpus: int, memory: int) -> Needs:
+    return Needs(workers=workers, cpus=cpus, memory=memory)
+
+
+@lru_cache(maxsize=256)
+def _state(name: str, evidence: str) -> State:
+    """Most jobs of a long list are in one of a few states, to the letter; they are immutable, so one will do."""
+    return from_document(name, json.loads(evidence))
