@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model, model_validator
@@ -82,11 +83,15 @@ def _dataclass_in(annotation: Any) -> Any:
     return next((a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and is_dataclass(a)), None)
 
 
+@cache
 def _section_of(kind: Any) -> type[Section]:
-    """The options class `kind` as a section."""
+    """The options class `kind` as a section, which this module has under its name, so that it can be pickled."""
     hints = get_type_hints(kind)
     made: dict[str, Any] = {f.name: _field(f, hints[f.name]) for f in fields(kind)}
-    return create_model(f"{kind.__name__}Section", __base__=Section, __doc__=kind.__doc__, **made)
+    name = f"{kind.__name__}Section"
+    section: type[Section] = create_model(name, __base__=Section, __module__=__name__, __doc__=kind.__doc__, **made)
+    globals()[name] = section
+    return section
 
 
 def _field(field: Any, annotation: Any) -> tuple[Any, Any]:
@@ -116,7 +121,9 @@ if TYPE_CHECKING:
     LayerEntry = LayerBase
 else:
     _entries = {name: (section | None, None) for name, section in _sections.items()}
-    LayerEntry = create_model("LayerEntry", __base__=LayerBase, __doc__=LayerBase.__doc__, **_entries)
+    LayerEntry = create_model(
+        "LayerEntry", __base__=LayerBase, __module__=__name__, __doc__=LayerBase.__doc__, **_entries
+    )
     for _section in _sections.values():
         _section.model_rebuild(_types_namespace={"LayerEntry": LayerEntry})
     LayerEntry.model_rebuild(force=True)
