@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.actions import Action, Kind
 from stages.arrays import Array
-from stages.batch import Batch, columns
+from stages.batch import Batch
 from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
 from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
@@ -244,7 +244,8 @@ class Worker:
         data = self._data["train"]
         assert data is not None, "the worker of the last stage has the targets"
         model = self._setup.model
-        count = loss_count(model.loss, batch.order.last - batch.order.first, y.shape[0])
+        columns = (batch.order.last - batch.order.first) * model.network.output.columns
+        count = loss_count(model.loss, columns, y.shape[0])
         result = evaluate_loss(model.loss, y, batch.targets(data, j), count)
         if not np.isfinite(result.total):
             raise NonFinite(
@@ -297,7 +298,7 @@ class Worker:
             self.progress.compute(self._step, self._action)
             if s == 0:
                 assert data is not None, "the worker of the first stage has the inputs"
-                x: Array = data.x[a:b].T
+                x: Array = data.inputs(slice(a, b))
             else:
                 x = self._receive_chunk(s, j)
             y = self.stages[s].infer(x)
@@ -306,7 +307,7 @@ class Worker:
                 self._send_chunk(s, j, y)
                 continue
             assert data is not None, "the worker of the last stage has the targets"
-            result = evaluate_loss(self._setup.model.loss, y, columns(data.y[a:b]), 1)
+            result = evaluate_loss(self._setup.model.loss, y, data.targets(slice(a, b)), 1)
             if not np.isfinite(result.total):
                 raise NonFinite(f"the loss of {order.split} rows became {result.total} after step {self._step}")
             total, correct, rows = total + result.total, correct + (result.correct or 0), rows + b - a

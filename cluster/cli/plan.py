@@ -28,6 +28,7 @@ def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[s
     """
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     data = load_data(spec)
+    spec = data.spec
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
     if as_json:

@@ -91,6 +91,7 @@ class Run:
         require_tracking(spec, where.rules, links=True)
         where.rules.require_schedule(spec)
         data = load_data(spec, where.rules)
+        spec = data.spec
         return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
 
     def refusals(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_ACTIONS, MAX_LAYERS
 from coordinator.job.problems import Path, show
-from coordinator.job.source_names import TABLES, extension
+from coordinator.job.source_names import TABLES, extension, is_text
 from stages.network import LayerError, NetworkBuilder, path_name
 from stages.shapes import input_shape
 
@@ -33,6 +33,10 @@ class Facts:
         if path in self._around or any(path[:length] in self._wrong for length in range(len(path))):
             return None
         return self._walk(path, default)
+
+    def lacks(self, section: str, key: str) -> bool:
+        """Whether the section is there and has not the key."""
+        return self.lacks_both(section, key)
 
     def lacks_both(self, section: str, *keys: str) -> bool:
         """Whether the section is there and has none of the keys, right or wrong."""
@@ -74,12 +78,17 @@ def _model(facts: Facts) -> Generator[str, None, int | None]:
         yield f"model.input: got {show(given)}, must be the number of tokens of a sample, such as [64], with vocabulary"
         given = None
     layers = facts.get("model", "layers")
+    if given is None and facts.lacks("model", "input") and not is_text(facts.get("data", "source", default="") or ""):
+        yield "model.input: missing, must be the shape of one sample, a list of whole numbers such as [64]"
     if given is None or vocabulary is None or layers is None or not facts.n_layers():
-        return facts.n_layers()
+        return facts.n_layers() if given is not None else None
     builder, value = NetworkBuilder(input_shape(tuple(given), vocabulary or 0)), 0
     try:
         for k, layer in enumerate(layers):
-            value = builder.add(LayerEntry.model_validate(layer).spec(), (k,), (), value)
+            entry = LayerEntry.model_validate(layer)
+            if entry.is_open:  # `units: classes`: known once the data is there
+                return None
+            value = builder.add(entry.spec(), (k,), (), value)
         builder.check_ties()
     except LayerError as error:
         inner = f" {path_name(error.path)}.{error.kind}" if len(error.path) > 1 else f".{error.kind}"

@@ -14,6 +14,8 @@ from coordinator.job.base_section import Section, as_tuple
 from stages.layers import KINDS, LayerSpec
 
 LAYER_KINDS: tuple[str, ...] = tuple(KINDS)
+CLASSES = "classes"
+"""What `units` may be if it follows from the data."""
 
 
 class LayerBase(Section):
@@ -38,6 +40,18 @@ class LayerBase(Section):
     def kind(self) -> str:
         """The kind that is set."""
         return next(kind for kind in LAYER_KINDS if getattr(self, kind) is not None)
+
+    @property
+    def chosen(self) -> Section:
+        """Its options."""
+        section: Section = getattr(self, self.kind)
+        return section
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its units, or those of a layer in it, follow from the data."""
+        options = self.chosen
+        return getattr(options, "units", None) == CLASSES or any(layer.is_open for layer in _inner(options))
 
     def spec(self) -> LayerSpec:
         """The layer as workers are told about it."""
@@ -112,6 +126,9 @@ def _field(field: Any, annotation: Any) -> tuple[Any, Any]:
             Annotated[number, Field(**limits)] | None,
             Field(default, description=field.metadata["right"]),
         )
+    if field.name == "units":
+        number = Annotated[int, Field(**limits)]
+        return number | Literal["classes"], Field(default, description=field.metadata["right"])
     extra: Any = {"choices": [*get_args(annotation)]} if get_origin(annotation) is Literal else None
     return annotation, Field(default, description=field.metadata["right"], json_schema_extra=extra, **limits)
 

@@ -17,7 +17,7 @@ from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
 from coordinator.job.nearest import closest
 from coordinator.job.optimizer_sections import OptimizerSection
 from coordinator.job.rates import ConstantRate, ScheduleSection
-from coordinator.job.source_names import WHAT_A_SOURCE_IS, source_problem
+from coordinator.job.source_names import TOKENS, WHAT_A_SOURCE_IS, extension, source_problem
 from coordinator.texts import BYTES_OF
 from stages.spec import InitSpec, LossKind
 
@@ -69,6 +69,14 @@ def _validation(value: object) -> float | str:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
         raise ValueError
     return float(value)
+
+
+def _tokens(value: object) -> str | None:
+    if value is None or value in TOKENS:
+        return None if value is None else str(value)
+    if not isinstance(value, str) or not _one_line(value) or extension(value) != ".json":
+        raise ValueError
+    return value
 
 
 def _partition(value: object) -> Literal["auto", "measured"] | tuple[int, ...]:
@@ -145,8 +153,10 @@ class InitSection(Section):
 class ModelSection(Section):
     """`model`: the shape of one sample, the layers, the loss, how weights are drawn."""
 
-    input: Annotated[tuple[Size, ...], BeforeValidator(_dimensions)] = Field(
-        min_length=1, description="the shape of one sample, a list of whole numbers such as [64]"
+    input: Annotated[tuple[Size, ...] | None, BeforeValidator(_dimensions)] = Field(
+        default=None,
+        min_length=1,
+        description="the shape of one sample, a list of whole numbers such as [64]",
     )
     layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_layers)] = Field(
         min_length=1, description="a list of layers such as [linear: {units: 10}, relu]"
@@ -168,6 +178,13 @@ class DataSection(Section):
     validation: Annotated[float | str, PlainValidator(_validation)] = Field(
         default=0.2, description="a share of the rows between 0 and 1, or a second source"
     )
+    tokens: Annotated[str | None, PlainValidator(_tokens)] = Field(
+        default=None, description="characters, bytes or a tokenizer.json, for text"
+    )
+    block: int | None = Field(
+        default=None, ge=1, le=2**20, description="a whole number of tokens, at least 1, for text"
+    )
+    windows: Literal["blocks", "random"] = Field(default="blocks", description="blocks or random")
 
 
 class TrainingSection(Section):

@@ -18,6 +18,7 @@ from coordinator import run_files
 from coordinator.job.base_section import Section
 from coordinator.job.checks import cross_problems
 from coordinator.job.entries import too_much, wrong_texts
+from coordinator.job.layer_entries import CLASSES
 from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
 from coordinator.job.nearest import closest
 from coordinator.job.overrides import apply_override, apply_replacement
@@ -59,13 +60,34 @@ class JobSpec(Section):
     tracking: TrackingSection = TrackingSection()
 
     def model_spec(self) -> ModelSpec:
-        """The network as workers are told about it: the same object each time, which knows its operations."""
+        """The network as workers are told about it: the same object each time, which knows its operations.
+
+        Raises InvalidJob if the job leaves open what follows from its data (see `resolved`).
+        """
+        if not self.is_resolved:
+            raise InvalidJob(["model.input: missing, must be the shape of one sample; it follows from text alone"])
         return self._network
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the network is known without the data."""
+        return self.model.input is not None and not any(layer.is_open for layer in self.model.layers)
+
+    def resolved(self, positions: int, vocabulary: int) -> JobSpec:
+        """The same job for tokens: `model.input`, `vocabulary` and `units: classes` filled in. Raises InvalidJob."""
+        if self.is_resolved:
+            return self
+        document = self.document()
+        model = document["model"]
+        model.setdefault("vocabulary", vocabulary)
+        model["input"] = model.get("input") or [positions]
+        model["layers"] = _with_units(model["layers"], vocabulary)
+        return parse_job(document)
 
     @cached_property
     def _network(self) -> ModelSpec:  # kept beside the fields: it is part of neither equality, hash nor document
         return ModelSpec(
-            input_shape=self.model.input,
+            input_shape=self.model.input or (),
             layers=tuple(layer.spec() for layer in self.model.layers),
             loss=self.model.loss,
             precision=self.precision,
@@ -84,7 +106,13 @@ class JobSpec(Section):
         document["model"]["layers"] = [layer.document() for layer in self.model.layers]
         document["training"]["optimizer"] = _plain(self.training.optimizer.document())
         document["training"]["schedule"] = self.training.schedule.document()
-        for section, names in (("model", ("vocabulary", "init")), ("training", ("epochs", "steps", "evaluate_every"))):
+        if self.data.windows == "blocks":
+            del document["data"]["windows"]
+        for section, names in (
+            ("data", ("tokens", "block")),
+            ("model", ("input", "vocabulary", "init")),
+            ("training", ("epochs", "steps", "evaluate_every")),
+        ):
             for name in names:
                 if document[section][name] is None:
                     del document[section][name]
@@ -172,6 +200,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+def _with_units(layers: Any, units: int) -> Any:
+    """The document's layers with a number in place of `classes`."""
+    if isinstance(layers, list):
+        return [_with_units(layer, units) for layer in layers]
+    if isinstance(layers, dict):
+        return {key: _with_units(value, units) for key, value in layers.items()}
+    return units if layers == CLASSES else layers
 
 
 def _read_text(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from stages.layers.embedding import as_tokens
 from stages.spec import ModelSpec
 
 
-def infer(model: ModelSpec, parameter: Callable[[str], Array], x: Array, rows_per_chunk: int) -> Iterator[Array]:
+def infer(model: ModelSpec, parameter: Callable[[str], Array], x: Any, rows_per_chunk: int) -> Iterator[Array]:
     """Outputs (outputs, columns) of chunks of `x` (rows, numbers of a sample), in order.
 
     `parameter(name)` gives the weights, one call an operation, so that they may lie on disk. Chunks pass all together

@@ -45,13 +45,13 @@ def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
     batches = (epoch_order(spec.seed, epoch, len(train))[first:last] for epoch in count() for first, last in bounds)
     losses, gradients = [], stage.parameters.named(stage.parameters.gradients)
     for step, rows in enumerate(islice(batches, min(steps, spec.training.n_steps(len(bounds)))), start=1):
-        n = loss_count(model.loss, len(rows), stage.n_out)
+        n = loss_count(model.loss, len(rows) * model.network.output.columns, stage.n_out)
         total, cuts = 0.0, np.cumsum([0, *micro_batch_sizes(len(rows), spec.training.micro_batches)])
         stage.begin_step(len(cuts) - 1)
         for j, (a, b) in enumerate(pairwise(cuts.tolist())):
             at = Moment(training=True, seed=spec.seed, step=step, first=a)
-            f, y = stage.forward(j, train.x[rows[a:b]].T, at), train.y[rows[a:b]]
-            result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, n)
+            f = stage.forward(j, train.inputs(rows[a:b]), at)
+            result = evaluate_loss(model.loss, f, train.targets(rows[a:b]), n)
             total += result.total
             stage.backward_input(j, result.gradient)
             stage.backward_weight(j)

@@ -54,7 +54,7 @@ class Trainer:
         max_steps: int | None = None,
     ) -> None:
         self._spec = blueprint.spec
-        self._outputs = self._spec.model_spec().network.output.features
+        self._output = self._spec.model_spec().network.output
         self._workers = workers
         self._validation_rows = validation_rows
         self._to_trace = trace_steps
@@ -213,12 +213,12 @@ class Trainer:
             step=step.step,
             epoch=step.epoch_index + 1,
             samples=rows,
-            loss=total / loss_count(self._spec.model.loss, rows, self._outputs),
+            loss=total / loss_count(self._spec.model.loss, rows * self._output.columns, self._output.features),
             seconds=seconds,
             grad_norm=norm,
             learning_rate=self._rate(step.step),
             bubble=bubble.total,
-            accuracy=None if correct is None else correct / rows,
+            accuracy=None if correct is None else correct / (rows * self._output.columns),
             bubble_predicted=None if predicted is None else predicted.total,
             reports=tuple(steps),
             accounts=self._accounts.line(
@@ -247,12 +247,13 @@ class Trainer:
 
     def _eval_row(self, reports: Sequence[Report]) -> EvalRow:
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
-        count = loss_count(self._spec.model.loss, report.rows, self._outputs)
+        columns = report.rows * self._output.columns
+        count = loss_count(self._spec.model.loss, columns, self._output.features)
         return EvalRow(
             step=self.steps_done,
             epoch=-(-self.steps_done // len(self._batches)),
             loss=report.loss_total / count,
-            accuracy=None if report.correct is None else report.correct / report.rows,
+            accuracy=None if report.correct is None else report.correct / columns,
             samples=report.rows,
         )
 
