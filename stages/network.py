@@ -63,6 +63,21 @@ class Op:
         return self.name if len(self.path) == 1 else f"{self.name} ({self.kind})"
 
 
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Operation `user` uses the weight `owner_name` of operation `owner` under `name`.
+
+    Each use has a gradient of its own, summed over micro-batches like any other; at the update they are added to the
+    owner's in the order of the users, and the new value goes back. So no cut changes a bit.
+    """
+
+    user: Op
+    name: str
+    owner: Op
+    owner_name: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Network:
     """All operations in order. `shapes[v]` is the shape of value v."""
@@ -132,15 +147,20 @@ class Network:
         return sum(self.shapes[v].numbers for v in self.gradients(cut))
 
     @cached_property
-    def owners(self) -> dict[str, str]:
-        """Names of tied weights, and whose each is."""
-        return {
-            name: f"{owner.name}.{parameter.name}"
+    def ties(self) -> tuple[Tie, ...]:
+        """Every use of a weight that another operation owns, in the order of the users."""
+        return tuple(
+            Tie(user=op, name=name, owner=owner, owner_name=f"{owner.name}.{parameter.name}", shape=spec.shape)
             for op in self.ops
             for name, spec in op.parameters
             if spec.tied_to is not None
             for owner, parameter in [owner_of(op, spec, self.ops)]
-        }
+        )
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Names of tied weights, and whose each is."""
+        return {tie.name: tie.owner_name for tie in self.ties}
 
     def parameter_names(self) -> tuple[str, ...]:
         """Of all layers, in order; a tied weight has its owner's name only."""

@@ -8,7 +8,7 @@ groups are there. So every schedule gives bitwise the same gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from stages.network import Op
 from stages.optimizers import make_optimizer
 from stages.parameters import Parameters
 from stages.spec import ModelSpec, OptimizerSpec
+from stages.tied import TiedUses
 
 _Memory = list[Any]
 """The array of each slot, or None."""
@@ -54,12 +55,13 @@ class Stage:
         self.n_in, self.n_out = network.crossing_features(first), network.crossing_features(last)
         self._columns = network.crossing_columns(first)
         self.compiled = compiled = compile_stage(network, first, last, recompute=recompute)
-        shapes = [(name, spec.shape) for op in self.ops for name, spec in op.parameters]
+        shapes = [(name, spec.shape) for op in self.ops for name, spec in op.parameters if spec.tied_to is None]
         self.parameters = Parameters(shapes, dtype_of(model))
         for op in self.ops:
             self._draw(model, op)
-        self._values = {op.index: self._of(op, self.parameters.values) for op in self.ops}
-        self._gradients = {op.index: self._of(op, self.parameters.gradients) for op in self.ops}
+        self.uses = TiedUses(model, first, last, self.parameters)
+        self._values = {op.index: self._of(op, self.parameters.values, self.uses.values) for op in self.ops}
+        self._gradients = {op.index: self._of(op, self.parameters.gradients, self.uses.gradients) for op in self.ops}
         self._forward, self._backward_input = self._bound(compiled.forward), self._bound(compiled.backward_input)
         self._backward_weight, self._backward = self._bound(compiled.backward_weight), self._bound(compiled.backward)
         self._infer, self._n_slots = self._bound(compiled.infer), compiled.n_slots
@@ -80,10 +82,18 @@ class Stage:
     def _draw(self, model: ModelSpec, op: Op) -> None:
         stream = np.random.default_rng([model.seed, 0, *op.path])
         for (name, spec), std in zip(op.parameters, op.stds, strict=True):
-            draw_parameter(stream, self.parameters.value(name), std, spec.constant)
+            if spec.tied_to is None:
+                draw_parameter(stream, self.parameters.value(name), std, spec.constant)
 
-    def _of(self, op: Op, flat: Array) -> tuple[Array, ...]:
-        return tuple(self.parameters.view(flat, name) for name, _ in op.parameters)
+    def _of(self, op: Op, flat: Array, used: Mapping[str, Array]) -> tuple[Array, ...]:
+        return tuple(
+            self.parameters.view(flat, name) if spec.tied_to is None else used[name] for name, spec in op.parameters
+        )
+
+    def load(self, values: Mapping[str, Array]) -> None:
+        """Take the values of every parameter from `values`. Raises KeyError for a missing one."""
+        self.parameters.load(values)
+        self.uses.load(values)
 
     def begin_step(self, n_micro_batches: int) -> None:
         """Forget the last step's gradients and expect this many micro-batches."""

@@ -24,7 +24,9 @@ from stages.ledger import (
     OTHER,
     SEND,
     UPDATE,
+    WAIT_DRAIN,
     WAIT_STEADY,
+    WAIT_WARMUP,
     WEIGHT_GRADIENT,
     Ledger,
     wait_kinds,
@@ -50,7 +52,7 @@ from stages.orders import (
 from stages.process_memory import peak_resident_bytes
 from stages.progress import Progress
 from stages.stage import Stage
-from stages.trained import first_trained_stage, performed_lane
+from stages.trained import first_trained_stage, performed_lane, stage_of
 
 CHUNKS_AHEAD = 4
 """How many evaluation chunks a stage may be ahead of the next: they hide a message's journey, and take memory."""
@@ -86,6 +88,10 @@ class Worker:
         self._step: int | None = None
         self._action: Action | None = None
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+        self._ties = [
+            (tie, stage_of(tie.user.index, bounds), stage_of(tie.owner.index, bounds))
+            for tie in setup.model.network.ties
+        ]
         self._ledger = Ledger(self.stages)
         self._first_trained = first_trained_stage(setup.model, bounds)
         self._lanes = {m: performed_lane(lane, self._first_trained) for m, lane in setup.lanes.items()}
@@ -131,7 +137,7 @@ class Worker:
     def load(self, parameters: dict[str, Array]) -> None:
         """Take the values of this worker's parameters from `parameters`."""
         for stage in self.stages.values():
-            stage.parameters.load(parameters)
+            stage.load(parameters)
 
     def _failed(self, reports: list[Report], kind: Any, message: str, trace: str = "") -> Result:
         failure = self.failure = Failure(
@@ -187,6 +193,7 @@ class Worker:
                     ledger.book_action(action.stage, WEIGHT_GRADIENT, action.micro_batch)
         self._action = None
         self.progress.compute(order.step, None)
+        self._bring_gradients_home()
         norms: dict[str, float] = {}
         for s, stage in self.stages.items():
             norms |= stage.parameters.squared_norms()
@@ -220,7 +227,8 @@ class Worker:
         held = {}
         for s, stage in self.stages.items():
             parameters, optimizer = stage.parameters, stage.optimizer.nbytes
-            held[s] = (parameters.values.nbytes, parameters.gradients.nbytes, optimizer)
+            replicas, gradients = stage.uses.nbytes
+            held[s] = (parameters.values.nbytes + replicas, parameters.gradients.nbytes + gradients, optimizer)
         peak = peak_resident_bytes()
         return WorkerMemory(held=held, peak_resident=peak, peak_job=max(0, peak - self._resident_before))
 
@@ -275,7 +283,38 @@ class Worker:
         for s, stage in self.stages.items():
             stage.update(order.step, order.learning_rate, order.scale)
             self._ledger.book(s, UPDATE)
+        self._bring_values_back()
         return Updated()
+
+    # tied weights: see stages.network.Tie --------------------------------------------------------------------------
+
+    def _bring_gradients_home(self) -> None:
+        """Add the gradients of all uses of a weight to its owner's, in the order of the users."""
+        for tie, user, owner in self._ties:
+            if user in self.stages:
+                self._send(owner, Kind.BACKWARD_WEIGHT, tie.user.index, self.stages[user].uses.gradients[tie.name])
+                self._ledger.book(user, SEND)
+        for tie, user, owner in self._ties:
+            if owner in self.stages:
+                gradient = self._receive(owner, Kind.BACKWARD_WEIGHT, tie.user.index, self._setup.placement[user])
+                self._ledger.book(owner, WAIT_DRAIN)
+                total = self.stages[owner].parameters.gradient(tie.owner_name)
+                np.add(total, gradient, out=total)
+                self._ledger.book(owner, WEIGHT_GRADIENT)
+
+    def _bring_values_back(self) -> None:
+        """After the update: the owner's value to the other stages that use it."""
+        apart = [tie for tie in self._ties if tie[1] != tie[2]]
+        for tie, user, owner in apart:
+            if owner in self.stages:
+                value = self.stages[owner].parameters.value(tie.owner_name)
+                self._send(user, Kind.BACKWARD, tie.user.index, value)
+                self._ledger.book(owner, SEND)
+        for tie, user, owner in apart:
+            if user in self.stages:
+                value = self._receive(user, Kind.BACKWARD, tie.user.index, self._setup.placement[owner])
+                np.copyto(self.stages[user].uses.values[tie.name], value)
+                self._ledger.book(user, WAIT_WARMUP)
 
     # evaluation and gathering --------------------------------------------------------------------------------------
 
@@ -369,12 +408,13 @@ class Worker:
             sent[0] += 1
             sent[1] += array.nbytes
 
-    def _receive(self, stage: int, kind: Kind, micro_batch: int) -> Array:
+    def _receive(self, stage: int, kind: Kind, micro_batch: int, sender: int | None = None) -> Array:
         tag = Tag(self._round, stage, kind, micro_batch)
         handed = self._handed.pop(tag, None)
         if handed is not None:
             return handed
-        sender = self._setup.placement[stage - 1 if kind is Kind.FORWARD else stage + 1]
+        if sender is None:
+            sender = self._setup.placement[stage - 1 if kind is Kind.FORWARD else stage + 1]
         self.progress.wait(self._step, self._action, tag, sender)
         array = self._channel.receive(tag)
         self.progress.compute(self._step, self._action)

@@ -9,6 +9,7 @@ layers can be asked for without a walk along the lane for each.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,10 @@ class Footprint:
     """What one micro-batch takes in a stage: `buffers[b]` of shape b; `item` is the bytes of a number."""
 
     item: int
-    parameter_bytes: int
+    weight_bytes: int
+    gradient_bytes: int
+    state_bytes: int
+    """Of one vector of the optimizer's state: a tied weight has none of its own."""
     buffers: Mapping[Buffer, _Buffers]
 
     @staticmethod
@@ -80,8 +84,11 @@ class Footprint:
             )
             for b in forward | backward | joined
         }
-        parameters = sum(padded * item for padded in _parameter_sizes(model, first, last, 64 // item))
-        return Footprint(item, parameters, buffers)
+        own = sum(padded * item for padded in _parameter_sizes(model, first, last, 64 // item))
+        ties = [tie for tie in model.network.ties if first <= tie.user.index < last]
+        used = [math.prod(tie.shape) * item for tie in ties]
+        copied = sum(size for tie, size in zip(ties, used, strict=True) if not first <= tie.owner.index < last)
+        return Footprint(item, own + copied, own + sum(used), own, buffers)
 
     def saved(self, for_input: int, for_weight: int) -> int:
         """Numbers kept where so many rows wait for I and so many for W."""
@@ -220,11 +227,11 @@ def predict_stage(
 
 def stage_memory(footprint: Footprint, occupancy: Occupancy, optimizer: OptimizerSpec) -> StageMemory:
     """Bytes of a stage with these layers whose lane has this occupancy."""
-    item, parameters = footprint.item, footprint.parameter_bytes
+    item = footprint.item
     return StageMemory(
-        weights=parameters,
-        gradients=parameters,
-        optimizer=parameters * len(optimizer.state),
+        weights=footprint.weight_bytes,
+        gradients=footprint.gradient_bytes,
+        optimizer=footprint.state_bytes * len(optimizer.state),
         saved=item * max((footprint.saved(*rows) for rows in occupancy.saved_rows), default=0),
         pool=item * sum(rows * footprint.pool(peaks) for rows, peaks in occupancy.peaks.items()),
     )
@@ -242,5 +249,5 @@ def parameter_count(model: ModelSpec, first: int, last: int) -> int:
 
 
 def _parameter_sizes(model: ModelSpec, first: int, last: int, line: int) -> list[int]:
-    sizes = [p.size for op in model.network.ops[first:last] for p in op.layer.parameters]
+    sizes = [p.size for op in model.network.ops[first:last] for p in op.layer.parameters if p.tied_to is None]
     return [-(-size // line) * line for size in sizes]

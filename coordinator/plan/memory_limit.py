@@ -39,7 +39,8 @@ class MemoryLimit:
         around = tuple(tuple(v - cut for v in network.crossing(cut)) for cut in (first, last))
         shapes = tuple(network.shapes[v] for v in network.crossing(first))
         back = tuple(tuple(v - cut for v in network.gradients(cut)) for cut in (first, last))
-        key = self._kinds[first:last], around, shapes, back
+        owned = tuple(tie.owner.index >= first for tie in network.ties if first <= tie.user.index < last)
+        key = self._kinds[first:last], around, shapes, back, owned
         found = self._footprints.get(key)
         if found is None:
             found = self._footprints[key] = Footprint.of(self._model, first, last)
@@ -58,7 +59,7 @@ def _kinds(model: ModelSpec) -> tuple[int, ...]:
     found = []
     for op in model.network.ops:
         layer = op.layer
-        parameters = tuple(p.shape for p in layer.parameters)
+        parameters = tuple((p.shape, p.tied_to is not None and op.index) for p in layer.parameters)
         key = type(layer), layer.shape_in, layer.shape_out, layer.extras, parameters, layer.is_identity
         inputs = tuple(v - op.index for v in op.inputs)
         found.append(numbers.setdefault((key, inputs), len(numbers)))

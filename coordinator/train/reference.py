@@ -56,6 +56,7 @@ def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
             stage.backward_input(j, result.gradient)
             stage.backward_weight(j)
         losses.append(total / n)
+        stage.uses.add_to(stage.parameters)
         gradients = stage.parameters.named(stage.parameters.gradients)
         scale = 1.0
         if clip is not None:
