@@ -23,13 +23,14 @@ def torch_layer(spec: LayerSpec, n_in: int) -> Any:
             return nn.LayerNorm(n_in, eps=spec.options.epsilon, bias=spec.options.bias)
         case "rms_norm":
             return nn.RMSNorm(n_in, eps=spec.options.epsilon)
+        case "gelu":
+            return nn.GELU(approximate=spec.options.approximate)
         case "swiglu":
             return swiglu()
     plain = {
         "relu": nn.ReLU,
         "tanh": nn.Tanh,
         "sigmoid": nn.Sigmoid,
-        "gelu": nn.GELU,
         "silu": nn.SiLU,
         "softplus": nn.Softplus,
     }
