@@ -23,6 +23,8 @@ def torch_layer(spec: LayerSpec, n_in: int) -> Any:
             return nn.LayerNorm(n_in, eps=spec.options.epsilon, bias=spec.options.bias)
         case "rms_norm":
             return nn.RMSNorm(n_in, eps=spec.options.epsilon)
+        case "softplus":
+            return nn.Softplus(threshold=100)  # above 20, its default, torch leaves e^−x away
         case "gelu":
             return nn.GELU(approximate=spec.options.approximate)
         case "swiglu":
@@ -32,7 +34,6 @@ def torch_layer(spec: LayerSpec, n_in: int) -> Any:
         "tanh": nn.Tanh,
         "sigmoid": nn.Sigmoid,
         "silu": nn.SiLU,
-        "softplus": nn.Softplus,
     }
     return plain[spec.kind]()
 
