@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import time
 from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
 
 
 def command_line(pid: int) -> bytes:
@@ -64,6 +67,15 @@ def end_ray_process(pid: int, actor_class: str) -> None:
         command = command_line(pid)
         if b"ray::" in command and actor_class.encode() in command:
             os.kill(pid, signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, though it should be stopped then (Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended meanwhile
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def in_session(session: int) -> list[int]:

@@ -9,7 +9,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from cluster.client.address import GIVEN, ServiceAddress
+from cluster.client.address import GIVEN, SERVICE_FILE, TOKEN_FILE, ServiceAddress, command_for
 from stages.errors import InvalidJob, NoService, PipetrainError, Refused, UnknownJob
 
 Code = grpc.StatusCode
@@ -52,6 +52,11 @@ def _too_old(failure: Any, address: ServiceAddress, deadline_s: float | None) ->
 def _stranger(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     if address.token is None:
         why = f"asks for a token and there is none: set PIPETRAIN_TOKEN, or see that {address.token_source} can be read"
+    elif {address.source, address.token_source} == {str(address.home / name) for name in (SERVICE_FILE, TOKEN_FILE)}:
+        why = (
+            f"does not take the token from {address.token_source}: it was replaced after the service's start; "
+            f"`{command_for(address.home, 'down')}` and `{address.start_command}` let the service read it"
+        )
     else:
         why = (
             f"does not take the token from {address.token_source}; it stands in the file `token` of the service's home"

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.actors.host_processes import end_ray_process
+from cluster.actors.host_processes import end_ray_process, end_with_parent
 from cluster.actors.ray_session import LOOPBACK, full_here, loopback
 from cluster.run.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, LOGS, Assignment, JobRunner, runner_name
 
@@ -240,6 +240,7 @@ def main() -> None:
     global _OUTPUT
     _OUTPUT = os.dup(1)
     os.dup2(2, 1)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the service, which then ends this
     address = sys.argv[1]
     commands: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()

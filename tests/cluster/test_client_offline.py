@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import grpc
 import pytest
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from cluster.cli import cli
 from cluster.client import Client, Job
 from cluster.client.address import ServiceAddress, find_service
 from cluster.client.connection import RETRY_S, Connection, backoff
+from cluster.client.failures import error_of
 from cluster.client.upload import local_files
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.train.rows import EvalRow, StepRow
@@ -362,6 +365,16 @@ def test_a_token_of_nobody_is_not_sent() -> None:
     assert somebody.metadata == (("authorization", "Bearer t"),)
     nobody.close()
     somebody.close()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["both files of the home", "another service's address"])
+def test_a_token_that_was_replaced_under_the_service_is_told_with_what_helps(tmp_path: Path, own: bool) -> None:
+    source = str(tmp_path / "service.json") if own else "PIPETRAIN_ADDRESS"
+    token = {"token": "t", "token_source": str(tmp_path / "token")}
+    failure = SimpleNamespace(code=lambda: grpc.StatusCode.UNAUTHENTICATED, details=lambda: "no")
+    told = str(error_of(failure, ServiceAddress(target="127.0.0.1:1", source=source, home=tmp_path, **token)))
+    assert ("was replaced after the service's start" in told) == own
+    assert (f"`pipetrain down --home {tmp_path}` and `pipetrain up --home {tmp_path}`" in told) == own
 
 
 def test_a_job_that_no_service_takes_for_its_size_is_not_sent() -> None:

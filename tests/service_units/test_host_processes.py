@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
 import pytest
 
-from cluster.actors.host_processes import command_line, end_ray_process, end_session, in_session
+from cluster.actors.host_processes import command_line, end_ray_process, end_session, in_session, own_process_with
 from cluster.actors.ray_workers import ACTOR_NAME as WORKER_NAME
 from cluster.run.job_runner import ACTOR_NAME as RUNNER_NAME
 
@@ -191,3 +192,41 @@ def test_a_number_that_nobody_has_is_no_error() -> None:
     end_ray_process(process.pid, RUNNER_NAME)
     assert command_line(process.pid) == b""
     assert command_line(os.getpid()).split(b"\0")[0] == psutil.Process().cmdline()[0].encode()
+
+
+_PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+print(child.pid, flush=True)
+child.wait()
+"""
+_CHILD = """
+import os, signal
+from cluster.actors.host_processes import end_with_parent
+end_with_parent()
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_that_is_stopped_ends_with_its_parent() -> None:
+    """Ray's agent of a service that was killed stayed for ever."""
+    with subprocess.Popen([sys.executable, "-c", _PARENT, _CHILD], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            _until_stopped(child)
+            parent.kill()
+            parent.wait()
+            _until(lambda: not _lives(child), "it lives on")
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+def test_a_process_is_found_by_its_arguments_if_it_is_ours() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", "--home", "/a b"]) as process:
+        try:
+            assert own_process_with("--home", "/a b") == process.pid
+            assert own_process_with("--home", "/a") is None
+        finally:
+            process.kill()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
-from cluster.dashboard.frame import every_tick, frame, heading
+from cluster.dashboard.frame import MADE_WITHIN_S, every_tick, frame, heading
 from cluster.dashboard.models import Cluster, Job
 from cluster.dashboard.parts import Rows, facts, set_cell, table, text
 from cluster.dashboard.routes import cluster_model
@@ -21,7 +21,7 @@ _NOTHING: _Key = (-1, "", 0)
 def register(site: Site) -> None:
     """The page."""
 
-    @ui.page("/cluster")
+    @ui.page("/cluster", response_timeout=MADE_WITHIN_S)
     async def cluster_page() -> None:
         with frame("Cluster", "/cluster", str(site.home.folder)):
             page = _ClusterPage(site)

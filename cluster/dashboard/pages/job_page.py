@@ -13,7 +13,7 @@ from nicegui import ui
 from cluster.dashboard import facts as api_facts
 from cluster.dashboard.buttons import attempt, confirm_delete, stop_job
 from cluster.dashboard.failure_view import FailureView, failure_view
-from cluster.dashboard.frame import every_tick, frame, heading
+from cluster.dashboard.frame import MADE_WITHIN_S, every_tick, frame, heading
 from cluster.dashboard.gantt import Panel
 from cluster.dashboard.job_progress import percent, tab_title, time_left
 from cluster.dashboard.live import Live, LiveViews
@@ -53,7 +53,7 @@ def register(site: Site) -> None:
     """The page."""
     live_views = LiveViews()
 
-    @ui.page("/jobs/{job}")
+    @ui.page("/jobs/{job}", response_timeout=MADE_WITHIN_S)
     async def job_page(job: str) -> Response | None:
         try:
             record = await site.find(job)

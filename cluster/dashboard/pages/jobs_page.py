@@ -10,7 +10,7 @@ from typing import Any
 from nicegui import ui
 
 from cluster.dashboard.buttons import confirm_delete, stop_job
-from cluster.dashboard.frame import every_tick, frame, heading
+from cluster.dashboard.frame import MADE_WITHIN_S, every_tick, frame, heading
 from cluster.dashboard.job_list import Filters, Page, nearest_page, present
 from cluster.dashboard.pages.job_rows import JobRow, row_view
 from cluster.dashboard.parts import Rows, text
@@ -32,7 +32,7 @@ _COLUMNS = ("Job", "State and reason", "Steps", "Loss", "Validation accuracy", "
 def register(site: Site) -> None:
     """The page."""
 
-    @ui.page("/")
+    @ui.page("/", response_timeout=MADE_WITHIN_S)
     async def jobs_page() -> None:
         with frame("Jobs", "/", str(site.home.folder)):
             page = _Jobs(site)

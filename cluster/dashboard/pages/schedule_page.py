@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from cluster.dashboard.frame import frame, heading
+from cluster.dashboard.frame import MADE_WITHIN_S, frame, heading
 from cluster.dashboard.gantt import Gantt, Panel, panel
 from cluster.dashboard.parts import facts, fill_table, kinds_key, problems_list, table
 from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, spans
@@ -30,7 +30,7 @@ _ABOUT = {
 def register() -> None:
     """The page."""
 
-    @ui.page("/schedule")
+    @ui.page("/schedule", response_timeout=MADE_WITHIN_S)
     async def schedule_page(
         schedule: str = "1f1b", stages: int = 4, micro_batches: int = 8, workers: int = 0, backward: float = 1.0
     ) -> None:

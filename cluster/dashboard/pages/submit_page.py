@@ -9,7 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
-from cluster.dashboard.frame import frame, heading
+from cluster.dashboard.frame import MADE_WITHIN_S, frame, heading
 from cluster.dashboard.parts import problems_list
 from cluster.dashboard.site import Site
 from cluster.dashboard.submission import NotSubmitted, submit_text
@@ -49,7 +49,7 @@ _LONGEST_SHOWN = 160
 def register(site: Site) -> None:
     """The page."""
 
-    @ui.page("/submit")
+    @ui.page("/submit", response_timeout=MADE_WITHIN_S)
     async def submit_page(job: str = "") -> None:
         given = _EXAMPLE
         if job:
