@@ -36,7 +36,7 @@ class Fault:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
     """All that a worker must know. `bounds[s]` … `bounds[s + 1]` are the layers of stage s; `placement[s]` its worker;
-    `lanes[m]` what this worker does in a step of m micro-batches."""
+    `lanes[m]` what this worker does in a step of m micro-batches; stages of `recompute` run forward again before I."""
 
     worker: int
     model: ModelSpec
@@ -46,6 +46,7 @@ class WorkerSetup:
     lanes: Mapping[int, Lane]
     micro_batches: int
     weight_grad_group: int = 1
+    recompute: frozenset[int] = frozenset()
     fault: Fault | None = None
 
     @property

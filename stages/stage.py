@@ -266,6 +266,8 @@ class Stage:
 
     def first_non_finite_gradient(self, micro_batch: int) -> Op:
         """The last operation, the first on the way back, whose ∂ℓ/∂f is not finite; of those that keep it until W."""
+        if micro_batch not in self._saved:  # its gradients are used up
+            return self.ops[0]
         memory, _, _ = self._saved[micro_batch]
         for step in self.compiled.backward_weight:
             array = memory[step.dy] if step.dy >= 0 else None

@@ -78,7 +78,14 @@ class Worker:
         self._data = {"train": train, "validation": validation}
         bounds = setup.bounds
         self.stages = {
-            s: Stage(setup.model, bounds[s], bounds[s + 1], setup.optimizer, weight_grad_group=setup.weight_grad_group)
+            s: Stage(
+                setup.model,
+                bounds[s],
+                bounds[s + 1],
+                setup.optimizer,
+                weight_grad_group=setup.weight_grad_group,
+                recompute=s in setup.recompute,
+            )
             for s in setup.stages
         }
         self._last_stage = len(bounds) - 2
@@ -186,9 +193,10 @@ class Worker:
             if action.kind is Kind.FORWARD:
                 self._forward(action, batch)
             else:
+                together = action.kind is Kind.BACKWARD and action.stage in self._setup.recompute
                 if action.kind is not Kind.BACKWARD_WEIGHT:
-                    self._backward_input(action, batch)
-                if action.kind is not Kind.BACKWARD_INPUT:
+                    self._backward_input(action, batch, together=together)
+                if action.kind is not Kind.BACKWARD_INPUT and not together:
                     self.stages[action.stage].backward_weight(action.micro_batch)
                     ledger.book_action(action.stage, WEIGHT_GRADIENT, action.micro_batch)
         self._action = None
@@ -265,12 +273,13 @@ class Worker:
             self._handed[Tag(self._round, s, Kind.BACKWARD_INPUT, j)] = result.gradient
         self._ledger.book_action(s, FORWARD, j)
 
-    def _backward_input(self, action: Action, batch: Batch) -> None:
+    def _backward_input(self, action: Action, batch: Batch, *, together: bool) -> None:
+        """`together`: with the weight gradient, so that a stage that runs forward again holds a block at a time."""
         s, j = action.stage, action.micro_batch
         dy = self._receive(s, Kind.BACKWARD_INPUT, j)
         self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
-        dx = stage.backward_input(j, dy)
+        dx = stage.backward(j, dy) if together else stage.backward_input(j, dy)
         check_gradient(stage, dx, batch.order.step, action)
         self._ledger.book_action(s, INPUT_GRADIENT, j)
         if s > self._first_trained:

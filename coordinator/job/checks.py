@@ -139,6 +139,9 @@ def _pipeline(facts: Facts, n_layers: int | None) -> Iterator[str]:
     workers = facts.get("pipeline", "workers")
     if stages is not None and n_layers is not None and stages > n_layers:
         yield f"pipeline.stages: got {stages}, must be at most {n_layers}, {what}"
+    again = facts.get("pipeline", "recompute", default="none")
+    if stages is not None and isinstance(again, (list, tuple)) and any(s >= stages for s in again):
+        yield f"pipeline.recompute: got {show(again)}, must be stages from 0 to {stages - 1}"
     if stages is not None and workers is not None and workers > stages:
         yield f"pipeline.workers: got {workers}, must be at most {stages}, the number of pipeline.stages"
     if given is not None and stages is not None and len(given) != stages:

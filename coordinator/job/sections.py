@@ -89,6 +89,16 @@ def _partition(value: object) -> Literal["auto", "measured"] | tuple[int, ...]:
     return tuple(value)
 
 
+def _recompute(value: object) -> Literal["none", "full", "auto"] | tuple[int, ...]:
+    if value == "none" or value == "full" or value == "auto":
+        return value
+    if not isinstance(value, (list, tuple)) or any(isinstance(s, bool) or not isinstance(s, int) for s in value):
+        raise ValueError
+    if any(s < 0 for s in value):
+        raise ValueError
+    return tuple(value)
+
+
 def _schedule(value: object) -> str:
     if not isinstance(value, str) or not _one_line(value):
         raise ValueError
@@ -240,6 +250,11 @@ class PipelineSection(Section):
         description="auto, measured or a list with the layers of each stage, at least 1 each, such as [2, 3]",
     )
     weight_grad_group: Count = Field(default=1, description="a whole number of micro-batches, at least 1")
+    recompute: Annotated[Literal["none", "full", "auto"] | tuple[int, ...], PlainValidator(_recompute)] = Field(
+        default="none",
+        description="none, full, auto or a list of stages such as [0, 2]",
+        json_schema_extra={"choices": ["none", "full", "auto"]},
+    )
 
     @model_validator(mode="before")
     @classmethod

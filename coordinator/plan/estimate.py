@@ -122,7 +122,10 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
 
 def _dry_run(blueprint: Blueprint) -> Replay:
     """A full batch on the clock, as it is performed (see coordinator.timing.prediction, [Note: as performed])."""
-    costs, rows = stage_costs(blueprint.spec.model_spec(), blueprint.bounds), blueprint.micro_batch_rows
+    costs, rows = (
+        stage_costs(blueprint.spec.model_spec(), blueprint.bounds, blueprint.recompute),
+        blueprint.micro_batch_rows,
+    )
     program = as_performed(blueprint.program)
     made = products(program, blueprint.spec.pipeline.weight_grad_group)
     duration = durations(made, lambda stage, kind, j: costs[stage].of(kind) * rows[j])
@@ -142,6 +145,7 @@ def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
             performed_lane(program.lanes[placement[stage]], blueprint.first_trained),
             blueprint.rows_by_count[m],
             spec.pipeline.weight_grad_group,
+            recompute=stage in blueprint.recompute,
         )
         for m, program in blueprint.programs.items()
     }

@@ -43,7 +43,7 @@ class StageMemory:
 class _Buffers:
     """Buffers of one shape that a micro-batch takes: `forward` at once in F; of these `for_input` live on until I and
     `for_weight` until W; `backward` at once in I beside them, of these `gradients` live on until W; `joined` at once in
-    a product of W."""
+    a product of W; `together` at once if I and W are done an operation at a time."""
 
     forward: int
     for_input: int
@@ -51,6 +51,7 @@ class _Buffers:
     backward: int
     gradients: int
     joined: int
+    together: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,8 @@ class Footprint:
         kept = Counter(compiled.buffers[s] for s in compiled.kept)
         for_weight = Counter(compiled.buffers[s] for s in compiled.kept_for_weight)
         gradients = Counter(compiled.buffers[s] for s in compiled.gradients)
-        forward, backward = _most(compiled.forward), _most(compiled.backward_input)
-        joined = _joined(compiled)
+        forward, backward = _most(compiled, compiled.forward), _most(compiled, compiled.backward_input)
+        joined, together = _joined(compiled), _most(compiled, compiled.backward) if recompute else Counter[Buffer]()
         buffers = {
             b: _Buffers(
                 forward=forward[b],
@@ -81,8 +82,9 @@ class Footprint:
                 backward=backward[b],
                 gradients=gradients[b],
                 joined=joined[b],
+                together=together[b],
             )
-            for b in forward | backward | joined
+            for b in kept | forward | backward | joined | together
         }
         own = sum(padded * item for padded in _parameter_sizes(model, first, last, 64 // item))
         ties = [tie for tie in model.network.ties if first <= tie.user.index < last]
@@ -100,16 +102,16 @@ class Footprint:
         for b, n in self.buffers.items():
             most = 0
             taken = (peaks.forward, n.forward), (peaks.backward, n.backward), (peaks.joined, n.joined)
-            for states, more in taken:
+            for states, more in (*taken, (peaks.together, n.together)):
                 for a, w, g in states:
                     most = max(most, n.for_input * a + n.for_weight * w + n.gradients * g + more)
             total += b.numbers * most
         return total
 
 
-def _most(steps: Sequence[Step]) -> Counter[Buffer]:
+def _most(compiled: Compiled, steps: Sequence[Step]) -> Counter[Buffer]:
     """Of each shape: the most buffers that the steps hold at once beyond those that they found."""
-    shape: dict[int, Buffer] = {}
+    shape = dict(enumerate(compiled.buffers))
     held, most = Counter[Buffer](), Counter[Buffer]()
     for step in steps:
         for slot, buffer in step.takes:
@@ -117,8 +119,7 @@ def _most(steps: Sequence[Step]) -> Counter[Buffer]:
             held[buffer] += 1
             most[buffer] = max(most[buffer], held[buffer])
         for slot in step.gives:
-            if slot in shape:  # else one of those that were there
-                held[shape[slot]] -= 1
+            held[shape[slot]] -= 1
     return most
 
 
@@ -138,12 +139,13 @@ State = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """The states in which buffers for some number of rows are taken by F, by I and by joining a group for its product;
-    those that another one exceeds in everything are left out."""
+    """The states in which buffers for some number of rows are taken by F, by I, by joining a group for its product and
+    by I and W together; those that another one exceeds in everything are left out."""
 
     forward: Sequence[State] = ()
     backward: Sequence[State] = ()
     joined: Sequence[State] = ()
+    together: Sequence[State] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,11 @@ class Occupancy:
     saved_rows: Sequence[tuple[int, int]]
 
     @staticmethod
-    def of(lane: Lane, stage: int, sizes: Sequence[int], weight_grad_group: int) -> Occupancy:
-        """Of micro-batches with `sizes` rows, in the order of the lane."""
+    def of(
+        lane: Lane, stage: int, sizes: Sequence[int], weight_grad_group: int, *, together: bool = False
+    ) -> Occupancy:
+        """Of micro-batches with `sizes` rows, in the order of the lane. `together`: a B whose product is due at once
+        does I and W an operation at a time."""
         walk = _Walk({r: [0, 0, 0] for r in sizes})
         groups = WeightGroups(len(sizes), weight_grad_group)
         for action in lane:
@@ -167,7 +172,11 @@ class Occupancy:
                 walk.take(0, r)
                 walk.move(r, 1, 1, 0)
                 walk.saved.add(walk.rows_waiting())
-            if action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
+            at_once = together and weight_grad_group == 1 and groups.is_next(action.micro_batch)
+            if action.kind is Kind.BACKWARD and at_once:
+                walk.take(3, r)
+                walk.move(r, -1, 0, 1)  # nothing stays; the walk below takes it all away
+            elif action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
                 walk.take(1, r)
                 walk.move(r, -1, 0, 1)
             if action.kind in (Kind.BACKWARD, Kind.BACKWARD_WEIGHT):
@@ -187,12 +196,12 @@ class _Walk:
     """The states along a lane, by rows; `taken[rows]` are those in which F, I and a join took buffers."""
 
     now: dict[int, list[int]]
-    taken: dict[int, tuple[set[State], set[State], set[State]]] = field(default_factory=dict)
+    taken: dict[int, tuple[set[State], ...]] = field(default_factory=dict)
     saved: set[tuple[int, int]] = field(default_factory=set)
 
     def take(self, by: int, rows: int) -> None:
         a, w, g = self.now.get(rows, (0, 0, 0))
-        self.taken.setdefault(rows, (set(), set(), set()))[by].add((a, w, g))
+        self.taken.setdefault(rows, (set(), set(), set(), set()))[by].add((a, w, g))
 
     def move(self, rows: int, *changes: int) -> None:
         for i, change in enumerate(changes):
@@ -219,10 +228,13 @@ def predict_stage(
     lane: Lane,
     sizes: Sequence[int],
     weight_grad_group: int,
+    *,
+    recompute: bool = False,
 ) -> StageMemory:
     """Bytes of `stage` for one step of micro-batches with `sizes` rows, performed in the order of its worker's lane."""
-    footprint = Footprint.of(model, bounds[stage], bounds[stage + 1])
-    return stage_memory(footprint, Occupancy.of(lane, stage, sizes, weight_grad_group), optimizer)
+    footprint = Footprint.of(model, bounds[stage], bounds[stage + 1], recompute=recompute)
+    occupancy = Occupancy.of(lane, stage, sizes, weight_grad_group, together=recompute)
+    return stage_memory(footprint, occupancy, optimizer)
 
 
 def stage_memory(footprint: Footprint, occupancy: Occupancy, optimizer: OptimizerSpec) -> StageMemory:
@@ -239,7 +251,8 @@ def stage_memory(footprint: Footprint, occupancy: Occupancy, optimizer: Optimize
 
 def inference_bytes(model: ModelSpec, first: int, last: int, rows: int) -> int:
     """Bytes of buffers while operations `first` … `last` − 1 run forward on `rows` rows and keep nothing."""
-    most = _most(compile_stage(model.network, first, last).infer)
+    compiled = compile_stage(model.network, first, last)
+    most = _most(compiled, compiled.infer)
     return sum(buffer.numbers * n for buffer, n in most.items()) * rows * model.itemsize
 
 

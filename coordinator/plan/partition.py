@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -47,10 +47,14 @@ def action_costs(model: ModelSpec) -> tuple[ActionCosts, ...]:
     return tuple(found)
 
 
-def stage_costs(model: ModelSpec, bounds: Bounds) -> tuple[ActionCosts, ...]:
-    """`action_costs` of each stage."""
+def stage_costs(model: ModelSpec, bounds: Bounds, recompute: Collection[int] = frozenset()) -> tuple[ActionCosts, ...]:
+    """`action_costs` of each stage; those of `recompute` run forward again in I."""
     layers = action_costs(model)
-    return tuple(ActionCosts(*map(sum, zip(*layers[a:b], strict=True))) for a, b in pairwise(bounds))
+    costs = [ActionCosts(*map(sum, zip(*layers[a:b], strict=True))) for a, b in pairwise(bounds)]
+    return tuple(
+        cost._replace(input_gradient=cost.input_gradient + cost.forward) if s in recompute else cost
+        for s, cost in enumerate(costs)
+    )
 
 
 def layer_costs(model: ModelSpec) -> tuple[float, ...]:

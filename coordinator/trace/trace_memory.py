@@ -31,7 +31,8 @@ def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
     """Bytes of kept activations, by the lists of steps that stages run."""
     training, model, bounds = blueprint.spec.training, blueprint.spec.model_spec(), blueprint.bounds
     batches = batch_bounds(train_rows, training.batch_size)
-    compiled = [compile_stage(model.network, first, last) for first, last in pairwise(bounds)]
+    again = blueprint.recompute
+    compiled = [compile_stage(model.network, *part, recompute=s in again) for s, part in enumerate(pairwise(bounds))]
 
     @lru_cache(maxsize=4)
     def rows(step: int) -> Sequence[int]:
