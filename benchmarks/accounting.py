@@ -56,7 +56,7 @@ def _of_worker(blueprint: Blueprint, data: JobData, config: Config, pairs: int) 
     ledgers: dict[bool, Any] = {True: Ledger(worker.stages), False: _NoLedger()}
     orders: list[Order] = [
         TrainStep(step=1, epoch_index=0, first=0, last=config.batch),
-        Update(learning_rate=1e-3),
+        Update(1, 1e-3),
     ] * _BLOCK
 
     def seconds(booked: bool) -> float:

@@ -74,7 +74,7 @@ def _turn(blueprint: Blueprint, data: Dataset, steps: int) -> list[float]:
         for step in range(steps + 2):
             began = time.perf_counter()
             workers.submit(
-                [TrainStep(step=step + 1, epoch_index=0, first=0, last=_BATCH), Update(learning_rate=LEARNING_RATE)]
+                [TrainStep(step=step + 1, epoch_index=0, first=0, last=_BATCH), Update(step + 1, LEARNING_RATE)]
             ).collect()
             times.append(time.perf_counter() - began)
     return times[2:]

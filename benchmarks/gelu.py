@@ -14,7 +14,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
-from stages.layers import Gelu, GeluTanh
+from stages.layers.base import EVALUATING
+from stages.layers.gelu import Gelu, GeluTanh
+from stages.shapes import Shape
 
 _CHUNK = 1 << 22
 
@@ -32,12 +34,12 @@ def main() -> None:
 
 def _times(n: int) -> None:
     x = np.random.default_rng(0).standard_normal((256, n // 256)).astype(np.float32)
-    out, dy, exact, tanh = np.empty_like(x), np.ones_like(x), Gelu(0, 256), GeluTanh(0, 256)
+    out, dy, exact, tanh = np.empty_like(x), np.ones_like(x), Gelu(Shape(256)), GeluTanh(Shape(256))
     contestants: dict[str, Callable[[], object]] = {
-        "gelu": lambda: exact.forward(x, out),
-        "gelu backward": lambda: exact.backward_input(x, x, dy, out),
-        "tanh form": lambda: tanh.forward(x, out),
-        "tanh form backward": lambda: tanh.backward_input(x, x, dy, out),
+        "gelu": lambda: exact.forward(x, out, (), (), EVALUATING),
+        "gelu backward": lambda: exact.backward_input(x, x, (), dy, out, (), EVALUATING),
+        "tanh form": lambda: tanh.forward(x, out, (), (), EVALUATING),
+        "tanh form backward": lambda: tanh.backward_input(x, x, (), dy, out, (), EVALUATING),
         "np.exp": lambda: np.exp(x, out=out),
         "np.tanh": lambda: np.tanh(x, out=out),
         "scipy ndtr": lambda: ndtr(x, out=out),
@@ -52,7 +54,7 @@ def _times(n: int) -> None:
 
 
 def _exhaustive(every: int) -> None:
-    layer = Gelu(0, 1)
+    layer = Gelu(Shape(1))
     share = absolute = slope = tail = 0.0
     for first in range(0, 1 << 32, _CHUNK * every):
         last = min(first + _CHUNK * every, 1 << 32)
@@ -61,8 +63,8 @@ def _exhaustive(every: int) -> None:
         if not x.size:
             continue
         y, dx, wide = np.empty_like(x), np.empty_like(x), x.astype(np.float64)
-        layer.forward(x, y)
-        layer.backward_input(x, y, np.ones_like(x), dx)
+        layer.forward(x, y, (), (), EVALUATING)
+        layer.backward_input(x, y, (), np.ones_like(x), dx, (), EVALUATING)
         with np.errstate(over="ignore"):
             distribution = np.exp(log_ndtr(wide))
             exact = wide * distribution

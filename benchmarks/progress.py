@@ -45,7 +45,7 @@ def _measure(config: Config, pairs: int) -> str:
         spec = job_for(config, Path(folder), schedule="1f1b", group=1)
         data = load_data(spec)
         blueprint = make_blueprint(spec, len(data.train))
-        orders: list[Order] = [TrainStep(step=1, epoch_index=0, first=0, last=config.batch), Update(learning_rate=1e-3)]
+        orders: list[Order] = [TrainStep(step=1, epoch_index=0, first=0, last=config.batch), Update(1, 1e-3)]
         with contextlib.closing(LocalWorkers(blueprint, train=data.train)) as workers:
             real = [worker.progress for worker in workers._workers]
             none: list[Any] = [_NoProgress() for _ in real]

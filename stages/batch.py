@@ -18,14 +18,18 @@ class Batch:
         self.losses: dict[int, tuple[float, int | None]] = {}
 
     def inputs(self, data: Dataset | None, j: int) -> Array:
-        """(features, rows) of micro-batch j."""
+        """Micro-batch j as the first stage takes it."""
         assert data is not None, "the worker of the first stage has the inputs"
-        rows: Array = data.x[self._rows[self._cuts[j] : self._cuts[j + 1]]]
-        return rows.T
+        inputs: Array = data.inputs(self._rows[self._cuts[j] : self._cuts[j + 1]])
+        return inputs
+
+    def first(self, j: int) -> int:
+        """The place in the step of the first row of micro-batch j."""
+        return self._cuts[j]
 
     def targets(self, data: Dataset, j: int) -> Any:
-        """Labels (rows,), or targets (outputs, rows), of micro-batch j."""
-        return columns(data.y[self._rows[self._cuts[j] : self._cuts[j + 1]]])
+        """What micro-batch j should give, as the loss takes it."""
+        return data.targets(self._rows[self._cuts[j] : self._cuts[j + 1]])
 
     @property
     def loss_total(self) -> float:
@@ -37,8 +41,3 @@ class Batch:
         """Right answers of the batch; None where the loss knows none."""
         counts = [correct for _, correct in self.losses.values() if correct is not None]
         return sum(counts) if counts else None
-
-
-def columns(y: Any) -> Any:
-    """Samples as columns: labels (rows,) as they are, targets (rows, outputs) as (outputs, rows)."""
-    return y if y.ndim == 1 else y.T

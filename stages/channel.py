@@ -12,7 +12,8 @@ from stages.arrays import Array
 
 
 class Tag(NamedTuple):
-    """What an array is: the input of `stage`'s forward (F) or backward (I) action of a micro-batch.
+    """What an array is: the input of `stage`'s forward (F) or backward (I) action of a micro-batch; or, of a tied
+    weight, the gradient of operation `micro_batch` for the owner's stage (W), or the new value for the user's (B).
 
     `round` counts the steps and evaluations of a run, so that a worker may be a step ahead of its neighbour.
     """
@@ -23,6 +24,9 @@ class Tag(NamedTuple):
     micro_batch: int
 
     def __str__(self) -> str:
+        if self.kind in (Kind.BACKWARD_WEIGHT, Kind.BACKWARD):
+            what = "gradient" if self.kind is Kind.BACKWARD_WEIGHT else "value"
+            return f"{what} of a tied weight for stage {self.stage}"
         what = "activations" if self.kind is Kind.FORWARD else "gradients"
         return f"{what} for {self.stage}{self.kind}{self.micro_batch}"
 

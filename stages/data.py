@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stages.windows import Windows
+
 FloatArray = npt.NDArray[np.floating[Any]]
 RowNumbers = npt.NDArray[np.int64]
 
@@ -22,12 +24,15 @@ RowNumbers = npt.NDArray[np.int64]
 class Dataset:
     """Rows of inputs and what they should give; row i of `x` belongs to row i of `y`.
 
-    x: (rows, features), float32 or float64: the job's precision.
-    y: labels (rows,) int64 for cross_entropy, else targets (rows, outputs) of x's dtype.
+    Arrays, or `Windows` over tokens, which are indexed as arrays are.
+
+    x: (rows, features), float32 or float64: the job's precision; or tokens (rows, positions) of whole numbers.
+    y: labels (rows,) int64 for cross_entropy, or (rows, positions) with tokens; else targets (rows, outputs) of x's
+    dtype.
     """
 
-    x: FloatArray
-    y: npt.NDArray[Any]
+    x: Any
+    y: Any
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -37,10 +42,21 @@ class Dataset:
         """Those rows, in that order; a slice gives views, row numbers give copies."""
         return Dataset(x=self.x[rows], y=self.y[rows])
 
+    def inputs(self, rows: RowNumbers | slice) -> Any:
+        """Those rows as the first stage takes them: (features, rows), or tokens (1, rows · positions)."""
+        return self.x[rows].T if self.x.dtype.kind == "f" else self.x[rows].reshape(1, -1)
+
+    def targets(self, rows: RowNumbers | slice) -> Any:
+        """What those rows should give, as the loss takes it: labels (columns,), or targets (outputs, rows)."""
+        return self.y[rows].T if self.y.dtype.kind == "f" else self.y[rows].reshape(-1)
+
     def fingerprint(self) -> int:
         """A CRC-32 of shapes, dtypes and bytes: equal data gives equal numbers on every machine."""
         crc = 0
         for array in (self.x, self.y):
+            if isinstance(array, Windows):
+                crc = array.checksum(crc)
+                continue
             little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
             crc = zlib.crc32(f"{array.shape}{little_endian.dtype.str}".encode(), crc)
             crc = zlib.crc32(np.ascontiguousarray(little_endian).data.cast("B") if array.size else b"", crc)

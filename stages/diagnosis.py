@@ -9,16 +9,18 @@ import numpy as np
 from stages.actions import Action
 from stages.arrays import Array
 from stages.errors import NonFinite
+from stages.layers.base import Moment
+from stages.network import name_order
 from stages.stage import Stage
 
 _ADVICE = "try a lower learning rate, clip_norm, or float64"
 
 
-def check_output(stage: Stage, x: Array, y: Array, when: str, action: Action) -> None:
+def check_output(stage: Stage, x: Array, y: Array, at: Moment, when: str, action: Action) -> None:
     """Raise NonFinite, naming the first layer, if the stage's output `y` for input `x` has NaN or infinity."""
     if is_finite(y):
         return
-    layer = stage.first_non_finite_layer(x)
+    layer = stage.first_non_finite_layer(x, at)
     raise NonFinite(
         f"the output of layer {layer} became NaN or infinite in {when}, "
         f"micro-batch {action.micro_batch} ({action}); {_ADVICE}"
@@ -38,7 +40,7 @@ def check_gradient(stage: Stage, dx: Array, step: int, action: Action) -> None:
 
 def check_gradients_total(squared_norms: Mapping[str, float], step: int) -> None:
     """Raise NonFinite if a parameter's gradient, summed over micro-batches, has NaN or infinity."""
-    for name, value in sorted(squared_norms.items(), key=lambda item: -int(item[0].split(".")[0])):
+    for name, value in sorted(squared_norms.items(), key=lambda item: name_order(item[0])[0], reverse=True):
         if not np.isfinite(value):
             raise NonFinite(
                 f"the gradient of {name} became NaN or infinite in step {step}, "

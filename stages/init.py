@@ -1,34 +1,33 @@
-"""The random streams of parameters, so that anyone can reproduce a run from outside."""
+"""How parameters begin, from random streams that anyone can draw from outside.
+
+[Note: drawn parameters] The parameters of the layer with path p (its place in the nested job file; `(k,)` in a flat
+one) are drawn from `default_rng([seed, 0, *p])`, in the layer's own order, in float64, row by row, then cast.
+"""
 
 from __future__ import annotations
 
-import math
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from stages.arrays import Array
-from stages.spec import RELU_LIKE, ModelSpec
+from stages.spec import ModelSpec
 
 _BLOCK = 65_536  # numbers drawn at a time
 
 
-def draw_weight(model: ModelSpec, layer: int, out: Array) -> None:
-    """Write the weight of the linear layer with global index `layer` into `out` (out, in), of the model's precision.
+def draw_parameter(stream: np.random.Generator, out: Array, std: float | None, constant: float) -> None:
+    """Write a parameter into `out`: normal with mean 0 and standard deviation `std`, or `constant` if that is None.
 
-    Normal with standard deviation sqrt(2 / fan_in) before a ReLU-like activation (He et al. 2015, eq. 10), else
-    sqrt(1 / fan_in); drawn as float64 from `default_rng([seed, 0, layer])`, then cast. Biases start at zero.
+    In blocks, the same stream: the whole in float64 would be twice the parameter.
     """
-    sizes = model.features()
-    fan_out, fan_in = sizes[layer + 1], sizes[layer]
-    following = (spec.kind for spec in islice(model.layers, layer + 1, None) if spec.kind != "flatten")
-    gain = 2.0 if next(following, None) in RELU_LIKE else 1.0
-    stream = np.random.default_rng([model.seed, 0, layer])
-    rows = max(1, _BLOCK // fan_in)
-    for a in range(0, fan_out, rows):  # in blocks, the same stream: the whole in float64 would be twice the weight
+    if std is None:
+        out[...] = constant
+        return
+    rows = max(1, _BLOCK // max(1, out[0].size))
+    for a in range(0, len(out), rows):
         part = out[a : a + rows]
-        part[...] = stream.normal(0.0, math.sqrt(gain / fan_in), size=part.shape)
+        part[...] = stream.normal(0.0, std, size=part.shape)
 
 
 def dtype_of(model: ModelSpec) -> np.dtype[Any]:

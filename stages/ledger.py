@@ -23,7 +23,8 @@ STAGE_KINDS = (
     "send",
 )
 """What a worker does for one of its stages. `update` is SGD and the gradients' norms; the waits are for arrays: up to
-the lane's first backward action, after its last forward action, and between the two."""
+the lane's first backward action, after its last forward action, and between the two. If a stage runs forward again,
+that is in `input_gradient`, and so is the weight gradient of its B."""
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, UPDATE, WAIT_WARMUP, WAIT_STEADY, WAIT_DRAIN, SEND = range(len(STAGE_KINDS))
 BUBBLE_KINDS = (WAIT_WARMUP, WAIT_STEADY, WAIT_DRAIN, SEND)
 """Where the worker does not compute though it is in a step: what the bubble ratio counts."""

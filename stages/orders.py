@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from stages.actions import Action, Lane
 from stages.arrays import Array
 from stages.ledger import Account
-from stages.spec import ModelSpec, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec
 
 Split = Literal["train", "validation"]
 Part = Literal["parameters", "gradients"]
@@ -36,16 +36,17 @@ class Fault:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
     """All that a worker must know. `bounds[s]` … `bounds[s + 1]` are the layers of stage s; `placement[s]` its worker;
-    `lanes[m]` what this worker does in a step of m micro-batches."""
+    `lanes[m]` what this worker does in a step of m micro-batches; stages of `recompute` run forward again before I."""
 
     worker: int
     model: ModelSpec
-    sgd: SgdSpec
+    optimizer: OptimizerSpec
     bounds: tuple[int, ...]
     placement: tuple[int, ...]
     lanes: Mapping[int, Lane]
     micro_batches: int
     weight_grad_group: int = 1
+    recompute: frozenset[int] = frozenset()
     fault: Fault | None = None
 
     @property
@@ -69,8 +70,9 @@ class TrainStep(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Apply SGD with the gradients of the last step, multiplied by `scale`."""
+    """Apply update number `step`, from 1, with the gradients of the last step, multiplied by `scale`."""
 
+    step: int
     learning_rate: float
     scale: float = 1.0
 

@@ -39,11 +39,11 @@ class Parameters:
 
     def value(self, name: str) -> Array:
         """A view of the parameter, in its shape."""
-        return self._view(self.values, name)
+        return self.view(self.values, name)
 
     def gradient(self, name: str) -> Array:
         """A view of the parameter's gradient, in its shape."""
-        return self._view(self.gradients, name)
+        return self.view(self.gradients, name)
 
     def views(self, flat: Array) -> dict[str, Array]:
         """The parts of `flat` (`values`, `gradients`, or a vector like them) by parameter name, not copied."""
@@ -62,7 +62,8 @@ class Parameters:
         """Σ g² of each gradient. NaN or infinite only if the gradient holds such a value."""
         return {slot.name: _squared_norm(self.gradients[slot.start : slot.stop]) for slot in self.slots}
 
-    def _view(self, flat: Array, name: str) -> Array:
+    def view(self, flat: Array, name: str) -> Array:
+        """The part of `flat` that is the parameter's, in its shape, not copied."""
         slot = next(slot for slot in self.slots if slot.name == name)
         return flat[slot.start : slot.stop].reshape(slot.shape)
 

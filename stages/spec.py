@@ -1,56 +1,52 @@
-"""What a worker is told about the model and the optimizer: plain frozen data, validated by the coordinator.
-
-Inside workers every array of activations or their gradients is a matrix of shape (features, rows): a
-micro-batch's samples are its columns, as in the lecture's f = β + Ωh with Ω of shape (out, in).
-"""
+"""What a worker is told about the model and the optimizer: plain frozen data, validated by the coordinator."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
-LayerKind = Literal["linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "flatten"]
+from stages.layers.sequential import LayerSpec
+from stages.network import InitSpec, Network, build_network
+from stages.shapes import Shape, input_shape
+
+__all__ = ["AdamSpec", "InitSpec", "LionSpec", "ModelSpec", "OptimizerSpec", "SgdSpec"]
+
 LossKind = Literal["cross_entropy", "mse", "sum_of_squares"]
 Precision = Literal["float32", "float64"]
-GeluForm = Literal["none", "tanh"]
-
-RELU_LIKE: frozenset[str] = frozenset({"relu", "leaky_relu", "gelu"})
-"""Activations before which weights are drawn with std = sqrt(2 / fan_in)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerSpec:
-    """One entry of `model.layers`: `units`, `bias` are linear's, `slope` is leaky_relu's, `approximate` gelu's."""
-
-    kind: LayerKind
-    units: int = 0
-    bias: bool = True
-    slope: float = 0.01
-    approximate: GeluForm = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A network as a list of layers; a layer's position is its global index, as in torch.nn.Sequential."""
+    """A network: the shape of a sample, or with `vocabulary` above 0 `input_shape[0]` tokens; layers, which may be made
+    of layers; the loss."""
 
     input_shape: tuple[int, ...]
     layers: tuple[LayerSpec, ...]
     loss: LossKind
     precision: Precision = "float32"
     seed: int = 0
-
-    def features(self) -> tuple[int, ...]:
-        """Features (numbers per sample) before layer 0, 1, … and after the last: len(layers) + 1 values."""
-        sizes = [math.prod(self.input_shape)]
-        for layer in self.layers:
-            sizes.append(layer.units if layer.kind == "linear" else sizes[-1])
-        return tuple(sizes)
+    vocabulary: int = 0
+    init: InitSpec | None = None
 
     @property
-    def first_linear(self) -> int:
-        """The index of the first layer with parameters; the number of layers if none has any."""
-        return next((k for k, layer in enumerate(self.layers) if layer.kind == "linear"), len(self.layers))
+    def input(self) -> Shape:
+        """The shape of the first layer's input."""
+        return input_shape(self.input_shape, self.vocabulary)
+
+    @cached_property
+    def network(self) -> Network:
+        """The layers as a flat list of operations. Raises LayerError if they do not fit each other."""
+        return build_network(self.input, self.layers, self.init)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return 4 if self.precision == "float32" else 8
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network: whoever gets the spec builds it."""
+        return {key: value for key, value in self.__dict__.items() if key != "network"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +57,45 @@ class SgdSpec:
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
+    decays_vectors: bool = True
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the vectors that it keeps, each as large as the parameters."""
+        return ("momentum",) if self.momentum else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamSpec:
+    """Adam, or with `decoupled` weight decay AdamW, as torch.optim has them. Weight decay is for matrices alone unless
+    `decays_vectors`."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = True
+    decays_vectors: bool = False
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """See SgdSpec."""
+        return ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LionSpec:
+    """Lion (Chen et al. 2023)."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    decays_vectors: bool = False
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """See SgdSpec."""
+        return ("exp_avg",)
+
+
+OptimizerSpec = SgdSpec | AdamSpec | LionSpec

@@ -8,69 +8,92 @@ groups are there. So every schedule gives bitwise the same gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from stages.arrays import Array, Buffers
-from stages.init import draw_weight, dtype_of
-from stages.layers import Layer, Linear, build_activation
-from stages.layout import plan_layout
-from stages.optim import Sgd
+from stages.compiled import Do, Step, compile_stage
+from stages.init import draw_parameter, dtype_of
+from stages.layers.base import EVALUATING, Moment
+from stages.layers.embedding import as_tokens
+from stages.network import Op
+from stages.optimizers import make_optimizer
 from stages.parameters import Parameters
-from stages.spec import LayerSpec, ModelSpec, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec
+from stages.tied import TiedUses
 
-
-@dataclass(slots=True)
-class _Saved:
-    """What one micro-batch left here: memories by number (see Layout), and ∂ℓ/∂f of linear layers by position."""
-
-    memory: dict[int, Array]
-    gradients: dict[int, Array] = field(default_factory=dict)
+_Memory = list[Any]
+"""The array of each slot, or None."""
+_Bound = tuple[int, Any, Any, Any, tuple[int, ...], int, int, tuple[int, ...], int, int, tuple[int, ...]]
+"""A step as it is run: code, method, parameters or their gradients, (slot, features, columns) to take, and the rest."""
+_TRAINING = Moment(training=True)
+_CODES = {do: code for code, do in enumerate(Do)}
+_FORWARD, _INPUT_GRADIENT, _WEIGHT_GRADIENT, _SUM, _UNPACK, _PACK = _CODES.values()
 
 
 class Stage:
-    """Layers `first` … `last` − 1 of a model. Every array argument and result is (features, rows)."""
+    """Operations `first` … `last` − 1 of a model. Every array argument and result is (features, columns).
 
-    def __init__(self, model: ModelSpec, first: int, last: int, sgd: SgdSpec, *, weight_grad_group: int = 1) -> None:
-        features = model.features()
-        specs = [(k, model.layers[k]) for k in range(first, last) if model.layers[k].kind != "flatten"]
-        self.n_in, self.n_out = features[first], features[last]
-        self.layer_indices = tuple(range(first, last))
-        self._sends_gradient = first > model.first_linear
-        self._layout = plan_layout([spec for _, spec in specs], self.n_in, sends_gradient=self._sends_gradient)
-        self.parameters = Parameters(_parameter_shapes(specs, features), dtype_of(model))
-        self.layers = tuple(self._build(model, k, spec) for k, spec in specs)
-        self.optimizer = Sgd(sgd, self.parameters.values, self.parameters.gradients)
+    With `recompute`, forward keeps the input alone (and the ends of residual connections), and the input gradient runs
+    forward again: bitwise the same.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        first: int,
+        last: int,
+        optimizer: OptimizerSpec,
+        *,
+        weight_grad_group: int = 1,
+        recompute: bool = False,
+    ) -> None:
+        network = model.network
+        self.ops = network.ops[first:last]
+        self.n_in, self.n_out = network.crossing_features(first), network.crossing_features(last)
+        self._columns = network.crossing_columns(first)
+        self.compiled = compiled = compile_stage(network, first, last, recompute=recompute)
+        shapes = [(name, spec.shape) for op in self.ops for name, spec in op.parameters if spec.tied_to is None]
+        self.parameters = Parameters(shapes, dtype_of(model))
+        for op in self.ops:
+            self._draw(model, op)
+        self.uses = TiedUses(model, first, last, self.parameters)
+        self._values = {op.index: self._of(op, self.parameters.values, self.uses.values) for op in self.ops}
+        self._gradients = {op.index: self._of(op, self.parameters.gradients, self.uses.gradients) for op in self.ops}
+        self._forward, self._backward_input = self._bound(compiled.forward), self._bound(compiled.backward_input)
+        self._backward_weight, self._backward = self._bound(compiled.backward_weight), self._bound(compiled.backward)
+        self._infer, self._n_slots = self._bound(compiled.infer), compiled.n_slots
+        self.optimizer = make_optimizer(optimizer, self.parameters, self.ops)
         self.buffers = Buffers(dtype_of(model))
-        linear = [i for i, layer in enumerate(self.layers) if isinstance(layer, Linear)]
-        self._linear = tuple(linear)
-        self._bottom = 0 if self._sends_gradient else (linear[0] if linear else len(self.layers))
         self._group = weight_grad_group
-        self._saved: dict[int, _Saved] = {}
+        self._saved: dict[int, tuple[_Memory, Moment, int]] = {}
         self._saved_bytes = 0
         self.peak_saved_bytes = 0
         """The most bytes of activations kept for backward in this step; gradients on their way do not count."""
+        self._kept_bytes = model.itemsize * self.compiled.numbers(self.compiled.kept)
+        self._weight_bytes = model.itemsize * self.compiled.numbers(self.compiled.kept_for_weight)
+        """Bytes kept of each row, until I and until W."""
         self._marked: set[int] = set()
         self._n_micro_batches = 0
         self._next_weight = 0
 
-    def _build(self, model: ModelSpec, index: int, spec: LayerSpec) -> Layer:
-        features = model.features()
-        if spec.kind != "linear":
-            activation = build_activation(spec, index, features[index])
-            assert activation is not None, "flatten was left out above"
-            return activation
-        p, weight, bias = self.parameters, f"{index}.weight", f"{index}.bias"
-        draw_weight(model, index, p.value(weight))
-        return Linear(
-            index,
-            p.value(weight),
-            p.value(bias) if spec.bias else None,
-            p.gradient(weight),
-            p.gradient(bias) if spec.bias else None,
+    def _draw(self, model: ModelSpec, op: Op) -> None:
+        stream = np.random.default_rng([model.seed, 0, *op.path])
+        for (name, spec), std in zip(op.parameters, op.stds, strict=True):
+            if spec.tied_to is None:
+                draw_parameter(stream, self.parameters.value(name), std, spec.constant)
+
+    def _of(self, op: Op, flat: Array, used: Mapping[str, Array]) -> tuple[Array, ...]:
+        return tuple(
+            self.parameters.view(flat, name) if spec.tied_to is None else used[name] for name, spec in op.parameters
         )
+
+    def load(self, values: Mapping[str, Array]) -> None:
+        """Take the values of every parameter from `values`. Raises KeyError for a missing one."""
+        self.parameters.load(values)
+        self.uses.load(values)
 
     def begin_step(self, n_micro_batches: int) -> None:
         """Forget the last step's gradients and expect this many micro-batches."""
@@ -80,65 +103,33 @@ class Stage:
         self._marked.clear()
         self.peak_saved_bytes = self._saved_bytes = 0
 
-    def forward(self, micro_batch: int, x: Array) -> Array:
-        """Run the layers on `x` (n_in, rows) and keep what backward needs. `x` is copied, so it may be any view.
+    def forward(self, micro_batch: int, x: Array, at: Moment = _TRAINING) -> Array:
+        """Run the layers on `x` (n_in, columns) and keep what backward needs. `x` is copied, so it may be any view.
 
-        The result (n_out, rows) is valid until the next call of any method: send or copy it.
+        The result (n_out, columns) is valid until the next call of any method: send or copy it.
         """
-        memory, y = self._run(x)
-        kept = self._layout.for_input
-        for number in [number for number in memory if number not in kept]:
-            self.buffers.give(memory.pop(number))
-        self._saved[micro_batch] = _Saved(memory)
-        self._saved_bytes += sum(array.nbytes for array in memory.values())
+        memory: _Memory = [None] * self._n_slots
+        rows = x.shape[1] // self._columns
+        y = self._run(self._forward, memory, x, rows, at)
+        self._saved[micro_batch] = memory, at, rows
+        self._saved_bytes += self._kept_bytes * rows
         self.peak_saved_bytes = max(self.peak_saved_bytes, self._saved_bytes)
         return y
 
-    def infer(self, x: Array) -> Array:
+    def infer(self, x: Array, at: Moment = EVALUATING) -> Array:
         """`forward` for evaluation: keeps nothing."""
-        memory, y = self._run(x)
-        for array in memory.values():
-            self.buffers.give(array)
-        return y
-
-    def _run(self, x: Array) -> tuple[dict[int, Array], Array]:
-        rows, buffer = x.shape[1], self._layout.buffer
-        current = self.buffers.take(self.n_in, rows)
-        np.copyto(current, x)
-        memory = {0: current}
-        for i, layer in enumerate(self.layers):
-            out = memory.get(buffer[i + 1])
-            if out is None:
-                out = memory[buffer[i + 1]] = self.buffers.take(layer.n_out, rows)
-            layer.forward(current, out)
-            current = out
-        return memory, current
+        return self._run(self._infer, [None] * self._n_slots, x, x.shape[1] // self._columns, at)
 
     def backward_input(self, micro_batch: int, dy: Array) -> Array:
-        """∂ℓ/∂(stage input), shape (n_in, rows), from ∂ℓ/∂(stage output) `dy` (n_out, rows), which is copied.
+        """∂ℓ/∂(stage input) from ∂ℓ/∂(stage output) `dy`, which is copied: of the values that have one, one array.
 
         The result is valid until the next call. If no layer below has parameters, it is the lowest gradient that the
         stage's weights need: nobody asks for ∂ℓ/∂(stage input).
         """
-        saved, layout = self._saved[micro_batch], self._layout
-        gradient = self.buffers.take(*dy.shape)
-        np.copyto(gradient, dy)
-        for i in range(len(self.layers) - 1, self._bottom - 1, -1):
-            layer, out = self.layers[i], gradient
-            if not layer.elementwise:
-                saved.gradients[i] = gradient
-                if i == self._bottom and not self._sends_gradient:
-                    break
-                out = self.buffers.take(layer.n_in, dy.shape[1])
-            x, y = saved.memory.get(layout.buffer[i], gradient), saved.memory.get(layout.buffer[i + 1], gradient)
-            layer.backward_input(x, y, gradient, out)
-            gradient = out
-        for number in [number for number in saved.memory if number not in layout.for_weight]:
-            self._saved_bytes -= saved.memory[number].nbytes
-            self.buffers.give(saved.memory.pop(number))
-        if not any(gradient is kept for kept in saved.gradients.values()):
-            self.buffers.give(gradient)
-        return gradient
+        memory, at, rows = self._saved[micro_batch]
+        dx = self._run(self._backward_input, memory, dy, rows, at)
+        self._saved_bytes -= (self._kept_bytes - self._weight_bytes) * rows
+        return dx
 
     def backward_weight(self, micro_batch: int) -> None:
         """Mark the micro-batch for its weight gradient; do the products that are now due.
@@ -151,66 +142,146 @@ class Stage:
             group = range(self._next_weight, stop)
             if not self._marked.issuperset(group):
                 return
-            self._weight_products([self._saved.pop(j) for j in group], accumulate=self._next_weight > 0)
+            self._weight_products(group, accumulate=self._next_weight > 0)
             self._next_weight = stop
 
-    def _weight_products(self, group: Sequence[_Saved], *, accumulate: bool) -> None:
-        for i in self._linear:
-            layer = self.layers[i]
-            assert isinstance(layer, Linear)
-            number = self._layout.buffer[i]
-            inputs = [saved.memory.pop(number) for saved in group]
-            gradients = [saved.gradients.pop(i) for saved in group]
-            self._saved_bytes -= sum(array.nbytes for array in inputs)
-            x, dy = self._side_by_side(inputs), self._side_by_side(gradients)
-            layer.backward_weight(x, dy, accumulate=accumulate)
-            for array in {id(a): a for a in (x, dy, *inputs, *gradients)}.values():
+    def backward(self, micro_batch: int, dy: Array) -> Array:
+        """`backward_input`, then `backward_weight`. If the products are due at once, they are made an operation at a
+        time, so that less is held; the numbers are the same."""
+        if self._group > 1 or self._next_weight != micro_batch:
+            dx = self.backward_input(micro_batch, dy)
+            self.backward_weight(micro_batch)
+            return dx
+        memory, at, rows = self._saved.pop(micro_batch)
+        self._saved_bytes -= self._kept_bytes * rows
+        dx = self._run(self._backward, memory, dy, rows, at, micro_batch > 0)
+        self._next_weight += 1
+        self._marked.add(micro_batch)
+        if self._next_weight in self._marked:
+            self.backward_weight(self._next_weight)
+        return dx
+
+    def _bound(self, steps: Iterable[Step]) -> tuple[_Bound, ...]:
+        """Steps with their layers' methods and parameters at hand."""
+        return tuple(self._bind(step) for step in steps)
+
+    def _bind(self, step: Step) -> _Bound:
+        takes = tuple((slot, buffer.features, buffer.columns) for slot, buffer in step.takes)
+        x, y = step.x, step.y
+        p: tuple[Array, ...] = ()
+        call: Any = None
+        if step.op is not None:
+            layer, p = step.op.layer, self._values[step.op.index]
+            if step.do is Do.FORWARD:
+                call = layer.forward
+            elif step.do is Do.INPUT_GRADIENT:
+                call = layer.backward_input
+                x, y = (n if n >= 0 else step.dy for n in (x, y))  # in place of what the layer does not read
+            else:
+                call, p = layer.backward_weight, self._gradients[step.op.index]
+                x = x if x >= 0 else step.dy
+        code = _CODES[step.do]
+        return code, call, p, takes, step.gives, x, y, step.extras, step.dy, step.dx, step.others
+
+    def _run(
+        self, steps: Iterable[_Bound], memory: _Memory, message: Array, rows: int, at: Moment, accumulate: bool = False
+    ) -> Array:
+        """Perform steps on one micro-batch of `rows` rows; what the last PACK among them brought together."""
+        take, give = self.buffers.take, self.buffers.give
+        result = message
+        for code, call, p, takes, gives, x, y, extras, dy, dx, others in steps:
+            for slot, features, columns in takes:
+                memory[slot] = take(features, columns * rows)
+            kept = [memory[n] for n in extras] if extras else ()
+            if code == _FORWARD:
+                if others:
+                    call(memory[x], memory[y], kept, p, at, *[memory[n] for n in others])
+                else:
+                    call(memory[x], memory[y], kept, p, at)
+            elif code == _INPUT_GRADIENT:
+                call(memory[x], memory[y], kept, memory[dy], memory[dx], p, at)
+            elif code == _WEIGHT_GRADIENT:
+                call(memory[x], kept, memory[dy], p, accumulate=accumulate)
+            elif code == _SUM:
+                np.add(memory[x], memory[y], out=memory[dx])
+            elif code == _UNPACK:
+                _unpack(message, [memory[n] for n in others])
+            else:
+                result = memory[y]
+                if len(others) > 1:
+                    np.concatenate([memory[n] for n in others], axis=0, out=result)
+            for slot in gives:
+                give(memory[slot])
+                memory[slot] = None
+        return result
+
+    def _weight_products(self, micro_batches: Sequence[int], *, accumulate: bool) -> None:
+        group = [self._saved.pop(j) for j in micro_batches]
+        if len(group) == 1:
+            memory, at, rows = group[0]
+            self._run(self._backward_weight, memory, self.parameters.values, rows, at, accumulate)
+        else:
+            self._joined_products([memory for memory, _, _ in group], accumulate=accumulate)
+        self._saved_bytes -= self._weight_bytes * sum(rows for _, _, rows in group)
+
+    def _joined_products(self, group: Sequence[_Memory], *, accumulate: bool) -> None:
+        """The products of several micro-batches at once, their columns side by side."""
+        for _, call, gradients, _, gives, x, _, extras, dy, _, _ in self._backward_weight:
+            joined = {n: self._side_by_side([memory[n] for memory in group]) for n in {x, dy, *extras} - {-1}}
+            above = joined[dy] if dy >= 0 else joined[x]
+            call(joined[x], [joined[n] for n in extras], above, gradients, accumulate=accumulate)
+            for array in joined.values():
                 self.buffers.give(array)
+            for memory in group:
+                for slot in gives:
+                    self.buffers.give(memory[slot])
+                    memory[slot] = None
 
     def _side_by_side(self, arrays: Sequence[Array]) -> Array:
-        """The micro-batches' columns in one array; itself where there is one."""
-        if len(arrays) == 1:
-            return arrays[0]
+        """The micro-batches' columns in one array."""
         joined = self.buffers.take(arrays[0].shape[0], sum(array.shape[1] for array in arrays))
         return np.concatenate(arrays, axis=1, out=joined)
 
-    def update(self, learning_rate: float, scale: float = 1.0) -> None:
-        """Apply SGD; `scale` multiplies the gradients. The gradients are used up."""
-        self.optimizer.update(learning_rate, scale)
+    def update(self, step: int, learning_rate: float, scale: float = 1.0) -> None:
+        """Apply update number `step`, from 1; `scale` multiplies the gradients. The gradients are used up."""
+        self.optimizer.update(step, learning_rate, scale)
 
     def discard(self) -> None:
         """Drop what an abandoned step left behind."""
-        for saved in self._saved.values():
-            for array in (*saved.memory.values(), *saved.gradients.values()):
-                self.buffers.give(array)
+        for memory, _, _ in self._saved.values():
+            for array in memory:
+                if array is not None:
+                    self.buffers.give(array)
         self._saved.clear()
         self._saved_bytes = 0
 
-    def first_non_finite_layer(self, x: Array) -> int:
-        """The global index of the first layer whose output for the stage input `x` is not finite."""
-        current = x
-        for layer in self.layers:
-            out = np.empty((layer.n_out, current.shape[1]), dtype=self.parameters.values.dtype)
-            layer.forward(current, out)
-            if not np.isfinite(out).all():
-                return layer.index
-            current = out
-        return self.layer_indices[-1]
+    def first_non_finite_layer(self, x: Array, at: Moment = EVALUATING) -> Op:
+        """The first operation whose output for the stage input `x` is not finite; the last one if there is none."""
+        memory: _Memory = [None] * self.compiled.n_slots
+        for step in self.compiled.infer:
+            self._run((self._bind(step),), memory, x, x.shape[1] // self._columns, at)
+            if step.do is Do.FORWARD and step.op is not None and not np.isfinite(memory[step.y]).all():
+                return step.op
+        return self.ops[-1]
 
-    def first_non_finite_gradient(self, micro_batch: int) -> int:
-        """The global index of the last layer, the first on the way back, whose ∂ℓ/∂f is not finite."""
-        gradients = self._saved[micro_batch].gradients
-        broken = [i for i in sorted(gradients, reverse=True) if not np.isfinite(gradients[i]).all()]
-        return self.layers[broken[0]].index if broken else self.layer_indices[0]
+    def first_non_finite_gradient(self, micro_batch: int) -> Op:
+        """The last operation, the first on the way back, whose ∂ℓ/∂f is not finite; of those that keep it until W."""
+        if micro_batch not in self._saved:  # its gradients are used up
+            return self.ops[0]
+        memory, _, _ = self._saved[micro_batch]
+        for step in self.compiled.backward_weight:
+            array = memory[step.dy] if step.dy >= 0 else None
+            if step.op is not None and array is not None and not np.isfinite(array).all():
+                return step.op
+        return self.ops[0]
 
 
-def _parameter_shapes(
-    specs: Sequence[tuple[int, LayerSpec]], features: Sequence[int]
-) -> list[tuple[str, tuple[int, ...]]]:
-    shapes: list[tuple[str, tuple[int, ...]]] = []
-    for index, spec in specs:
-        if spec.kind == "linear":
-            shapes.append((f"{index}.weight", (spec.units, features[index])))
-            if spec.bias:
-                shapes.append((f"{index}.bias", (spec.units,)))
-    return shapes
+def _unpack(message: Array, parts: Sequence[Array]) -> None:
+    """Copy a message into the arrays whose features it has on top of each other; or tokens (1, columns) into one."""
+    if message.dtype.kind != "f":
+        np.copyto(as_tokens(parts[0]), message, casting="same_kind")
+        return
+    start = 0
+    for part in parts:
+        np.copyto(part, message[start : start + len(part)])
+        start += len(part)

@@ -7,6 +7,7 @@ messages leaves the same actions out, by the functions of this file.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from stages.actions import Kind, Lane
@@ -18,8 +19,13 @@ STEPS_RUN_AHEAD = 2
 
 def first_trained_stage(model: ModelSpec, bounds: Sequence[int]) -> int:
     """The first stage with parameters; the number of stages if no layer has any. Those below it are untrained."""
-    first = model.first_linear
+    first = model.network.first_trained
     return sum(last <= first for last in bounds[1:])
+
+
+def stage_of(operation: int, bounds: Sequence[int]) -> int:
+    """The stage that holds an operation."""
+    return bisect_right(bounds, operation) - 1
 
 
 def performed_lane(lane: Lane, first_trained: int) -> Lane:

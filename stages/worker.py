@@ -10,12 +10,13 @@ import numpy as np
 
 from stages.actions import Action, Kind
 from stages.arrays import Array
-from stages.batch import Batch, columns
+from stages.batch import Batch
 from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
 from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
 from stages.errors import NonFinite
 from stages.faults import strike
+from stages.layers.base import EVALUATING, Moment
 from stages.ledger import (
     EVALUATION,
     FORWARD,
@@ -23,7 +24,9 @@ from stages.ledger import (
     OTHER,
     SEND,
     UPDATE,
+    WAIT_DRAIN,
     WAIT_STEADY,
+    WAIT_WARMUP,
     WEIGHT_GRADIENT,
     Ledger,
     wait_kinds,
@@ -49,7 +52,7 @@ from stages.orders import (
 from stages.process_memory import peak_resident_bytes, status_bytes
 from stages.progress import Progress
 from stages.stage import Stage
-from stages.trained import first_trained_stage, performed_lane
+from stages.trained import first_trained_stage, performed_lane, stage_of
 
 CHUNKS_AHEAD = 4
 """How many evaluation chunks a stage may be ahead of the next: they hide a message's journey, and take memory."""
@@ -75,7 +78,14 @@ class Worker:
         self._data = {"train": train, "validation": validation}
         bounds = setup.bounds
         self.stages = {
-            s: Stage(setup.model, bounds[s], bounds[s + 1], setup.sgd, weight_grad_group=setup.weight_grad_group)
+            s: Stage(
+                setup.model,
+                bounds[s],
+                bounds[s + 1],
+                setup.optimizer,
+                weight_grad_group=setup.weight_grad_group,
+                recompute=s in setup.recompute,
+            )
             for s in setup.stages
         }
         self._last_stage = len(bounds) - 2
@@ -85,6 +95,10 @@ class Worker:
         self._step: int | None = None
         self._action: Action | None = None
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+        self._ties = [
+            (tie, stage_of(tie.user.index, bounds), stage_of(tie.owner.index, bounds))
+            for tie in setup.model.network.ties
+        ]
         self._ledger = Ledger(self.stages)
         self._first_trained = first_trained_stage(setup.model, bounds)
         self._lanes = {m: performed_lane(lane, self._first_trained) for m, lane in setup.lanes.items()}
@@ -130,7 +144,7 @@ class Worker:
     def load(self, parameters: dict[str, Array]) -> None:
         """Take the values of this worker's parameters from `parameters`."""
         for stage in self.stages.values():
-            stage.parameters.load(parameters)
+            stage.load(parameters)
 
     def _failed(self, reports: list[Report], kind: Any, message: str, trace: str = "") -> Result:
         failure = self.failure = Failure(
@@ -179,13 +193,15 @@ class Worker:
             if action.kind is Kind.FORWARD:
                 self._forward(action, batch)
             else:
+                together = action.kind is Kind.BACKWARD and action.stage in self._setup.recompute
                 if action.kind is not Kind.BACKWARD_WEIGHT:
-                    self._backward_input(action, batch)
-                if action.kind is not Kind.BACKWARD_INPUT:
+                    self._backward_input(action, batch, together=together)
+                if action.kind is not Kind.BACKWARD_INPUT and not together:
                     self.stages[action.stage].backward_weight(action.micro_batch)
                     ledger.book_action(action.stage, WEIGHT_GRADIENT, action.micro_batch)
         self._action = None
         self.progress.compute(order.step, None)
+        self._bring_gradients_home()
         norms: dict[str, float] = {}
         for s, stage in self.stages.items():
             norms |= stage.parameters.squared_norms()
@@ -218,9 +234,9 @@ class Worker:
     def _memory(self) -> WorkerMemory:
         held = {}
         for s, stage in self.stages.items():
-            parameters, momentum = stage.parameters, stage.optimizer.momentum
-            optimizer = 0 if momentum is None else momentum.nbytes
-            held[s] = (parameters.values.nbytes, parameters.gradients.nbytes, optimizer)
+            parameters, optimizer = stage.parameters, stage.optimizer.nbytes
+            replicas, gradients = stage.uses.nbytes
+            held[s] = (parameters.values.nbytes + replicas, parameters.gradients.nbytes + gradients, optimizer)
         peak, before = peak_resident_bytes(), self._resident_before
         return WorkerMemory(
             held=held,
@@ -238,8 +254,9 @@ class Worker:
             self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         trained = s >= self._first_trained  # see [Note: untrained stages]
-        y = stage.forward(j, x) if trained else stage.infer(x)
-        check_output(stage, x, y, f"step {batch.order.step}", action)
+        at = Moment(training=True, seed=self._setup.model.seed, step=batch.order.step, first=batch.first(j))
+        y = stage.forward(j, x, at) if trained else stage.infer(x, at)
+        check_output(stage, x, y, at, f"step {batch.order.step}", action)
         if s < self._last_stage:
             self._ledger.book_action(s, FORWARD, j)
             self._send(s + 1, Kind.FORWARD, j, y)
@@ -248,7 +265,8 @@ class Worker:
         data = self._data["train"]
         assert data is not None, "the worker of the last stage has the targets"
         model = self._setup.model
-        count = loss_count(model.loss, batch.order.last - batch.order.first, y.shape[0])
+        columns = (batch.order.last - batch.order.first) * model.network.output.columns
+        count = loss_count(model.loss, columns, y.shape[0])
         result = evaluate_loss(model.loss, y, batch.targets(data, j), count)
         if not np.isfinite(result.total):
             raise NonFinite(
@@ -260,12 +278,13 @@ class Worker:
             self._handed[Tag(self._round, s, Kind.BACKWARD_INPUT, j)] = result.gradient
         self._ledger.book_action(s, FORWARD, j)
 
-    def _backward_input(self, action: Action, batch: Batch) -> None:
+    def _backward_input(self, action: Action, batch: Batch, *, together: bool) -> None:
+        """`together`: with the weight gradient, so that a stage that runs forward again holds a block at a time."""
         s, j = action.stage, action.micro_batch
         dy = self._receive(s, Kind.BACKWARD_INPUT, j)
         self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
-        dx = stage.backward_input(j, dy)
+        dx = stage.backward(j, dy) if together else stage.backward_input(j, dy)
         check_gradient(stage, dx, batch.order.step, action)
         self._ledger.book_action(s, INPUT_GRADIENT, j)
         if s > self._first_trained:
@@ -276,9 +295,40 @@ class Worker:
         self._ledger.book_worker(OTHER)
         self.progress.compute(self._step, None)
         for s, stage in self.stages.items():
-            stage.update(order.learning_rate, order.scale)
+            stage.update(order.step, order.learning_rate, order.scale)
             self._ledger.book(s, UPDATE)
+        self._bring_values_back()
         return Updated()
+
+    # tied weights: see stages.network.Tie --------------------------------------------------------------------------
+
+    def _bring_gradients_home(self) -> None:
+        """Add the gradients of all uses of a weight to its owner's, in the order of the users."""
+        for tie, user, owner in self._ties:
+            if user in self.stages:
+                self._send(owner, Kind.BACKWARD_WEIGHT, tie.user.index, self.stages[user].uses.gradients[tie.name])
+                self._ledger.book(user, SEND)
+        for tie, user, owner in self._ties:
+            if owner in self.stages:
+                gradient = self._receive(owner, Kind.BACKWARD_WEIGHT, tie.user.index, self._setup.placement[user])
+                self._ledger.book(owner, WAIT_DRAIN)
+                total = self.stages[owner].parameters.gradient(tie.owner_name)
+                np.add(total, gradient, out=total)
+                self._ledger.book(owner, WEIGHT_GRADIENT)
+
+    def _bring_values_back(self) -> None:
+        """After the update: the owner's value to the other stages that use it."""
+        apart = [tie for tie in self._ties if tie[1] != tie[2]]
+        for tie, user, owner in apart:
+            if owner in self.stages:
+                value = self.stages[owner].parameters.value(tie.owner_name)
+                self._send(user, Kind.BACKWARD, tie.user.index, value)
+                self._ledger.book(owner, SEND)
+        for tie, user, owner in apart:
+            if user in self.stages:
+                value = self._receive(user, Kind.BACKWARD, tie.user.index, self._setup.placement[owner])
+                np.copyto(self.stages[user].uses.values[tie.name], value)
+                self._ledger.book(user, WAIT_WARMUP)
 
     # evaluation and gathering --------------------------------------------------------------------------------------
 
@@ -301,16 +351,16 @@ class Worker:
             self.progress.compute(self._step, self._action)
             if s == 0:
                 assert data is not None, "the worker of the first stage has the inputs"
-                x: Array = data.x[a:b].T
+                x: Array = data.inputs(slice(a, b))
             else:
                 x = self._receive_chunk(s, j)
             y = self.stages[s].infer(x)
-            check_output(self.stages[s], x, y, f"the evaluation after step {self._step}", self._action)
+            check_output(self.stages[s], x, y, EVALUATING, f"the evaluation after step {self._step}", self._action)
             if s < self._last_stage:
                 self._send_chunk(s, j, y)
                 continue
             assert data is not None, "the worker of the last stage has the targets"
-            result = evaluate_loss(self._setup.model.loss, y, columns(data.y[a:b]), 1)
+            result = evaluate_loss(self._setup.model.loss, y, data.targets(slice(a, b)), 1)
             if not np.isfinite(result.total):
                 raise NonFinite(f"the loss of {order.split} rows became {result.total} after step {self._step}")
             total, correct, rows = total + result.total, correct + (result.correct or 0), rows + b - a
@@ -372,12 +422,13 @@ class Worker:
             sent[0] += 1
             sent[1] += array.nbytes
 
-    def _receive(self, stage: int, kind: Kind, micro_batch: int) -> Array:
+    def _receive(self, stage: int, kind: Kind, micro_batch: int, sender: int | None = None) -> Array:
         tag = Tag(self._round, stage, kind, micro_batch)
         handed = self._handed.pop(tag, None)
         if handed is not None:
             return handed
-        sender = self._setup.placement[stage - 1 if kind is Kind.FORWARD else stage + 1]
+        if sender is None:
+            sender = self._setup.placement[stage - 1 if kind is Kind.FORWARD else stage + 1]
         self.progress.wait(self._step, self._action, tag, sender)
         array = self._channel.receive(tag)
         self.progress.compute(self._step, self._action)

@@ -143,7 +143,7 @@ class WorkerActor:
             "peak_above_baseline": peak_resident_bytes() - self._baseline,
             "weights": sum(s.parameters.values.nbytes for s in stages),
             "gradients": sum(s.parameters.gradients.nbytes for s in stages),
-            "optimizer": sum(s.optimizer.momentum.nbytes for s in stages if s.optimizer.momentum is not None),
+            "optimizer": sum(s.optimizer.nbytes for s in stages),
             "buffers": sum(s.buffers.held_bytes for s in stages),
         }
 

@@ -39,15 +39,16 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
     """The number of rows, their loss and, for classifiers, their accuracy."""
     spec, model = run.spec, run.spec.model_spec()
     data = load_data(spec).validation if source is None else load_arrays(spec, source, run.columns)
-    rows = min(spec.training.evaluate_batch_size, len(data))
+    rows, output = min(spec.training.evaluate_batch_size, len(data)), model.network.output
     total, correct = 0.0, 0
     with BlasThreads(None):
         for i, f in enumerate(infer(model, run.parameter, data.x, rows)):
-            y = data.y[i * rows : i * rows + f.shape[1]]
-            result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, 1)
+            y = data.targets(slice(i * rows, (i + 1) * rows))
+            result = evaluate_loss(model.loss, f, y, 1)
             total, correct = total + result.total, correct + (result.correct or 0)
-    loss = total / loss_count(model.loss, len(data), model.features()[-1])
+    columns = len(data) * output.columns
+    loss = total / loss_count(model.loss, columns, output.features)
     found: dict[str, float] = {"rows": len(data), "loss": loss}
     if model.loss == "cross_entropy":
-        found["accuracy"] = correct / len(data)
+        found["accuracy"] = correct / columns
     return found

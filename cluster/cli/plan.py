@@ -28,6 +28,7 @@ def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[s
     """
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     data = load_data(spec)
+    spec = data.spec
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
     if as_json:
@@ -59,7 +60,7 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
     ):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
     for s in found.stages:
-        names = _layers(s.layers, [spec.model_spec().layers[k].kind for k in s.layers])
+        names = _layers(s.layers, [spec.model_spec().network.ops[k].kind for k in s.layers])
         memory = s.memory
         table.add_row(
             str(s.stage),

@@ -52,12 +52,14 @@ def verify(
     """
     base = load_job(job, [*overrides, "pipeline.workers=null"], stages=1, schedule="gpipe", partition="auto")
     data = load_data(base)
+    base = data.spec
     batches = len(batch_bounds(len(data.train), base.training.batch_size))
-    base = base.replace(training__epochs=-(-steps // batches))
+    length = {"training__steps": steps} if base.training.steps else {"training__epochs": -(-steps // batches)}
+    base = base.replace(**length)
     blueprints = [
         make_blueprint(_with(base, count, schedule), len(data.train))
         for schedule in _schedules(schedules)
-        for count in _stage_counts(stages, len(base.model.layers))
+        for count in _stage_counts(stages, len(base.model_spec().network.ops))
     ]
     expected = train_reference(base, data.train, steps)
     rows: list[tuple[Blueprint, Comparison]] = []

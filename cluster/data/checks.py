@@ -42,7 +42,7 @@ def fitting_targets(y: AnyArray, n_rows: int, model: ModelSpec, source: str, col
     if y.ndim == 0 or len(y) != n_rows:
         given = len(y) if y.ndim else "no"
         raise InvalidData(f"{source}: x has {n_rows} rows but y has {given}; each row of x needs its row of y")
-    outputs = model.features()[-1]
+    outputs = model.network.output.numbers
     flat = y.reshape(n_rows, -1)
     if model.loss == "cross_entropy":
         return _labels(flat, outputs, source, columns)

@@ -46,9 +46,7 @@ def read_source(source: str, rules: SourceRules | None = None) -> Arrays | Table
         raise InvalidData(f"data source: {problem}")
     if source in ("digits", "diabetes"):
         return _built_in(source)
-    rules = rules or SourceRules()
-    rules.require_protocol(source)
-    with _open(source, rules) as file:
+    with open_source(source, rules) as file:
         try:
             return _READERS[extension(source)](file, source)
         except InvalidData:
@@ -70,7 +68,10 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def _open(source: str, rules: SourceRules) -> IO[bytes]:
+def open_source(source: str, rules: SourceRules | None = None) -> IO[bytes]:
+    """A local file or a URL, opened as far as `rules` allow it. Raises InvalidData."""
+    rules = rules or SourceRules()
+    rules.require_protocol(source)
     path = local_path(source)
     if path is None:
         return _open_url(source, rules)

@@ -18,6 +18,8 @@ from cluster.data.checks import fitting_inputs, fitting_targets
 from cluster.data.files import Arrays, Table, read_source
 from cluster.data.rules import SourceRules
 from cluster.data.tables import arrays_of, require_columns, split_columns
+from cluster.data.text import Vocabulary, load_text
+from coordinator.job.source_names import is_text
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset, FloatArray, train_validation_split
 from stages.errors import InvalidData
@@ -25,11 +27,16 @@ from stages.errors import InvalidData
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class JobData:
-    """The rows of a job. `columns` name a table's inputs in their order; None for arrays without names."""
+    """The rows of a job. `columns` name a table's inputs in their order; None for arrays without names.
 
+    `spec` is the job with what follows from its data filled in; `vocabulary` says what tokens stand for.
+    """
+
+    spec: JobSpec
     train: Dataset
     validation: Dataset
     columns: tuple[str, ...] | None = None
+    vocabulary: Vocabulary | None = None
 
     @property
     def nbytes(self) -> int:
@@ -48,10 +55,15 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
     Raises InvalidData with one line that names the source, the place in it and what to do.
     """
     data = spec.data
+    if is_text(data.source):
+        train, held_out, vocabulary = load_text(spec, rules)
+        resolved = spec.resolved(train.x.block, vocabulary.size)
+        _require_vocabulary(resolved, vocabulary)
+        return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary)
     everything, columns = _load(spec, data.source, None, rules)
     if isinstance(data.validation, str):
         validation, _ = _load(spec, data.validation, columns, rules)
-        return JobData(train=everything, validation=validation, columns=columns)
+        return JobData(spec=spec, train=everything, validation=validation, columns=columns)
     train_rows, validation_rows = train_validation_split(len(everything), data.validation, spec.seed)
     if not len(train_rows) or not len(validation_rows):
         kind = "validation" if len(train_rows) else "training"
@@ -59,7 +71,25 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
             f"{data.source}: a share of {data.validation} of its {len(everything)} rows leaves none for {kind}; "
             "change data.validation or give a second source"
         )
-    return JobData(train=everything.take(train_rows), validation=everything.take(validation_rows), columns=columns)
+    train, held_out = everything.take(train_rows), everything.take(validation_rows)
+    return JobData(spec=spec, train=train, validation=held_out, columns=columns)
+
+
+def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary) -> None:
+    """Raises InvalidData for a model that has fewer tokens than the data, or other rows."""
+    model, source = spec.model_spec(), spec.data.source
+    if not model.vocabulary:
+        raise InvalidData(
+            f"{source}: is text, but the model takes numbers: leave model.input out, or give a vocabulary"
+        )
+    smallest = min(model.vocabulary, model.network.output.features)
+    if vocabulary.size > smallest:
+        raise InvalidData(
+            f"{source}: has {vocabulary.size} tokens, but the model knows {smallest}; leave model.input and vocabulary "
+            "out, and write units: classes"
+        )
+    if model.input.positions != spec.data.block:
+        raise InvalidData(f"{source}: data.block is {spec.data.block}, but model.input is {model.input.positions}")
 
 
 def load_arrays(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> Dataset:

@@ -261,17 +261,11 @@ def open_run(path: Path) -> FinishedRun:
 
 def _describe(spec: JobSpec, columns: Sequence[str] | None) -> dict[str, Any]:
     model = spec.model_spec()
-    sizes = model.features()
-    layers = []
-    for k, layer in enumerate(model.layers):
-        entry: dict[str, Any] = {"index": k, "kind": layer.kind, "in": sizes[k], "out": sizes[k + 1]}
-        if layer.kind == "linear":
-            entry["bias"] = layer.bias
-        if layer.kind == "leaky_relu":
-            entry["slope"] = layer.slope
-        if layer.kind == "gelu":
-            entry["approximate"] = layer.approximate
-        layers.append(entry)
+    layers = [
+        {"index": op.index, "kind": op.kind, "in": op.layer.shape_in.numbers, "out": op.layer.shape_out.numbers}
+        | {"path": list(op.path)}
+        for op in model.network.ops
+    ]
     return {
         "format": MODEL_FORMAT,
         "name": spec.name,

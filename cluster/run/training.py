@@ -92,6 +92,7 @@ class Run:
         require_tracking(spec, where.rules, links=True)
         where.rules.require_schedule(spec)
         data = load_data(spec, where.rules)
+        spec = data.spec
         return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
 
     def refusals(self) -> tuple[str, ...]:
@@ -102,7 +103,7 @@ class Run:
     def steps_total(self) -> int:
         """Steps of the whole job."""
         training = self.spec.training
-        return training.epochs * len(batch_bounds(len(self.data.train), training.batch_size))
+        return training.n_steps(len(batch_bounds(len(self.data.train), training.batch_size)))
 
     @property
     def steps_done(self) -> int:

@@ -66,6 +66,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     rules = SourceRules.from_dict(question["rules"])
     rules.require_schedule(spec)
     data = load_data(spec, rules)
+    spec = data.spec
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
     return {"plan": json.dumps(found.as_dict()), "refusals": list(found.refusals)}

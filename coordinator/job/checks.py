@@ -7,12 +7,15 @@ single entries. A check whose inputs are missing or wrong themselves is left out
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from typing import Any
 
-from coordinator.job.limits import MAX_ACTIONS
+from coordinator.job.layer_entries import LayerEntry
+from coordinator.job.limits import MAX_ACTIONS, MAX_LAYERS
 from coordinator.job.problems import Path, show
-from coordinator.job.source_names import TABLES, extension
+from coordinator.job.source_names import TABLES, extension, is_text
+from stages.network import LayerError, NetworkBuilder, path_name
+from stages.shapes import input_shape
 
 _MOST_INPUTS = 2**31 - 1
 
@@ -30,6 +33,15 @@ class Facts:
         if path in self._around or any(path[:length] in self._wrong for length in range(len(path))):
             return None
         return self._walk(path, default)
+
+    def lacks(self, section: str, key: str) -> bool:
+        """Whether the section is there and has not the key."""
+        return self.lacks_both(section, key)
+
+    def lacks_both(self, section: str, *keys: str) -> bool:
+        """Whether the section is there and has none of the keys, right or wrong."""
+        given = self._walk((section,), None)
+        return isinstance(given, dict) and all(given.get(key) is None for key in keys)
 
     def n_layers(self) -> int | None:
         """How many layers are listed, whether or not each of them is right."""
@@ -49,33 +61,46 @@ class Facts:
 def cross_problems(document: object, wrong: Collection[Path]) -> Iterator[str]:
     """A line for each contradiction between right entries of the document. `wrong` are the paths of wrong ones."""
     facts = Facts(document, wrong)
-    yield from _model(facts)
+    operations = yield from _model(facts)
     yield from _data(facts)
     yield from _training(facts)
-    yield from _pipeline(facts)
+    yield from _pipeline(facts, operations)
 
 
-def _model(facts: Facts) -> Iterator[str]:
-    shape: tuple[int, ...] | None = facts.get("model", "input")
-    n_layers = facts.n_layers() or 0
-    any_linear = False
-    for k in range(n_layers):
-        layer = facts.get("model", "layers", k)
-        if layer is None:  # wrong itself: what comes out of it is not known, and reported elsewhere
-            shape, any_linear = None, True
-        elif layer == "flatten" or (isinstance(layer, dict) and "flatten" in layer):
-            shape = None if shape is None else (math.prod(shape),)
-        elif isinstance(layer, dict) and "linear" in layer:
-            if shape is not None and len(shape) > 1:
-                yield f"model.layers[{k}].linear: its input has the shape {show(shape)}; put flatten before it"
-            shape, any_linear = (layer["linear"]["units"],), True
-    if n_layers and not any_linear:
-        yield "model.layers: no linear layer, so there is nothing to train; add linear: {units: 10}"
-    given = facts.get("model", "input")
+def _model(facts: Facts) -> Generator[str, None, int | None]:
+    """Lines; and the number of operations that the layers stand for, None if it is not known."""
+    given: tuple[int, ...] | None = facts.get("model", "input")
+    vocabulary = facts.get("model", "vocabulary", default=0)
     if given is not None and math.prod(given) > _MOST_INPUTS:
         yield f"model.input: got {show(given)}, must be at most {_MOST_INPUTS:,} numbers together"
-    if shape is not None and n_layers and facts.get("model", "loss") == "cross_entropy" and math.prod(shape) < 2:
+        given = None
+    if given is not None and vocabulary and len(given) != 1:
+        yield f"model.input: got {show(given)}, must be the number of tokens of a sample, such as [64], with vocabulary"
+        given = None
+    layers = facts.get("model", "layers")
+    if given is None and facts.lacks("model", "input") and not is_text(facts.get("data", "source", default="") or ""):
+        yield "model.input: missing, must be the shape of one sample, a list of whole numbers such as [64]"
+    if given is None or vocabulary is None or layers is None or not facts.n_layers():
+        return facts.n_layers() if given is not None else None
+    builder, value = NetworkBuilder(input_shape(tuple(given), vocabulary or 0)), 0
+    try:
+        for k, layer in enumerate(layers):
+            entry = LayerEntry.model_validate(layer)
+            if entry.is_open:  # `units: classes`: known once the data is there
+                return None
+            value = builder.add(entry.spec(), (k,), (), value)
+        builder.check_ties()
+    except LayerError as error:
+        inner = f" {path_name(error.path)}.{error.kind}" if len(error.path) > 1 else f".{error.kind}"
+        yield f"model.layers[{error.path[0]}]{inner}: {error.problem}"
+        return None
+    if len(builder.ops) > MAX_LAYERS:
+        yield f"model.layers: they stand for {len(builder.ops):,} operations, must be at most {MAX_LAYERS:,}"
+    if not any(op.layer.parameters for op in builder.ops):
+        yield "model.layers: no linear layer, so there is nothing to train; add linear: {units: 10}"
+    if facts.get("model", "loss") == "cross_entropy" and builder.shapes[-1].features < 2:
         yield "model.loss: got 'cross_entropy', needs at least 2 outputs (one a class), but the last layer gives 1"
+    return len(builder.ops)
 
 
 def _data(facts: Facts) -> Iterator[str]:
@@ -94,22 +119,32 @@ def _training(facts: Facts) -> Iterator[str]:
             f"training.micro_batches: got {parts:,} in {stages:,} stages, which makes {parts * stages:,} forward "
             f"passes of a step, must be at most {MAX_ACTIONS:,}"
         )
+    epochs, steps = facts.get("training", "epochs"), facts.get("training", "steps")
+    if epochs is not None and steps is not None:
+        yield f"training.steps: got {show(steps)}, but epochs is given too; remove one"
+    if facts.lacks_both("training", "epochs", "steps"):
+        yield "training.epochs: missing, must be a whole number, at least 1; or give steps"
     sgd = ("training", "optimizer", "sgd")
     if facts.get(*sgd, "nesterov") is True and facts.get(*sgd, "momentum", default=0) == 0:
         yield "training.optimizer.sgd.nesterov: got true, needs momentum above 0; write momentum: 0.9"
 
 
-def _pipeline(facts: Facts) -> Iterator[str]:
-    n_layers = facts.n_layers()
+def _pipeline(facts: Facts, n_layers: int | None) -> Iterator[str]:
+    what = "the number of model.layers"
+    if n_layers is not None and n_layers != facts.n_layers():
+        what = "the number of operations that model.layers stand for"
     partition = facts.get("pipeline", "partition", default="auto")
     given = partition if isinstance(partition, (list, tuple)) else None
     stages = facts.get("pipeline", "stages", default=1 if given is None else len(given))
     workers = facts.get("pipeline", "workers")
     if stages is not None and n_layers is not None and stages > n_layers:
-        yield f"pipeline.stages: got {stages}, must be at most {n_layers}, the number of model.layers"
+        yield f"pipeline.stages: got {stages}, must be at most {n_layers}, {what}"
+    again = facts.get("pipeline", "recompute", default="none")
+    if stages is not None and isinstance(again, (list, tuple)) and any(s >= stages for s in again):
+        yield f"pipeline.recompute: got {show(again)}, must be stages from 0 to {stages - 1}"
     if stages is not None and workers is not None and workers > stages:
         yield f"pipeline.workers: got {workers}, must be at most {stages}, the number of pipeline.stages"
     if given is not None and stages is not None and len(given) != stages:
         yield f"pipeline.partition: got {show(given)}, must have {stages} entries, one for each of pipeline.stages"
     if given is not None and n_layers is not None and sum(given) != n_layers:
-        yield f"pipeline.partition: got {show(given)}, must sum to {n_layers}, the number of model.layers"
+        yield f"pipeline.partition: got {show(given)}, must sum to {n_layers}, {what}"

@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from coordinator.job.layer_entries import LAYER_KINDS, LayerEntry
 from coordinator.job.limits import MAX_PROBLEMS
 from coordinator.job.nearest import did_you_mean
-from coordinator.job.sections import LAYER_KINDS, LayerEntry
 
 Path = tuple[str | int, ...]
 

@@ -6,25 +6,25 @@ Every leaf has a description that completes "must be …": problems are written 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from collections.abc import Callable
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
+from coordinator.job.base_section import Section, as_tuple
+from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
 from coordinator.job.nearest import closest
-from coordinator.job.source_names import WHAT_A_SOURCE_IS, source_problem
+from coordinator.job.optimizer_sections import OptimizerSection
+from coordinator.job.rates import ConstantRate, ScheduleSection
+from coordinator.job.source_names import TOKENS, WHAT_A_SOURCE_IS, extension, source_problem
 from coordinator.texts import BYTES_OF
-from stages.spec import GeluForm, LayerKind, LayerSpec, LossKind, SgdSpec
+from stages.spec import InitSpec, LossKind
 
-LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
 """The built-in schedules, by the names that `pipeline.schedule` takes."""
 
 LARGEST = 2**63 - 1  # whole numbers of a job fit into 64 bits
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _bytes(value: object) -> object:
@@ -71,12 +71,30 @@ def _validation(value: object) -> float | str:
     return float(value)
 
 
+def _tokens(value: object) -> str | None:
+    if value is None or value in TOKENS:
+        return None if value is None else str(value)
+    if not isinstance(value, str) or not _one_line(value) or extension(value) != ".json":
+        raise ValueError
+    return value
+
+
 def _partition(value: object) -> Literal["auto", "measured"] | tuple[int, ...]:
     if isinstance(value, str) and value in ("auto", "measured"):
         return "auto" if value == "auto" else "measured"
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError
     if any(isinstance(count, bool) or not isinstance(count, int) or count < 1 for count in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _recompute(value: object) -> Literal["none", "full", "auto"] | tuple[int, ...]:
+    if value == "none" or value == "full" or value == "auto":
+        return value
+    if not isinstance(value, (list, tuple)) or any(isinstance(s, bool) or not isinstance(s, int) for s in value):
+        raise ValueError
+    if any(s < 0 for s in value):
         raise ValueError
     return tuple(value)
 
@@ -100,11 +118,11 @@ def _dimensions(value: object) -> object:
 def _at_most(most: int, value: object) -> object:
     if isinstance(value, (list, tuple)) and len(value) > most:
         raise ValueError(f"it has {len(value):,}, at most {most:,} are taken")
-    return _as_tuple(value)
+    return as_tuple(value)
 
 
 def _columns(value: object) -> object:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
+    return (value,) if isinstance(value, str) else as_tuple(value)
 
 
 def _folder(value: object) -> bool | str:
@@ -131,77 +149,33 @@ Count = Annotated[int, Field(ge=1, le=LARGEST, description="a whole number, at l
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-class Section(BaseModel):
-    """Frozen, strict about types, and without unknown keys."""
+class InitSection(Section):
+    """`model.init`: how weights are drawn."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    std: float = Field(ge=0, description="a number, at least 0")
+    scale_residual: bool = Field(default=False, description="true or false")
 
-
-class NoOptions(Section):
-    """A layer that has nothing to set."""
-
-
-class LinearOptions(Section):
-    """f = β + Ωh: `units` outputs; `bias: false` leaves β out."""
-
-    units: Size = Field(description="a whole number of outputs, at least 1")
-    bias: bool = Field(default=True, description="true or false")
-
-
-class LeakyReluOptions(Section):
-    """`slope` is what values below zero are multiplied by."""
-
-    slope: float = Field(default=0.01, ge=0, lt=1, description="a number from 0 to below 1")
-
-
-class GeluOptions(Section):
-    """`approximate`: none is z · Φ(z), tanh the form with a hyperbolic tangent, as torch.nn.GELU names them."""
-
-    approximate: GeluForm = Field(default="none", description="none or tanh")
-
-
-class LayerEntry(Section):
-    """One entry of `model.layers`: exactly one kind with its options; `relu` alone is short for `relu: {}`."""
-
-    linear: LinearOptions | None = None
-    relu: NoOptions | None = None
-    leaky_relu: LeakyReluOptions | None = None
-    tanh: NoOptions | None = None
-    sigmoid: NoOptions | None = None
-    gelu: GeluOptions | None = None
-    flatten: NoOptions | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, value: object) -> object:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {kind: {} if options is None else options for kind, options in value.items()}
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> LayerEntry:
-        if len(self.model_fields_set) != 1:
-            raise ValueError
-        return self
-
-    def spec(self) -> LayerSpec:
-        """The layer as workers are told about it."""
-        (kind,) = (kind for kind in LAYER_KINDS if getattr(self, kind) is not None)
-        return LayerSpec(kind=kind, **getattr(self, kind).model_dump())
+    def spec(self) -> InitSpec:
+        """As workers are told about it."""
+        return InitSpec(std=self.std, scale_residual=self.scale_residual)
 
 
 class ModelSection(Section):
-    """`model`: the shape of one sample, the layers, the loss."""
+    """`model`: the shape of one sample, the layers, the loss, how weights are drawn."""
 
-    input: Annotated[tuple[Size, ...], BeforeValidator(_dimensions)] = Field(
-        min_length=1, description="the shape of one sample, a list of whole numbers such as [64]"
+    input: Annotated[tuple[Size, ...] | None, BeforeValidator(_dimensions)] = Field(
+        default=None,
+        min_length=1,
+        description="the shape of one sample, a list of whole numbers such as [64]",
     )
     layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_layers)] = Field(
         min_length=1, description="a list of layers such as [linear: {units: 10}, relu]"
     )
     loss: LossKind = Field(description="cross_entropy, mse or sum_of_squares")
+    vocabulary: int | None = Field(
+        default=None, ge=2, le=2**31 - 1, description="a whole number, at least 2, for token numbers as input, or null"
+    )
+    init: InitSection | None = Field(default=None, description="a section with std, scale_residual")
 
 
 class DataSection(Section):
@@ -214,36 +188,29 @@ class DataSection(Section):
     validation: Annotated[float | str, PlainValidator(_validation)] = Field(
         default=0.2, description="a share of the rows between 0 and 1, or a second source"
     )
-
-
-class SgdSection(Section):
-    """`training.optimizer.sgd`: the numbers of torch.optim.SGD."""
-
-    learning_rate: float = Field(gt=0, description="a number above 0")
-    momentum: float = Field(default=0.0, ge=0, lt=1, description="a number from 0 to below 1")
-    weight_decay: float = Field(default=0.0, ge=0, description="a number, at least 0")
-    nesterov: bool = Field(default=False, description="true or false")
-
-    def spec(self) -> SgdSpec:
-        """The optimizer as workers are told about it."""
-        return SgdSpec(**self.model_dump())
-
-
-class OptimizerSection(Section):
-    """`training.optimizer`: one optimizer by name."""
-
-    sgd: SgdSection
+    tokens: Annotated[str | None, PlainValidator(_tokens)] = Field(
+        default=None, description="characters, bytes or a tokenizer.json, for text"
+    )
+    block: int | None = Field(
+        default=None, ge=1, le=2**20, description="a whole number of tokens, at least 1, for text"
+    )
+    windows: Literal["blocks", "random"] = Field(default="blocks", description="blocks or random")
 
 
 class TrainingSection(Section):
     """`training`: how long, in what portions, with which optimizer."""
 
-    epochs: Count
+    epochs: Count | None = Field(default=None, description="a whole number, at least 1; or give steps")
+    steps: Count | None = Field(default=None, description="a whole number, at least 1; or give epochs")
     batch_size: Count = Field(description="a whole number of rows, at least 1")
     micro_batches: Count = 1
     evaluate_batch_size: Count = Field(default=1, description="a whole number of rows, at least 1")
     optimizer: OptimizerSection
+    schedule: ScheduleSection = ScheduleSection(constant=ConstantRate())
     clip_norm: float | None = Field(default=None, gt=0, description="a number above 0, or null for no clipping")
+    evaluate_every: Count | None = Field(
+        default=None, description="a whole number of steps, at least 1, or null for the end of each epoch"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -254,6 +221,18 @@ class TrainingSection(Section):
             right = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= LARGEST
             return {**value, "evaluate_batch_size": size if right else 1}
         return value
+
+    def n_steps(self, steps_per_epoch: int) -> int:
+        """Updates of the whole job."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None, "a job has epochs or steps"
+        return self.epochs * steps_per_epoch
+
+    def rates(self, steps_per_epoch: int) -> Callable[[int], float]:
+        """The learning rate of update number `step`, from 1."""
+        base = self.optimizer.chosen.learning_rate
+        return self.schedule.rates(base, self.n_steps(steps_per_epoch), steps_per_epoch)
 
 
 class PipelineSection(Section):
@@ -271,6 +250,11 @@ class PipelineSection(Section):
         description="auto, measured or a list with the layers of each stage, at least 1 each, such as [2, 3]",
     )
     weight_grad_group: Count = Field(default=1, description="a whole number of micro-batches, at least 1")
+    recompute: Annotated[Literal["none", "full", "auto"] | tuple[int, ...], PlainValidator(_recompute)] = Field(
+        default="none",
+        description="none, full, auto or a list of stages such as [0, 2]",
+        json_schema_extra={"choices": ["none", "full", "auto"]},
+    )
 
     @model_validator(mode="before")
     @classmethod

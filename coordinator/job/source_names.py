@@ -7,10 +7,16 @@ from pathlib import Path
 
 from coordinator.job.nearest import did_you_mean
 
-BUILT_IN: tuple[str, ...] = ("digits", "diabetes")
+BUILT_IN: tuple[str, ...] = ("digits", "diabetes", "stdlib")
 """Sources that need no file."""
 
-EXTENSIONS: tuple[str, ...] = (".npz", ".csv", ".parquet")
+TEXTS: tuple[str, ...] = (".txt", ".jsonl", ".bin", ".npy")
+"""Files of text or of token numbers, which `data.block` cuts into rows."""
+
+TOKENS: tuple[str, ...] = ("characters", "bytes")
+"""What a token of a text may be, beside those of a tokenizer.json."""
+
+EXTENSIONS: tuple[str, ...] = (".npz", ".csv", ".parquet", *TEXTS)
 """Files that can be read, by how their names end."""
 
 TABLES: tuple[str, ...] = (".csv", ".parquet")
@@ -19,10 +25,15 @@ TABLES: tuple[str, ...] = (".csv", ".parquet")
 PROTOCOLS: tuple[str, ...] = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
 """What a URL may begin with. fsspec knows many more, and some of them run what they read: a list, not a filter."""
 
-WHAT_A_SOURCE_IS = "digits, diabetes, or a .npz, .csv or .parquet file or URL"
+WHAT_A_SOURCE_IS = "digits, diabetes, stdlib, or a .npz, .csv, .parquet, .txt, .jsonl, .bin or .npy file or URL"
 
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*)://")
 _IPV6_HOST = re.compile(r"^https?://(?:[^/?#@]*@)?\[[0-9A-Fa-f:.%]*\]", re.IGNORECASE)
+
+
+def is_text(source: str) -> bool:
+    """Whether the source is text or tokens."""
+    return source == "stdlib" or (source not in BUILT_IN and extension(source) in TEXTS)
 
 
 def is_url(source: str) -> bool:

@@ -1,7 +1,7 @@
 """The job: what a user submits, read from YAML, validated as a whole, every default filled in.
 
 spec = load_job(Path("examples/digits.yaml"), ["training.epochs=3"], stages=2)
-spec.model_spec(), spec.sgd(), spec.pipeline.stages
+spec.model_spec(), spec.optimizer(), spec.pipeline.stages
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from coordinator import run_files
+from coordinator.job.base_section import Section
 from coordinator.job.checks import cross_problems
 from coordinator.job.entries import too_much, wrong_texts
+from coordinator.job.layer_entries import CLASSES
 from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
 from coordinator.job.nearest import closest
 from coordinator.job.overrides import apply_override, apply_replacement
 from coordinator.job.problems import problems_of
 from coordinator.job.sections import (
     LARGEST,
-    LAYER_KINDS,
     DataSection,
     ModelSection,
     PipelineSection,
     ResourcesSection,
-    Section,
     TrackingSection,
     TrainingSection,
     bytes_text,
@@ -36,7 +36,7 @@ from coordinator.job.sections import (
 from coordinator.job.source_names import resolve_database, resolve_path, resolve_source
 from coordinator.job.yaml_text import read_yaml, write_yaml
 from stages.errors import InvalidJob
-from stages.spec import ModelSpec, Precision, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec, Precision
 
 
 class JobSpec(Section):
@@ -60,27 +60,62 @@ class JobSpec(Section):
     tracking: TrackingSection = TrackingSection()
 
     def model_spec(self) -> ModelSpec:
-        """The network as workers are told about it. The same object each time: a plan asks some twenty times."""
+        """The network as workers are told about it: the same object each time, which knows its operations.
+
+        Raises InvalidJob if the job leaves open what follows from its data (see `resolved`).
+        """
+        if not self.is_resolved:
+            raise InvalidJob(["model.input: missing, must be the shape of one sample; it follows from text alone"])
         return self._network
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the network is known without the data."""
+        return self.model.input is not None and not any(layer.is_open for layer in self.model.layers)
+
+    def resolved(self, positions: int, vocabulary: int) -> JobSpec:
+        """The same job for tokens: `model.input`, `vocabulary` and `units: classes` filled in. Raises InvalidJob."""
+        if self.is_resolved:
+            return self
+        document = self.document()
+        model = document["model"]
+        model.setdefault("vocabulary", vocabulary)
+        model["input"] = model.get("input") or [positions]
+        model["layers"] = _with_units(model["layers"], vocabulary)
+        return parse_job(document)
 
     @cached_property
     def _network(self) -> ModelSpec:  # kept beside the fields: it is part of neither equality, hash nor document
         return ModelSpec(
-            input_shape=self.model.input,
+            input_shape=self.model.input or (),
             layers=tuple(layer.spec() for layer in self.model.layers),
             loss=self.model.loss,
             precision=self.precision,
             seed=self.seed,
+            vocabulary=self.model.vocabulary or 0,
+            init=None if self.model.init is None else self.model.init.spec(),
         )
 
-    def sgd(self) -> SgdSpec:
+    def optimizer(self) -> OptimizerSpec:
         """The optimizer as workers are told about it."""
-        return self.training.optimizer.sgd.spec()
+        return self.training.optimizer.spec()
 
     def document(self) -> dict[str, Any]:
         """The job as plain lists, mappings, texts and numbers, every default written out; `tracking` where it is on."""
         document: dict[str, Any] = _plain(self.model_dump())
-        document["model"]["layers"] = [_layer_document(layer) for layer in document["model"]["layers"]]
+        document["model"]["layers"] = [layer.document() for layer in self.model.layers]
+        document["training"]["optimizer"] = _plain(self.training.optimizer.document())
+        document["training"]["schedule"] = self.training.schedule.document()
+        if self.data.windows == "blocks":
+            del document["data"]["windows"]
+        for section, names in (
+            ("data", ("tokens", "block")),
+            ("model", ("input", "vocabulary", "init")),
+            ("training", ("epochs", "steps", "evaluate_every")),
+        ):
+            for name in names:
+                if document[section][name] is None:
+                    del document[section][name]
         memory = self.resources.memory_per_worker
         document["resources"]["memory_per_worker"] = None if memory is None else bytes_text(memory)
         del document["tracking"]
@@ -167,9 +202,13 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
-def _layer_document(layer: dict[str, Any]) -> object:
-    (kind,) = (kind for kind in LAYER_KINDS if layer[kind] is not None)
-    return {kind: layer[kind]} if layer[kind] else kind
+def _with_units(layers: Any, units: int) -> Any:
+    """The document's layers with a number in place of `classes`."""
+    if isinstance(layers, list):
+        return [_with_units(layer, units) for layer in layers]
+    if isinstance(layers, dict):
+        return {key: _with_units(value, units) for key, value in layers.items()}
+    return units if layers == CLASSES else layers
 
 
 def _read_text(path: Path) -> str:

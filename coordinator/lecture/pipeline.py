@@ -21,8 +21,9 @@ from coordinator.train.failures import first_cause
 from stages.arrays import Array
 from stages.channel import LocalExchange
 from stages.data import Dataset, epoch_order
+from stages.layers.base import EVALUATING, Moment
 from stages.orders import Gather, Order, Result, StepReport, TrainStep
-from stages.spec import ModelSpec, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec
 from stages.stage import Stage
 from stages.worker import Worker
 
@@ -30,14 +31,16 @@ from stages.worker import Worker
 class WatchedStage(Stage):
     """A stage that notes, by micro-batch, its output and the ∂ℓ/∂output that comes back: both (n_out, rows)."""
 
-    def __init__(self, model: ModelSpec, first: int, last: int, sgd: SgdSpec, *, weight_grad_group: int = 1) -> None:
-        super().__init__(model, first, last, sgd, weight_grad_group=weight_grad_group)
+    def __init__(
+        self, model: ModelSpec, first: int, last: int, optimizer: OptimizerSpec, *, weight_grad_group: int = 1
+    ) -> None:
+        super().__init__(model, first, last, optimizer, weight_grad_group=weight_grad_group)
         self.outputs: dict[int, Array] = {}
         self.output_slopes: dict[int, Array] = {}
 
-    def forward(self, micro_batch: int, x: Array) -> Array:
+    def forward(self, micro_batch: int, x: Array, at: Moment = EVALUATING) -> Array:
         """See Stage."""
-        y = super().forward(micro_batch, x)
+        y = super().forward(micro_batch, x, at)
         self.outputs[micro_batch] = y.copy()
         return y
 
@@ -62,7 +65,7 @@ def pipeline_values(network: LectureNetwork, job: JobSpec | None = None, data: D
         for s in worker.stages:
             first, last = blueprint.bounds[s : s + 2]
             group = job.pipeline.weight_grad_group
-            stages[s] = WatchedStage(job.model_spec(), first, last, job.sgd(), weight_grad_group=group)
+            stages[s] = WatchedStage(job.model_spec(), first, last, job.optimizer(), weight_grad_group=group)
             worker.stages[s] = stages[s]
         worker.load(network.parameters())
     orders: list[Order] = [TrainStep(step=1, epoch_index=0, first=0, last=len(data)), Gather(part="gradients")]

@@ -21,10 +21,9 @@ _WORTH_THREADS = 1 << 20
 
 def blas_threads(spec: JobSpec) -> int:
     """Threads of a worker's products: its CPUs, or one if the products of all layers are small."""
-    sizes = spec.model_spec().features()
-    linear = [k for k, layer in enumerate(spec.model_spec().layers) if layer.kind == "linear"]
     rows = -(-spec.training.batch_size // spec.training.micro_batches)
-    largest = max((sizes[k] * sizes[k + 1] * rows for k in linear), default=0)
+    ops = spec.model_spec().network.ops
+    largest = max((op.layer.cost().products[0] / 2 * rows for op in ops if op.layer.parameters), default=0)
     return spec.resources.cpus_per_worker if largest >= _WORTH_THREADS else 1
 
 

@@ -32,6 +32,8 @@ class Blueprint:
     bounds: Bounds
     programs: Mapping[int, Program]
     rows_by_count: Mapping[int, tuple[int, ...]]
+    recompute: frozenset[int] = frozenset()
+    """Stages that run forward again before I."""
 
     @property
     def program(self) -> Program:
@@ -58,12 +60,13 @@ class Blueprint:
         return WorkerSetup(
             worker=worker,
             model=self.spec.model_spec(),
-            sgd=self.spec.sgd(),
+            optimizer=self.spec.optimizer(),
             bounds=self.bounds,
             placement=self.program.placement,
             lanes={m: program.lanes[worker] for m, program in self.programs.items()},
             micro_batches=self.spec.training.micro_batches,
             weight_grad_group=self.spec.pipeline.weight_grad_group,
+            recompute=self.recompute,
             fault=fault,
         )
 
@@ -77,7 +80,21 @@ def make_blueprint(spec: JobSpec, n_train: int) -> Blueprint:
     programs = _programs(spec, tuple(rows_by_count))
     full = max(programs)
     bounds = _bounds(spec, programs[full], rows_by_count[full])
-    return Blueprint(spec, bounds, programs, rows_by_count)
+    recompute = _recompute(spec, bounds, programs[full], rows_by_count[full])
+    return Blueprint(spec, bounds, programs, rows_by_count, recompute)
+
+
+def _recompute(spec: JobSpec, bounds: Bounds, program: Program, sizes: tuple[int, ...]) -> frozenset[int]:
+    """With `auto`: the stages that do not fit into their worker's memory otherwise."""
+    wanted, limit = spec.pipeline.recompute, spec.resources.memory_per_worker
+    if wanted == "full":
+        return frozenset(range(program.n_stages))
+    if isinstance(wanted, tuple):
+        return frozenset(wanted)
+    if wanted == "none" or limit is None:
+        return frozenset()
+    fits = MemoryLimit(spec.model_spec(), spec.optimizer(), program, sizes, spec.pipeline.weight_grad_group, limit)
+    return frozenset(s for s in range(program.n_stages) if not fits(s, bounds[s], bounds[s + 1]))
 
 
 def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
@@ -109,5 +126,5 @@ def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
     costs = measure_layers(spec, max(sizes)) if spec.pipeline.partition == "measured" else layer_costs(model)
     if limit is None:
         return balanced_bounds(costs, program.n_stages)
-    fits = MemoryLimit(model, spec.sgd(), program, sizes, spec.pipeline.weight_grad_group, limit)
+    fits = MemoryLimit(model, spec.optimizer(), program, sizes, spec.pipeline.weight_grad_group, limit)
     return balanced_bounds(costs, program.n_stages, fits)

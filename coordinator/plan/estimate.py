@@ -13,6 +13,7 @@ from coordinator.program.replay import Replay, replay
 from coordinator.texts import size
 from coordinator.timing.prediction import as_performed, durations, products
 from stages.actions import Kind
+from stages.network import Network
 from stages.trained import STEPS_RUN_AHEAD, performed_lane
 from stages.worker import CHUNKS_AHEAD
 
@@ -99,14 +100,14 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
     )
 
     dry = _dry_run(blueprint)
-    item = 4 if model.precision == "float32" else 8
+    item = model.itemsize
     ends = (0, program.n_stages - 1)
     workers = tuple(
         WorkerPlan(
             worker=w,
             stages_bytes=sum(plan.memory.total for plan in stages if plan.worker == w),
             message_bytes=max(
-                _message_bytes(dry, w, model.features(), bounds, rows, item, blueprint.first_trained),
+                _message_bytes(dry, w, model.network, bounds, rows, item, blueprint.first_trained),
                 _chunk_bytes(blueprint, w, chunk * item),
             ),
             data_bytes=data_bytes if any(placement[s] == w for s in ends) else 0,
@@ -121,7 +122,10 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
 
 def _dry_run(blueprint: Blueprint) -> Replay:
     """A full batch on the clock, as it is performed (see coordinator.timing.prediction, [Note: as performed])."""
-    costs, rows = stage_costs(blueprint.spec.model_spec(), blueprint.bounds), blueprint.micro_batch_rows
+    costs, rows = (
+        stage_costs(blueprint.spec.model_spec(), blueprint.bounds, blueprint.recompute),
+        blueprint.micro_batch_rows,
+    )
     program = as_performed(blueprint.program)
     made = products(program, blueprint.spec.pipeline.weight_grad_group)
     duration = durations(made, lambda stage, kind, j: costs[stage].of(kind) * rows[j])
@@ -137,10 +141,11 @@ def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
             model,
             bounds,
             stage,
-            spec.sgd(),
+            spec.optimizer(),
             performed_lane(program.lanes[placement[stage]], blueprint.first_trained),
             blueprint.rows_by_count[m],
             spec.pipeline.weight_grad_group,
+            recompute=stage in blueprint.recompute,
         )
         for m, program in blueprint.programs.items()
     }
@@ -150,9 +155,9 @@ def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
 
 def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
     """Evaluation chunks that wait for `worker`; the one before it may be a few ahead, see stages.worker."""
-    features, placement = blueprint.spec.model_spec().features(), blueprint.program.placement
+    network, placement = blueprint.spec.model_spec().network, blueprint.program.placement
     return sum(
-        CHUNKS_AHEAD * features[blueprint.bounds[s]] * row_bytes
+        CHUNKS_AHEAD * network.crossing_numbers(blueprint.bounds[s]) * row_bytes
         for s in range(1, len(placement))
         if placement[s] == worker != placement[s - 1]
     )
@@ -161,7 +166,7 @@ def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
 def _message_bytes(
     dry: Replay,
     worker: int,
-    features: Sequence[int],
+    network: Network,
     bounds: Sequence[int],
     rows: Sequence[int],
     item: int,
@@ -189,14 +194,16 @@ def _message_bytes(
         neighbour = s + (1 if forward else -1)
         lowest = 0 if forward else first_trained
         if lowest <= neighbour <= last and program.placement[neighbour] != worker:
-            sent = features[bounds[s + 1 if forward else s]] * rows[action.micro_batch] * item
+            numbers = network.crossing_numbers(bounds[s + 1]) if forward else network.gradient_numbers(bounds[s])
+            sent = numbers * rows[action.micro_batch] * item
             largest_sent = max(largest_sent, sent)
         source = (s - 1 if forward else s + 1, forward, action.micro_batch)
         if not forward and s == last:
             source = (s, True, action.micro_batch)
         if source not in ended:
             continue
-        size = features[bounds[s if forward else s + 1]] * rows[action.micro_batch] * item
+        numbers = network.crossing_numbers(bounds[s]) if forward else network.gradient_numbers(bounds[s + 1])
+        size = numbers * rows[action.micro_batch] * item
         if forward and s <= first_trained and program.placement[s - 1] != worker:
             run_ahead += STEPS_RUN_AHEAD * size
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from coordinator.job.spec import JobSpec
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
 from stages.init import dtype_of
+from stages.network import Network
 from stages.stage import Stage
 
 _REPEATS = 5
@@ -23,12 +26,22 @@ def measure_layers(spec: JobSpec, rows: int) -> tuple[float, ...]:
     model = spec.model_spec()
     rng, costs = np.random.default_rng(0), []
     with BlasThreads(blas_threads(spec)), np.errstate(all="ignore"):
-        for k in range(len(model.layers)):
-            stage = Stage(model, k, k + 1, spec.sgd())
-            x = rng.standard_normal((stage.n_in, rows)).astype(dtype_of(model))
-            dy = rng.standard_normal((stage.n_out, rows)).astype(dtype_of(model))
+        network = model.network
+        for k in range(len(network.ops)):
+            stage = Stage(model, k, k + 1, spec.optimizer())
+            x = _message(rng, network.crossing(k), network, rows, dtype_of(model))
+            dy = _message(rng, network.gradients(k + 1), network, rows, dtype_of(model))
             costs.append(min(_once(stage, x, dy) for _ in range(_REPEATS)))
     return tuple(costs)
+
+
+def _message(rng: np.random.Generator, values: Sequence[int], network: Network, rows: int, dtype: np.dtype[Any]) -> Any:
+    """Random numbers, or tokens, as a message of these values has them."""
+    shapes = [network.shapes[v] for v in values]
+    size = sum(shape.features for shape in shapes), rows * (shapes[0].columns if shapes else 1)
+    if shapes and shapes[0].vocabulary:
+        return rng.integers(0, shapes[0].vocabulary, size=size, dtype=f"i{dtype.itemsize}")
+    return rng.standard_normal(size).astype(dtype)
 
 
 def _once(stage: Stage, x: Array, dy: Array) -> float:

@@ -9,6 +9,7 @@ layers can be asked for without a walk along the lane for each.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from typing import TypeVar
 
 from coordinator.program.weight_groups import WeightGroups
 from stages.actions import Kind, Lane
-from stages.layout import plan_layout
-from stages.spec import ModelSpec, SgdSpec
+from stages.compiled import Buffer, Compiled, Step, compile_stage
+from stages.spec import ModelSpec, OptimizerSpec
 
 _Counts = TypeVar("_Counts", bound=tuple[int, ...])
 
@@ -40,8 +41,9 @@ class StageMemory:
 
 @dataclass(frozen=True, slots=True)
 class _Buffers:
-    """Buffers of one size that a micro-batch takes: `forward` in F; of these `for_input` live on until I and
-    `for_weight` until W; `backward` in I, of these `gradients` live on until W; `joined` at once in a product of W."""
+    """Buffers of one shape that a micro-batch takes: `forward` at once in F; of these `for_input` live on until I and
+    `for_weight` until W; `backward` at once in I beside them, of these `gradients` live on until W; `joined` at once in
+    a product of W; `together` at once if I and W are done an operation at a time."""
 
     forward: int
     for_input: int
@@ -49,58 +51,86 @@ class _Buffers:
     backward: int
     gradients: int
     joined: int
+    together: int
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What one micro-batch takes in a stage: `buffers[f]` of f numbers per row; `item` is the bytes of a number."""
+    """What one micro-batch takes in a stage: `buffers[b]` of shape b; `item` is the bytes of a number."""
 
     item: int
-    parameter_bytes: int
-    buffers: Mapping[int, _Buffers]
+    weight_bytes: int
+    gradient_bytes: int
+    state_bytes: int
+    """Of one vector of the optimizer's state: a tied weight has none of its own."""
+    buffers: Mapping[Buffer, _Buffers]
 
     @staticmethod
-    def of(model: ModelSpec, first: int, last: int, features: Sequence[int] | None = None) -> Footprint:
-        """The footprint of layers `first` … `last` − 1. Follows Stage.forward, backward_input and backward_weight.
-
-        `features` is `model.features()`, for who asks often.
-        """
-        features = features or model.features()
-        item = 4 if model.precision == "float32" else 8
-        specs = [spec for spec in model.layers[first:last] if spec.kind != "flatten"]
-        sends_gradient = first > model.first_linear
-        layout = plan_layout(specs, features[first], sends_gradient=sends_gradient)
-        inputs = [layout.features[layout.buffer[i]] for i, spec in enumerate(specs) if spec.kind == "linear"]
-        forward = Counter(layout.features)
-        for_input = Counter([layout.features[number] for number in layout.for_input - layout.for_weight])
-        for_weight = Counter([layout.features[number] for number in layout.for_weight])
-        backward = Counter([features[last], *(inputs if sends_gradient else inputs[1:])])
-        gradients = Counter(layout.gradients)
-        joined: dict[int, int] = {}
-        for pair in set(zip(inputs, layout.gradients, strict=True)):
-            for f in pair:
-                joined[f] = max(joined.get(f, 0), pair.count(f))
+    def of(model: ModelSpec, first: int, last: int, *, recompute: bool = False) -> Footprint:
+        """The footprint of operations `first` … `last` − 1, from the lists of steps that the stage runs."""
+        compiled, item = compile_stage(model.network, first, last, recompute=recompute), model.itemsize
+        kept = Counter(compiled.buffers[s] for s in compiled.kept)
+        for_weight = Counter(compiled.buffers[s] for s in compiled.kept_for_weight)
+        gradients = Counter(compiled.buffers[s] for s in compiled.gradients)
+        forward, backward = _most(compiled, compiled.forward), _most(compiled, compiled.backward_input)
+        joined, together = _joined(compiled), _most(compiled, compiled.backward) if recompute else Counter[Buffer]()
         buffers = {
-            f: _Buffers(forward[f], for_input[f], for_weight[f], backward[f], gradients[f], joined.get(f, 0))
-            for f in forward | backward
+            b: _Buffers(
+                forward=forward[b],
+                for_input=kept[b] - for_weight[b],
+                for_weight=for_weight[b],
+                backward=backward[b],
+                gradients=gradients[b],
+                joined=joined[b],
+                together=together[b],
+            )
+            for b in kept | forward | backward | joined | together
         }
-        parameters = sum(padded * item for padded in _parameter_sizes(model, features, first, last, 64 // item))
-        return Footprint(item, parameters, buffers)
+        own = sum(padded * item for padded in _parameter_sizes(model, first, last, 64 // item))
+        ties = [tie for tie in model.network.ties if first <= tie.user.index < last]
+        used = [math.prod(tie.shape) * item for tie in ties]
+        copied = sum(size for tie, size in zip(ties, used, strict=True) if not first <= tie.owner.index < last)
+        return Footprint(item, own + copied, own + sum(used), own, buffers)
 
     def saved(self, for_input: int, for_weight: int) -> int:
         """Numbers kept where so many rows wait for I and so many for W."""
-        return sum(f * (b.for_input * for_input + b.for_weight * for_weight) for f, b in self.buffers.items())
+        return sum(b.numbers * (n.for_input * for_input + n.for_weight * for_weight) for b, n in self.buffers.items())
 
     def pool(self, peaks: Peaks) -> int:
         """Numbers per row in buffers for micro-batches of one size, whose lane has these peaks."""
         total = 0
-        for f, b in self.buffers.items():
+        for b, n in self.buffers.items():
             most = 0
-            for states, more in ((peaks.forward, b.forward), (peaks.backward, b.backward), (peaks.joined, b.joined)):
+            taken = (peaks.forward, n.forward), (peaks.backward, n.backward), (peaks.joined, n.joined)
+            for states, more in (*taken, (peaks.together, n.together)):
                 for a, w, g in states:
-                    most = max(most, b.for_input * a + b.for_weight * w + b.gradients * g + more)
-            total += f * most
+                    most = max(most, n.for_input * a + n.for_weight * w + n.gradients * g + more)
+            total += b.numbers * most
         return total
+
+
+def _most(compiled: Compiled, steps: Sequence[Step]) -> Counter[Buffer]:
+    """Of each shape: the most buffers that the steps hold at once beyond those that they found."""
+    shape = dict(enumerate(compiled.buffers))
+    held, most = Counter[Buffer](), Counter[Buffer]()
+    for step in steps:
+        for slot, buffer in step.takes:
+            shape[slot] = buffer
+            held[buffer] += 1
+            most[buffer] = max(most[buffer], held[buffer])
+        for slot in step.gives:
+            held[shape[slot]] -= 1
+    return most
+
+
+def _joined(compiled: Compiled) -> Counter[Buffer]:
+    """Of each shape: the most buffers that a product of W joins of several micro-batches at once."""
+    shape = dict(enumerate(compiled.buffers))
+    most = Counter[Buffer]()
+    for step in compiled.backward_weight:
+        for buffer, n in Counter(shape[s] for s in (step.x, step.dy, *step.extras) if s >= 0).items():
+            most[buffer] = max(most[buffer], n)
+    return most
 
 
 State = tuple[int, int, int]
@@ -109,12 +139,13 @@ State = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """The states in which buffers for some number of rows are taken by F, by I and by joining a group for its product;
-    those that another one exceeds in everything are left out."""
+    """The states in which buffers for some number of rows are taken by F, by I, by joining a group for its product and
+    by I and W together; those that another one exceeds in everything are left out."""
 
     forward: Sequence[State] = ()
     backward: Sequence[State] = ()
     joined: Sequence[State] = ()
+    together: Sequence[State] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +157,11 @@ class Occupancy:
     saved_rows: Sequence[tuple[int, int]]
 
     @staticmethod
-    def of(lane: Lane, stage: int, sizes: Sequence[int], weight_grad_group: int) -> Occupancy:
-        """Of micro-batches with `sizes` rows, in the order of the lane."""
+    def of(
+        lane: Lane, stage: int, sizes: Sequence[int], weight_grad_group: int, *, together: bool = False
+    ) -> Occupancy:
+        """Of micro-batches with `sizes` rows, in the order of the lane. `together`: a B whose product is due at once
+        does I and W an operation at a time."""
         walk = _Walk({r: [0, 0, 0] for r in sizes})
         groups = WeightGroups(len(sizes), weight_grad_group)
         for action in lane:
@@ -138,7 +172,11 @@ class Occupancy:
                 walk.take(0, r)
                 walk.move(r, 1, 1, 0)
                 walk.saved.add(walk.rows_waiting())
-            if action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
+            at_once = together and weight_grad_group == 1 and groups.is_next(action.micro_batch)
+            if action.kind is Kind.BACKWARD and at_once:
+                walk.take(3, r)
+                walk.move(r, -1, 0, 1)  # nothing stays; the walk below takes it all away
+            elif action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
                 walk.take(1, r)
                 walk.move(r, -1, 0, 1)
             if action.kind in (Kind.BACKWARD, Kind.BACKWARD_WEIGHT):
@@ -158,12 +196,12 @@ class _Walk:
     """The states along a lane, by rows; `taken[rows]` are those in which F, I and a join took buffers."""
 
     now: dict[int, list[int]]
-    taken: dict[int, tuple[set[State], set[State], set[State]]] = field(default_factory=dict)
+    taken: dict[int, tuple[set[State], ...]] = field(default_factory=dict)
     saved: set[tuple[int, int]] = field(default_factory=set)
 
     def take(self, by: int, rows: int) -> None:
         a, w, g = self.now.get(rows, (0, 0, 0))
-        self.taken.setdefault(rows, (set(), set(), set()))[by].add((a, w, g))
+        self.taken.setdefault(rows, (set(), set(), set(), set()))[by].add((a, w, g))
 
     def move(self, rows: int, *changes: int) -> None:
         for i, change in enumerate(changes):
@@ -186,46 +224,43 @@ def predict_stage(
     model: ModelSpec,
     bounds: Sequence[int],
     stage: int,
-    sgd: SgdSpec,
+    optimizer: OptimizerSpec,
     lane: Lane,
     sizes: Sequence[int],
     weight_grad_group: int,
+    *,
+    recompute: bool = False,
 ) -> StageMemory:
     """Bytes of `stage` for one step of micro-batches with `sizes` rows, performed in the order of its worker's lane."""
-    footprint = Footprint.of(model, bounds[stage], bounds[stage + 1])
-    return stage_memory(footprint, Occupancy.of(lane, stage, sizes, weight_grad_group), sgd)
+    footprint = Footprint.of(model, bounds[stage], bounds[stage + 1], recompute=recompute)
+    occupancy = Occupancy.of(lane, stage, sizes, weight_grad_group, together=recompute)
+    return stage_memory(footprint, occupancy, optimizer)
 
 
-def stage_memory(footprint: Footprint, occupancy: Occupancy, sgd: SgdSpec) -> StageMemory:
+def stage_memory(footprint: Footprint, occupancy: Occupancy, optimizer: OptimizerSpec) -> StageMemory:
     """Bytes of a stage with these layers whose lane has this occupancy."""
-    item, parameters = footprint.item, footprint.parameter_bytes
+    item = footprint.item
     return StageMemory(
-        weights=parameters,
-        gradients=parameters,
-        optimizer=parameters if sgd.momentum else 0,
+        weights=footprint.weight_bytes,
+        gradients=footprint.gradient_bytes,
+        optimizer=footprint.state_bytes * len(optimizer.state),
         saved=item * max((footprint.saved(*rows) for rows in occupancy.saved_rows), default=0),
         pool=item * sum(rows * footprint.pool(peaks) for rows, peaks in occupancy.peaks.items()),
     )
 
 
 def inference_bytes(model: ModelSpec, first: int, last: int, rows: int) -> int:
-    """Bytes of buffers while layers `first` … `last` − 1 run forward on `rows` rows and keep nothing."""
-    layers = [spec for spec in model.layers[first:last] if spec.kind != "flatten"]
-    layout = plan_layout(layers, model.features()[first], sends_gradient=first > model.first_linear)
-    return sum(layout.features) * rows * (4 if model.precision == "float32" else 8)
+    """Bytes of buffers while operations `first` … `last` − 1 run forward on `rows` rows and keep nothing."""
+    compiled = compile_stage(model.network, first, last)
+    most = _most(compiled, compiled.infer)
+    return sum(buffer.numbers * n for buffer, n in most.items()) * rows * model.itemsize
 
 
 def parameter_count(model: ModelSpec, first: int, last: int) -> int:
-    """Numbers in the parameters of layers `first` … `last` − 1."""
-    return sum(_parameter_sizes(model, model.features(), first, last, 1))
+    """Numbers in the parameters of operations `first` … `last` − 1."""
+    return sum(_parameter_sizes(model, first, last, 1))
 
 
-def _parameter_sizes(model: ModelSpec, features: Sequence[int], first: int, last: int, line: int) -> list[int]:
-    sizes = []
-    for k in range(first, last):
-        spec = model.layers[k]
-        if spec.kind == "linear":
-            sizes.append(spec.units * features[k])
-            if spec.bias:
-                sizes.append(spec.units)
+def _parameter_sizes(model: ModelSpec, first: int, last: int, line: int) -> list[int]:
+    sizes = [p.size for op in model.network.ops[first:last] for p in op.layer.parameters if p.tied_to is None]
     return [-(-size // line) * line for size in sizes]

@@ -7,7 +7,7 @@ from functools import cache
 
 from coordinator.plan.memory import Footprint, Occupancy, stage_memory
 from stages.actions import Kind, Program
-from stages.spec import ModelSpec, SgdSpec
+from stages.spec import ModelSpec, OptimizerSpec
 
 
 class MemoryLimit:
@@ -17,26 +17,50 @@ class MemoryLimit:
     """
 
     def __init__(
-        self, model: ModelSpec, sgd: SgdSpec, program: Program, sizes: Sequence[int], group: int, limit: int
+        self, model: ModelSpec, optimizer: OptimizerSpec, program: Program, sizes: Sequence[int], group: int, limit: int
     ) -> None:
-        self._model, self._sgd, self._program = model, sgd, program
-        self._features, self._trains_from = model.features(), model.first_linear
+        self._model, self._optimizer, self._program = model, optimizer, program
+        self._trains_from = model.network.first_trained
         self._sizes, self._group, self._limit = sizes, group, limit
-        self._footprint = cache(self._footprint_of)
+        self._kinds = _kinds(model)
+        self._footprints: dict[object, Footprint] = {}
         self._occupancy = cache(self._occupancy_of)
 
     def __call__(self, stage: int, first: int, last: int) -> bool:
         """Whether `stage` may hold layers `first` … `last` − 1."""
         placement = self._program.placement
         trained = last > self._trains_from
-        needed = stage_memory(self._footprint(first, last), self._occupancy(stage, trained), self._sgd).total
+        needed = stage_memory(self._footprint(first, last), self._occupancy(stage, trained), self._optimizer).total
         return needed <= self._limit // placement.count(placement[stage])
 
-    def _footprint_of(self, first: int, last: int) -> Footprint:
-        return Footprint.of(self._model, first, last, self._features)
+    def _footprint(self, first: int, last: int) -> Footprint:
+        """Deep networks repeat themselves: parts that are alike are looked at once."""
+        network = self._model.network
+        around = tuple(tuple(v - cut for v in network.crossing(cut)) for cut in (first, last))
+        shapes = tuple(network.shapes[v] for v in network.crossing(first))
+        back = tuple(tuple(v - cut for v in network.gradients(cut)) for cut in (first, last))
+        owned = tuple(tie.owner.index >= first for tie in network.ties if first <= tie.user.index < last)
+        key = self._kinds[first:last], around, shapes, back, owned
+        found = self._footprints.get(key)
+        if found is None:
+            found = self._footprints[key] = Footprint.of(self._model, first, last)
+        return found
 
     def _occupancy_of(self, stage: int, trained: bool) -> Occupancy:
         lane = self._program.lanes[self._program.placement[stage]]
         if not trained:  # see stages.trained, [Note: untrained stages]
             lane = tuple(action for action in lane if action.kind is Kind.FORWARD)
         return Occupancy.of(lane, stage, self._sizes, self._group)
+
+
+def _kinds(model: ModelSpec) -> tuple[int, ...]:
+    """A number for each operation: the same for those that are alike in all that decides about memory."""
+    numbers: dict[object, int] = {}
+    found = []
+    for op in model.network.ops:
+        layer = op.layer
+        parameters = tuple((p.shape, p.tied_to is not None and op.index) for p in layer.parameters)
+        key = type(layer), layer.shape_in, layer.shape_out, layer.extras, parameters, layer.is_identity
+        inputs = tuple(v - op.index for v in op.inputs)
+        found.append(numbers.setdefault((key, inputs), len(numbers)))
+    return tuple(found)

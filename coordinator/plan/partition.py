@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,10 +14,6 @@ from stages.spec import ModelSpec
 
 Bounds = tuple[int, ...]
 """Stage s is layers `bounds[s]` … `bounds[s + 1]` − 1; starts with 0 and ends with the number of layers."""
-
-_ELEMENTWISE_FLOPS = (
-    40.0  # an activation's element costs about as much as this many floating-point operations of a product
-)
 
 
 class ActionCosts(NamedTuple):
@@ -38,27 +34,27 @@ class ActionCosts(NamedTuple):
 
 
 def action_costs(model: ModelSpec) -> tuple[ActionCosts, ...]:
-    """What each layer costs in F, I and W: the one model of time, which says what is computed at all.
+    """What each operation costs in F, I and W: the one model of time, which says what is computed at all.
 
-    Element-wise work is weighted by what it takes beside a product. Down to the first layer with parameters a gradient
-    is made for the layer's input; there it is not, and below nothing goes back.
+    Element-wise work is weighted by what it takes beside a product. A gradient is made for an operation's input if
+    parameters had a part in it.
     """
-    sizes, trains_from, found = model.features(), model.first_linear, []
-    for k, layer in enumerate(model.layers):
-        goes_back = 1.0 if k > trains_from else 0.0
-        if layer.kind == "linear":
-            product = 2.0 * sizes[k] * sizes[k + 1]
-            found.append(ActionCosts(product + _ELEMENTWISE_FLOPS * sizes[k + 1], goes_back * product, product))
-        else:
-            once = 0.0 if layer.kind == "flatten" else _ELEMENTWISE_FLOPS * sizes[k]
-            found.append(ActionCosts(once, goes_back * once, 0.0))
+    network, found = model.network, []
+    for op in network.ops:
+        cost, goes_back = op.layer.cost(), any(network.needs_gradient[v] for v in op.inputs)
+        f, i, w = (product + other for product, other in zip(cost.products, cost.elements, strict=True))
+        found.append(ActionCosts(f, i if goes_back else 0.0, w))
     return tuple(found)
 
 
-def stage_costs(model: ModelSpec, bounds: Bounds) -> tuple[ActionCosts, ...]:
-    """`action_costs` of each stage."""
+def stage_costs(model: ModelSpec, bounds: Bounds, recompute: Collection[int] = frozenset()) -> tuple[ActionCosts, ...]:
+    """`action_costs` of each stage; those of `recompute` run forward again in I."""
     layers = action_costs(model)
-    return tuple(ActionCosts(*map(sum, zip(*layers[a:b], strict=True))) for a, b in pairwise(bounds))
+    costs = [ActionCosts(*map(sum, zip(*layers[a:b], strict=True))) for a, b in pairwise(bounds)]
+    return tuple(
+        cost._replace(input_gradient=cost.input_gradient + cost.forward) if s in recompute else cost
+        for s, cost in enumerate(costs)
+    )
 
 
 def layer_costs(model: ModelSpec) -> tuple[float, ...]:
@@ -67,15 +63,15 @@ def layer_costs(model: ModelSpec) -> tuple[float, ...]:
 
 
 def layer_flops(model: ModelSpec) -> tuple[float, ...]:
-    """Floating-point operations per row of each layer's matrix products in F, I and W together.
+    """Floating-point operations per row of each operation's matrix products in F, I and W together.
 
     A linear layer of (out, in) takes 2·out·in in each of the three; the network's first has no I.
     """
-    sizes, flops, products = model.features(), [], 2
-    for k, layer in enumerate(model.layers):
-        flops.append(2.0 * products * sizes[k] * sizes[k + 1] if layer.kind == "linear" else 0.0)
-        products = 3 if layer.kind == "linear" else products
-    return tuple(flops)
+    network, found = model.network, []
+    for op in network.ops:
+        f, i, w = op.layer.cost().products
+        found.append(f + w + (i if any(network.needs_gradient[v] for v in op.inputs) else 0.0))
+    return tuple(found)
 
 
 def explicit_bounds(layers_per_stage: Sequence[int]) -> Bounds:

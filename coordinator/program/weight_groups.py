@@ -16,6 +16,10 @@ class WeightGroups:
         """Whether all products were made."""
         return self._next == self._n
 
+    def is_next(self, micro_batch: int) -> bool:
+        """Whether its product is due as soon as it is marked, for groups of one."""
+        return micro_batch == self._next
+
     def mark(self, micro_batch: int) -> range:
         """Perform the W of a micro-batch; the micro-batches whose products are made by it, often none."""
         self._marked.add(micro_batch)

@@ -10,8 +10,8 @@ from itertools import pairwise
 from coordinator.plan.blueprint import Blueprint
 from coordinator.program.weight_groups import WeightGroups
 from stages.actions import Action, Kind
+from stages.compiled import compile_stage
 from stages.data import batch_bounds, micro_batch_sizes
-from stages.layout import plan_layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,18 +28,11 @@ class TraceMemory:
 
 
 def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
-    """Bytes of kept activations, by the layout by which stages allocate them."""
+    """Bytes of kept activations, by the lists of steps that stages run."""
     training, model, bounds = blueprint.spec.training, blueprint.spec.model_spec(), blueprint.bounds
-    features, item = model.features(), 4 if model.precision == "float32" else 8
     batches = batch_bounds(train_rows, training.batch_size)
-    layouts = [
-        plan_layout(
-            [spec for spec in model.layers[first:last] if spec.kind != "flatten"],
-            features[first],
-            sends_gradient=first > model.first_linear,
-        )
-        for first, last in pairwise(bounds)
-    ]
+    again = blueprint.recompute
+    compiled = [compile_stage(model.network, *part, recompute=s in again) for s, part in enumerate(pairwise(bounds))]
 
     @lru_cache(maxsize=4)
     def rows(step: int) -> Sequence[int]:
@@ -47,8 +40,8 @@ def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
         return micro_batch_sizes(last - first, training.micro_batches)
 
     return TraceMemory(
-        for_input=[item * layout.saved_features for layout in layouts],
-        for_weight=[item * sum(layout.features[b] for b in layout.for_weight) for layout in layouts],
+        for_input=[model.itemsize * stage.numbers(stage.kept) for stage in compiled],
+        for_weight=[model.itemsize * stage.numbers(stage.kept_for_weight) for stage in compiled],
         rows=rows,
         group=blueprint.spec.pipeline.weight_grad_group,
     )

@@ -1,36 +1,51 @@
-"""A trained network used in one process, a layer at a time: memory for one layer, and for all rows once."""
+"""A trained network used in one process, an operation at a time: memory for one layer, and for all rows once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from stages.arrays import Array
-from stages.layers import Linear, build_activation
+from stages.layers.base import EVALUATING
+from stages.layers.embedding import as_tokens
 from stages.spec import ModelSpec
 
 
-def infer(model: ModelSpec, parameter: Callable[[str], Array], x: Array, rows_per_chunk: int) -> Iterator[Array]:
-    """Outputs (outputs, rows) of chunks of `x` (rows, features), in order.
+def infer(model: ModelSpec, parameter: Callable[[str], Array], x: Any, rows_per_chunk: int) -> Iterator[Array]:
+    """Outputs (outputs, columns) of chunks of `x` (rows, numbers of a sample), in order.
 
-    `parameter(name)` gives the weights, one call a layer, so that they may lie on disk. Chunks pass all together
-    through each layer: only one layer's weights are there at a time.
+    `parameter(name)` gives the weights, one call an operation, so that they may lie on disk. Chunks pass all together
+    through each operation: only one layer's weights are there at a time.
     """
-    chunks = [np.array(x[a : a + rows_per_chunk].T, order="C") for a in range(0, len(x), rows_per_chunk)]
-    sizes = model.features()
-    for k, spec in enumerate(model.layers):
-        if spec.kind == "linear":
-            weight = parameter(f"{k}.weight")
-            bias = parameter(f"{k}.bias") if spec.bias else None
-            layer = Linear(k, weight, bias, weight, bias)  # gradients are not asked for
-            for i, chunk in enumerate(chunks):
-                out = np.empty((layer.n_out, chunk.shape[1]), dtype=weight.dtype)
-                layer.forward(chunk, out)
-                chunks[i] = out
-            continue
-        activation = build_activation(spec, k, sizes[k])
-        if activation is not None:
-            for chunk in chunks:
-                activation.forward(chunk, chunk)
-    yield from chunks
+    network, dtype = model.network, np.dtype(model.precision)
+    chunks = [{0: _first(x[a : a + rows_per_chunk], model)} for a in range(0, len(x), rows_per_chunk)]
+    owners = network.owners
+    for op in network.ops:
+        layer, result = op.layer, op.index + 1
+        p = tuple(parameter(owners.get(name, name)) for name, _ in op.parameters)
+        for values in chunks:
+            first, *others = (values[v] for v in op.inputs)
+            if layer.is_identity:
+                values[result] = first
+            else:
+                rows = first.shape[1] // layer.shape_in.columns
+                y = np.empty((layer.shape_out.features, rows * layer.shape_out.columns), dtype=dtype)
+                extras = [np.empty((extra.features, first.shape[1]), dtype=dtype) for extra in layer.extras]
+                layer.forward(first, y, extras, p, EVALUATING, *others)
+                values[result] = y
+            for v in [v for v in values if network.last_use[v] <= op.index]:
+                del values[v]
+    for values in chunks:
+        yield values[len(network.ops)]
+
+
+def _first(rows: Array, model: ModelSpec) -> Array:
+    """Rows as the first operation takes them."""
+    shape = model.input
+    if not shape.vocabulary:
+        return np.array(rows.T, order="C")
+    tokens: Array = np.empty((1, rows.size), dtype=model.precision)
+    as_tokens(tokens)[0] = rows.reshape(-1)
+    return tokens

@@ -40,9 +40,10 @@ def train_pipeline(blueprint: Blueprint, workers: Workers, train: Dataset, steps
     gradients = gather(workers, "gradients")
     clip = spec.training.clip_norm
     scale = 1.0 if clip is None else clip_scale(gradient_norm(reports), clip)
-    workers.submit([Update(learning_rate=spec.sgd().learning_rate, scale=scale)]).collect()
+    workers.submit([Update(steps, spec.training.rates(len(batches))(steps), scale)]).collect()
+    output = spec.model_spec().network.output
     total = next(r.loss_total for r in reports if r.loss_total is not None)
-    losses.append(total / loss_count(spec.model.loss, last - first, spec.model_spec().features()[-1]))
+    losses.append(total / loss_count(spec.model.loss, (last - first) * output.columns, output.features))
     return Trained(losses=tuple(losses), parameters=gather(workers, "parameters"), gradients=gradients)
 
 

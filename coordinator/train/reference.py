@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from coordinator.job.spec import JobSpec
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
 from stages.data import Dataset, batch_bounds, epoch_order, micro_batch_sizes
+from stages.layers.base import Moment
 from stages.loss import evaluate_loss, loss_count
+from stages.network import name_order
 from stages.stage import Stage
 
 
@@ -36,37 +38,31 @@ def train_reference(spec: JobSpec, train: Dataset, steps: int) -> Trained:
 
 
 def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
-    model, sgd, clip = spec.model_spec(), spec.sgd(), spec.training.clip_norm
-    stage = Stage(model, 0, len(model.layers), sgd, weight_grad_group=spec.pipeline.weight_grad_group)
-    batches = (
-        epoch_order(spec.seed, epoch, len(train))[first:last]
-        for epoch in range(spec.training.epochs)
-        for first, last in batch_bounds(len(train), spec.training.batch_size)
-    )
+    model, clip = spec.model_spec(), spec.training.clip_norm
+    stage = Stage(model, 0, len(model.network.ops), spec.optimizer(), weight_grad_group=spec.pipeline.weight_grad_group)
+    bounds = batch_bounds(len(train), spec.training.batch_size)
+    rate = spec.training.rates(len(bounds))
+    batches = (epoch_order(spec.seed, epoch, len(train))[first:last] for epoch in count() for first, last in bounds)
     losses, gradients = [], stage.parameters.named(stage.parameters.gradients)
-    for rows in islice(batches, steps):
-        count = loss_count(model.loss, len(rows), stage.n_out)
+    for step, rows in enumerate(islice(batches, min(steps, spec.training.n_steps(len(bounds)))), start=1):
+        n = loss_count(model.loss, len(rows) * model.network.output.columns, stage.n_out)
         total, cuts = 0.0, np.cumsum([0, *micro_batch_sizes(len(rows), spec.training.micro_batches)])
         stage.begin_step(len(cuts) - 1)
-        for j, part in enumerate(rows[a:b] for a, b in pairwise(cuts)):
-            f, y = stage.forward(j, train.x[part].T), train.y[part]
-            result = evaluate_loss(model.loss, f, y if y.ndim == 1 else y.T, count)
+        for j, (a, b) in enumerate(pairwise(cuts.tolist())):
+            at = Moment(training=True, seed=spec.seed, step=step, first=a)
+            f = stage.forward(j, train.inputs(rows[a:b]), at)
+            result = evaluate_loss(model.loss, f, train.targets(rows[a:b]), n)
             total += result.total
             stage.backward_input(j, result.gradient)
             stage.backward_weight(j)
-        losses.append(total / count)
+        losses.append(total / n)
+        stage.uses.add_to(stage.parameters)
         gradients = stage.parameters.named(stage.parameters.gradients)
         scale = 1.0
         if clip is not None:
             squares = stage.parameters.squared_norms()
-            scale = min(
-                1.0, clip / (math.sqrt(sum(squares[name] for name in sorted(squares, key=_layer_order))) + 1e-6)
-            )
-        stage.update(sgd.learning_rate, scale)
+            scale = min(1.0, clip / (math.sqrt(sum(squares[name] for name in sorted(squares, key=name_order))) + 1e-6))
+        stage.update(step, rate(step), scale)
     return Trained(
         losses=tuple(losses), parameters=stage.parameters.named(stage.parameters.values), gradients=gradients
     )
-
-
-def _layer_order(name: str) -> tuple[int, str]:
-    return int(name.split(".")[0]), name

@@ -25,6 +25,7 @@ from coordinator.train.rows import EvalRow, TrainedStep
 from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.loss import SUMMED, loss_count
+from stages.network import name_order
 from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update
 from stages.trained import STEPS_RUN_AHEAD, runs_ahead
 
@@ -53,7 +54,7 @@ class Trainer:
         max_steps: int | None = None,
     ) -> None:
         self._spec = blueprint.spec
-        self._outputs = self._spec.model_spec().features()[-1]
+        self._output = self._spec.model_spec().network.output
         self._workers = workers
         self._validation_rows = validation_rows
         self._to_trace = trace_steps
@@ -62,7 +63,6 @@ class Trainer:
         self._last: TrainStep | None = None
         self.traced: set[int] = set()
         """Steps that were traced because they were asked for, and not as samples."""
-        self._learning_rate = self._spec.sgd().learning_rate
         self._stopping = False
         self._recent: deque[float] = deque(maxlen=32)
         program = blueprint.program
@@ -75,7 +75,8 @@ class Trainer:
         self._ends: list[float] = []  # of the step before by worker, on our clock; with clipping
         self._next_sample = 0.0
         self._batches = batch_bounds(train_rows, self._spec.training.batch_size)
-        total = self._spec.training.epochs * len(self._batches)
+        total = self._spec.training.n_steps(len(self._batches))
+        self._rate = self._spec.training.rates(len(self._batches))
         self.steps_total = total if max_steps is None else min(total, max_steps)
         """Steps of the whole job."""
         self._last_full = next((step for step in range(self.steps_total, 0, -1) if self._is_full(step)), None)
@@ -129,7 +130,9 @@ class Trainer:
             epoch_index, place = divmod(step - 1, len(batches))
             first, last = batches[place]
             yield TrainStep(step=step, epoch_index=epoch_index, first=first, last=last)
-            if self._validation_rows and (place == len(batches) - 1 or step == self.steps_total):
+            every = self._spec.training.evaluate_every
+            due = place == len(batches) - 1 if every is None else step % every == 0
+            if self._validation_rows and (due or step == self.steps_total):
                 yield self._evaluate_order()
 
     def _submissions(self) -> Iterator[Sequence[Order]]:
@@ -142,7 +145,7 @@ class Trainer:
             for order in part:
                 orders.append(self._perhaps_traced(order, typical))
                 if isinstance(order, TrainStep) and not clipping:
-                    orders.append(Update(learning_rate=self._learning_rate))
+                    orders.append(Update(order.step, self._rate(order.step)))
             yield orders
 
     def _perhaps_traced(self, order: TrainStep | Evaluate, typical: int) -> TrainStep | Evaluate:
@@ -169,7 +172,7 @@ class Trainer:
     def _owed_update(self) -> Update:
         assert self._scale is not None, "no update is owed"
         scale, self._scale = self._scale, None
-        return Update(learning_rate=self._learning_rate, scale=scale)
+        return Update(self.steps_done, self._rate(self.steps_done), scale)
 
     # what came of it -----------------------------------------------------------------------------------------------
 
@@ -211,12 +214,12 @@ class Trainer:
             step=step.step,
             epoch=step.epoch_index + 1,
             samples=rows,
-            loss=total / loss_count(self._spec.model.loss, rows, self._outputs),
+            loss=total / loss_count(self._spec.model.loss, rows * self._output.columns, self._output.features),
             seconds=seconds,
             grad_norm=norm,
-            learning_rate=self._learning_rate,
+            learning_rate=self._rate(step.step),
             bubble=bubble.total,
-            accuracy=None if correct is None else correct / rows,
+            accuracy=None if correct is None else correct / (rows * self._output.columns),
             bubble_predicted=None if predicted is None else predicted.total,
             summed=self._spec.model.loss == SUMMED,
             memory_most=most,
@@ -248,12 +251,13 @@ class Trainer:
 
     def _eval_row(self, reports: Sequence[Report]) -> EvalRow:
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
-        count = loss_count(self._spec.model.loss, report.rows, self._outputs)
+        columns = report.rows * self._output.columns
+        count = loss_count(self._spec.model.loss, columns, self._output.features)
         return EvalRow(
             step=self.steps_done,
             epoch=-(-self.steps_done // len(self._batches)),
             loss=report.loss_total / count,
-            accuracy=None if report.correct is None else report.correct / report.rows,
+            accuracy=None if report.correct is None else report.correct / columns,
             samples=report.rows,
             summed=self._spec.model.loss == SUMMED,
         )
@@ -273,7 +277,7 @@ def gradient_norm(reports: Sequence[StepReport]) -> float:
 
 @lru_cache(maxsize=64)
 def _in_layer_order(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted(names, key=lambda name: (int(name.split(".")[0]), name)))
+    return tuple(sorted(names, key=name_order))
 
 
 def clip_scale(norm: float, limit: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from stages.arrays import Array
+from stages.network import name_order
 from stages.orders import Gather, Order, Part, Report
 
 
@@ -60,8 +61,9 @@ def gather(workers: Workers, part: Part) -> Mapping[str, Array]:
         assert isinstance(report, Mapping), "Gather is answered with arrays"
         # what threads of this process hand over are views of parameters that go on changing
         found.update({name: array.copy() if array.flags.writeable else array for name, array in report.items()})
-    return dict(
-        sorted(
-            found.items(), key=lambda item: (int(item[0].split(".")[0]), item[0] != f"{item[0].split('.')[0]}.weight")
-        )
-    )
+    return dict(sorted(found.items(), key=lambda item: _saved_order(item[0])))
+
+
+def _saved_order(name: str) -> tuple[tuple[int, ...], bool]:
+    path, last = name_order(name)
+    return path, last != "weight"

@@ -1,26 +1,52 @@
-"""Layers: parameters, forward, and a backward pass in two halves."""
+"""The kinds of layers, by the names that job files use. A new kind is a file here and a row of the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-from stages.layers.activations import LeakyRelu, Relu, Sigmoid, Tanh
-from stages.layers.base import Layer
-from stages.layers.gelu import Gelu, GeluTanh
-from stages.layers.linear import Linear
-from stages.spec import LayerSpec
+from stages.layers.activations import LEAKY_RELU, RELU, SIGMOID, SILU, SOFTPLUS, TANH
+from stages.layers.attention import ATTENTION, DOT_PRODUCT_ATTENTION
+from stages.layers.base import Layer, LayerKind
+from stages.layers.dropout import DROPOUT
+from stages.layers.embedding import EMBEDDING, POSITIONS
+from stages.layers.flatten import FLATTEN
+from stages.layers.gelu import GELU
+from stages.layers.linear import LINEAR
+from stages.layers.norms import LAYER_NORM, RMS_NORM
+from stages.layers.sequential import REPEAT, RESIDUAL, SEQUENTIAL, LayerSpec
+from stages.layers.swiglu import SWIGLU
+from stages.layers.transformer import TRANSFORMER
 
-__all__ = ["Gelu", "GeluTanh", "Layer", "LeakyRelu", "Linear", "Relu", "Sigmoid", "Tanh", "build_activation"]
+__all__ = ["KINDS", "Layer", "LayerKind", "LayerSpec", "entry"]
 
-_PLAIN: dict[str, Callable[[int, int], Layer]] = {"relu": Relu, "tanh": Tanh, "sigmoid": Sigmoid}
+KINDS: dict[str, LayerKind] = {
+    kind.name: kind
+    for kind in (
+        LINEAR,
+        RELU,
+        LEAKY_RELU,
+        TANH,
+        SIGMOID,
+        GELU,
+        SILU,
+        SOFTPLUS,
+        SWIGLU,
+        FLATTEN,
+        EMBEDDING,
+        POSITIONS,
+        LAYER_NORM,
+        RMS_NORM,
+        DROPOUT,
+        ATTENTION,
+        DOT_PRODUCT_ATTENTION,
+        RESIDUAL,
+        SEQUENTIAL,
+        REPEAT,
+        TRANSFORMER,
+    )
+}
 
 
-def build_activation(spec: LayerSpec, index: int, features: int) -> Layer | None:
-    """The activation that `spec` names. None for flatten: (features, rows) is flat already."""
-    if spec.kind == "flatten":
-        return None
-    if spec.kind == "leaky_relu":
-        return LeakyRelu(index, features, spec.slope)
-    if spec.kind == "gelu":
-        return (GeluTanh if spec.approximate == "tanh" else Gelu)(index, features)
-    return _PLAIN[spec.kind](index, features)
+def entry(kind: str, **options: Any) -> LayerSpec:
+    """`entry("linear", units=3)`. Raises KeyError for an unknown kind, TypeError for options that it has not."""
+    return LayerSpec(kind, KINDS[kind].options(**options))

@@ -2,75 +2,162 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from stages.arrays import Array
-from stages.layers.base import Layer
+from stages.layers.base import ELEMENT, Cost, Layer, LayerKind
+from stages.layers.options import NoOptions, option
+from stages.shapes import Shape
 
 
 class Activation(Layer):
-    """Common part: same number of features in and out, and may run in place."""
+    """Common part: the output has the input's shape, and may be written over it."""
 
-    elementwise = True
+    in_place = True
+    input_gradient_reads = frozenset({"y"})
 
-    def __init__(self, index: int, features: int) -> None:
-        self.index = index
-        self.n_in = self.n_out = features
+    def __init__(self, shape: Shape) -> None:
+        self.shape_in = self.shape_out = shape
+
+    def cost(self) -> Cost:
+        """See Layer."""
+        once = ELEMENT * self.shape_in.numbers
+        return Cost(elements=(once, once, 0.0))
+
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
+        raise NotImplementedError
 
 
 class Relu(Activation):
     """a[z] = max(z, 0). The derivative at 0 is 0, as in torch."""
 
-    def forward(self, x: Array, out: Array) -> None:
-        """See Layer.forward."""
-        np.maximum(x, 0, out=out)
+    weight_gain = 2.0
 
-    def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
+        np.maximum(x, 0, out=y)
+
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y where y > 0, else 0."""
-        np.multiply(dy, y > 0, out=out)
+        np.multiply(dy, y > 0, out=dx)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakyReluOptions:
+    """`slope` is what values below zero are multiplied by."""
+
+    slope: float = option("a number from 0 to below 1", default=0.01, ge=0, lt=1)
 
 
 class LeakyRelu(Activation):
     """a[z] = z where z > 0, else slope · z, with 0 ≤ slope < 1."""
 
-    def __init__(self, index: int, features: int, slope: float) -> None:
-        super().__init__(index, features)
+    weight_gain = 2.0
+
+    def __init__(self, shape: Shape, slope: float) -> None:
+        super().__init__(shape)
         self.slope = float(slope)
 
-    def forward(self, x: Array, out: Array) -> None:
-        """See Layer.forward."""
-        np.maximum(x, x * self.slope, out=out)
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
+        np.maximum(x, x * self.slope, out=y)
 
-    def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (1 where y > 0, else slope): the sign of y is the sign of x."""
         derivative = np.where(y > 0, dy.dtype.type(1), dy.dtype.type(self.slope))
-        np.multiply(dy, derivative, out=out)
+        np.multiply(dy, derivative, out=dx)
 
 
 class Tanh(Activation):
     """a[z] = tanh z."""
 
-    def forward(self, x: Array, out: Array) -> None:
-        """See Layer.forward."""
-        np.tanh(x, out=out)
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
+        np.tanh(x, out=y)
 
-    def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (1 − y²)."""
         derivative = np.multiply(y, y)
         np.subtract(1, derivative, out=derivative)
-        np.multiply(dy, derivative, out=out)
+        np.multiply(dy, derivative, out=dx)
 
 
 class Sigmoid(Activation):
     """a[z] = 1 / (1 + e^−z), computed from e^−|z| so that nothing overflows."""
 
-    def forward(self, x: Array, out: Array) -> None:
-        """See Layer.forward."""
-        small = np.exp(-np.abs(x))
-        np.divide(np.where(x >= 0, x.dtype.type(1), small), 1 + small, out=out)
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
+        np.copyto(y, sigmoid(x))
 
-    def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · y · (1 − y)."""
         derivative = np.subtract(1, y)
         np.multiply(derivative, y, out=derivative)
-        np.multiply(dy, derivative, out=out)
+        np.multiply(dy, derivative, out=dx)
+
+
+class Silu(Activation):
+    """a[z] = z / (1 + e^−z) (Hendrycks & Gimpel 2016; as torch.nn.SiLU)."""
+
+    weight_gain = 2.0
+    input_gradient_reads = frozenset({"x"})
+
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
+        np.multiply(x, sigmoid(x), out=y)
+
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
+        """∂ℓ/∂x = ∂ℓ/∂y · σ · (1 + x · (1 − σ))."""
+        np.multiply(dy, silu_derivative(x, sigmoid(x)), out=dx)
+
+
+class Softplus(Activation):
+    """a[z] = log(1 + e^z), computed so that nothing overflows."""
+
+    weight_gain = 2.0
+    input_gradient_reads = frozenset({"x"})
+
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
+        np.logaddexp(x, 0, out=y)
+
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
+        """∂ℓ/∂x = ∂ℓ/∂y · σ(x)."""
+        np.multiply(dy, sigmoid(x), out=dx)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^−x), a new array of x's dtype."""
+    small = np.exp(-np.abs(x))
+    result: Array = np.where(x >= 0, x.dtype.type(1), small)
+    np.add(small, 1, out=small)
+    np.divide(result, small, out=result)
+    return result
+
+
+def silu_derivative(x: Array, s: Array) -> Array:
+    """σ · (1 + x · (1 − σ)) from x and s = σ(x), a new array."""
+    derivative: Array = np.subtract(1, s)
+    np.multiply(derivative, x, out=derivative)
+    np.add(derivative, 1, out=derivative)
+    np.multiply(derivative, s, out=derivative)
+    return derivative
+
+
+def _plain(name: str, make: Callable[[Shape], Layer]) -> LayerKind:
+    return LayerKind(name=name, options=NoOptions, build=lambda options, shape, path: make(shape))
+
+
+RELU = _plain("relu", Relu)
+LEAKY_RELU = LayerKind(
+    name="leaky_relu", options=LeakyReluOptions, build=lambda options, shape, path: LeakyRelu(shape, options.slope)
+)
+TANH = _plain("tanh", Tanh)
+SIGMOID = _plain("sigmoid", Sigmoid)
+SILU = _plain("silu", Silu)
+SOFTPLUS = _plain("softplus", Softplus)

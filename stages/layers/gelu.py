@@ -13,8 +13,10 @@ Everything is done in blocks that stay in the cache, by operations that treat an
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,8 @@ from scipy.special import ndtr
 
 from stages.arrays import Array
 from stages.layers.activations import Activation
+from stages.layers.base import LayerKind
+from stages.layers.options import option
 
 _BLOCK = 32_768  # elements: measured with 4,096 to 65,536, see benchmarks/RESULTS.md
 _Float32 = NDArray[np.float32]
@@ -48,53 +52,66 @@ _TANH_CUBE = 0.044715
 _TANH_LARGEST = {"float32": 10.0, "float64": 20.0}  # beyond, the derivative is 0 or 1, and e^−2u not yet infinite
 
 
-class _Blockwise(Activation):
-    """An activation computed block by block, with scratch that is kept."""
-
-    _n_scratch: int
-
-    def __init__(self, index: int, features: int) -> None:
-        super().__init__(index, features)
-        self._scratch: Array | None = None
-
-    def _in_blocks(self, block: Callable[..., None], *arrays: Array, out: Array) -> None:
-        """`block(*parts, part of out, *scratch)` over all elements. `out` is contiguous and may be one of `arrays`."""
-        flat_out = out.reshape(-1)
-        assert np.shares_memory(flat_out[:1], out[:1]), "the output of a layer is contiguous"
-        flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-        n = flat_out.size
-        if self._scratch is None or self._scratch.dtype != out.dtype or self._scratch.shape[1] < min(n, _BLOCK):
-            self._scratch = np.empty((self._n_scratch, min(n, _BLOCK)), dtype=out.dtype)
-        for a in range(0, n, _BLOCK):
-            b = min(a + _BLOCK, n)
-            block(*(array[a:b] for array in flat), flat_out[a:b], *(row[: b - a] for row in self._scratch))
+_of_thread = threading.local()  # scratch that is kept: threads of one process may run stages
 
 
-class Gelu(_Blockwise):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeluOptions:
+    """`approximate`: none is z · Φ(z), tanh the form with a hyperbolic tangent, as torch.nn.GELU names them."""
+
+    approximate: Literal["none", "tanh"] = option("none or tanh", default="none")
+
+
+class _Gelu(Activation):
+    """Common part of both forms."""
+
+    weight_gain = 2.0
+    input_gradient_reads = frozenset({"x"})
+
+
+def in_blocks(block: Callable[..., None], n_scratch: int, *arrays: Array, out: Array) -> None:
+    """`block(*parts, part of out, *scratch)` over all elements, by parts that stay in the cache, with `n_scratch`
+    vectors of scratch. `out` is contiguous and may be one of `arrays`."""
+    flat_out = out.reshape(-1)
+    assert np.shares_memory(flat_out[:1], out[:1]), "the output of a layer is contiguous"
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    scratch = _scratch(n_scratch, min(flat_out.size, _BLOCK), out.dtype)
+    for a in range(0, flat_out.size, _BLOCK):
+        b = min(a + _BLOCK, flat_out.size)
+        block(*(array[a:b] for array in flat), flat_out[a:b], *(row[: b - a] for row in scratch))
+
+
+def _scratch(n: int, size: int, dtype: np.dtype[Any]) -> Sequence[Array]:
+    kept: Array | None = getattr(_of_thread, dtype.name, None)
+    if kept is None or len(kept) < n or kept.shape[1] < size:
+        kept = np.empty((max(n, 4), size), dtype=dtype)
+        setattr(_of_thread, dtype.name, kept)
+    return list(kept[:n])
+
+
+class Gelu(_Gelu):
     """a[z] = z · Φ(z), Φ the normal distribution function (Hendrycks & Gimpel 2016, the exact form).
 
     In float64 by SciPy's Φ; in float32 see [Note: exact GELU in float32].
     """
 
-    _n_scratch = 4
-
-    def forward(self, x: Array, out: Array) -> None:
-        """See Layer.forward."""
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
         if x.dtype == np.float32:
-            self._in_blocks(_forward, x, out=out)
+            in_blocks(_forward, 4, x, out=y)
         else:
-            np.multiply(x, ndtr(x), out=out)
+            np.multiply(x, ndtr(x), out=y)
 
-    def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (Φ(x) + x · φ(x)), φ the normal density."""
         if x.dtype == np.float32:
-            self._in_blocks(_backward, x, dy, out=out)
+            in_blocks(_backward, 4, x, dy, out=dx)
             return
         derivative = np.exp(x * x * -0.5)
         derivative *= 1 / math.sqrt(2 * math.pi)
         derivative *= x
         derivative += ndtr(x)
-        np.multiply(dy, derivative, out=out)
+        np.multiply(dy, derivative, out=dx)
 
 
 def _forward(x: Any, y: Any, relu: Any, h: Any, r: Any, s: Any) -> None:
@@ -142,26 +159,24 @@ def _ratio_and_exp(h: Any, r: Any, s: Any, p: Sequence[_Float32]) -> None:
     np.exp(s, out=s)
 
 
-class GeluTanh(_Blockwise):
+class GeluTanh(_Gelu):
     """a[z] = z/2 · (1 + tanh(√(2/π) (z + 0.044715 z³))), as torch.nn.GELU(approximate="tanh").
 
     Computed as z / (1 + e^−2u), u the argument of tanh: the same, without cancellation in the negative tail. In
     float32 within 2 units in the last place, or 1e-7, of the exact value of this form; the derivative within 3e-7.
     """
 
-    _n_scratch = 3
-
-    def forward(self, x: Array, out: Array) -> None:
-        """See Layer.forward."""
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
         with np.errstate(over="ignore"):  # e^−2u is infinite where the output is −0
-            self._in_blocks(_tanh_forward, x, out=out)
+            in_blocks(_tanh_forward, 1, x, out=y)
 
-    def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (σ + x · σ · (1 − σ) · 2u′), σ = 1 / (1 + e^−2u)."""
-        self._in_blocks(_tanh_backward, x, dy, out=out)
+        in_blocks(_tanh_backward, 3, x, dy, out=dx)
 
 
-def _tanh_forward(x: Any, y: Any, e: Any, *_: Any) -> None:
+def _tanh_forward(x: Any, y: Any, e: Any) -> None:
     np.square(x, out=e)
     np.multiply(e, -_TANH_SCALE * _TANH_CUBE, out=e)
     np.subtract(e, _TANH_SCALE, out=e)
@@ -189,3 +204,10 @@ def _tanh_backward(x: Any, dy: Any, dx: Any, e: Any, v: Any, d: Any) -> None:
     np.add(d, 1, out=d)
     np.multiply(d, v, out=d)
     np.multiply(dy, d, out=dx)
+
+
+GELU = LayerKind(
+    name="gelu",
+    options=GeluOptions,
+    build=lambda options, shape, path: (GeluTanh if options.approximate == "tanh" else Gelu)(shape),
+)

@@ -2,56 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 
 from stages.arrays import Array
-from stages.layers.base import Layer
+from stages.layers.base import ELEMENT, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec
+from stages.layers.options import Init, option
 from stages.products import add_product, multiply
+from stages.shapes import Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearOptions:
+    """f = β + Ωh: `units` outputs; `bias: false` leaves β out; `tied_to` is the entry of model.layers whose weight is
+    used; `init` says how Ω is drawn."""
+
+    units: int = option("a whole number of outputs, at least 1", ge=1, le=2**31 - 1)
+    bias: bool = option("true or false", default=True)
+    tied_to: int | None = option("the number of an entry of model.layers, from 0, or null", default=None, ge=0)
+    init: Init | None = option("a section with std", default=None)
 
 
 class Linear(Layer):
-    """f = β + Ωh with Ω `weight` (out, in) and β `bias` (out,), or no bias.
+    """f = β + Ωh with Ω `weight` (out, in) and β `bias` (out,), or no bias."""
 
-    `weight`, `bias` and the gradients `d_weight`, `d_bias` are views that the stage's parameter vectors own.
-    """
+    weight_gradient_reads = frozenset({"x", "dy"})
 
-    elementwise = False
+    def __init__(self, shape: Shape, options: LinearOptions) -> None:
+        n_in, n_out = shape.features, options.units
+        self.shape_in, self.shape_out = shape, shape.with_features(n_out)
+        self.n_in, self.n_out = n_in, n_out
+        draw = Draw(fan_in=n_in, std=None if options.init is None else options.init.std)
+        weight = ParameterSpec(name="weight", shape=(n_out, n_in), draw=draw, tied_to=options.tied_to)
+        bias = (ParameterSpec(name="bias", shape=(n_out,)),) if options.bias else ()
+        self.parameters = (weight, *bias)
 
-    def __init__(self, index: int, weight: Array, bias: Array | None, d_weight: Array, d_bias: Array | None) -> None:
-        self.index = index
-        self.n_out, self.n_in = weight.shape
-        self.weight, self.bias = weight, bias
-        self.d_weight, self.d_bias = d_weight, d_bias
-        self._weight_T = weight.T
-        self._bias_column = None if bias is None else bias[:, None]
-        self._ones: dict[int, Array] = {}
+    def cost(self) -> Cost:
+        """See Layer."""
+        product = 2.0 * self.n_in * self.n_out * self.shape_in.columns
+        return Cost((product, product, product), (ELEMENT * self.shape_out.numbers, 0.0, 0.0))
 
-    def forward(self, x: Array, out: Array) -> None:
-        """See Layer.forward."""
-        multiply(self.weight, x, out)
-        if self._bias_column is not None:
-            np.add(out, self._bias_column, out=out)
+    def forward(self, x: Array, y: Array, extras: Any, p: Sequence[Array], *_: Any) -> None:
+        """See Layer."""
+        multiply(p[0], x, y)
+        if len(p) > 1:
+            np.add(y, p[1][:, None], out=y)
 
-    def backward_input(self, x: Array, y: Array, dy: Array, out: Array) -> None:
+    def backward_input(
+        self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, p: Sequence[Array], *_: Any
+    ) -> None:
         """∂ℓ/∂h = Ωᵀ ∂ℓ/∂f."""
-        multiply(self._weight_T, dy, out)
+        multiply(p[0].T, dy, dx)
 
-    def backward_weight(self, x: Array, dy: Array, *, accumulate: bool) -> None:
-        """∂ℓ/∂Ω = ∂ℓ/∂f hᵀ and ∂ℓ/∂β = the sum of ∂ℓ/∂f over rows, set or (`accumulate`) added.
-
-        `x` (in, rows) and `dy` (out, rows) may hold the rows of several micro-batches. The addition happens inside
-        the product.
-        """
-        add_product(dy, x.T, self.d_weight, accumulate=accumulate)
-        if self.d_bias is not None:
-            summed = np.matmul(dy, self._column_of_ones(dy.shape[1]))
+    def backward_weight(
+        self, x: Array, extras: Any, dy: Array, gradients: Sequence[Array], *, accumulate: bool
+    ) -> None:
+        """∂ℓ/∂Ω = ∂ℓ/∂f hᵀ and ∂ℓ/∂β = the sum of ∂ℓ/∂f over columns. The addition happens inside the product."""
+        add_product(dy, x.T, gradients[0], accumulate=accumulate)
+        if len(gradients) > 1:
+            summed = np.matmul(dy, _ones(dy.shape[1], dy.dtype.name))
             if accumulate:
-                np.add(self.d_bias, summed, out=self.d_bias)
+                np.add(gradients[1], summed, out=gradients[1])
             else:
-                np.copyto(self.d_bias, summed)
+                np.copyto(gradients[1], summed)
 
-    def _column_of_ones(self, rows: int) -> Array:
-        ones = self._ones.get(rows)
-        if ones is None:
-            ones = self._ones[rows] = np.ones(rows, dtype=self.weight.dtype)
-        return ones
+
+@lru_cache(maxsize=64)
+def _ones(n: int, dtype: str) -> Array:
+    ones: Array = np.ones(n, dtype=dtype)
+    ones.flags.writeable = False
+    return ones
+
+
+def _build(options: LinearOptions, shape: Shape, path: tuple[int, ...]) -> Layer:
+    if len(shape.dims) > 1:
+        raise LayerProblem(f"its input has the shape {shape}; put flatten before it")
+    return Linear(shape, options)
+
+
+LINEAR = LayerKind(name="linear", options=LinearOptions, build=_build)

@@ -52,7 +52,7 @@ def test_counters_peak_at_the_bytes_that_the_planner_predicts_and_end_at_none(
         held = sorted({action.stage for action in lane})
         peaks = [
             predict_stage(
-                spec.model_spec(), blueprint.bounds, s, spec.sgd(), lane, blueprint.micro_batch_rows, group
+                spec.model_spec(), blueprint.bounds, s, spec.optimizer(), lane, blueprint.micro_batch_rows, group
             ).saved
             for s in held
         ]

@@ -4,10 +4,11 @@ import pickle
 
 import pytest
 
-from coordinator.job.sections import LAYER_KINDS
+from coordinator.job.layer_entries import LAYER_KINDS
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidJob
-from stages.spec import LayerSpec, ModelSpec, SgdSpec
+from stages.layers import entry
+from stages.spec import ModelSpec, SgdSpec
 from tests.coordinator.job_documents import LARGEST, SMALLEST, changed
 
 
@@ -30,6 +31,7 @@ def test_every_default_is_filled_in() -> None:
             "micro_batches": 1,
             "evaluate_batch_size": 32,
             "optimizer": {"sgd": {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False}},
+            "schedule": {"constant": {"warmup": 0, "by": "steps"}},
             "clip_norm": None,
         },
         "pipeline": {
@@ -44,20 +46,20 @@ def test_workers_are_told_the_model_and_the_optimizer() -> None:
     assert spec.model_spec() == ModelSpec(
         input_shape=(8, 8),
         layers=(
-            LayerSpec(kind="flatten"),
-            LayerSpec(kind="linear", units=16, bias=False),
-            LayerSpec(kind="leaky_relu", slope=0.2),
-            LayerSpec(kind="linear", units=8),
-            LayerSpec(kind="tanh"),
-            LayerSpec(kind="sigmoid"),
-            LayerSpec(kind="gelu", approximate="tanh"),
-            LayerSpec(kind="linear", units=1),
+            entry("flatten"),
+            entry("linear", units=16, bias=False),
+            entry("leaky_relu", slope=0.2),
+            entry("linear", units=8),
+            entry("tanh"),
+            entry("sigmoid"),
+            entry("gelu", approximate="tanh"),
+            entry("linear", units=1),
         ),
         loss="mse",
         precision="float64",
         seed=7,
     )
-    assert spec.sgd() == SgdSpec(learning_rate=1.0, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    assert spec.optimizer() == SgdSpec(learning_rate=1.0, momentum=0.9, weight_decay=1e-4, nesterov=True)
     assert spec.resources.memory_per_worker == 3 * 2**29
 
 
@@ -91,14 +93,14 @@ def test_all_problems_are_reported_at_once() -> None:
         "pipeline": {"stages": 11, "partition": [1, 2], "schedule": "1f1c", "workers": 12},
         "resources": {"memory_per_worker": "1GIB", "cpus_per_worker": True},
     }
-    kinds = "linear, relu, leaky_relu, tanh, sigmoid, gelu or flatten"
+    kinds = f"{', '.join(LAYER_KINDS[:-1])} or {LAYER_KINDS[-1]}"
     assert problems(document) == (
         "precision: got 'float23', must be float32 or float64; did you mean float32?",
         "model.input[1]: got 0, must be the shape of one sample, a list of whole numbers such as [64]",
         "model.layers[1].linear.units: missing, must be a whole number of outputs, at least 1",
         "model.layers[1].linear.unit: got 32, unknown key; did you mean units?",
         f"model.layers[2]: got 'rellu', must be one kind of layer: {kinds}; did you mean relu?",
-        "model.layers[3].linear: got 3, must be a section with units, bias",
+        "model.layers[3].linear: got 3, must be a section with units, bias, tied_to, init",
         f"model.layers[4]: got {{}}, must be one kind of layer: {kinds}",
         f"model.layers[5]: got 5, must be one kind of layer: {kinds}",
         "model.layers[6].leaky_relu.slope: got 1, must be a number from 0 to below 1",
@@ -109,7 +111,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "data.source: got 'digit', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
         "did you mean digits?",
         "data.validation: got 2, must be a share of the rows between 0 and 1, or a second source",
-        "training.epochs: got 'two', must be a whole number, at least 1",
+        "training.epochs: got 'two', must be a whole number, at least 1; or give steps",
         "training.optimizer.sgd.learning_rate: got -1, must be a number above 0",
         "pipeline.schedule: got '1f1c', must be gpipe, 1f1b, interleaved-1f1b, zb-h1 or a .csv file; "
         "did you mean 1f1b?",
@@ -158,9 +160,9 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
             "data.source: got 'rows.cvs', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
             "did you mean .csv?",
         ),
-        ("training", None, "training: got null, must be a section with epochs, batch_size, micro_batches, "
-         "evaluate_batch_size, optimizer, clip_norm"),
-        ("training.optimizer", {"adam": {}}, None),
+        ("training", None, "training: got null, must be a section with epochs, steps, batch_size, micro_batches, "
+         "evaluate_batch_size, optimizer, schedule, clip_norm, evaluate_every"),
+        ("training.optimizer", {"adom": {}}, None),
         ("training.optimizer.sgd.learning_rate", float("nan"),
          "training.optimizer.sgd.learning_rate: got nan, must be a number above 0"),
         ("training.optimizer.sgd.learning_rate", "0.1",
@@ -178,7 +180,7 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
         ("name", "n" * 101,
          f"name: got '{'n' * 37}...{'n' * 38}', must be a name of at most 100 letters, digits, . _ and -, "
          "first a letter or a digit"),
-        ("model.layers.0", {"attention": {}}, "model.layers[0]: got 'attention', must be one kind of layer: "
+        ("model.layers.0", {"convolution": {}}, "model.layers[0]: got 'convolution', must be one kind of layer: "
          f"{', '.join(LAYER_KINDS[:-1])} or {LAYER_KINDS[-1]}"),
         ("a\nb", 1, f"'a\\nb': got 1, unknown key; known here: {SECTIONS}"),
         ("resources.memory_per_worker", 0,
@@ -188,10 +190,7 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
 )  # fmt: skip
 def test_one_mistake_gives_one_line(path: str, value: object, expected: str | None) -> None:
     if expected is None:
-        assert problems(changed(path, value)) == (
-            "training.optimizer.sgd: missing, must be a section with learning_rate, momentum, weight_decay, nesterov",
-            "training.optimizer.adam: got {}, unknown key; known here: sgd",
-        )
+        assert problems(changed(path, value)) == ("training.optimizer.adom: got {}, unknown key; did you mean adam?",)
     else:
         assert problems(changed(path, value)) == (expected,)
 

@@ -42,7 +42,7 @@ def test_names_and_paths_follow_from_the_files_place(job: Path, tmp_path: Path) 
     spec = load_job(job)
     assert spec.name == "my-job"
     assert spec.data.source == str(tmp_path / "rows" / "digits.npz")
-    assert spec.training.optimizer.sgd.learning_rate == 0.1
+    assert spec.training.optimizer.chosen.learning_rate == 0.1
 
 
 def test_paths_given_on_the_command_line_are_seen_from_the_working_directory(
@@ -66,7 +66,7 @@ def test_overrides_and_replacements_change_single_entries(job: Path) -> None:
         training__batch_size=64,
     )
     assert [layer.kind for layer in spec.model_spec().layers] == ["linear", "tanh", "linear"]
-    assert spec.model_spec().features() == (64, 8, 8, 10)
+    assert [shape.numbers for shape in spec.model_spec().network.shapes] == [64, 8, 8, 10]
     assert (spec.training.epochs, spec.training.batch_size, spec.training.clip_norm) == (9, 64, 0.001)
     assert (spec.pipeline.stages, spec.pipeline.schedule, spec.pipeline.workers) == (2, "zb-h1", None)
 
@@ -81,7 +81,7 @@ def test_wrong_overrides_are_reported_with_all_other_mistakes(job: Path) -> None
         "--set 'model.layers[9].linear.units=3': model.layers is a list with 3 entries, which has no [9]",
         "--set 'seed.x=1': seed is 5, which has no x",
         "--set 'seed=[': line 2, column 1: while parsing a flow node did not find expected node content",
-        "training.epochs: got 0, must be a whole number, at least 1",
+        "training.epochs: got 0, must be a whole number, at least 1; or give steps",
         "training.epoch: got 4, unknown key; did you mean epochs?",
         "pipeline.stages: got 4, must be at most 3, the number of model.layers",
     )
@@ -158,7 +158,7 @@ def test_examples_are_right_and_called_like_their_files(path: Path) -> None:
 
 def test_the_example_too_big_for_one_is_and_fits_four() -> None:
     spec = load_job(EXAMPLES / "too-big-for-one.yaml")
-    sizes = spec.model_spec().features()
+    sizes = [shape.numbers for shape in spec.model_spec().network.shapes]
     n_bytes = [12 * (i + 1) * o if i != o else 0 for i, o in itertools.pairwise(sizes)]
     large = 12 * (2048 + 1) * 2048
     limit = spec.resources.memory_per_worker

@@ -12,8 +12,10 @@ from coordinator.plan.partition import balanced_bounds, layer_costs, layer_flops
 from coordinator.schedules import SCHEDULES, build
 from stages.actions import Program
 from stages.errors import InvalidJob
-from stages.spec import LayerKind, LayerSpec, ModelSpec, SgdSpec
+from stages.layers import entry
+from stages.spec import ModelSpec, SgdSpec
 from stages.trained import performed_lane
+from tests.stages.flat import flat_layer
 
 
 def _largest(costs: list[float], bounds: tuple[int, ...]) -> float:
@@ -57,7 +59,7 @@ def test_more_stages_than_layers_is_refused() -> None:
 
 
 def test_the_first_linear_layer_has_no_input_gradient() -> None:
-    layers = (LayerSpec(kind="linear", units=100), LayerSpec(kind="flatten"), LayerSpec(kind="linear", units=100))
+    layers = (entry("linear", units=100), entry("flatten"), entry("linear", units=100))
     model = ModelSpec(input_shape=(100,), layers=layers, loss="mse")
     assert layer_flops(model) == (2 * 2 * 100 * 100, 0, 3 * 2 * 100 * 100)
     assert layer_costs(model) == (2 * 2 * 100 * 100 + 4000, 0, 3 * 2 * 100 * 100 + 4000)
@@ -65,14 +67,13 @@ def test_the_first_linear_layer_has_no_input_gradient() -> None:
 
 # memory ----------------------------------------------------------------------------------------------------------
 
-KINDS: dict[str, LayerKind] = {"L": "linear", "r": "relu", "g": "gelu", "f": "flatten"}
 SGD = SgdSpec(learning_rate=0.1, momentum=0.9)
 
 
 def _needed(model: ModelSpec, program: Program, sizes: list[int], group: int, cut: tuple[int, ...], s: int) -> int:
     """Bytes of stage s of the cut, by a walk of its own."""
     lane = program.lanes[program.placement[s]]
-    lane = performed_lane(lane, s + 1 if cut[s + 1] <= model.first_linear else 0)
+    lane = performed_lane(lane, s + 1 if cut[s + 1] <= model.network.first_trained else 0)
     return predict_stage(model, cut, s, SGD, lane, sizes, group).total
 
 
@@ -89,7 +90,7 @@ def test_the_cut_under_a_memory_limit_is_the_best_of_all_that_fit(
     kinds: str, units: list[int], sizes: list[int], group: int, schedule: str, data: st.DataObject
 ) -> None:
     """Every cut is tried, with bytes that are predicted for it alone."""
-    layers = tuple(LayerSpec(kind=KINDS[c], units=n) for c, n in zip(kinds, units, strict=False))
+    layers = tuple(flat_layer(c, n) for c, n in zip(kinds, units, strict=False))
     model = ModelSpec(input_shape=(30,), layers=layers, loss="mse")
     n, n_stages = len(layers), data.draw(st.integers(1, len(layers)))
     n_workers = (n_stages + 1) // 2 if schedule == "interleaved-1f1b" else n_stages
@@ -129,7 +130,7 @@ def test_of_equally_slow_cuts_the_evenest_is_taken_and_of_those_the_earliest(
 @pytest.mark.parametrize("limit", [2**15, 2**21, 2**40])
 def test_two_hundred_layers_are_cut_without_asking_for_every_cut(limit: int) -> None:
     """It took a walk of the lane for each of 300,000 stages that there could be: minutes."""
-    layers = tuple(LayerSpec(kind="relu" if k % 2 else "linear", units=64) for k in range(200))
+    layers = tuple(flat_layer("r" if k % 2 else "L", 64) for k in range(200))
     model = ModelSpec(input_shape=(64,), layers=layers, loss="mse")
     program = build("1f1b", n_stages=16, n_micro_batches=64)
     fits = MemoryLimit(model, SGD, program, [4] * 64, 1, limit)

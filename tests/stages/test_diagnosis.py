@@ -9,12 +9,13 @@ from stages.actions import Action
 from stages.arrays import Array
 from stages.diagnosis import check_gradient, check_gradients_total, check_output, is_finite
 from stages.errors import NonFinite
-from stages.layers import Linear
-from stages.spec import LayerSpec, ModelSpec, Precision, SgdSpec
+from stages.layers import entry
+from stages.layers.base import EVALUATING
+from stages.spec import ModelSpec, Precision, SgdSpec
 from stages.stage import Stage
 
-LINEAR = LayerSpec(kind="linear", units=3)
-LAYERS = (LINEAR, LayerSpec(kind="flatten"), LayerSpec(kind="tanh"), LINEAR, LayerSpec(kind="relu"), LINEAR)
+LINEAR = entry("linear", units=3)
+LAYERS = (LINEAR, entry("flatten"), entry("tanh"), LINEAR, entry("relu"), LINEAR)
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # workers look at the values instead
 
 
@@ -24,9 +25,7 @@ def _stage(first: int = 0, precision: Precision = "float32") -> Stage:
 
 
 def _set(stage: Stage, layer: int, value: float) -> None:
-    (found,) = (candidate for candidate in stage.layers if candidate.index == layer)
-    assert isinstance(found, Linear)
-    found.weight[0, 0] = value
+    stage.parameters.value(f"{layer}.weight")[0, 0] = value
 
 
 def _x(precision: Precision = "float32") -> Array:
@@ -43,7 +42,7 @@ def test_the_first_layer_of_the_stage_whose_output_is_not_finite_is_named(first:
         _set(stage, 5, np.nan)  # later ones are broken too, and are not the first
     y = stage.forward(0, x)
     with pytest.raises(NonFinite) as told:
-        check_output(stage, x, y, "step 7", Action.parse("2F4"))
+        check_output(stage, x, y, EVALUATING, "step 7", Action.parse("2F4"))
     assert str(told.value).startswith(
         f"the output of layer {layer} became NaN or infinite in step 7, micro-batch 4 (2F4);"
     )
@@ -71,7 +70,7 @@ def test_numbers_whose_squares_overflow_are_no_failure(precision: Precision) -> 
     stage.begin_step(1)
     y = stage.forward(0, x)
     y[:] = [[largest], [-largest], [largest]]
-    check_output(stage, x, y, "step 7", Action.parse("0F0"))
+    check_output(stage, x, y, EVALUATING, "step 7", Action.parse("0F0"))
     check_gradient(stage, y, 7, Action.parse("0B0"))
 
 

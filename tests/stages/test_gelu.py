@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
 from stages.arrays import Array
-from stages.layers import Gelu, GeluTanh
+from stages.layers.base import EVALUATING
+from stages.layers.gelu import Gelu, GeluTanh
+from stages.shapes import Shape
 
 _Float64 = NDArray[np.float64]
 _C = 2 * np.sqrt(2 / np.pi)
@@ -47,14 +49,14 @@ def _tanh_slope(x: _Float64) -> _Float64:
 
 def _apply(layer: Gelu | GeluTanh, x: Array) -> tuple[Array, Array]:
     y, slope = np.empty_like(x), np.empty_like(x)
-    layer.forward(x, y)
-    layer.backward_input(x, y, np.ones_like(x), slope)
+    layer.forward(x, y, (), (), EVALUATING)
+    layer.backward_input(x, y, (), np.ones_like(x), slope, (), EVALUATING)
     return y, slope
 
 
 @pytest.mark.parametrize(
     ("layer", "value", "slope", "slope_bound"),
-    [(Gelu(0, 1), _exact, _exact_slope, 2e-7), (GeluTanh(0, 1), _tanh, _tanh_slope, 3e-7)],
+    [(Gelu(Shape(1)), _exact, _exact_slope, 2e-7), (GeluTanh(Shape(1)), _tanh, _tanh_slope, 3e-7)],
 )
 def test_errors_are_within_the_bounds_that_are_documented(
     layer: Gelu | GeluTanh,
@@ -74,14 +76,14 @@ def test_errors_are_within_the_bounds_that_are_documented(
 def test_the_negative_tail_keeps_its_relative_accuracy() -> None:
     """x/2 · (1 + erf) has none left at −6."""
     x = np.linspace(-13, -1e-3, 200_001, dtype=np.float32)[None]
-    y, dx = _apply(Gelu(0, 1), x)
+    y, dx = _apply(Gelu(Shape(1)), x)
     wide = x.astype(np.float64)
     assert (np.abs(y / _exact(wide) - 1) <= 6e-7 + 6e-8 * wide**2).all()
     below = wide < -1.5  # the derivative is 0 at −0.75
     assert (np.abs(dx / _exact_slope(wide) - 1)[below] <= 4e-6 + 2e-7 * wide[below] ** 2).all()
 
 
-@pytest.mark.parametrize("layer", [Gelu(0, 1), GeluTanh(0, 1)])
+@pytest.mark.parametrize("layer", [Gelu(Shape(1)), GeluTanh(Shape(1))])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_values_that_are_not_finite_are_passed_on(layer: Gelu | GeluTanh, dtype: type) -> None:
     with np.errstate(all="ignore"):
@@ -91,7 +93,7 @@ def test_values_that_are_not_finite_are_passed_on(layer: Gelu | GeluTanh, dtype:
     assert y[0, 2] == np.inf
 
 
-@pytest.mark.parametrize("layer", [Gelu(0, 1), GeluTanh(0, 1)])
+@pytest.mark.parametrize("layer", [Gelu(Shape(1)), GeluTanh(Shape(1))])
 def test_an_element_has_the_same_bits_wherever_it_stands(layer: Gelu | GeluTanh) -> None:
     x = np.random.default_rng(0).normal(0, 3, 70_000).astype(np.float32)  # more than two blocks
     y, dx = _apply(layer, x[None])
@@ -103,8 +105,8 @@ def test_an_element_has_the_same_bits_wherever_it_stands(layer: Gelu | GeluTanh)
 
 def test_a_strided_input_is_taken_in() -> None:
     x = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32).T
-    layer = Gelu(0, 4)
+    layer = Gelu(Shape(4))
     expected, found = np.empty((4, 5), np.float32), np.empty((4, 5), np.float32)
-    layer.forward(np.ascontiguousarray(x), expected)
-    layer.forward(x, found)
+    layer.forward(np.ascontiguousarray(x), expected, (), (), EVALUATING)
+    layer.forward(x, found, (), (), EVALUATING)
     np.testing.assert_array_equal(found, expected)

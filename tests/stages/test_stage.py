@@ -9,28 +9,16 @@ from hypothesis import strategies as st
 
 from stages.arrays import Array
 from stages.loss import evaluate_loss
-from stages.spec import LayerKind, LayerSpec, ModelSpec, Precision, SgdSpec
+from stages.spec import ModelSpec, Precision, SgdSpec
 from stages.stage import Stage
 from tests.finite_difference import numerical_gradient
+from tests.stages.flat import flat_layer
 
 PLAIN = SgdSpec(learning_rate=0.1)
 
 
 def _model(kinds: str, precision: Precision = "float64", width: int = 5) -> ModelSpec:
-    names: dict[str, LayerKind] = {
-        "L": "linear",
-        "r": "relu",
-        "k": "leaky_relu",
-        "t": "tanh",
-        "s": "sigmoid",
-        "g": "gelu",
-        "G": "gelu",
-        "f": "flatten",
-    }
-    layers = tuple(
-        LayerSpec(kind=names[c], units=width if c == "L" else 0, approximate="tanh" if c == "G" else "none")
-        for c in kinds
-    )
+    layers = tuple(flat_layer(c, width) for c in kinds)
     return ModelSpec(
         input_shape=(4,),
         layers=layers,
@@ -66,7 +54,7 @@ def test_parameter_gradients_are_the_finite_differences(kinds: str, cut: int | N
     model, rng = _model(kinds), np.random.default_rng(0)
     bounds = [0, len(kinds)] if cut is None or cut >= len(kinds) else [0, cut, len(kinds)]
     stages = [Stage(model, a, b, PLAIN) for a, b in pairwise(bounds)]
-    x, y = rng.normal(size=(4, 6)), rng.normal(size=(model.features()[-1], 6))
+    x, y = rng.normal(size=(4, 6)), rng.normal(size=(model.network.output.numbers, 6))
     for stage in stages:
         stage.parameters.values[:] += 0.1 * rng.normal(size=stage.parameters.values.shape)
     _step(stages, x, y, [2, 3])
@@ -94,7 +82,7 @@ def test_any_cut_gives_bitwise_the_gradients_of_one_stage(
     bounds = [0, *sorted(cuts), len(kinds)]
     rng = np.random.default_rng(5)
     x = rng.normal(size=(rows, 4)).astype(np.float32).T
-    y = rng.normal(size=(model.features()[-1], rows)).astype(np.float32)
+    y = rng.normal(size=(model.network.output.numbers, rows)).astype(np.float32)
     sizes = [len(part) for part in np.array_split(np.arange(rows), m) if len(part)]
     micro = list(np.cumsum(sizes)[:-1])
     whole = [Stage(model, 0, len(kinds), PLAIN, weight_grad_group=group)]
@@ -155,7 +143,7 @@ def test_dtype_stays_float32_everywhere() -> None:
     assert stage.forward(0, x).dtype == np.float32
     assert stage.backward_input(0, np.ones((5, 2), np.float32)).dtype == np.float32
     stage.backward_weight(0)
-    stage.update(0.1, 0.5)
+    stage.update(1, 0.1, 0.5)
     assert stage.parameters.values.dtype == stage.parameters.gradients.dtype == np.float32
 
 

@@ -1,0 +1,191 @@
+"""Text as tokens: files of text, of token numbers, and the text that every Python brings along.
+
+.txt, .jsonl     text (of each line's entry "text", a line break between two), made into tokens
+.bin             token numbers of 16 bits, or of 32 bits behind a header of 256 whole numbers that says so
+.npy             token numbers, an array of one dimension
+stdlib           the modules of Python's standard library, one after another
+"""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.data.files import open_source
+from cluster.data.rules import SourceRules
+from coordinator.job.source_names import extension
+from coordinator.job.spec import JobSpec
+from stages.data import Dataset
+from stages.errors import InvalidData
+from stages.windows import Windows
+
+Numbers = NDArray[Any]
+_HEADER = 256
+"""Whole numbers of 32 bits in front of the tokens of some .bin files; the first says which numbers follow."""
+_MAGIC = {20240520: "<u2", 20240801: "<u4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What token numbers stand for: `characters` in their order, bytes, or a tokenizer's. `size` is how many there
+    are."""
+
+    kind: str
+    size: int
+    characters: str = ""
+
+    def encode(self, text: str, source: str) -> Numbers:
+        """Token numbers of a text. Raises InvalidData for a character that the vocabulary has not."""
+        if self.kind == "bytes":
+            return np.frombuffer(text.encode(), dtype=np.uint8)
+        if self.kind == "characters":
+            known, codes = _codes(self.characters), _codes(text)
+            places = np.searchsorted(known, codes).clip(max=len(known) - 1)
+            wrong = known[places] != codes
+            if wrong.any():
+                place = int(wrong.argmax())
+                raise InvalidData(
+                    f"{source}: character {text[place]!r}, number {place + 1}, is not in the vocabulary of "
+                    f"{self.size} characters that the model was trained on"
+                )
+            return places.astype(np.uint16 if self.size <= 65_536 else np.uint32)
+        return np.array(_tokenizer(self.kind).encode(text).ids, dtype=np.uint32)
+
+    def decode(self, tokens: Numbers) -> str:
+        """The text of token numbers."""
+        if self.kind == "bytes":
+            return tokens.astype(np.uint8).tobytes().decode(errors="replace")
+        if self.kind == "characters":
+            return "".join(self.characters[n] for n in tokens.tolist())
+        if self.kind == "numbers":
+            return " ".join(map(str, tokens.tolist()))
+        return str(_tokenizer(self.kind).decode(tokens.tolist()))
+
+    def document(self) -> dict[str, Any]:
+        """As plain values, for the run directory."""
+        return {"tokens": self.kind, "size": self.size, "characters": self.characters}
+
+    @staticmethod
+    def from_document(document: dict[str, Any]) -> Vocabulary:
+        """What `document` gave."""
+        return Vocabulary(str(document["tokens"]), int(document["size"]), str(document["characters"]))
+
+
+def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset, Dataset, Vocabulary]:
+    """Training rows, validation rows, vocabulary. The last tokens are for validation. Raises InvalidData."""
+    data = spec.data
+    if data.block is None:
+        raise InvalidData(f"{data.source}: data.block is missing, it says how many tokens a row has, such as 64")
+    tokens, vocabulary = _read(data.source, data.tokens, None, rules)
+    if isinstance(data.validation, str):
+        held_out, _ = _read(data.validation, data.tokens, vocabulary, rules)
+    else:
+        n = len(tokens) - round(data.validation * len(tokens))
+        tokens, held_out = tokens[:n], tokens[n:]
+    stride = 1 if data.windows == "random" else data.block
+    train, validation = _rows(tokens, data.block, stride), _rows(held_out, data.block, data.block)
+    for rows, part, kind in ((train, tokens, "training"), (validation, held_out, "validation")):
+        if not len(rows):
+            raise InvalidData(
+                f"{data.source}: {len(part)} tokens for {kind} make no row of {data.block} tokens and the one behind "
+                "them; give more text, or a smaller data.block"
+            )
+    return train, validation, vocabulary
+
+
+def text_rows(spec: JobSpec, source: str, vocabulary: Vocabulary) -> Dataset:
+    """All blocks of another source, with the vocabulary of a run. Raises InvalidData."""
+    assert spec.data.block is not None, "a run on text has a block"
+    tokens, _ = _read(source, spec.data.tokens, vocabulary, None)
+    return _rows(tokens, spec.data.block, spec.data.block)
+
+
+def _rows(tokens: Numbers, block: int, stride: int) -> Dataset:
+    return Dataset(x=Windows(tokens, block, stride), y=Windows(tokens, block, stride, shift=1))
+
+
+def _read(
+    source: str, kind: str | None, known: Vocabulary | None, rules: SourceRules | None
+) -> tuple[Numbers, Vocabulary]:
+    if source != "stdlib" and extension(source) in (".bin", ".npy"):
+        with open_source(source, rules) as file:
+            tokens = _numbers(file, source)
+        size = int(tokens.max()) + 1 if len(tokens) else 1
+        if known is not None and size > known.size:
+            place = int((tokens >= known.size).argmax())
+            raise InvalidData(
+                f"{source}: token {tokens[place]}, number {place + 1}, is not in the vocabulary of {known.size} tokens"
+            )
+        return tokens, known or Vocabulary("numbers", size)
+    text = _text(source, rules)
+    vocabulary = known or _vocabulary(text, kind or "characters")
+    return vocabulary.encode(text, source), vocabulary
+
+
+def _vocabulary(text: str, kind: str) -> Vocabulary:
+    if kind == "bytes":
+        return Vocabulary("bytes", 256)
+    if kind == "characters":
+        characters = "".join(map(chr, np.unique(_codes(text)).tolist()))
+        return Vocabulary("characters", max(2, len(characters)), characters)
+    return Vocabulary(kind, _tokenizer(kind).get_vocab_size())
+
+
+def _text(source: str, rules: SourceRules | None) -> str:
+    if source == "stdlib":
+        folder = Path(sysconfig.get_paths()["stdlib"])
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.py")))
+    with open_source(source, rules) as file:
+        content = file.read()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"{source}: is not text in UTF-8: {error.reason} at byte {error.start}") from None
+    if not text:
+        raise InvalidData(f"{source}: is empty")
+    if extension(source) == ".txt":
+        return text
+    return "\n".join(_of_line(line, number, source) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+
+
+def _of_line(line: str, number: int, source: str) -> str:
+    try:
+        return str(json.loads(line)["text"])
+    except (ValueError, KeyError, TypeError):
+        raise InvalidData(f'{source}: line {number} is not a JSON object with an entry "text"') from None
+
+
+def _numbers(file: IO[bytes], source: str) -> Numbers:
+    if extension(source) == ".npy":
+        array = np.load(file, allow_pickle=False)
+        if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and array.min() < 0):
+            raise InvalidData(f"{source}: must hold one row of token numbers, is of {array.dtype} {list(array.shape)}")
+        return np.asarray(array)
+    content = file.read()
+    header = np.frombuffer(content[: 4 * _HEADER], dtype="<u4") if len(content) >= 4 * _HEADER else np.zeros(3, "<u4")
+    if header[0] in _MAGIC:
+        return np.frombuffer(content, dtype=_MAGIC[int(header[0])], offset=4 * _HEADER)
+    if len(content) % 2:
+        raise InvalidData(f"{source}: has {len(content):,} bytes, must hold numbers of 16 bits")
+    return np.frombuffer(content, dtype="<u2")
+
+
+def _codes(text: str) -> Numbers:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _tokenizer(path: str) -> Any:
+    try:
+        from tokenizers import Tokenizer  # an optional extra
+    except ImportError:
+        raise InvalidData("data.tokens: a tokenizer.json needs a package: pip install 'pipetrain[text]'") from None
+    try:
+        return Tokenizer.from_file(path)
+    except Exception as error:  # the library has one kind of error for all
+        raise InvalidData(f"data.tokens: {path} is no tokenizer: {' '.join(str(error).split())}") from None

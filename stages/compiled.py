@@ -1,0 +1,403 @@
+"""A stage as lists of steps: what the worker runs, and what memory prediction and traces read.
+
+[Note: compiled stages] Between F, I and W of a micro-batch a stage keeps arrays in numbered slots. `compile_stage`
+first writes down which operation reads and writes which value, gradient and extra array in F, I and W, each under a
+name of its own; then it knows each name's last reader, and gives names their slots: a step that may write over what it
+reads does so if nobody reads that later, and a slot is given back behind its last reader.
+
+    linear, relu, linear    F    take 1: linear 0 → 1    relu 1 → 1    take 2: linear 1 → 2    give 2
+                            I    linear 4 → 5    relu 5 → 5 …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+from stages.network import Network, Op
+
+
+class Do(Enum):
+    """What a step does: one of an operation's three halves, a sum of two gradients, or a message."""
+
+    FORWARD = "F"
+    INPUT_GRADIENT = "I"
+    WEIGHT_GRADIENT = "W"
+    SUM = "sum"
+    UNPACK = "unpack"
+    """Copy a message into slots."""
+    PACK = "pack"
+    """Bring what is sent into one array."""
+
+
+class Buffer(NamedTuple):
+    """The array of a slot: (features, columns · rows)."""
+
+    features: int
+    columns: int
+
+    @property
+    def numbers(self) -> int:
+        """Numbers for each row."""
+        return self.features * self.columns
+
+
+class Step(NamedTuple):
+    """Take slots, do something with slots, give slots back. −1 is no slot.
+
+    FORWARD: x, others → y, extras. INPUT_GRADIENT: x, y, extras, dy → dx. WEIGHT_GRADIENT: x, extras, dy.
+    SUM: x + y → dx. UNPACK: → `others`. PACK: `others` → y, which is the slot itself if it is one.
+    """
+
+    do: Do
+    op: Op | None
+    takes: tuple[tuple[int, Buffer], ...]
+    gives: tuple[int, ...]
+    x: int = -1
+    y: int = -1
+    extras: tuple[int, ...] = ()
+    dy: int = -1
+    dx: int = -1
+    others: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """`I 2.1 (gelu): 3 4 → 4, gives 3`."""
+        reads = [n for n in (self.x, self.dy, *self.others) if n >= 0]
+        writes = [n for n in (self.y if self.do is not Do.INPUT_GRADIENT else -1, self.dx) if n >= 0]
+        what = f"{self.do.value} {self.op}" if self.op is not None else self.do.value
+        gives = f", gives {' '.join(map(str, self.gives))}" if self.gives else ""
+        return f"{what}: {' '.join(map(str, reads))} → {' '.join(map(str, writes))}{gives}"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The lists of one stage. `buffers[slot]` is the array of a slot of F, I and W.
+
+    `forward` keeps `kept` slots; `backward_input` frees some and keeps those that `backward_weight` reads.
+    """
+
+    network: Network
+    first: int
+    last: int
+    recompute: bool
+    buffers: tuple[Buffer, ...]
+    forward: tuple[Step, ...]
+    backward_input: tuple[Step, ...]
+    backward_weight: tuple[Step, ...]
+    kept: frozenset[int]
+    kept_for_weight: frozenset[int]
+    """Of `kept`, those that live on until W."""
+    gradients: tuple[int, ...]
+    """Slots taken in I that live until W."""
+
+    def numbers(self, slots: Iterable[int]) -> int:
+        """Numbers for each row in these slots."""
+        return sum(self.buffers[s].numbers for s in slots)
+
+    @cached_property
+    def backward(self) -> tuple[Step, ...]:
+        """I and W in one list, an operation at a time."""
+        return self._together.lists[1]
+
+    @cached_property
+    def infer(self) -> tuple[Step, ...]:
+        """Forward that keeps nothing, with slots of its own."""
+        return self._alone.lists[0]
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of any of the lists."""
+        return max(len(self.buffers), len(self._together.buffers), len(self._alone.buffers))
+
+    @cached_property
+    def _together(self) -> _Slots:
+        names = _Names(self.network)
+        forward = _whole_forward(names, self.first, self.last)
+        _, together = _backward(names, self.first, self.last, recompute=self.recompute)
+        slots = _allocate(names.buffers, [forward, together])
+        assert slots.lists[0] == self.forward, "forward does not depend on the order of what follows"
+        return slots
+
+    @cached_property
+    def _alone(self) -> _Slots:
+        names = _Names(self.network)
+        return _allocate(names.buffers, [_whole_forward(names, self.first, self.last)])
+
+
+@dataclass(slots=True)
+class _Event:
+    """A step over names instead of slots. `shares` are pairs: the first may be written over the second."""
+
+    do: Do
+    op: Op | None
+    x: int = -1
+    y: int = -1
+    extras: tuple[int, ...] = ()
+    dy: int = -1
+    dx: int = -1
+    others: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    shares: tuple[tuple[int, int], ...] = ()
+    reads: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        all_names = (self.x, self.y, *self.extras, self.dy, self.dx, *self.others)
+        self.reads = tuple(n for n in all_names if n >= 0 and n not in self.writes)
+
+
+@dataclass(slots=True)
+class _Names:
+    """Names of arrays: `buffers[name]`; `value[v]` is the name of value v at the moment."""
+
+    network: Network
+    buffers: list[Buffer] = field(default_factory=list)
+    value: dict[int, int] = field(default_factory=dict)
+    extras: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def new(self, features: int, columns: int) -> int:
+        self.buffers.append(Buffer(features, columns))
+        return len(self.buffers) - 1
+
+    def of_value(self, v: int) -> int:
+        shape = self.network.shapes[v]
+        return self.new(shape.features, shape.columns)
+
+
+def compile_stage(network: Network, first: int, last: int, *, recompute: bool = False) -> Compiled:
+    """Operations `first` … `last` − 1. With `recompute`, F keeps the inputs of segments alone (see `segments`), and I
+    runs forward again."""
+    names = _Names(network)
+    forward = _whole_forward(names, first, last)
+    apart, _ = _backward(names, first, last, recompute=recompute)
+    slots = _allocate(names.buffers, [forward, *apart])
+    kept, after_input = slots.held[0], slots.held[1]
+    return Compiled(
+        network=network,
+        first=first,
+        last=last,
+        recompute=recompute,
+        buffers=slots.buffers,
+        forward=slots.lists[0],
+        backward_input=slots.lists[1],
+        backward_weight=slots.lists[2],
+        kept=kept,
+        kept_for_weight=kept & after_input,
+        gradients=tuple(sorted(after_input - kept)),
+    )
+
+
+def segments(network: Network, first: int, last: int) -> list[tuple[int, int]]:
+    """Parts of a stage that are run forward again one at a time: each ends behind a residual connection that is inside
+    no other. A stage without any is one segment."""
+    ends = [
+        k for k in range(first + 1, last) if network.ops[k - 1].layer.n_inputs > 1 and len(network.crossing(k)) == 1
+    ]
+    edges = [first, *ends, last]
+    return list(pairwise(edges))
+
+
+def _take_in(names: _Names, first: int) -> list[_Event]:
+    found = []
+    for v in names.network.crossing(first):
+        names.value[v] = names.of_value(v)
+        found.append(names.value[v])
+    return [_Event(Do.UNPACK, None, others=tuple(found), writes=tuple(found))]
+
+
+def _pack(names: _Names, wanted: Sequence[int]) -> _Event:
+    """The end of F or I: what is sent, as one array."""
+    if len(wanted) == 1:
+        return _Event(Do.PACK, None, y=wanted[0], others=tuple(wanted))
+    features = sum(names.buffers[n].features for n in wanted)
+    packed = names.new(features, names.buffers[wanted[0]].columns)
+    return _Event(Do.PACK, None, y=packed, others=tuple(wanted), writes=(packed,))
+
+
+def _whole_forward(names: _Names, first: int, last: int) -> list[_Event]:
+    """F, from the message that comes to the one that goes."""
+    taken = _take_in(names, first)
+    events = _forward(names, first, last)
+    return [*taken, *events, _pack(names, [names.value[v] for v in names.network.crossing(last)])]
+
+
+def _forward(names: _Names, first: int, last: int) -> list[_Event]:
+    events = []
+    for op in names.network.ops[first:last]:
+        layer, result = op.layer, op.index + 1
+        x, *others = (names.value[v] for v in op.inputs)
+        if layer.is_identity:
+            names.value[result] = x
+            continue
+        y = names.of_value(result)
+        columns = layer.shape_in.columns
+        extras = tuple(names.new(extra.features, columns) for extra in layer.extras)
+        names.value[result], names.extras[op.index] = y, extras
+        shares = tuple((y, n) for n in (x, *others)) if layer.in_place else ()
+        events.append(
+            _Event(Do.FORWARD, op, x=x, y=y, extras=extras, others=tuple(others), writes=(y, *extras), shares=shares)
+        )
+    return events
+
+
+def _backward(
+    names: _Names, first: int, last: int, *, recompute: bool
+) -> tuple[tuple[list[_Event], list[_Event]], list[_Event]]:
+    """(I, W) apart, and the two in one list."""
+    pieces = segments(names.network, first, last) if recompute else []
+    network, inputs, weights, together = names.network, list[_Event](), list[_Event](), list[_Event]()
+    gradient = {v: names.of_value(v) for v in network.gradients(last)}
+    if gradient:
+        came = tuple(gradient.values())
+        inputs.append(_Event(Do.UNPACK, None, others=came, writes=came))
+    together += inputs
+    for begin, end in reversed(pieces or [(first, last)]):
+        if pieces:
+            again = _forward(names, begin, end)
+            inputs += again
+            together += again
+        for op in reversed(network.ops[begin:end]):
+            if network.needs_gradient[op.index + 1]:
+                weight, input_events = _backward_of(names, op, gradient)
+                weights += weight
+                together += [*weight, *input_events]
+                inputs += input_events
+    lowest = weights[-1].dy if weights else -1
+    sent = [gradient[v] for v in network.gradients(first)] or ([lowest] if lowest >= 0 else [])
+    if sent:
+        packed = _pack(names, sent)
+        inputs.append(packed)
+        together.append(packed)
+    return (_without_unread(inputs, weights), weights), _without_unread(together, [])
+
+
+def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[_Event], list[_Event]]:
+    """(W, I) of one operation; `gradient` has the name of ∂ℓ/∂value for the values above it."""
+    layer, dy, weight, events = op.layer, gradient.pop(op.index + 1), list[_Event](), list[_Event]()
+    x, y, extras = names.value[op.inputs[0]], names.value[op.index + 1], names.extras.get(op.index, ())
+    if layer.parameters:
+        reads = layer.weight_gradient_reads
+        weight.append(
+            _Event(
+                Do.WEIGHT_GRADIENT,
+                op,
+                x=x if "x" in reads else -1,
+                extras=tuple(n for n, extra in zip(extras, layer.extras, strict=True) if extra.until_weight),
+                dy=dy if "dy" in reads else -1,
+            )
+        )
+    for v in op.inputs:
+        if not names.network.needs_gradient[v]:
+            continue
+        dx = dy
+        if not (layer.is_identity or layer.passes_gradient):
+            dx, reads = names.of_value(v), layer.input_gradient_reads
+            events.append(
+                _Event(
+                    Do.INPUT_GRADIENT,
+                    op,
+                    x=x if "x" in reads else -1,
+                    y=y if "y" in reads else -1,
+                    extras=extras,
+                    dy=dy,
+                    dx=dx,
+                    writes=(dx,),
+                    shares=((dx, dy),) if layer.in_place else (),
+                )
+            )
+        if v in gradient:
+            total = names.of_value(v)
+            events.append(
+                _Event(
+                    Do.SUM,
+                    None,
+                    x=gradient[v],
+                    y=dx,
+                    dx=total,
+                    writes=(total,),
+                    shares=((total, dx), (total, gradient[v])),
+                )
+            )
+            dx = total
+        gradient[v] = dx
+    return weight, events
+
+
+def _without_unread(events: Sequence[_Event], later: Sequence[_Event]) -> list[_Event]:
+    """Leave out forward steps, run again, whose results nobody reads."""
+    read = {n for event in later for n in event.reads}
+    kept = []
+    for event in reversed(events):
+        if event.do is Do.FORWARD and not read.intersection(event.writes):
+            continue
+        read.update(event.reads)
+        kept.append(event)
+    return kept[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """`held[i]` are the slots that are taken behind list i."""
+
+    buffers: tuple[Buffer, ...]
+    lists: list[tuple[Step, ...]]
+    held: list[frozenset[int]]
+
+
+def _allocate(buffers: Sequence[Buffer], lists: Sequence[Sequence[_Event]]) -> _Slots:
+    """Give names their slots, in the order of the lists; see [Note: compiled stages]."""
+    every = [event for events in lists for event in events]
+    last = {n: i for i, event in enumerate(every) for n in (*event.reads, *event.writes)}
+    slot: dict[int, int] = {-1: -1}
+    slots, held, steps, position = list[Buffer](), set[int](), list[list[Step]](), 0
+    states = []
+    for events in lists:
+        steps.append([])
+        of_earlier, free = len(slots), dict[Buffer, list[int]]()  # a number stands for one array of F, I and W
+        for event in events:
+            takes, over = [], dict[int, int]()
+            for written, read in event.shares:
+                if written not in over and last[read] == position and buffers[read] == buffers[written]:
+                    over[written] = read
+            for n in event.writes:
+                if n in over:
+                    slot[n] = slot[over[n]]
+                    continue
+                buffer = buffers[n]
+                if waiting := free.get(buffer):
+                    slot[n] = waiting.pop()
+                else:
+                    slot[n] = len(slots)
+                    slots.append(buffer)
+                takes.append((slot[n], buffer))
+                held.add(slot[n])
+            ended = {slot[n] for n in (*event.reads, *event.writes) if last[n] == position} & held
+            living = {slot[n] for n in event.writes if last[n] > position}
+            gives = tuple(sorted(ended - living))
+            for s in gives:
+                held.discard(s)
+                if s >= of_earlier:
+                    free.setdefault(slots[s], []).append(s)
+            steps[-1].append(_step(event, slot, tuple(takes), gives))
+            position += 1
+        states.append(frozenset(held))
+    assert not held, f"slots {sorted(held)} are never given back"
+    return _Slots(tuple(slots), [tuple(part) for part in steps], states)
+
+
+def _step(event: _Event, slot: dict[int, int], takes: tuple[tuple[int, Buffer], ...], gives: tuple[int, ...]) -> Step:
+    return Step(
+        do=event.do,
+        op=event.op,
+        takes=takes,
+        gives=gives,
+        x=slot[event.x],
+        y=slot[event.y],
+        extras=tuple(slot[n] for n in event.extras),
+        dy=slot[event.dy],
+        dx=slot[event.dx],
+        others=tuple(slot[n] for n in event.others),
+    )

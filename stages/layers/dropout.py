@@ -1,0 +1,75 @@
+"""Dropout (Srivastava et al. 2014), whose masks neither cut nor micro-batches nor schedule change.
+
+[Note: dropout masks] The mask of a row follows from (seed, step, layer, row) alone: the counter-based generator Philox
+(Salmon et al. 2011) with the key `SeedSequence([seed, 2, *path]).generate_state(2, uint64)` and the counter
+(0, row, step, 0), where `row` is the row's place in its step and `step` counts from 1. Each of its 64-bit words gives
+four numbers of 16 bits, lowest first; a number of the row, feature after feature and position after position, is
+dropped if it is below round(rate · 65536).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.arrays import Array
+from stages.layers.base import ELEMENT, Cost, Layer, LayerKind, Moment
+from stages.layers.options import option
+from stages.shapes import Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropoutOptions:
+    """`rate` is the share of numbers that training sets to 0; the others are multiplied by 1 / (1 − rate)."""
+
+    rate: float = option("a number from 0 to below 1", default=0.1, ge=0, lt=1)
+
+
+class Dropout(Layer):
+    """See [Note: dropout masks]. Evaluation changes nothing."""
+
+    in_place = True
+    is_transparent = True
+
+    def __init__(self, shape: Shape, rate: float, path: tuple[int, ...]) -> None:
+        self.shape_in = self.shape_out = shape
+        self.path, self.below = path, round(rate * 65536)
+        self.scale = 65536 / (65536 - self.below) if self.below < 65536 else 0.0
+        self.is_identity = self.below == 0
+
+    def cost(self) -> Cost:
+        """See Layer."""
+        once = 0.0 if self.is_identity else 2 * ELEMENT * self.shape_in.numbers
+        return Cost(elements=(once, once, 0.0))
+
+    def forward(self, x: Array, y: Array, extras: Any, p: Any, at: Moment, *_: Any) -> None:
+        """See Layer."""
+        if at.training:
+            np.multiply(x, self._factors(x, at), out=y)
+        elif y is not x:
+            np.copyto(y, x)
+
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, p: Any, at: Moment) -> None:
+        """∂ℓ/∂x = ∂ℓ/∂y · the same factors, which are drawn again."""
+        np.multiply(dy, self._factors(dy, at), out=dx)
+
+    def _factors(self, like: Array, at: Moment) -> Array:
+        """(features, columns): 0 for what is dropped, else the scale."""
+        shape = self.shape_in
+        key = np.random.SeedSequence([at.seed, 2, *self.path]).generate_state(2, np.uint64)
+        rows = like.shape[1] // shape.columns
+        factors = np.empty((shape.features, rows, shape.columns), dtype=like.dtype)
+        words = -(-shape.numbers // 4)
+        for i in range(rows):
+            stream = np.random.Philox(counter=[0, at.first + i, at.step, 0], key=key)
+            numbers = stream.random_raw(words).astype("<u8", copy=False).view("<u2")[: shape.numbers]
+            factors[:, i, :] = (numbers >= self.below).reshape(shape.features, shape.columns)
+        np.multiply(factors, like.dtype.type(self.scale), out=factors)
+        return factors.reshape(like.shape)
+
+
+DROPOUT = LayerKind(
+    name="dropout", options=DropoutOptions, build=lambda options, shape, path: Dropout(shape, options.rate, path)
+)

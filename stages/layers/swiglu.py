@@ -1,0 +1,53 @@
+"""SwiGLU (Shazeer 2020): one half of the features lets the other through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stages.arrays import Array
+from stages.layers.activations import sigmoid, silu_derivative
+from stages.layers.base import ELEMENT, Cost, Layer, LayerKind, LayerProblem
+from stages.layers.options import NoOptions
+from stages.shapes import Shape
+
+
+class Swiglu(Layer):
+    """y = a · σ(a) · b, where a is the first half of x's features and b the second."""
+
+    weight_gain = 2.0
+    input_gradient_reads = frozenset({"x"})
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape_in, self.shape_out = shape, shape.with_features(shape.features // 2)
+
+    def cost(self) -> Cost:
+        """See Layer."""
+        once = ELEMENT * self.shape_in.numbers
+        return Cost(elements=(once, 2 * once, 0.0))
+
+    def forward(self, x: Array, y: Array, *_: Any) -> None:
+        """See Layer."""
+        a, b = x[: len(y)], x[len(y) :]
+        np.multiply(a, sigmoid(a), out=y)
+        np.multiply(y, b, out=y)
+
+    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
+        """∂ℓ/∂b = ∂ℓ/∂y · a · σ(a) and ∂ℓ/∂a = ∂ℓ/∂y · b · the derivative of a · σ(a)."""
+        n = len(dy)
+        a, b = x[:n], x[n:]
+        s = sigmoid(a)
+        np.multiply(a, s, out=dx[n:])
+        np.multiply(dx[n:], dy, out=dx[n:])
+        np.multiply(silu_derivative(a, s), b, out=dx[:n])
+        np.multiply(dx[:n], dy, out=dx[:n])
+
+
+def _build(options: NoOptions, shape: Shape, path: tuple[int, ...]) -> Layer:
+    if shape.features % 2 or len(shape.dims) > 1:
+        raise LayerProblem(f"its input must have an even number of features, but is {shape}")
+    return Swiglu(shape)
+
+
+SWIGLU = LayerKind(name="swiglu", options=NoOptions, build=_build)

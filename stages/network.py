@@ -1,0 +1,300 @@
+"""A network as a flat list of operations over numbered values: what is cut into stages.
+
+Value 0 is the model's input, value k + 1 what operation k gives. Layers that stand one after another use the value
+before them; a residual connection is an operation `add` with two inputs, so a cut may fall inside it. Then two values
+cross the cut:
+
+    v1 ──norm──▸ v2 ──linear──▸ v3 ──add──▸ v4        between norm and linear: v1 and v2
+     └────────────────────────────────┘
+
+Values that cross a cut have equally many columns, so a message is one array: their features on top of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from stages.layers import KINDS
+from stages.layers.base import Layer, LayerProblem, ParameterSpec
+from stages.layers.sequential import Add, LayerSpec
+from stages.shapes import Shape
+
+Path = tuple[int, ...]
+"""A layer's place in the nested job file: (4, 1) is entry 1 of entry 4."""
+
+
+class LayerError(Exception):
+    """A layer does not fit: the path of the entry and what is wrong with it."""
+
+    def __init__(self, path: Path, kind: str, problem: str) -> None:
+        super().__init__(f"{path_name(path)} ({kind}): {problem}")
+        self.path, self.kind, self.problem = path, kind, problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitSpec:
+    """How the model's weights are drawn if their layer does not say it: with standard deviation `std`; with
+    `scale_residual`, the last linear layer of each residual branch with std / √(residual branches) (Radford 2019)."""
+
+    std: float
+    scale_residual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """Operation `index`: `layer` on the values `inputs`, giving value index + 1. `inside` names the entries of the job
+    file around it, outermost first. `stds` are the standard deviations of its parameters, None for a constant."""
+
+    index: int
+    path: Path
+    kind: str
+    inside: tuple[str, ...]
+    layer: Layer
+    inputs: tuple[int, ...]
+    stds: tuple[float | None, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`2.0.1`, as nested torch.nn.Sequential counts."""
+        return path_name(self.path)
+
+    @property
+    def parameters(self) -> tuple[tuple[str, ParameterSpec], ...]:
+        """Full names and specs."""
+        return tuple((f"{self.name}.{p.name}", p) for p in self.layer.parameters)
+
+    def __str__(self) -> str:
+        """For people: `4` of a flat list, else `2.3.0.1 (attention)`."""
+        return self.name if len(self.path) == 1 else f"{self.name} ({self.kind})"
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Operation `user` uses the weight `owner_name` of operation `owner` under `name`.
+
+    Each use has a gradient of its own, summed over micro-batches like any other; at the update they are added to the
+    owner's in the order of the users, and the new value goes back. So no cut changes a bit.
+    """
+
+    user: Op
+    name: str
+    owner: Op
+    owner_name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """All operations in order. `shapes[v]` is the shape of value v."""
+
+    ops: tuple[Op, ...]
+    shapes: tuple[Shape, ...]
+
+    @property
+    def output(self) -> Shape:
+        """What the last operation gives."""
+        return self.shapes[-1]
+
+    @cached_property
+    def needs_gradient(self) -> tuple[bool, ...]:
+        """Of each value: whether parameters had a part in it."""
+        needs = [False]
+        for op in self.ops:
+            needs.append(bool(op.layer.parameters) or any(needs[v] for v in op.inputs))
+        return tuple(needs)
+
+    @cached_property
+    def first_trained(self) -> int:
+        """The first operation with parameters; the number of operations if none has any."""
+        return next((op.index for op in self.ops if op.layer.parameters), len(self.ops))
+
+    @cached_property
+    def last_use(self) -> tuple[int, ...]:
+        """Of each value: the last operation that reads it; the number of operations for the output."""
+        last = list(range(len(self.shapes)))
+        for op in self.ops:
+            for v in op.inputs:
+                last[v] = op.index
+        last[-1] = len(self.ops)
+        return tuple(last)
+
+    @cached_property
+    def _crossings(self) -> tuple[tuple[int, ...], ...]:
+        found, alive = list[tuple[int, ...]]([(0,)]), [0]
+        for k in range(1, len(self.ops) + 1):
+            alive = [v for v in alive if self.last_use[v] >= k]
+            alive.append(k)
+            found.append(tuple(alive))
+        return tuple(found)
+
+    def crossing(self, cut: int) -> tuple[int, ...]:
+        """The values that operations from `cut` on need of those before: what a message over this cut holds."""
+        return self._crossings[cut]
+
+    def crossing_features(self, cut: int) -> int:
+        """Rows of the array of a message over this cut."""
+        return sum(self.shapes[v].features for v in self.crossing(cut))
+
+    def crossing_numbers(self, cut: int) -> int:
+        """Numbers of such a message for each sample."""
+        return self.crossing_features(cut) * self.crossing_columns(cut)
+
+    def crossing_columns(self, cut: int) -> int:
+        """Columns of such an array for each sample."""
+        return self.shapes[self.crossing(cut)[0]].columns
+
+    def gradients(self, cut: int) -> tuple[int, ...]:
+        """The values of `crossing` whose gradients come back over this cut."""
+        return tuple(v for v in self.crossing(cut) if self.needs_gradient[v])
+
+    def gradient_numbers(self, cut: int) -> int:
+        """Numbers of the message that comes back, for each sample."""
+        return sum(self.shapes[v].numbers for v in self.gradients(cut))
+
+    @cached_property
+    def ties(self) -> tuple[Tie, ...]:
+        """Every use of a weight that another operation owns, in the order of the users."""
+        return tuple(
+            Tie(user=op, name=name, owner=owner, owner_name=f"{owner.name}.{parameter.name}", shape=spec.shape)
+            for op in self.ops
+            for name, spec in op.parameters
+            if spec.tied_to is not None
+            for owner, parameter in [owner_of(op, spec, self.ops)]
+        )
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Names of tied weights, and whose each is."""
+        return {tie.name: tie.owner_name for tie in self.ties}
+
+    def parameter_names(self) -> tuple[str, ...]:
+        """Of all layers, in order; a tied weight has its owner's name only."""
+        return tuple(name for op in self.ops for name, spec in op.parameters if spec.tied_to is None)
+
+
+def path_name(path: Path) -> str:
+    """(4, 1) as `4.1`."""
+    return ".".join(map(str, path))
+
+
+def name_order(name: str) -> tuple[tuple[int, ...], str]:
+    """Sorts names of parameters, `2.0.weight`, in the order of layers."""
+    *path, last = name.split(".")
+    return tuple(map(int, path)), last
+
+
+class NetworkBuilder:
+    """Appends entries to a list of operations. `branch_ends` are those that end a residual connection."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.ops: list[Op] = []
+        self.shapes = [shape]
+        self.branch_ends: list[int] = []
+
+    def add(self, spec: LayerSpec, path: Path, inside: tuple[str, ...], value: int) -> int:
+        """Append what `spec` stands for, on `value`; the value that it gives. Raises LayerError."""
+        kind = KINDS[spec.kind]
+        shape = self.shapes[value]
+        try:
+            if shape.vocabulary and kind.build is not None and not kind.takes_tokens:
+                raise LayerProblem("its input are tokens; put embedding before it")
+            if kind.build is not None:
+                layer = kind.build(spec.options, shape, path)
+                return self._append(Op(len(self.ops), path, kind.name, inside, layer, (value,)))
+            assert kind.expand is not None, f"{kind.name} is neither built nor expanded"
+            entries = kind.expand(spec.options, shape)
+        except LayerProblem as problem:
+            raise LayerError(path, spec.kind, str(problem)) from None
+        result = value
+        for i, inner in enumerate(entries):
+            result = self.add(inner, (*path, i), (*inside, kind.name), result)
+        if not kind.adds_input:
+            return result
+        if self.shapes[result] != shape:
+            raise LayerError(
+                path, spec.kind, f"its layers give {self.shapes[result]} for {shape}, and the two are to be added"
+            )
+        self.branch_ends.append(len(self.ops))
+        return self._append(Op(len(self.ops), path, "add", inside, Add(shape), (result, value)))
+
+    def check_ties(self) -> None:
+        """Raises LayerError for a weight that is tied to none that fits."""
+        for op in self.ops:
+            for parameter in op.layer.parameters:
+                if parameter.tied_to is not None:
+                    owner_of(op, parameter, self.ops)
+
+    def _append(self, op: Op) -> int:
+        self.ops.append(op)
+        self.shapes.append(op.layer.shape_out)
+        return len(self.ops)
+
+
+def build_network(shape: Shape, layers: Sequence[LayerSpec], init: InitSpec | None = None) -> Network:
+    """The operations of layers on an input of this shape. Raises LayerError."""
+    builder, value = NetworkBuilder(shape), 0
+    for i, spec in enumerate(layers):
+        value = builder.add(spec, (i,), (), value)
+    ops = builder.ops
+    builder.check_ties()
+    scaled = _scaled(ops, builder.branch_ends)
+    gains = _following_gains(ops)
+    with_stds = [
+        replace(op, stds=tuple(_std(p, init, gains[op.index], scaled.get(op.index, 1.0)) for p in op.layer.parameters))
+        for op in ops
+    ]
+    return Network(tuple(with_stds), tuple(builder.shapes))
+
+
+def _following_gains(ops: Sequence[Op]) -> list[float]:
+    """`weight_gain` of the operation behind each, transparent ones passed over."""
+    gains, gain = [1.0] * len(ops), 1.0
+    for op in reversed(ops):
+        gains[op.index] = gain
+        if not op.layer.is_transparent:
+            gain = op.layer.weight_gain
+    return gains
+
+
+def _scaled(ops: Sequence[Op], branch_ends: Sequence[int]) -> dict[int, float]:
+    """1 / √branches for the last operation with parameters of each residual branch."""
+    found = {}
+    for end in branch_ends:
+        start = ops[end].inputs[1]
+        inner = [k for k in range(start, end) if ops[k].layer.parameters]
+        if inner:
+            found[inner[-1]] = 1 / math.sqrt(len(branch_ends))
+    return found
+
+
+def _std(parameter: ParameterSpec, init: InitSpec | None, gain: float, scaled: float) -> float | None:
+    draw = parameter.draw
+    if draw is None:
+        return None
+    if draw.std is not None:
+        return draw.std
+    if init is not None:
+        return init.std * (scaled if init.scale_residual else 1.0)
+    return draw.default_std if draw.default_std is not None else math.sqrt(gain / draw.fan_in)
+
+
+def owner_of(op: Op, parameter: ParameterSpec, ops: Sequence[Op]) -> tuple[Op, ParameterSpec]:
+    """Whose weight a tied one is. Raises LayerError."""
+    owners = [
+        (o, p)
+        for o in ops
+        if o.path == (parameter.tied_to,)
+        for p in o.layer.parameters
+        if p.name == parameter.name and p.tied_to is None
+    ]
+    where = f"tied_to: got {parameter.tied_to}"
+    if not owners or owners[0][0].index >= op.index:
+        raise LayerError(op.path, op.kind, f"{where}, must be an earlier entry of model.layers that has a weight")
+    owner, spec = owners[0]
+    if spec.shape != parameter.shape:
+        theirs, ours = list(spec.shape), list(parameter.shape)
+        raise LayerError(op.path, op.kind, f"{where}, whose weight has the shape {theirs}, but this layer's has {ours}")
+    return owner, spec

@@ -1,0 +1,50 @@
+"""The tied weights that a stage uses: a gradient for each use, and a copy of what another stage owns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stages.arrays import Array, aligned_empty
+from stages.init import draw_parameter, dtype_of
+from stages.parameters import Parameters
+from stages.spec import ModelSpec
+
+
+class TiedUses:
+    """Of operations `first` … `last` − 1. `values[name]` is the weight as the user `name` has it: the owner's own array
+    if the owner is in the stage too, else a copy; `gradients[name]` is the use's gradient. See stages.network.Tie."""
+
+    def __init__(self, model: ModelSpec, first: int, last: int, own: Parameters) -> None:
+        self._ties = [tie for tie in model.network.ties if first <= tie.user.index < last]
+        self._copies: dict[str, str] = {}
+        self.values: dict[str, Array] = {}
+        self.gradients: dict[str, Array] = {}
+        for tie in self._ties:
+            self.gradients[tie.name] = aligned_empty(tie.shape, dtype_of(model))
+            self.gradients[tie.name][...] = 0
+            if first <= tie.owner.index < last:
+                self.values[tie.name] = own.value(tie.owner_name)
+                continue
+            copy = self.values[tie.name] = aligned_empty(tie.shape, dtype_of(model))
+            stream = np.random.default_rng([model.seed, 0, *tie.owner.path])  # as the owner draws it
+            draw_parameter(stream, copy, tie.owner.stds[0], 0.0)
+            self._copies[tie.name] = tie.owner_name
+
+    def load(self, values: Mapping[str, Array]) -> None:
+        """Take the copies' values from those of the owners."""
+        for name, owner in self._copies.items():
+            self.values[name][...] = values[owner]
+
+    def add_to(self, own: Parameters) -> None:
+        """Add the gradients to those of the owners, all of which are in the stage, in the order of the users."""
+        for tie in self._ties:
+            total = own.gradient(tie.owner_name)
+            np.add(total, self.gradients[tie.name], out=total)
+
+    @property
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes of copies and of gradients."""
+        copies = sum(self.values[name].nbytes for name in self._copies)
+        return copies, sum(gradient.nbytes for gradient in self.gradients.values())
