@@ -9,9 +9,9 @@ from importlib.metadata import version
 from nicegui import ui
 
 TICK_S = 0.4
+"""How often a page that is seen looks for news, in seconds."""
 MADE_WITHIN_S = 60.0
 """A page, on a machine whose every CPU trains. NiceGUI answers 500 after 3 s otherwise."""
-"""How often a page that is seen looks for news, in seconds."""
 _PAGES = (("/", "Jobs"), ("/cluster", "Cluster"), ("/schedule", "Schedules"))
 
 
