@@ -226,7 +226,7 @@ def test_a_process_that_is_stopped_ends_with_its_parent() -> None:
 def test_a_process_is_found_by_its_arguments_if_it_is_ours() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", "--home", "/a b"]) as process:
         try:
-            assert own_process_with("--home", "/a b") == process.pid
+            _until(lambda: own_process_with("--home", "/a b") == process.pid, "it is not found")
             assert own_process_with("--home", "/a") is None
         finally:
             process.kill()
