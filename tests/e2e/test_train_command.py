@@ -146,7 +146,7 @@ def test_the_model_that_does_not_fit_on_one_worker(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "TOO SMALL" in refused.stdout
     assert refused.stderr.startswith(
-        "error: worker 0 (stage 0) needs 346.4 MiB, resources.memory_per_worker is 160.0 MiB"
+        "error: worker 0 (stage 0) needs 342.4 MiB, resources.memory_per_worker is 160 MiB"
     )
     assert pipetrain_here("train", job, "--stages", "1", "--run-dir", tmp_path / "no").returncode == 2
     forced = pipetrain("train", job, "--stages", "1", "--run-dir", tmp_path / "forced", "--force")
