@@ -206,6 +206,7 @@ class Trainer:
         correct = next((r.correct for r in steps if r.correct is not None), None)
         self.steps_done += 1
         rows = step.last - step.first
+        most, mean = _memory(steps)
         return TrainedStep(
             step=step.step,
             epoch=step.epoch_index + 1,
@@ -218,7 +219,8 @@ class Trainer:
             accuracy=None if correct is None else correct / rows,
             bubble_predicted=None if predicted is None else predicted.total,
             summed=self._spec.model.loss == SUMMED,
-            **_memory(steps),
+            memory_most=most,
+            memory_mean=mean,
             reports=tuple(steps),
             accounts=self._accounts.line(
                 step.step, self._utc(report.account.ended for report in steps), self._predicted
@@ -257,10 +259,10 @@ class Trainer:
         )
 
 
-def _memory(reports: Sequence[StepReport]) -> dict[str, float]:
-    """What the job holds in its workers, in bytes, by the columns of StepRow; nothing if the step was not sampled."""
+def _memory(reports: Sequence[StepReport]) -> tuple[int, int] | tuple[None, None]:
+    """What the job holds in the worker with the most, and in a worker on average, in bytes; None if not sampled."""
     found = [report.memory.job for report in reports if report.memory is not None]
-    return {"memory_most": max(found), "memory_mean": round(sum(found) / len(found))} if found else {}
+    return (max(found), round(sum(found) / len(found))) if found else (None, None)
 
 
 def gradient_norm(reports: Sequence[StepReport]) -> float:

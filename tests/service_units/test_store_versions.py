@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cluster.service.records import JobDocument
 from cluster.service.store import insert
-from tests.service_units.test_store import _event, _opened, _record
+from tests.records import job_record
+from tests.service_units.test_store import _event, _opened
 
 
 def test_a_store_of_an_older_version_takes_what_a_list_shows_from_its_documents(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_a_store_of_an_older_version_takes_what_a_list_shows_from_its_documents(
     documents = {"a": json.dumps(job), "b": "{}"}
     with _opened(path) as store:
         for name, document in documents.items():
-            asyncio.run(store.write(insert(_record(name), JobDocument(document=document, files={}), _event())))
+            asyncio.run(store.write(insert(job_record(name), JobDocument(document=document, files={}), _event())))
     added = ("best_validation_loss", "samples_per_second", "stages", "schedule", "batch_size")
     with sqlite3.connect(path) as connection:
         for column in added:

@@ -17,7 +17,7 @@ from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import every_tick, frame, heading
 from cluster.dashboard.job_progress import percent, tab_title, time_left
 from cluster.dashboard.live import Live, LiveViews
-from cluster.dashboard.pages.curves import Curves, Range
+from cluster.dashboard.pages.curves import Curves, Range, range_of
 from cluster.dashboard.pages.job_parts import Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.parts import copy_button, facts, text
