@@ -72,6 +72,7 @@ def _unwritable(path: Path, why: str, *, full: bool) -> StoreUnwritable:
 
 def damaged(path: Path, why: str) -> str:
     """One sentence: the path, and what can be done."""
+    why = " ".join(why.split())  # SQLite quotes what it was asked, line by line
     return (
         f"{path}: the job store is damaged ({why}); put a copy of it back, or move it away (with {path.name}-wal and "
         f"{path.name}-shm) to begin with an empty one; what jobs left in {path.parent / 'runs'} stays as it is"

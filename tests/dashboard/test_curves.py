@@ -132,7 +132,7 @@ def test_a_range_has_more_of_its_points_and_the_csv_has_a_column_a_series() -> N
         "bubble": 0,
     }
     for step in range(1, 901):
-        memory = {"memory": [100, 300]} if step % 100 == 0 else {}
+        memory = {"memory_most": 300, "memory_mean": 200} if step % 100 == 0 else {}
         stats.take_row({**row, **memory, "step": step, "loss": 1.0 / step})
     stats.take_row({"kind": "eval", "step": 450, "epoch": 1, "loss": 0.5, "samples": 5})
     live = Live(stats)

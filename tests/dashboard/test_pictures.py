@@ -29,8 +29,8 @@ def timeline(n_micro_batches: int, *, predicted: float) -> dict[str, Any]:
 def test_a_step_of_many_actions_is_drawn_in_pieces_and_told_in_full() -> None:
     """Only the first piece was drawn: the drain could not be seen at all."""
     found = picture(timeline(1000, predicted=0.5))
-    assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0 %, predicted")
-    assert found.summary.endswith("dry run: 50.00 ms, idle 75.0 %")
+    assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0%, predicted")
+    assert found.summary.endswith("dry run: 50.00 ms, idle 75.0%")
     assert found.windows[0][1] == pytest.approx(25)
     assert all(before[1] == after[0] for before, after in itertools.pairwise(found.windows))
     drawn: list[set[tuple[float, ...]]] = [set(), set()]

@@ -21,7 +21,7 @@ from coordinator.train.rows import EVAL_FIGURES, SERIES, STEP_FIGURES, EvalRow, 
 ALL = (*STEP_FIGURES, *EVAL_FIGURES)
 STEP = StepRow(
     step=3, epoch=1, samples=64, loss=0.5, seconds=0.25, grad_norm=2.0, learning_rate=0.1, bubble=0.3, accuracy=0.75,
-    bubble_predicted=0.2,
+    bubble_predicted=0.2, memory_most=300, memory_mean=200,
 )  # fmt: skip
 EVALUATION = EvalRow(step=3, epoch=1, loss=0.4, accuracy=0.875, samples=16)
 FOUND = {
@@ -76,7 +76,7 @@ def test_each_metric_has_a_family() -> None:
 def test_a_figure_that_is_newer_than_the_protocol_travels_by_name() -> None:
     line = {**STEP.as_dict(), "clipped": 0.125}
     message = pb.MetricRow.FromString(row_to_wire(line, 1).SerializeToString())
-    assert message.step.figures == {"clipped": 0.125}
+    assert message.step.figures["clipped"] == 0.125
     assert row_from_wire(message) == STEP, "a client that does not know it reads the rest"
 
 
@@ -92,7 +92,10 @@ def test_a_figure_that_a_step_does_not_have_keeps_its_last_value() -> None:
         step=4, epoch=1, samples=8, loss=0.25, seconds=0.1, grad_norm=1.0, learning_rate=0.1, bubble=0.1, accuracy=0.5
     )
     stats.take_row(json.loads(json.dumps(line.as_dict())))
-    assert (stats.latest["loss"], stats.latest["bubble_predicted"]) == (0.25, 0.2)
+    assert stats.latest["bubble_predicted"] == 0.2
+    mean = (64 * 0.5 + 8 * 0.25) / 72
+    assert stats.latest["loss"] == pytest.approx(mean), "of the epoch so far"
+    assert stats.series["loss"].points == [(3, 0.5), (4, 0.25)], "points are each step's own"
     assert stats.series["bubble_predicted"].points == [(3, 0.2)]
 
 
