@@ -18,6 +18,7 @@ _COMMANDS = {
     "train": "Train a job and leave its run directory.",
     "evaluate": "Loss and accuracy of a trained run on any data.",
     "predict": "Outputs of a trained run for new inputs.",
+    "generate": "Text that a network trained on text writes.",
     "plan": "Stages, memory, bubble and bottleneck of a job, before it runs.",
     "show": "Draw a schedule.",
     "verify": "Prove that every schedule and stage count trains the same weights.",

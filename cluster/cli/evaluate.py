@@ -9,9 +9,11 @@ import click
 
 from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.data.sources import load_arrays, load_data
+from cluster.data.text import text_rows
 from cluster.run.run_dir import FinishedRun
 from coordinator.plan.blas_threads import BlasThreads
 from coordinator.train.inference import infer
+from stages.data import Dataset
 from stages.loss import evaluate_loss, loss_count
 
 
@@ -38,7 +40,7 @@ def evaluate(run: str, address: str | None, home: Path | None, source: str | Non
 def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
     """The number of rows, their loss and, for classifiers, their accuracy."""
     spec, model = run.spec, run.spec.model_spec()
-    data = load_data(spec).validation if source is None else load_arrays(spec, source, run.columns)
+    data = load_data(spec).validation if source is None else _other(run, source)
     rows, output = min(spec.training.evaluate_batch_size, len(data)), model.network.output
     total, correct = 0.0, 0
     with BlasThreads(None):
@@ -52,3 +54,10 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
     if model.loss == "cross_entropy":
         found["accuracy"] = correct / columns
     return found
+
+
+def _other(run: FinishedRun, source: str) -> Dataset:
+    """Rows of another source, as the run reads them."""
+    if run.vocabulary is not None:
+        return text_rows(run.spec, source, run.vocabulary)
+    return load_arrays(run.spec, source, run.columns)

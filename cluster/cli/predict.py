@@ -39,6 +39,8 @@ def predict(run: str, address: str | None, home: Path | None, source: str, outpu
         raise UserMistake(f"--output: {output} must end in .npz")
     with trained_run(run, address=address, home=home) as trained, BlasThreads(None):
         spec = trained.spec
+        if trained.vocabulary is not None:
+            raise UserMistake(f"{run}: was trained on text; `pipetrain generate {run}` goes on with a text")
         x = load_inputs(spec, source, trained.columns)
         chunks = infer(spec.model_spec(), trained.parameter, x, spec.training.evaluate_batch_size)
         arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}

@@ -66,7 +66,7 @@ def train(
     prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
     if not force and (refusals := prepared.refusals()):
         raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
-    directory = RunDir.create(path, spec, overwrite=overwrite, notify=lambda text: click.echo(text, err=True))
+    directory = RunDir.create(path, prepared.spec, overwrite=overwrite, notify=lambda text: click.echo(text, err=True))
     try:
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
             result = _train(prepared, directory, progress)

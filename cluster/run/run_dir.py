@@ -16,12 +16,13 @@ import orjson
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cluster.data.text import Vocabulary
 from cluster.run.earlier_run import lock_folder, make_room
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import os_error_of, run_directory_gone
 from coordinator import run_files
 from coordinator.job.regular_files import read_regular
-from coordinator.job.spec import JobSpec, load_job
+from coordinator.job.spec import JobSpec, load_job, parse_job
 from stages.arrays import Array
 from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake
 
@@ -160,7 +161,13 @@ class RunDir:
         if not self.is_there():
             raise run_directory_gone(self.path)
 
-    def save_model(self, spec: JobSpec, parameters: Mapping[str, Array], columns: Sequence[str] | None) -> None:
+    def save_model(
+        self,
+        spec: JobSpec,
+        parameters: Mapping[str, Array],
+        columns: Sequence[str] | None,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not."""
         temporary = self.path / run_files.unfinished(run_files.MODEL)
         try:
@@ -169,7 +176,8 @@ class RunDir:
             temporary.unlink(missing_ok=True)
             raise os_error_of(str(error), temporary) from None
         _replace(temporary, self.path / run_files.MODEL)
-        self._write(run_files.MODEL_LAYERS, (json.dumps(_describe(spec, columns), indent=2) + "\n").encode())
+        described = _describe(spec, columns, vocabulary)
+        self._write(run_files.MODEL_LAYERS, (json.dumps(described, indent=2) + "\n").encode())
 
     def begin_trace(self) -> BinaryIO:
         """A file for a trace, which is trace.json from `show_trace` on, while it grows. Raises OSError."""
@@ -233,6 +241,8 @@ class FinishedRun:
     spec: JobSpec
     columns: tuple[str, ...] | None
     weights: Path
+    vocabulary: Vocabulary | None = None
+    """What its tokens stand for; None for a network of numbers."""
 
     def parameter(self, name: str) -> Array:
         """One parameter, by its name in model.safetensors. Raises InvalidData for a file that does not hold it."""
@@ -251,15 +261,19 @@ def open_run(path: Path) -> FinishedRun:
             raise InvalidData(f"{path}: has no {name}, so it is not the run directory of a finished job")
     try:
         spec = load_job(path / run_files.JOB)
-        columns = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8")).get("columns")
+        layers = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8"))
+        columns, told = layers.get("columns"), layers.get("vocabulary")
+        vocabulary = None if told is None else Vocabulary.from_document(told)
+        if not spec.is_resolved:  # what follows from the data is known by now
+            spec = parse_job({**spec.document(), "model": layers["model"]})
     except InvalidJob as error:
         raise InvalidData(f"{path / run_files.JOB}: {error.problems[0]}") from None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise InvalidData(f"{path / run_files.MODEL_LAYERS}: cannot be read: {error}") from None
-    return FinishedRun(spec, None if columns is None else tuple(columns), path / run_files.MODEL)
+    return FinishedRun(spec, None if columns is None else tuple(columns), path / run_files.MODEL, vocabulary)
 
 
-def _describe(spec: JobSpec, columns: Sequence[str] | None) -> dict[str, Any]:
+def _describe(spec: JobSpec, columns: Sequence[str] | None, vocabulary: Vocabulary | None) -> dict[str, Any]:
     model = spec.model_spec()
     layers = [
         {"index": op.index, "kind": op.kind, "in": op.layer.shape_in.numbers, "out": op.layer.shape_out.numbers}
@@ -273,7 +287,9 @@ def _describe(spec: JobSpec, columns: Sequence[str] | None) -> dict[str, Any]:
         "precision": model.precision,
         "loss": model.loss,
         "layers": layers,
+        "model": spec.document()["model"],
         "columns": None if columns is None else list(columns),
+        "vocabulary": None if vocabulary is None else vocabulary.document(),
     }
 
 

@@ -197,7 +197,7 @@ class Run:
             saved = trainer.steps_done > 0
             run_dir.require_there()
             if saved:
-                run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns)
+                run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns, self.data.vocabulary)
             trackers.close("stopped" if stopped else "finished")  # not before the weights are there
         self.result = RunResult(
             steps=trainer.steps_done,

@@ -1,0 +1,189 @@
+"""Text as data: tokens, rows, what is told of a text that does not fit; and text that a network writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cluster.cli import cli
+from cluster.cli.generate import Draw
+from cluster.data.sources import JobData, load_data
+from cluster.data.text import Vocabulary
+from coordinator.job.spec import parse_job
+from stages.errors import InvalidData, InvalidJob
+from stages.windows import Windows
+
+TEXT = "the cat sat on the mat.\nthe dog sat on the log.\n" * 40
+
+
+def _job(source: object, layers: list[Any] | None = None, **data: Any) -> dict[str, Any]:
+    body = layers or [{"embedding": {"units": 8}}, "positions", {"transformer": {"heads": 2}}]
+    return {
+        "model": {"layers": [*body, {"linear": {"units": "classes"}}], "loss": "cross_entropy"},
+        "data": {"source": str(source), "block": 8, "validation": 0.1, **data},
+        "training": {"steps": 4, "batch_size": 4, "optimizer": {"adamw": {"learning_rate": 0.01}}},
+    }
+
+
+def _load(source: object, **data: Any) -> JobData:
+    return load_data(parse_job(_job(source, **data)))
+
+
+def _file(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_rows_are_blocks_and_the_tokens_that_follow_and_the_tail_is_held_out(tmp_path: Path) -> None:
+    data = _load(_file(tmp_path / "a.txt", TEXT))
+    assert data.vocabulary is not None
+    characters = sorted(set(TEXT))
+    assert (data.vocabulary.characters, data.vocabulary.size) == ("".join(characters), len(characters))
+    n = len(TEXT) - round(0.1 * len(TEXT))
+    x, y = data.train.x[0:2], data.train.y[0:2]
+    assert [data.vocabulary.decode(row) for row in x] == [TEXT[:8], TEXT[8:16]]
+    assert [data.vocabulary.decode(row) for row in y] == [TEXT[1:9], TEXT[9:17]]
+    assert len(data.train) == (n - 1) // 8
+    assert data.vocabulary.decode(data.validation.x[0:1][0]) == TEXT[n : n + 8]
+    model = data.spec.model_spec()
+    assert (model.vocabulary, model.input.positions, model.network.output.features) == (
+        len(characters),
+        8,
+        len(characters),
+    )
+    assert parse_job(data.spec.document()) == data.spec
+
+
+def test_random_windows_may_begin_anywhere(tmp_path: Path) -> None:
+    data = _load(_file(tmp_path / "a.txt", TEXT), windows="random")
+    assert len(data.train) == len(TEXT) - round(0.1 * len(TEXT)) - 8
+    assert data.vocabulary is not None
+    assert data.vocabulary.decode(data.train.x[np.array([3])][0]) == TEXT[3:11]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", "\n".join(json.dumps({"text": line}) for line in TEXT.splitlines())),
+        ("a.bin", np.arange(900, dtype="<u2").tobytes()),
+        ("b.bin", np.array([20240520, 1, 900, *[0] * 253], "<u4").tobytes() + np.arange(900, dtype="<u2").tobytes()),
+        ("c.bin", np.array([20240801, 1, 900, *[0] * 253], "<u4").tobytes() + np.arange(900, dtype="<u4").tobytes()),
+    ],
+)
+def test_other_files_are_read(tmp_path: Path, name: str, content: str | bytes) -> None:
+    data = _load(_file(tmp_path / name, content))
+    assert data.vocabulary is not None
+    if name.endswith(".bin"):
+        assert data.vocabulary == Vocabulary("numbers", 900)
+        assert data.train.x[1:2].tolist() == [list(range(8, 16))]
+    else:
+        assert data.vocabulary.decode(data.train.x[0:1][0]) == TEXT[:8]
+
+
+def test_bytes_and_numbers_and_a_tokenizer(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    source = _file(tmp_path / "a.txt", TEXT)
+    assert _load(source, tokens="bytes").vocabulary == Vocabulary("bytes", 256)
+    np.save(tmp_path / "a.npy", np.arange(900, dtype=np.uint16))
+    assert _load(tmp_path / "a.npy").vocabulary == Vocabulary("numbers", 900)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=60))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    data = _load(source, tokens=str(tmp_path / "tokenizer.json"))
+    assert data.vocabulary is not None
+    assert data.vocabulary.size == tokenizer.get_vocab_size()
+    assert data.train.x[0:1][0].tolist() == tokenizer.encode(TEXT).ids[:8]
+
+
+def test_every_machine_has_a_text() -> None:
+    data = _load("stdlib")
+    assert len(data.train) > 100_000
+    assert data.fingerprint() == _load("stdlib").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("a.txt", b"\xff\xfe", "is not text in UTF-8: invalid start byte at byte 0"),
+        ("a.txt", b"", "is empty"),
+        ("a.txt", b"short text here", "14 tokens for training make no row"),
+        ("a.jsonl", b'{"text": "a"}\n{"txt": 1}\n', 'line 2 is not a JSON object with an entry "text"'),
+        ("a.bin", b"123", "has 3 bytes, must hold numbers of 16 bits"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_one_line(tmp_path: Path, name: str, content: bytes, line: str) -> None:
+    source = _file(tmp_path / name, content)
+    with pytest.raises(InvalidData) as told:
+        _load(source)
+    assert str(told.value).startswith(str(source))
+    assert line in str(told.value)
+
+
+def test_what_a_text_needs_is_told(tmp_path: Path) -> None:
+    source = _file(tmp_path / "a.txt", TEXT)
+    with pytest.raises(InvalidData, match=r"data\.block is missing"):
+        load_data(parse_job(_job(source, block=None)))
+    job = _job(source)
+    job["model"] |= {"input": [8], "vocabulary": 5}
+    job["model"]["layers"][-1] = {"linear": {"units": 5}}
+    with pytest.raises(InvalidData, match=r"tokens, but the model knows 5; leave model\.input and vocabulary out"):
+        load_data(parse_job(job))
+    with pytest.raises(InvalidJob, match=r"model\.input: missing, must be the shape of one sample"):
+        parse_job({**_job("digits"), "data": {"source": "digits"}})
+
+
+def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
+    """Trained for long enough to know its two sentences; what it writes follows from the seed."""
+    source, run = _file(tmp_path / "a.txt", TEXT), tmp_path / "run"
+    job = _job(source, windows="random")
+    job["training"] |= {"steps": 150, "batch_size": 16, "micro_batches": 2}
+    job["pipeline"] = {"stages": 2}
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+
+    def command(*arguments: object) -> str:
+        done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    command("train", tmp_path / "job.yaml", "--local", "--run-dir", run)
+    told = json.loads(command("evaluate", run, "--json"))
+    assert told["loss"] < 1.0
+    assert told["accuracy"] > 0.6
+    other = _file(tmp_path / "other.txt", TEXT[:200])
+    assert json.loads(command("evaluate", run, "--data", other, "--json"))["loss"] < 1.0
+    careful = command("generate", run, "--prompt", "the cat sat", "--tokens", 12, "--temperature", 0)
+    assert careful.startswith("the cat sat on the ")
+    assert command("generate", run, "--tokens", 20, "--seed", 3) == command(
+        "generate", run, "--tokens", 20, "--seed", 3, "--low-memory"
+    )
+    refused = CliRunner().invoke(cli, ["generate", str(run), "--prompt", "Ω"])
+    assert "character 'Ω', number 1, is not in the vocabulary" in str(refused.exception)
+
+
+def test_tokens_are_drawn_from_the_likeliest() -> None:
+    outputs = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
+    assert {Draw(0.0, None, None, s)(outputs) for s in range(5)} == {0}
+    drawn = Draw(1.0, None, None, 1)
+    counts = np.bincount([drawn(outputs) for _ in range(4000)], minlength=4) / 4000
+    np.testing.assert_allclose(counts, [0.5, 0.3, 0.15, 0.05], atol=0.03)
+    for draw in (Draw(1.0, 2, None, 1), Draw(1.0, None, 0.75, 1)):
+        assert {draw(outputs) for _ in range(300)} == {0, 1}
+
+
+def test_windows_are_indexed_as_an_array_of_rows() -> None:
+    tokens = np.arange(30, dtype=np.uint16)
+    x, y = Windows(tokens, 5, 5), Windows(tokens, 5, 5, shift=1)
+    whole = np.array([tokens[i : i + 5] for i in range(0, 25, 5)])
+    assert len(x) == len(y) == 5
+    np.testing.assert_array_equal(x[:], whole)
+    np.testing.assert_array_equal(y[1:3], whole[1:3] + 1)
+    np.testing.assert_array_equal(x[np.array([4, 0])], whole[[4, 0]])
+    assert len(Windows(tokens[:5], 5, 5)) == 0
