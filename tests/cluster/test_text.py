@@ -114,7 +114,7 @@ def test_every_machine_has_a_text() -> None:
     [
         ("a.txt", b"\xff\xfe", "is not text in UTF-8: invalid start byte at byte 0"),
         ("a.txt", b"", "is empty"),
-        ("a.txt", b"short text here", "14 tokens for training make no row"),
+        ("a.txt", b"short text here", "2 tokens for validation make no row"),
         ("a.jsonl", b'{"text": "a"}\n{"txt": 1}\n', 'line 2 is not a JSON object with an entry "text"'),
         ("a.bin", b"123", "has 3 bytes, must hold numbers of 16 bits"),
     ],
