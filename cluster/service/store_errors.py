@@ -71,7 +71,8 @@ def _unwritable(path: Path, why: str, *, full: bool) -> StoreUnwritable:
 
 
 def damaged(path: Path, why: str) -> str:
-    """One sentence: the path, and what can be done."""
+    """One sentence: the path, and what can be done. `why` may quote what stands in the store's file."""
+    why = " ".join("".join(c if c.isprintable() else " " for c in why).split())
     return (
         f"{path}: the job store is damaged ({why}); put a copy of it back, or move it away (with {path.name}-wal and "
         f"{path.name}-shm) to begin with an empty one; what jobs left in {path.parent / 'runs'} stays as it is"
