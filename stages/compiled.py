@@ -13,64 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 from stages.network import Network, Op
-
-
-class Do(Enum):
-    """What a step does: one of an operation's three halves, a sum of two gradients, or a message."""
-
-    FORWARD = "F"
-    INPUT_GRADIENT = "I"
-    WEIGHT_GRADIENT = "W"
-    SUM = "sum"
-    UNPACK = "unpack"
-    """Copy a message into slots."""
-    PACK = "pack"
-    """Bring what is sent into one array."""
-
-
-class Buffer(NamedTuple):
-    """The array of a slot: (features, columns · rows)."""
-
-    features: int
-    columns: int
-
-    @property
-    def numbers(self) -> int:
-        """Numbers for each row."""
-        return self.features * self.columns
-
-
-class Step(NamedTuple):
-    """Take slots, do something with slots, give slots back. −1 is no slot.
-
-    FORWARD: x, others → y, extras. INPUT_GRADIENT: x, y, extras, dy → dx. WEIGHT_GRADIENT: x, extras, dy.
-    SUM: x + y → dx. UNPACK: → `others`. PACK: `others` → y, which is the slot itself if it is one.
-    """
-
-    do: Do
-    op: Op | None
-    takes: tuple[tuple[int, Buffer], ...]
-    gives: tuple[int, ...]
-    x: int = -1
-    y: int = -1
-    extras: tuple[int, ...] = ()
-    dy: int = -1
-    dx: int = -1
-    others: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        """`I 2.1 (gelu): 3 4 → 4, gives 3`."""
-        reads = [n for n in (self.x, self.dy, *self.others) if n >= 0]
-        writes = [n for n in (self.y if self.do is not Do.INPUT_GRADIENT else -1, self.dx) if n >= 0]
-        what = f"{self.do.value} {self.op}" if self.op is not None else self.do.value
-        gives = f", gives {' '.join(map(str, self.gives))}" if self.gives else ""
-        return f"{what}: {' '.join(map(str, reads))} → {' '.join(map(str, writes))}{gives}"
+from stages.steps import Buffer, Do, Event, Slots, Step, allocate
 
 
 @dataclass(frozen=True)
@@ -114,39 +61,18 @@ class Compiled:
         return max(len(self.buffers), len(self._together.buffers), len(self._alone.buffers))
 
     @cached_property
-    def _together(self) -> _Slots:
+    def _together(self) -> Slots:
         names = _Names(self.network)
         forward = _whole_forward(names, self.first, self.last)
         _, together = _backward(names, self.first, self.last, recompute=self.recompute)
-        slots = _allocate(names.buffers, [forward, together])
+        slots = allocate(names.buffers, [forward, together])
         assert slots.lists[0] == self.forward, "forward does not depend on the order of what follows"
         return slots
 
     @cached_property
-    def _alone(self) -> _Slots:
+    def _alone(self) -> Slots:
         names = _Names(self.network)
-        return _allocate(names.buffers, [_whole_forward(names, self.first, self.last)])
-
-
-@dataclass(slots=True)
-class _Event:
-    """A step over names instead of slots. `shares` are pairs: the first may be written over the second."""
-
-    do: Do
-    op: Op | None
-    x: int = -1
-    y: int = -1
-    extras: tuple[int, ...] = ()
-    dy: int = -1
-    dx: int = -1
-    others: tuple[int, ...] = ()
-    writes: tuple[int, ...] = ()
-    shares: tuple[tuple[int, int], ...] = ()
-    reads: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        all_names = (self.x, self.y, *self.extras, self.dy, self.dx, *self.others)
-        self.reads = tuple(n for n in all_names if n >= 0 and n not in self.writes)
+        return allocate(names.buffers, [_whole_forward(names, self.first, self.last)])
 
 
 @dataclass(slots=True)
@@ -173,7 +99,7 @@ def compile_stage(network: Network, first: int, last: int, *, recompute: bool = 
     names = _Names(network)
     forward = _whole_forward(names, first, last)
     apart, _ = _backward(names, first, last, recompute=recompute)
-    slots = _allocate(names.buffers, [forward, *apart])
+    slots = allocate(names.buffers, [forward, *apart])
     kept, after_input = slots.held[0], slots.held[1]
     return Compiled(
         network=network,
@@ -200,31 +126,31 @@ def segments(network: Network, first: int, last: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _take_in(names: _Names, first: int) -> list[_Event]:
+def _take_in(names: _Names, first: int) -> list[Event]:
     found = []
     for v in names.network.crossing(first):
         names.value[v] = names.of_value(v)
         found.append(names.value[v])
-    return [_Event(Do.UNPACK, None, others=tuple(found), writes=tuple(found))]
+    return [Event(Do.UNPACK, None, others=tuple(found), writes=tuple(found))]
 
 
-def _pack(names: _Names, wanted: Sequence[int]) -> _Event:
+def _pack(names: _Names, wanted: Sequence[int]) -> Event:
     """The end of F or I: what is sent, as one array."""
     if len(wanted) == 1:
-        return _Event(Do.PACK, None, y=wanted[0], others=tuple(wanted))
+        return Event(Do.PACK, None, y=wanted[0], others=tuple(wanted))
     features = sum(names.buffers[n].features for n in wanted)
     packed = names.new(features, names.buffers[wanted[0]].columns)
-    return _Event(Do.PACK, None, y=packed, others=tuple(wanted), writes=(packed,))
+    return Event(Do.PACK, None, y=packed, others=tuple(wanted), writes=(packed,))
 
 
-def _whole_forward(names: _Names, first: int, last: int) -> list[_Event]:
+def _whole_forward(names: _Names, first: int, last: int) -> list[Event]:
     """F, from the message that comes to the one that goes."""
     taken = _take_in(names, first)
     events = _forward(names, first, last)
     return [*taken, *events, _pack(names, [names.value[v] for v in names.network.crossing(last)])]
 
 
-def _forward(names: _Names, first: int, last: int) -> list[_Event]:
+def _forward(names: _Names, first: int, last: int) -> list[Event]:
     events = []
     for op in names.network.ops[first:last]:
         layer, result = op.layer, op.index + 1
@@ -238,21 +164,21 @@ def _forward(names: _Names, first: int, last: int) -> list[_Event]:
         names.value[result], names.extras[op.index] = y, extras
         shares = tuple((y, n) for n in (x, *others)) if layer.in_place else ()
         events.append(
-            _Event(Do.FORWARD, op, x=x, y=y, extras=extras, others=tuple(others), writes=(y, *extras), shares=shares)
+            Event(Do.FORWARD, op, x=x, y=y, extras=extras, others=tuple(others), writes=(y, *extras), shares=shares)
         )
     return events
 
 
 def _backward(
     names: _Names, first: int, last: int, *, recompute: bool
-) -> tuple[tuple[list[_Event], list[_Event]], list[_Event]]:
+) -> tuple[tuple[list[Event], list[Event]], list[Event]]:
     """(I, W) apart, and the two in one list."""
     pieces = segments(names.network, first, last) if recompute else []
-    network, inputs, weights, together = names.network, list[_Event](), list[_Event](), list[_Event]()
+    network, inputs, weights, together = names.network, list[Event](), list[Event](), list[Event]()
     gradient = {v: names.of_value(v) for v in network.gradients(last)}
     if gradient:
         came = tuple(gradient.values())
-        inputs.append(_Event(Do.UNPACK, None, others=came, writes=came))
+        inputs.append(Event(Do.UNPACK, None, others=came, writes=came))
     together += inputs
     for begin, end in reversed(pieces or [(first, last)]):
         if pieces:
@@ -274,14 +200,14 @@ def _backward(
     return (_without_unread(inputs, weights), weights), _without_unread(together, [])
 
 
-def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[_Event], list[_Event]]:
+def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[Event], list[Event]]:
     """(W, I) of one operation; `gradient` has the name of ∂ℓ/∂value for the values above it."""
-    layer, dy, weight, events = op.layer, gradient.pop(op.index + 1), list[_Event](), list[_Event]()
+    layer, dy, weight, events = op.layer, gradient.pop(op.index + 1), list[Event](), list[Event]()
     x, y, extras = names.value[op.inputs[0]], names.value[op.index + 1], names.extras.get(op.index, ())
     if layer.parameters:
         reads = layer.weight_gradient_reads
         weight.append(
-            _Event(
+            Event(
                 Do.WEIGHT_GRADIENT,
                 op,
                 x=x if "x" in reads else -1,
@@ -296,7 +222,7 @@ def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[
         if not (layer.is_identity or layer.passes_gradient):
             dx, reads = names.of_value(v), layer.input_gradient_reads
             events.append(
-                _Event(
+                Event(
                     Do.INPUT_GRADIENT,
                     op,
                     x=x if "x" in reads else -1,
@@ -311,7 +237,7 @@ def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[
         if v in gradient:
             total = names.of_value(v)
             events.append(
-                _Event(
+                Event(
                     Do.SUM,
                     None,
                     x=gradient[v],
@@ -326,7 +252,7 @@ def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[
     return weight, events
 
 
-def _without_unread(events: Sequence[_Event], later: Sequence[_Event]) -> list[_Event]:
+def _without_unread(events: Sequence[Event], later: Sequence[Event]) -> list[Event]:
     """Leave out forward steps, run again, whose results nobody reads."""
     read = {n for event in later for n in event.reads}
     kept = []
@@ -336,68 +262,3 @@ def _without_unread(events: Sequence[_Event], later: Sequence[_Event]) -> list[_
         read.update(event.reads)
         kept.append(event)
     return kept[::-1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Slots:
-    """`held[i]` are the slots that are taken behind list i."""
-
-    buffers: tuple[Buffer, ...]
-    lists: list[tuple[Step, ...]]
-    held: list[frozenset[int]]
-
-
-def _allocate(buffers: Sequence[Buffer], lists: Sequence[Sequence[_Event]]) -> _Slots:
-    """Give names their slots, in the order of the lists; see [Note: compiled stages]."""
-    every = [event for events in lists for event in events]
-    last = {n: i for i, event in enumerate(every) for n in (*event.reads, *event.writes)}
-    slot: dict[int, int] = {-1: -1}
-    slots, held, steps, position = list[Buffer](), set[int](), list[list[Step]](), 0
-    states = []
-    for events in lists:
-        steps.append([])
-        of_earlier, free = len(slots), dict[Buffer, list[int]]()  # a number stands for one array of F, I and W
-        for event in events:
-            takes, over = [], dict[int, int]()
-            for written, read in event.shares:
-                if written not in over and last[read] == position and buffers[read] == buffers[written]:
-                    over[written] = read
-            for n in event.writes:
-                if n in over:
-                    slot[n] = slot[over[n]]
-                    continue
-                buffer = buffers[n]
-                if waiting := free.get(buffer):
-                    slot[n] = waiting.pop()
-                else:
-                    slot[n] = len(slots)
-                    slots.append(buffer)
-                takes.append((slot[n], buffer))
-                held.add(slot[n])
-            ended = {slot[n] for n in (*event.reads, *event.writes) if last[n] == position} & held
-            living = {slot[n] for n in event.writes if last[n] > position}
-            gives = tuple(sorted(ended - living))
-            for s in gives:
-                held.discard(s)
-                if s >= of_earlier:
-                    free.setdefault(slots[s], []).append(s)
-            steps[-1].append(_step(event, slot, tuple(takes), gives))
-            position += 1
-        states.append(frozenset(held))
-    assert not held, f"slots {sorted(held)} are never given back"
-    return _Slots(tuple(slots), [tuple(part) for part in steps], states)
-
-
-def _step(event: _Event, slot: dict[int, int], takes: tuple[tuple[int, Buffer], ...], gives: tuple[int, ...]) -> Step:
-    return Step(
-        do=event.do,
-        op=event.op,
-        takes=takes,
-        gives=gives,
-        x=slot[event.x],
-        y=slot[event.y],
-        extras=tuple(slot[n] for n in event.extras),
-        dy=slot[event.dy],
-        dx=slot[event.dx],
-        others=tuple(slot[n] for n in event.others),
-    )

@@ -13,12 +13,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.linalg import blas
 
 from stages.arrays import Array
 
-_GEMM: dict[str, Callable[..., Any]] = {"float32": blas.sgemm, "float64": blas.dgemm}
+_gemm: dict[str, Callable[..., Any]] = {}
 _all_through_scipy = False
+
+
+def load_blas() -> dict[str, Callable[..., Any]]:
+    """SciPy's products by dtype. The first who asks loads SciPy: a command that only reads a job needs none."""
+    if not _gemm:
+        from scipy.linalg import blas
+
+        _gemm.update(float32=blas.sgemm, float64=blas.dgemm)
+    return _gemm
 
 
 def let_all_go_through_scipy(every: bool) -> bool:
@@ -34,7 +42,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
         np.matmul(a, b, out=out)
         return
     transposed = not a.flags.c_contiguous
-    result = _GEMM[out.dtype.name](
+    result = (_gemm or load_blas())[out.dtype.name](
         1.0, b.T, a if transposed else a.T, trans_b=transposed, c=(into := out.T), overwrite_c=1
     )
     assert result is into, "BLAS worked on a copy: the output's memory is not C-contiguous"
@@ -43,7 +51,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 def add_product(a: Array, b: Array, total: Array, *, accumulate: bool) -> None:
     """total ← ab, or (`accumulate`) total + ab: BLAS adds in the product itself. `a` and `total` are C-contiguous,
     `b` is the transpose of such an array. Here on the transposes, whose memory is Fortran's."""
-    result = _GEMM[total.dtype.name](
+    result = (_gemm or load_blas())[total.dtype.name](
         1.0, b, a.T, trans_a=1, beta=1.0 if accumulate else 0.0, c=(into := total.T), overwrite_c=1
     )
     assert result is into, "BLAS worked on a copy: the gradient's memory is not C-contiguous"

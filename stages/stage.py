@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stages.arrays import Array, Buffers
-from stages.compiled import Do, Step, compile_stage
+from stages.compiled import compile_stage
 from stages.init import draw_parameter, dtype_of
 from stages.layers.base import EVALUATING, Moment
 from stages.layers.embedding import as_tokens
@@ -22,6 +22,7 @@ from stages.network import Op
 from stages.optimizers import make_optimizer
 from stages.parameters import Parameters
 from stages.spec import ModelSpec, OptimizerSpec
+from stages.steps import Do, Step
 from stages.tied import TiedUses
 
 _Memory = list[Any]

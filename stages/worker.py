@@ -24,9 +24,7 @@ from stages.ledger import (
     OTHER,
     SEND,
     UPDATE,
-    WAIT_DRAIN,
     WAIT_STEADY,
-    WAIT_WARMUP,
     WEIGHT_GRADIENT,
     Ledger,
     wait_kinds,
@@ -46,13 +44,13 @@ from stages.orders import (
     TrainStep,
     Update,
     Updated,
-    WorkerMemory,
     WorkerSetup,
 )
-from stages.process_memory import peak_resident_bytes, status_bytes
 from stages.progress import Progress
 from stages.stage import Stage
-from stages.trained import first_trained_stage, performed_lane, stage_of
+from stages.tied_exchange import TiedExchange
+from stages.trained import first_trained_stage, performed_lane
+from stages.worker_memory import worker_memory
 
 CHUNKS_AHEAD = 4
 """How many evaluation chunks a stage may be ahead of the next: they hide a message's journey, and take memory."""
@@ -79,10 +77,7 @@ class Worker:
         bounds = setup.bounds
         self.stages = {
             s: Stage(
-                setup.model,
-                bounds[s],
-                bounds[s + 1],
-                setup.optimizer,
+                *(setup.model, bounds[s], bounds[s + 1], setup.optimizer),
                 weight_grad_group=setup.weight_grad_group,
                 recompute=s in setup.recompute,
             )
@@ -95,11 +90,8 @@ class Worker:
         self._step: int | None = None
         self._action: Action | None = None
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
-        self._ties = [
-            (tie, stage_of(tie.user.index, bounds), stage_of(tie.owner.index, bounds))
-            for tie in setup.model.network.ties
-        ]
         self._ledger = Ledger(self.stages)
+        self._tied = TiedExchange(setup, self.stages, self._ledger, self)
         self._first_trained = first_trained_stage(setup.model, bounds)
         self._lanes = {m: performed_lane(lane, self._first_trained) for m, lane in setup.lanes.items()}
         self._wait_kinds = {m: wait_kinds(lane) for m, lane in self._lanes.items()}
@@ -201,7 +193,7 @@ class Worker:
                     ledger.book_action(action.stage, WEIGHT_GRADIENT, action.micro_batch)
         self._action = None
         self.progress.compute(order.step, None)
-        self._bring_gradients_home()
+        self._tied.bring_gradients_home()
         norms: dict[str, float] = {}
         for s, stage in self.stages.items():
             norms |= stage.parameters.squared_norms()
@@ -223,7 +215,7 @@ class Worker:
             sent=self._take_sent(),
             saved_bytes={s: stage.peak_saved_bytes for s, stage in self.stages.items()},
             timeline=timeline,
-            memory=self._memory() if order.trace else None,
+            memory=worker_memory(self.stages, self._resident_before) if order.trace else None,
         )
 
     def _take_sent(self) -> dict[int, tuple[int, int]]:
@@ -231,26 +223,12 @@ class Worker:
         self._sent.clear()
         return sent
 
-    def _memory(self) -> WorkerMemory:
-        held = {}
-        for s, stage in self.stages.items():
-            parameters, optimizer = stage.parameters, stage.optimizer.nbytes
-            replicas, gradients = stage.uses.nbytes
-            held[s] = (parameters.values.nbytes + replicas, parameters.gradients.nbytes + gradients, optimizer)
-        peak, before = peak_resident_bytes(), self._resident_before
-        return WorkerMemory(
-            held=held,
-            peak_resident=peak,
-            peak_job=max(0, peak - before),
-            job=max(0, status_bytes("VmRSS") - before),
-        )
-
     def _forward(self, action: Action, batch: Batch) -> None:
         s, j = action.stage, action.micro_batch
         if s == 0:
             x = batch.inputs(self._data["train"], j)
         else:
-            x = self._receive(s, Kind.FORWARD, j)
+            x = self.receive(s, Kind.FORWARD, j)
             self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         trained = s >= self._first_trained  # see [Note: untrained stages]
@@ -259,7 +237,7 @@ class Worker:
         check_output(stage, x, y, at, f"step {batch.order.step}", action)
         if s < self._last_stage:
             self._ledger.book_action(s, FORWARD, j)
-            self._send(s + 1, Kind.FORWARD, j, y)
+            self.send(s + 1, Kind.FORWARD, j, y)
             self._ledger.book(s, SEND)
             return
         data = self._data["train"]
@@ -281,14 +259,14 @@ class Worker:
     def _backward_input(self, action: Action, batch: Batch, *, together: bool) -> None:
         """`together`: with the weight gradient, so that a stage that runs forward again holds a block at a time."""
         s, j = action.stage, action.micro_batch
-        dy = self._receive(s, Kind.BACKWARD_INPUT, j)
+        dy = self.receive(s, Kind.BACKWARD_INPUT, j)
         self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         dx = stage.backward(j, dy) if together else stage.backward_input(j, dy)
         check_gradient(stage, dx, batch.order.step, action)
         self._ledger.book_action(s, INPUT_GRADIENT, j)
         if s > self._first_trained:
-            self._send(s - 1, Kind.BACKWARD_INPUT, j, dx)
+            self.send(s - 1, Kind.BACKWARD_INPUT, j, dx)
             self._ledger.book(s, SEND)
 
     def _update(self, order: Update) -> Report:
@@ -297,38 +275,8 @@ class Worker:
         for s, stage in self.stages.items():
             stage.update(order.step, order.learning_rate, order.scale)
             self._ledger.book(s, UPDATE)
-        self._bring_values_back()
+        self._tied.bring_values_back()
         return Updated()
-
-    # tied weights: see stages.network.Tie --------------------------------------------------------------------------
-
-    def _bring_gradients_home(self) -> None:
-        """Add the gradients of all uses of a weight to its owner's, in the order of the users."""
-        for tie, user, owner in self._ties:
-            if user in self.stages:
-                self._send(owner, Kind.BACKWARD_WEIGHT, tie.user.index, self.stages[user].uses.gradients[tie.name])
-                self._ledger.book(user, SEND)
-        for tie, user, owner in self._ties:
-            if owner in self.stages:
-                gradient = self._receive(owner, Kind.BACKWARD_WEIGHT, tie.user.index, self._setup.placement[user])
-                self._ledger.book(owner, WAIT_DRAIN)
-                total = self.stages[owner].parameters.gradient(tie.owner_name)
-                np.add(total, gradient, out=total)
-                self._ledger.book(owner, WEIGHT_GRADIENT)
-
-    def _bring_values_back(self) -> None:
-        """After the update: the owner's value to the other stages that use it."""
-        apart = [tie for tie in self._ties if tie[1] != tie[2]]
-        for tie, user, owner in apart:
-            if owner in self.stages:
-                value = self.stages[owner].parameters.value(tie.owner_name)
-                self._send(user, Kind.BACKWARD, tie.user.index, value)
-                self._ledger.book(owner, SEND)
-        for tie, user, owner in apart:
-            if user in self.stages:
-                value = self._receive(user, Kind.BACKWARD, tie.user.index, self._setup.placement[owner])
-                np.copyto(self.stages[user].uses.values[tie.name], value)
-                self._ledger.book(user, WAIT_WARMUP)
 
     # evaluation and gathering --------------------------------------------------------------------------------------
 
@@ -377,17 +325,17 @@ class Worker:
         """Send evaluation chunk `j` on, but never more than a few ahead of the one who takes them in."""
         if j >= CHUNKS_AHEAD:
             self._await_taken(s, j - CHUNKS_AHEAD)
-        self._send(s + 1, Kind.FORWARD, j, y)
+        self.send(s + 1, Kind.FORWARD, j, y)
 
     def _receive_chunk(self, s: int, j: int) -> Array:
-        x = self._receive(s, Kind.FORWARD, j)
+        x = self.receive(s, Kind.FORWARD, j)
         if self._setup.placement[s - 1] != self._setup.worker:
-            self._send(s - 1, Kind.BACKWARD_INPUT, j, np.zeros((1, 1), dtype=x.dtype))
+            self.send(s - 1, Kind.BACKWARD_INPUT, j, np.zeros((1, 1), dtype=x.dtype))
         return x
 
     def _await_taken(self, s: int, j: int) -> None:
         if s < self._last_stage and self._setup.placement[s + 1] != self._setup.worker:
-            self._receive(s, Kind.BACKWARD_INPUT, j)
+            self.receive(s, Kind.BACKWARD_INPUT, j)
 
     def _trim(self) -> None:
         """Arrays of other shapes come now: give the memory of the old ones back."""
@@ -405,7 +353,8 @@ class Worker:
 
     # carrying ------------------------------------------------------------------------------------------------------
 
-    def _send(self, stage: int, kind: Kind, micro_batch: int, array: Array) -> None:
+    def send(self, stage: int, kind: Kind, micro_batch: int, array: Array) -> None:
+        """See TiedExchange's Carrier."""
         tag, to = Tag(self._round, stage, kind, micro_batch), self._setup.placement[stage]
         if to == self._setup.worker:
             self._handed[tag] = array.copy()
@@ -422,7 +371,8 @@ class Worker:
             sent[0] += 1
             sent[1] += array.nbytes
 
-    def _receive(self, stage: int, kind: Kind, micro_batch: int, sender: int | None = None) -> Array:
+    def receive(self, stage: int, kind: Kind, micro_batch: int, sender: int | None = None) -> Array:
+        """See TiedExchange's Carrier; the neighbour sends if no other worker is named."""
         tag = Tag(self._round, stage, kind, micro_batch)
         handed = self._handed.pop(tag, None)
         if handed is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -94,6 +95,7 @@ def pipetrain_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     code, output, errors = 0, io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", command),
+        mock.patch.dict(os.environ, {"COLUMNS": "200"}),  # no table is broken into lines
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):

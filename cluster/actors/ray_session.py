@@ -92,7 +92,28 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _embedded(cpus: int, memory: int) -> Iterator[Any]:
+    """Ray gives up after half a minute: where every CPU trains, its second start succeeds."""
     ray = importlib.import_module("ray")
+    with contextlib.ExitStack() as started:
+        try:
+            started.enter_context(_started(ray, cpus, memory))
+        except _StartFailed as first:
+            if first.full:
+                raise
+            started.enter_context(_started(ray, cpus, memory))
+        yield ray
+
+
+class _StartFailed(NotEnoughResources):
+    """Ray did not start; `full`: for lack of room, which a second try would not find either."""
+
+    def __init__(self, reason: str, *, full: bool) -> None:
+        super().__init__(f"Ray cannot start here: {reason}")
+        self.full = full
+
+
+@contextlib.contextmanager
+def _started(ray: Any, cpus: int, memory: int) -> Iterator[None]:
     with private_folder(short_base()) as folder:
         try:
             with loopback(), without_idlers():
@@ -107,11 +128,11 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
                     **_QUIET,
                 )
         except Exception as error:  # of a start that takes too long Ray raises just that
-            reason = full_for_ray(folder) or " ".join(str(error).split())
+            full = full_for_ray(folder)
             ray.shutdown()
-            raise NotEnoughResources(f"Ray cannot start here: {reason}") from None
+            raise _StartFailed(full or " ".join(str(error).split()), full=bool(full)) from None
         try:
-            yield ray
+            yield
         finally:
             ray.shutdown()
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from cluster.service.records import EventRecord, JobDocument, JobRecord
 from cluster.service.refusals import StoreDamaged
 from cluster.service.store_errors import damaged, gone, trouble_of
-from cluster.service.store_rows import COLUMNS, Unreadable, event_of, record_of, text_of, values_of
+from cluster.service.store_rows import COLUMNS, UnreadableRow, event_of, record_of, text_of, values_of
 from stages.errors import UserMistake
 
 T = TypeVar("T")
@@ -222,7 +222,7 @@ class Store:
         try:
             yield
         except (ValueError, TypeError, AttributeError) as error:
-            told = str(error) if isinstance(error, Unreadable) else f"{what}: {error}"
+            told = str(error) if isinstance(error, UnreadableRow) else f"{what}: {error}"
             raise StoreDamaged(damaged(self.path, told)) from None
 
     def unfinished(self) -> list[JobRecord]:

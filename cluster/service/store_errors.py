@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.actors.disk_room import NO_ROOM, is_full
 from cluster.service.refusals import NoSpace, StoreDamaged, StoreTrouble, StoreUnwritable
-from cluster.service.store_rows import Unreadable
+from cluster.service.store_rows import UnreadableRow
 
 _PASSING = (
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
@@ -38,7 +38,7 @@ def trouble_of(error: BaseException, path: Path) -> StoreTrouble | None:
         if error.errno not in _PASSING_ERRNO:
             return None
         return _unwritable(Path(error.filename or path), os.strerror(error.errno).lower(), full=error.errno in NO_ROOM)
-    if isinstance(error, UnicodeDecodeError | Unreadable):  # a text or row in it, or what SQLite tells of its columns
+    if isinstance(error, UnicodeDecodeError | UnreadableRow):  # of a text, a row or the columns
         return StoreDamaged(damaged(path, str(error)))
     if not isinstance(error, sqlite3.Error):
         return None
@@ -71,8 +71,8 @@ def _unwritable(path: Path, why: str, *, full: bool) -> StoreUnwritable:
 
 
 def damaged(path: Path, why: str) -> str:
-    """One sentence: the path, and what can be done."""
-    why = " ".join(why.split())  # SQLite quotes what it was asked, line by line
+    """One sentence: the path, and what can be done. `why` may quote what stands in the store's file."""
+    why = " ".join("".join(c if c.isprintable() else " " for c in why).split())
     return (
         f"{path}: the job store is damaged ({why}); put a copy of it back, or move it away (with {path.name}-wal and "
         f"{path.name}-shm) to begin with an empty one; what jobs left in {path.parent / 'runs'} stays as it is"

@@ -26,7 +26,7 @@ def _kinds(written: str) -> tuple[type, ...]:
 _KINDS = tuple(_kinds(str(f.type)) for f in fields(JobRecord) if f.name in OWN)
 
 
-class Unreadable(ValueError):
+class UnreadableRow(ValueError):
     """A row is not what this program wrote."""
 
 
@@ -38,17 +38,17 @@ def values_of(record: JobRecord) -> tuple[Any, ...]:
 
 
 def record_of(row: Sequence[Any]) -> JobRecord:
-    """The record of a row: its order, then COLUMNS. Raises Unreadable."""
+    """The record of a row: its order, then COLUMNS. Raises UnreadableRow."""
     order, *own = row[: len(OWN) + 1]
     workers, cpus, memory, state, evidence = row[len(OWN) + 1 :]
     values: Mapping[str, Any] = dict(zip(OWN, own, strict=True))
     kinds = (*_KINDS, (int,), (int,), (int,))
     if not all(isinstance(value, kind) for value, kind in zip((*own, workers, cpus, memory), kinds, strict=True)):
-        raise Unreadable(f"job {values['id']!r}: a value is of another kind")
+        raise UnreadableRow(f"job {values['id']!r}: a value is of another kind")
     try:
         found = _state(state, evidence)
     except (ValueError, TypeError, AttributeError) as error:
-        raise Unreadable(f"the state of job {values['id']}: {error}") from None
+        raise UnreadableRow(f"the state of job {values['id']}: {error}") from None
     return JobRecord(
         **{**values, "force": bool(values["force"]), "remote": bool(values["remote"])},
         order=order,
@@ -71,16 +71,16 @@ def event_of(row: Sequence[Any]) -> EventRecord:
 
 
 def text_of(value: Any) -> str:
-    """The value of a column of texts. Raises Unreadable."""
+    """The value of a column of texts. Raises UnreadableRow."""
     if not isinstance(value, str):
-        raise Unreadable(f"{value!r} is no text")
+        raise UnreadableRow(f"{value!r} is no text")
     return value
 
 
 def _object(text: str) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):
-        raise Unreadable(f"{text[:40]!r} has no entries")
+        raise UnreadableRow(f"{text[:40]!r} has no entries")
     return found
 
 

@@ -81,7 +81,7 @@ def _model(facts: Facts) -> Generator[str, None, int | None]:
     if given is None and facts.lacks("model", "input") and not is_text(facts.get("data", "source", default="") or ""):
         yield "model.input: missing, must be the shape of one sample, a list of whole numbers such as [64]"
     if given is None or vocabulary is None or layers is None or not facts.n_layers():
-        return facts.n_layers() if given is not None else None
+        return None if facts.lacks("model", "input") else facts.n_layers()
     builder, value = NetworkBuilder(input_shape(tuple(given), vocabulary or 0)), 0
     try:
         for k, layer in enumerate(layers):

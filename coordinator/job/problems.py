@@ -106,7 +106,7 @@ def _find(loc: Path, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo 
             owner, field = section, section.model_fields.get(str(part))
             if field is None:
                 return owner, None, tuple(path)
-            here = field.annotation
+            here = _without_none(field.annotation)
         elif get_origin(here) is tuple and isinstance(part, int):
             path.append(part)
             here = get_args(here)[0]
@@ -114,6 +114,13 @@ def _find(loc: Path, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo 
             break
     section = _section(here)
     return (owner, field, tuple(path)) if section is None else (section, None, tuple(path))
+
+
+def _without_none(annotation: object) -> object:
+    """`X` of `X | None`, if X is a list; else the annotation."""
+    inner = [a for a in get_args(annotation) if a is not type(None)]
+    listed = len(inner) == 1 and get_origin(inner[0]) is tuple and len(get_args(annotation)) == 2
+    return inner[0] if listed and get_origin(annotation) is not tuple else annotation
 
 
 def _section(annotation: object) -> type[BaseModel] | None:

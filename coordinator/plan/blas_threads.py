@@ -9,11 +9,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-import scipy
 from threadpoolctl import ThreadpoolController
 
 from coordinator.job.spec import JobSpec
-from stages.products import let_all_go_through_scipy  # with SciPy's BLAS, so that it is there to be found
+from stages.products import let_all_go_through_scipy, load_blas
 
 _WORTH_THREADS = 1 << 20
 """Multiplications in a product from which on several threads are faster: below, they wait for each other."""
@@ -31,6 +30,7 @@ class BlasThreads:
     """Holds the products' BLAS to `threads` (None: as it is) and any other to one until `close`; a context manager."""
 
     def __init__(self, threads: int | None) -> None:
+        load_blas()  # so that it is there to be found
         found = ThreadpoolController().select(user_api="blas")
         paths = [library.filepath for library in found.lib_controllers]
         ours = [path for path in paths if _serves_scipy(path)] or paths
@@ -55,5 +55,7 @@ class BlasThreads:
 
 def _serves_scipy(path: str) -> bool:
     """Whether a library is the one in SciPy's wheel."""
+    import scipy
+
     folder = Path(scipy.__file__).parent
     return any(parent in (folder, folder.with_name("scipy.libs")) for parent in Path(path).parents)

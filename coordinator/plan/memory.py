@@ -17,8 +17,9 @@ from typing import TypeVar
 
 from coordinator.program.weight_groups import WeightGroups
 from stages.actions import Kind, Lane
-from stages.compiled import Buffer, Compiled, Step, compile_stage
+from stages.compiled import Compiled, compile_stage
 from stages.spec import ModelSpec, OptimizerSpec
+from stages.steps import Buffer, Step
 
 _Counts = TypeVar("_Counts", bound=tuple[int, ...])
 
@@ -262,5 +263,5 @@ def parameter_count(model: ModelSpec, first: int, last: int) -> int:
 
 
 def _parameter_sizes(model: ModelSpec, first: int, last: int, line: int) -> list[int]:
-    sizes = [p.size for op in model.network.ops[first:last] for p in op.layer.parameters if p.tied_to is None]
+    sizes = [p.numbers for op in model.network.ops[first:last] for p in op.layer.parameters if p.tied_to is None]
     return [-(-size // line) * line for size in sizes]

@@ -6,6 +6,7 @@ are ∂ℓ/∂y and ∂ℓ/∂x. A stage keeps those that `input_gradient_reads`
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,12 +59,9 @@ class ParameterSpec:
     tied_to: int | None = None
 
     @property
-    def size(self) -> int:
-        """Numbers."""
-        size = 1
-        for n in self.shape:
-            size *= n
-        return size
+    def numbers(self) -> int:
+        """How many there are."""
+        return math.prod(self.shape)
 
 
 class Extra(NamedTuple):

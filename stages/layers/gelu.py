@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from stages.arrays import Array
 from stages.layers.activations import Activation
@@ -81,6 +80,14 @@ def in_blocks(block: Callable[..., None], n_scratch: int, *arrays: Array, out: A
         block(*(array[a:b] for array in flat), flat_out[a:b], *(row[: b - a] for row in scratch))
 
 
+def _phi(x: Array) -> Array:
+    """Φ(x) by SciPy, which is loaded by the first who needs it."""
+    from scipy.special import ndtr
+
+    distribution: Array = ndtr(x)
+    return distribution
+
+
 def _scratch(n: int, size: int, dtype: np.dtype[Any]) -> Sequence[Array]:
     kept: Array | None = getattr(_of_thread, dtype.name, None)
     if kept is None or len(kept) < n or kept.shape[1] < size:
@@ -100,7 +107,7 @@ class Gelu(_Gelu):
         if x.dtype == np.float32:
             in_blocks(_forward, 4, x, out=y)
         else:
-            np.multiply(x, ndtr(x), out=y)
+            np.multiply(x, _phi(x), out=y)
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (Φ(x) + x · φ(x)), φ the normal density."""
@@ -110,7 +117,7 @@ class Gelu(_Gelu):
         derivative = np.exp(x * x * -0.5)
         derivative *= 1 / math.sqrt(2 * math.pi)
         derivative *= x
-        derivative += ndtr(x)
+        derivative += _phi(x)
         np.multiply(dy, derivative, out=dx)
 
 

@@ -17,6 +17,7 @@ from coordinator.train.reference import train_reference
 from stages.data import Dataset, epoch_order
 from stages.stage import Stage
 from stages.windows import Windows
+from stages.worker_memory import worker_memory
 from tests.stages.torch_transformer import torch_network
 
 VOCABULARY, POSITIONS = 17, 6
@@ -118,7 +119,7 @@ def test_memory_is_predicted_as_it_is_held(recompute: str) -> None:
     with contextlib.closing(LocalWorkers(blueprint, train=DATA)) as workers:
         train_pipeline(blueprint, workers, DATA, 2)
         for worker in workers._workers:
-            held = worker._memory().held
+            held = worker_memory(worker.stages, 0).held
             for s, stage in worker.stages.items():
                 memory = plan.stages[s].memory
                 assert memory.saved == stage.peak_saved_bytes

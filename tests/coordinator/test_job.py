@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from coordinator.job.layer_entries import LAYER_KINDS
+from coordinator.job.source_names import WHAT_A_SOURCE_IS
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidJob
 from stages.layers import entry
@@ -35,7 +36,8 @@ def test_every_default_is_filled_in() -> None:
             "clip_norm": None,
         },
         "pipeline": {
-            "stages": 1, "workers": None, "schedule": "1f1b", "partition": "auto", "weight_grad_group": 1
+            "stages": 1, "workers": None, "schedule": "1f1b", "partition": "auto", "weight_grad_group": 1,
+            "recompute": "none",
         },
         "resources": {"cpus_per_worker": 1, "memory_per_worker": None, "hang_timeout": 60.0},
     }  # fmt: skip
@@ -108,8 +110,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "model.layers[8].relu.slope: got 3, unknown key; there is nothing to set here",
         "model.layers[9].gelu.approximate: got 'tan', must be none or tanh; did you mean tanh?",
         "model.loss: got 'cross_entropi', must be cross_entropy, mse or sum_of_squares; did you mean cross_entropy?",
-        "data.source: got 'digit', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
-        "did you mean digits?",
+        f"data.source: got 'digit', must be {WHAT_A_SOURCE_IS}; did you mean digits?",
         "data.validation: got 2, must be a share of the rows between 0 and 1, or a second source",
         "training.epochs: got 'two', must be a whole number, at least 1; or give steps",
         "training.optimizer.sgd.learning_rate: got -1, must be a number above 0",
@@ -157,7 +158,7 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
         (
             "data.source",
             "rows.cvs",
-            "data.source: got 'rows.cvs', must be digits, diabetes, or a .npz, .csv or .parquet file or URL; "
+            f"data.source: got 'rows.cvs', must be {WHAT_A_SOURCE_IS}; "
             "did you mean .csv?",
         ),
         ("training", None, "training: got null, must be a section with epochs, steps, batch_size, micro_batches, "

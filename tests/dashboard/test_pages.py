@@ -25,7 +25,7 @@ model:
   input: [64]
   layers:
     - linear: {unit: 10}
-    - softplus
+    - softplas
   loss: cross_entropy
 data: {source: digits}
 training:
@@ -94,7 +94,7 @@ def test_the_pipeline_of_a_running_job_shows_its_actions_and_its_bubbles(browser
             lane = sorted(bar[1:3] for bar in panel["data"] if bar[0] == worker)
             assert all(end <= later + 1e-9 for (_, end), (later, _) in itertools.pairwise(lane)), lane
     label = browser.find(".gantt").get_attribute("aria-label") or ""
-    assert re.search(r"Step \d+, 2 workers; measured: [\d.]+ ms, idle [\d.]+ %", label), label
+    assert re.search(r"Step \d+, 2 workers; measured: [\d.]+ ms, idle [\d.]+%", label), label
     browser.until(
         lambda: (later := browser.find(".gantt").get_attribute("aria-label") or "") != label and "measured" in later,
         "what is told to those who cannot see the picture stays that of the first one",

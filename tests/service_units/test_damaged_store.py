@@ -77,7 +77,7 @@ def _look(path: Path) -> list[str]:
     try:
         store = Store(path)
     except UserMistake as error:
-        return [] if str(path) in str(error) and len(error.problems) == 1 else [f"opening: {error}"]
+        return [] if str(path) in str(error) and str(error).isprintable() else [f"opening: {error}"]
     with closing(store):
         for what, look in LOOKS.items():
             try:

@@ -20,7 +20,7 @@ _MOST_STEPS = 2**53  # what a browser's numbers hold
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class CurveKind:
     """A chart: its lines, the series that they draw, and how their values are written."""
 
     title: str
@@ -32,29 +32,29 @@ class Kind:
 
 
 KINDS = (
-    Kind(
+    CurveKind(
         "Loss",
         (Line("training, each step", "c1"), Line("validation", "c2", dashed=True)),
         ("loss", "validation_loss"),
         log=True,
     ),
-    Kind(
+    CurveKind(
         "Accuracy",
         (Line("training, each step", "c1"), Line("validation", "c2", dashed=True)),
         ("accuracy", "validation_accuracy"),
         "share",
     ),
-    Kind("Throughput, samples/s", (Line("samples/s", "c3"),), ("samples_per_second",), low=0.0),
-    Kind(
+    CurveKind("Throughput, samples/s", (Line("samples/s", "c3"),), ("samples_per_second",), low=0.0),
+    CurveKind(
         "Bubble, idle share",
         (Line("measured", "c1"), Line("predicted", "c4", dashed=True)),
         ("bubble", "bubble_predicted"),
         "share",
         0.0,
     ),
-    Kind("Gradient norm", (Line("gradient norm", "c2"),), ("grad_norm",), log=True),
-    Kind("Learning rate", (Line("learning rate", "c4"),), ("learning_rate",)),
-    Kind(
+    CurveKind("Gradient norm", (Line("gradient norm", "c2"),), ("grad_norm",), log=True),
+    CurveKind("Learning rate", (Line("learning rate", "c4"),), ("learning_rate",)),
+    CurveKind(
         "Memory of the job",
         (Line("largest worker", "c1"), Line("mean", "c3", dashed=True)),
         ("memory_most", "memory_mean"),
@@ -106,7 +106,7 @@ class Curves:
         field = ui.number(label, value=value, min=1, precision=0, on_change=self._typed)
         return field.props("outlined dense debounce=400").style("width: 110px")
 
-    def _chart(self, kind: Kind) -> tuple[ui.element, Lines, ui.link]:
+    def _chart(self, kind: CurveKind) -> tuple[ui.element, Lines, ui.link]:
         with ui.element("section").classes("panel") as place:
             with ui.element("div").classes("line apart"):
                 heading(kind.title)
@@ -137,13 +137,13 @@ class Curves:
     def _set(self, steps: Range) -> None:
         if steps != self._steps:
             self._steps = steps
-            self._tell()
+            self._describe_range()
 
     def _smooth(self, event: Any) -> None:
         self._smoothing = event.value
-        self._tell()
+        self._describe_range()
 
-    def _tell(self) -> None:
+    def _describe_range(self) -> None:
         first, last = self._steps or (None, None)
         chosen = {"from": first, "to": None if last == _MOST_STEPS else last}
         chosen["smooth"] = self._smoothing if self._smoothing > 1 else None

@@ -1,0 +1,64 @@
+"""How the stages that use one weight stay of one mind: gradients to its owner, and the new value back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from stages.actions import Kind
+from stages.arrays import Array
+from stages.ledger import SEND, WAIT_DRAIN, WAIT_WARMUP, WEIGHT_GRADIENT, Ledger
+from stages.orders import WorkerSetup
+from stages.stage import Stage
+from stages.trained import stage_of
+
+
+class Carrier(Protocol):
+    """What brings arrays to a stage, whichever worker holds it."""
+
+    def send(self, stage: int, kind: Kind, micro_batch: int, array: Array) -> None:
+        """To `stage`."""
+
+    def receive(self, stage: int, kind: Kind, micro_batch: int, sender: int | None = None) -> Array:
+        """What was sent to `stage`, here by worker `sender`."""
+
+
+class TiedExchange:
+    """One worker's part of it; see stages.network.Tie. Every worker does both at the same points of a step."""
+
+    def __init__(self, setup: WorkerSetup, stages: Mapping[int, Stage], ledger: Ledger, carrier: Carrier) -> None:
+        ties, bounds = setup.model.network.ties, setup.bounds
+        self._ties = [(tie, stage_of(tie.user.index, bounds), stage_of(tie.owner.index, bounds)) for tie in ties]
+        self._stages, self._placement, self._ledger, self._carrier = stages, setup.placement, ledger, carrier
+
+    def bring_gradients_home(self) -> None:
+        """Add the gradients of all uses of a weight to its owner's, in the order of the users."""
+        for tie, user, owner in self._ties:
+            if user in self._stages:
+                gradient = self._stages[user].uses.gradients[tie.name]
+                self._carrier.send(owner, Kind.BACKWARD_WEIGHT, tie.user.index, gradient)
+                self._ledger.book(user, SEND)
+        for tie, user, owner in self._ties:
+            if owner in self._stages:
+                sender = self._placement[user]
+                gradient = self._carrier.receive(owner, Kind.BACKWARD_WEIGHT, tie.user.index, sender)
+                self._ledger.book(owner, WAIT_DRAIN)
+                total = self._stages[owner].parameters.gradient(tie.owner_name)
+                np.add(total, gradient, out=total)
+                self._ledger.book(owner, WEIGHT_GRADIENT)
+
+    def bring_values_back(self) -> None:
+        """After the update: the owner's value to the other stages that use it."""
+        apart = [tie for tie in self._ties if tie[1] != tie[2]]
+        for tie, user, owner in apart:
+            if owner in self._stages:
+                value = self._stages[owner].parameters.value(tie.owner_name)
+                self._carrier.send(user, Kind.BACKWARD, tie.user.index, value)
+                self._ledger.book(owner, SEND)
+        for tie, user, owner in apart:
+            if user in self._stages:
+                value = self._carrier.receive(user, Kind.BACKWARD, tie.user.index, self._placement[owner])
+                np.copyto(self._stages[user].uses.values[tie.name], value)
+                self._ledger.book(user, WAIT_WARMUP)
