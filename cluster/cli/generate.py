@@ -30,11 +30,11 @@ from stages.spec import ModelSpec
     type=click.FloatRange(0.0, 100.0),
     help="Above 1 bolder, below 1 more careful; 0 always takes the likeliest token.",
 )
-@click.option("--top-k", type=click.IntRange(1), help="Draw from so many of the likeliest tokens only.")
+@click.option("--top-k", type=click.IntRange(1), help="TokenDraw from so many of the likeliest tokens only.")
 @click.option(
     "--top-p",
     type=click.FloatRange(0.0, 1.0, min_open=True),
-    help="Draw from the likeliest tokens that have this probability together.",
+    help="TokenDraw from the likeliest tokens that have this probability together.",
 )
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="The same seed writes the same text."
@@ -64,7 +64,7 @@ def generate(
         written = vocabulary.encode(prompt, "--prompt").astype(np.int64).tolist()
         if not written:
             raise InvalidData("--prompt: is empty; give at least one token")
-        draw = Draw(temperature, top_k, top_p, seed)
+        draw = TokenDraw(temperature, top_k, top_p, seed)
         click.echo(harmless(prompt), nl=False)
         shown = len(vocabulary.decode(np.array(written)))
         for _ in _continue(trained.spec.model_spec(), parameter, written, tokens, draw):
@@ -75,7 +75,7 @@ def generate(
 
 
 def _continue(
-    model: ModelSpec, parameter: Callable[[str], Array], written: list[int], tokens: int, draw: Draw
+    model: ModelSpec, parameter: Callable[[str], Array], written: list[int], tokens: int, draw: TokenDraw
 ) -> Iterator[int]:
     """Append tokens to `written`, one at a time."""
     positions = model.input.positions
@@ -88,7 +88,7 @@ def _continue(
         yield written[-1]
 
 
-class Draw:
+class TokenDraw:
     """Draws tokens from outputs of a network."""
 
     def __init__(self, temperature: float, top_k: int | None, top_p: float | None, seed: int) -> None:

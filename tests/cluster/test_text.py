@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cluster.cli import cli
-from cluster.cli.generate import Draw
+from cluster.cli.generate import TokenDraw
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import Vocabulary
 from coordinator.job.spec import parse_job
@@ -170,11 +170,11 @@ def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
 
 def test_tokens_are_drawn_from_the_likeliest() -> None:
     outputs = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
-    assert {Draw(0.0, None, None, s)(outputs) for s in range(5)} == {0}
-    drawn = Draw(1.0, None, None, 1)
+    assert {TokenDraw(0.0, None, None, s)(outputs) for s in range(5)} == {0}
+    drawn = TokenDraw(1.0, None, None, 1)
     counts = np.bincount([drawn(outputs) for _ in range(4000)], minlength=4) / 4000
     np.testing.assert_allclose(counts, [0.5, 0.3, 0.15, 0.05], atol=0.03)
-    for draw in (Draw(1.0, 2, None, 1), Draw(1.0, None, 0.75, 1)):
+    for draw in (TokenDraw(1.0, 2, None, 1), TokenDraw(1.0, None, 0.75, 1)):
         assert {draw(outputs) for _ in range(300)} == {0, 1}
 
 
