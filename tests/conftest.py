@@ -15,12 +15,12 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if EXPLORES else "steady")
 
 STARTS_RAY = (
+    ("tests/cluster/test_ray_", "ray"),  # first: Ray cannot be started in a process that imported it before
+    ("tests/faults/", "ray"),
     ("tests/dashboard/", "pages"),
     ("tests/service/test_service_killed.py", ""),
     ("tests/service/test_ray_killed.py", ""),
     ("tests/service/", "service"),
-    ("tests/cluster/test_ray_", "ray"),
-    ("tests/faults/", "ray"),
     ("tests/documents/", ""),
     ("tests/e2e/test_train_command.py", ""),
     ("tests/cluster/test_two_nodes.py", ""),

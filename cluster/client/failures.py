@@ -14,6 +14,8 @@ from stages.errors import InvalidJob, NoService, PipetrainError, Refused, Unknow
 
 Code = grpc.StatusCode
 
+_ENDED = ("socket closed", "goaway", "connection reset")
+"""How gRPC says, by chance of timing, that the other side ended a connection that was there."""
 TRANSIENT = (Code.UNAVAILABLE,)
 """What a service that is being started again answers with."""
 
@@ -87,7 +89,7 @@ def _absent(failure: Any, address: ServiceAddress, deadline_s: float | None) -> 
             f"{address.target} {foreign}, not gRPC: is it the dashboard's port? The gRPC port is 7070 by default"
         )
     known = next((short for sign, short in _NO_CONNECTION if sign in text.lower()), None)
-    if known is None and "socket closed" not in text.lower() and "goaway" not in text.lower():
+    if known is None and not any(sign in text.lower() for sign in _ENDED):
         known = text
     if known is None and address.is_up:
         return NoService(
