@@ -17,6 +17,7 @@ settings.load_profile("explore" if EXPLORES else "steady")
 STARTS_RAY = (
     ("tests/cluster/test_ray_", "ray"),  # first: Ray cannot be started in a process that imported it before
     ("tests/faults/", "ray"),
+    ("tests/cluster/test_runner_logs.py", "ray"),
     ("tests/dashboard/", "pages"),
     ("tests/service/test_service_killed.py", ""),
     ("tests/service/test_ray_killed.py", ""),
