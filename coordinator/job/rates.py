@@ -15,6 +15,7 @@ j = k − w and x = j / (n − w):
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -25,15 +26,15 @@ from coordinator.job.base_section import Section
 _WHOLE = "a whole number, at least 0"
 
 
-class Rate(Section):
+class Rate(Section, ABC):
     """What every schedule has."""
 
     warmup: int = Field(default=0, ge=0, le=2**62, description=_WHOLE)
     by: Literal["steps", "epochs"] = Field(default="steps", description="steps or epochs")
 
+    @abstractmethod
     def after_warmup(self, rate: float, j: int, n: int) -> float:
         """The rate, with `j` units of `n` done."""
-        raise NotImplementedError
 
 
 class ConstantRate(Rate):

@@ -28,10 +28,6 @@ class Activation(Layer):
         once = ELEMENT * self.shape_in.numbers
         return Cost(elements=(once, once, 0.0))
 
-    def forward(self, x: Array, y: Array, *_: Any) -> None:
-        """See Layer."""
-        raise NotImplementedError
-
 
 class Relu(Activation):
     """a[z] = max(z, 0). The derivative at 0 is 0, as in torch."""

@@ -122,14 +122,14 @@ class Layer(ABC):
         self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, p: Sequence[Array], at: Moment
     ) -> None:
         """Write ∂ℓ/∂x into `dx`. `x` and `y` mean something only if `input_gradient_reads` names them."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} passes its gradient on, or takes tokens: nobody asks for it")
 
     def backward_weight(
         self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
     ) -> None:
         """Set the parameters' gradients, or (`accumulate`) add to them. The arrays may hold the columns of several
         micro-batches. `x` and `dy` mean something only if `weight_gradient_reads` names them."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} has no parameters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
