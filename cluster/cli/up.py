@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,7 +147,8 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
                 raise UserMistake(
                     "\n".join(troubles) or f"the service ended at once ({_ending(process)}); {log} says why"
                 )
-            if READY in lines and (found := home.read(home.service_file)) is not None:
+            found = home.read(home.service_file) if READY in lines else None
+            if found is not None and _listens(found["http"]):
                 click.echo(f"up: dashboard http://{found['http']}, gRPC {found['grpc']}, home {home.folder}", err=True)
                 return process
             if time.monotonic() > deadline:
@@ -157,6 +159,16 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
         raise
     finally:
         process.stdout.close()
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody takes connections there; a service that has ended since it said "ready" does not."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_START_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
