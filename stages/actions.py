@@ -1,4 +1,4 @@
-"""The instruction set of workers: what a schedule is made of, printed and parsed as text.
+"""The instruction set of workers: the actions that a schedule consists of, printed and parsed as text.
 
 An action is written `2F0`: stage 2, forward, micro-batch 0. The letters are those of
 torch.distributed.pipelining, so that schedules can be exchanged:
@@ -42,7 +42,7 @@ class Action:
 
     @staticmethod
     def parse(text: str) -> Action:
-        """Read `2F0`. Raises ValueError for anything else."""
+        """Parse an action such as `2F0`. Raises ValueError for any other text."""
         match = _TEXT.fullmatch(text.strip())
         if match is None:
             raise ValueError(f"{text!r} is not an action; one looks like 2F0, 2B0, 2I0 or 2W0")
@@ -64,11 +64,12 @@ class Program:
 
     @property
     def n_workers(self) -> int:
-        """Workers, one a lane."""
+        """The number of workers: one for each lane."""
         return len(self.lanes)
 
     @cached_property
     def placement(self) -> tuple[int, ...]:
-        """`placement[s]` is the worker that holds stage `s`. Meaningful for a program that passed `replay.check`."""
+        """`placement[s]` is the worker that holds stage `s`. Meaningful only for a program that passed
+        `replay.check`."""
         held = {action.stage: worker for worker, lane in enumerate(self.lanes) for action in lane}
         return tuple(held[stage] for stage in range(self.n_stages))

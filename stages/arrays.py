@@ -14,7 +14,7 @@ _ALIGNMENT = 64  # bytes: a cache line, and the width of AVX-512
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An uninitialised C-contiguous array that starts on a cache line, wherever the allocator puts it."""
+    """Return an uninitialised C-contiguous array that starts on a cache line."""
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(size + _ALIGNMENT, dtype=np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
@@ -22,7 +22,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 class Buffers:
-    """A pool of (features, rows) arrays. `take` lends one, `give` returns it; the bytes lent are counted."""
+    """A pool of (features, rows) arrays. `take` lends an array, `give` takes it back; `lent_bytes` counts the lent
+    ones."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
@@ -30,7 +31,7 @@ class Buffers:
         self.lent_bytes = 0
 
     def take(self, features: int, rows: int) -> Array:
-        """An array of shape (features, rows) with undefined content."""
+        """Lend an array of shape (features, rows) with undefined content."""
         shape = (features, rows)
         free = self._free.get(shape)
         array = free.pop() if free else aligned_empty(shape, self._dtype)
@@ -38,15 +39,15 @@ class Buffers:
         return array
 
     def give(self, array: Array) -> None:
-        """Return an array that `take` lent. Its content stays readable until the next `take`."""
+        """Take back an array that `take` lent. Its content stays readable until the next `take`."""
         self.lent_bytes -= array.nbytes
         self._free.setdefault(array.shape, []).append(array)
 
     def trim(self) -> None:
-        """Give back the memory of arrays that nobody has borrowed."""
+        """Free the memory of all arrays that are not lent."""
         self._free.clear()
 
     @property
     def held_bytes(self) -> int:
-        """Bytes lent and bytes waiting to be lent again: what the pool takes from the machine."""
+        """Bytes of all arrays of the pool, lent or waiting to be lent again."""
         return self.lent_bytes + sum(array.nbytes for free in self._free.values() for array in free)

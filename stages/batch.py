@@ -11,33 +11,33 @@ from stages.orders import TrainStep
 
 
 class Batch:
-    """The rows of one step, cut into micro-batches; and the loss as it comes in."""
+    """The rows of one step, cut into micro-batches, and the losses computed so far."""
 
     def __init__(self, order: TrainStep, rows: Any, cuts: Sequence[int]) -> None:
         self.order, self._rows, self._cuts = order, rows, cuts
         self.losses: dict[int, tuple[float, int | None]] = {}
 
     def inputs(self, data: Dataset | None, j: int) -> Array:
-        """Micro-batch j as the first stage takes it."""
+        """Return the inputs of micro-batch j in the layout of the first stage, see Dataset.inputs."""
         assert data is not None, "the worker of the first stage has the inputs"
         inputs: Array = data.inputs(self._rows[self._cuts[j] : self._cuts[j + 1]])
         return inputs
 
     def first(self, j: int) -> int:
-        """The place in the step of the first row of micro-batch j."""
+        """Return the index of the first row of micro-batch j among the rows of the step."""
         return self._cuts[j]
 
     def targets(self, data: Dataset, j: int) -> Any:
-        """What micro-batch j should give, as the loss takes it."""
+        """Return the targets of micro-batch j in the layout of the loss, see Dataset.targets."""
         return data.targets(self._rows[self._cuts[j] : self._cuts[j + 1]])
 
     @property
     def loss_total(self) -> float:
-        """Summed in micro-batch order, whatever order the schedule ran."""
+        """The sum of the micro-batches' losses, always added in ascending order, whatever the schedule."""
         return sum(self.losses[j][0] for j in sorted(self.losses))
 
     @property
     def correct(self) -> int | None:
-        """Right answers of the batch; None where the loss knows none."""
+        """The number of correct answers in the batch; None if the loss does not count them."""
         counts = [correct for _, correct in self.losses.values() if correct is not None]
         return sum(counts) if counts else None

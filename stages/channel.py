@@ -12,8 +12,9 @@ from stages.arrays import Array
 
 
 class Tag(NamedTuple):
-    """What an array is: the input of `stage`'s forward (F) or backward (I) action of a micro-batch; or, of a tied
-    weight, the gradient of operation `micro_batch` for the owner's stage (W), or the new value for the user's (B).
+    """Identifies an array. F or I: the input of the forward or backward action of `stage` for a micro-batch. W: the
+    gradient of a tied weight at operation `micro_batch`, sent to the owner's stage. B: the weight's new value, sent to
+    the stage of operation `micro_batch`, which uses it.
 
     `round` counts the steps and evaluations of a run, so that a worker may be a step ahead of its neighbour.
     """
@@ -32,48 +33,48 @@ class Tag(NamedTuple):
 
 
 class ReceiveTimeout(Exception):
-    """Nothing came within the limit. Mostly an echo: some other worker is the cause."""
+    """No array arrived within the limit. Usually an echo of another worker's failure."""
 
 
 class ChannelClosed(Exception):
-    """The run was ended while a worker waited."""
+    """The run ended while a worker waited."""
 
 
 class Attendance:
-    """How long a worker goes on waiting. While somebody looks after it and decides who hangs, as long as it takes; if
-    nobody has asked for `limit_s` seconds, whoever gives the orders is gone."""
+    """The limit of a worker's waits. While the coordinator keeps asking about the worker's progress, and so decides
+    itself which worker hangs, a wait has no limit. If it has not asked for `limit_s` seconds, it is gone."""
 
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit_s, self.now = limit_s, clock
         self._asked = clock()
 
     def asked(self) -> None:
-        """Somebody looks after the worker. Any thread may say so."""
+        """Record that the coordinator asked about the worker. Any thread may call this."""
         self._asked = self.now()
 
     def left(self, since: float) -> float:
-        """Seconds that a wait begun at `since`, a time of `now`, may still take."""
+        """Return how many seconds a wait may still take that began at `since`, a time of the clock `now`."""
         return max(since, self._asked) + self.limit_s - self.now()
 
 
 def unattended_limit(hang_timeout: float) -> float:
-    """Seconds that a worker waits though nobody asks: whoever gives the orders may be held up for a while itself."""
+    """Return how many seconds a worker waits if the coordinator does not ask: it may itself be held up for a while."""
     return max(2 * hang_timeout, 300.0)
 
 
 class Channel(Protocol):
-    """Carries arrays to other workers, in any order of arrival."""
+    """Carries arrays between workers. They may arrive in any order."""
 
     def send(self, worker: int, tag: Tag, array: Array) -> None:
         """Send `array` to `worker`. It is copied: the caller may change it at once."""
 
     def receive(self, tag: Tag) -> Array:
-        """The array sent under `tag`; it may be read-only. Raises ReceiveTimeout, ChannelClosed."""
+        """Return the array sent under `tag`; it may be read-only. Raises ReceiveTimeout, ChannelClosed."""
 
 
 class LocalExchange:
-    """The meeting point of workers that are threads of one process. `timeout_s` is how long a receive may take while
-    nobody attends (see Attendance)."""
+    """The channel between workers that are threads of one process. `timeout_s` is the limit of a receive if the
+    coordinator does not ask (see Attendance)."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.attendance = Attendance(timeout_s, clock)
@@ -82,7 +83,7 @@ class LocalExchange:
         self._closed = False
 
     def send(self, worker: int, tag: Tag, array: Array) -> None:
-        """See Channel. The receiver gets a read-only array, as strict as one that came over a network."""
+        """See Channel. The receiver gets a read-only array, as it may from a network."""
         copy = array.copy()
         copy.flags.writeable = False
         with self._changed:

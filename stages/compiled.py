@@ -1,9 +1,10 @@
-"""A stage as lists of steps: what the worker runs, and what memory prediction and traces read.
+"""A stage as lists of steps. The worker runs these lists; memory prediction and traces read them.
 
 [Note: compiled stages] Between F, I and W of a micro-batch a stage keeps arrays in numbered slots. `compile_stage`
-first writes down which operation reads and writes which value, gradient and extra array in F, I and W, each under a
-name of its own; then it knows each name's last reader, and gives names their slots: a step that may write over what it
-reads does so if nobody reads that later, and a slot is given back behind its last reader.
+works in two passes. First it lists which operation reads and writes which value, gradient and extra array in F, I and
+W; each array has a name of its own. Then the last reader of each name is known, and names are assigned to slots: a
+step that can write over its input does so if no later step reads that input, and a slot becomes free after its last
+reader.
 
     linear, relu, linear    F    take 1: linear 0 → 1    relu 1 → 1    take 2: linear 1 → 2    give 2
                             I    linear 4 → 5    relu 5 → 5 …
@@ -22,7 +23,7 @@ from stages.steps import Buffer, Do, Event, Slots, Step, allocate
 
 @dataclass(frozen=True)
 class Compiled:
-    """The lists of one stage. `buffers[slot]` is the array of a slot of F, I and W.
+    """The lists of steps of one stage. `buffers[slot]` describes the array in a slot of F, I and W.
 
     `forward` keeps `kept` slots; `backward_input` frees some and keeps those that `backward_weight` reads.
     """
@@ -37,27 +38,27 @@ class Compiled:
     backward_weight: tuple[Step, ...]
     kept: frozenset[int]
     kept_for_weight: frozenset[int]
-    """Of `kept`, those that live on until W."""
+    """The slots of `kept` that stay in use until W."""
     gradients: tuple[int, ...]
-    """Slots taken in I that live until W."""
+    """Slots that I takes and that stay in use until W."""
 
     def numbers(self, slots: Iterable[int]) -> int:
-        """Numbers for each row in these slots."""
+        """Return how many numbers these slots hold for each row."""
         return sum(self.buffers[s].numbers for s in slots)
 
     @cached_property
     def backward(self) -> tuple[Step, ...]:
-        """I and W in one list, an operation at a time."""
+        """I and W in one list: both of one operation before those of the next."""
         return self._together.lists[1]
 
     @cached_property
     def infer(self) -> tuple[Step, ...]:
-        """Forward that keeps nothing, with slots of its own."""
+        """A forward pass that keeps nothing. Its slots are numbered separately."""
         return self._alone.lists[0]
 
     @property
     def n_slots(self) -> int:
-        """Slots of any of the lists."""
+        """The number of slots that is enough for each of the lists."""
         return max(len(self.buffers), len(self._together.buffers), len(self._alone.buffers))
 
     @cached_property
@@ -77,7 +78,7 @@ class Compiled:
 
 @dataclass(slots=True)
 class _Names:
-    """Names of arrays: `buffers[name]`; `value[v]` is the name of value v at the moment."""
+    """Names of arrays. `buffers[name]` describes the array; `value[v]` is the present name of value v."""
 
     network: Network
     buffers: list[Buffer] = field(default_factory=list)
@@ -94,8 +95,8 @@ class _Names:
 
 
 def compile_stage(network: Network, first: int, last: int, *, recompute: bool = False) -> Compiled:
-    """Operations `first` … `last` − 1. With `recompute`, F keeps the inputs of segments alone (see `segments`), and I
-    runs forward again."""
+    """Compile operations `first` … `last` − 1. With `recompute`, F keeps only the inputs of segments (see `segments`),
+    and I runs forward again."""
     names = _Names(network)
     forward = _whole_forward(names, first, last)
     apart, _ = _backward(names, first, last, recompute=recompute)
@@ -117,8 +118,8 @@ def compile_stage(network: Network, first: int, last: int, *, recompute: bool = 
 
 
 def segments(network: Network, first: int, last: int) -> list[tuple[int, int]]:
-    """Parts of a stage that are run forward again one at a time: each ends behind a residual connection that is inside
-    no other. A stage without any is one segment."""
+    """Return the parts of a stage that are run forward again one at a time. Each ends after a residual connection that
+    is inside no other; a stage without residual connections is one segment."""
     ends = [
         k for k in range(first + 1, last) if network.ops[k - 1].layer.n_inputs > 1 and len(network.crossing(k)) == 1
     ]
@@ -135,7 +136,7 @@ def _take_in(names: _Names, first: int) -> list[Event]:
 
 
 def _pack(names: _Names, wanted: Sequence[int]) -> Event:
-    """The end of F or I: what is sent, as one array."""
+    """The last event of F or I: gather the values to be sent into one array."""
     if len(wanted) == 1:
         return Event(Do.PACK, None, y=wanted[0], others=tuple(wanted))
     features = sum(names.buffers[n].features for n in wanted)
@@ -144,7 +145,7 @@ def _pack(names: _Names, wanted: Sequence[int]) -> Event:
 
 
 def _whole_forward(names: _Names, first: int, last: int) -> list[Event]:
-    """F, from the message that comes to the one that goes."""
+    """F, from unpacking the message that arrives to packing the one that is sent."""
     taken = _take_in(names, first)
     events = _forward(names, first, last)
     return [*taken, *events, _pack(names, [names.value[v] for v in names.network.crossing(last)])]
@@ -172,7 +173,7 @@ def _forward(names: _Names, first: int, last: int) -> list[Event]:
 def _backward(
     names: _Names, first: int, last: int, *, recompute: bool
 ) -> tuple[tuple[list[Event], list[Event]], list[Event]]:
-    """(I, W) apart, and the two in one list."""
+    """Return I and W as two lists, and both together in one list."""
     pieces = segments(names.network, first, last) if recompute else []
     network, inputs, weights, together = names.network, list[Event](), list[Event](), list[Event]()
     gradient = {v: names.of_value(v) for v in network.gradients(last)}
@@ -201,7 +202,7 @@ def _backward(
 
 
 def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[Event], list[Event]]:
-    """(W, I) of one operation; `gradient` has the name of ∂ℓ/∂value for the values above it."""
+    """Return the events (W, I) of one operation. `gradient` maps each value above it to the name of its ∂ℓ/∂value."""
     layer, dy, weight, events = op.layer, gradient.pop(op.index + 1), list[Event](), list[Event]()
     x, y, extras = names.value[op.inputs[0]], names.value[op.index + 1], names.extras.get(op.index, ())
     if layer.parameters:
@@ -253,7 +254,7 @@ def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[
 
 
 def _without_unread(events: Sequence[Event], later: Sequence[Event]) -> list[Event]:
-    """Leave out forward steps, run again, whose results nobody reads."""
+    """Leave out repeated forward steps whose results no later step reads."""
     read = {n for event in later for n in event.reads}
     kept = []
     for event in reversed(events):

@@ -22,11 +22,11 @@ RowNumbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Dataset:
-    """Rows of inputs and what they should give; row i of `x` belongs to row i of `y`.
+    """Rows of inputs and their targets; row i of `x` belongs to row i of `y`.
 
-    Arrays, or `Windows` over tokens, which are indexed as arrays are.
+    Both are arrays, or `Windows` over tokens, which are indexed like arrays.
 
-    x: (rows, features), float32 or float64: the job's precision; or tokens (rows, positions) of whole numbers.
+    x: (rows, features), float32 or float64: the job's precision; or token numbers (rows, positions), integers.
     y: labels (rows,) int64 for cross_entropy, or (rows, positions) with tokens; else targets (rows, outputs) of x's
     dtype.
     """
@@ -39,19 +39,20 @@ class Dataset:
         return len(self.x)
 
     def take(self, rows: RowNumbers | slice) -> Dataset:
-        """Those rows, in that order; a slice gives views, row numbers give copies."""
+        """Return the given rows, in that order: views for a slice, copies for row numbers."""
         return Dataset(x=self.x[rows], y=self.y[rows])
 
     def inputs(self, rows: RowNumbers | slice) -> Any:
-        """Those rows as the first stage takes them: (features, rows), or tokens (1, rows · positions)."""
+        """Return the inputs of these rows in the layout of the first stage: (features, rows), or tokens (1,
+        columns)."""
         return self.x[rows].T if self.x.dtype.kind == "f" else self.x[rows].reshape(1, -1)
 
     def targets(self, rows: RowNumbers | slice) -> Any:
-        """What those rows should give, as the loss takes it: labels (columns,), or targets (outputs, rows)."""
+        """Return the targets of these rows in the layout of the loss: labels (columns,), or numbers (outputs, rows)."""
         return self.y[rows].T if self.y.dtype.kind == "f" else self.y[rows].reshape(-1)
 
     def fingerprint(self) -> int:
-        """A CRC-32 of shapes, dtypes and bytes: equal data gives equal numbers on every machine."""
+        """Return a CRC-32 of shapes, dtypes and bytes. Equal data has the same fingerprint on every machine."""
         crc = 0
         for array in (self.x, self.y):
             if isinstance(array, Windows):
@@ -64,9 +65,9 @@ class Dataset:
 
 
 def train_validation_split(n_rows: int, share: float, seed: int) -> tuple[RowNumbers, RowNumbers]:
-    """Row numbers (training, validation) of `n_rows` rows. See [Note: random streams].
+    """Split `n_rows` rows into row numbers (training, validation). See [Note: random streams].
 
-    Either may be empty where `round(n_rows * share)` is 0 or n_rows. Raises ValueError for a share outside [0, 1].
+    One of them is empty if `round(n_rows * share)` is 0 or n_rows. Raises ValueError for a share outside [0, 1].
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1, got {share}")
@@ -76,12 +77,13 @@ def train_validation_split(n_rows: int, share: float, seed: int) -> tuple[RowNum
 
 
 def epoch_order(seed: int, epoch_index: int, n_train: int) -> RowNumbers:
-    """The order in which an epoch visits the training rows; the first has index 0. See [Note: random streams]."""
+    """Return the order in which an epoch visits the training rows; the first epoch has index 0. See [Note: random
+    streams]."""
     return np.random.default_rng([seed, 1, epoch_index]).permutation(n_train)
 
 
 def batch_bounds(n_rows: int, batch_size: int) -> tuple[tuple[int, int], ...]:
-    """(start, stop) of each batch, in order; the last one may be smaller, no row is dropped.
+    """Return (start, stop) of each batch, in order. The last batch may be smaller; no row is dropped.
 
     >>> batch_bounds(10, 4)
     ((0, 4), (4, 8), (8, 10))
@@ -92,7 +94,8 @@ def batch_bounds(n_rows: int, batch_size: int) -> tuple[tuple[int, int], ...]:
 
 
 def micro_batch_sizes(n_rows: int, n_micro_batches: int) -> tuple[int, ...]:
-    """Rows of each micro-batch, cut as `numpy.array_split` does: sizes differ by at most one, larger ones first.
+    """Return the number of rows of each micro-batch, cut as `numpy.array_split` does: sizes differ by at most one,
+    larger ones first.
 
     Fewer rows than micro-batches give fewer micro-batches, never an empty one.
 

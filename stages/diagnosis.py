@@ -49,6 +49,7 @@ def check_gradients_total(squared_norms: Mapping[str, float], step: int) -> None
 
 
 def is_finite(array: Array) -> bool:
-    """Whether every element is finite. A finite sum of squares says yes; squares may overflow, so no is checked."""
+    """Whether every element is finite. A finite sum of squares proves it; as squares may overflow, a sum that is not
+    finite proves nothing, and the elements are checked."""
     flat = array.reshape(-1)
     return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(array).all())

@@ -5,11 +5,11 @@ PipetrainError
 │   ├── InvalidJob         the job file; carries every problem at once
 │   ├── InvalidData        a source that cannot be read or does not fit the model
 │   ├── InvalidSchedule    a program with a gap, a cycle or a doubled action; carries the drawn grid
-│   ├── NotEnoughResources memory, CPUs or a cluster that is not there
+│   ├── NotEnoughResources too little memory, too few CPUs, or no cluster
 │   ├── NoService          the job service does not answer, or does not know the caller
-│   ├── UnknownJob         no job has that id; tells the nearest
-│   └── Refused            the job service will not do it: the queue is full, the job has not ended, …
-├── StoppedEarly           exit 130: asked to stop while the workers were being started
+│   ├── UnknownJob         no job, or more than one, matches the id or name; the message suggests similar ones
+│   └── Refused            the job service refuses a request: the queue is full, the job has not ended, …
+├── StoppedEarly           exit 130: stopped by a signal while the workers were being started
 └── JobFailed              exit 1: the first cause, not its echoes
     ├── StageFailed        an action raised; carries stage, worker, action, original traceback
     ├── WorkerLost         a worker process died
@@ -26,13 +26,13 @@ from dataclasses import dataclass
 
 
 class PipetrainError(Exception):
-    """Base of every error that pipetrain raises on purpose. `exit_code` is the command's."""
+    """Base of every error that pipetrain raises on purpose. `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
 
 class UserMistake(PipetrainError):
-    """Something the user can put right; shown as one line a problem."""
+    """A mistake that the user can correct; shown as one line a problem."""
 
     exit_code = 2
 
@@ -63,7 +63,7 @@ class InvalidData(UserMistake):
 
 
 class InvalidSchedule(UserMistake):
-    """A program breaks a law of pipelines. `grid` is the program drawn, with the place marked."""
+    """A program breaks a law of pipelines. `grid` is a drawing of the program with the place marked."""
 
     def __init__(self, message: str, grid: str = "") -> None:
         super().__init__(message)
@@ -78,27 +78,27 @@ class NotEnoughResources(UserMistake):
 
 
 class NoService(UserMistake):
-    """The job service does not answer where it was looked for, or does not take the caller's token."""
+    """The job service does not answer at its address, or does not accept the caller's token."""
 
 
 class UnknownJob(UserMistake):
-    """No job, or more than one, has an id that begins like that."""
+    """No job, or more than one, matches the given id, beginning of an id, or name."""
 
 
 class Refused(UserMistake):
-    """The job service understood, and will not do it. The message says why and what would help."""
+    """The job service understood the request and refuses it. The message says why and what would help."""
 
 
 class StoppedEarly(PipetrainError):
-    """The run was asked to stop while its workers were being started."""
+    """The run was stopped while its workers were being started."""
 
     exit_code = 130
 
 
 @dataclass(frozen=True, slots=True)
 class FailurePlace:
-    """Where a job failed. `step` counts from 1 and is None before the first; with `evaluating` it is the one before the
-    evaluation. `action` is None outside of a step."""
+    """Where a job failed. `step` counts from 1 and is None before the first step; if `evaluating`, it is the last step
+    before the evaluation. `action` is None outside of a step."""
 
     worker: int
     step: int | None = None
@@ -107,7 +107,7 @@ class FailurePlace:
 
 
 class JobFailed(PipetrainError):
-    """The job ended without finishing. The message names the first cause; `place` is None if no worker told it."""
+    """The job ended without finishing. The message names the first cause; `place` is None if no worker reported it."""
 
     place: FailurePlace | None = None
 
@@ -140,7 +140,7 @@ class HostFailed(JobFailed):
 
 
 class UnexpectedError(JobFailed):
-    """What no part of pipetrain foresaw. `traceback` is the original one."""
+    """An error that pipetrain does not expect. `traceback` is the original one."""
 
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)

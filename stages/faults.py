@@ -14,11 +14,11 @@ from stages.orders import Fault
 from stages.stage import Stage
 
 UNBLOCK = threading.Event()
-"""Ends every `block` of this process."""
+"""Setting it ends every `block` fault of this process."""
 
 
 def strike(fault: Fault, step: int, action: Action, stage: Stage) -> bool:
-    """Do what `fault` says if its point is reached. True if the worker's next array shall get lost."""
+    """Inject `fault` if its point is reached. Return whether the worker must lose the next array that it sends."""
     if step != fault.step or str(action) != fault.action:
         return False
     if fault.what == "raise":
@@ -37,7 +37,7 @@ def strike(fault: Fault, step: int, action: Action, stage: Stage) -> bool:
 
 
 def _compute(seconds: float) -> None:
-    """Real work, as long as it takes to use up `seconds` of this thread's CPU time."""
+    """Compute until this thread has used `seconds` of CPU time."""
     square = np.ones((64, 64), np.float32)
     until = time.thread_time() + seconds
     while time.thread_time() < until:

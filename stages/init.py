@@ -1,4 +1,4 @@
-"""How parameters begin, from random streams that anyone can draw from outside.
+"""Initial values of parameters, from random streams that anyone can reproduce without pipetrain.
 
 [Note: drawn parameters] The parameters of the layer with path p (its place in the nested job file; `(k,)` in a flat
 one) are drawn from `default_rng([seed, 0, *p])`, in the layer's own order, in float64, row by row, then cast.
@@ -19,7 +19,8 @@ _BLOCK = 65_536  # numbers drawn at a time
 def draw_parameter(stream: np.random.Generator, out: Array, std: float | None, constant: float) -> None:
     """Write a parameter into `out`: normal with mean 0 and standard deviation `std`, or `constant` if that is None.
 
-    In blocks, the same stream: the whole in float64 would be twice the parameter.
+    Draws in blocks, all from the same stream: at once, the float64 numbers would take twice the memory of a float32
+    parameter.
     """
     if std is None:
         out[...] = constant

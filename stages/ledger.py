@@ -1,7 +1,7 @@
 """Where a worker's time goes, without a remainder.
 
-[Note: no remainder] The ledger's clock never stops: the stretch between two bookings belongs to what the second one
-names. So what is booked between two reports sums to the time between them, whatever happens in it.
+[Note: no remainder] The ledger's clock never stops: each booking takes all the time since the booking before it. So
+the times booked between two reports add up to the time between them, whatever happens in it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ STAGE_KINDS = (
     "wait_drain",
     "send",
 )
-"""What a worker does for one of its stages. `update` is SGD and the gradients' norms; the waits are for arrays: up to
-the lane's first backward action, after its last forward action, and between the two. If a stage runs forward again,
-that is in `input_gradient`, and so is the weight gradient of its B."""
+"""The kinds of time that a worker spends on one of its stages. `update` is the optimizer and the gradients' norms. The
+waits are for arrays: `wait_warmup` up to the lane's first backward action, `wait_drain` after its last forward action,
+`wait_steady` in between. If a stage runs forward again, `input_gradient` includes that, and the weight gradient of its
+B."""
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, UPDATE, WAIT_WARMUP, WAIT_STEADY, WAIT_DRAIN, SEND = range(len(STAGE_KINDS))
 BUBBLE_KINDS = (WAIT_WARMUP, WAIT_STEADY, WAIT_DRAIN, SEND)
-"""Where the worker does not compute though it is in a step: what the bubble ratio counts."""
+"""The kinds in which the worker is in a step but does not compute. The bubble is their share."""
 
 WORKER_KINDS = ("checkpoint", "recovery", "evaluation", "other")
-"""What a worker does for none of its stages alone; `other` is waiting for orders, and our own upkeep."""
+"""The kinds of time that belong to no single stage; `other` is waiting for orders, and pipetrain's own overhead."""
 CHECKPOINT, RECOVERY, EVALUATION, OTHER = range(len(WORKER_KINDS))
 
 _now = time.perf_counter
@@ -38,8 +39,9 @@ _KIND_OF = {FORWARD: Kind.FORWARD, INPUT_GRADIENT: Kind.BACKWARD_INPUT, WEIGHT_G
 
 
 class Account(NamedTuple):
-    """Seconds from `began` to `ended`, both on the host's monotonic clock: `stages` by stage in the order of
-    STAGE_KINDS, `worker` in that of WORKER_KINDS. Their sum is `ended - began`."""
+    """A worker's time from `began` to `ended`, in seconds of the host's monotonic clock. `stages` has the seconds of
+    each stage in the order of STAGE_KINDS, `worker` those in the order of WORKER_KINDS; all together are `ended -
+    began`."""
 
     began: float
     ended: float
@@ -48,7 +50,7 @@ class Account(NamedTuple):
 
 
 class Ledger:
-    """One worker's clock. `timeline` has the actions since `take`, where `trace` is set."""
+    """The clock of one worker. If `trace` is set, `timeline` collects the actions with their start and end."""
 
     def __init__(self, stages: Iterable[int]) -> None:
         self._by_stage = {stage: [0.0] * len(STAGE_KINDS) for stage in stages}
@@ -58,7 +60,7 @@ class Ledger:
         self.timeline: list[tuple[Action, float, float]] = []
 
     def open(self) -> None:
-        """Work begins: the first time this starts the clock, later the time since is `other`: no order was there."""
+        """Begin to work. The first call starts the clock; later calls book the time without orders as `other`."""
         if self._last:
             self.book_worker(OTHER)
         else:
@@ -71,7 +73,7 @@ class Ledger:
         self._last = now
 
     def book_action(self, stage: int, kind: int, micro_batch: int) -> None:
-        """The same for forward, input gradient or weight gradient, which the timeline shows."""
+        """Like `book`, for forward, input gradient or weight gradient, which the timeline shows too."""
         now, last = _now(), self._last
         self._by_stage[stage][kind] += now - last
         self._last = now
@@ -79,13 +81,13 @@ class Ledger:
             self.timeline.append((Action(stage, _KIND_OF[kind], micro_batch), last, now))
 
     def book_worker(self, kind: int) -> None:
-        """Book the time since the last booking for no stage."""
+        """Book the time since the last booking for the worker as a whole."""
         now = _now()
         self._of_worker[kind] += now - self._last
         self._last = now
 
     def take(self) -> Account:
-        """What was booked since the last `take`; the time until now is `other`."""
+        """Return the times booked since the last `take`; the time since the last booking is `other`."""
         self.book_worker(OTHER)
         account = Account(
             self._began, self._last, {s: tuple(row) for s, row in self._by_stage.items()}, tuple(self._of_worker)
@@ -98,7 +100,7 @@ class Ledger:
 
 
 def wait_kinds(lane: Lane) -> tuple[int, ...]:
-    """What a wait before each action of the lane is: WAIT_WARMUP, WAIT_STEADY or WAIT_DRAIN."""
+    """Return the kind of a wait before each action of the lane: WAIT_WARMUP, WAIT_STEADY or WAIT_DRAIN."""
     backward = [i for i, action in enumerate(lane) if action.kind is not Kind.FORWARD]
     forward = [i for i, action in enumerate(lane) if action.kind is Kind.FORWARD]
     first_backward, last_forward = min(backward, default=len(lane)), max(forward, default=-1)

@@ -1,7 +1,7 @@
 """Losses, each with its gradient at the network's output.
 
 A micro-batch's gradient is scaled by the *whole batch's* count, so that micro-batches of any size add up to the
-batch. Losses are returned as sums in float64; who knows the count divides.
+batch. Losses are returned as sums in float64; the caller, which knows the count, divides.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ class LossResult:
 
 
 def loss_count(kind: LossKind, rows: int, outputs: int) -> int:
-    """What the summed loss of `rows` rows is divided by: the conventions of torch's defaults, and the lecture's Σ."""
+    """Return the number that the summed loss of `rows` rows is divided by: as torch does by default; 1 for the
+    lecture's Σ."""
     return {"cross_entropy": rows, "mse": rows * outputs, "sum_of_squares": 1}[kind]
 
 
 def evaluate_loss(kind: LossKind, f: Array, target: Targets, count: int) -> LossResult:
-    """Loss and gradient of outputs `f` (outputs, rows); the gradient is divided by `count` (see `loss_count`)."""
+    """Return loss and gradient of outputs `f` (outputs, rows); the gradient is divided by `count` (see
+    `loss_count`)."""
     return _cross_entropy(f, target, count) if kind == "cross_entropy" else _squares(f, target, count)
 
 

@@ -1,13 +1,13 @@
-"""A network as a flat list of operations over numbered values: what is cut into stages.
+"""A network as a flat list of operations over numbered values. This list is cut into stages.
 
-Value 0 is the model's input, value k + 1 what operation k gives. Layers that stand one after another use the value
-before them; a residual connection is an operation `add` with two inputs, so a cut may fall inside it. Then two values
-cross the cut:
+Value 0 is the model's input, value k + 1 is the output of operation k. Layers that stand one after another use the
+value before them; a residual connection is an operation `add` with two inputs, so a cut may fall inside it. Then two
+values cross the cut:
 
     v1 ──norm──▸ v2 ──linear──▸ v3 ──add──▸ v4        between norm and linear: v1 and v2
      └────────────────────────────────┘
 
-Values that cross a cut have equally many columns, so a message is one array: their features on top of each other.
+All values that cross a cut have the same number of columns, so a message is one array with their features stacked.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class LayerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitSpec:
-    """How the model's weights are drawn if their layer does not say it: with standard deviation `std`; with
-    `scale_residual`, the last linear layer of each residual branch with std / √(residual branches) (Radford 2019)."""
+    """How weights are drawn if their layer has no `init` of its own: with standard deviation `std`, and, with
+    `scale_residual`, std / √(number of residual branches) in the last linear layer of each branch (Radford 2019)."""
 
     std: float
     scale_residual: bool = False
@@ -45,8 +45,9 @@ class InitSpec:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """Operation `index`: `layer` on the values `inputs`, giving value index + 1. `inside` names the entries of the job
-    file around it, outermost first. `stds` are the standard deviations of its parameters, None for a constant."""
+    """Operation `index` applies `layer` to the values `inputs` and gives value index + 1. `inside` lists the kinds of
+    the job file's entries around it, outermost first. `stds` has each parameter's standard deviation, None for a
+    constant."""
 
     index: int
     path: Path
@@ -58,16 +59,16 @@ class Op:
 
     @property
     def name(self) -> str:
-        """`2.0.1`, as nested torch.nn.Sequential counts."""
+        """The path as text, `2.0.1`, as a nested torch.nn.Sequential names its modules."""
         return path_name(self.path)
 
     @property
     def parameters(self) -> tuple[tuple[str, ParameterSpec], ...]:
-        """Full names and specs."""
+        """The full name and the spec of each parameter."""
         return tuple((f"{self.name}.{p.name}", p) for p in self.layer.parameters)
 
     def __str__(self) -> str:
-        """For people: `4` of a flat list, else `2.3.0.1 (attention)`."""
+        """The operation's name for people: `4` in a flat list, else `2.3.0.1 (attention)`."""
         return self.name if len(self.path) == 1 else f"{self.name} ({self.kind})"
 
 
@@ -75,8 +76,9 @@ class Op:
 class Tie:
     """Operation `user` uses the weight `owner_name` of operation `owner` under `name`.
 
-    Each use has a gradient of its own, summed over micro-batches like any other; at the update they are added to the
-    owner's in the order of the users, and the new value goes back. So no cut changes a bit.
+    Each use has a gradient of its own, summed over micro-batches like any other. At the end of a step these gradients
+    are added to the owner's in the order of the users; after the update the users get the owner's new value. So the cut
+    into stages changes no bit.
     """
 
     user: Op
@@ -95,12 +97,12 @@ class Network:
 
     @property
     def output(self) -> Shape:
-        """What the last operation gives."""
+        """The shape of the last operation's output."""
         return self.shapes[-1]
 
     @cached_property
     def needs_gradient(self) -> tuple[bool, ...]:
-        """Of each value: whether parameters had a part in it."""
+        """For each value: whether it depends on parameters."""
         needs = [False]
         for op in self.ops:
             needs.append(bool(op.layer.parameters) or any(needs[v] for v in op.inputs))
@@ -113,7 +115,7 @@ class Network:
 
     @cached_property
     def last_use(self) -> tuple[int, ...]:
-        """Of each value: the last operation that reads it; the number of operations for the output."""
+        """For each value: the last operation that reads it; for the output, the number of operations."""
         last = list(range(len(self.shapes)))
         for op in self.ops:
             for v in op.inputs:
@@ -131,27 +133,27 @@ class Network:
         return tuple(found)
 
     def crossing(self, cut: int) -> tuple[int, ...]:
-        """The values that operations from `cut` on need of those before: what a message over this cut holds."""
+        """Return the earlier values that operations from `cut` on read: the content of a message over this cut."""
         return self._crossings[cut]
 
     def crossing_features(self, cut: int) -> int:
-        """Rows of the array of a message over this cut."""
+        """Return the number of features in a message over this cut."""
         return sum(self.shapes[v].features for v in self.crossing(cut))
 
     def crossing_numbers(self, cut: int) -> int:
-        """Numbers of such a message for each sample."""
+        """Return how many numbers such a message has for each sample."""
         return self.crossing_features(cut) * self.crossing_columns(cut)
 
     def crossing_columns(self, cut: int) -> int:
-        """Columns of such an array for each sample."""
+        """Return how many columns such a message has for each sample."""
         return self.shapes[self.crossing(cut)[0]].columns
 
     def gradients(self, cut: int) -> tuple[int, ...]:
-        """The values of `crossing` whose gradients come back over this cut."""
+        """Return the values of `crossing` whose gradients are sent back over this cut."""
         return tuple(v for v in self.crossing(cut) if self.needs_gradient[v])
 
     def gradient_numbers(self, cut: int) -> int:
-        """Numbers of the message that comes back, for each sample."""
+        """Return how many numbers the message with these gradients has for each sample."""
         return sum(self.shapes[v].numbers for v in self.gradients(cut))
 
     @cached_property
@@ -167,11 +169,11 @@ class Network:
 
     @cached_property
     def owners(self) -> dict[str, str]:
-        """Names of tied weights, and whose each is."""
+        """The owner's name of each tied weight, by the name at its use."""
         return {tie.name: tie.owner_name for tie in self.ties}
 
     def parameter_names(self) -> tuple[str, ...]:
-        """Of all layers, in order; a tied weight has its owner's name only."""
+        """Return the names of all parameters in layer order. A tied weight appears once, under its owner's name."""
         return tuple(name for op in self.ops for name, spec in op.parameters if spec.tied_to is None)
 
 
@@ -181,13 +183,13 @@ def path_name(path: Path) -> str:
 
 
 def name_order(name: str) -> tuple[tuple[int, ...], str]:
-    """Sorts names of parameters, `2.0.weight`, in the order of layers."""
+    """Return a sort key that puts names of parameters, such as `2.0.weight`, in layer order."""
     *path, last = name.split(".")
     return tuple(map(int, path)), last
 
 
 class NetworkBuilder:
-    """Appends entries to a list of operations. `branch_ends` are those that end a residual connection."""
+    """Appends entries to a list of operations. `branch_ends` are the operations that end a residual connection."""
 
     def __init__(self, shape: Shape) -> None:
         self.ops: list[Op] = []
@@ -195,12 +197,12 @@ class NetworkBuilder:
         self.branch_ends: list[int] = []
 
     def add(self, spec: LayerSpec, path: Path, inside: tuple[str, ...], value: int) -> int:
-        """Append what `spec` stands for, on `value`; the value that it gives. Raises LayerError."""
+        """Append the operations of `spec`, applied to `value`. Return the value that they give. Raises LayerError."""
         kind = KINDS[spec.kind]
         shape = self.shapes[value]
         try:
             if shape.vocabulary and kind.build is not None and not kind.takes_tokens:
-                raise LayerProblem("its input are tokens; put embedding before it")
+                raise LayerProblem("its input consists of tokens; put embedding before it")
             if kind.build is not None:
                 layer = kind.build(spec.options, shape, path)
                 return self._append(Op(len(self.ops), path, kind.name, inside, layer, (value,)))
@@ -221,7 +223,7 @@ class NetworkBuilder:
         return self._append(Op(len(self.ops), path, "add", inside, Add(shape), (result, value)))
 
     def check_ties(self) -> None:
-        """Raises LayerError for a weight that is tied to none that fits."""
+        """Raise LayerError for a tied weight if its owner does not exist or has another shape."""
         for op in self.ops:
             for parameter in op.layer.parameters:
                 if parameter.tied_to is not None:
@@ -234,7 +236,7 @@ class NetworkBuilder:
 
 
 def build_network(shape: Shape, layers: Sequence[LayerSpec], init: InitSpec | None = None) -> Network:
-    """The operations of layers on an input of this shape. Raises LayerError."""
+    """Return the network of these layers for an input of this shape. Raises LayerError."""
     builder, value = NetworkBuilder(shape), 0
     for i, spec in enumerate(layers):
         value = builder.add(spec, (i,), (), value)
@@ -250,7 +252,7 @@ def build_network(shape: Shape, layers: Sequence[LayerSpec], init: InitSpec | No
 
 
 def _following_gains(ops: Sequence[Op]) -> list[float]:
-    """`weight_gain` of the operation behind each, transparent ones passed over."""
+    """Return for each operation the `weight_gain` of the next operation that is not transparent."""
     gains, gain = [1.0] * len(ops), 1.0
     for op in reversed(ops):
         gains[op.index] = gain
@@ -260,7 +262,7 @@ def _following_gains(ops: Sequence[Op]) -> list[float]:
 
 
 def _scaled(ops: Sequence[Op], branch_ends: Sequence[int]) -> dict[int, float]:
-    """1 / √branches for the last operation with parameters of each residual branch."""
+    """Return 1 / √(number of branches) for the last operation with parameters of each residual branch."""
     found = {}
     for end in branch_ends:
         start = ops[end].inputs[1]
@@ -282,7 +284,7 @@ def _std(parameter: ParameterSpec, init: InitSpec | None, gain: float, scaled: f
 
 
 def owner_of(op: Op, parameter: ParameterSpec, ops: Sequence[Op]) -> tuple[Op, ParameterSpec]:
-    """Whose weight a tied one is. Raises LayerError."""
+    """Return the operation and the parameter that own a tied weight. Raises LayerError."""
     owners = [
         (o, p)
         for o in ops

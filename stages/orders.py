@@ -1,4 +1,4 @@
-"""What the coordinator asks of workers, and what they report. Every worker gets the same orders in the same order.
+"""The coordinator's orders to workers, and the workers' reports. Every worker gets the same orders in the same order.
 
 Orders and reports are named tuples because hundreds of them a second are pickled.
 """
@@ -20,11 +20,11 @@ Part = Literal["parameters", "gradients"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A fault at a named point, for tests of what happens then: before `action` of step `step` (from 1), the worker
-    does `what`.
+    """A fault at a named point, for tests: before `action` of step `step` (from 1), the worker does `what`.
 
-    `hang` stops the process, `block` the thread, until another sets stages.faults.UNBLOCK; `slow` computes for
-    `seconds` of CPU time; `lose` makes the next array that the worker sends get lost.
+    `hang` stops the process (SIGSTOP); `block` stops the thread until another thread sets stages.faults.UNBLOCK; `slow`
+    computes for `seconds` of CPU time; `nan` sets the stage's parameters to NaN; `lose` drops the next array that the
+    worker sends.
     """
 
     step: int
@@ -35,8 +35,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
-    """All that a worker must know. `bounds[s]` … `bounds[s + 1]` are the layers of stage s; `placement[s]` its worker;
-    `lanes[m]` what this worker does in a step of m micro-batches; stages of `recompute` run forward again before I."""
+    """Everything that a worker needs to know. Stage s has the operations `bounds[s]` … `bounds[s + 1]` − 1 and is held
+    by worker `placement[s]`. `lanes[m]` is this worker's lane in a step of m micro-batches. The stages in `recompute`
+    run forward again before I."""
 
     worker: int
     model: ModelSpec
@@ -58,8 +59,8 @@ class WorkerSetup:
 class TrainStep(NamedTuple):
     """Forward and backward on rows `first` … `last` − 1 of the epoch's order. No update.
 
-    `step` is the number of updates made once this one is: the first is 1. `epoch_index` (from 0) is what the random
-    stream of the epoch's order is drawn from, and nothing else; no person reads it.
+    `step` is the number of the update that belongs to it, from 1. `epoch_index` (from 0) only selects the random stream
+    of the epoch's order; people are never shown it.
     """
 
     step: int
@@ -78,7 +79,7 @@ class Update(NamedTuple):
 
 
 class Evaluate(NamedTuple):
-    """Loss over all `total_rows` rows of a split, in chunks of `rows`. Changes nothing."""
+    """Compute the loss over all `total_rows` rows of a split, in chunks of `rows`. Changes no parameter."""
 
     split: Split
     total_rows: int
@@ -86,21 +87,22 @@ class Evaluate(NamedTuple):
 
 
 class Gather(NamedTuple):
-    """Bring every parameter or gradient of the worker to the coordinator."""
+    """Send every parameter or gradient of the worker to the coordinator."""
 
     part: Part
 
 
 class Settle(NamedTuple):
-    """Account for the time since the last step: the run has ended."""
+    """Report the time since the last step, because the run has ended."""
 
 
 Order = TrainStep | Update | Evaluate | Gather | Settle
 
 
 class WorkerMemory(NamedTuple):
-    """Bytes: `held` of weights, gradients and optimizer by stage; the process's peak resident set since its stages were
-    built, and the part of it that is the job's: all but what the process had before. `job` is that part at present."""
+    """A worker's memory in bytes. `held` has (weights, gradients, optimizer state) by stage. `peak_resident` is the
+    peak resident set of the process since its measurement began; `peak_job` is the job's part of it, without the memory
+    that the process had before the job; `job` is that part at present."""
 
     held: Mapping[int, tuple[int, int, int]]
     peak_resident: int
@@ -111,11 +113,10 @@ class WorkerMemory(NamedTuple):
 class StepReport(NamedTuple):
     """One worker's account of one step.
 
-    `loss_total` and `correct` come from the worker that holds the last stage. `account` has where its time went since
-    its report of the step before: its updates, evaluations and waiting for orders are in it too. `sent` has messages
-    and bytes by receiving worker, in the same time. `saved_bytes` is the peak of kept activations by stage. `timeline`
-    (actions with start and end on the host's monotonic clock, in seconds) and `memory` are there when the step was
-    traced.
+    Only the worker of the last stage gives `loss_total` and `correct`. `account` covers the time since the report of
+    the step before, so it includes updates, evaluations and waiting for orders. `sent` has (messages, bytes) by
+    receiving worker in the same time. `saved_bytes` is the peak of kept activations by stage. `timeline` (actions with
+    start and end in seconds of the host's monotonic clock) and `memory` are given only if the step was traced.
     """
 
     step: int
@@ -135,14 +136,14 @@ class Updated(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """`account` and `sent` as in a StepReport, of what followed the last step."""
+    """`account` and `sent` as in a StepReport, for the time after the last step."""
 
     account: Account
     sent: Mapping[int, tuple[int, int]]
 
 
 class EvaluateReport(NamedTuple):
-    """Loss summed over the split's rows; only from the worker that holds the last stage."""
+    """The loss, summed over the split's rows. Meaningful only from the worker that holds the last stage."""
 
     rows: int
     loss_total: float
@@ -153,7 +154,7 @@ Report = StepReport | Updated | Settled | EvaluateReport | Mapping[str, Array]
 
 
 def when(step: int | None, *, evaluating: bool) -> str:
-    """` of step 7`, ` of the evaluation after step 7`; empty where there was neither."""
+    """Return ` of step 7` or ` of the evaluation after step 7`; an empty text before the first step."""
     if step is None:
         return ""
     return f" of the evaluation after step {step}" if evaluating else f" of step {step}"
@@ -161,8 +162,9 @@ def when(step: int | None, *, evaluating: bool) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a worker stopped. `kind`: `raised`, `non_finite`, `timeout` and `closed` (mostly echoes of another's).
-    `step` is the one under way, from 1; with `evaluating` the one before the evaluation that was under way."""
+    """Why a worker stopped. `kind`: `raised`, `non_finite`, `timeout` and `closed` (both usually
+    echoes of another worker's failure). `step` is the step in progress, from 1; if `evaluating`, the last step before
+    the evaluation in progress."""
 
     kind: Literal["raised", "non_finite", "timeout", "closed"]
     worker: int
@@ -175,13 +177,13 @@ class Failure:
 
     @property
     def when(self) -> str:
-        """See the function."""
+        """The result of the function `when` for this failure."""
         return when(self.step, evaluating=self.evaluating)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The reports of a list of orders; cut short by `failure`."""
+    """The reports of a list of orders; if `failure` is set, only the reports before it."""
 
     reports: tuple[Report, ...] = ()
     failure: Failure | None = None

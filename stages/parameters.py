@@ -73,5 +73,5 @@ def _squared_norm(vector: Array) -> float:
         fast = float(np.dot(vector, vector))
         if np.isfinite(fast):
             return fast
-        wide = vector.astype(np.float64)  # squares of large float32 values overflow where the values do not
+        wide = vector.astype(np.float64)  # squares of large float32 values overflow though the values are finite
         return float(np.dot(wide, wide))

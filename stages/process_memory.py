@@ -1,4 +1,4 @@
-"""What the kernel says of this process's memory (proc(5))."""
+"""The kernel's figures about the memory of this process (proc(5))."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process has had resident, in bytes."""
+    """Return the peak resident memory of this process, in bytes."""
     return status_bytes("VmHWM")
 
 
 def status_bytes(key: str) -> int:
-    """A line of /proc/self/status that is in kB, in bytes. Raises OSError where there is none of that name."""
+    """Return in bytes the value of a line of /proc/self/status that is in kB. Raises OSError if there is no such
+    line."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024

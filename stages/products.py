@@ -1,10 +1,11 @@
-"""Matrix products, written into arrays that are there, and through which library they go.
+"""Matrix products into existing arrays, and the choice of the BLAS library that computes them.
 
-[Note: one pool of BLAS threads] NumPy's and SciPy's wheels bring an OpenBLAS each, each with a pool of threads. Threads
-that have worked spin for some milliseconds on the cores that the other pool now needs: with two CPUs a worker was five
-times slower than with one. So if BLAS has several threads, all products go through SciPy's, and NumPy's has one thread
-(coordinator.plan.blas_threads). With one thread each, NumPy's is as good, and its input gradient some 10 % faster;
-products that are to be added to something go through SciPy's in any case, since np.matmul cannot add.
+[Note: one pool of BLAS threads] NumPy's and SciPy's wheels bring an OpenBLAS each, each with a pool of threads. After a
+product, the threads of one pool spin for some milliseconds on the cores that the other pool needs next: a worker with
+two CPUs was five times slower than one with one CPU. So if BLAS has several threads, all products go through SciPy's
+OpenBLAS, and NumPy's gets one thread (coordinator.plan.blas_threads). With one thread each, NumPy's is as fast, and its
+input gradient some 10 % faster. Products that are added to an array always go through SciPy's, since np.matmul cannot
+add.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _all_through_scipy = False
 
 
 def load_blas() -> dict[str, Callable[..., Any]]:
-    """SciPy's products by dtype. The first who asks loads SciPy: a command that only reads a job needs none."""
+    """Return SciPy's products by dtype. Only the first call loads SciPy: commands that only read a job need none."""
     if not _gemm:
         from scipy.linalg import blas
 
@@ -30,14 +31,16 @@ def load_blas() -> dict[str, Callable[..., Any]]:
 
 
 def let_all_go_through_scipy(every: bool) -> bool:
-    """Choose for this process, before products are made whose bits count; what it was before."""
+    """Choose for this process whether all products go through SciPy; return the former choice. Must be called before
+    any product whose exact bits matter."""
     global _all_through_scipy
     before, _all_through_scipy = _all_through_scipy, every
     return before
 
 
 def multiply(a: Array, b: Array, out: Array) -> None:
-    """out ← ab. `out` and `b` are C-contiguous (of another `b` a copy is made); `a` is so, or the transpose of one."""
+    """out ← ab. `out` and `b` are C-contiguous (another `b` is copied); `a` is C-contiguous or the transpose of such an
+    array."""
     if not _all_through_scipy:
         np.matmul(a, b, out=out)
         return
@@ -50,7 +53,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 
 def add_product(a: Array, b: Array, total: Array, *, accumulate: bool) -> None:
     """total ← ab, or (`accumulate`) total + ab: BLAS adds in the product itself. `a` and `total` are C-contiguous,
-    `b` is the transpose of such an array. Here on the transposes, whose memory is Fortran's."""
+    `b` is the transpose of such an array. Computed on the transposes, which are Fortran-contiguous as BLAS needs."""
     result = (_gemm or load_blas())[total.dtype.name](
         1.0, b, a.T, trans_a=1, beta=1.0 if accumulate else 0.0, c=(into := total.T), overwrite_c=1
     )

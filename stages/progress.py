@@ -1,7 +1,7 @@
-"""What a worker does now: written by the thread that performs its orders, read by whoever looks after it.
+"""What a worker is doing now. The thread that performs its orders writes it; other threads read it.
 
-Writing takes no lock and no call, for it happens a few times an action: the writer puts a new tuple in place of the
-old one, and a reader takes the one that is there.
+Writing takes no lock, because it happens several times an action: the writer replaces one tuple by another, and a
+reader takes whichever tuple is there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from stages.channel import Tag
 
 
 class Doing(StrEnum):
-    """`PREPARING` has no stages yet, `IDLE` no orders; `WAITING` is for an array, `SENDING` until one is taken in."""
+    """`PREPARING`: the worker has no stages yet. `IDLE`: it has no orders. `WAITING`: for an array. `SENDING`: until
+    the channel has taken the array."""
 
     PREPARING = "preparing"
     IDLE = "idle"
@@ -25,16 +26,16 @@ class Doing(StrEnum):
     SENDING = "sending"
 
 
-_COMPUTING, _WAITING, _SENDING = Doing.COMPUTING, Doing.WAITING, Doing.SENDING  # looking a member up takes longer
+_COMPUTING, _WAITING, _SENDING = Doing.COMPUTING, Doing.WAITING, Doing.SENDING  # quicker than looking up a member
 
 
 class Seen(NamedTuple):
-    """What a worker says of itself.
+    """A worker's report of what it is doing.
 
-    `changes` counts what it has begun so far. `action` of step `step` (from 1) is what it performs, or with
-    `evaluating` of the evaluation after that step; `tag` what it waits for from worker `peer`, or sends to it. `round`
-    is its step or evaluation, as in Tag, and `sent` has what it sent in it. `cpu_s` is the CPU time of the thread that
-    performs its orders, in seconds.
+    `changes` counts the activities that it has begun. `action` is the action in progress, of step `step` (from 1) or,
+    if `evaluating`, of the evaluation after that step. `tag` is the array that it waits for from worker `peer`, or
+    sends to it. `round` is its current step or evaluation, as in Tag; `sent` lists the arrays sent in that round.
+    `cpu_s` is the CPU time of the thread that performs its orders, in seconds.
     """
 
     doing: Doing
@@ -54,7 +55,7 @@ class Seen(NamedTuple):
 
 
 class Progress:
-    """One worker's. All methods but `seen` are for the thread that performs its orders."""
+    """The progress of one worker. Only the thread that performs its orders calls methods other than `seen`."""
 
     __slots__ = ("_changes", "_clock", "_now", "_round", "_sent", "evaluating")
 
@@ -64,47 +65,47 @@ class Progress:
             *(0, None, None, None, None),
         )
         self.evaluating = False
-        """Whether its present order is an evaluation."""
+        """Whether the present order is an evaluation."""
         self._changes = 0
         self._clock: int | None = None
         self._round = 0
         self._sent: list[Tag] = []
 
     def begin(self) -> None:
-        """Orders are there, for this thread."""
+        """Record that this thread begins to perform orders."""
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         self.compute(None, None)
 
     def compute(self, step: int | None, action: Action | None) -> None:
-        """It computes; without `action`, what belongs to none."""
+        """Record that the worker computes `action`, or, if that is None, work that belongs to no action."""
         self._changes += 1
         self._now = (_COMPUTING, self._changes, step, action, None, None)
 
     def wait(self, step: int | None, action: Action | None, tag: Tag, sender: int) -> None:
-        """It waits for an array."""
+        """Record that the worker waits for an array."""
         self._changes += 1
         self._now = (_WAITING, self._changes, step, action, tag, sender)
 
     def send(self, step: int | None, action: Action | None, tag: Tag, receiver: int) -> None:
-        """It sends an array."""
+        """Record that the worker sends an array."""
         self._changes += 1
         self._now = (_SENDING, self._changes, step, action, tag, receiver)
 
     def sent(self, tag: Tag) -> None:
-        """An array was given to the channel."""
+        """Record that the channel has taken an array."""
         if tag.round != self._round:
             self._round, self._sent = tag.round, []
         self._sent.append(tag)
 
     def rest(self, step: int | None, round_: int) -> None:
-        """It has done its orders."""
+        """Record that all orders are performed."""
         if round_ != self._round:
             self._round, self._sent = round_, []
         self._changes += 1
         self._now = (Doing.IDLE, self._changes, step, None, None, None)
 
     def seen(self) -> Seen:
-        """What it does now. Any thread may ask."""
+        """Return what the worker is doing now. Any thread may call this."""
         clock, cpu_s = self._clock, 0.0
         if clock is not None:
             try:

@@ -1,4 +1,4 @@
-"""What a worker is told about the model and the optimizer: plain frozen data, validated by the coordinator."""
+"""The model and the optimizer as workers receive them: plain frozen data, validated by the coordinator."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Precision = Literal["float32", "float64"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A network: the shape of a sample, or with `vocabulary` above 0 `input_shape[0]` tokens; layers, which may be made
-    of layers; the loss."""
+    """A network: the shape of a sample, the layers (which may contain layers) and the loss. If `vocabulary` is above 0,
+    a sample is `input_shape[0]` tokens."""
 
     input_shape: tuple[int, ...]
     layers: tuple[LayerSpec, ...]
@@ -41,11 +41,11 @@ class ModelSpec:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number."""
+        """Bytes of one number."""
         return 4 if self.precision == "float32" else 8
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the network: whoever gets the spec builds it."""
+        """Leave out the network: the receiver builds it again."""
         return {key: value for key, value in self.__dict__.items() if key != "network"}
 
 
@@ -61,14 +61,14 @@ class SgdSpec:
 
     @property
     def state(self) -> tuple[str, ...]:
-        """Names of the vectors that it keeps, each as large as the parameters."""
+        """Names of the optimizer's state vectors, each as large as the parameters."""
         return ("momentum",) if self.momentum else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdamSpec:
-    """Adam, or with `decoupled` weight decay AdamW, as torch.optim has them. Weight decay is for matrices alone unless
-    `decays_vectors`."""
+    """Adam, or with `decoupled` weight decay AdamW, as in torch.optim. Weight decay applies only to matrices unless
+    `decays_vectors` is set."""
 
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.999)

@@ -1,9 +1,9 @@
-"""A stage: a group of layers, what it keeps of each micro-batch, its gradients and its update. It knows no Ray.
+"""A stage: a group of layers, the arrays that it keeps of each micro-batch, its gradients and its update.
 
 [Note: ascending weight gradients] Floating-point sums depend on their order. A weight gradient is therefore always
-the sum over micro-batches 0, 1, 2, …, taken in groups of `weight_grad_group`, whatever order a schedule asks in:
-`backward_weight(j)` marks micro-batch j, and the product of a group runs once all of its members and all earlier
-groups are there. So every schedule gives bitwise the same gradient.
+the sum over micro-batches 0, 1, 2, …, taken in groups of `weight_grad_group`, whatever the order of a schedule:
+`backward_weight(j)` marks micro-batch j, and the product of a group runs once all its members are marked and all
+earlier groups are done. So every schedule gives bitwise the same gradient.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from stages.tied import TiedUses
 _Memory = list[Any]
 """The array of each slot, or None."""
 _Bound = tuple[int, Any, Any, Any, tuple[int, ...], int, int, tuple[int, ...], int, int, tuple[int, ...]]
-"""A step as it is run: code, method, parameters or their gradients, (slot, features, columns) to take, and the rest."""
+"""A step ready to run: its code, the layer's method, the parameters or their gradients, (slot, features, columns) to
+take, and the other fields of the step."""
 _TRAINING = Moment(training=True)
 _CODES = {do: code for code, do in enumerate(Do)}
 _FORWARD, _INPUT_GRADIENT, _WEIGHT_GRADIENT, _SUM, _UNPACK, _PACK = _CODES.values()
@@ -37,8 +38,8 @@ _FORWARD, _INPUT_GRADIENT, _WEIGHT_GRADIENT, _SUM, _UNPACK, _PACK = _CODES.value
 class Stage:
     """Operations `first` … `last` − 1 of a model. Every array argument and result is (features, columns).
 
-    With `recompute`, forward keeps the input alone (and the ends of residual connections), and the input gradient runs
-    forward again: bitwise the same.
+    With `recompute`, forward keeps only the input and the outputs of residual connections, and the input gradient runs
+    forward again, with bitwise the same results.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Stage:
         """The most bytes of activations kept for backward in this step; gradients on their way do not count."""
         self._kept_bytes = model.itemsize * self.compiled.numbers(self.compiled.kept)
         self._weight_bytes = model.itemsize * self.compiled.numbers(self.compiled.kept_for_weight)
-        """Bytes kept of each row, until I and until W."""
+        """Bytes kept for each row: `_kept_bytes` until I, `_weight_bytes` until W."""
         self._marked: set[int] = set()
         self._n_micro_batches = 0
         self._next_weight = 0
@@ -105,7 +106,8 @@ class Stage:
         self.peak_saved_bytes = self._saved_bytes = 0
 
     def forward(self, micro_batch: int, x: Array, at: Moment = _TRAINING) -> Array:
-        """Run the layers on `x` (n_in, columns) and keep what backward needs. `x` is copied, so it may be any view.
+        """Run the layers on `x` (n_in, columns) and keep the arrays that backward needs. `x` is copied, so it may be
+        any view.
 
         The result (n_out, columns) is valid until the next call of any method: send or copy it.
         """
@@ -118,14 +120,15 @@ class Stage:
         return y
 
     def infer(self, x: Array, at: Moment = EVALUATING) -> Array:
-        """`forward` for evaluation: keeps nothing."""
+        """Like `forward`, for evaluation: keeps nothing."""
         return self._run(self._infer, [None] * self._n_slots, x, x.shape[1] // self._columns, at)
 
     def backward_input(self, micro_batch: int, dy: Array) -> Array:
-        """∂ℓ/∂(stage input) from ∂ℓ/∂(stage output) `dy`, which is copied: of the values that have one, one array.
+        """Return ∂ℓ/∂(stage input), given ∂ℓ/∂(stage output) `dy`, which is copied. Each is one array with the
+        gradients of those values of the message that have one.
 
-        The result is valid until the next call. If no layer below has parameters, it is the lowest gradient that the
-        stage's weights need: nobody asks for ∂ℓ/∂(stage input).
+        The result is valid until the next call. If no layer below the stage has parameters, no worker needs
+        ∂ℓ/∂(stage input); the result is then the lowest gradient that the stage's own weights need.
         """
         memory, at, rows = self._saved[micro_batch]
         dx = self._run(self._backward_input, memory, dy, rows, at)
@@ -133,7 +136,7 @@ class Stage:
         return dx
 
     def backward_weight(self, micro_batch: int) -> None:
-        """Mark the micro-batch for its weight gradient; do the products that are now due.
+        """Mark the micro-batch for its weight gradient, and compute the products that are now due.
 
         See [Note: ascending weight gradients].
         """
@@ -147,8 +150,8 @@ class Stage:
             self._next_weight = stop
 
     def backward(self, micro_batch: int, dy: Array) -> Array:
-        """`backward_input`, then `backward_weight`. If the products are due at once, they are made an operation at a
-        time, so that less is held; the numbers are the same."""
+        """Do `backward_input`, then `backward_weight`. If the weight products are due at once, both are done operation
+        by operation, so that fewer arrays are held at a time; the results are the same."""
         if self._group > 1 or self._next_weight != micro_batch:
             dx = self.backward_input(micro_batch, dy)
             self.backward_weight(micro_batch)
@@ -163,7 +166,7 @@ class Stage:
         return dx
 
     def _bound(self, steps: Iterable[Step]) -> tuple[_Bound, ...]:
-        """Steps with their layers' methods and parameters at hand."""
+        """Bind steps to their layers' methods and parameters."""
         return tuple(self._bind(step) for step in steps)
 
     def _bind(self, step: Step) -> _Bound:
@@ -177,7 +180,7 @@ class Stage:
                 call = layer.forward
             elif step.do is Do.INPUT_GRADIENT:
                 call = layer.backward_input
-                x, y = (n if n >= 0 else step.dy for n in (x, y))  # in place of what the layer does not read
+                x, y = (n if n >= 0 else step.dy for n in (x, y))  # a stand-in for what the layer does not read
             else:
                 call, p = layer.backward_weight, self._gradients[step.op.index]
                 x = x if x >= 0 else step.dy
@@ -187,7 +190,7 @@ class Stage:
     def _run(
         self, steps: Iterable[_Bound], memory: _Memory, message: Array, rows: int, at: Moment, accumulate: bool = False
     ) -> Array:
-        """Perform steps on one micro-batch of `rows` rows; what the last PACK among them brought together."""
+        """Perform steps on one micro-batch of `rows` rows. Return the array of the last PACK among them."""
         take, give = self.buffers.take, self.buffers.give
         result = message
         for code, call, p, takes, gives, x, y, extras, dy, dx, others in steps:
@@ -226,7 +229,7 @@ class Stage:
         self._saved_bytes -= self._weight_bytes * sum(rows for _, _, rows in group)
 
     def _joined_products(self, group: Sequence[_Memory], *, accumulate: bool) -> None:
-        """The products of several micro-batches at once, their columns side by side."""
+        """Compute the products of several micro-batches at once, with their columns side by side."""
         for _, call, gradients, _, gives, x, _, extras, dy, _, _ in self._backward_weight:
             joined = {n: self._side_by_side([memory[n] for memory in group]) for n in {x, dy, *extras} - {-1}}
             above = joined[dy] if dy >= 0 else joined[x]
@@ -239,16 +242,16 @@ class Stage:
                     memory[slot] = None
 
     def _side_by_side(self, arrays: Sequence[Array]) -> Array:
-        """The micro-batches' columns in one array."""
+        """Copy the micro-batches' columns into one array."""
         joined = self.buffers.take(arrays[0].shape[0], sum(array.shape[1] for array in arrays))
         return np.concatenate(arrays, axis=1, out=joined)
 
     def update(self, step: int, learning_rate: float, scale: float = 1.0) -> None:
-        """Apply update number `step`, from 1; `scale` multiplies the gradients. The gradients are used up."""
+        """Apply update number `step`, from 1; `scale` multiplies the gradients, which are overwritten."""
         self.optimizer.update(step, learning_rate, scale)
 
     def discard(self) -> None:
-        """Drop what an abandoned step left behind."""
+        """Drop the arrays that an abandoned step has left."""
         for memory, _, _ in self._saved.values():
             for array in memory:
                 if array is not None:
@@ -257,7 +260,8 @@ class Stage:
         self._saved_bytes = 0
 
     def first_non_finite_layer(self, x: Array, at: Moment = EVALUATING) -> Op:
-        """The first operation whose output for the stage input `x` is not finite; the last one if there is none."""
+        """Return the first operation whose output for the stage input `x` is not finite; the last one if there is
+        none."""
         memory: _Memory = [None] * self.compiled.n_slots
         for step in self.compiled.infer:
             self._run((self._bind(step),), memory, x, x.shape[1] // self._columns, at)
@@ -266,8 +270,8 @@ class Stage:
         return self.ops[-1]
 
     def first_non_finite_gradient(self, micro_batch: int) -> Op:
-        """The last operation, the first on the way back, whose ∂ℓ/∂f is not finite; of those that keep it until W."""
-        if micro_batch not in self._saved:  # its gradients are used up
+        """Return the operation nearest to the output whose ∂ℓ/∂f is not finite, among those that keep it until W."""
+        if micro_batch not in self._saved:  # its gradients are no longer kept
             return self.ops[0]
         memory, _, _ = self._saved[micro_batch]
         for step in self.compiled.backward_weight:
@@ -278,7 +282,7 @@ class Stage:
 
 
 def _unpack(message: Array, parts: Sequence[Array]) -> None:
-    """Copy a message into the arrays whose features it has on top of each other; or tokens (1, columns) into one."""
+    """Copy a message's stacked features into their arrays, or tokens (1, columns) into the only array."""
     if message.dtype.kind != "f":
         np.copyto(as_tokens(parts[0]), message, casting="same_kind")
         return

@@ -1,4 +1,4 @@
-"""Steps of a stage: what is done with which arrays, first under names, then over slots that are used again.
+"""Steps of a stage: which operation reads and writes which arrays, first by name, then by reusable slot.
 
 See stages.compiled, [Note: compiled stages].
 """
@@ -14,7 +14,7 @@ from stages.network import Op
 
 
 class Do(Enum):
-    """What a step does: one of an operation's three halves, a sum of two gradients, or a message."""
+    """What a step does: one of an operation's three passes, a sum of two gradients, or handling a message."""
 
     FORWARD = "F"
     INPUT_GRADIENT = "I"
@@ -23,26 +23,26 @@ class Do(Enum):
     UNPACK = "unpack"
     """Copy a message into slots."""
     PACK = "pack"
-    """Bring what is sent into one array."""
+    """Gather the values to be sent into one array."""
 
 
 class Buffer(NamedTuple):
-    """The array of a slot: (features, columns · rows)."""
+    """The size of a slot's array: (features, columns · rows)."""
 
     features: int
     columns: int
 
     @property
     def numbers(self) -> int:
-        """Numbers for each row."""
+        """How many numbers the array has for each row."""
         return self.features * self.columns
 
 
 class Step(NamedTuple):
-    """Take slots, do something with slots, give slots back. −1 is no slot.
+    """A step takes slots, computes with slots, then gives slots back. The slot −1 means none.
 
     FORWARD: x, others → y, extras. INPUT_GRADIENT: x, y, extras, dy → dx. WEIGHT_GRADIENT: x, extras, dy.
-    SUM: x + y → dx. UNPACK: → `others`. PACK: `others` → y, which is the slot itself if it is one.
+    SUM: x + y → dx. UNPACK: → `others`. PACK: `others` → y, which is that slot itself if there is only one.
     """
 
     do: Do
@@ -67,7 +67,7 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class Event:
-    """A step over names instead of slots. `shares` are pairs: the first may be written over the second."""
+    """A step over names instead of slots. `shares` lists pairs of names: the first may be written over the second."""
 
     do: Do
     op: Op | None
@@ -88,7 +88,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """`held[i]` are the slots that are taken behind list i."""
+    """Lists of steps over slots. `held[i]` are the slots that are still taken after list i."""
 
     buffers: tuple[Buffer, ...]
     lists: list[tuple[Step, ...]]
@@ -96,7 +96,7 @@ class Slots:
 
 
 def allocate(buffers: Sequence[Buffer], lists: Sequence[Sequence[Event]]) -> Slots:
-    """Give names their slots, in the order of the lists; see [Note: compiled stages]."""
+    """Assign slots to names, in the order of the lists; see [Note: compiled stages]."""
     every = [event for events in lists for event in events]
     last = {n: i for i, event in enumerate(every) for n in (*event.reads, *event.writes)}
     slot: dict[int, int] = {-1: -1}
@@ -104,7 +104,7 @@ def allocate(buffers: Sequence[Buffer], lists: Sequence[Sequence[Event]]) -> Slo
     states = []
     for events in lists:
         steps.append([])
-        of_earlier, free = len(slots), dict[Buffer, list[int]]()  # a number stands for one array of F, I and W
+        of_earlier, free = len(slots), dict[Buffer, list[int]]()  # a slot of F, I and W holds one array only
         for event in events:
             takes, over = [], dict[int, int]()
             for written, read in event.shares:

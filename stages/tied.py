@@ -1,4 +1,4 @@
-"""The tied weights that a stage uses: a gradient for each use, and a copy of what another stage owns."""
+"""The tied weights that a stage uses: a gradient for each use, and a copy of each weight that another stage owns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from stages.spec import ModelSpec
 
 
 class TiedUses:
-    """Of operations `first` … `last` − 1. `values[name]` is the weight as the user `name` has it: the owner's own array
-    if the owner is in the stage too, else a copy; `gradients[name]` is the use's gradient. See stages.network.Tie."""
+    """The uses of tied weights in operations `first` … `last` − 1. `values[name]` is the weight that the use `name`
+    reads: the owner's own array if the owner is in the same stage, else a copy. `gradients[name]` is the gradient of
+    the use. See stages.network.Tie."""
 
     def __init__(self, model: ModelSpec, first: int, last: int, own: Parameters) -> None:
         self._ties = [tie for tie in model.network.ties if first <= tie.user.index < last]
@@ -33,12 +34,12 @@ class TiedUses:
             self._copies[tie.name] = tie.owner_name
 
     def load(self, values: Mapping[str, Array]) -> None:
-        """Take the copies' values from those of the owners."""
+        """Set the copies to the owners' values in `values`."""
         for name, owner in self._copies.items():
             self.values[name][...] = values[owner]
 
     def add_to(self, own: Parameters) -> None:
-        """Add the gradients to those of the owners, all of which are in the stage, in the order of the users."""
+        """Add the gradient of each use to its owner's, in the order of the users. All owners must be in this stage."""
         for tie in self._ties:
             total = own.gradient(tie.owner_name)
             np.add(total, self.gradients[tie.name], out=total)

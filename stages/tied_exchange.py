@@ -1,4 +1,4 @@
-"""How the stages that use one weight stay of one mind: gradients to its owner, and the new value back."""
+"""Keeps a tied weight the same in all stages that use it: gradients go to its owner, the new value comes back."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from stages.trained import stage_of
 
 
 class Carrier(Protocol):
-    """What brings arrays to a stage, whichever worker holds it."""
+    """Carries arrays to a stage, whichever worker holds it."""
 
     def send(self, stage: int, kind: Kind, micro_batch: int, array: Array) -> None:
-        """To `stage`."""
+        """Send `array` to `stage`."""
 
     def receive(self, stage: int, kind: Kind, micro_batch: int, sender: int | None = None) -> Array:
-        """What was sent to `stage`, here by worker `sender`."""
+        """Return the array that worker `sender` sent to `stage`; None means the neighbouring stage's worker."""
 
 
 class TiedExchange:
-    """One worker's part of it; see stages.network.Tie. Every worker does both at the same points of a step."""
+    """One worker's part of the exchange; see stages.network.Tie. Every worker calls both methods at the same points of
+    a step."""
 
     def __init__(self, setup: WorkerSetup, stages: Mapping[int, Stage], ledger: Ledger, carrier: Carrier) -> None:
         ties, bounds = setup.model.network.ties, setup.bounds
@@ -50,7 +51,7 @@ class TiedExchange:
                 self._ledger.book(owner, WEIGHT_GRADIENT)
 
     def bring_values_back(self) -> None:
-        """After the update: the owner's value to the other stages that use it."""
+        """After the update, send the owner's value to the other stages that use it."""
         apart = [tie for tie in self._ties if tie[1] != tie[2]]
         for tie, user, owner in apart:
             if owner in self._stages:

@@ -1,8 +1,8 @@
 """Which stages take part in the backward pass.
 
-[Note: untrained stages] Nobody needs ∂ℓ/∂(output) of a stage that has no parameters in itself or below it. Such stages
-do F and keep nothing; their B, I and W are not performed, and no gradient is sent to them. What predicts time, bytes or
-messages leaves the same actions out, by the functions of this file.
+[Note: untrained stages] A stage needs no ∂ℓ/∂(output) if neither it nor a stage below it has parameters. Such stages do
+only F and keep nothing; their B, I and W are not performed, and no gradient is sent to them. Predictions of time, bytes
+and messages leave out the same actions, with the functions of this file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stages.actions import Kind, Lane
 from stages.spec import ModelSpec
 
 STEPS_RUN_AHEAD = 2
-"""Of how many steps at most an untrained stage's arrays wait for the next worker: so many are ordered at once."""
+"""The most steps whose arrays from an untrained stage can wait for the next worker: as many as are ordered at once."""
 
 
 def first_trained_stage(model: ModelSpec, bounds: Sequence[int]) -> int:
@@ -24,16 +24,16 @@ def first_trained_stage(model: ModelSpec, bounds: Sequence[int]) -> int:
 
 
 def stage_of(operation: int, bounds: Sequence[int]) -> int:
-    """The stage that holds an operation."""
+    """Return the stage that holds an operation."""
     return bisect_right(bounds, operation) - 1
 
 
 def performed_lane(lane: Lane, first_trained: int) -> Lane:
-    """What is performed of a lane: all but the backward actions of untrained stages."""
+    """Return the actions of a lane that are performed: all but the backward actions of untrained stages."""
     return tuple(action for action in lane if action.kind is Kind.FORWARD or action.stage >= first_trained)
 
 
 def runs_ahead(placement: Sequence[int], first_trained: int) -> bool:
-    """Whether an untrained stage sends to another worker: no gradient comes back, so only orders hold it up."""
+    """Whether an untrained stage sends to another worker. No gradient comes back, so only orders hold it up."""
     last = min(first_trained, len(placement) - 1)
     return any(placement[s] != placement[s + 1] for s in range(last))

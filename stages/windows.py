@@ -1,4 +1,4 @@
-"""A long row of tokens as training rows: windows of `block` tokens, and the tokens that follow each of them."""
+"""A long sequence of tokens as training rows: windows of `block` tokens, and the tokens that follow each of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Windows:
-    """Row i is `tokens[i · stride + shift : i · stride + shift + block]`, as an array of such rows would be indexed.
+    """Row i is `tokens[i · stride + shift : i · stride + shift + block]`, indexed like an array of such rows.
 
-    tokens: (n,) of whole numbers. Inputs have shift 0, and what they should give has shift 1: row i of the one belongs
-    to row i of the other, so there are (n − 1 − block) // stride + 1 rows. Nothing is copied before a row is asked for.
+    tokens: (n,) integers. Inputs have shift 0, their targets shift 1: row i of the inputs belongs to row i of the
+    targets, so there are (n − 1 − block) // stride + 1 rows. A row is copied only when it is read.
     """
 
     tokens: NDArray[Any]
@@ -29,12 +29,12 @@ class Windows:
 
     @property
     def ndim(self) -> int:
-        """As an array of rows has it."""
+        """2, as of an array of rows."""
         return 2
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the tokens."""
+        """The dtype of the tokens."""
         return self.tokens.dtype
 
     @property
@@ -44,18 +44,18 @@ class Windows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tokens, which inputs and targets share: counted with the inputs."""
+        """Bytes of the tokens. Inputs and targets share them, so only the inputs count them."""
         return 0 if self.shift else self.tokens.nbytes
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        """(rows asked for, block), a copy; `rows` is a slice or an array of row numbers."""
+        """Return a copy of these rows, (number of rows, block); `rows` is a slice or an array of row numbers."""
         numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
         places = (numbers * self.stride + self.shift)[:, None] + np.arange(self.block)
         found: NDArray[Any] = self.tokens[places]
         return found
 
     def checksum(self, crc: int) -> int:
-        """The CRC-32 so far, with these rows."""
+        """Return the CRC-32 `crc`, continued over these rows."""
         crc = zlib.crc32(f"{self.shape}{self.stride}{self.shift}".encode(), crc)
         if self.shift:
             return crc

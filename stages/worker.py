@@ -53,13 +53,14 @@ from stages.trained import first_trained_stage, performed_lane
 from stages.worker_memory import worker_memory
 
 CHUNKS_AHEAD = 4
-"""How many evaluation chunks a stage may be ahead of the next: they hide a message's journey, and take memory."""
+"""How many evaluation chunks a stage may be ahead of the next: more hide the time of messages, but take memory."""
 
 
 class Worker:
-    """Holds the stages that `setup` gives it. `train` and `validation` are needed where the first or last stage is.
+    """Holds the stages that `setup` gives it. Only the workers of the first and the last stage need `train` and
+    `validation`.
 
-    `resident_before` is what the process had resident before the job's data and stages, in bytes.
+    `resident_before` is the resident memory of the process before the job's data and stages, in bytes.
     """
 
     def __init__(
@@ -99,14 +100,14 @@ class Worker:
         self._sent: dict[int, list[int]] = {}  # messages and bytes by worker, since the last report
         self._loses_next = False
         self.failure: Failure | None = None
-        """The first one; no order is performed after it."""
+        """The first failure; no order is performed after it."""
         self.progress = Progress()
-        """What it does now, for whoever looks after it."""
+        """What the worker is doing now; other threads may read it."""
 
     def run(self, orders: Sequence[Order]) -> Result:
         """Perform the orders. Never raises: the first failure ends the list and is in the result.
 
-        Orders behind a failure are not performed, as they build on what failed: their result is that failure again.
+        Orders after a failure are not performed, because they build on what failed: their result is that failure again.
         """
         if self.failure is not None:
             return Result(failure=self.failure)
@@ -120,7 +121,7 @@ class Worker:
         reports: list[Report] = []
         self._ledger.open()
         try:
-            with np.errstate(all="ignore"):  # NaN and infinity are looked for, and named, by `diagnosis`
+            with np.errstate(all="ignore"):  # `diagnosis` finds and reports NaN and infinity
                 reports.extend(self._perform(order) for order in orders)
         except ReceiveTimeout as error:
             return self._failed(reports, "timeout", str(error))
@@ -257,7 +258,7 @@ class Worker:
         self._ledger.book_action(s, FORWARD, j)
 
     def _backward_input(self, action: Action, batch: Batch, *, together: bool) -> None:
-        """`together`: with the weight gradient, so that a stage that runs forward again holds a block at a time."""
+        """With `together`, compute the weight gradient too, so that a recomputed stage holds one segment at a time."""
         s, j = action.stage, action.micro_batch
         dy = self.receive(s, Kind.BACKWARD_INPUT, j)
         self._ledger.book(s, self._wait_kind)
@@ -322,7 +323,7 @@ class Worker:
         return EvaluateReport(rows=rows, loss_total=total, correct=correct if has_accuracy else None)
 
     def _send_chunk(self, s: int, j: int, y: Array) -> None:
-        """Send evaluation chunk `j` on, but never more than a few ahead of the one who takes them in."""
+        """Send evaluation chunk `j` on, at most CHUNKS_AHEAD chunks ahead of the receiving worker."""
         if j >= CHUNKS_AHEAD:
             self._await_taken(s, j - CHUNKS_AHEAD)
         self.send(s + 1, Kind.FORWARD, j, y)
@@ -338,13 +339,14 @@ class Worker:
             self.receive(s, Kind.BACKWARD_INPUT, j)
 
     def _trim(self) -> None:
-        """Arrays of other shapes come now: give the memory of the old ones back."""
+        """Free the memory of unused arrays, because arrays of other shapes follow."""
         self._sizes = ()
         for stage in self.stages.values():
             stage.buffers.trim()
 
     def _gather(self, order: Gather) -> Report:
-        """Views, not copies: a copy might not fit beside the stage. They are sent before anything changes them."""
+        """Return views, not copies: a copy might not fit beside the stage. They are sent before anything changes
+        them."""
         found: dict[str, Array] = {}
         for stage in self.stages.values():
             p = stage.parameters
@@ -372,7 +374,7 @@ class Worker:
             sent[1] += array.nbytes
 
     def receive(self, stage: int, kind: Kind, micro_batch: int, sender: int | None = None) -> Array:
-        """See TiedExchange's Carrier; the neighbour sends if no other worker is named."""
+        """See TiedExchange's Carrier."""
         tag = Tag(self._round, stage, kind, micro_batch)
         handed = self._handed.pop(tag, None)
         if handed is not None:

@@ -1,4 +1,4 @@
-"""What a worker holds, as its reports tell it."""
+"""The memory of a worker, for its reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stages.stage import Stage
 
 
 def worker_memory(stages: Mapping[int, Stage], resident_before: int) -> WorkerMemory:
-    """Of a worker with these stages, whose process had `resident_before` bytes before the job."""
+    """Return the memory of a worker with these stages, whose process had `resident_before` bytes before the job."""
     held = {}
     for s, stage in stages.items():
         copies, gradients = stage.uses.nbytes

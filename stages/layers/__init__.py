@@ -48,5 +48,6 @@ KINDS: dict[str, LayerKind] = {
 
 
 def entry(kind: str, **options: Any) -> LayerSpec:
-    """`entry("linear", units=3)`. Raises KeyError for an unknown kind, TypeError for options that it has not."""
+    """Return a layer's entry: `entry("linear", units=3)`. Raises KeyError for an unknown kind, TypeError for an unknown
+    option."""
     return LayerSpec(kind, KINDS[kind].options(**options))

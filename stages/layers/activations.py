@@ -15,7 +15,7 @@ from stages.shapes import Shape
 
 
 class Activation(Layer):
-    """Common part: the output has the input's shape, and may be written over it."""
+    """Base of activations: the output has the input's shape, and may be written over it."""
 
     in_place = True
     input_gradient_reads = frozenset({"y"})
@@ -45,7 +45,7 @@ class Relu(Activation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakyReluOptions:
-    """`slope` is what values below zero are multiplied by."""
+    """`slope` is the factor of values below zero."""
 
     slope: float = option("a number from 0 to below 1", default=0.01, ge=0, lt=1)
 

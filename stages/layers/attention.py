@@ -1,9 +1,9 @@
 """Attention (Vaswani et al. 2017, eq. 1): heads of queries, keys and values, and its short form with projections.
 
 [Note: heads] The input holds the features of all queries, then of all keys, then of all values, head after head. For a
-product, each head of each row is a matrix (features of a head, positions). With scores (keys, queries) no array is
-transposed: values · probabilities is the output as it lies in the layer's output. Several heads of queries may share a
-head of keys and values (Ainslie et al. 2023): head h of the queries uses head h // (heads / kv_heads).
+product, each head of each row is a matrix (features of a head, positions). With scores of shape (keys, queries) no
+array need be transposed: values · probabilities already has the layout of the layer's output. Several heads of queries
+may share a head of keys and values (Ainslie et al. 2023): head h of the queries uses head h // (heads / kv_heads).
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ ROTARY_BASE = 10_000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DotProductOptions:
-    """`heads` of queries and `kv_heads` of keys and values; `causal`: a position sees itself and those before it;
-    `rotary`: queries and keys are turned by their position (Su et al. 2021)."""
+    """`heads` of queries and `kv_heads` of keys and values; `causal`: a position attends only to itself and to earlier
+    positions; `rotary`: queries and keys are rotated by angles that depend on their position (Su et al. 2021)."""
 
     heads: int = option("a whole number, at least 1", ge=1, le=2**20)
-    kv_heads: int | None = option("a whole number, at least 1, or null for as many as heads", default=None, ge=1)
+    kv_heads: int | None = option(
+        "a whole number, at least 1, or null for the same number as heads", default=None, ge=1
+    )
     causal: bool = option("true or false", default=True)
     rotary: bool = option("true or false", default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionOptions(DotProductOptions):
-    """The same with its projections; `bias: false` leaves their biases out."""
+    """The options of attention with its projections; `bias: false` leaves out their biases."""
 
     bias: bool = option("true or false", default=True)
 
@@ -100,7 +102,7 @@ class DotProductAttention(Layer):
         return extra.reshape(rows, self.kv_heads, self.heads // self.kv_heads, t, t)
 
     def _softmax(self, scores: Array) -> None:
-        """Over the keys, in place; those after a query count as −∞ if the layer is causal."""
+        """Apply softmax over the keys, in place. In a causal layer the scores of keys after the query count as −∞."""
         if self.causal:
             np.add(scores, _mask(self.positions, scores.dtype.name), out=scores)
         np.subtract(scores, scores.max(axis=-2, keepdims=True), out=scores)
@@ -108,13 +110,15 @@ class DotProductAttention(Layer):
         np.divide(scores, scores.sum(axis=-2, keepdims=True), out=scores)
 
     def _heads(self, x: Array) -> tuple[Array, Array, Array]:
-        """Queries (rows, kv_heads, heads of each, width, positions), scaled, keys and values (…, 1, …): contiguous."""
+        """Return contiguous queries (rows, kv_heads, heads of each, width, positions), scaled; keys and values (…, 1,
+        …)."""
         q, k, v = (np.ascontiguousarray(part) for part in self._parts(x))
         q, k = self._turned(q), self._turned(k)
         return np.multiply(q, self._scale(q)), k, v
 
     def _parts(self, a: Array) -> Sequence[Array]:
-        """The queries', keys' and values' part of an array with the layer's input features, as views by head."""
+        """Return the parts of queries, keys and values of an array with the layer's input features, as views by
+        head."""
         n, shared, g, w = self.width * self.heads, self.width * self.kv_heads, self.kv_heads, self.width
         cuts = (a[:n], a[n : n + shared], a[n + shared :])
         heads = (self.heads // g, 1, 1)
@@ -131,7 +135,7 @@ class DotProductAttention(Layer):
         return like.dtype.type(1 / math.sqrt(self.width))
 
     def _turned(self, a: Array, *, back: bool = False) -> Array:
-        """Features i and i + width/2 of each position, turned by the angle position · base^(−2i / width)."""
+        """Rotate features i and i + width/2 of each position by the angle position · base^(−2i / width)."""
         if not self.rotary:
             return a
         cos, sin = _angles(self.width, self.positions, a.dtype.name)
@@ -146,7 +150,7 @@ class DotProductAttention(Layer):
 
 @lru_cache(maxsize=16)
 def _mask(positions: int, dtype: str) -> Array:
-    """(keys, queries): 0 if the query sees the key, else −∞."""
+    """Return an array (keys, queries): 0 if the query attends to the key, else −∞."""
     mask: Array = np.zeros((positions, positions), dtype=dtype)
     mask[np.tril_indices(positions, -1)] = -np.inf
     mask.flags.writeable = False

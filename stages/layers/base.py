@@ -1,7 +1,7 @@
-"""What a layer declares, and the operations that it has. A layer holds no arrays and knows no stage.
+"""The declarations and methods of a layer. A layer holds no arrays and does not know its stage.
 
-Arrays are (features, columns), see stages.shapes. Of the arrays of a layer, x is its input, y its output, dy and dx
-are ∂ℓ/∂y and ∂ℓ/∂x. A stage keeps those that `input_gradient_reads` and `weight_gradient_reads` name.
+Arrays are (features, columns), see stages.shapes. In a layer's methods, x is its input, y its output, dy and dx
+are ∂ℓ/∂y and ∂ℓ/∂x. A stage keeps the arrays that `input_gradient_reads` and `weight_gradient_reads` name.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Reads = Literal["x", "y", "dy"]
 
 
 class LayerProblem(Exception):
-    """What a layer cannot be made of: one line for the user, to be put behind the layer's path."""
+    """The reason why a layer cannot be built: one line for the user, shown after the layer's path."""
 
 
 class Moment(NamedTuple):
-    """Where a micro-batch belongs: for layers that draw random numbers.
+    """Step and place of a micro-batch, for layers that draw random numbers.
 
-    `seed` is the model's; `first` is the place of the micro-batch's first row in the rows of its step.
+    `seed` is the model's; `first` is the index of the micro-batch's first row among the rows of its step.
     """
 
     training: bool = False
@@ -49,8 +49,8 @@ class Draw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterSpec:
-    """One parameter: drawn, or else begun as `constant` everywhere. `tied_to` is the entry of `model.layers` that owns
-    the weight."""
+    """One parameter: drawn at random if it has a `draw`, else `constant` everywhere at first. `tied_to` is the entry of
+    `model.layers` that owns the weight."""
 
     name: str
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class ParameterSpec:
 
     @property
     def numbers(self) -> int:
-        """How many there are."""
+        """How many numbers the parameter has."""
         return math.prod(self.shape)
 
 
@@ -73,15 +73,15 @@ class Extra(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """For each row: floating-point operations of matrix products in F, I and W, and of other work, which is given in
-    operations of a product that would take as long."""
+    """The cost of a row in F, I and W. `products` are the floating-point operations of matrix products; `elements` is
+    other work, as the number of product operations that take as long."""
 
     products: tuple[float, float, float] = (0.0, 0.0, 0.0)
     elements: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 ELEMENT = 40.0
-"""What one pass over an element costs: about as much as this many operations of a product."""
+"""One pass over an element takes about as long as this many operations of a product."""
 
 
 class Layer(ABC):
@@ -89,11 +89,11 @@ class Layer(ABC):
 
     n_inputs: ClassVar[int] = 1
     in_place: ClassVar[bool] = False
-    """Forward may write over x, the input gradient over dy."""
+    """Whether forward may write over x, and the input gradient over dy."""
     is_identity: bool = False
-    """y is x itself: nothing is computed, in any direction."""
+    """Whether y is x itself, so that nothing is computed, forward or backward."""
     passes_gradient: ClassVar[bool] = False
-    """The gradient of each input is dy itself: nothing is computed."""
+    """Whether the gradient of each input is dy itself, so that nothing is computed."""
     input_gradient_reads: ClassVar[frozenset[Reads]] = frozenset()
     """Which of x and y the input gradient reads; it always reads dy."""
     weight_gradient_reads: ClassVar[frozenset[Reads]] = frozenset()
@@ -101,7 +101,7 @@ class Layer(ABC):
     weight_gain: ClassVar[float] = 1.0
     """Weights in front of this layer are drawn with the standard deviation sqrt(weight_gain / fan_in)."""
     is_transparent: ClassVar[bool] = False
-    """For `weight_gain`, what follows this layer counts instead."""
+    """Whether weights in front of this layer use the `weight_gain` of the layer after it instead."""
 
     shape_in: Shape
     shape_out: Shape
@@ -110,7 +110,7 @@ class Layer(ABC):
 
     @abstractmethod
     def cost(self) -> Cost:
-        """What a row costs."""
+        """Return the cost of a row."""
 
     @abstractmethod
     def forward(
@@ -122,7 +122,7 @@ class Layer(ABC):
         self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, p: Sequence[Array], at: Moment
     ) -> None:
         """Write ∂ℓ/∂x into `dx`. `x` and `y` mean something only if `input_gradient_reads` names them."""
-        raise AssertionError(f"{type(self).__name__} passes its gradient on, or takes tokens: nobody asks for it")
+        raise AssertionError(f"{type(self).__name__} passes its gradient on, or takes tokens: it has no input gradient")
 
     def backward_weight(
         self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
@@ -134,10 +134,10 @@ class Layer(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerKind:
-    """A kind of layer as a job file names it: `options` is the dataclass of what can be set.
+    """A kind of layer that a job file can name; `options` is the dataclass of its options.
 
-    `build(options, shape_in, path)` makes the layer. A short form has `expand(options, shape_in)` instead: the layers
-    that it stands for. If `adds_input`, their input is added to their output.
+    `build(options, shape_in, path)` makes the layer. A short form has `expand(options, shape_in)` instead, which
+    returns the layers that it stands for. If `adds_input`, their input is added to their output.
     """
 
     name: str
@@ -146,4 +146,4 @@ class LayerKind:
     expand: Callable[[Any, Shape], Sequence[Any]] | None = None
     adds_input: bool = False
     takes_tokens: bool = False
-    """Token numbers may be its input; no other kind takes them."""
+    """Whether its input may be token numbers."""

@@ -1,10 +1,10 @@
-"""Dropout (Srivastava et al. 2014), whose masks neither cut nor micro-batches nor schedule change.
+"""Dropout (Srivastava et al. 2014). Its masks do not depend on stages, micro-batches or schedule.
 
 [Note: dropout masks] The mask of a row follows from (seed, step, layer, row) alone: the counter-based generator Philox
 (Salmon et al. 2011) with the key `SeedSequence([seed, 2, *path]).generate_state(2, uint64)` and the counter
 (0, row, step, 0), where `row` is the row's place in its step and `step` counts from 1. Each of its 64-bit words gives
-four numbers of 16 bits, lowest first; a number of the row, feature after feature and position after position, is
-dropped if it is below round(rate · 65536).
+four 16-bit numbers, lowest first. The elements of the row, feature after feature and position after position, take one
+each; an element is dropped if its 16-bit number is below round(rate · 65536).
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Dropout(Layer):
             np.copyto(y, x)
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, p: Any, at: Moment) -> None:
-        """∂ℓ/∂x = ∂ℓ/∂y · the same factors, which are drawn again."""
+        """∂ℓ/∂x = ∂ℓ/∂y · the factors of forward, which are drawn again."""
         np.multiply(dy, self._factors(dy, at), out=dx)
 
     def _factors(self, like: Array, at: Moment) -> Array:
-        """(features, columns): 0 for what is dropped, else the scale."""
+        """Return the factors (features, columns): 0 for dropped elements, else the scale."""
         shape = self.shape_in
         key = np.random.SeedSequence([at.seed, 2, *self.path]).generate_state(2, np.uint64)
         rows = like.shape[1] // shape.columns

@@ -14,7 +14,7 @@ from stages.layers.options import Init, option
 from stages.shapes import Shape
 
 DEFAULT_STD = 0.02
-"""Of vectors for tokens and positions if the job does not say `init` (Radford et al. 2019)."""
+"""The standard deviation of vectors for tokens and positions if the job gives no `init` (Radford et al. 2019)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,8 @@ class Embedding(Layer):
     def backward_weight(
         self, x: Array, extras: Any, dy: Array, gradients: Sequence[Array], *, accumulate: bool
     ) -> None:
-        """Rows of ∂ℓ/∂weight: the sum of ∂ℓ/∂y over the columns with that token, in the order of the columns."""
+        """Row of ∂ℓ/∂weight for a token: the sum of ∂ℓ/∂y over the columns with that token, in the order of the
+        columns."""
         gradient, tokens = gradients[0], _tokens(x)
         if not accumulate:
             gradient[:] = 0
@@ -105,7 +106,7 @@ class Positions(Layer):
 
 
 def as_tokens(array: Array) -> Any:
-    """An array of a stage as what it holds if it holds tokens: whole numbers in place of its real ones."""
+    """View a stage's array that holds tokens as integers: the same bits, not read as real numbers."""
     return array.view(f"i{array.dtype.itemsize}")
 
 

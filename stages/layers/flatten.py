@@ -15,7 +15,7 @@ from stages.shapes import Shape
 class Flatten(Layer):
     """All numbers of a sample in one column, position after position, as torch.nn.Flatten of (positions, features).
 
-    Without positions the array is flat already: nothing is done.
+    If the sample has no positions, its array is flat already, and nothing is done.
     """
 
     is_transparent = True
@@ -35,7 +35,7 @@ class Flatten(Layer):
         np.copyto(y.reshape(positions, features, -1), x.reshape(features, -1, positions).transpose(2, 0, 1))
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
-        """The way back."""
+        """The reverse of `forward`."""
         features, positions = self.shape_in.features, self.shape_in.positions
         np.copyto(dx.reshape(features, -1, positions), dy.reshape(positions, features, -1).transpose(1, 2, 0))
 

@@ -7,7 +7,7 @@ float32 values of x (`python -m benchmarks.gelu`) the value is within 2 units in
 one, and the derivative within 2e-7; for −13 ≤ x < 0 the value is within the relative error 6e-7 + x² · 6e-8: what exp
 in float32 leaves of −x²/2.
 
-Everything is done in blocks that stay in the cache, by operations that treat an element the same wherever it stands.
+All is computed in blocks that stay in the cache. The result for an element does not depend on its place.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Float32 = NDArray[np.float32]
 
 
 def _constant(value: float) -> _Float32:
-    """A float32 that a ufunc takes in without converting it each time."""
+    """Return a float32 that ufuncs need not convert at each call."""
     return np.array(value, dtype=np.float32)
 
 
@@ -51,7 +51,7 @@ _TANH_CUBE = 0.044715
 _TANH_LARGEST = {"float32": 10.0, "float64": 20.0}  # beyond, the derivative is 0 or 1, and e^−2u not yet infinite
 
 
-_of_thread = threading.local()  # scratch that is kept: threads of one process may run stages
+_of_thread = threading.local()  # scratch arrays, kept for each thread because threads of one process may run stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +62,15 @@ class GeluOptions:
 
 
 class _Gelu(Activation):
-    """Common part of both forms."""
+    """Base of both forms."""
 
     weight_gain = 2.0
     input_gradient_reads = frozenset({"x"})
 
 
 def in_blocks(block: Callable[..., None], n_scratch: int, *arrays: Array, out: Array) -> None:
-    """`block(*parts, part of out, *scratch)` over all elements, by parts that stay in the cache, with `n_scratch`
-    vectors of scratch. `out` is contiguous and may be one of `arrays`."""
+    """Call `block(*parts, part of out, *scratch)` for parts that stay in the cache, until all elements are done.
+    `n_scratch` is the number of scratch vectors. `out` is contiguous and may be one of `arrays`."""
     flat_out = out.reshape(-1)
     assert np.shares_memory(flat_out[:1], out[:1]), "the output of a layer is contiguous"
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
@@ -81,7 +81,7 @@ def in_blocks(block: Callable[..., None], n_scratch: int, *arrays: Array, out: A
 
 
 def _phi(x: Array) -> Array:
-    """Φ(x) by SciPy, which is loaded by the first who needs it."""
+    """Φ(x) by SciPy, which only the first call loads."""
     from scipy.special import ndtr
 
     distribution: Array = ndtr(x)

@@ -18,7 +18,7 @@ from stages.shapes import Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearOptions:
-    """f = β + Ωh: `units` outputs; `bias: false` leaves β out; `tied_to` is the entry of model.layers whose weight is
+    """f = β + Ωh: `units` outputs; `bias: false` leaves out β; `tied_to` is the entry of model.layers whose weight is
     used; `init` says how Ω is drawn."""
 
     units: int = option("a whole number of outputs, at least 1", ge=1, le=2**31 - 1)

@@ -16,7 +16,7 @@ from stages.shapes import Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerNormOptions:
-    """`epsilon` is added to the variance; `bias: false` leaves β out."""
+    """`epsilon` is added to the variance; `bias: false` leaves out β."""
 
     epsilon: float = option("a number above 0", default=1e-5, gt=0)
     bias: bool = option("true or false", default=True)
@@ -30,7 +30,7 @@ class RmsNormOptions:
 
 
 class _Norm(Layer):
-    """Common part: each column is normalised over its features. What forward keeps is small: numbers of a column."""
+    """Base of norms: each column is normalised over its features. Forward keeps one or two numbers for each column."""
 
     input_gradient_reads = frozenset({"x"})
     weight_gradient_reads = frozenset({"x", "dy"})

@@ -1,7 +1,7 @@
-"""What can be set of a layer: plain dataclasses whose fields say what would be right.
+"""The options of layers: plain dataclasses whose fields describe the values that are right.
 
-The job's reader (coordinator.job.layer_entries) makes its checks from them, so that a layer's options stand in the
-layer's own file alone.
+The job's reader (coordinator.job.layer_entries) makes its checks from them, so that only the layer's own file
+defines its options.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import Any
 
 
 def option(right: str, *, default: Any = MISSING, **limits: float) -> Any:
-    """A field of an options class. `right` completes "must be …"; `limits` are ge, gt, le and lt of a number."""
+    """Declare a field of an options class. `right` completes "must be …"; `limits` are ge, gt, le and lt of a
+    number."""
     metadata = {"right": right, "limits": limits}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoOptions:
-    """A layer that has nothing to set."""
+    """The options of a layer that has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""SwiGLU (Shazeer 2020): one half of the features lets the other through."""
+"""SwiGLU (Shazeer 2020): one half of the features gates the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transformer block with its norms in front of attention and network (Radford et al. 2019), as a short form."""
+"""The transformer block with norms before attention and feed-forward network (Radford et al. 2019), as a short form."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ _ACTIVATIONS: dict[str, tuple[str, object]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerOptions:
-    """`times` blocks. `ffn` features inside the block's network (4 times its input's if not given); `dropout` is the
-    rate behind attention and network; the others are those of `attention`."""
+    """`times` blocks. `ffn` is the number of features inside the feed-forward network (4 times the input's if not
+    given); `dropout` is the rate after attention and after the network; the other options are those of `attention`."""
 
     heads: int = option("a whole number, at least 1", ge=1, le=2**20)
-    kv_heads: int | None = option("a whole number, at least 1, or null for as many as heads", default=None, ge=1)
+    kv_heads: int | None = option(
+        "a whole number, at least 1, or null for the same number as heads", default=None, ge=1
+    )
     times: int = option("a whole number, at least 1", default=1, ge=1, le=10_000)
     ffn: int | None = option("a whole number, at least 1, or null for 4 times the features", default=None, ge=1)
     norm: Literal["layer_norm", "rms_norm"] = option("layer_norm or rms_norm", default="layer_norm")

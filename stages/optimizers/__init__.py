@@ -16,7 +16,7 @@ __all__ = ["Adam", "Lion", "Optimizer", "Sgd", "make_optimizer"]
 
 
 def make_optimizer(spec: OptimizerSpec, parameters: Parameters, ops: Iterable[Op]) -> Optimizer:
-    """The optimizer of a stage's parameters."""
+    """Return the optimizer of a stage's parameters."""
     matrices = {name for op in ops for name, p in op.parameters if len(p.shape) > 1}
     parts: list[Part] = []
     for slot in parameters.slots:

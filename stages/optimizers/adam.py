@@ -13,8 +13,8 @@ from stages.spec import AdamSpec
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015, algorithm 1), and with `decoupled` decay AdamW (Loshchilov & Hutter 2019), as torch has
-    them. For update t, from 1:
+    """Adam (Kingma & Ba 2015, algorithm 1), and with `decoupled` decay AdamW (Loshchilov & Hutter 2019), as in torch.
+    For update t, from 1:
 
     g ← scale · g + weight_decay · θ                       (Adam)
     θ ← θ − learning_rate · weight_decay · θ               (AdamW)

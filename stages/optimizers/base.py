@@ -1,7 +1,7 @@
-"""What every optimizer is: state in flat vectors with names, and an update in place, block by block.
+"""The base of optimizers: state in named flat vectors, and an update in place, block by block.
 
-[Note: explicit state] An optimizer has no memory but its vectors: what an update does follows from them, from the
-gradient, and from the number of the update. So a run can go on from the vectors alone.
+[Note: explicit state] An optimizer has no state besides its vectors: an update depends only on them, on the gradient
+and on the number of the update. So a run can continue from the vectors alone.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from stages.arrays import Array, aligned_empty
 
-BLOCK = 32_768  # elements: a few blocks of float32 fit the second-level cache
+BLOCK = 32_768  # elements: a few blocks of float32 fit into the second-level cache
 
 
 class Part(NamedTuple):
-    """Elements `start` … `stop` − 1 of the flat vectors, and whether weight decay is for them."""
+    """Elements `start` … `stop` − 1 of the flat vectors, and whether weight decay applies to them."""
 
     start: int
     stop: int
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 
 class Optimizer(ABC):
-    """Updates `values` from `gradients`, flat vectors of one stage. `state` has its own vectors, by name."""
+    """Updates `values` from `gradients`, flat vectors of one stage. `state` has the optimizer's own vectors by name."""
 
     n_scratch: ClassVar[int] = 1
 
@@ -38,7 +38,7 @@ class Optimizer(ABC):
         self._scratch = aligned_empty((self.n_scratch, min(BLOCK, max(1, len(values)))), values.dtype)
 
     def update(self, step: int, learning_rate: float, scale: float = 1.0) -> None:
-        """Apply update number `step`, from 1. `scale` multiplies the gradients (clipping), which are used up."""
+        """Apply update number `step`, from 1. `scale` multiplies the gradients (clipping), which are overwritten."""
         for part in self._parts:
             for start in range(part.start, part.stop, BLOCK):
                 block = slice(start, min(start + BLOCK, part.stop))
@@ -49,9 +49,9 @@ class Optimizer(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its vectors."""
+        """Bytes of the state vectors."""
         return sum(vector.nbytes for vector in self.state.values())
 
     @abstractmethod
     def _update(self, block: slice, step: int, learning_rate: float, *, decays: bool) -> None:
-        """The same for one block."""
+        """Update one block, see `update`."""

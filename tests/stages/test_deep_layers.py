@@ -194,7 +194,7 @@ def test_dtype_stays_float32_in_deep_networks() -> None:
 @pytest.mark.parametrize(
     ("layers", "problem"),
     [
-        ((entry("linear", units=3),), "0 (linear): its input are tokens; put embedding before it"),
+        ((entry("linear", units=3),), "0 (linear): its input consists of tokens; put embedding before it"),
         ((entry("embedding", units=10), entry("transformer", heads=3)),
          "1.0.0.1 (attention): heads: got 3, must divide the 10 features of its input"),
         ((entry("embedding", units=6), entry("residual", layers=(entry("linear", units=5),))),
