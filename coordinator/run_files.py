@@ -18,6 +18,7 @@ TRACE = "trace.json"
 TRACE_REQUEST = "trace.request"
 MODEL = "model.safetensors"
 MODEL_LAYERS = "model.json"
+TOKENIZER = "tokenizer.json"
 TENSORBOARD = "tensorboard"
 LOGS = "logs"
 RESERVE = ".reserve"
@@ -26,10 +27,10 @@ MLFLOW_OPEN = ".mlflow-run"
 """Which run at MLflow, and where. Whoever finds it although the run has ended closes that one."""
 
 MODEL_FILES = (JOB, MODEL_LAYERS, MODEL)
-"""What makes a trained model, and all that `evaluate` and `predict` read."""
+"""What makes a trained model; with TOKENIZER, if there is one, all that `evaluate` and `predict` read."""
 MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, TENSORBOARD)
 """What a run makes before its first step."""
-MADE = (*MADE_BEFORE_STEPS, TRACE, TRACE_REQUEST, MODEL_LAYERS, MODEL)
+MADE = (*MADE_BEFORE_STEPS, TRACE, TRACE_REQUEST, TOKENIZER, MODEL_LAYERS, MODEL)
 """What a run of `pipetrain train` makes, and `--overwrite` removes."""
 MARKS = (JOB, EVENTS)
 """A folder that has both is a run directory; a job file alone may be its user's own."""
@@ -60,6 +61,7 @@ RUN_FILES = (
         "`predict`, torch",
     ),
     RunFile(MODEL_LAYERS, "the layers that the weights belong to", "the run, at its end", "`predict`, you"),
+    RunFile(TOKENIZER, "the tokenizer of a network on text that has one", "the run, at its end", "`generate`, you"),
     RunFile(TRACE, "the steps that were traced last", "the run, if it was asked", "Perfetto"),
     RunFile(TRACE_REQUEST, "how many steps are to be traced", "the service", "the run, which removes it"),
     RunFile(f"{LOGS}/runner.log", "what the job's runner says", "the runner", "the service, you"),

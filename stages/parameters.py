@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from stages.arrays import Array, aligned_empty
+
+Write = Callable[[str, Array], None]
+"""Writes the parameter of a name into an array of its shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,10 @@ class Parameters:
         """Copies of `views`."""
         return {name: view.copy() for name, view in self.views(flat).items()}
 
-    def load(self, values: Mapping[str, Array]) -> None:
-        """Take the values of every parameter from `values`. Raises KeyError for a missing one."""
+    def fill(self, write: Write) -> None:
+        """Write the values of every parameter with `write`."""
         for slot in self.slots:
-            self.value(slot.name)[...] = values[slot.name]
+            write(slot.name, self.value(slot.name))
 
     def squared_norms(self) -> dict[str, float]:
         """Σ g² of each gradient. NaN or infinite only if the gradient holds such a value."""

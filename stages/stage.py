@@ -20,7 +20,7 @@ from stages.layers.base import EVALUATING, Moment
 from stages.layers.embedding import as_tokens
 from stages.network import Op
 from stages.optimizers import make_optimizer
-from stages.parameters import Parameters
+from stages.parameters import Parameters, Write
 from stages.spec import ModelSpec, OptimizerSpec
 from stages.steps import Do, Step
 from stages.tied import TiedUses
@@ -94,8 +94,12 @@ class Stage:
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Take the values of every parameter from `values`. Raises KeyError for a missing one."""
-        self.parameters.load(values)
-        self.uses.load(values)
+        self.fill(lambda name, out: np.copyto(out, values[name]))
+
+    def fill(self, write: Write) -> None:
+        """Write every parameter that the stage holds with `write`."""
+        self.parameters.fill(write)
+        self.uses.fill(write)
 
     def begin_step(self, n_micro_batches: int) -> None:
         """Forget the last step's gradients and expect this many micro-batches."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from stages.arrays import Array, aligned_empty
 from stages.init import draw_parameter, dtype_of
-from stages.parameters import Parameters
+from stages.parameters import Parameters, Write
 from stages.spec import ModelSpec
 
 
@@ -33,10 +31,10 @@ class TiedUses:
             draw_parameter(stream, copy, tie.owner.stds[0], 0.0)
             self._copies[tie.name] = tie.owner_name
 
-    def load(self, values: Mapping[str, Array]) -> None:
-        """Set the copies to the owners' values in `values`."""
+    def fill(self, write: Write) -> None:
+        """Write the copies; `write` gets the names of their owners."""
         for name, owner in self._copies.items():
-            self.values[name][...] = values[owner]
+            write(owner, self.values[name])
 
     def add_to(self, own: Parameters) -> None:
         """Add the gradient of each use to its owner's, in the order of the users. All owners must be in this stage."""

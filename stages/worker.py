@@ -46,6 +46,7 @@ from stages.orders import (
     Updated,
     WorkerSetup,
 )
+from stages.parameters import Write
 from stages.progress import Progress
 from stages.stage import Stage
 from stages.tied_exchange import TiedExchange
@@ -133,6 +134,11 @@ class Worker:
             return self._failed(reports, "raised", f"{type(error).__name__}: {error}", traceback.format_exc())
         self._action = None
         return Result(reports=tuple(reports))
+
+    def fill(self, write: Write) -> None:
+        """Write every parameter of this worker with `write`."""
+        for stage in self.stages.values():
+            stage.fill(write)
 
     def load(self, parameters: dict[str, Array]) -> None:
         """Take the values of this worker's parameters from `parameters`."""

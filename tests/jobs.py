@@ -16,6 +16,7 @@ from unittest import mock
 from cluster.actors.ray_workers import RayWorkers
 from cluster.cli import main
 from cluster.data.sources import JobData, load_data
+from cluster.data.weights import check_weights
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.train.rows import Row
@@ -75,7 +76,9 @@ def start_on_ray(ray: Any, spec: JobSpec, faults: Mapping[int, Fault] | None = N
     """Actors for the job; the caller closes `workers`."""
     data = load_data(spec)
     blueprint = make_blueprint(spec, len(data.train))
-    return RayRun(spec, data, blueprint, RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), faults=faults))
+    weights = check_weights(spec)
+    workers = RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), weights=weights, faults=faults)
+    return RayRun(spec, data, blueprint, workers)
 
 
 def pipetrain(

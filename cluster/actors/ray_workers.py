@@ -27,7 +27,6 @@ from coordinator.train.failures import first_cause, place_of
 from coordinator.train.liveness import Liveness, activity_text
 from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
-from stages.arrays import Array
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
 from stages.orders import Failure, Fault, Order, Report, Result
 from stages.progress import Seen
@@ -43,6 +42,8 @@ ACTOR_NAME = "PipetrainWorker"
 class RayWorkers:
     """The workers of one job. `ray` is the module, initialised (see `cluster.actors.ray_session`).
 
+    `fingerprint` and `weights` are what data and `model.weights` have where the job began.
+
     `link` is there when a job runner of the service makes them. `give_up` ends the wait for room in the cluster.
     Raises NotEnoughResources where the cluster cannot hold them, JobFailed where one cannot start, StoppedEarly.
     """
@@ -53,7 +54,7 @@ class RayWorkers:
         blueprint: Blueprint,
         *,
         fingerprint: int,
-        parameters: Mapping[str, Array] | None = None,
+        weights: int | None = None,
         faults: Mapping[int, Fault] | None = None,
         link: RunnerLink | None = None,
         give_up: Callable[[], bool] = lambda: False,
@@ -73,12 +74,12 @@ class RayWorkers:
             faults = faults or {}
             setups = [blueprint.setup(w, faults.get(w)) for w in range(blueprint.n_workers)]
             self._collect(
-                [a.prepare.remote(s, document, fingerprint) for a, s in zip(self._actors, setups, strict=True)],
+                [
+                    a.prepare.remote(s, document, fingerprint, weights)
+                    for a, s in zip(self._actors, setups, strict=True)
+                ],
                 _PREPARE_TIMEOUT_S,
             )
-            if parameters is not None:
-                shared = ray.put(dict(parameters))
-                self._plain([actor.load.remote(shared) for actor in self._actors], "taking in parameters")
         except BaseException:
             self.close()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import traceback
@@ -14,10 +15,10 @@ from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
 from cluster.actors.zmq_channel import WorkerAddress, ZmqChannel
 from cluster.data.sources import load_data
+from cluster.data.weights import WeightsFile
 from coordinator import run_files
-from coordinator.job.spec import parse_job
+from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
-from stages.arrays import Array
 from stages.channel import unattended_limit
 from stages.errors import InvalidData
 from stages.orders import Failure, Order, Result, WorkerSetup
@@ -73,8 +74,13 @@ class WorkerActor:
         assert self._channel is not None, "bind comes first"
         self._channel.connect(addresses)
 
-    def prepare(self, setup: WorkerSetup, document: Mapping[str, Any], fingerprint: int) -> Result:
-        """Read the data where a stage needs it, take the memory limit, build the stages."""
+    def prepare(
+        self, setup: WorkerSetup, document: Mapping[str, Any], fingerprint: int, weights: int | None = None
+    ) -> Result:
+        """Read the data where a stage needs it, take the memory limit, build the stages; read what they begin with.
+
+        `fingerprint` is that of the data, `weights` the checksum of `model.weights`.
+        """
         assert self._channel is not None, "bind comes first"
         self._channel.seal()
         spec = parse_job(dict(document))
@@ -84,33 +90,48 @@ class WorkerActor:
             # the environment said so already, but OpenBLAS takes no more threads from it than there are cores
             self._threads = BlasThreads(blas_threads(spec))
             warm_up_blas(spec.precision)
-            if {0, len(setup.bounds) - 2} & set(setup.stages):
-                with files_here(self._link, self._node) as places:
-                    rules = None if self._link is None else self._link.rules
-                    if rules is not None and places:
-                        rules = rules.with_files(places.values())
+            with contextlib.ExitStack() as files:
+                places: Mapping[str, str] = {}
+                rules = None if self._link is None else self._link.rules
+                reads_data = bool({0, len(setup.bounds) - 2} & set(setup.stages))
+                if reads_data or weights is not None:
+                    places = files.enter_context(files_here(self._link, self._node))
+                if rules is not None and places:
+                    rules = rules.with_files(places.values())
+                if reads_data:
                     data = load_data(spec.relocated(places), rules)
-                if data.fingerprint() != fingerprint:
-                    raise InvalidData(
-                        f"{spec.data.source}: read by worker {self._number} on {os.uname().nodename}, "
-                        "it is not the data that the job began with; give all hosts the same file"
-                    )
-                train, validation, data_bytes = data.train, data.validation, data.nbytes
-            self._baseline = begin_measuring() - data_bytes
-            self._limit = spec.resources.memory_per_worker
-            if self._limit is None and self._link is not None:
-                self._limit = self._link.memory_limit(spec.resources.cpus_per_worker)
-                self._limit_name = "a worker's share of the cluster's memory"
-            if self._limit is not None:
-                limit_memory(max(0, self._limit - data_bytes))
-            self._worker = Worker(
-                setup, self._channel, train=train, validation=validation, resident_before=self._baseline
-            )
+                    if data.fingerprint() != fingerprint:
+                        raise self._another("data", spec.data.source)
+                    train, validation, data_bytes = data.train, data.validation, data.nbytes
+                self._take_limit(spec, data_bytes)
+                self._worker = Worker(
+                    setup, self._channel, train=train, validation=validation, resident_before=self._baseline
+                )
+                if (path := spec.relocated(places).model.weights) is not None:
+                    given = files.enter_context(WeightsFile(path, rules))
+                    if given.checksum() != weights:
+                        raise self._another("file of weights", path)
+                    self._worker.fill(given.read)
         except Exception as error:
             return self._logged(Result(failure=self._failure(error)))
         if self._link is not None:
             log_line(f"ready: stages {', '.join(map(str, setup.stages))}")
         return Result()
+
+    def _take_limit(self, spec: JobSpec, data_bytes: int) -> None:
+        self._baseline = begin_measuring() - data_bytes
+        self._limit = spec.resources.memory_per_worker
+        if self._limit is None and self._link is not None:
+            self._limit = self._link.memory_limit(spec.resources.cpus_per_worker)
+            self._limit_name = "a worker's share of the cluster's memory"
+        if self._limit is not None:
+            limit_memory(max(0, self._limit - data_bytes))
+
+    def _another(self, what: str, source: str) -> InvalidData:
+        return InvalidData(
+            f"{source}: read by worker {self._number} on {os.uname().nodename}, it is not the {what} that the job "
+            "began with; give all hosts the same file"
+        )
 
     def run(self, orders: Sequence[Order]) -> Result:
         """Perform the orders; the failure, if any, is in the result."""
@@ -129,11 +150,6 @@ class WorkerActor:
         if self._link is not None and result.failure is not None:
             log_line(log_entry(result.failure))
         return result
-
-    def load(self, parameters: Mapping[str, Array]) -> None:
-        """Take parameters from outside."""
-        assert self._worker is not None, "prepare comes first"
-        self._worker.load(dict(parameters))
 
     def memory(self) -> dict[str, int]:
         """Bytes: the process's peak above its baseline, and what its stages hold by kind."""

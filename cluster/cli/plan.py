@@ -12,6 +12,7 @@ from rich.table import Table
 from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
 from cluster.data.sources import load_data
+from cluster.data.weights import check_weights
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import Estimate, estimate
 from coordinator.texts import counted, size
@@ -29,6 +30,7 @@ def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[s
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     data = load_data(spec)
     spec = data.spec
+    check_weights(spec)
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cluster.actors.ray_workers import RayWorkers
 from cluster.cli.options import where_options
 from cluster.cli.output import console
 from cluster.data.sources import JobData, load_data
+from cluster.data.weights import begin_with, check_weights
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.schedules import SCHEDULES
@@ -23,6 +24,7 @@ from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import Comparison, compare, train_pipeline
 from coordinator.train.reference import train_reference
 from coordinator.train.workers import Workers
+from stages.arrays import Array
 from stages.data import batch_bounds
 from stages.errors import InvalidSchedule, UserMistake
 
@@ -61,12 +63,13 @@ def verify(
         for schedule in _schedules(schedules)
         for count in _stage_counts(stages, len(base.model_spec().network.ops))
     ]
-    expected = train_reference(base, data.train, steps)
+    weights, begin = check_weights(base), begin_with(base)
+    expected = train_reference(base, data.train, steps, begin)
     rows: list[tuple[Blueprint, Comparison]] = []
     most = max(blueprint.n_workers for blueprint in blueprints)
     with _session(base, most, local, address) as ray:
         for blueprint in blueprints:
-            with contextlib.closing(_workers(ray, blueprint, data)) as workers:
+            with contextlib.closing(_workers(ray, blueprint, data, weights, begin)) as workers:
                 found = train_pipeline(blueprint, workers, data.train, steps)
             rows.append((blueprint, compare(found, expected)))
             if not as_json:
@@ -111,10 +114,12 @@ def _session(spec: JobSpec, workers: int, local: bool, address: str | None) -> I
         yield ray
 
 
-def _workers(ray: Any, blueprint: Blueprint, data: JobData) -> Workers:
+def _workers(
+    ray: Any, blueprint: Blueprint, data: JobData, weights: int | None, begin: Mapping[str, Array] | None
+) -> Workers:
     if ray is None:
-        return LocalWorkers(blueprint, train=data.train, validation=data.validation)
-    return RayWorkers(ray, blueprint, fingerprint=data.fingerprint())
+        return LocalWorkers(blueprint, train=data.train, validation=data.validation, parameters=begin)
+    return RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), weights=weights)
 
 
 def _line(blueprint: Blueprint, comparison: Comparison) -> str:

@@ -17,7 +17,7 @@ import grpc
 from cluster.client.connection import LONG_CALL_S, RETRY_S, Connection
 from cluster.client.failures import TRANSIENT, error_of
 from cluster.wire import pipetrain_pb2 as pb
-from coordinator.job.source_names import BUILT_IN, extension, is_url
+from coordinator.job.source_names import extension, files_named, is_url
 from coordinator.job.spec import JobSpec
 from stages.errors import InvalidData, Refused
 
@@ -51,13 +51,8 @@ def local_files(spec: JobSpec) -> list[str]:
 
 
 def named_files(spec: JobSpec) -> list[str]:
-    """The files that a job names, wherever they are: data, a second source, a schedule's .csv."""
-    names: list[str] = [spec.data.source]
-    if isinstance(spec.data.validation, str):
-        names.append(spec.data.validation)
-    if spec.pipeline.schedule.lower().endswith(".csv"):
-        names.append(spec.pipeline.schedule)
-    return [name for name in dict.fromkeys(names) if name not in BUILT_IN and not is_url(name)]
+    """The files that a job names, wherever they are: data, a schedule, a tokenizer, weights to begin with."""
+    return [name for name in dict.fromkeys(files_named(spec.document()).values()) if not is_url(name)]
 
 
 def upload_files(connection: Connection, spec: JobSpec, on_upload: OnUpload | None) -> dict[str, str]:

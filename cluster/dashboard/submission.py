@@ -11,7 +11,7 @@ from cluster.dashboard.yaml_lines import Problem, place_problems
 from cluster.service.api import Api
 from cluster.service.records import JobRecord
 from coordinator.job.limits import document_problem, encodable
-from coordinator.job.source_names import EXTENSIONS, extension, local_path
+from coordinator.job.source_names import files_named, local_path
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.job.yaml_text import read_document
 from stages.errors import InvalidJob, UserMistake
@@ -87,13 +87,10 @@ def read_job_text(text: str, name: str = "") -> Draft:
 def _paths(document: object) -> dict[str, str]:
     """Local files that the job names, by their entries; what is no name of a file is told by others."""
     found = {}
-    for section, key in (("data", "source"), ("data", "validation"), ("pipeline", "schedule")):
-        entries = document.get(section) if isinstance(document, dict) else None
-        path = entries.get(key) if isinstance(entries, dict) else None
-        if isinstance(path, str) and encodable(path) and extension(path) in EXTENSIONS:
-            place = local_path(path)
-            if place is not None:
-                found[f"{section}.{key}"] = place
+    for entry, name in files_named(document).items():
+        path = local_path(name) if encodable(name) else None
+        if path is not None:
+            found[entry] = path
     return found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from coordinator.job.source_names import BUILT_IN, PROTOCOLS, local_path, protocol
+from coordinator.job.source_names import BUILT_IN, PROTOCOLS, files_named, local_path, protocol
 from coordinator.job.spec import JobSpec
 from coordinator.schedules import SCHEDULES
 from stages.errors import InvalidData
@@ -99,10 +99,11 @@ FREE = SourceRules()
 
 
 def local_files(spec: JobSpec) -> list[str]:
-    """The paths of local files that a job names: data, a second source, a schedule."""
-    sources = [source for source in (spec.data.source, spec.data.validation) if isinstance(source, str)]
-    paths = [path for path in map(local_path, sources) if path is not None]
-    return paths + ([] if spec.pipeline.schedule in SCHEDULES else [spec.pipeline.schedule])
+    """The paths of local files that a job names: data, a schedule, a tokenizer, weights to begin with."""
+    named = files_named(spec.document())
+    schedule = named.pop("pipeline.schedule", None)
+    paths = [path for path in map(local_path, named.values()) if path is not None]
+    return paths + ([] if schedule is None else [schedule])
 
 
 def is_public(address: str) -> bool:
@@ -143,8 +144,6 @@ def _below(path: str, root: str) -> bool:
 
 def require_rules(spec: JobSpec, rules: SourceRules, uploaded: Collection[str]) -> None:
     """Raise InvalidData for a job whose URLs have a protocol that may not be read; `uploaded` are read from here."""
-    for source in (spec.data.source, spec.data.validation):
-        if isinstance(source, str) and source not in uploaded:
+    for source in files_named(spec.document()).values():
+        if source not in uploaded:
             rules.require_protocol(source)
-    if spec.pipeline.schedule not in SCHEDULES and spec.pipeline.schedule not in uploaded:
-        rules.require_protocol(spec.pipeline.schedule)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sysconfig
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from cluster.data.files import open_source
 from cluster.data.rules import SourceRules
+from coordinator import run_files
 from coordinator.job.source_names import extension
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset
@@ -26,6 +28,8 @@ from stages.errors import InvalidData
 from stages.windows import Windows
 
 Numbers = NDArray[Any]
+TOKENIZER = "tokenizer"
+"""The kind of a vocabulary that a tokenizer's file has."""
 _HEADER = 256
 """Whole numbers of 32 bits in front of the tokens of some .bin files; the first says which numbers follow."""
 _MAGIC = {20240520: "<u2", 20240801: "<u4"}
@@ -33,12 +37,13 @@ _MAGIC = {20240520: "<u2", 20240801: "<u4"}
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What token numbers stand for: `characters` in their order, bytes, or a tokenizer's. `size` is how many there
-    are."""
+    """What token numbers stand for: `characters` in their order, bytes, those of a `tokenizer` (the text of its file),
+    or nothing. `size` is how many there are."""
 
     kind: str
     size: int
     characters: str = ""
+    tokenizer: str = ""
 
     def encode(self, text: str, source: str) -> Numbers:
         """Token numbers of a text. Raises InvalidData for a character that the vocabulary has not."""
@@ -55,7 +60,9 @@ class Vocabulary:
                     f"{self.size} characters that the model was trained on"
                 )
             return places.astype(np.uint16 if self.size <= 65_536 else np.uint32)
-        return np.array(_tokenizer(self.kind).encode(text).ids, dtype=np.uint32)
+        if self.kind == "numbers":
+            return _numbers_of(text, self.size, source)
+        return np.array(_tokenizer(self.tokenizer).encode(text).ids, dtype=np.uint32)
 
     def decode(self, tokens: Numbers) -> str:
         """The text of token numbers."""
@@ -65,16 +72,20 @@ class Vocabulary:
             return "".join(self.characters[n] for n in tokens.tolist())
         if self.kind == "numbers":
             return " ".join(map(str, tokens.tolist()))
-        return str(_tokenizer(self.kind).decode(tokens.tolist()))
+        return str(_tokenizer(self.tokenizer).decode(tokens.tolist()))
 
     def document(self) -> dict[str, Any]:
-        """As plain values, for the run directory."""
+        """As plain values, for the run directory, which has the tokenizer in a file of its own."""
         return {"tokens": self.kind, "size": self.size, "characters": self.characters}
 
     @staticmethod
-    def from_document(document: dict[str, Any]) -> Vocabulary:
-        """What `document` gave."""
-        return Vocabulary(str(document["tokens"]), int(document["size"]), str(document["characters"]))
+    def from_document(document: dict[str, Any], folder: Path) -> Vocabulary:
+        """What `document` gave, with the tokenizer of a run directory. Raises InvalidData, OSError."""
+        kind, size, characters = str(document["tokens"]), int(document["size"]), str(document["characters"])
+        if kind != TOKENIZER and extension(kind) != ".json":
+            return Vocabulary(kind, size, characters)
+        path = folder / (run_files.TOKENIZER if kind == TOKENIZER else kind)  # earlier versions named the file there
+        return Vocabulary(TOKENIZER, size, tokenizer=path.read_text(encoding="utf-8"))
 
 
 def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset, Dataset, Vocabulary]:
@@ -124,17 +135,28 @@ def _read(
             )
         return tokens, known or Vocabulary("numbers", size)
     text = _text(source, rules)
-    vocabulary = known or _vocabulary(text, kind or "characters")
+    vocabulary = known or _vocabulary(text, kind or "characters", rules)
     return vocabulary.encode(text, source), vocabulary
 
 
-def _vocabulary(text: str, kind: str) -> Vocabulary:
+def _vocabulary(text: str, kind: str, rules: SourceRules | None) -> Vocabulary:
     if kind == "bytes":
         return Vocabulary("bytes", 256)
     if kind == "characters":
         characters = "".join(map(chr, np.unique(_codes(text)).tolist()))
         return Vocabulary("characters", max(2, len(characters)), characters)
-    return Vocabulary(kind, _tokenizer(kind).get_vocab_size())
+    return read_tokenizer(kind, rules)
+
+
+def read_tokenizer(path: str, rules: SourceRules | None = None) -> Vocabulary:
+    """The vocabulary of a tokenizer.json. Raises InvalidData."""
+    with open_source(path, rules) as file:
+        content = file.read().decode(errors="replace")
+    try:
+        size = _tokenizer(content).get_vocab_size()
+    except ValueError as error:
+        raise InvalidData(f"data.tokens: {path} is no tokenizer: {' '.join(str(error).split())}") from None
+    return Vocabulary(TOKENIZER, size, tokenizer=content)
 
 
 def _text(source: str, rules: SourceRules | None) -> str:
@@ -180,12 +202,31 @@ def _codes(text: str) -> Numbers:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
-def _tokenizer(path: str) -> Any:
+def _numbers_of(text: str, size: int, source: str) -> Numbers:
+    """`12 7 3`, as `decode` writes them."""
+    try:
+        found = np.array([int(word) for word in text.split()], dtype=np.int64)
+    except (ValueError, OverflowError):
+        raise InvalidData(
+            f"{source}: the model was trained on token numbers; give some such as '12 7 3', got {text[:40]!r}"
+        ) from None
+    wrong = (found < 0) | (found >= size)
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise InvalidData(
+            f"{source}: token {found[place]}, number {place + 1}, is not in the vocabulary of {size} tokens"
+        )
+    return found
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(content: str) -> Any:
+    """The tokenizer of a file's content. Raises InvalidData without the library, ValueError."""
     try:
         from tokenizers import Tokenizer  # an optional extra
     except ImportError:
         raise InvalidData("data.tokens: a tokenizer.json needs a package: pip install 'pipetrain[text]'") from None
     try:
-        return Tokenizer.from_file(path)
+        return Tokenizer.from_str(content)
     except Exception as error:  # the library has one kind of error for all
-        raise InvalidData(f"data.tokens: {path} is no tokenizer: {' '.join(str(error).split())}") from None
+        raise ValueError(str(error)) from None

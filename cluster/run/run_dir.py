@@ -168,7 +168,8 @@ class RunDir:
         columns: Sequence[str] | None,
         vocabulary: Vocabulary | None = None,
     ) -> None:
-        """Write model.safetensors (names and shapes of torch.nn.Sequential) and model.json, each whole or not."""
+        """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer,
+        each whole or not."""
         temporary = self.path / run_files.unfinished(run_files.MODEL)
         try:
             save_file(dict(parameters), temporary, metadata={"format": MODEL_FORMAT})
@@ -176,6 +177,8 @@ class RunDir:
             temporary.unlink(missing_ok=True)
             raise os_error_of(str(error), temporary) from None
         _replace(temporary, self.path / run_files.MODEL)
+        if vocabulary is not None and vocabulary.tokenizer:
+            self._write(run_files.TOKENIZER, vocabulary.tokenizer.encode())
         described = _describe(spec, columns, vocabulary)
         self._write(run_files.MODEL_LAYERS, (json.dumps(described, indent=2) + "\n").encode())
 
@@ -263,7 +266,7 @@ def open_run(path: Path) -> FinishedRun:
         spec = load_job(path / run_files.JOB)
         layers = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8"))
         columns, told = layers.get("columns"), layers.get("vocabulary")
-        vocabulary = None if told is None else Vocabulary.from_document(told)
+        vocabulary = None if told is None else Vocabulary.from_document(told, path)
         if not spec.is_resolved:  # what follows from the data is known by now
             spec = parse_job({**spec.document(), "model": layers["model"]})
     except InvalidJob as error:
@@ -287,7 +290,7 @@ def _describe(spec: JobSpec, columns: Sequence[str] | None, vocabulary: Vocabula
         "precision": model.precision,
         "loss": model.loss,
         "layers": layers,
-        "model": spec.document()["model"],
+        "model": {key: value for key, value in spec.document()["model"].items() if key != "weights"},
         "columns": None if columns is None else list(columns),
         "vocabulary": None if vocabulary is None else vocabulary.document(),
     }

@@ -13,6 +13,7 @@ from cluster.actors.ray_workers import RayWorkers
 from cluster.actors.runner_link import RunnerLink
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
+from cluster.data.weights import begin_with, check_weights
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
@@ -72,9 +73,11 @@ class Run:
         blueprint: Blueprint,
         where: Where,
         *,
+        weights: int | None = None,
         trace_steps: int = 0,
         faults: Mapping[int, Fault] | None = None,
     ) -> None:
+        self._weights = weights
         self.spec, self.data, self.blueprint = spec, data, blueprint
         self._where, self._trace_steps, self._faults = where, trace_steps, faults
         self._trainer: Trainer | None = None
@@ -93,7 +96,9 @@ class Run:
         where.rules.require_schedule(spec)
         data = load_data(spec, where.rules)
         spec = data.spec
-        return Run(spec, data, make_blueprint(spec, len(data.train)), where, trace_steps=trace_steps, faults=faults)
+        weights = check_weights(spec, where.rules)
+        blueprint = make_blueprint(spec, len(data.train))
+        return Run(spec, data, blueprint, where, weights=weights, trace_steps=trace_steps, faults=faults)
 
     def refusals(self) -> tuple[str, ...]:
         """A line for each worker whose memory limit cannot hold its stages."""
@@ -135,7 +140,7 @@ class Run:
                 steps_total=self.steps_total,
                 placement=list(blueprint.program.placement),
             )
-            with connect(blueprint, self.data, self._where, self._faults, self._give_up) as workers:
+            with connect(blueprint, self.data, self._where, self._faults, self._give_up, self._weights) as workers:
                 places = workers.places()
                 on_start(places)
                 run_dir.event("started", workers=[place._asdict() for place in places])
@@ -246,10 +251,15 @@ def connect(
     where: Where,
     faults: Mapping[int, Fault] | None = None,
     give_up: Callable[[], bool] = lambda: False,
+    weights: int | None = None,
 ) -> Iterator[Workers]:
-    """The workers of a job, closed afterwards whatever happens. Raises StoppedEarly where `give_up` says so first."""
+    """The workers of a job, closed afterwards whatever happens. `weights` is what `check_weights` gave.
+
+    Raises StoppedEarly where `give_up` says so first.
+    """
     if where.local:
-        local = LocalWorkers(blueprint, train=data.train, validation=data.validation, faults=faults)
+        begin = None if weights is None else begin_with(blueprint.spec)
+        local = LocalWorkers(blueprint, train=data.train, validation=data.validation, parameters=begin, faults=faults)
         with contextlib.closing(local):
             yield local
         return
@@ -259,6 +269,7 @@ def connect(
             ray,
             blueprint,
             fingerprint=data.fingerprint(),
+            weights=weights,
             faults=faults,
             link=where.inside,
             give_up=give_up,
@@ -270,6 +281,8 @@ def connect(
     resources, n = blueprint.spec.resources, blueprint.n_workers
     memory = (resources.memory_per_worker or 0) * n
     with ray_session(where.address, cpus=resources.cpus_per_worker * n, memory=memory) as ray:
-        workers = RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), faults=faults, give_up=give_up)
+        workers = RayWorkers(
+            ray, blueprint, fingerprint=data.fingerprint(), weights=weights, faults=faults, give_up=give_up
+        )
         with contextlib.closing(workers):
             yield workers

@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stages.errors import UserMistake
 
 READY, AHEAD = "ready", "--ahead"
 _FOR_A_PLAN = (
-    *("cluster.data.sources", "coordinator.job.spec"),
+    *("cluster.data.sources", "cluster.data.weights", "coordinator.job.spec"),
     *("coordinator.plan.blueprint", "coordinator.plan.estimate"),
 )
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
@@ -58,6 +59,7 @@ def main() -> None:
 
 def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     from cluster.data.sources import load_data
+    from cluster.data.weights import check_weights
     from coordinator.job.spec import parse_job
     from coordinator.plan.blueprint import make_blueprint
     from coordinator.plan.estimate import estimate
@@ -67,6 +69,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     rules.require_schedule(spec)
     data = load_data(spec, rules)
     spec = data.spec
+    check_weights(spec, replace(rules, most_bytes=None))  # it reads names and shapes, and the bytes pass through
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
     return {"plan": json.dumps(found.as_dict()), "refusals": list(found.refusals)}

@@ -20,7 +20,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from cluster.service.home import Home
-from coordinator.job.source_names import EXTENSIONS, extension
+from coordinator.job.source_names import FILES, extension
 from stages.errors import Refused, UserMistake
 
 PART_BYTES = 2**20
@@ -104,8 +104,8 @@ class Uploads:
         """
         if not _SHA256.fullmatch(sha256):
             raise UserMistake(f"sha256: got {sha256[:80]!r}, must be 64 lower-case hexadecimal digits")
-        if ending not in EXTENSIONS:
-            raise UserMistake(f"extension: got {ending[:20]!r}, must be one of {', '.join(EXTENSIONS)}")
+        if ending not in FILES:
+            raise UserMistake(f"extension: got {ending[:20]!r}, must be one of {', '.join(FILES)}")
         if size < 0 or offset < 0 or offset > size:
             raise UserMistake(f"size: got {size} and offset {offset}, must be 0 ≤ offset ≤ size")
         if size > self._max_bytes:
@@ -209,7 +209,7 @@ class Uploads:
     def _unused(self, in_use: Collection[str]) -> Iterator[Path]:
         for file in self._home.uploads.iterdir():
             with contextlib.suppress(OSError):
-                if self._is_old(file) and (file.suffix not in EXTENSIONS or file.stem not in in_use):
+                if self._is_old(file) and (file.suffix not in FILES or file.stem not in in_use):
                     yield file
 
     def _is_old(self, file: Path) -> bool:

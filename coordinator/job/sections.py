@@ -17,7 +17,7 @@ from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
 from coordinator.job.nearest import closest
 from coordinator.job.optimizer_sections import OptimizerSection
 from coordinator.job.rates import ConstantRate, ScheduleSection
-from coordinator.job.source_names import TOKENS, WHAT_A_SOURCE_IS, extension, source_problem
+from coordinator.job.source_names import TOKENS, WHAT_A_SOURCE_IS, extension, is_url, source_problem
 from coordinator.texts import BYTES_OF
 from stages.spec import InitSpec, LossKind
 
@@ -75,6 +75,14 @@ def _tokens(value: object) -> str | None:
     if value is None or value in TOKENS:
         return None if value is None else str(value)
     if not isinstance(value, str) or not _one_line(value) or extension(value) != ".json":
+        raise ValueError
+    return value
+
+
+def _weights(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _one_line(value) or is_url(value) or extension(value) != ".safetensors":
         raise ValueError
     return value
 
@@ -176,6 +184,9 @@ class ModelSection(Section):
         default=None, ge=2, le=2**31 - 1, description="a whole number, at least 2, for token numbers as input, or null"
     )
     init: InitSection | None = Field(default=None, description="a section with std, scale_residual")
+    weights: Annotated[str | None, PlainValidator(_weights)] = Field(
+        default=None, description="a .safetensors file with all parameters to begin with, or null"
+    )
 
 
 class DataSection(Section):

@@ -19,6 +19,18 @@ TOKENS: tuple[str, ...] = ("characters", "bytes")
 EXTENSIONS: tuple[str, ...] = (".npz", ".csv", ".parquet", *TEXTS)
 """Files that can be read, by how their names end."""
 
+FILES: tuple[str, ...] = (*EXTENSIONS, ".json", ".safetensors")
+"""Files that a job names: of data, of a schedule, a tokenizer, weights to begin with."""
+
+FILE_ENTRIES = (
+    ("data", "source"),
+    ("data", "validation"),
+    ("data", "tokens"),
+    ("model", "weights"),
+    ("pipeline", "schedule"),
+)
+"""The entries that may name one."""
+
 TABLES: tuple[str, ...] = (".csv", ".parquet")
 """Files with named columns, where `data.target` chooses what to predict."""
 
@@ -85,11 +97,28 @@ def _url_problem(url: str) -> str:
     return ""
 
 
+def files_named(document: object) -> dict[str, str]:
+    """The files and URLs that a job's document names, by their entries, such as `data.source`. Wrong entries count as
+    far as they have the form."""
+    found = {}
+    for section, key in FILE_ENTRIES:
+        entries = document.get(section) if isinstance(document, dict) else None
+        name = entries.get(key) if isinstance(entries, dict) else None
+        if isinstance(name, str) and extension(name) in FILES:
+            found[f"{section}.{key}"] = name
+    return found
+
+
 def resolve_source(source: str, folder: Path) -> str:
     """The source with a relative path seen from `folder`; built-in names and URLs stay as they are."""
     if source in BUILT_IN or is_url(source) or not source or "\0" in source or extension(source) not in EXTENSIONS:
         return source
     return resolve_path(source, folder)
+
+
+def resolve_file(name: str, folder: Path, ending: str) -> str:
+    """The name of a file that ends so, seen from `folder`; URLs and all other names stay as they are."""
+    return name if is_url(name) or "\0" in name or extension(name) != ending else resolve_path(name, folder)
 
 
 def resolve_path(path: str, folder: Path) -> str:

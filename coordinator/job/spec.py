@@ -33,7 +33,7 @@ from coordinator.job.sections import (
     TrainingSection,
     bytes_text,
 )
-from coordinator.job.source_names import resolve_database, resolve_path, resolve_source
+from coordinator.job.source_names import files_named, resolve_database, resolve_file, resolve_path, resolve_source
 from coordinator.job.yaml_text import read_yaml, write_yaml
 from stages.errors import InvalidJob
 from stages.spec import ModelSpec, OptimizerSpec, Precision
@@ -81,7 +81,7 @@ class JobSpec(Section):
         model = document["model"]
         model.setdefault("vocabulary", vocabulary)
         model["input"] = model.get("input") or [positions]
-        model["layers"] = _with_units(model["layers"], vocabulary)
+        model["layers"] = _with_units(model["layers"], model["vocabulary"])
         return parse_job(document)
 
     @cached_property
@@ -110,7 +110,7 @@ class JobSpec(Section):
             del document["data"]["windows"]
         for section, names in (
             ("data", ("tokens", "block")),
-            ("model", ("input", "vocabulary", "init")),
+            ("model", ("input", "vocabulary", "init", "weights")),
             ("training", ("epochs", "steps", "evaluate_every")),
         ):
             for name in names:
@@ -142,9 +142,9 @@ class JobSpec(Section):
     def relocated(self, places: Mapping[str, str]) -> JobSpec:
         """The same job with its files elsewhere: `places` has the new path of each old one that moved."""
         document = self.document()
-        for section, key in (("data", "source"), ("data", "validation"), ("pipeline", "schedule")):
-            if document[section][key] in places:
-                document[section][key] = places[document[section][key]]
+        for entry, name in files_named(document).items():
+            section, _, key = entry.partition(".")
+            document[section][key] = places.get(name, name)
         return parse_job(document)
 
 
@@ -240,14 +240,18 @@ def _nearest_file(path: Path) -> str:
 
 def _resolve_paths(document: dict[Any, Any], folder: Path) -> None:
     """Make the document's relative paths absolute, seen from `folder`, where they are texts at all."""
-    data, pipeline = document.get("data"), document.get("pipeline")
+    data = document.get("data")
     if isinstance(data, dict):
         for key in ("source", "validation"):
             if isinstance(data.get(key), str):
                 data[key] = resolve_source(data[key], folder)
-    schedule = pipeline.get("schedule") if isinstance(pipeline, dict) else None
-    if isinstance(pipeline, dict) and isinstance(schedule, str) and schedule.lower().endswith(".csv"):
-        pipeline["schedule"] = resolve_path(schedule, folder)
+    for section, key, ending in (
+        (data, "tokens", ".json"),
+        (document.get("model"), "weights", ".safetensors"),
+        (document.get("pipeline"), "schedule", ".csv"),
+    ):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = resolve_file(section[key], folder, ending)
     tracking = document.get("tracking")
     if isinstance(tracking, dict):
         for key, resolve in (("tensorboard", resolve_path), ("mlflow", resolve_database)):

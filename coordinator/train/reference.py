@@ -31,15 +31,20 @@ class Trained:
     gradients: Mapping[str, Array]
 
 
-def train_reference(spec: JobSpec, train: Dataset, steps: int) -> Trained:
-    """`steps` steps of the job in this process, with as many BLAS threads as a worker has."""
+def train_reference(
+    spec: JobSpec, train: Dataset, steps: int, parameters: Mapping[str, Array] | None = None
+) -> Trained:
+    """`steps` steps of the job in this process, with as many BLAS threads as a worker has. They begin with `parameters`
+    if they are given."""
     with BlasThreads(blas_threads(spec)), np.errstate(all="ignore"):
-        return _train(spec, train, steps)
+        return _train(spec, train, steps, parameters)
 
 
-def _train(spec: JobSpec, train: Dataset, steps: int) -> Trained:
+def _train(spec: JobSpec, train: Dataset, steps: int, parameters: Mapping[str, Array] | None) -> Trained:
     model, clip = spec.model_spec(), spec.training.clip_norm
     stage = Stage(model, 0, len(model.network.ops), spec.optimizer(), weight_grad_group=spec.pipeline.weight_grad_group)
+    if parameters is not None:
+        stage.load(parameters)
     bounds = batch_bounds(len(train), spec.training.batch_size)
     rate = spec.training.rates(len(bounds))
     batches = (epoch_order(spec.seed, epoch, len(train))[first:last] for epoch in count() for first, last in bounds)

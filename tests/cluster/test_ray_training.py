@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import save_file
 
+from cluster.data.sources import load_data
+from cluster.data.weights import begin_with
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
 from coordinator.train.rows import EvalRow, StepRow
@@ -46,6 +49,19 @@ def test_clipping_is_over_all_stages_and_exact(ray: Any) -> None:
     assert compare(found, train_reference(spec, run.data.train, 6)).equal
     unclipped = train_reference(digits_job(stages=3), run.data.train, 6)
     assert not compare(found, unclipped).equal
+
+
+def test_training_begins_with_given_weights(ray: Any, tmp_path: Path) -> None:
+    """Each worker reads those of its own layers from the file."""
+    path = tmp_path / "begin.safetensors"
+    before = train_reference(digits_job(), load_data(digits_job()).train, 3)
+    save_file(dict(before.parameters), path)
+    spec = digits_job(stages=3).replace(model__weights=str(path), seed=99)
+    run = start_on_ray(ray, spec)
+    with contextlib.closing(run.workers):
+        found = train_pipeline(run.blueprint, run.workers, run.data.train, steps=4)
+    assert compare(found, train_reference(spec, run.data.train, 4, begin_with(spec))).equal
+    assert not compare(found, train_reference(spec, run.data.train, 4)).equal
 
 
 def test_rows_are_in_order_and_every_sample_is_seen(ray: Any) -> None:

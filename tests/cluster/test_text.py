@@ -12,11 +12,15 @@ from click.testing import CliRunner
 
 from cluster.cli import cli
 from cluster.cli.generate import TokenDraw
+from cluster.data.rules import SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import Vocabulary
+from cluster.run.run_dir import open_run
+from cluster.service.files import files_to_fetch
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidData, InvalidJob
 from stages.windows import Windows
+from tests.jobs import pipetrain_here
 
 TEXT = "the cat sat on the mat.\nthe dog sat on the log.\n" * 40
 
@@ -166,6 +170,68 @@ def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
     )
     refused = CliRunner().invoke(cli, ["generate", str(run), "--prompt", "Ω"])
     assert "character 'Ω', number 1, is not in the vocabulary" in str(refused.exception)
+
+
+def test_a_run_keeps_its_tokenizer(tmp_path: Path) -> None:
+    """The job file names one beside it; what it is trained on goes on without it."""
+    pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=40))
+    tokenizer.save(str(tmp_path / "own.json"))
+    _file(tmp_path / "a.txt", TEXT)
+    (tmp_path / "job.yaml").write_text(json.dumps(_job("a.txt", tokens="own.json")))
+    done = pipetrain_here("train", tmp_path / "job.yaml", "--local", "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "own.json").unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    run = open_run(tmp_path / "moved")
+    assert run.vocabulary is not None
+    assert run.vocabulary.encode("the cat", "").tolist() == tokenizer.encode("the cat").ids
+    done = pipetrain_here("generate", tmp_path / "moved", "--prompt", "the cat", "--tokens", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert files_to_fetch(tmp_path / "moved", model=True)[-1] == tmp_path / "moved" / "tokenizer.json"
+
+
+def test_a_network_on_numbers_goes_on_with_numbers(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(400, dtype=np.uint16) % 20)
+    (tmp_path / "job.yaml").write_text(json.dumps(_job("a.npy")))
+    done = pipetrain_here("train", tmp_path / "job.yaml", "--local", "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    done = pipetrain_here("generate", tmp_path / "run", "--prompt", "1 2 3", "--tokens", "2")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 5
+    for prompt, line in (("1 x", "give some such as '12 7 3', got '1 x'"), ("1 20", "token 20, number 2, is not in")):
+        refused = pipetrain_here("generate", tmp_path / "run", "--prompt", prompt)
+        assert refused.returncode == 2
+        assert line in refused.stderr
+
+
+def test_a_file_that_is_no_tokenizer_is_one_line(tmp_path: Path) -> None:
+    source = _file(tmp_path / "a.txt", TEXT)
+    for content, line in (("{}", "is no tokenizer: "), ("\0", "is no tokenizer: "), (None, "no such file")):
+        place = tmp_path / "t.json"
+        if content is None:
+            place.unlink()
+        else:
+            place.write_text(content)
+        with pytest.raises(InvalidData) as told:
+            _load(source, tokens=str(place))
+        assert line in str(told.value)
+        assert len(str(told.value).splitlines()) == 1
+    (tmp_path / "t.json").write_text("{}")
+    spec = parse_job(_job(source, tokens=str(tmp_path / "t.json")))
+    with pytest.raises(InvalidData, match="only below /elsewhere"):
+        load_data(spec, SourceRules(roots=("/elsewhere",), files=(str(source),)))
+
+
+def test_classes_are_those_of_the_model_if_it_says_how_many(tmp_path: Path) -> None:
+    job = _job(_file(tmp_path / "a.txt", TEXT))
+    job["model"]["vocabulary"] = 300
+    model = load_data(parse_job(job)).spec.model_spec()
+    assert (model.vocabulary, model.network.output.features) == (300, 300)
 
 
 def test_tokens_are_drawn_from_the_likeliest() -> None:

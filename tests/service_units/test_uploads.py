@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.service.home import Home
 from cluster.service.uploads import Uploads, WrongChecksum, WrongOffset, upload_path
-from coordinator.job.source_names import EXTENSIONS
+from coordinator.job.source_names import FILES
 from stages.errors import UserMistake
 from tests.service_units.senders import (
     CONTENT,
@@ -33,7 +33,7 @@ from tests.service_units.senders import (
 
 
 @settings(max_examples=40)
-@given(CONTENTS, st.lists(st.integers(0, 60)), st.sampled_from(EXTENSIONS))
+@given(CONTENTS, st.lists(st.integers(0, 60)), st.sampled_from(FILES))
 def test_a_content_arrives_in_any_parts(content: bytes, cuts: list[int], ending: str) -> None:
     with temporary_home() as home:
         uploads, digest = Uploads(home), digest_of(content)

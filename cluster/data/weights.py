@@ -1,0 +1,117 @@
+"""Weights that a network begins with: a .safetensors file that has every parameter by its name, read one at a time."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from cluster.data.files import one_line, open_source
+from cluster.data.rules import SourceRules
+from coordinator.job.spec import JobSpec
+from stages.arrays import Array
+from stages.errors import InvalidData
+from stages.spec import ModelSpec
+
+REAL = ("F64", "F32", "F16")
+"""Types of numbers that are read, as safetensors calls them; they become those of the job's precision."""
+_BLOCK = 2**22
+"""Numbers read at a time: a whole parameter might not fit beside the stage that takes it."""
+_CRC_BYTES = 2**22
+_SHOWN = 3
+
+
+class WeightsFile:
+    """An open file of weights; use it in a `with`. Raises InvalidData with one line that names the file."""
+
+    def __init__(self, path: str, rules: SourceRules | None = None) -> None:
+        self.path = path
+        self._file = open_source(path, rules)
+        try:
+            # by its descriptor: the name may lead elsewhere by now
+            opened: Any = safe_open(f"/proc/self/fd/{self._file.fileno()}", framework="numpy")
+            names = [*opened.keys()]
+            self.shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+        except (SafetensorError, OSError) as error:
+            self._file.close()
+            raise InvalidData(f"{path}: is no safetensors file: {one_line(error)}") from None
+        self._tensors = opened
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def require_fit(self, model: ModelSpec) -> None:
+        """Raises InvalidData unless the file has exactly the model's parameters, each in its shape."""
+        network = model.network
+        wanted = {name: spec.shape for op in network.ops for name, spec in op.parameters if spec.tied_to is None}
+        if missing := [name for name in wanted if name not in self.shapes]:
+            raise InvalidData(f"{self.path}: has no {_some(missing)}, with which the model would begin")
+        if unknown := [name for name in self.shapes if name not in wanted]:
+            raise InvalidData(f"{self.path}: has {_some(unknown)}, which is no parameter of the model")
+        for name, shape in wanted.items():
+            if self.shapes[name] != shape:
+                raise InvalidData(
+                    f"{self.path}: {name} has the shape {list(self.shapes[name])}, but the model's has {list(shape)}"
+                )
+            if self.dtype(name) not in REAL:
+                raise InvalidData(f"{self.path}: {name} is of {self.dtype(name)}, must be of {', '.join(REAL)}")
+
+    def dtype(self, name: str) -> str:
+        """A tensor's type of numbers, as safetensors calls it."""
+        return str(self._tensors.get_slice(name).get_dtype())
+
+    def read(self, name: str, out: Array) -> None:
+        """Write a parameter into `out`, which has its shape."""
+        try:
+            tensor = self._tensors.get_slice(name)
+            rows = max(1, _BLOCK // max(1, out[:1].size))
+            for a in range(0, len(out), rows):
+                out[a : a + rows] = tensor[a : min(a + rows, len(out))]
+        except (SafetensorError, OSError) as error:
+            raise InvalidData(f"{self.path}: {name} cannot be read: {one_line(error)}") from None
+
+    def array(self, name: str) -> Array:
+        """A copy of a tensor, as it is in the file."""
+        array: Array = self._tensors.get_tensor(name)
+        return array
+
+    def checksum(self) -> int:
+        """The CRC-32 of the file: two hosts that have the same one begin with the same weights."""
+        crc = 0
+        self._file.seek(0)
+        while part := self._file.read(_CRC_BYTES):
+            crc = zlib.crc32(part, crc)
+        return crc
+
+
+def check_weights(spec: JobSpec, rules: SourceRules | None = None) -> int | None:
+    """The checksum of `model.weights`; None for a job that draws its weights. Raises InvalidData if they do not fit."""
+    if spec.model.weights is None:
+        return None
+    with WeightsFile(spec.model.weights, rules) as weights:
+        weights.require_fit(spec.model_spec())
+        return weights.checksum()
+
+
+def begin_with(spec: JobSpec) -> dict[str, Array] | None:
+    """All parameters of `model.weights` in the job's precision, for workers in this process; None if there are none."""
+    if spec.model.weights is None:
+        return None
+    with WeightsFile(spec.model.weights) as weights:
+        weights.require_fit(spec.model_spec())
+        found: dict[str, Array] = {}
+        for name, shape in weights.shapes.items():
+            found[name] = np.empty(shape, dtype=spec.precision)
+            weights.read(name, found[name])
+        return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
