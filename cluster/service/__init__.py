@@ -1,1 +1,1 @@
-"""The job service: takes jobs in, queues them, starts their runners on Ray, and always knows how they are."""
+"""The job service: accepts jobs, queues them, starts their runners on Ray, and reports their state and progress."""

@@ -1,4 +1,4 @@
-"""`python -m cluster.service`: the service's process, which `pipetrain up` starts."""
+"""`python -m cluster.service`: the process of the service. `pipetrain up` starts it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from coordinator.job.source_names import PROTOCOLS
 from stages.errors import UserMistake
 
 READY, TROUBLE = "ready", "error:"
-"""How the lines begin that `pipetrain up` waits for on the service's standard output."""
+"""`pipetrain up` waits for a line on the service's standard output that begins with one of these."""
 _GRACE_S = 2.0
 _log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Serve until SIGTERM; 2 where it cannot."""
+    """Serve until SIGTERM, then return 0. Return 2 for a user's mistake, 1 for an operating system error."""
     parser = argparse.ArgumentParser(prog="python -m cluster.service")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -50,19 +50,21 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--grpc-port", type=int, default=7070)
     parser.add_argument("--http-port", type=int, default=7071)
-    parser.add_argument("--http-name", action="append", default=[], help="a host that HTTP may be called by, too")
+    parser.add_argument("--http-name", action="append", default=[], help="another host name that HTTP requests may use")
     parser.add_argument("--max-queued", type=int, default=10_000)
     parser.add_argument("--max-upload", type=int, default=MAX_UPLOAD_BYTES, help="bytes")
     parser.add_argument("--keep-uploads", type=float, default=KEEP_UNUSED_S, help="seconds")
     parser.add_argument("--data-root", action="append", help="read local data only below this folder")
-    parser.add_argument("--data-protocols", default=",".join(PROTOCOLS), help="read only such URLs, and file for paths")
+    parser.add_argument(
+        "--data-protocols", default=",".join(PROTOCOLS), help="protocols of URLs that jobs may read; file: local paths"
+    )
     parser.add_argument("--tracking-root", action="append", help="trackers write only below this folder")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(AtMost())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # both ports full must not keep the store from its files
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # else two full ports leave no files for the store
     try:
         home = Home(options.home)
         home.make()
@@ -80,7 +82,7 @@ def main() -> int:
 
 
 def _print_line(line: str) -> None:
-    """Tell `pipetrain up`, which may have been ended meanwhile."""
+    """Write a line for `pipetrain up`, which may no longer be running."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
 
@@ -105,7 +107,7 @@ async def _serve(home: Home, options: Any) -> None:
     servers = Servers(api, home.token(), metrics)
 
     def dashboard() -> Any:
-        from cluster.dashboard.web import make_app  # only here: it takes a second to load, which no command shall wait
+        from cluster.dashboard.web import make_app  # takes a second to load: keep it off the start
 
         return make_app(
             *(jobs, keeper, uploads, api),
@@ -137,11 +139,11 @@ async def _serve(home: Home, options: Any) -> None:
         await _first(ended, keeper, servers, web)
         _log.info("gRPC %s, HTTP %s, Ray %s", where["grpc"], where["http"], keeper.ray_address)
         _print_line(READY)
-        os.dup2(2, 1)  # nobody reads on
+        os.dup2(2, 1)  # `pipetrain up` reads no further; output goes to the log
         waits = [asyncio.ensure_future(ended.wait()), *tasks, web]
         finished, _ = await asyncio.wait(waits, return_when="FIRST_COMPLETED")
         for task in finished:
-            task.result()  # a loop of ours that ended did so by a mistake of ours, which shall be seen
+            task.result()  # no loop ends by itself: raise the bug that ended this one
     finally:
         await outside.close()
         await _end(home, jobs, keeper, servers, tasks)
@@ -153,7 +155,8 @@ async def _serve(home: Home, options: Any) -> None:
 
 
 async def _first(ended: asyncio.Event, keeper: RayKeeper, servers: Servers, web: asyncio.Future[None]) -> None:
-    """Until Ray is there and both ports answer. Raises UserMistake where Ray cannot be, or the end came before."""
+    """Wait until Ray is up and both ports answer. Raises UserMistake if Ray cannot start, or if the service is ended
+    before."""
     for event in (keeper.up, servers.http_up):
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(one.wait()) for one in (ended, event)]
         await asyncio.wait([*waits, web], return_when="FIRST_COMPLETED")
@@ -170,7 +173,7 @@ async def _first(ended: asyncio.Event, keeper: RayKeeper, servers: Servers, web:
 async def _end(
     home: Home, jobs: Jobs, keeper: RayKeeper, servers: Servers, tasks: Sequence[asyncio.Future[Any]]
 ) -> None:
-    """What runs is lost with Ray, and is started again by the next service; the store says so."""
+    """End the service and its Ray. Running jobs are noted in the store as lost: the next service starts them again."""
     jobs.closing = True
     await servers.stop(_GRACE_S)
     if not keeper.own:

@@ -1,4 +1,4 @@
-"""The gRPC interface: requests in, answers out. What it says is checked here; what is done about it is elsewhere."""
+"""The gRPC interface: checks requests, and turns results into answers. Other modules do the work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from stages.errors import InvalidJob, Refused, UserMistake
 _STATS_AT_ONCE = 100
 _MOST_PRIORITY = 1000
 _UPLOAD_SILENCE_S = 60.0
-_LARGE_DOCUMENT = 64 * 1024  # characters; what is larger is read in a thread
+_LARGE_DOCUMENT = 64 * 1024  # characters; larger documents are parsed in a thread
 
 
 class Api:
@@ -56,7 +56,7 @@ class Api:
         self._started_at = time.time()
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Job:
-        """See the .proto, for this and all that follow."""
+        """See the .proto for this method and the following ones."""
         async with errors_as_status(context):
             spec = await self._spec(request.document, request.name if request.HasField("name") else None)
             stored, document = await self.take_in(
@@ -84,7 +84,7 @@ class Api:
                 raise UserMistake(f"limit: got {request.limit}, must be at least 0")
             async for part in self._listing.parts(states, request.name, request.limit):
                 yield part
-                await asyncio.sleep(0)  # let shorter calls come in between
+                await asyncio.sleep(0)  # let shorter calls run in between
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[bytes]:
         async with errors_as_status(context):
@@ -198,7 +198,7 @@ class Api:
             )
         raise AssertionError("errors_as_status ends the call")
 
-    # for this interface and the pages --------------------------------------------------------------------------------
+    # used by this interface and by the pages -------------------------------------------------------------------------
 
     async def take_in(
         self,
@@ -210,10 +210,10 @@ class Api:
         force: bool = False,
         remote: bool = False,
     ) -> tuple[JobRecord, JobDocument]:
-        """Submit a job; its record and document. `files` has the SHA-256 of each uploaded file by its path in the job.
-        `remote`: it came from another host, so that addresses of this one are not for it.
+        """Submit a job; return its record and document. `files` maps a path in the job to the SHA-256 of its upload.
+        `remote`: the request came from another host, so the job may not read addresses of this host.
 
-        Raises UserMistake for what cannot be, Refused where the cluster or the queue has no room.
+        Raises UserMistake if the request is invalid, Refused if the cluster is too small or the queue is full.
         """
         if abs(priority) > _MOST_PRIORITY:
             raise UserMistake(f"priority: got {priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
@@ -248,17 +248,19 @@ class Api:
         return await self._jobs.submit(record, document), document
 
     async def plan(self, spec: JobSpec, files: Mapping[str, str], *, remote: bool) -> tuple[str, list[str]]:
-        """The plan as JSON, and a line for each worker whose memory will not do. Raises UserMistake, JobFailed."""
+        """Return the plan as JSON, and a line for each worker with too little memory. Raises UserMistake, JobFailed."""
         places = {path: str(upload_path(self._jobs.home, sha256, path)) for path, sha256 in files.items()}
         require_rules(spec, self._jobs.rules, places)
         return await plan_job(self._outside, spec, places, self._jobs.rules.for_job(remote=remote))
 
     async def wrong_paths(self, paths: Sequence[str], *, exists: bool = False) -> dict[str, str]:
-        """What is wrong with each path on this host: where it leads and, with `exists`, whether it is a file."""
+        """Return the problem of each wrong path: it leads to a place on this host that jobs may not read or, with
+        `exists`, it is not a file."""
         return await wrong_paths(self._outside, paths, self._jobs.rules, exists=exists)
 
     async def _chunks(self, job: str, files: Sequence[Path]) -> AsyncIterator[pb.FetchChunk]:
-        """Raises UnknownJob if the job is deleted meanwhile, Refused if a file of a running one is put aside."""
+        """Yield the files in chunks. Raises UnknownJob if the job is deleted meanwhile, Refused if a running job moves
+        one of the files away."""
         for file in files:
             parts = file_parts(self._jobs.home.run_directory(job), file)
             try:
@@ -284,7 +286,7 @@ class Api:
 
     async def _needs(self, spec: JobSpec, files: Mapping[str, str]) -> Needs:
         workers = spec.pipeline.n_workers
-        if workers is None:  # as many as the schedule file has lines
+        if workers is None:  # a schedule file has a line for each worker
             path, rules = spec.pipeline.schedule, self._jobs.rules
             place = str(upload_path(self._jobs.home, files[path], path)) if path in files else path
             rules = rules.with_files([place] if path in files else [])
@@ -293,7 +295,7 @@ class Api:
         return Needs(workers=workers, cpus=resources.cpus_per_worker, memory=resources.memory_per_worker or 0)
 
     def _require_room(self, needs: Needs) -> None:
-        """A cluster of our own does not grow; what it can never hold is refused at once."""
+        """Raise Refused if the job can never fit into the service's own cluster, which does not grow."""
         if needs.total_cpus >= 2**31 or needs.total_memory >= 2**63 or needs.workers >= 2**31:
             raise UserMistake("resources: all workers together need more CPUs or memory than any cluster has")
         nodes = self._jobs.nodes

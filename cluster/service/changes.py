@@ -1,4 +1,4 @@
-"""How a job's record changes with what happens to it, and small things that go with it."""
+"""Pure changes of a job's record after an event, and a context manager that logs errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def submitted(record: JobRecord) -> EventRecord:
-    """A job's first event."""
+    """Return a job's first event."""
     needs = record.needs
     workers = f"{counted(needs.workers, 'worker')} of {counted(needs.cpus, 'CPU')}"
     return EventRecord(
@@ -26,7 +26,7 @@ def submitted(record: JobRecord) -> EventRecord:
 
 
 def following(entry: Entry, event: EventRecord) -> JobRecord:
-    """The record with the event counted, and with what the run has reached as far as its rows were read."""
+    """Return the record with the event counted, and with the step and loss from the rows read so far."""
     record = replace(entry.live_record(), events=event.seq)
     if event.kind == "starting" and "steps_total" in event.details:
         record = replace(record, steps_total=event.details["steps_total"])
@@ -36,7 +36,7 @@ def following(entry: Entry, event: EventRecord) -> JobRecord:
 
 
 def begun(record: JobRecord, attempt: int, now: float) -> JobRecord:
-    """The record at the beginning of an attempt."""
+    """Return the record at the beginning of an attempt."""
     return replace(
         record,
         attempt=attempt,
@@ -52,7 +52,8 @@ def begun(record: JobRecord, attempt: int, now: float) -> JobRecord:
 
 
 def gave_up(before: JobRecord, state: State) -> tuple[JobRecord, EventRecord]:
-    """The record of a job of which something cannot be stored, and the event: only what surely can be."""
+    """Return the record and the event of a job that fails because its data cannot be stored. Both have only values
+    that can be stored."""
     text = reason(state).encode("utf-8", "backslashreplace").decode()
     if isinstance(state, Failed):
         state = replace(state, cause=text)
@@ -64,7 +65,7 @@ def gave_up(before: JobRecord, state: State) -> tuple[JobRecord, EventRecord]:
 
 @contextlib.contextmanager
 def logged(what: str) -> Iterator[None]:
-    """One job's trouble is written to the log, and does not end the service."""
+    """Log any exception of the block, so that one job's error does not end the service."""
     try:
         yield
     except Exception:

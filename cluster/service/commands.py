@@ -1,4 +1,4 @@
-"""What a decision about a job asks for, given to Ray's agent."""
+"""Sends the commands that follow from decisions about jobs to the Ray agent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from coordinator.queue.job_states import Command, Launch, SendStop
 
 
 class Commands:
-    """`send` gives a command to the agent, or drops it where there is none. `memory_per_cpu` is in bytes,
-    `rules` say what jobs may read."""
+    """Sends commands through `send`, which drops them if no agent is connected. `memory_per_cpu` is in bytes;
+    `rules` define which data jobs may read."""
 
     def __init__(self, home: Home, jobs: Store, send: Callable[[Mapping[str, Any]], None]) -> None:
         self._home, self._store, self.send = home, jobs, send
@@ -25,7 +25,7 @@ class Commands:
         self.rules = FREE
 
     def perform(self, record: JobRecord, command: Command) -> None:
-        """Raises OSError where the attempt cannot be prepared."""
+        """Carry the command out. Raises OSError if the attempt cannot be prepared."""
         match command:
             case Launch(attempt):
                 strike("admitted")
@@ -38,7 +38,7 @@ class Commands:
                 self.end_runner(record, attempt)
 
     def adopt(self, record: JobRecord, attempt: int) -> None:
-        """Look for a runner that there was before."""
+        """Find the runner that an earlier service process started."""
         self.send({"do": "adopt", "job": record.id, "attempt": attempt})
 
     def end_runner(self, record: JobRecord, attempt: int) -> None:
@@ -46,5 +46,5 @@ class Commands:
         self.send({"do": "end", "job": record.id, "attempt": attempt, "pid": record.runner_pid})
 
     def forget(self, record: JobRecord, attempt: int) -> None:
-        """The runner is not needed any more."""
+        """Release the runner, which is no longer needed."""
         self.send({"do": "forget", "job": record.id, "attempt": attempt, "pid": record.runner_pid})

@@ -1,4 +1,4 @@
-"""Connections of the HTTP port: so many and no more, and each with a request before long."""
+"""Limits of the HTTP port: the number of connections, and how long a connection may be idle or unread."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS = 500
 MOST_FROM_A_PAGE_BYTES = 2 * 2**20
-"""What a page sends at once: a message of its websocket, or by POST if it has none."""
+"""The largest message that a page sends: over its websocket, or by POST without one."""
 _REQUEST_WITHIN_S = 20.0
 _READ_WITHIN_S = 60.0
-"""Of an answer, more than the 48 KiB that are between "full" and "has room again" in what waits to be sent."""
+"""If the send buffer is full, the caller must read at least 48 KiB (from "full" to "has room again") in this time."""
 _MOST_UNREAD_BYTES = 2 * 2**20
-"""Of a body that was refused: so much is thrown away, so that its sender comes to read the answer."""
+"""The service discards this many bytes of a refused body, so that its sender gets to reading the answer."""
 
 
 class BoundedConnection(H11Protocol):  # type: ignore[misc]  # uvicorn is not checked
-    """Uvicorn's own, whose headers have at most 64 KiB. Unless a whole request comes soon, it is closed; so it is if
-    the answer is not read."""
+    """Uvicorn's connection (headers of at most 64 KiB) that is closed unless a whole request arrives within
+    `_REQUEST_WITHIN_S` seconds, and if the caller stops reading the answer."""
 
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _thrown_away = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Take it in, or close it where there are too many."""
+        """Accept the connection, or close it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
@@ -34,7 +34,7 @@ class BoundedConnection(H11Protocol):  # type: ignore[misc]  # uvicorn is not ch
         self._await_request()
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request, or all of it."""
+        """Handle a part of a request, or all of it."""
         super().data_received(data)
         if self.cycle is None:
             return
@@ -46,30 +46,30 @@ class BoundedConnection(H11Protocol):  # type: ignore[misc]  # uvicorn is not ch
                 self.transport.abort()
 
     def on_response_complete(self) -> None:
-        """The next request may come."""
+        """Wait for the next request."""
         super().on_response_complete()
-        if self.cycle.response_complete:  # else the next one had come already, and is being answered
+        if self.cycle.response_complete:  # else the next request has already arrived, and is being answered
             self._await_request()
         else:
             self._stop_waiting()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
-        """It is another protocol's from here on."""
+        """Hand the connection to the websocket protocol, without a deadline."""
         self._stop_waiting()
         super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:
-        """Its caller does not read for now; the kernel would keep such a connection for ever."""
+        """Close the connection if its caller does not read for too long; the kernel would keep it for ever."""
         super().pause_writing()
         self._unread = self.loop.call_later(_READ_WITHIN_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Cancel that: the caller reads again."""
         super().resume_writing()
         self._stop_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is awaited of it any more."""
+        """Cancel all deadlines."""
         self._stop_waiting()
         self._stop_unread()
         super().connection_lost(exc)

@@ -1,5 +1,5 @@
-"""Whether a port has as many connections as it takes. Whoever comes then is turned away by a closed connection, which
-says nothing: so the log and /healthz say it."""
+"""Detects ports that have reached their connection limit. The service then closes new connections without a message,
+so the log and /healthz report it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port of the service, and how many connections it takes."""
+    """A port of the service; `most` is its connection limit."""
 
     name: str
     number: int
@@ -34,16 +34,16 @@ class Crowding:
         self.problems: list[str] = []
 
     async def keep(self) -> None:
-        """Look again and again, for as long as the service runs; what changes is told in the log."""
+        """Look every LOOK_EVERY_S seconds for as long as the service runs, and log changes."""
         while True:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Count now."""
+        """Count the connections now."""
         open_now = await asyncio.to_thread(connections, {port.number for port in self._ports})
         found = [
-            f"{port.name} has {open_now[port.number]:,} connections, as many as it takes; others are closed at once"
+            f"{port.name} has {open_now[port.number]:,} connections, its limit; further ones are closed at once"
             for port in self._ports
             if open_now[port.number] >= port.most
         ]
@@ -53,7 +53,7 @@ class Crowding:
 
 
 def connections(ports: Collection[int]) -> Counter[int]:
-    """The established connections of each local port, from the kernel; none where this is not Linux."""
+    """Return the number of established connections of each local port, from the kernel; all 0 if this is not Linux."""
     found: Counter[int] = Counter()
     for table in _TABLES:
         try:

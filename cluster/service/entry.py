@@ -1,4 +1,4 @@
-"""A job that has not ended, as the service follows it; and what a caller is shown of any job."""
+"""The service's data in memory about a job that has not ended, and the view of any job that callers get."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coordinator.queue.job_states import Running, Starting
 
 @dataclass(slots=True)
 class Entry:
-    """What is in memory of one job. Its record changes only under `lock`, and is in the store before it is here."""
+    """A job in memory. Its record changes only under `lock`, and is written to the store before it changes here."""
 
     record: JobRecord
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -25,38 +25,40 @@ class Entry:
     watchers: int = 0
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     hindrances: dict[str, str] = field(default_factory=dict)
-    """What keeps the service from noting, reading or starting it for now, told as the reason of its state."""
+    """Why the service cannot note, read or start the job now, by what it cannot do. The reason of the job's state
+    shows it."""
     read_again_at: float = 0.0
     rows_untold: bool = False
     rows_told_at: float = 0.0
     memo: Any = None
-    """The last update that a watcher was sent, for the next one who is at the same place."""
+    """The last update that was sent to a watcher, kept for the next watcher that needs the same one."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def attempt(self) -> int | None:
-        """The attempt whose processes are there; None while there are none."""
+        """The attempt that has processes now; None if no attempt has."""
         state = self.record.state
         return state.attempt if isinstance(state, (Starting, Running)) else None
 
     @property
     def changed(self) -> asyncio.Event:
-        """Set at the next change. Take it before looking, then wait for it."""
+        """An event that is set at the next change. Get it, look at the job, then wait for the event."""
         return self._changed
 
     @property
     def rows_every_s(self) -> float:
-        """How often watchers are woken for new rows: a hundred of them must not take the CPUs from training."""
+        """Seconds between two wake-ups of watchers for new rows. More watchers are woken less often, so that a hundred
+        of them do not take the CPUs from training."""
         return min(1.0, 0.1 + 0.01 * self.watchers)
 
     async def catch_up(self) -> None:
-        """Take in what the run has written by now, if it runs, and if its rows can be read."""
+        """Read the rows that the run has written by now, if the job runs and its rows can be read."""
         if self.feed is not None:
             with contextlib.suppress(OSError):
                 await self.feed.follow_rows()
 
     def hinder(self, what: str, why: str) -> bool:
-        """Tell what keeps the service from it; "" where nothing does any more. True where that is news."""
+        """Set why the service cannot do `what` ("" if it can again), and return whether that changed."""
         if self.hindrances.get(what, "") == why:
             return False
         self.hindrances.pop(what, None)
@@ -66,12 +68,12 @@ class Entry:
         return True
 
     def wake_watchers(self) -> None:
-        """Wake whoever watches."""
+        """Wake all watchers."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()
 
     def live_record(self) -> JobRecord:
-        """The record with the step and loss that the run has reached since it was written."""
+        """Return the record with the run's present step and figures."""
         feed, record = self.feed, self.record
         if feed is None or record.state.ended:
             return record
@@ -88,7 +90,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job as a caller sees it. `position` and `queue_length` only while it is queued."""
+    """A job as a caller sees it. `position` and `queue_length` are None unless the job is queued."""
 
     record: JobRecord
     reason: str

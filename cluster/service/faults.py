@@ -1,4 +1,4 @@
-"""Named points at which a test ends the service as SIGKILL would: what is not on disk by then is lost."""
+"""Named points at which a test kills the service with SIGKILL, so that anything not yet on disk is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a run directory for callers: fetched whole with their checksums, and logs by line."""
+"""Files of a run directory for callers: whole files with checksums, and logs line by line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stages.errors import Refused, UserMistake
 _PART_BYTES = 2**20
 _LOOK_EVERY_S = 0.25
 RUNNER = -1
-"""The number that stands for the job runner among the workers."""
+"""The number that means the runner, in place of a worker's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A part of a file. `path` and `size` are of its first part, `sha256` (of the whole file) of its last."""
+    """A part of a file. Only the first part has `path` and `size`, only the last has `sha256` (of the whole file)."""
 
     path: str
     size: int
@@ -32,7 +32,7 @@ class FilePart:
 
 
 def require_worker(record: JobRecord, worker: int | None) -> None:
-    """Raises UserMistake where the job has no process of this number; None is any."""
+    """Raise UserMistake if the job has no process of this number. None means all processes."""
     if worker is None or -1 <= worker < record.needs.workers:
         return
     last = record.needs.workers - 1
@@ -41,7 +41,7 @@ def require_worker(record: JobRecord, worker: int | None) -> None:
 
 
 def files_to_fetch(folder: Path, *, model: bool) -> list[Path]:
-    """The files that a caller gets. Raises Refused where there are none."""
+    """Return the files to send: the model, or all files. Raises Refused if there are none."""
     if model:
         found = [folder / name for name in run_files.MODEL_FILES]
         if not all(file.exists() for file in found):
@@ -56,7 +56,7 @@ def files_to_fetch(folder: Path, *, model: bool) -> list[Path]:
 
 
 def file_parts(folder: Path, file: Path) -> Iterator[FilePart]:
-    """A file in parts. One that is being written is sent as long as it was at the beginning."""
+    """Yield a file in parts. If the file grows meanwhile, only its length at the beginning is sent."""
     digest = hashlib.sha256()
     with open_regular(file) as opened:
         size = left = file.stat().st_size
@@ -75,11 +75,11 @@ def file_parts(folder: Path, file: Path) -> Iterator[FilePart]:
 async def log_lines(
     folder: Path, entry: Entry, *, worker: int | None, follow: bool, tail: int
 ) -> AsyncIterator[tuple[int, bytes]]:
-    """Whole lines of the job's processes, with the number of the worker, RUNNER for the runner. With `follow` until the
-    job has ended and all is told."""
+    """Yield whole lines of the job's processes, with the worker's number or RUNNER. With `follow`, continue until the
+    job has ended and all its lines are sent."""
     places: dict[int, int] = {}
     while True:
-        ended = entry.record.state.ended  # before looking: what is written after it ended must not be missed
+        ended = entry.record.state.ended  # read before the files: else the last lines could be missed
         for number, file in _log_files(folder, worker):
             start = places.get(number)
             if start is None:
@@ -91,7 +91,7 @@ async def log_lines(
         if ended or not follow:
             for number, file in _log_files(folder, worker):
                 if ended and (rest := await asyncio.to_thread(_rest, file, places.get(number, 0))):
-                    yield number, rest + b"\n"  # a process that was killed left it unfinished
+                    yield number, rest + b"\n"  # a killed process leaves an unfinished line
             return
         await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -117,7 +117,7 @@ def _log_files(folder: Path, worker: int | None) -> list[tuple[int, Path]]:
 
 
 def _tail_start(file: Path, lines: int, ended: bool) -> int:
-    """Where the last so many lines begin, in bytes; 0 lines: the beginning."""
+    """Return the offset in bytes at which the last `lines` lines begin; 0 if `lines` is 0."""
     if lines <= 0:
         return 0
     try:
@@ -126,7 +126,7 @@ def _tail_start(file: Path, lines: int, ended: bool) -> int:
     except FileNotFoundError:
         return 0
     place = len(content)
-    torn = ended and not content.endswith(b"\n")  # a line too then, the last one
+    torn = ended and not content.endswith(b"\n")  # the unfinished last line counts as a line
     for _ in range(lines if torn else lines + 1):
         place = content.rfind(b"\n", 0, place)
         if place < 0:

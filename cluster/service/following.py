@@ -1,4 +1,4 @@
-"""Takes in what runners write: their events into the store, their rows into memory."""
+"""Reads what runners write: stores their events, and keeps their rows in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 
 
 class Following:
-    """Follows the run directories of active jobs. `round_at`: when it last looked at all, on the monotonic clock."""
+    """Follows the run directories of active jobs. `round_at` is when it last finished looking at all of them
+    (`time.monotonic()`)."""
 
     def __init__(self, jobs: JobTable, noting: Noting) -> None:
         self._jobs, self._noting = jobs, noting
@@ -29,7 +30,7 @@ class Following:
         self.round_at = time.monotonic()
 
     async def keep(self) -> None:
-        """For as long as the service runs."""
+        """Follow all active jobs for as long as the service runs."""
         while True:
             for entry in self._jobs.active_entries():
                 if time.monotonic() >= entry.read_again_at:
@@ -41,11 +42,11 @@ class Following:
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
     async def _look_at(self, entry: Entry) -> None:
-        """One job's trouble is told with it, tried again after a pause, and no other's."""
+        """Read one job. If that fails, show the error with this job only, and try again after a pause."""
         why = ""
         try:
             await self.read(entry)
-        except StoreTrouble:  # told with every job
+        except StoreTrouble:  # shown with every job
             entry.read_again_at = time.monotonic() + AGAIN_S
         except Exception as error:
             entry.read_again_at = time.monotonic() + AGAIN_S
@@ -55,14 +56,15 @@ class Following:
         entry.hinder("read", why)
 
     async def _probe(self) -> None:
-        """Whether the store can be written again, though nothing happens that there were to note."""
+        """Test whether the store can be written again, even if there is nothing to write."""
         try:
             await self._noting.write(store.probe())
         except StoreTrouble:
             self._probe_at = time.monotonic() + AGAIN_S
 
     async def read(self, entry: Entry) -> None:
-        """Take in all that a job's runner has written by now. Raises StoreTrouble, OSError: then it comes again."""
+        """Read everything that a job's runner has written by now. After StoreTrouble or OSError, the next call reads
+        the same events again."""
         await self._jobs.unbroken(self._read(entry))
 
     async def _read(self, entry: Entry) -> None:
@@ -85,7 +87,7 @@ class Following:
     async def take_event(
         self, entry: Entry, attempt: int, content: Mapping[str, Any], events_read: int | None = None
     ) -> None:
-        """Note what a runner told. What has another form than runners write cannot be noted, and ends the job."""
+        """Store a runner's event. An event that is not in the form that runners write fails the job."""
         kind = str(content.get("event"))
         try:
             what, text = run_events.happening(content), run_events.text(content)

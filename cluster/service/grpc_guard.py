@@ -1,9 +1,9 @@
-"""Who may call over gRPC, and what of a call is read before that is known: its metadata alone.
+"""Checks the token of gRPC calls, and reads only a call's metadata before that.
 
-grpcio reads a request of a method that takes one message before the method is called. A method that takes a stream
-reads for itself. So whoever has no token gets a method of the second kind, which reads nothing: what the caller sends
-waits on its side, but for the 64 KiB of HTTP/2's window. That holds for health checks too, which are open to all:
-grpcio keeps the memory of a large message with its connection, 0.9 MB each, though only one at a time was read.
+grpcio reads the request of a unary method before it calls the method, but a streaming method reads its requests itself.
+So a call without the token is answered by a streaming method that reads nothing: the caller's data waits on its side,
+except for the 64 KiB of HTTP/2's window. Health checks, which need no token, are answered in the same way: grpcio keeps
+the memory of a large message with its connection, 0.9 MB each, even if only one of them is read at a time.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from cluster.wire.limits import MAX_REQUEST_BYTES
 
 MOST_GRPC_CONNECTIONS = 1000
 CONNECTION_LIMITS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),  # most methods take less, see `reader`
-    ("grpc.max_concurrent_streams", 100),  # of one connection; what is above waits at the caller
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),  # most methods accept less, see `reader`
+    ("grpc.max_concurrent_streams", 100),  # of one connection; further calls wait at the caller
     ("grpc.max_allowed_incoming_connections", MOST_GRPC_CONNECTIONS),
-    ("grpc.max_connection_idle_ms", 30_000),  # without a call; a client connects anew when it has something to ask
+    ("grpc.max_connection_idle_ms", 30_000),  # without a call; a client connects again for its next call
     ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.keepalive_time_ms", 60_000),  # a caller that is gone, or reads nothing, does not stay connected
+    ("grpc.keepalive_time_ms", 60_000),  # ends connections of callers that are gone or read nothing
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.server.max_pending_requests", 500),  # calls that came and were not looked at yet; above, some are cancelled,
-    ("grpc.server.max_pending_requests_hard_limit", 1000),  # and above this, all
-    ("grpc.http2.bdp_probe", 0),  # else windows grow to megabytes for whoever sends fast
-    ("grpc.http2.lookahead_bytes", 16 * 1024),  # of a message that nobody reads; of one that is read all may come
-    ("grpc.experimental.tcp_max_read_chunk_size", 64 * 1024),  # else buffers of sockets grow to megabytes, too
+    ("grpc.server.max_pending_requests", 500),  # calls not yet looked at; above this number, some are cancelled,
+    ("grpc.server.max_pending_requests_hard_limit", 1000),  # and above this number, all
+    ("grpc.http2.bdp_probe", 0),  # else the windows of fast senders grow to megabytes
+    ("grpc.http2.lookahead_bytes", 16 * 1024),  # of a message that is not being read yet
+    ("grpc.experimental.tcp_max_read_chunk_size", 64 * 1024),  # else socket buffers grow to megabytes, too
 )
 MAX_CALLS = 2000
-"""At once, of all callers together."""
+"""The most calls at a time, of all callers together."""
 _SMALL_BYTES = 64 * 1024
 _OPEN_CALLS = 64
 _OPEN = f"/{health.SERVICE_NAME}/"
@@ -51,15 +51,15 @@ Continuation = Callable[[Any], Awaitable[Any]]
 
 
 class UnreadableMessage:
-    """Stands for a message that cannot be read; `why` is the end of a sentence."""
+    """Stands for a message that cannot be read. `why` completes the sentence "the request …"."""
 
     def __init__(self, why: str) -> None:
         self.why = why
 
 
 def reader(kind: Any, most: int = _SMALL_BYTES) -> Callable[[bytes], Any]:
-    """Reads messages of this kind that have at most so many bytes; gives UnreadableMessage for another, which
-    grpcio would answer by INTERNAL if it were raised."""
+    """Return a function that reads messages of this kind with at most `most` bytes. For another message it returns
+    UnreadableMessage; grpcio would turn an exception into the status INTERNAL."""
 
     def read(content: bytes) -> Any:
         if len(content) > most:
@@ -73,14 +73,14 @@ def reader(kind: Any, most: int = _SMALL_BYTES) -> Callable[[bytes], Any]:
 
 
 async def require(request: Any, context: Any) -> Any:
-    """The request; the call is ended by INVALID_ARGUMENT if it is UnreadableMessage."""
+    """Return the request, or end the call with INVALID_ARGUMENT if it is an UnreadableMessage."""
     if isinstance(request, UnreadableMessage):
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request {request.why}")
     return request
 
 
 class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Turns away calls without the token of the home, before anything of their requests is read."""
+    """Rejects calls without the home's token before it reads anything of their requests."""
 
     def __init__(self, token: str) -> None:
         self._wanted = f"Bearer {token}".encode()
@@ -105,7 +105,7 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio 
 
 
 def _turned_away(handler: Any, code: grpc.StatusCode, why: str) -> Any:
-    """A handler that reads nothing, and only says no."""
+    """Return a handler that reads nothing and ends the call with this status."""
 
     async def unary(requests: Any, context: Any) -> None:
         await context.abort(code, why)
@@ -123,14 +123,14 @@ def _turned_away(handler: Any, code: grpc.StatusCode, why: str) -> Any:
 
 
 class _OpenCalls:
-    """Calls of health checks without the token: few at once, and each is asked about the service as a whole, whatever
-    name stands in the request, since nobody reads that."""
+    """Health checks without the token: at most _OPEN_CALLS at a time. Each gets the health of the whole service: the
+    request, which may name a service, is not read."""
 
     def __init__(self) -> None:
         self._calls = 0
 
     def bounded(self, handler: Any) -> Any:
-        """The handler as one that reads nothing; one that says no if there are too many calls already."""
+        """Return a handler that answers without reading the request, or rejects the call if too many are open."""
         if self._calls >= _OPEN_CALLS:
             return _turned_away(
                 handler, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_OPEN_CALLS} health checks without the token are open"

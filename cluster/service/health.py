@@ -1,7 +1,7 @@
-"""What /healthz says: what really works, looked at now and not remembered.
+"""The health report of /healthz, from checks made at the time of the request.
 
-The store is written to, the disk looked at through the threads that all reading uses, Ray's agent asked, and the event
-loop's delays measured. Whoever asks waits for _LOOK_S at most; many who ask share one look.
+A check writes to the store, looks at the disk through the threads that all reading uses, calls the Ray agent, and
+measures the event loop's delays. A request waits at most _LOOK_S seconds; concurrent requests share one check.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _FRESH_S = 1.0
 _BEAT_S = 0.25
 _BEATS = 40  # of the last ten seconds
 _LATE_S = 5.0
-"""What stands still for longer does not work."""
+"""A loop that stands still for longer is reported as a problem."""
 _AGENT_S = 2.5
 
 
 class Health:
-    """Looks at one service."""
+    """Checks the health of one service."""
 
     def __init__(self, jobs: Jobs, keeper: RayKeeper) -> None:
         self._jobs, self._keeper = jobs, keeper
@@ -39,14 +39,14 @@ class Health:
         self._began_at = self._looked_at = float("-inf")
 
     async def keep(self) -> None:
-        """Measure how late the loop is, for as long as the service runs."""
+        """Measure how late the event loop is, for as long as the service runs."""
         while True:
             begin = time.monotonic()
             await asyncio.sleep(_BEAT_S)
             self._late.append(max(0.0, time.monotonic() - begin - _BEAT_S))
 
     async def look(self) -> dict[str, Any]:
-        """`ok`, and `problems` with a line for each thing that does not work; and figures."""
+        """Return `ok`, `problems` (a line for each thing that does not work), and figures."""
         problems = [*await self._looked(), *self._loop_problems(), *self.crowding.problems]
         return {
             "ok": not problems,
@@ -77,7 +77,7 @@ class Health:
         return found
 
     async def _looked(self) -> list[str]:
-        """One look at a time: one that does not come back must not take a thread from others each time."""
+        """Check, but only once at a time: a check that hangs must not take another thread at each request."""
         now = time.monotonic()
         if self._looking is None or (self._looking.done() and now - self._looked_at > _FRESH_S):
             self._began_at = now

@@ -1,9 +1,9 @@
-"""The service's home: everything that it keeps, in one folder that only its user can read.
+"""The service's home: a folder with everything that the service keeps, which only its user can read.
 
-token             what callers show
-service.json      where the service answers, while it is up
-service.lock      held by the service's process, whose number it has; the kernel lets go of it however that ends
-ray.json          the Ray head that the service started, so that the next service finds it, or its remains
+token             the token that callers must send
+service.json      the service's addresses, while it is up
+service.lock      locked by the service's process, with its process id; the kernel unlocks it however the process ends
+ray.json          the Ray head that the service started: the next service takes over that Ray, or ends its leftovers
 jobs.sqlite3      the job store
 runs/ID/          the run directory of each job
 uploads/          data files by the SHA-256 of their content
@@ -30,11 +30,11 @@ DEFAULT_HOME = "~/.pipetrain"
 _LOCK_S = 0.5
 _LARGEST_FILE_BYTES = 100_000
 _TOKEN = re.compile(r"[\x21-\x7e]{32,}")
-"""What a token must be: long enough that nobody guesses it, and fit for a header."""
+"""The form of a token: too long to guess, and valid in a header."""
 
 
 class Home:
-    """Paths of a home, and the small files in it."""
+    """The paths of a home, and its small files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.expanduser().absolute()
@@ -48,8 +48,8 @@ class Home:
         self._lock_file = self.folder / "service.lock"
 
     def make(self) -> None:
-        """Make what is missing. Raises UserMistake where the home cannot be written, and where the folder is something
-        else: one that is not empty and that no service has used, or another user's, who could open it again."""
+        """Make the missing folders. Raises UserMistake if the home cannot be written, if the folder has other content
+        than a home's, or if it belongs to another user, who could make it readable again."""
         try:
             self._require_ours()
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Home:
             raise UserMistake(f"--home {self.folder}: cannot be used: {error.strerror}") from None
 
     def require_own(self) -> None:
-        """Raise UserMistake where it is another user's: what stands in it would be that user's orders to us."""
+        """Raise UserMistake if the folder belongs to another user, whose files would control the service."""
         try:
             owner = self.folder.stat().st_uid
         except OSError:
@@ -74,28 +74,28 @@ class Home:
 
     def _require_ours(self) -> None:
         try:
-            names = set(os.listdir(self.folder)) - {"lost+found"}  # every new file system has that
+            names = set(os.listdir(self.folder)) - {"lost+found"}  # every new ext4 file system has it
         except FileNotFoundError:
             return
         if names and not self._is_home(names):
             raise UserMistake(
-                f"--home {self.folder}: is no home of a service, and is not empty (it has {min(names)}); give a folder "
-                "that is empty, or that is not there yet"
+                f"--home {self.folder}: is not the home of a service, and is not empty (it has {min(names)}); give an "
+                "empty folder, or one that does not exist yet"
             )
 
     def _is_home(self, names: set[str]) -> bool:
-        """Whether a folder that has these entries is a home: `make` has just made it, or a service ran on it, of this
-        version or an earlier one. A folder `runs` or `logs` alone is what anybody may have."""
+        """Whether a folder with these entries is a home: `make` has just made it, or a service of this or an earlier
+        version ran on it. `runs` or `logs` alone prove nothing: other folders have them too."""
         made = {self.runs.name, self.uploads.name, self.logs.name}
         used = self._lock_file.name in names and bool({self.token_file.name, self.store.name} & names or made <= names)
         return used or names == made
 
     def run_directory(self, job: str) -> Path:
-        """Where a job leaves what it makes."""
+        """The run directory of a job."""
         return self.runs / job
 
     def token(self) -> str:
-        """The token that callers must show. Raises UserMistake where there is none, or one that anybody could guess."""
+        """The token that callers must send. Raises UserMistake if it is missing or too easy to guess."""
         try:
             token = read_regular(self.token_file, _LARGEST_FILE_BYTES).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -110,14 +110,15 @@ class Home:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Held while a service runs on this home, which then has a token. Raises UserMistake where another one does."""
+        """Lock the home while a service runs on it, and make its token if it has none. Raises UserMistake if another
+        service runs on it."""
         with self._lock_file.open("a") as file:
             deadline = time.monotonic() + _LOCK_S
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except OSError:  # somebody may only be looking (`is_locked`)
+                except OSError:  # another process may only be testing the lock (`is_locked`)
                     if time.monotonic() > deadline:
                         raise UserMistake(self.describe_service()) from None
                 time.sleep(0.02)
@@ -126,7 +127,7 @@ class Home:
             file.flush()
             if not self.token_file.exists():
                 write_private(self.token_file, secrets.token_hex(32) + "\n")
-            self.token()  # an empty one would let everybody in
+            self.token()  # raises if it is empty, which would let everybody in
             yield
 
     def is_locked(self) -> bool:
@@ -141,16 +142,16 @@ class Home:
         return False
 
     def holder(self) -> int | None:
-        """The process of the service that runs on this home; None where none does."""
+        """The process id of the service that runs on this home; None if no service does."""
         if not self.is_locked():
             return None
         try:
             return int(self._lock_file.read_text(encoding="ascii"))
         except (OSError, ValueError):
-            return None  # it takes the home this moment
+            return None  # a service is just starting and has not written its process id
 
     def describe_service(self) -> str:
-        """One line about the service that runs here."""
+        """A line about the service that runs on this home."""
         found = self.read(self.service_file)
         if found is None or not {"grpc", "http"} <= found.keys():
             return f"a service is starting or ending at {self.folder}"
@@ -160,7 +161,7 @@ class Home:
 
     @staticmethod
     def read(file: Path) -> dict[str, Any] | None:
-        """One of the JSON files; None where it is not there, or not whole."""
+        """The content of one of the JSON files; None if the file is missing or not valid."""
         try:
             found = json.loads(read_regular(file, _LARGEST_FILE_BYTES))
         except (OSError, ValueError, RecursionError):
@@ -183,6 +184,6 @@ def write_private(file: Path, text: str) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         temporary.replace(file)
-    except BaseException:  # a full disk has no room for what is left of it either
+    except BaseException:  # on a full disk, the incomplete file would take room
         temporary.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""Ids of jobs: how they are made, and how a part of one, or the job's name, finds its job."""
+"""Makes job ids, and finds the job that a part of an id or a name means."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from cluster.service.store import Store
 from coordinator.job.nearest import did_you_mean
 from stages.errors import UnknownJob
 
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that look alike
-_LOOKED_AT = 2000  # of the newest, for the nearest
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without letters and digits that look alike
+_LOOKED_AT = 2000  # newest jobs among which the nearest id or name is searched
 _LISTED = 3
 
 
 def new_job_id() -> str:
-    """Eight letters and digits: short enough to type a part of, and never given twice."""
+    """Return a new random id of eight letters and digits."""
     return "".join(secrets.choice(_LETTERS) for _ in range(8))
 
 
 def find_id(store: Store, text: str) -> str:
-    """The id of the job that `text` means: a whole id, else the beginning of one, or the name of a job.
+    """Return the id of the job that `text` means: a whole id, else the beginning of an id or the name of a job.
 
-    Raises UnknownJob if no job matches, with the nearest id or name, and if several match, with their ids.
+    Raises UnknownJob if no job matches (the error names the nearest id or name) or several match (it lists their ids).
     """
     begun = store.ids(text, _LISTED + 1) if text else []
     if text in begun or (text and store.get(text) is not None):

@@ -1,7 +1,7 @@
-"""What is in memory of a job's run, for metrics and pages: totals, distributions, short series and the last picture.
+"""A job's figures in memory, for metrics and pages: totals, distributions, short series and the last step's timeline.
 
-Fed with whole lines as the run directory grows, so that it is right again after the service was restarted. Nothing here
-grows with the number of steps.
+All of them follow from the lines of the run directory, so they are complete again after a restart of the service. Their
+size does not grow with the number of steps.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from coordinator.train.rows import EVAL_FIGURES, SERIES, STEP_FIGURES
 
 _SPEED = "samples_per_second"
 STATS_KEPT_S = 300.0
-"""How long the figures of a job that has ended stay to be scraped and looked at, in seconds."""
+"""How long the figures of a job are kept after its end, for scrapes and pages, in seconds."""
 STEP_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 WAIT_BOUNDS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 
 
 class Distribution:
-    """A histogram: `counts[i]` values at most `bounds[i]` and above the bound before; the last count is of the rest."""
+    """A histogram. `counts[i]` is the number of values from above `bounds[i - 1]` up to `bounds[i]`; the last count is
+    the number of values above all bounds."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
@@ -36,7 +37,7 @@ class Distribution:
         self.sum += value
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """`(upper bound, values at most that)`, as Prometheus wants it; the last bound is +Inf."""
+        """Return pairs (upper bound, number of values up to it) in Prometheus' form; the last bound is +Inf."""
         total, found = 0, []
         for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
             total += count
@@ -45,12 +46,12 @@ class Distribution:
 
 
 def row_loss(row: Mapping[str, Any]) -> float:
-    """The loss of a line of metrics.jsonl; a sum is divided by its rows."""
+    """Return the loss of a line of metrics.jsonl. A sum is divided by the number of rows."""
     return loss_per_row(row["loss"], row.get("samples", 0), summed=row.get("summed", False))
 
 
 def take_step(means: EpochMeans, row: Mapping[str, Any]) -> None:
-    """Take a step's line of metrics.jsonl into the means."""
+    """Add a step's line of metrics.jsonl to the means."""
     means.take(
         epoch=row.get("epoch", 1),
         samples=row.get("samples", 1),
@@ -66,14 +67,14 @@ _EVAL_SERIES = tuple((one.name, one.shown.series) for one in EVAL_FIGURES if one
 
 @dataclass(slots=True, kw_only=True)
 class JobStats:
-    """The present attempt of one job. `ended_at` is None while the job has not ended. Times are in seconds (UTC).
+    """The figures of one job's present attempt. `ended_at` is None until the job has ended. Times are in seconds (UTC).
 
-    `series` has the points of each figure of the table (see coordinator.train.rows); a point stands at the number of
-    updates made, and those of `samples_per_second` are Rates. `latest` has the last value of each that is known, which
-    may be an earlier step's, and of training loss and accuracy the mean over the present epoch so far; `recent` the
-    speed and bubble that are shown. Points of a loss are each step's own, of a sum per row.
-    `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json; `losses` counts attempts
-    that Ray's death ended, not those that a planned shutdown did.
+    `series` has the points of each figure of the table (see coordinator.train.rows), by the number of updates made; the
+    points of `samples_per_second` are Rates. A point of a loss belongs to one step; a summed loss is divided by the
+    rows. `latest` has the last known value of each figure, which may be an earlier step's; for training loss and
+    accuracy it has the mean over the present epoch so far. `recent` has the speed and bubble that are shown.
+    `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json. `losses` counts attempts
+    that ended because Ray died, not those that a planned shutdown ended.
     """
 
     job: str
@@ -100,16 +101,16 @@ class JobStats:
 
     @property
     def last_step_at(self) -> float | None:
-        """When the last step ended."""
+        """When the last step ended, in seconds UTC; None before the first one."""
         return None if self.accounts is None else float(self.accounts["ended"])
 
     @property
     def placement(self) -> list[int]:
-        """The worker of each stage; empty before the first step."""
+        """The worker of each stage; empty before the first timeline is read."""
         return [] if self.timeline is None else [entry["worker"] for entry in self.timeline["memory"]]
 
     def take_row(self, row: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl."""
+        """Add a line of metrics.jsonl."""
         if row["kind"] == "step":
             self._take_step(row)
         elif row["kind"] == "eval":

@@ -1,4 +1,4 @@
-"""What those who change and follow jobs ask of the table of all jobs: the port between them and `Jobs`."""
+"""The interface of `Jobs` that the modules use which change and follow jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class JobTable(Protocol):
-    """All jobs of the service that have not ended. `closing`: the service ends, so nothing is begun any more."""
+    """All jobs of the service that have not ended. `closing`: the service is ending and starts nothing new."""
 
     store: Store
     board: StatsBoard
@@ -23,13 +23,13 @@ class JobTable(Protocol):
     closing: bool
 
     def active_entries(self) -> list[Entry]:
-        """Jobs that have processes."""
+        """Return the jobs that have processes."""
 
     def move(self, entry: Entry, after: JobRecord) -> None:
-        """Put the job where its new state belongs."""
+        """Set the job's record and put the job into the group of its new state."""
 
     def begin(self, change: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin a change that is completed before the service ends."""
+        """Start a change that is completed before the service ends."""
 
     async def unbroken(self, change: Coroutine[Any, Any, T]) -> T:
-        """Make a change that a caller who hangs up does not undo."""
+        """Make a change that is completed even if the caller cancels its call."""

@@ -1,9 +1,10 @@
-"""All jobs of the service: takes them in, starts them when their turn comes, follows them, ends them.
+"""All jobs of the service: accepts them, starts them when their turn comes, follows them, ends them.
 
-Everything here runs in one event loop. A change is first in the store, then in memory, then its commands go to Ray's
-agent; after a crash in between, `connected` gives the commands again (see `coordinator.queue.job_states`).
+Everything here runs in one event loop. A change is written to the store, then made in memory, then its commands are
+sent to the Ray agent; after a crash in between, `connected` sends the commands again (see
+`coordinator.queue.job_states`).
 
-[Note: noted, then done] A caller who hangs up does not undo what was begun: changes run in tasks of their own.
+[Note: noted, then done] A change runs in a task of its own, so it is completed even if the caller cancels its call.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ from stages.errors import Refused, UnknownJob
 
 T = TypeVar("T")
 RECOVERING_PRIORITY = 1_000_000_000
-"""A job that was lost through no fault of its own goes before all that wait."""
-_SCHEDULE_PAUSE_S = 0.02  # many submissions are looked at together
+"""Priority of a job whose processes were lost for reasons outside the job: it is scheduled before all waiting jobs."""
+_SCHEDULE_PAUSE_S = 0.02  # so that many submissions are scheduled together
 _SILENT_LIMIT_S = 90
-_TRIES_AT_THE_END = 3  # to note what was lost, when the service ends
+_TRIES_AT_THE_END = 3  # to note lost jobs when the service ends
 
 
 class Jobs:
-    """The jobs of one home. `send` gives a command to Ray's agent, or drops it where there is none."""
+    """The jobs of one home. `send` gives a command to the Ray agent, or drops it if no agent is connected."""
 
     def __init__(self, home: Home, jobs: Store, *, max_queued: int, send: Callable[[Mapping[str, Any]], None]) -> None:
         self.home, self.store, self.max_queued = home, jobs, max_queued
@@ -80,37 +81,37 @@ class Jobs:
 
     @property
     def rules(self) -> SourceRules:
-        """What jobs may read."""
+        """The rules that define which data jobs may read."""
         return self._commands.rules
 
     @rules.setter
     def rules(self, rules: SourceRules) -> None:
         self._commands.rules = rules
 
-    # asked by callers ----------------------------------------------------------------------------------------------
+    # requests of callers -------------------------------------------------------------------------------------------
 
     async def submit(self, record: JobRecord, document: JobDocument) -> JobRecord:
-        """Take a job in; the one that there is, where its submission id is known.
+        """Accept a job and return its record. If a job with its submission id exists, return that one instead.
 
-        Raises QueueFull, and SubmissionIdTaken where that job is another one.
+        Raises QueueFull, or SubmissionIdTaken if the existing job has another document.
         """
         return await self.unbroken(self._take_in(record, document))
 
     async def stop(self, job: str, now: bool) -> JobRecord:
-        """Note that a job shall end, and begin with it. The record afterwards."""
+        """Note the request to stop a job, and begin to stop it. Return the record afterwards."""
         return await self.unbroken(self._note_stop(job, now))
 
     async def delete(self, job: str) -> None:
-        """Forget a job that has ended. Raises Refused for one that has not, UnknownJob."""
+        """Delete a job that has ended. Raises Refused if it has not ended, UnknownJob if it does not exist."""
         await self.unbroken(self._forget(job))
 
     async def find(self, prefix: str) -> str:
-        """The id of the job of this id, beginning of an id, or name. Raises UnknownJob (see `find_id`), which looks for
-        the nearest among thousands, so not in the loop."""
+        """Return the id of the job with this id, beginning of an id, or name. Raises UnknownJob (see `find_id`). Runs
+        in a thread, because the error's search for the nearest name compares thousands."""
         return prefix if prefix in self.entries else await asyncio.to_thread(find_id, self.store, prefix)
 
     def record(self, job: str) -> JobRecord:
-        """The job as it is now. Raises UnknownJob."""
+        """Return the job's present record. Raises UnknownJob."""
         entry = self.entries.get(job)
         found = self.store.get(job) if entry is None else entry.live_record()
         if found is None:
@@ -118,7 +119,7 @@ class Jobs:
         return found
 
     def view(self, record: JobRecord) -> JobView:
-        """What a caller is shown of it."""
+        """Return the job as callers see it."""
         entry = self.entries.get(record.id)
         hindrances = () if entry is None or record.state.ended else entry.hindrances.values()
         trouble = next(iter(hindrances), "" if record.state.ended else self.noting.trouble)
@@ -133,19 +134,19 @@ class Jobs:
         return JobView(record=record, reason=record.reason)
 
     def __len__(self) -> int:
-        """Jobs that wait."""
+        """The number of waiting jobs."""
         return len(self._queue)
 
     def waiting(self, most: int) -> list[JobRecord]:
-        """The first of the queue, in order."""
+        """Return the first `most` jobs of the queue, in order."""
         return [self.entries[waiting.job].record for waiting in itertools.islice(self._queue, most)]
 
     def active(self) -> list[JobRecord]:
-        """Jobs that have processes."""
+        """Return the jobs that have processes."""
         return [entry.live_record() for entry in self._active.values()]
 
     def active_entries(self) -> list[Entry]:
-        """The same, as they are followed."""
+        """Return the entries of the jobs that have processes."""
         return list(self._active.values())
 
     async def _take_in(self, record: JobRecord, document: JobDocument) -> JobRecord:
@@ -184,12 +185,12 @@ class Jobs:
         folder = self.home.run_directory(job)
         try:
             await self.noting.write(store.delete(job))
-        except NoSpace:  # its own files may be what fills the disk, and who deletes it wants them gone
+        except NoSpace:  # the job's own files may fill the disk: remove them first
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             await self.noting.write(store.delete(job))
         self.board.jobs.pop(job, None)
         if folder.exists():
-            aside = folder.with_name(f".deleted-{job}")  # gone at once for whoever looks, and on disk soon
+            aside = folder.with_name(f".deleted-{job}")  # disappears at once; its files are removed below
             with contextlib.suppress(OSError):
                 folder.rename(aside)
             await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
@@ -197,7 +198,7 @@ class Jobs:
     # changes -------------------------------------------------------------------------------------------------------
 
     def move(self, entry: Entry, after: JobRecord) -> None:
-        """Put the job where its new state belongs."""
+        """Set the job's record and put the job into the group of its new state."""
         before, entry.record = entry.record, after
         if type(before.state) is not type(after.state):
             self._active.pop(after.id, None)
@@ -227,7 +228,7 @@ class Jobs:
             entry.feed = RunFeed(self.home.run_directory(job), record.attempt, record.events_read, stats)
 
     def _end_tracking(self, record: JobRecord) -> None:
-        """A runner that came to its end has closed its trackers; one that was ended from outside has not."""
+        """Close the job's trackers if its runner could not, because it was killed."""
         folder = self.home.run_directory(record.id)
         if not self.closing and left_open(folder):
             task = asyncio.get_running_loop().create_task(end_tracking(folder, record.state))
@@ -235,7 +236,7 @@ class Jobs:
             task.add_done_callback(self._ending.discard)
 
     async def tracking_ended(self, within_s: float) -> None:
-        """Until all that jobs left open at their trackers is closed; what takes longer is left open."""
+        """Wait until the runs that jobs left open at their trackers are closed, but at most `within_s` seconds."""
         if self._ending:
             _, late = await asyncio.wait(self._ending, timeout=within_s)
             for task in late:
@@ -252,7 +253,7 @@ class Jobs:
         )
 
     async def settle(self) -> None:
-        """Until all changes that were begun are made."""
+        """Wait until all started changes are made."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -261,14 +262,14 @@ class Jobs:
         return await asyncio.shield(self.begin(change))
 
     def begin(self, change: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin a change that `settle` awaits."""
+        """Start a change that `settle` waits for."""
         task = asyncio.get_running_loop().create_task(change)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def connected(self) -> None:
-        """There is an agent, in the Ray in which the active jobs were started: find their runners again."""
+        """Find the active jobs' runners again, after an agent connected to the Ray in which they were started."""
         for entry in list(self._active.values()):
             state = entry.record.state
             if isinstance(state, Starting):
@@ -279,8 +280,8 @@ class Jobs:
                 await self.noting.perform(entry, SendStop(state.attempt, state.stop.now))
 
     async def cluster_lost(self, cause: str, *, planned: bool = False) -> None:
-        """Ray is gone, and all runners with it. What they had told before counts. Waits until it can be noted; not for
-        ever where the service ends."""
+        """Note that Ray and all runners are gone, after reading what the runners had written. While the store cannot be
+        written, this waits; if the service is ending, it gives up after a few tries."""
         for entry in list(self._active.values()):
             with logged(f"the loss of job {entry.record.id} could not be noted"):
                 for tries in itertools.count(1):
@@ -301,7 +302,7 @@ class Jobs:
             await self.noting.apply(entry, ClusterLost(cause, planned), "cluster lost", cause, attempt=attempt)
 
     def cluster_is(self, nodes: Sequence[Mapping[str, Any]]) -> None:
-        """The nodes that there are; none while there is no Ray."""
+        """Set the nodes of the cluster; none while Ray is not connected."""
         self.nodes = nodes
         shares = [int(node["memory"] // node["cpus"]) for node in nodes if node["cpus"] >= 1]
         if shares and min(shares) != self._commands.memory_per_cpu:
@@ -310,8 +311,8 @@ class Jobs:
         self._look.set()
 
     async def runner_gone(self, job: str, attempt: int, cause: str, ending: Mapping[str, Any] | None = None) -> None:
-        """A runner is not there, or has done its work. How the attempt ended stands in its events, or in `ending`, the
-        event that it could not write; or it was lost. Raises StoreTrouble."""
+        """Note the end of a runner. How the attempt ended follows from the runner's events, or from `ending`, an event
+        that it could not write; without either, the attempt is lost. Raises StoreTrouble."""
         entry = self._active.get(job)
         if entry is not None and entry.attempt == attempt and not self.closing:
             with contextlib.suppress(OSError):
@@ -326,7 +327,8 @@ class Jobs:
             self._commands.forget(record, attempt)
 
     def runner_silent(self, job: str, attempt: int, seconds: int) -> None:
-        """A runner does not answer, since so many seconds; 0: it does again. One that never does is ended."""
+        """Note that a runner has not answered for `seconds`; 0: it answers again. A runner that is silent for more than
+        _SILENT_LIMIT_S is ended."""
         entry = self._active.get(job)
         if entry is not None and entry.attempt == attempt:
             entry.silent_s = seconds
@@ -351,16 +353,16 @@ class Jobs:
     async def _start_chosen(self) -> None:
         for job in self._choice.starts:
             entry = self.entries.get(job)
-            if entry is None:  # it was stopped while one before it was started
+            if entry is None:  # stopped while this loop started another job
                 continue
             with logged(f"job {job} could not be started"):
                 try:
                     turn = self.noting.apply(entry, Admitted(), "admitted", "its turn has come")
                     await self.unbroken(turn)
-                except StoreTrouble:  # nothing else may happen that wakes the queue
+                except StoreTrouble:  # nothing else may wake the queue, so a timer does
                     asyncio.get_running_loop().call_later(AGAIN_S, self._look.set)
                     return
 
     async def keep_following(self) -> None:
-        """Take in what runners write."""
+        """Follow the run directories for as long as the service runs."""
         await self.following.keep()

@@ -1,4 +1,4 @@
-"""What a runner is told, from what the store has of its job."""
+"""Builds a runner's input from the store's record of its job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from cluster.service.uploads import upload_path
 def prepare_attempt(
     home: Home, store: Store, record: JobRecord, attempt: int, memory_per_cpu: int, rules: SourceRules
 ) -> Assignment:
-    """Put the rows of the attempt before aside; the assignment of this one. May be called twice. Raises OSError."""
+    """Move the rows of the previous attempt aside, and return the assignment of this one. A second call does no harm.
+    Raises OSError."""
     folder = home.run_directory(record.id)
     if attempt > 1:
         retire_attempt(folder, attempt - 1)

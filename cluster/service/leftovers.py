@@ -1,4 +1,4 @@
-"""Processes of an attempt that Ray did not reach: stopped ones do not hear it."""
+"""Ends processes of an attempt that Ray's own kill does not reach, such as stopped (SIGSTOP) ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.service.store import Store
 
 
 def end_leftovers(store: Store, entry: Entry) -> None:
-    """End the runner and the workers of the entry's present attempt, as far as they are on this host."""
+    """End the processes of the entry's present attempt on this host: the runner and the workers."""
     if entry.record.runner_pid is not None:
         end_ray_process(entry.record.runner_pid, RUNNER_NAME)
     for event in store.events(entry.record.id):

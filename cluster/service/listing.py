@@ -1,6 +1,7 @@
-"""Long lists of jobs. What a job that has ended looks like stays so, so its bytes are made once.
+"""Long lists of jobs. The record of an ended job does not change, so its message is serialised once and kept.
 
-A part of the answer is its jobs' bytes one after another: messages of the same kind that are joined are one message.
+A part of the answer is the serialised messages of its jobs one after another: joined protobuf messages of the same type
+are one message.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Listing:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
 
     async def parts(self, states: Sequence[str], name: str, limit: int) -> AsyncIterator[bytes]:
-        """Serialised ListResponses: jobs, newest first."""
+        """Yield serialised ListResponses: jobs, newest first."""
         found = await asyncio.to_thread(self._jobs.store.select_ids, states, name, limit)
         for start in range(0, len(found), _JOBS_A_PART):
             part = found[start : start + _JOBS_A_PART]
@@ -49,7 +50,7 @@ class Listing:
             return _serialised(self._jobs.view(entry.live_record()))
         kept = self._kept.get(job)
         if kept is None:
-            record = self._jobs.store.get(job)  # it ended while others were read, or was deleted
+            record = self._jobs.store.get(job)  # it ended since the ids were selected, or was deleted
             return b"" if record is None else _serialised(self._jobs.view(record))
         return kept
 

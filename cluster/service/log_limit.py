@@ -1,4 +1,4 @@
-"""So many lines a minute and no more from one place of the program: callers must not fill the disk through the log."""
+"""Limits how many lines a minute each place of the program logs, so that callers cannot fill the disk with the log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _WITHIN_S = 60.0
 
 
 class AtMost(logging.Filter):
-    """Lets `most` records through in `within_s` seconds from each line of the program that logs. The next one after
-    them says how many were left out."""
+    """A filter that passes at most `most` records in `within_s` seconds from each line of the program that logs. The
+    first record of the next period says how many were left out."""
 
     def __init__(
         self, most: int = _MOST, within_s: float = _WITHIN_S, clock: Callable[[], float] = time.monotonic
@@ -22,7 +22,7 @@ class AtMost(logging.Filter):
         self._seen: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is written."""
+        """Whether this record is logged."""
         place, now = (record.pathname, record.lineno), self._clock()
         since, seen = self._seen.get(place, (now, 0))
         if now - since >= self._within_s:

@@ -1,4 +1,4 @@
-"""The service's records as messages of its interface."""
+"""Converts the service's records into messages of its interface."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.wire.convert import state_number
 
 
 def job_message(view: JobView, document: JobDocument | None = None, *, whole: bool = False) -> pb.Job:
-    """A job; `document` where the caller shall have the job itself, `whole` with the traceback of its failure."""
+    """Return a job's message, with its `document` if one is given; `whole` adds the traceback of its failure."""
     record, needs = view.record, view.record.needs
     message = pb.Job(
         id=record.id,
@@ -46,7 +46,7 @@ def job_message(view: JobView, document: JobDocument | None = None, *, whole: bo
 
 
 def event_message(event: EventRecord) -> pb.Event:
-    """An event."""
+    """Return an event's message."""
     return pb.Event(
         seq=event.seq,
         time=event.time,

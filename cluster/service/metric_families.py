@@ -1,8 +1,8 @@
-"""The metrics that /metrics has, each with what it means. Names follow Prometheus' conventions: base units, `_total`
-for what only grows, `_ratio` from 0 to 1.
+"""The metrics of /metrics with their help texts. Names follow Prometheus' conventions: base units, `_total` for
+counters, `_ratio` for values from 0 to 1.
 
-Labels are few and bounded: ids of jobs that are active or ended lately, stages, workers, and words from short lists. A
-step or a micro-batch is never one.
+Labels are few and bounded: ids of jobs that are active or ended lately, stages, workers, and words from short lists. No
+label holds a step or a micro-batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KEPT = f"Series of a job disappear {STATS_KEPT_S:.0f} s after its end."
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric. `kind` is counter, gauge or histogram; `labels` tell its samples apart."""
+    """A metric. `kind` is counter, gauge or histogram; `labels` are the names of its labels."""
 
     kind: str
     name: str
@@ -25,14 +25,19 @@ class Family:
     labels: tuple[str, ...] = ()
 
     def head(self, openmetrics: bool) -> str:
-        """The lines before its samples, in the one text format or the other."""
+        """Return the lines before its samples, in OpenMetrics' or Prometheus' text format."""
         name = self.name.removesuffix("_total") if openmetrics and self.kind == "counter" else self.name
         return f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"
 
 
 # of the service ----------------------------------------------------------------------------------------------------
 
-BUILD_INFO = Family("gauge", "pipetrain_build_info", "Always 1; the labels say what runs.", ("version", "python"))
+BUILD_INFO = Family(
+    "gauge",
+    "pipetrain_build_info",
+    "Always 1; the labels give the versions of the service and of Python.",
+    ("version", "python"),
+)
 START_TIME = Family("gauge", "pipetrain_service_start_time_seconds", "When the service started, in seconds UTC.")
 RAY_UP = Family("gauge", "pipetrain_ray_up", "1 while the service is connected to Ray, else 0.")
 JOBS = Family("gauge", "pipetrain_jobs", "Jobs that the service knows, by state.", ("state",))
@@ -46,17 +51,17 @@ JOB_FAILURES = Family(
 RESTARTS = Family(
     "counter",
     "pipetrain_worker_restarts_total",
-    "Jobs whose workers had to be started anew since the service started, by what ended them.",
+    "Times that a job's workers had to be started again since the service started, by what ended them.",
     ("cause",),
 )
-QUEUE_LIMIT = Family("gauge", "pipetrain_queue_limit_jobs", "Waiting jobs that the queue takes at most.")
+QUEUE_LIMIT = Family("gauge", "pipetrain_queue_limit_jobs", "The most jobs that may wait in the queue.")
 QUEUE_WAIT = Family(
     "histogram",
     "pipetrain_queue_wait_seconds",
     "From the submission of a job to its admission, since the service started.",
 )
 QUEUE_OLDEST = Family(
-    "gauge", "pipetrain_queue_oldest_wait_seconds", "How long the job that was submitted first waits; 0 if none does."
+    "gauge", "pipetrain_queue_oldest_wait_seconds", "How long the oldest waiting job has waited; 0 if no job waits."
 )
 NODES = Family("gauge", "pipetrain_cluster_nodes", "Nodes of the Ray cluster.")
 CPUS = Family("gauge", "pipetrain_cluster_cpus", "CPUs that the Ray cluster gives to workers.")
@@ -70,18 +75,20 @@ RPCS_OPEN = Family("gauge", "pipetrain_rpcs_open", "Calls that are being answere
 RPC_SECONDS = Family(
     "histogram",
     "pipetrain_rpc_duration_seconds",
-    "Time to answer a call that has one answer; those that go on for as long as the caller listens are left out.",
+    "Time to answer a call that has one answer; calls that stream their answers are not counted.",
     ("method",),
 )
 
 # of jobs -----------------------------------------------------------------------------------------------------------
 
-JOB_INFO = Family("gauge", "pipetrain_job_info", f"Always 1; the label says the job's name. {_KEPT}", ("job", "name"))
+JOB_INFO = Family(
+    "gauge", "pipetrain_job_info", f"Always 1; the label name is the job's name. {_KEPT}", ("job", "name")
+)
 JOB_STATE = Family(
     "gauge", "pipetrain_job_state", "1 for the state that the job is in, 0 for the others.", ("job", "state")
 )
 JOB_FAILURE = Family(
-    "gauge", "pipetrain_job_failure_info", "1 for a job that failed; the label says the kind of error.", ("job", "kind")
+    "gauge", "pipetrain_job_failure_info", "1 for a failed job; the label kind is the kind of error.", ("job", "kind")
 )
 JOB_STARTED = Family(
     "gauge", "pipetrain_job_start_time_seconds", "When the job was first admitted, in seconds UTC.", ("job",)
@@ -90,7 +97,7 @@ JOB_ENDED = Family("gauge", "pipetrain_job_end_time_seconds", "When the job ende
 JOB_WAIT = Family(
     "gauge", "pipetrain_job_queue_wait_seconds", "From the job's submission to its first admission.", ("job",)
 )
-ATTEMPT = Family("gauge", "pipetrain_job_attempt", "The life of its processes that the job is in, from 1.", ("job",))
+ATTEMPT = Family("gauge", "pipetrain_job_attempt", "Number of the job's present attempt, from 1.", ("job",))
 STEPS_PLANNED = Family("gauge", "pipetrain_job_planned_steps", "Steps that the job makes in all.", ("job",))
 LOST_ATTEMPTS = Family(
     "counter", "pipetrain_job_lost_attempts_total", "Attempts of the job that ended with Ray, unplanned.", ("job",)
@@ -123,15 +130,16 @@ STAGE_BUBBLE = Family(
 STAGE_BUBBLE_PREDICTED = Family(
     "gauge",
     "pipetrain_stage_bubble_predicted_ratio",
-    "What the schedule alone would idle at the stage, with the times of its actions as they were measured.",
+    "Share of its worker's time in which the stage would wait by the schedule with the measured times, if sending took "
+    "no time.",
     ("job", "stage"),
 )
 STAGE_SECONDS = Family(
     "counter",
     "pipetrain_stage_seconds_total",
-    "Where the workers' time goes, without a remainder: all series of a worker sum to its wall time in the present "
-    "attempt. Cause tells waits in warmup, steady and drain apart. Checkpoint, recovery, evaluation and other are the "
-    "worker's, shown at its first stage.",
+    "Where the workers' time goes: all series of a worker sum to its wall time in the present attempt. The label cause "
+    "divides waits into warmup, steady and drain. Checkpoint, recovery, evaluation and other belong to the whole "
+    "worker and are shown at its first stage.",
     ("job", "stage", "worker", "kind", "cause"),
 )
 STAGE_BYTES = Family(
@@ -143,7 +151,7 @@ STAGE_BYTES = Family(
 STAGE_BYTES_PREDICTED = Family(
     "gauge",
     "pipetrain_stage_predicted_activation_bytes",
-    "What the peak of a stage's kept activations was predicted to be.",
+    "The predicted peak of a stage's kept activations.",
     ("job", "stage", "worker"),
 )
 LINK_BYTES = Family(
@@ -161,19 +169,19 @@ LINK_MESSAGES = Family(
 WORKER_RSS = Family(
     "gauge",
     "pipetrain_worker_peak_resident_bytes",
-    "The most memory that the worker's process held since its stages were built, Python and libraries too.",
+    "The most memory that the worker's process held since its stages were built, including Python and libraries.",
     ("job", "worker"),
 )
 WORKER_LIMIT = Family(
     "gauge",
     "pipetrain_worker_memory_limit_bytes",
-    "What the job may take in the worker, beside Python and libraries, where there is a limit.",
+    "The most memory that the job may take in the worker, without Python and libraries; missing if there is no limit.",
     ("job", "worker"),
 )
 WORKER_JOB_PEAK = Family(
     "gauge",
     "pipetrain_worker_peak_job_bytes",
-    "The most memory that the job took in the worker, beside what its process had before: what the limit is for.",
+    "The most memory that the job took in the worker, without what the process held before. The limit applies to it.",
     ("job", "worker"),
 )
 
@@ -187,7 +195,7 @@ FIGURES = {
     for one in (*STEP_FIGURES, *EVAL_FIGURES)
     if one.shown.metric is not None
 }
-"""The family of each series that has one, with the label `kind` that tells it from others there."""
+"""The family of each series that has one, and its value of the label `kind` (None without that label)."""
 OF_FIGURES = tuple(dict.fromkeys(family for family, _ in FIGURES.values()))
 ALL = (*(family for family in tuple(globals().values()) if isinstance(family, Family)), *OF_FIGURES)
-"""Every metric, in the order of the documents."""
+"""Every metric, in the order in which docs/metrics.md lists them."""

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes. All of it is in memory, but for the count of jobs by state, which the store knows."""
+"""The metrics that Prometheus scrapes. All are in memory, except the count of jobs by state, which the store has."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _END = b"# EOF\n"
 
 
 class Metrics(Collector):
-    """The metrics of one service. The service's own are collected through `registry`, as are those of whoever else
-    registers there; the jobs' follow them. `rpcs` is for `CountRpcs`.
+    """The metrics of one service. `registry` collects the service's own metrics and those of other collectors; the
+    metrics of jobs follow them. `rpcs` has the counts that `CountRpcs` keeps.
     """
 
     def __init__(self, registry: CollectorRegistry, jobs: Jobs, *, ray_up: Callable[[], bool]) -> None:
@@ -37,23 +37,23 @@ class Metrics(Collector):
         registry.register(self)
 
     async def scrape(self, accept: str = PLAIN) -> tuple[bytes, str]:
-        """The text and its content type, in the format that the header Accept asks for. To be called in the event loop,
-        which is left alone while the long part is made."""
+        """Return the text and its content type, in the format that the header Accept requests. Call it in the event
+        loop; a thread makes the long part of the text."""
         head, content_type, openmetrics = self._head(accept)
         tail = await asyncio.to_thread(job_text, self._job_facts(), openmetrics=openmetrics)
         return _joined(head, tail, openmetrics), content_type
 
     def exposition(self, accept: str = PLAIN) -> tuple[bytes, str]:
-        """The same, made here and now."""
+        """As `scrape`, but without a thread."""
         head, content_type, openmetrics = self._head(accept)
         return _joined(head, job_text(self._job_facts(), openmetrics=openmetrics), openmetrics), content_type
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: the registry need not ask to learn names."""
+        """Return nothing, so that the registry does not collect metrics only to learn their names."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The families of the service itself."""
+        """Yield the families of the service itself."""
         jobs = self._jobs
         waiting = (entry.record for entry in jobs.entries.values() if isinstance(entry.record.state, Queued))
         oldest = next(waiting, None)  # entries are in the order of their submission
@@ -75,7 +75,7 @@ class Metrics(Collector):
         return encode(self._registry), content_type, content_type.startswith(_OPENMETRICS)
 
     def _job_facts(self) -> list[JobFacts]:
-        """Of jobs that are active, or ended no longer ago than STATS_KEPT_S."""
+        """Return the facts of jobs that are active, or ended at most STATS_KEPT_S seconds ago."""
         now, found, ended = time.time(), [], {}
         for job, stats in self._jobs.board.jobs.items():
             entry = self._jobs.entries.get(job)

@@ -1,8 +1,9 @@
-"""The jobs' metrics as text. A scrape shows thousands of series that change with every step; 50 jobs of 8 stages take
-`prometheus_client` 130 to 180 ms to write. Here what stands before the values is made once (`benchmarks/metrics.py`).
+"""The jobs' metrics as text. A scrape has thousands of series that change with every step; `prometheus_client` needs
+130 to 180 ms to write 50 jobs of 8 stages. This module makes the text before each value only once
+(`benchmarks/metrics.py`).
 
-[Note: one moment] `job_facts` takes what is shown of a job at one moment, in the event loop; the text may then be made
-in a thread, and its figures still belong together.
+[Note: one moment] `job_facts` copies a job's figures at one moment, in the event loop; a thread may then make the text,
+and its figures still belong together.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ FAILURE_KINDS = (
 )
 OTHER_KIND = "other"
 _HELD = ("weights", "gradients", "optimizer", "activations")
-_REMEMBERED = 256  # jobs whose lines' beginnings are kept
+_REMEMBERED = 256  # jobs whose text before the values is kept
 
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What a scrape shows of one job. `values` by family; where a family has a second label, by (family, its value).
+    """The figures of one job in a scrape. `values` are by family; `kinds` by (family, value of the label `kind`).
 
-    `step_seconds` is `(upper bound, values at most that)`, `placement[s]` the worker of stage s.
+    `step_seconds` has pairs (upper bound, number of values up to it), `placement[s]` is the worker of stage s.
     """
 
     job: str
@@ -53,7 +54,7 @@ class JobFacts:
 
 
 def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
-    """The job as it is now. See [Note: one moment]."""
+    """Return the job's present figures. See [Note: one moment]."""
     state, latest = record.state, stats.latest
     return JobFacts(
         job=record.id,
@@ -83,12 +84,12 @@ def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
 
 
 def failure_kind(kind: str) -> str:
-    """The kind of a failure as a label, which has few values."""
+    """Return the kind of a failure as a label's value, one of a short list."""
     return kind if kind in FAILURE_KINDS else OTHER_KIND
 
 
 def job_text(jobs: Sequence[JobFacts], *, openmetrics: bool) -> str:
-    """All families of jobs in Prometheus' text format, or in OpenMetrics' without its end."""
+    """Return all families of jobs in Prometheus' text format, or in OpenMetrics' without its last line."""
     lines: dict[Family, list[str]] = {}
     for facts in jobs:
         for family, more in _told_families(facts):
@@ -101,14 +102,14 @@ def job_text(jobs: Sequence[JobFacts], *, openmetrics: bool) -> str:
 
 
 def number(value: float) -> str:
-    """A value as both formats write it."""
+    """Return a value as both text formats write it."""
     if math.isfinite(value):
         return repr(value)
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
 def label(text: str) -> str:
-    """A label's value, escaped."""
+    """Return a label's value, escaped."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
@@ -123,7 +124,7 @@ def _bubble(accounts: Mapping[str, Any] | None) -> Value:
 
 
 def _told_families(facts: JobFacts) -> Iterator[tuple[Family, list[str]]]:
-    """As `_families`. One job whose files were damaged must not keep the others from being scraped."""
+    """As `_families`, but without what cannot be read: one job's damaged files must not hide the other jobs."""
     try:
         found = [(family, list(lines)) for family, lines in _families(facts)]
     except _OF_DAMAGE:
@@ -133,7 +134,7 @@ def _told_families(facts: JobFacts) -> Iterator[tuple[Family, list[str]]]:
 
 
 def _families(facts: JobFacts) -> Iterator[tuple[Family, Iterable[str]]]:
-    """Families in their order, the same for every job, each with the job's lines, which may be none."""
+    """Yield each family with the job's lines, if any. The order of families is the same for every job."""
     job = facts.job
     yield families.JOB_INFO, [f'pipetrain_job_info{{job="{job}",name="{label(facts.name)}"}} 1']
     yield families.JOB_STATE, [f"{begin}{int(state == facts.state)}" for state, begin in _states(job)]
@@ -161,7 +162,9 @@ def _account_families(
     line = accounts or {"stage_us": [], "worker_us": [], "links": [], "bubble": [], "predicted": None}
     by_stage, by_worker = line["stage_us"], line["worker_us"]
     values = [us for row in by_stage for us in row] + [us for row in by_worker for us in row]
-    known = len(placement) == len(by_stage)  # the account may be there a moment before it is known who holds what
+    known = len(placement) == len(
+        by_stage
+    )  # accounts may be written a moment before the timeline, which has the workers
     begins = _seconds(job, placement, len(by_worker)) if known else ()
     yield families.STAGE_SECONDS, [f"{begin}{us / 1e6}" for begin, us in zip(begins, values, strict=known)]
     for family, shares in (
@@ -190,7 +193,7 @@ def _timeline_families(job: str, timeline: Mapping[str, Any] | None) -> Iterator
 
 @lru_cache(maxsize=200 * _REMEMBERED)
 def _begin(family: Family, *values: str) -> str:
-    """What stands before the value; `values` are words and numbers, which need no escaping."""
+    """Return the text before the value. `values` are words and numbers, which need no escaping."""
     labels = ",".join(f'{name}="{value}"' for name, value in zip(family.labels, values, strict=True))
     return f"{family.name}{{{labels}}} "
 
@@ -202,7 +205,7 @@ def _states(job: str) -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _seconds(job: str, placement: tuple[int, ...], n_workers: int) -> tuple[str, ...]:
-    """Beginnings in the order of an account: by stage and kind, then by worker and kind."""
+    """Return the texts before the values in the order of the accounts: by stage and kind, then by worker and kind."""
     family, found = families.STAGE_SECONDS, list[str]()
     for stage, worker in enumerate(placement):
         for name in STAGE_KINDS:

@@ -1,4 +1,4 @@
-"""Counting the calls that the gRPC server answers."""
+"""Counts the calls that the gRPC server answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import grpc
 from cluster.service.job_stats import Distribution
 
 _OWN = "/pipetrain.v1.Pipetrain/"
-_UNKNOWN = "unknown"  # a caller chooses the name of a method that there is not
+_UNKNOWN = "unknown"  # one label for all methods that do not exist, whose names the caller chooses
 _BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -29,7 +29,7 @@ class RpcCounts:
 
     @contextmanager
     def call(self, method: str, context: Any, *, timed: bool) -> Iterator[None]:
-        """Count one call, which lasts as long as the block."""
+        """Count one call, which lasts as long as the block of `with`."""
         self.open[method] = self.open.get(method, 0) + 1
         began, ended = time.perf_counter(), "OK"
         try:
@@ -40,7 +40,7 @@ class RpcCounts:
             raise
         except BaseException:
             ended = code_name(context.code())
-            ended = "UNKNOWN" if ended == "OK" else ended  # what grpcio answers for an error that nobody caught
+            ended = "UNKNOWN" if ended == "OK" else ended  # grpcio's code for an uncaught error
             raise
         finally:
             self.open[method] -= 1
@@ -54,13 +54,13 @@ class RpcCounts:
 
 
 class CountRpcs(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Counts every call. To be the first interceptor: those behind it may turn calls away."""
+    """Counts every call. It must be the first interceptor, because later ones may reject calls."""
 
     def __init__(self, counts: RpcCounts) -> None:
         self._counts = counts
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        """The handler of the call, wrapped."""
+        """Return the handler of the call, wrapped so that it is counted."""
         handler = await continuation(details)
         if handler is None:
             self._counts.finish(_UNKNOWN, "UNIMPLEMENTED")
@@ -69,12 +69,12 @@ class CountRpcs(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has
 
 
 def method_name(path: str) -> str:
-    """`Submit` for one of our own methods, `Health/Check` for one of another service."""
+    """Return `Submit` for a method of this service, `Health/Check` for one of another service."""
     return path.removeprefix(_OWN) if path.startswith(_OWN) else path.rpartition(".")[2]
 
 
 def code_name(code: Any) -> str:
-    """The status code's name; a call that set none ended well."""
+    """Return the status code's name; OK if the call set no code."""
     number = code.value[0] if isinstance(code, grpc.StatusCode) else code or 0
     return _NAMES.get(number, "UNKNOWN")
 
@@ -108,7 +108,7 @@ def _single(inner: Any, counts: RpcCounts, method: str) -> Any:
 
 
 def _streaming(inner: Any, counts: RpcCounts, method: str) -> Any:
-    """Some services yield their answers, others write them into the context, as health checks do."""
+    """Wrap a streaming method. Most methods yield their answers, but health checks write them into the context."""
 
     async def yielding(request: Any, context: Any) -> AsyncIterator[Any]:
         with counts.call(method, context, timed=False):

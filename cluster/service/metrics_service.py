@@ -23,7 +23,7 @@ _ENDED = tuple(state.name for state in STATES if state.ended)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceFacts:
-    """What a scrape shows of the service itself. `oldest_wait` in seconds; `nodes` as Ray's agent tells them."""
+    """The service's own figures in a scrape. `oldest_wait` is in seconds; `nodes` come from the Ray agent."""
 
     started_at: float
     ray_up: bool
@@ -36,8 +36,8 @@ class ServiceFacts:
 
 
 def service_metrics(facts: ServiceFacts) -> Iterator[Metric]:
-    """All families of the service. Words that a label can have are there from the start, with 0: what appears only with
-    its first event is an increase that nobody sees."""
+    """Yield all families of the service. Each value that a label can have is shown from the start, as 0: Prometheus
+    does not count the first event of a series that appears with it."""
     yield _family(families.BUILD_INFO, {(version("pipetrain"), platform.python_version()): 1})
     yield _family(families.START_TIME, {(): facts.started_at})
     yield _family(families.RAY_UP, {(): float(facts.ray_up)})
@@ -70,7 +70,7 @@ def _cluster(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
 
 
 def _family(family: Family, values: Mapping[Any, float]) -> Metric:
-    """`values` by the tuple of label values."""
+    """Return a metric. The keys of `values` are tuples of label values."""
     make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = make(family.name, family.help, labels=family.labels)
     for labels, value in values.items():

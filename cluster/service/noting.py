@@ -1,7 +1,7 @@
-"""What happens to a job: noted in the store, then in memory, then done, in this order.
+"""Applies events to jobs: first in the store, then in memory, then by commands.
 
-A store that cannot be written for now (a full disk) is told with every job, and whoever brought the news brings it
-again. What can never be stored ends its job, and nothing else: it is not tried for ever.
+While the store cannot be written (a full disk), every job shows that, and the caller reports the event again later. An
+event that can never be stored fails its job, and no other, instead of being tried for ever.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from coordinator.queue.job_states import (
 
 T = TypeVar("T")
 AGAIN_S = 1.0
-"""Pause before what could not be noted, read or started is tried again, in seconds."""
+"""Pause in seconds before the service tries again to note, read or start something."""
 _log = logging.getLogger(__name__)
 
 
 class Noting:
-    """Changes the jobs of `jobs`. `trouble`: why nothing can be noted for now; empty while all can."""
+    """Changes the jobs of `jobs`. `trouble` says why the store cannot be written now; "" if it can."""
 
     def __init__(self, jobs: JobTable, commands: Commands) -> None:
         self._jobs, self._store, self._commands = jobs, jobs.store, commands
         self.trouble = ""
 
     async def write(self, change: store.Write[T]) -> T:
-        """As Store.write; while nothing can be written, every job tells so. Raises StoreTrouble then."""
+        """As Store.write. If the store cannot be written, every job shows why, and this raises StoreTrouble."""
         try:
             result = await self._store.write(change)
         except Exception as error:
@@ -82,10 +82,10 @@ class Noting:
         at: float | None = None,
         events_read: int | None = None,
     ) -> None:
-        """Let something happen to a job: store, memory, commands, in this order. What is said of an attempt that is not
-        the present one comes too late and is dropped.
+        """Apply an event to a job: store, memory, commands, in this order. An event of an attempt that is no longer the
+        present one is dropped.
 
-        Raises StoreTrouble where it cannot be noted for now. What can never be noted ends the job.
+        Raises StoreTrouble if the store cannot be written now. An event that can never be stored fails the job.
         """
         await entry.catch_up()
         commands: Sequence[Command] = ()
@@ -114,7 +114,7 @@ class Noting:
                         strike("before the end is noted")
                     await self._note(entry, after, event)
         except StoreTrouble as trouble:
-            if not isinstance(happening, StopRequested):  # that is for its caller to repeat; all else comes again
+            if not isinstance(happening, StopRequested):  # its caller repeats it; the service repeats all others
                 entry.hinder("note", f"{text or kind}; that cannot be noted yet: {trouble}")
             raise
         except Exception as error:
@@ -128,7 +128,7 @@ class Noting:
         self._jobs.move(entry, after)
 
     async def give_up(self, entry: Entry, attempt: int | None, kind: str, text: str, error: Exception) -> None:
-        """End a job of which something can never be noted. Raises StoreTrouble where not even that can be for now."""
+        """Fail a job of which an event can never be stored. Raises StoreTrouble if the store cannot be written now."""
         _log.error("job %s: %r cannot be stored", entry.record.id, kind, exc_info=error)
         async with entry.lock:
             before = entry.record
@@ -142,14 +142,13 @@ class Noting:
             except StoreTrouble:
                 raise
             except Exception:
-                _log.exception("nor can the end of job %s", entry.record.id)
+                _log.exception("the end of job %s cannot be stored either", entry.record.id)
                 self._jobs.move(entry, after)
         if running is not None:
             self._commands.end_runner(before, running)
 
     async def perform(self, entry: Entry, command: Command) -> None:
-        """Perform a command; where there is no room for what it needs, later; where it fails, the job does, and nobody
-        else."""
+        """Perform a command. If the disk has no room, try again later. If the command fails, only its job fails."""
         try:
             self._commands.perform(entry.record, command)
         except Exception as error:
@@ -168,6 +167,6 @@ class Noting:
 
     async def _perform_again(self, entry: Entry, command: Command) -> None:
         await self.perform(entry, command)
-        state = entry.record.state  # who was asked to stop meanwhile had no runner that could have heard it
+        state = entry.record.state  # a stop requested meanwhile found no runner: send it now
         if isinstance(command, Launch) and isinstance(state, Starting) and state.stop is not None:
             await self.perform(entry, SendStop(state.attempt, state.stop.now))

@@ -1,7 +1,7 @@
-"""Files of an attempt whose runner counted steps and epochs from 0, as those of older versions do (decision 0014).
+"""Reads files of an attempt whose runner is of an older version and counted steps and epochs from 0 (decision 0014).
 
-Such a runner may go on while a newer service reads what it writes. All files of an attempt are written by one process,
-and its first row is its first step: where that is 0, all of them count from 0.
+Such a runner may still run while a newer service reads its files. One process writes all files of an attempt, and its
+first row is its first step: if that is step 0, all files count from 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def counts_from_zero(first_row: Mapping[str, Any]) -> bool:
 
 
 def file_counts_from_zero(rows: Path) -> bool:
-    """The same of an attempt's file of rows; False where no row is there yet."""
+    """Whether the attempt with this file of rows counted from 0; False if it has no row yet."""
     try:
         with open_regular(rows) as file:
             first = file.readline()
@@ -34,11 +34,12 @@ def file_counts_from_zero(rows: Path) -> bool:
 
 
 def row_from_one(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of such a file as it is counted now. Evaluations had the number of updates already, but not the epoch."""
+    """Return a row of such a file, counted from 1. The step of an evaluation was the number of updates in old versions
+    too, so only its epoch changes."""
     row = {**row, "epoch": row["epoch"] + 1}
     return row if row["kind"] == "eval" else step_from_one(row)
 
 
 def step_from_one(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of accounts or a timeline of such an attempt as it is counted now."""
+    """Return a line of accounts or a timeline of such an attempt, counted from 1."""
     return {**content, "step": content["step"] + 1}

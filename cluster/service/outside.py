@@ -1,8 +1,8 @@
-"""Reading what jobs name, outside the service's process: a file may be endless, its file system may hang, and what is
-in it may take all memory. Each question gets a process of its own, with a deadline and a limit of memory.
+"""Reads the files that jobs name in processes outside the service: a file may be endless, its file system may hang, and
+its content may take all memory. Each request gets a process of its own (a reader), with a deadline and a memory limit.
 
-The next process is started ahead, for its imports take most of the time. At most `most` are at work at once; one that
-the kernel cannot end, since its file system hangs, counts until it is gone.
+The service starts the next reader ahead, because its imports take most of the time. At most `most` readers work at a
+time; a reader that the kernel cannot end, because its file system hangs, counts until it is gone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stages.errors import JobFailed, Refused, UserMistake
 
 MEMORY_BYTES = 2 * 2**30
 MOST_BYTES = 512 * 2**20
-"""Of a source that is read only to plan."""
+"""The largest source that is read only to plan a job."""
 SECONDS = 30.0
 _MOST_WAITING = 64
 _START_S, _CLOSE_S = 60.0, 2.0
@@ -29,11 +29,11 @@ _ANSWER_BYTES = 64 * 2**20
 
 
 class Unreadable(UserMistake):
-    """What a job names cannot be read, or does not do. `problems` has a line for each."""
+    """A file that a job names cannot be read, or its content is wrong. `problems` has a line for each problem."""
 
 
 class Outside:
-    """The readers of one service. `seconds` and `memory` (bytes) are what a question may take."""
+    """The readers of one service. `seconds` and `memory` (bytes) are the limits of a request."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Outside:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def ask(self, what: str, name: str, **question: Any) -> dict[str, Any]:
-        """The answer of a reader. `name` is what errors call that which is read.
+        """Return a reader's answer. Errors call the file that it reads `name`.
 
-        Raises Unreadable with what is wrong with it; Refused where it was not read in time, or too many are waiting.
+        Raises Unreadable with the file's problems, Refused if the reading takes too long or too many requests wait.
         """
         await self._enter(name)
         process = await self._reader()
@@ -65,14 +65,14 @@ class Outside:
                 output, errors = await process.communicate(json.dumps(request).encode() + b"\n")
         except TimeoutError:
             late = f"{name}: was not read{' and planned' if what == 'plan' else ''} within {self._seconds:g} s"
-            large = ", and how many layers has the job? `pipetrain plan` on your machine has no such limit"
+            large = ", and does the job have very many layers? `pipetrain plan` on your machine has no such limit"
             raise Refused(f"{late}; does its file system answer{large if what == 'plan' else '?'}") from None
         finally:
             self._end(process)
         return _answer(name, process.returncode, output, errors)
 
     async def close(self) -> None:
-        """End all readers, and let those who asked know."""
+        """End all readers; requests under way fail."""
         self._closed = True
         for process in self._working:
             _kill(process)
@@ -87,16 +87,18 @@ class Outside:
             await asyncio.wait(self._ending, timeout=_CLOSE_S)
 
     async def _enter(self, name: str) -> None:
-        """Take one of the places, which `_end` gives back."""
+        """Take one of the `most` places. `_end` gives it back."""
         if self._waiting >= _MOST_WAITING:
-            raise Refused(f"{name}: {self._waiting} others wait for the service to read their files; try again later")
+            raise Refused(
+                f"{name}: {self._waiting} other requests wait for the service to read their files; try again later"
+            )
         self._waiting += 1
         try:
             async with asyncio.timeout(self._seconds):
                 await self._free.acquire()
         except TimeoutError:
             raise Refused(
-                f"{name}: the service still reads the files of others after {self._seconds:g} s; try again later"
+                f"{name}: the service still reads files of other requests after {self._seconds:g} s; try again later"
             ) from None
         finally:
             self._waiting -= 1
@@ -106,7 +108,7 @@ class Outside:
         process: asyncio.subprocess.Process | None = None
         try:
             if spare is not None:
-                with contextlib.suppress(OSError):  # it could not be started then; perhaps it can now
+                with contextlib.suppress(OSError):  # the spare could not be started; a new one perhaps can
                     process = await spare
             if process is None or process.returncode is not None:
                 process = await self._start()
@@ -127,9 +129,9 @@ class Outside:
         )
 
     def _end(self, process: asyncio.subprocess.Process) -> None:
-        """End it with all that it started, and start the next; its place is free when it is gone."""
+        """End the reader and its child processes, and start the next one. Its place is free once it is gone."""
         _kill(process)
-        if self._spare is None and not self._closed:  # only now, lest its imports take the CPU from the one at work
+        if self._spare is None and not self._closed:  # only now: its imports would slow the reader at work
             self._spare = asyncio.create_task(self._start(AHEAD))
 
         async def gone() -> None:
@@ -143,7 +145,7 @@ class Outside:
 
 
 async def _ready(process: asyncio.subprocess.Process) -> None:
-    """Until it has imported what it needs, for which nobody's file is to blame. Raises JobFailed."""
+    """Wait until the reader has made its imports; their time does not count for the file. Raises JobFailed."""
     assert process.stdout is not None, "it has a pipe"
     try:
         async with asyncio.timeout(_START_S):
@@ -162,7 +164,7 @@ def _answer(name: str, code: int | None, output: bytes, errors: bytes) -> dict[s
     if code != 0:
         text = errors.decode(errors="replace").strip()
         if code == -signal.SIGKILL or "MemoryError" in text or "allocat" in text:
-            raise Unreadable(f"{name}: reading it took more memory than the service has for that")
+            raise Unreadable(f"{name}: reading it takes more memory than the service allows for that")
         raise JobFailed(f"reading {name} failed: {text[-500:]}")
     answer: Mapping[str, Any] = json.loads(output)
     if answer["problems"]:

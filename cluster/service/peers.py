@@ -1,4 +1,4 @@
-"""From where a call came: this host, or another."""
+"""Finds whether a call came from this host or another one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 
 def is_remote_address(host: str | None) -> bool:
-    """Whether a caller at this address is on another host; one whose address is not known may be."""
+    """Whether a caller at this address is on another host. True if the address is not known."""
     try:
         found = ipaddress.ip_address((host or "").partition("%")[0])
     except ValueError:
@@ -16,7 +16,7 @@ def is_remote_address(host: str | None) -> bool:
 
 
 def is_remote_peer(peer: str) -> bool:
-    """The same of what gRPC calls the other end, such as `ipv4:127.0.0.1:4711` or `ipv6:%5B::1%5D:4711`."""
+    """Whether this gRPC peer, such as `ipv4:127.0.0.1:4711` or `ipv6:%5B::1%5D:4711`, is on another host."""
     kind, _, place = unquote(peer).partition(":")
     if kind in ("unix", "unix-abstract"):
         return False

@@ -1,4 +1,4 @@
-"""What the service must know of a job's files, asked of its readers (see `outside`)."""
+"""Gets what the service must know about a job's files from its readers (see `outside`)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from coordinator.job.spec import JobSpec
 async def plan_job(
     outside: Outside, spec: JobSpec, places: Mapping[str, str], rules: SourceRules
 ) -> tuple[str, list[str]]:
-    """The plan as JSON, and a line for each worker whose memory will not do. Raises Unreadable, Refused.
+    """Return the plan as JSON, and a line for each worker with too little memory. Raises Unreadable, Refused.
 
-    `places` has the path of each uploaded file by its name in the job. A caller who goes away ends the reading.
+    `places` maps the name of each uploaded file in the job to its path. If the caller cancels its call, the reading
+    ends.
     """
     limits = replace(rules.with_files(places.values()), most_bytes=MOST_BYTES)
     names = ", ".join(dict.fromkeys([spec.data.source, *local_files(spec)]))
@@ -28,7 +29,7 @@ async def plan_job(
 
 
 async def schedule_workers(outside: Outside, name: str, path: str, rules: SourceRules) -> int:
-    """How many workers the schedule file `name`, which is at `path`, is for. Raises Unreadable, Refused."""
+    """Return the number of workers in the schedule file `name`, which is at `path`. Raises Unreadable, Refused."""
     try:
         answer = await outside.ask("workers", name, path=path, rules=rules.as_dict())
     except Unreadable as error:
@@ -37,7 +38,7 @@ async def schedule_workers(outside: Outside, name: str, path: str, rules: Source
 
 
 async def wrong_paths(outside: Outside, paths: Sequence[str], rules: SourceRules, *, exists: bool) -> dict[str, str]:
-    """What is wrong with each local path: that it may not be read or, with `exists`, that no file is there."""
+    """Return the problem of each wrong local path: jobs may not read it or, with `exists`, it is not a file."""
     if not paths or (rules.roots is None and not exists):
         return {}
     answer = await outside.ask("look", paths[0], paths=list(paths), rules=rules.as_dict(), exists=exists)
@@ -45,7 +46,7 @@ async def wrong_paths(outside: Outside, paths: Sequence[str], rules: SourceRules
 
 
 def _renamed(error: Unreadable, places: Mapping[str, str]) -> Unreadable:
-    """The error, with the names that the job has for uploaded files; some lines have only the last part of a path."""
+    """Return the error with the job's own names of uploaded files. Some lines have only the last part of a path."""
     text = "\n".join(error.problems)
     for name, here in places.items():
         if here != name:

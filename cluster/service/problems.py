@@ -1,4 +1,4 @@
-"""Our errors as status codes, with the list of problems in the details."""
+"""Turns pipetrain's errors into gRPC status codes, with the list of problems in the details."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (Refused, grpc.StatusCode.FAILED_PRECONDITION),
     (UserMistake, grpc.StatusCode.INVALID_ARGUMENT),
 )
-"""The first that fits."""
+"""The first entry whose type matches the error counts."""
 _DETAILS = "grpc-status-details-bin"
 _MOST_DETAILS_BYTES = 6000  # metadata may hold 8 KiB in all
 _MOST_PROBLEMS = 100
@@ -38,7 +38,8 @@ _MOST_PROBLEMS = 100
 
 @contextlib.asynccontextmanager
 async def errors_as_status(context: Any) -> AsyncIterator[None]:
-    """What goes wrong inside is the call's status; a bug of ours is INTERNAL, and its traceback is in the log."""
+    """End the call with the status of an error raised in the block. A bug becomes INTERNAL and is logged with its
+    traceback."""
     try:
         yield
     except PipetrainError as error:
@@ -58,7 +59,9 @@ async def errors_as_status(context: Any) -> AsyncIterator[None]:
 async def _abort(context: Any, error: PipetrainError) -> NoReturn:
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     lines = error.problems if isinstance(error, UserMistake) else (str(error),)
-    problems = tuple(line.encode("utf-8", "backslashreplace").decode() for line in lines)  # what the wire can carry
+    problems = tuple(
+        line.encode("utf-8", "backslashreplace").decode() for line in lines
+    )  # protobuf takes only valid UTF-8
     message = "\n".join(problems)[:2000]
     details = _details(code, message, problems)
     await context.abort(code, message, trailing_metadata=((_DETAILS, details.SerializeToString()),))

@@ -1,7 +1,8 @@
-"""The service's hands in Ray: a process of its own, because Ray ends every process that is a part of it when it fails.
+"""The Ray agent: the process through which the service uses Ray. If Ray fails, Ray ends every process connected to it,
+so the service itself must not be one.
 
-It reads a command a line from standard input and writes an event a line to standard output, both JSON objects, and ends
-when its input does. Commands: `launch`, `adopt`, `stop`, `end`, `forget`, `ping`. Events: `ready`, `cluster`,
+The agent reads commands from standard input and writes events to standard output, each a JSON object in a line, and
+ends when its input ends. Commands: `launch`, `adopt`, `stop`, `end`, `forget`, `ping`. Events: `ready`, `cluster`,
 `launched`, `absent`, `ended`, `lost`, `silent`, `refused`; `alive` answers `ping`.
 """
 
@@ -25,7 +26,7 @@ from cluster.run.job_runner import ACTOR_NAME, CONTROL, FILES, GROUPS, LOGS, Ass
 
 NAMESPACE = "pipetrain"
 _PING_S = 5.0
-_SILENT_S = 20.0  # a runner that answers no ping for so long is told of, again and again
+_SILENT_S = 20.0  # a runner that answers no ping for longer is reported, again every _PING_S
 _LOOK_EVERY_S = 0.1
 _CLUSTER_EVERY_S = 1.0
 
@@ -34,7 +35,7 @@ Key = tuple[str, int]
 
 @dataclass
 class _Runner:
-    """A runner that is looked after: its handle, and the ping it has not answered yet."""
+    """A runner that the agent watches: its handle, and the ping that it has not answered yet."""
 
     handle: Any
     ping: Any
@@ -43,7 +44,7 @@ class _Runner:
 
 
 class RayAgent:
-    """Performs commands and looks after runners, in one thread."""
+    """Performs commands and watches runners, in one thread."""
 
     def __init__(self, ray: Any, commands: queue.SimpleQueue[Mapping[str, Any]]) -> None:
         self._ray, self._commands = ray, commands
@@ -53,7 +54,7 @@ class RayAgent:
         self._next_cluster = 0.0
 
     def serve(self) -> None:
-        """Until the process ends."""
+        """Perform commands and watch runners until the process ends."""
         send_event("ready", node=self._node, session=_session_name(self._ray), nodes=self._nodes())
         while True:
             self._look_at_cluster()
@@ -96,11 +97,11 @@ class RayAgent:
             "num_cpus": 0,
             "max_restarts": 0,
             "max_task_retries": 0,
-            # the run directory and the uploads are here
+            # on this node, which has the run directory and the uploads
             "scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False),
         }
         try:
-            handle = self._find(key)  # an agent before this one may have been ended right after it made the actor
+            handle = self._find(key)  # a previous agent may have made the actor and ended before it reported that
             if handle is None:
                 handle = runner_class(self._ray).options(**options).remote(Assignment(**assignment))
         except Exception as error:
@@ -110,11 +111,11 @@ class RayAgent:
         send_event("launched", job=key[0], attempt=key[1])
 
     def _look_after(self, key: Key, handle: Any) -> None:
-        handle.run.remote()  # runs only once, however often it is asked
+        handle.run.remote()  # the runner ignores further calls
         self._runners[key] = _Runner(handle, handle.ping.remote(_PING_S), time.monotonic())
 
     def _end(self, key: Key, pid: int | None) -> None:
-        """End the runner's process and with it its workers, one that is stopped too."""
+        """End the runner's process, which ends its workers too. Works for a stopped (SIGSTOP) process as well."""
         self._runners.pop(key, None)
         handle = self._find(key)
         if handle is not None:
@@ -129,7 +130,7 @@ class RayAgent:
         except ValueError:
             return None
 
-    # looking after -------------------------------------------------------------------------------------------------
+    # watching ------------------------------------------------------------------------------------------------------
 
     def _look_at_runners(self) -> None:
         if not self._runners:
@@ -192,10 +193,10 @@ class RayAgent:
 
 
 def runner_class(ray: Any) -> Any:
-    """JobRunner as an actor whose calls from outside have threads of their own."""
+    """Return JobRunner as a Ray actor class that handles calls while it runs, in threads of their own."""
 
     class PipetrainRunner(JobRunner):
-        """A JobRunner that answers while it runs."""
+        """A JobRunner that handles calls while it runs."""
 
         stop = ray.method(concurrency_group=CONTROL)(JobRunner.stop)
         ping = ray.method(concurrency_group=CONTROL)(JobRunner.ping)
@@ -207,7 +208,7 @@ def runner_class(ray: Any) -> Any:
 
 
 def _session_name(ray: Any) -> str:
-    """What tells this Ray from one that is started later at the same address."""
+    """Return the name of this Ray's session, which differs from that of a Ray started later at the same address."""
     name: str = ray._private.worker.global_worker.node.session_name
     return name
 
@@ -227,7 +228,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def send_event(event: str, **details: Any) -> None:
-    """Write one event."""
+    """Write one event to the service."""
     os.write(_OUTPUT, (json.dumps({"event": event, **details}) + "\n").encode())
 
 
@@ -235,13 +236,13 @@ _OUTPUT = 1
 
 
 def main() -> None:
-    """Connect to Ray at the address given, and serve. The events go to the first standard output; what Ray prints does
-    not."""
+    """Connect to Ray at the given address, and serve. Events go to the original standard output, anything that Ray
+    prints to standard error."""
     global _OUTPUT
     _OUTPUT = os.dup(1)
     os.dup2(2, 1)
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the service, which then ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C in a terminal, the service ends the agent
     address = sys.argv[1]
     commands: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
 

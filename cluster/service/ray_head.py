@@ -1,6 +1,6 @@
-"""The local Ray cluster of a service: one head process in a session of its own, which outlives the service.
+"""The service's own local Ray cluster: a head process in a session of its own, which outlives the service.
 
-It is started through `main` here, which keeps it on loopback (see `cluster.actors.ray_session`).
+`main` in this module starts it and restricts it to loopback (see `cluster.actors.ray_session`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _START_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayHead:
-    """A Ray head that was started. `session` is the number of its process, and of the session of all it started.
-    `address` is empty until it is up: only Ray knows the port before somebody listens there. One that is chosen before,
-    and read by another user in Ray's command line, could be taken by that user, who is then shown the token."""
+    """A Ray head that was started. `session` is the id of its process, and of the session of all its processes.
+    `address` is empty until it is up, because Ray chooses the port itself: another user could read a port in Ray's
+    command line, listen there first, and then receive the token."""
 
     session: int
     address: str
@@ -45,7 +45,7 @@ class RayHead:
 
     @staticmethod
     def start(home: Home, cpus: int) -> RayHead:
-        """Start a head with `cpus` CPUs to give away. Raises NotEnoughResources with Ray's reason, or the disk's."""
+        """Start a head that offers `cpus` CPUs. Raises NotEnoughResources with Ray's or the disk's reason."""
         try:
             sweep_leftovers()
             return RayHead._start(home, cpus, make_private_folder(short_base()))
@@ -73,7 +73,7 @@ class RayHead:
                     start_new_session=True,
                     env={**os.environ, **ray_environment(token)},
                     cwd=folder.path,
-                    pass_fds=(folder.lock,),  # the head outlives this service, and so does its claim to the folder
+                    pass_fds=(folder.lock,),  # the head keeps the folder locked when this service has ended
                 )
         except BaseException:
             folder.remove()
@@ -81,12 +81,12 @@ class RayHead:
         folder.let_go()
         head = RayHead(session=process.pid, address="", token=token, folder=str(folder.path), cpus=cpus)
         try:
-            home.write(home.ray_file, asdict(head))  # before it begins: whoever comes next must find what to clean up
+            home.write(home.ray_file, asdict(head))  # before it begins: the next service must find what to clean up
             _let_begin(process)
             there = replace(head, address=head._await_start(process, log))
             home.write(home.ray_file, asdict(there))
         except BaseException:
-            head.end(home)  # where it could not be noted, nobody else knows of it
+            head.end(home)  # a head that is not noted would never be ended
             raise
         return there
 
@@ -101,45 +101,46 @@ class RayHead:
 
     @staticmethod
     def left_by_another(home: Home) -> RayHead | None:
-        """The head in ray.json, alive or not; None where there is none, or a joined cluster's note."""
+        """Return the head in ray.json, alive or not; None if there is none, or if the file has a joined cluster."""
         found = home.read(home.ray_file) or {}
         if {name: type(value).__name__ for name, value in found.items()} != {f.name: f.type for f in fields(RayHead)}:
             return None
         head = RayHead(**found)
-        return head if is_private_folder(head.folder) else None  # it will be removed with all that is in it
+        return head if is_private_folder(head.folder) else None  # `end` removes this folder with its content
 
     def alive(self) -> bool:
-        """Whether the head came up and its own process lives; it ends itself when one of Ray's servers dies."""
+        """Whether the head came up and its process lives. It ends itself if one of Ray's servers dies."""
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.session, os.WNOHANG)  # a child that ended would stay a zombie
+            os.waitpid(self.session, os.WNOHANG)  # an ended child stays a zombie until it is waited for
         return bool(self.address) and self.session in self._processes()
 
     def _processes(self) -> list[int]:
-        """All of its session; none where that number is by now of a session of something else, of another user even,
-        who waits at this Ray's old address: Ray's own processes work in its folder."""
+        """Return the processes of the head's session. Return none if no process of it works in Ray's folder: then
+        another program has the session's number by now, perhaps another user's."""
         found = in_session(self.session)
         return found if any(works_in(pid, self.folder) for pid in found) else []
 
     def end(self, home: Home) -> bool:
-        """End every process of this Ray and remove its files. May be called twice. False if some do not end."""
+        """End every process of this Ray and remove its files; False if some do not end. A second call does no harm."""
         gone = not self._processes() or end_session(self.session)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.session, os.WNOHANG)
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # a home that is gone, or read-only: who reads it finds nothing to end
+        with contextlib.suppress(OSError):  # a home that is gone or read-only; a stale ray.json does no harm
             home.ray_file.unlink(missing_ok=True)
         return gone
 
 
 def ray_environment(token: str | None) -> dict[str, str]:
-    """Ray's settings. BLAS gets one thread a process, which a worker of more CPUs changes for itself."""
+    """Return Ray's settings as environment variables. BLAS gets one thread in each process; a worker with more CPUs
+    changes that for itself."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     auth = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     return {**QUIET_RAY, **threads, **auth}
 
 
 def _announced_address(folder: Path) -> str:
-    """Where the head is, as it writes when all of it is up; empty before."""
+    """Return the head's address, which Ray writes once all its servers are up; "" before."""
     try:
         return (folder / RAY_FOLDER / "ray_current_cluster").read_text(encoding="ascii").strip()
     except OSError:
@@ -148,19 +149,19 @@ def _announced_address(folder: Path) -> str:
 
 def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "Ray printed no reason"
 
 
 def _let_begin(process: subprocess.Popen[bytes]) -> None:
-    """See `main`."""
-    assert process.stdin is not None, "it was asked for"
-    with contextlib.suppress(BrokenPipeError), process.stdin:  # one that has ended already says why in its log
+    """Let `main` in that process go on."""
+    assert process.stdin is not None, "stdin is a pipe"
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # the process has ended; its log says why
         process.stdin.write(b"begin\n")
 
 
 def main() -> None:
-    """The `ray` command, on loopback; once whoever started this has noted it, and not at all if it was killed before: a
-    Ray that nobody knows of would stay for ever."""
+    """Run the `ray` command on loopback, after the service has noted this process in ray.json and written a line to
+    its standard input. If the service ends before, do nothing: a Ray that is not noted would never be ended."""
     if not sys.stdin.readline():
         return
     from ray.scripts.scripts import main as ray_command

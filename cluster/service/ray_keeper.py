@@ -1,6 +1,6 @@
-"""Keeps Ray there for the service: starts it, finds it again, notices that it is gone, and starts it anew.
+"""Keeps Ray running for the service: starts it, finds it again, notices its end, and starts it again.
 
-The service's own process is no part of Ray (see `ray_agent`): when Ray dies, it lives, and can say so.
+The service's process is not connected to Ray (see `ray_agent`), so it survives the end of Ray and can report it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _log = logging.getLogger(__name__)
 
 
 class RayKeeper:
-    """`address` None: a head of our own with `cpus` CPUs. `state` is what is told to callers."""
+    """Connects the service to the Ray cluster at `address` or, if that is None, to its own with `cpus` CPUs. `state` is
+    a text for callers."""
 
     def __init__(self, home: Home, *, cpus: int, address: str | None) -> None:
         self._home, self._cpus, self.address = home, cpus, address
@@ -48,26 +49,26 @@ class RayKeeper:
         self._answered = asyncio.Event()
         self.up = asyncio.Event()
         self.failed: UserMistake | None = None
-        """Why Ray cannot be started here at all; only before it was up for the first time."""
+        """Why Ray cannot start on this machine; set only before it was up for the first time."""
 
     @property
     def own(self) -> bool:
-        """Whether the Ray cluster is the service's, and not one that it joined."""
+        """Whether the service has its own Ray cluster instead of joining another one."""
         return self.address is None
 
     @property
     def ray_address(self) -> str:
-        """Where Ray is; empty before it is known."""
+        """The address of Ray; "" before it is known."""
         return self.address or ("" if self._head is None else self._head.address)
 
     @property
     def folder(self) -> str:
-        """Where our own Ray keeps its files; empty before it is there, and for a cluster that was joined."""
+        """The folder of the service's own Ray; "" before it has started, and for a joined cluster."""
         return "" if self._head is None else self._head.folder
 
     def send(self, command: Mapping[str, Any]) -> None:
-        """Give a command to the agent; where there is none, `Jobs.connected` will give it again. Raises OSError for a
-        launch while Ray has no room for its files: what it started would die."""
+        """Send a command to the agent. If no agent is connected, drop it: `Jobs.connected` sends it again. Raises
+        OSError for a launch if the disk has no room for Ray's files, because the new processes would die."""
         if command["do"] == "launch" and self.folder and full_for_ray(self.folder):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder)
         agent = self._agent
@@ -75,7 +76,7 @@ class RayKeeper:
             agent.stdin.write((json.dumps(dict(command)) + "\n").encode())
 
     async def agent_answers(self, within_s: float) -> bool:
-        """Whether the agent does what it is told."""
+        """Whether the agent answers a ping within `within_s` seconds."""
         self._answered.clear()
         self.send({"do": "ping"})
         try:
@@ -85,7 +86,7 @@ class RayKeeper:
             return False
 
     async def keep(self, jobs: Jobs) -> None:
-        """For as long as the service runs."""
+        """Keep Ray running for as long as the service runs."""
         self._jobs = jobs
         failures = 0
         while True:
@@ -93,9 +94,9 @@ class RayKeeper:
                 address, token = await self._find_ray(jobs)
                 await self._serve(jobs, address, token)
                 failures = 0
-            except TimeoutError:  # it may only be slow; what runs in it goes on, so it is not ended here
+            except TimeoutError:  # Ray may only be slow, and its jobs go on, so this does not end it
                 late = f"Ray at {self.ray_address} did not answer within {_CONNECT_S:g} s"
-                self.state = f"not there: {late}; it is asked again, and `pipetrain down` ends it"
+                self.state = f"not connected: {late}; the service tries again, and `pipetrain down` ends it"
                 _log.warning("Ray: %s", self.state)
                 failures += 1
             except (UserMistake, OSError) as error:
@@ -104,7 +105,7 @@ class RayKeeper:
                     self.failed = told
                     self.up.set()
                     return
-                self.state = f"not there: {told}"
+                self.state = f"not connected: {told}"
                 _log.warning("Ray: %s", told)
                 failures += 1
             except Exception:
@@ -117,10 +118,10 @@ class RayKeeper:
                 await asyncio.sleep(_PAUSE_S[min(failures, len(_PAUSE_S)) - 1])
 
     async def end(self) -> None:
-        """End the agent and, where it is ours, Ray: one that is just being started too."""
+        """End the agent and the service's own Ray, even one that is still starting. A joined Ray goes on."""
         await self._end_agent()
         head = (self._head or RayHead.left_by_another(self._home)) if self.own else None
-        if head is not None:  # the one that it knows: the home with the note of it may have been moved or deleted
+        if head is not None:  # known in memory, in case the home with ray.json was moved or deleted
             await asyncio.to_thread(head.end, self._home)
         if self._starting is not None:
             with contextlib.suppress(Exception):
@@ -128,7 +129,7 @@ class RayKeeper:
                 await asyncio.to_thread(self._head.end, self._home)
 
     async def end_runners(self, jobs: Jobs) -> None:
-        """End the runners in a Ray that goes on without us."""
+        """End the runners in a Ray that goes on without the service."""
         wanted = {(record.id, record.attempt) for record in jobs.active()}
         for job, attempt in wanted:
             self.send({"do": "end", "job": job, "attempt": attempt})
@@ -167,7 +168,7 @@ class RayKeeper:
         return head.address, head.token
 
     async def _serve(self, jobs: Jobs, address: str, token: str | None) -> None:
-        """Start an agent and do what it tells, until it or Ray ends."""
+        """Start an agent and handle its events until the agent or Ray ends."""
         where = ["--loopback"] if self.own else []
         with (self._home.logs / "ray-agent.log").open("ab") as log:
             agent = await asyncio.create_subprocess_exec(
@@ -179,14 +180,14 @@ class RayKeeper:
                 limit=2**24,
             )
         self._agent = agent
-        assert agent.stdout is not None, "it was asked for"
+        assert agent.stdout is not None, "stdout is a pipe"
         watches = [asyncio.create_task(watch(agent)) for watch in (self._watch_head, self._watch_agent)]
         try:
             async with asyncio.timeout(_CONNECT_S):  # wait_for loses a cancellation that comes with the line
                 first = await agent.stdout.readline()
             event = json.loads(first) if first else {"event": "refused", "cause": "its agent ended at once"}
             if event["event"] != "ready":
-                raise NotEnoughResources(f"Ray at {address} does not take us in: {event.get('cause')}")
+                raise NotEnoughResources(f"the agent cannot connect to Ray at {address}: {event.get('cause')}")
             await self._ready(jobs, event)
             while line := await agent.stdout.readline():
                 with logged("an event of Ray's agent"):
@@ -209,14 +210,14 @@ class RayKeeper:
         await jobs.connected()
 
     async def _watch_head(self, agent: asyncio.subprocess.Process) -> None:
-        """An agent may take a minute to notice that its Ray is gone; end it then."""
+        """End the agent if Ray is gone. The agent itself may take a minute to notice that."""
         while self._head is None or self._head.alive():
             await asyncio.sleep(_LOOK_EVERY_S)
         with contextlib.suppress(ProcessLookupError):
             agent.kill()
 
     async def _watch_agent(self, agent: asyncio.subprocess.Process) -> None:
-        """Without one that answers, jobs neither start nor stop; replace it then."""
+        """End an agent that does not answer, so that another one is started: without one, no job starts or stops."""
         while self.state != "up" or await self.agent_answers(_SILENT_S):
             await asyncio.sleep(_PING_EVERY_S)
         _log.warning("Ray's agent has not answered for %g s; starting another one", _SILENT_S)
@@ -230,7 +231,7 @@ class RayKeeper:
             case "cluster":
                 jobs.cluster_is(event["nodes"])
             case "ended":
-                await self._gone(jobs, event, "its runner ended without saying how", event.get("ending"))
+                await self._gone(jobs, event, "its runner ended without reporting how", event.get("ending"))
             case "absent":
                 await self._gone(jobs, event, "its runner is gone")
             case "lost":
@@ -245,12 +246,12 @@ class RayKeeper:
     async def _gone(
         self, jobs: Jobs, event: Mapping[str, Any], cause: str, ending: Mapping[str, Any] | None = None
     ) -> None:
-        """The agent tells it once; where it could not be noted (a full disk), it is tried again."""
+        """Note the end of a runner, which the agent reports only once. If that fails (a full disk), try again later."""
         try:
             how = () if ending is None else (ending,)
             await jobs.runner_gone(event["job"], event["attempt"], cause, *how)
         except Exception as error:
-            if not isinstance(error, StoreTrouble):  # that is told by `jobs`
+            if not isinstance(error, StoreTrouble):  # `jobs` logs that one
                 _log.exception("the end of job %s could not be noted", event["job"])
             loop = asyncio.get_running_loop()
             loop.call_later(

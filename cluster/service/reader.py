@@ -1,7 +1,8 @@
-"""`python -m cluster.service.reader`: reads what one job names, in place of the service, and ends.
+"""`python -m cluster.service.reader`: reads the files of one job for the service, and ends.
 
-It says that it is ready, then a question comes as a line of JSON on standard input, and its answer goes to standard
-output. `--ahead`: there is no question yet, so it imports by now all that one may need. See `outside`.
+It prints that it is ready, reads a request as a line of JSON from standard input, and writes its answer to standard
+output. With `--ahead` it has time before the request comes, so it first imports all modules that a request may need.
+See `outside`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _FOR_A_PLAN = (
     *("coordinator.plan.blueprint", "coordinator.plan.estimate"),
 )
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
-"""What reading imports when it comes to it."""
+"""Modules that reading imports only when it needs them."""
 _GRACE_S = 5
 _OPEN_FILES = 256
 
 
 def main() -> None:
-    """Answer one question; none where the other end is closed first."""
+    """Answer one request, or end without one if standard input is closed first."""
     if AHEAD in sys.argv:
         for name in _LATE:
             importlib.import_module(name)
@@ -41,11 +42,11 @@ def main() -> None:
     if not line:
         return
     question = json.loads(line)
-    signal.alarm(int(question["seconds"]) + _GRACE_S)  # though the service should be gone that would end this process
+    signal.alarm(int(question["seconds"]) + _GRACE_S)  # ends this process even if the service is gone
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name in _FOR_A_PLAN if question["what"] == "plan" else ():
-        importlib.import_module(name)  # now: the limit is for what is read
+        importlib.import_module(name)  # before the limit, which is for the data
     limit_memory(question["memory"])
     answer: dict[str, Any] = {"problems": []}
     try:
@@ -76,7 +77,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _workers(question: Mapping[str, Any]) -> dict[str, Any]:
-    """How many workers a schedule file has lines for."""
+    """Return the number of workers in a schedule file."""
     from coordinator.schedules.csv_format import load_csv
 
     SourceRules.from_dict(question["rules"]).require_place(question["path"])
@@ -84,7 +85,7 @@ def _workers(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _look(question: Mapping[str, Any]) -> dict[str, Any]:
-    """What is wrong with each path: where it leads, or that no file is there. Nothing is opened."""
+    """Return the problem of each wrong path: it leads to a forbidden place, or is not a file. Opens no file."""
     rules = SourceRules.from_dict(question["rules"])
     found: dict[str, str] = {}
     for path in question["paths"]:

@@ -1,4 +1,4 @@
-"""What the service knows of a job, as it stands in the store."""
+"""The records of jobs and their events in the store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from coordinator.queue.job_states import Failed, State, Stopped, Succeeded, exit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """One job. Times are seconds UTC. `step` counts the steps done in the present attempt.
+    """A job. Times are seconds UTC. `step` is the number of steps done in the present attempt.
 
-    `samples_per_second` is of the last steps, `best_validation_loss` the least of the present attempt. `events_read` is
-    how much of events.jsonl, in bytes, has been taken into the store. `remote`: it was submitted from another host.
+    `samples_per_second` is the speed of the last steps, `best_validation_loss` the smallest of the present attempt.
+    `events_read` is the number of bytes of events.jsonl that the store has. `remote`: it was submitted from another
+    host.
     """
 
     id: str
@@ -47,28 +48,28 @@ class JobRecord:
 
     @property
     def reason(self) -> str:
-        """Why it is in its state; a queued job's is the queue's to say."""
+        """Why the job is in its state. The queue gives the reason of a queued job."""
         return reason(self.state)
 
     @property
     def exit_code(self) -> int | None:
-        """Of a command that follows the job."""
+        """The exit code of a command that follows the job; None until it has ended."""
         return exit_code(self.state)
 
     @property
     def model_saved(self) -> bool:
-        """Whether its weights are in the run directory."""
+        """Whether the run directory has the weights."""
         return isinstance(self.state, Succeeded) or (isinstance(self.state, Stopped) and self.state.saved)
 
     @property
     def traceback(self) -> str:
-        """Of the first cause of a failure."""
+        """The traceback of the failure's first cause; "" if there is none."""
         return self.state.traceback if isinstance(self.state, Failed) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDocument:
-    """The job that was submitted, as JSON, and the SHA-256 of each uploaded file by its path in it."""
+    """The submitted job as JSON, and the SHA-256 of each uploaded file by its path in the job."""
 
     document: str
     files: Mapping[str, str]
@@ -76,7 +77,7 @@ class JobDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """Something that happened to a job. `seq` counts from 1."""
+    """An event of a job. `seq` is its number within the job, from 1."""
 
     seq: int
     time: float

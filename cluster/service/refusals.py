@@ -1,4 +1,4 @@
-"""What the service refuses, beside what `stages.errors` has: each has a status code of its own."""
+"""Further errors with which the service refuses a request, beside those of `stages.errors`. Each has a gRPC code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from stages.errors import Refused
 
 
 class QueueFull(Refused):
-    """The queue holds as many jobs as it may."""
+    """The queue has reached its limit of jobs."""
 
 
 class SubmissionIdTaken(Refused):
@@ -14,16 +14,16 @@ class SubmissionIdTaken(Refused):
 
 
 class StoreTrouble(Refused):
-    """It is not the request: the store cannot be used."""
+    """The store cannot be used. The request itself may be right."""
 
 
 class StoreUnwritable(StoreTrouble):
-    """The store cannot be written for now; what was to be noted can be noted later."""
+    """The store cannot be written now. The same change may succeed later."""
 
 
 class NoSpace(StoreUnwritable):
-    """No space is left where the home is."""
+    """The disk of the home is full."""
 
 
 class StoreDamaged(StoreTrouble):
-    """What the store's file holds is no store, or not whole."""
+    """The store's file is damaged, or is not a store."""

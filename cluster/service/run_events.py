@@ -1,4 +1,4 @@
-"""What a runner wrote into events.jsonl, as what happened to the job and as a line for people."""
+"""Converts a runner's line of events.jsonl into an event of the job's state and into a line of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coordinator.texts import counted
 
 
 def happening(event: Mapping[str, Any]) -> Happening | None:
-    """What the event means for the job's state; None where it means nothing."""
+    """Return what the event means for the job's state; None if it does not change the state."""
     match event.get("event"):
         case "preparing":
             return Preparation("reading its data")
@@ -35,7 +35,7 @@ def happening(event: Mapping[str, Any]) -> Happening | None:
 
 
 def text(event: Mapping[str, Any]) -> str:
-    """The event in one line."""
+    """Return the event as a line of text."""
     match event.get("event"):
         case "preparing":
             return f"the runner is process {event['pid']} on {event['host']}; reads the data"
@@ -60,7 +60,7 @@ def text(event: Mapping[str, Any]) -> str:
 
 
 def seconds(event: Mapping[str, Any], otherwise: float) -> float:
-    """When it happened, in seconds UTC."""
+    """Return the time of the event in seconds UTC; `otherwise` if it has no valid time."""
     try:
         return datetime.fromisoformat(str(event["time"])).timestamp()
     except (KeyError, ValueError):
@@ -68,5 +68,5 @@ def seconds(event: Mapping[str, Any], otherwise: float) -> float:
 
 
 def details(event: Mapping[str, Any]) -> dict[str, Any]:
-    """What else the event says."""
+    """Return the other entries of the event."""
     return {key: value for key, value in event.items() if key not in ("time", "event", "attempt")}

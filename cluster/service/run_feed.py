@@ -1,8 +1,8 @@
-"""Reading a run directory while its runner writes it: whole lines only, each once.
+"""Reads a run directory while its runner writes it: whole lines only, each once.
 
-The rows of the present attempt are in `metrics.jsonl`, those of one that was lost in `metrics.attempt-N.jsonl`, so that
+`metrics.jsonl` has the rows of the present attempt and `metrics.attempt-N.jsonl` those of lost attempt N, so that
 `metrics.jsonl` never has a step twice; the same holds for `accounts.jsonl`. `events.jsonl` has the events of all
-attempts, `timeline.json` the last picture of any.
+attempts, `timeline.json` the last timeline of any attempt.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from coordinator.job.regular_files import open_regular
 from coordinator.timing.epoch_means import EpochMeans
 
 _READ_BYTES = 256 * 1024
-_ROWS_AT_ONCE = 100  # taken in between two turns of the loop: about a millisecond
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what is not there, or was damaged
+_ROWS_AT_ONCE = 100  # handled in one turn of the event loop, in about a millisecond
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # raised for a missing or damaged file
 _TAIL_BYTES = 64 * 1024  # more than a line of accounts.jsonl
 
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """A line of events.jsonl, and where in the file it ends, in bytes."""
+    """A line of events.jsonl, and the offset in bytes at which it ends."""
 
     content: Mapping[str, Any]
     end: int
 
 
 class RunFeed:
-    """Follows one attempt, and feeds `stats`. `metrics_end` is how far its rows are known, in bytes."""
+    """Follows one attempt and updates `stats`. `metrics_end` is the number of bytes of its rows read so far."""
 
     def __init__(self, folder: Path, attempt: int, events_read: int, stats: JobStats | None = None) -> None:
         self.folder, self.attempt, self._stats = folder, attempt, stats
         self._following = asyncio.Lock()
         self._accounts_size = 0
-        self._timeline: tuple[int, int] | None = None  # inode and time of the file that was read last
-        self._from_zero: bool | None = None  # see old_counts; known with the first row
+        self._timeline: tuple[int, int] | None = None  # inode and modification time of the last file read
+        self._from_zero: bool | None = None  # see old_counts; None before the first row
         self.metrics_end = 0
         self.last_step: Mapping[str, Any] | None = None
         self.last_eval: Mapping[str, Any] | None = None
@@ -56,16 +56,16 @@ class RunFeed:
 
     @property
     def samples_per_second(self) -> float | None:
-        """Of the last steps; None if nobody keeps figures, or before the first step."""
+        """The speed of the last steps; None without `stats` and before the first step."""
         return None if self._stats is None else self._stats.recent.samples_per_second
 
     def go_back(self, events_read: int) -> None:
-        """Read events again from there: they could not be noted."""
+        """Read events again from this offset, because they could not be noted."""
         self._events_read = events_read
 
     async def follow_rows(self) -> bool:
-        """As `look_for_rows`, one caller at a time. Where there is much, after a restart of the service, a thread reads
-        it; what was read is taken in here, a little at a time, for others look at the figures meanwhile."""
+        """As `look_for_rows`, one caller at a time. If there is much to read, as after a restart of the service, a
+        thread reads it. This coroutine handles the rows in small portions, so that the event loop is never blocked."""
         async with self._following:
             before = self.metrics_end
             while self._unread() > _READ_BYTES and (lines := await asyncio.to_thread(self._read_rows)):
@@ -80,11 +80,11 @@ class RunFeed:
                 await asyncio.sleep(0)
 
     def look_for_rows(self) -> bool:
-        """Take in what was added to the rows; True if that is anything."""
+        """Read the rows that were added; return whether there were any."""
         before = self.metrics_end
         while lines := self._read_rows():
             self._take_rows(lines)
-        if self._stats is not None and self.metrics_end:  # only then it is known how they count
+        if self._stats is not None and self.metrics_end:  # the first row shows whether steps count from 0
             self._look_at_accounts(self._stats)
             self._look_at_timeline(self._stats)
         return self.metrics_end > before
@@ -96,7 +96,7 @@ class RunFeed:
             return 0
 
     def _read_rows(self) -> list[tuple[Any, int]]:
-        """The next lines, each with its length in bytes; changes nothing. What is no row of ours is None."""
+        """Return the next lines as (row, length in bytes). A line that is not a valid row is None. Changes nothing."""
         part = read_lines(rows_file(self.folder, self.attempt, self.attempt), self.metrics_end, _READ_BYTES)
         return [(row_of(line), len(line)) for line in part.splitlines(keepends=True)]
 
@@ -120,16 +120,16 @@ class RunFeed:
                     self.best_validation_loss = min(loss, self.best_validation_loss or loss)
 
     def _look_at_accounts(self, stats: JobStats) -> None:
-        """Only the last line counts: it has the totals."""
+        """Read the last line of accounts.jsonl, which has the totals."""
         if self.attempt > 1 and not _aside(self.folder, self.attempt - 1).exists():
-            return  # what is there is still the attempt's before
+            return  # the file is still that of the previous attempt
         file = self.folder / run_files.ACCOUNTS
         with contextlib.suppress(*_UNREADABLE):
             size = file.stat().st_size
             if size != self._accounts_size and (part := read_lines(file, max(0, size - _TAIL_BYTES), _TAIL_BYTES)):
                 line = dict(orjson.loads(part.splitlines()[-1]))
                 line = step_from_one(line) if self._from_zero else line
-                if float(line["ended"]):  # each look at the figures needs it
+                if float(line["ended"]):  # a line without it would break later readers
                     stats.accounts = line
                 self._accounts_size = size
 
@@ -146,7 +146,7 @@ class RunFeed:
                 stats.timeline = step_from_one(content) if self._from_zero else content
 
     def new_events(self) -> list[RunEvent]:
-        """Events of this attempt that were added. One that is torn, by a runner that was killed, is left out."""
+        """Return the added events of this attempt, without lines that a killed runner left unfinished."""
         found = []
         while part := read_lines(self.folder / run_files.EVENTS, self._events_read, _READ_BYTES):
             for line in part.splitlines(keepends=True):
@@ -159,7 +159,7 @@ class RunFeed:
 
 
 def row_of(line: bytes) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None for what is no row: torn by a disk that was full, or damaged later."""
+    """Return a line of metrics.jsonl as a row; None if it is not valid, after a full disk or other damage."""
     try:
         row = orjson.loads(line)
     except ValueError:
@@ -171,8 +171,8 @@ def row_of(line: bytes) -> dict[str, Any] | None:
 
 
 def rows_file(folder: Path, attempt: int, present: int) -> Path:
-    """Where the rows of an attempt are, while attempt `present` is the job's last. Until the rows of the attempt before
-    were put aside, there are none of the present one."""
+    """Return the file with the rows of an attempt, while attempt `present` is the job's last one. The present attempt
+    has no rows until those of the previous one are moved aside: the file returned for it then does not exist."""
     aside, rows = _aside(folder, attempt), folder / run_files.METRICS
     if attempt < present:
         return aside if aside.exists() else rows
@@ -184,14 +184,14 @@ def _aside(folder: Path, attempt: int) -> Path:
 
 
 def retire_attempt(folder: Path, attempt: int) -> None:
-    """Put the rows of an attempt that was lost aside. Does nothing the second time; its runner must be gone."""
+    """Move the rows of a lost attempt aside. Its runner must be gone. A second call does nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     events = folder / run_files.EVENTS
     if events.exists() and _last_byte(events) not in (b"", b"\n"):
         with events.open("ab") as file:
-            file.write(b"\n")  # a torn line must not swallow the first one of the next attempt
+            file.write(b"\n")  # else the next attempt's first line joins an unfinished one
     accounts = folder / run_files.ACCOUNTS
-    if accounts.exists() and not _aside(folder, attempt).exists():  # first: the rows put aside say that all is done
+    if accounts.exists() and not _aside(folder, attempt).exists():  # first: the moved rows mark the end of this
         accounts.rename(folder / run_files.of_attempt(run_files.ACCOUNTS, attempt))
     aside, rows = _aside(folder, attempt), folder / run_files.METRICS
     if aside.exists():
@@ -209,7 +209,7 @@ def _last_byte(file: Path) -> bytes:
 
 
 def read_lines(file: Path, start: int, most: int) -> bytes:
-    """Whole lines from byte `start` on, about `most` bytes of them, but at least one; empty where there is none."""
+    """Return whole lines from byte `start` on: at least one, if there is one, and about `most` bytes."""
     try:
         if most <= 0:
             return b""

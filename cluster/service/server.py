@@ -1,4 +1,4 @@
-"""The two ports: gRPC with health checks and reflection, HTTP with /healthz and /metrics. Both on loopback."""
+"""The two ports: gRPC with health checks and reflection, and HTTP with pages, /healthz and /metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stages.errors import UserMistake
 
 SERVICE = "pipetrain.v1.Pipetrain"
 DASHBOARD = "cluster.dashboard.web"
-_MAX_ANSWER_BYTES = 32 * 2**20  # a job with its document, and room
+_MAX_ANSWER_BYTES = 32 * 2**20  # the largest answer is a job with its document
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +39,7 @@ class Servers:
             options=[
                 *CONNECTION_LIMITS,
                 ("grpc.max_send_message_length", _MAX_ANSWER_BYTES),
-                ("grpc.so_reuseport", 0),  # a second service on the port shall fail, not share it
+                ("grpc.so_reuseport", 0),  # a second service must not share the port
             ],
             maximum_concurrent_rpcs=MAX_CALLS,
         )
@@ -52,55 +52,58 @@ class Servers:
         self.http_up = asyncio.Event()
 
     async def listen_grpc(self, host: str, port: int) -> int:
-        """The port that gRPC answers on. Raises UserMistake where it is taken."""
+        """Start the gRPC server and return its port. Raises UserMistake if the port is in use or not allowed."""
         try:
             bound: int = self._grpc.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
             bound = 0
         if not bound:
-            raise UserMistake(f"--grpc-port {port}: {host}:{port} is taken or not ours; choose another, or 0 for any")
+            raise UserMistake(
+                f"--grpc-port {port}: {host}:{port} is in use or not allowed; choose another port, or 0 for a free one"
+            )
         await self._grpc.start()
         await self.serving(True)
         return bound
 
     async def serving(self, answers: bool) -> None:
-        """What health checks are told."""
+        """Set the answer of health checks."""
         status = health_pb2.HealthCheckResponse.SERVING if answers else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE):
             await self.health.set(name, status)
 
     def listen_http(self, host: str, port: int, make_app: Callable[[], Any]) -> tuple[int, Awaitable[None]]:
-        """The port that HTTP answers on, and what to await for as long as it shall. Raises UserMistake."""
+        """Bind the HTTP port; return it with an awaitable that serves until `stop`. Raises UserMistake if the port is
+        in use or not allowed."""
         try:
             socket = uvicorn.Config("", host=host, port=port, log_level="warning").bind_socket()
         except (OSError, SystemExit):
             raise UserMistake(
-                f"--http-port {port}: {host}:{port} is taken or not ours; choose another, or 0 for any"
+                f"--http-port {port}: {host}:{port} is in use or not allowed; choose another port, or 0 for a free one"
             ) from None
         return socket.getsockname()[1], self._serve_http(socket, make_app)
 
     async def _serve_http(self, socket: Any, make_app: Callable[[], Any]) -> None:
-        # its modules take longer to load than anything else here, and Ray takes longer still: both at once
+        # loaded in a thread while Ray starts: these are the slowest modules to load, and Ray takes longer still
         await asyncio.to_thread(import_module, DASHBOARD)
         if self._stopping:
             return
         config = uvicorn.Config(
             make_app(),
             http=BoundedConnection,
-            log_config=None,  # as the service writes its log
+            log_config=None,  # use the service's own logging
             log_level="warning",
             access_log=False,
             lifespan="on",
-            proxy_headers=False,  # who the caller is counts, not who it says
-            timeout_graceful_shutdown=1,  # pages are open for as long as somebody looks at them
-            ws_per_message_deflate=False,  # nothing goes further than loopback
+            proxy_headers=False,  # trust the connection's address, not a header
+            timeout_graceful_shutdown=1,  # open pages would delay the end
+            ws_per_message_deflate=False,  # connections are local
             ws_max_size=MOST_FROM_A_PAGE_BYTES,
         )
         self._http = _Quiet(config, self.http_up)
         await self._http.serve(sockets=[socket])
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new calls, and let those under way end for so long."""
+        """Accept no new calls, and give calls under way `grace_s` seconds to end."""
         await self.serving(False)
         self._stopping = True
         if self._http is not None:
@@ -109,26 +112,26 @@ class Servers:
 
 
 class _Quiet(uvicorn.Server):  # type: ignore[misc]
-    """Leaves the signals to the service, and says when it answers."""
+    """A server that leaves signals to the service, and sets an event when it answers."""
 
     def __init__(self, config: uvicorn.Config, up: asyncio.Event) -> None:
         super().__init__(config)
         self._up = up
 
     async def startup(self, sockets: Any = None) -> None:
-        """Begin to answer."""
+        """Start, then set the event."""
         await super().startup(sockets=sockets)
         if self.started:
             self._up.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """None."""
+        """Capture no signals."""
         yield
 
 
 def _handlers(api: Api) -> Any:
-    """The methods by name. List and Watch hand over bytes that were made once for all who ask."""
+    """Return the handlers of the methods. List and Watch send bytes that were serialised once for all callers."""
 
     def unary(method: Any, request: Any, **most: int) -> Any:
         async def checked(given: Any, context: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The figures of all jobs that run, and for a while of those that have ended; and counts over all jobs."""
+"""The figures of all running and lately ended jobs, and counts over all jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cluster.service.records import JobRecord
 from coordinator.queue.job_states import Failed, Recovering, Running, Starting
 
 CLUSTER_LOST = "cluster_lost"
-"""Why an attempt is followed by another: Ray ended it. There is no other cause yet."""
+"""The cause of a restart: Ray ended the attempt. There is no other cause yet."""
 
 
 class StatsBoard:
-    """`jobs` by id. Counts begin with the service: `failures` by kind, `ended_jobs` by state, `restarts` of attempts by
-    cause, `queue_wait` in seconds."""
+    """The figures of jobs: `jobs` by job id. Counts start at 0 when the service starts: `failures` by kind,
+    `ended_jobs` by state, `restarts` of attempts by cause, `queue_wait` in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._since = clock, clock()
@@ -27,7 +27,7 @@ class StatsBoard:
         self.queue_wait = Distribution(WAIT_BOUNDS_S)
 
     def begins(self, record: JobRecord) -> JobStats:
-        """An attempt begins, or is found again; the figures to feed."""
+        """Return new figures for an attempt that begins or is found again."""
         before = self.jobs.get(record.id)
         stats = JobStats(job=record.id, name=record.name, attempt=record.attempt)
         if record.started_at is not None:
@@ -40,14 +40,14 @@ class StatsBoard:
         return stats
 
     def waits(self, record: JobRecord) -> None:
-        """A job waits for its turn: because it is new, or because its processes were lost."""
+        """Count a restart if the job waits because its processes were lost."""
         stats = self.jobs.get(record.id)
         if stats is not None and isinstance(record.state, Recovering) and record.state.lost > stats.losses:
             stats.losses = record.state.lost
             self.restarts[CLUSTER_LOST] += 1
 
     def ended(self, record: JobRecord) -> None:
-        """A job has ended: its figures stay for STATS_KEPT_S."""
+        """Count the end of a job. Its figures are kept for STATS_KEPT_S seconds."""
         self.ended_jobs[record.state.name] += 1
         if isinstance(record.state, Failed):
             self.failures[record.state.kind] += 1
@@ -56,7 +56,7 @@ class StatsBoard:
             stats.ended_at = self._clock()
 
     def sweep(self) -> None:
-        """Drop what was kept long enough."""
+        """Remove the figures of jobs that ended more than STATS_KEPT_S seconds ago."""
         limit = self._clock() - STATS_KEPT_S
         for job in [job for job, stats in self.jobs.items() if stats.ended_at is not None and stats.ended_at < limit]:
             del self.jobs[job]

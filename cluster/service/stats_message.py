@@ -1,4 +1,4 @@
-"""A job's figures as a message of the interface."""
+"""Converts a job's figures into a message of the interface."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMED = frozenset(SERIES) & frozenset(pb.JobStats.DESCRIPTOR.fields_by_name)
 
 
 def stats_message(stats: JobStats) -> pb.JobStats:
-    """The figures of a job's present attempt. Speed and bubble are those of late, which say more than a step's."""
+    """Return the figures of a job's present attempt. Speed and bubble are means over the last steps."""
     recent = {"samples_per_second": stats.recent.samples_per_second, "bubble": stats.recent.bubble}
     latest = {**stats.latest, **{name: value for name, value in recent.items() if value is not None}}
     return pb.JobStats(
@@ -29,7 +29,7 @@ def stats_message(stats: JobStats) -> pb.JobStats:
 
 
 def evenly(values: Sequence[float], most: int) -> list[float]:
-    """At most so many of the values, evenly apart; the last one is the last."""
+    """Return at most `most` of the values, evenly spaced, with the last value as the last."""
     if len(values) <= most:
         return list(values)
     return [values[((place + 1) * len(values) - 1) // most] for place in range(most)]

@@ -1,7 +1,7 @@
-"""The job store: SQLite, one writer, and a transaction for all that came in while the last one was being written.
+"""The job store: SQLite with one writer. All changes that arrive during a transaction share the next one.
 
-What `write` has answered is on disk. Readers have connections of their own, which the write-ahead log lets read while
-something is written.
+When `write` returns, the change is on disk. Readers have connections of their own, and the write-ahead log lets them
+read during a transaction.
 """
 
 from __future__ import annotations
@@ -88,10 +88,11 @@ _SELECT = f'SELECT "order", {", ".join(COLUMNS)} FROM jobs'
 
 
 class Store:
-    """The jobs of one home. `write` is for the event loop's thread, the reading methods for any thread."""
+    """The jobs of one home. Call `write` in the event loop's thread; any thread may call the reading methods."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the store at `path`. Raises UserMistake for one that is newer, damaged or cannot be written."""
+        """Open or make the store at `path`. Raises UserMistake if a newer version wrote it, StoreTrouble if it is
+        damaged or cannot be written."""
         self.path = path
         try:
             _require_filled(path)
@@ -108,7 +109,7 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # accepted is kept, though the power should fail
+        connection.execute("PRAGMA synchronous = FULL")  # an accepted job survives a power failure
         return connection
 
     def _migrate(self) -> None:
@@ -124,9 +125,9 @@ class Store:
     # writing -------------------------------------------------------------------------------------------------------
 
     async def write(self, change: Write[T]) -> T:
-        """Make a change; its result, once it is on disk. What it raises undoes it, and is raised here.
+        """Make a change, and return its result once it is on disk. An exception of the change undoes it and is raised.
 
-        Raises StoreUnwritable where nothing can be written for now: what is tried again later may succeed.
+        Raises StoreUnwritable if nothing can be written now: a later try may succeed.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.put((change, future))
@@ -155,22 +156,22 @@ class Store:
                     self._writer.execute("RELEASE one")
                 except Exception as error:
                     if trouble_of(error, self.path) is not None:
-                        raise  # of the store, and not of this change: SQLite may have undone all of it
+                        raise  # the store failed, not this change: SQLite may have undone the whole transaction
                     self._writer.execute("ROLLBACK TO one")
                     self._writer.execute("RELEASE one")
                     outcomes.append((future, None, error))
             self._writer.execute("COMMIT")
-        except Exception as error:  # the disk is full, or gone; whatever it is, somebody waits for it
+        except Exception as error:  # such as a full disk; callers wait for every outcome
             with contextlib.suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
             failure = trouble_of(error, self.path) or error
             outcomes = [(future, None, failure) for _, future in batch]
-        with contextlib.suppress(RuntimeError):  # the loop was closed, and with it all who wait
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so no caller waits
             batch[0][1].get_loop().call_soon_threadsafe(_resolve, outcomes)
 
     def _require_there(self) -> None:
-        """What is written to a file that was moved or deleted, nobody finds again. Raises StoreUnwritable."""
+        """Raise StoreUnwritable if the file was moved or deleted: changes written to it would be lost."""
         try:
             if os.path.samestat(self.path.stat(), self._file):
                 return
@@ -180,7 +181,7 @@ class Store:
         raise gone(self.path)
 
     def close(self) -> None:
-        """Write what is pending, and close."""
+        """Write all pending changes, and close the store."""
         self._pending.put(None)
         self._thread.join()
         self._writer.close()
@@ -197,28 +198,28 @@ class Store:
         return connection
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """All rows. Raises StoreTrouble."""
+        """Return all rows of a query. Raises StoreTrouble."""
         try:
             return self._reader.execute(query, values).fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise trouble_of(error, self.path) or error from None
 
     def get(self, job: str) -> JobRecord | None:
-        """The job with exactly this id."""
+        """Return the job with exactly this id, if any."""
         return next(map(self._record, self._read(f"{_SELECT} WHERE id = ?", (job,))), None)
 
     def by_submission(self, submission_id: str) -> JobRecord | None:
-        """The job that was submitted with this submission id."""
+        """Return the job that was submitted with this submission id, if any."""
         return next(map(self._record, self._read(f"{_SELECT} WHERE submission_id = ?", (submission_id,))), None)
 
     def _record(self, row: Sequence[Any]) -> JobRecord:
-        """Raises StoreDamaged."""
+        """Return the record of a row. Raises StoreDamaged."""
         with self._whole("a job"):
             return record_of(row)
 
     @contextlib.contextmanager
     def _whole(self, what: str) -> Iterator[None]:
-        """What cannot be read inside is damage. Raises StoreDamaged."""
+        """Turn errors of reading rows in the block into StoreDamaged."""
         try:
             yield
         except (ValueError, TypeError, AttributeError) as error:
@@ -226,16 +227,16 @@ class Store:
             raise StoreDamaged(damaged(self.path, told)) from None
 
     def unfinished(self) -> list[JobRecord]:
-        """All jobs that have not ended, in the order of their submission."""
+        """Return all jobs that have not ended, in the order of their submission."""
         ended = "('SUCCEEDED', 'FAILED', 'STOPPED')"
         return [self._record(row) for row in self._read(f'{_SELECT} WHERE state NOT IN {ended} ORDER BY "order"')]
 
     def select(self, states: Sequence[str] = (), name: str = "", limit: int = 0) -> Iterator[JobRecord]:
-        """Jobs, newest first."""
+        """Return the matching jobs, newest first; `limit` 0 means all."""
         return map(self._record, self._selected(_SELECT, states, name, limit))
 
     def select_ids(self, states: Sequence[str] = (), name: str = "", limit: int = 0) -> list[str]:
-        """Their ids alone, newest first."""
+        """Return the ids of the matching jobs, newest first; `limit` 0 means all."""
         return [row[0] for row in self._selected("SELECT id FROM jobs", states, name, limit)]
 
     def _selected(self, select: str, states: Sequence[str], name: str, limit: int) -> list[Any]:
@@ -250,33 +251,33 @@ class Store:
         return self._read(query, (*values, limit or -1))
 
     def records(self, jobs: Sequence[str]) -> list[JobRecord]:
-        """Those of these jobs that there are, in any order."""
+        """Return the jobs with these ids that exist, in any order."""
         query = f"{_SELECT} WHERE id IN ({', '.join('?' * len(jobs))})"
         return list(map(self._record, self._read(query, jobs)))
 
     def counts(self) -> dict[str, int]:
-        """How many jobs are in each state."""
+        """Return the number of jobs in each state."""
         return dict(self._read("SELECT state, count(*) FROM jobs GROUP BY state"))
 
     def ids(self, prefix: str, limit: int) -> list[str]:
-        """Ids that begin like that, newest first."""
+        """Return at most `limit` ids that begin with `prefix`, newest first."""
         query = 'SELECT id FROM jobs WHERE substr(id, 1, ?) = ? ORDER BY "order" DESC LIMIT ?'
         return [row[0] for row in self._read(query, (len(prefix), prefix, limit))]
 
     def names(self, limit: int) -> list[str]:
-        """Names of the newest `limit` jobs, each once, the newest first."""
+        """Return the names of the newest `limit` jobs, each once, newest first."""
         query = 'SELECT name FROM jobs ORDER BY "order" DESC LIMIT ?'
         return list(dict.fromkeys(row[0] for row in self._read(query, (limit,))))
 
     def document(self, job: str) -> JobDocument:
-        """What was submitted. Raises KeyError for an unknown job."""
+        """Return a job's document. Raises KeyError for an unknown job."""
         for document, files in self._read("SELECT document, files FROM documents WHERE id = ?", (job,)):
             with self._whole(f"the document of job {job}"):
                 return JobDocument(document=text_of(document), files=json.loads(files))
         raise KeyError(job)
 
     def events(self, job: str, after: int = 0, limit: int = -1) -> list[EventRecord]:
-        """Events of a job, in order, after the one with this number."""
+        """Return at most `limit` (-1: all) events of a job, in order, after event number `after`."""
         query = (
             "SELECT seq, time, kind, attempt, text, details FROM events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         )
@@ -285,7 +286,7 @@ class Store:
             return [event_of(row) for row in rows]
 
     def uploads_in_use(self) -> set[str]:
-        """The SHA-256 of every uploaded file that a job names."""
+        """Return the SHA-256 of every uploaded file that a job names."""
         rows = self._read("SELECT files FROM documents WHERE files != '{}'")
         with self._whole("the documents"):
             return {sha256 for (files,) in rows for sha256 in json.loads(files).values()}
@@ -295,7 +296,7 @@ class Store:
 
 
 def insert(record: JobRecord, document: JobDocument, first: EventRecord) -> Write[tuple[JobRecord, bool]]:
-    """Take a job in, unless its submission id is known. The job, with its order, and whether it is new."""
+    """Insert a job unless its submission id is known. The result is the job, with its order, and whether it is new."""
 
     def change(connection: sqlite3.Connection) -> tuple[JobRecord, bool]:
         known = _by_submission(connection, record.submission_id)
@@ -315,7 +316,7 @@ def insert(record: JobRecord, document: JobDocument, first: EventRecord) -> Writ
 
 
 def update(record: JobRecord, events: Sequence[EventRecord]) -> Write[None]:
-    """Write the record's present values, and new events with them."""
+    """Write the record's values and its new events."""
 
     def change(connection: sqlite3.Connection) -> None:
         names = ", ".join(f"{name} = ?" for name in COLUMNS)
@@ -326,7 +327,7 @@ def update(record: JobRecord, events: Sequence[EventRecord]) -> Write[None]:
 
 
 def probe() -> Write[None]:
-    """Write something that changes nothing, all the way to the disk."""
+    """Write to the disk without changing anything, to test whether the store can be written."""
 
     def change(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
@@ -335,7 +336,7 @@ def probe() -> Write[None]:
 
 
 def delete(job: str) -> Write[None]:
-    """Forget a job."""
+    """Delete a job with its document and events."""
 
     def change(connection: sqlite3.Connection) -> None:
         for table, column in (("jobs", "id"), ("documents", "id"), ("events", "job")):
@@ -367,8 +368,8 @@ def _resolve(outcomes: Sequence[tuple[asyncio.Future[Any], Any, BaseException | 
 
 
 def _require_filled(path: Path) -> None:
-    """A file without a byte, as a machine that lost its power may leave one, would become a new store beside the run
-    directories of jobs that nobody knows any more. Raises StoreDamaged."""
+    """Raise StoreDamaged if the file is empty, as after a power failure, and there are run directories: a new store
+    would not know their jobs."""
     runs = path.parent / "runs"
     if path.exists() and path.stat().st_size == 0 and runs.is_dir() and any(runs.iterdir()):
         raise StoreDamaged(damaged(path, "it is empty, and there are run directories of jobs"))

@@ -1,4 +1,4 @@
-"""What is wrong with the store, told as one sentence: full for now, out of reach for now, or damaged for good."""
+"""Turns errors of the store into one sentence each: the disk is full, the store cannot be reached, or it is damaged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PASSING = (
 )
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SIGNS_OF_DAMAGE = ("decode to UTF-8", "no such column", "no such table")
-"""In the text of an error: we write text, and ask for what we made."""
+"""Parts of SQLite's error texts that mean damage: pipetrain writes only UTF-8, and queries only tables that it made."""
 _PASSING_ERRNO = (
     *NO_ROOM,
     errno.EIO,
@@ -31,7 +31,7 @@ _PASSING_ERRNO = (
 
 
 def trouble_of(error: BaseException, path: Path) -> StoreTrouble | None:
-    """What an error that came up with the store at `path` means; None where the store is not to blame."""
+    """Return the StoreTrouble that an error of the store at `path` means; None if the store is not the cause."""
     if isinstance(error, StoreTrouble):
         return error
     if isinstance(error, OSError):
@@ -53,8 +53,8 @@ def trouble_of(error: BaseException, path: Path) -> StoreTrouble | None:
 
 
 def file_trouble(error: BaseException) -> StoreUnwritable | None:
-    """The refusal of a call for which a file of the home cannot be read or written: a full disk, one that became
-    read-only, a run directory that somebody took away. None for any other error."""
+    """Return the refusal of a call that cannot read or write a file of the home, because the disk is full or read-only
+    or the run directory was removed. None for any other error."""
     if not isinstance(error, OSError) or not (error.errno in _PASSING_ERRNO or error.filename):
         return None
     file = error.filename or "the home of the service"
@@ -71,7 +71,7 @@ def _unwritable(path: Path, why: str, *, full: bool) -> StoreUnwritable:
 
 
 def damaged(path: Path, why: str) -> str:
-    """One sentence: the path, and what can be done. `why` may quote what stands in the store's file."""
+    """Return a sentence with the path and what the user can do. `why` may quote bytes of the store's file."""
     why = " ".join("".join(c if c.isprintable() else " " for c in why).split())
     return (
         f"{path}: the job store is damaged ({why}); put a copy of it back, or move it away (with {path.name}-wal and "
@@ -80,8 +80,8 @@ def damaged(path: Path, why: str) -> str:
 
 
 def gone(path: Path) -> StoreUnwritable:
-    """The home was taken away from under the service."""
+    """Return the refusal after the home was moved or deleted while the service is up."""
     return StoreUnwritable(
-        f"{path} is not there any more: the home was moved or deleted while its service is up; put it back, or end the "
-        f"service (process {os.getpid()})"
+        f"{path} is not there any more: the home was moved or deleted while its service was up; put it back, or end "
+        f"the service (process {os.getpid()})"
     )

@@ -1,4 +1,4 @@
-"""A job and its events as rows of the store: written, and read again with an eye for damage."""
+"""Converts jobs and events to rows of the store and back, and detects damaged rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VALUES: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float"
 
 
 def _kinds(written: str) -> tuple[type, ...]:
-    """What values of a field that is annotated so may be, as SQLite gives them back."""
+    """Return the types in which SQLite returns values of a field with this annotation."""
     name, _, optional = written.partition(" | ")
     return (*_VALUES[name], type(None)) if optional else _VALUES[name]
 
@@ -27,24 +27,24 @@ _KINDS = tuple(_kinds(str(f.type)) for f in fields(JobRecord) if f.name in OWN)
 
 
 class UnreadableRow(ValueError):
-    """A row is not what this program wrote."""
+    """A row is damaged: this program did not write it in this form."""
 
 
 def values_of(record: JobRecord) -> tuple[Any, ...]:
-    """The record's values in the order of COLUMNS."""
+    """Return the record's values in the order of COLUMNS."""
     needs, state = record.needs, record.state
     own = (getattr(record, name) for name in OWN)
     return (*own, needs.workers, needs.cpus, needs.memory, state.name, json.dumps(to_document(state)))
 
 
 def record_of(row: Sequence[Any]) -> JobRecord:
-    """The record of a row: its order, then COLUMNS. Raises UnreadableRow."""
+    """Return the record of a row (its order, then COLUMNS). Raises UnreadableRow."""
     order, *own = row[: len(OWN) + 1]
     workers, cpus, memory, state, evidence = row[len(OWN) + 1 :]
     values: Mapping[str, Any] = dict(zip(OWN, own, strict=True))
     kinds = (*_KINDS, (int,), (int,), (int,))
     if not all(isinstance(value, kind) for value, kind in zip((*own, workers, cpus, memory), kinds, strict=True)):
-        raise UnreadableRow(f"job {values['id']!r}: a value is of another kind")
+        raise UnreadableRow(f"job {values['id']!r}: a value has the wrong type")
     try:
         found = _state(state, evidence)
     except (ValueError, TypeError, AttributeError) as error:
@@ -58,7 +58,7 @@ def record_of(row: Sequence[Any]) -> JobRecord:
 
 
 def event_of(row: Sequence[Any]) -> EventRecord:
-    """The event of a row. Raises ValueError, TypeError."""
+    """Return the event of a row. Raises ValueError, TypeError."""
     seq, at, kind, attempt, text, details = row
     return EventRecord(
         seq=int(seq),
@@ -71,16 +71,16 @@ def event_of(row: Sequence[Any]) -> EventRecord:
 
 
 def text_of(value: Any) -> str:
-    """The value of a column of texts. Raises UnreadableRow."""
+    """Return the value of a text column. Raises UnreadableRow."""
     if not isinstance(value, str):
-        raise UnreadableRow(f"{value!r} is no text")
+        raise UnreadableRow(f"{value!r} is not text")
     return value
 
 
 def _object(text: str) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):
-        raise UnreadableRow(f"{text[:40]!r} has no entries")
+        raise UnreadableRow(f"{text[:40]!r} is not a JSON object")
     return found
 
 
@@ -91,5 +91,5 @@ def _needs(workers: int, cpus: int, memory: int) -> Needs:
 
 @lru_cache(maxsize=256)
 def _state(name: str, evidence: str) -> State:
-    """Most jobs of a long list are in one of a few states, to the letter; they are immutable, so one will do."""
+    """Return a state, cached: most jobs of a long list have one of a few states, which are immutable."""
     return from_document(name, json.loads(evidence))

@@ -1,4 +1,4 @@
-"""Traces on request. The job's runner finds the request in its run directory, whatever became of Ray meanwhile."""
+"""Traces on request. The job's runner reads the request from its run directory, so it works without Ray's agent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_STEPS = 10_000
 
 
 async def ask_for_trace(jobs: Jobs, job: str, steps: int) -> str:
-    """Let a job record its next `steps` steps; the request's id. Raises Refused, UserMistake."""
+    """Request that a job records its next `steps` steps; return the request's id. Raises Refused, UserMistake."""
     if not 1 <= steps <= MOST_STEPS:
         raise UserMistake(f"steps: got {steps}, must be from 1 to {MOST_STEPS:,}")
     record = jobs.record(job)
@@ -29,7 +29,7 @@ async def ask_for_trace(jobs: Jobs, job: str, steps: int) -> str:
 
 
 def _put(folder: Path, content: dict[str, object]) -> bool:
-    """Put the request in place; False where there is one already."""
+    """Write the request; return False if the job already has one."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / run_files.unfinished(f"{run_files.TRACE_REQUEST}.{content['id']}")
     try:
@@ -43,7 +43,7 @@ def _put(folder: Path, content: dict[str, object]) -> bool:
 
 
 async def trace_saved(jobs: Jobs, job: str, request: str) -> None:
-    """Until the job says what became of the request. Raises Refused where that is nothing."""
+    """Wait until the job has saved the requested trace. Raises Refused if it could not, or ended before."""
     after = 0
     while True:
         entry = jobs.entries.get(job)
@@ -60,7 +60,7 @@ async def trace_saved(jobs: Jobs, job: str, request: str) -> None:
 
 
 def last_trace(jobs: Jobs, job: str) -> Path:
-    """The trace that the job saved last. Raises Refused where it has none."""
+    """Return the file of the trace that the job saved last. Raises Refused if it has none."""
     file = jobs.home.run_directory(job) / run_files.TRACE
     if not file.exists():
         raise Refused(f"job {job} has saved no trace; `pipetrain trace {job} --steps 10` asks a running job for one")

@@ -1,4 +1,4 @@
-"""Runs at a tracker that a job has left open, because its runner was ended from outside."""
+"""Closes a job's run at a tracker if the runner could not, because it was killed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _log = logging.getLogger(__name__)
 
 
 def left_open(folder: Path) -> bool:
-    """Whether a run directory says that something is open."""
+    """Whether a run at a tracker is still open, by the job's run directory."""
     return (folder / run_files.MLFLOW_OPEN).exists()
 
 
 async def end_tracking(folder: Path, state: State) -> None:
-    """End it, as the job ended; what cannot be done within _DEADLINE_S is left, and said in the log."""
+    """End the tracker's run in the state in which the job ended. If that fails or takes longer than _DEADLINE_S, the
+    run stays open and the log says so."""
     outcome: Outcome = "finished" if isinstance(state, Succeeded) else "failed"
     if isinstance(state, Stopped):
         outcome = "stopped"

@@ -1,8 +1,8 @@
-"""Data files by the SHA-256 of their content: each kept once, whole and checked, or not at all.
+"""Uploaded data files by the SHA-256 of their content: each is kept once, complete and checked.
 
-`uploads/SHA256.EXT` is complete. `uploads/SHA256.part` is what has come of one so far; a broken upload goes on from
-there. Of several who bring the same content one sends, and the others wait for as long as it gets on; one that has all
-but stalled gives way. What is not needed is swept while the service is up.
+`uploads/SHA256.EXT` is complete. `uploads/SHA256.part` is the part received so far; an interrupted upload continues
+from it. If several clients upload the same content, one sends and the others wait; if it almost stalls, another one
+takes over. Files that no job needs are removed while the service is up.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PART_BYTES = 2**20
 MAX_UPLOAD_BYTES = 16 * 2**30
 KEEP_UNUSED_S = 7 * 86_400.0
 _FREE_BYTES = 256 * 2**20
-"""Of the disk, for what the service itself and its jobs write."""
+"""Disk space that uploads leave free for the files of the service and its jobs."""
 _LOOK_S = 5.0
-"""How often a sender who waits looks whether the one before it gets on."""
+"""How often a waiting sender checks the progress of the present one."""
 _SLOWEST_BYTES_S = 2**16
 _SWEEP_S = 3600.0
 _log = logging.getLogger(__name__)
@@ -37,37 +37,38 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class WrongOffset(Refused):
-    """The part that was sent does not follow what is there."""
+    """The part that was sent does not continue the content received so far."""
 
 
 class WrongChecksum(UserMistake):
-    """What was sent is not what its SHA-256 says. Nothing of it is kept."""
+    """The content does not have its SHA-256 or its size. Nothing of it is kept."""
 
 
 def upload_path(home: Home, sha256: str, name: str) -> Path:
-    """Where the content of a file of this name is kept."""
+    """Return the path of the uploaded content of a file with this name."""
     return home.uploads / f"{sha256}{extension(name)}"
 
 
 class _Sender:
-    """Who sends a content now. `patience` is there while the next part of it is waited for."""
+    """The present sender of a content. `patience` is not None while the service waits for its next part."""
 
     def __init__(self) -> None:
         self.received = 0
         self.patience: asyncio.Timeout | None = None
 
     def give_way(self) -> None:
-        """End the wait for its next part; while a part is being written, it is not waited for."""
+        """End the wait for its next part, if the service waits for one now."""
         if self.patience is not None:
             self.patience.reschedule(asyncio.get_running_loop().time())
 
     async def next(self, parts: AsyncIterator[bytes]) -> bytes | None:
-        """Its next part, None at the end. Raises WrongOffset if it has to give way: the client asks anew, and waits."""
+        """Return its next part, None at the end. Raises WrongOffset if it must give way: the client then starts again
+        and waits."""
         try:
             async with asyncio.timeout(None) as self.patience:
                 part = await anext(parts, None)
         except TimeoutError:
-            raise WrongOffset("another sender brings the same content faster; ask again how much is there") from None
+            raise WrongOffset("another client sends the same content faster; ask again how much is there") from None
         finally:
             self.patience = None
         self.received += 0 if part is None else len(part)
@@ -75,17 +76,17 @@ class _Sender:
 
 
 class Uploads:
-    """Takes in data files of at most `max_bytes` each, and keeps those that no job names for `keep_s`."""
+    """Receives data files of at most `max_bytes` each, and keeps a file that no job names for `keep_s` seconds."""
 
     def __init__(self, home: Home, *, max_bytes: int = MAX_UPLOAD_BYTES, keep_s: float = KEEP_UNUSED_S) -> None:
         self._home, self._max_bytes, self._keep_s = home, max_bytes, keep_s
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._senders: dict[str, _Sender] = {}
         self._coming: dict[str, int] = {}
-        """Bytes that are still to come, by content."""
+        """Bytes still to come, by the SHA-256 of the content."""
 
     def has(self, sha256: str, name: str) -> bool:
-        """Whether the content is there, complete. If it is, it has just been named, and is kept for a while longer."""
+        """Whether the complete content is there. If so, `keep_s` starts again, because a job has just named it."""
         if _SHA256.fullmatch(sha256) is None:
             return False
         try:
@@ -97,10 +98,10 @@ class Uploads:
     async def take(
         self, sha256: str, size: int, ending: str, offset: int, parts: AsyncIterator[bytes]
     ) -> tuple[int, bool]:
-        """Take in `parts` from `offset` on; how many bytes are there then, and whether the content is complete.
+        """Receive `parts` from `offset` on; return the number of bytes received in all, and whether that is complete.
 
-        Raises UserMistake for a header that makes no sense, Refused for a size that is not allowed or that the disk
-        has no room for, WrongOffset, WrongChecksum.
+        Raises UserMistake for an invalid header, Refused if the size is above the limit or the disk has no room for it,
+        WrongOffset, WrongChecksum.
         """
         if not _SHA256.fullmatch(sha256):
             raise UserMistake(f"sha256: got {sha256[:80]!r}, must be 64 lower-case hexadecimal digits")
@@ -114,7 +115,7 @@ class Uploads:
                 "(`pipetrain up --max-upload`)"
             )
         lock = self._locks.setdefault(sha256, asyncio.Lock())
-        await self._wait(sha256, lock)  # of two who bring the same, the second finds it there
+        await self._wait(sha256, lock)  # if two send the same, the second one finds it complete
         sender = self._senders[sha256] = _Sender()
         try:
             return await self._append(sha256, size, ending, offset, parts, sender)
@@ -126,7 +127,7 @@ class Uploads:
             lock.release()
 
     async def _wait(self, sha256: str, lock: asyncio.Lock) -> None:
-        """Until it is our turn to send a content: the one before is through, has left, or hardly gets on."""
+        """Wait until this sender may send: the present one is done, has left, or is too slow."""
         before: tuple[_Sender | None, int] = (None, 0)
         while True:
             with contextlib.suppress(TimeoutError):
@@ -139,13 +140,13 @@ class Uploads:
             before = (sender, 0 if sender is None else sender.received)
 
     def _require_room(self, sha256: str, n_bytes: int) -> None:
-        """Room on the disk for so many more bytes, and for what others are sending. Raises Refused."""
+        """Raise Refused unless the disk has room for `n_bytes` more, and for the uploads of all other senders."""
         self._coming[sha256] = n_bytes
         free = max(0, shutil.disk_usage(self._home.uploads).free - _FREE_BYTES)
         if sum(self._coming.values()) > free:
             raise Refused(
                 f"size: {n_bytes:,} bytes are still to come, and the disk of {self._home.uploads} has room for "
-                f"{free:,}, which are partly promised to others"
+                f"{free:,}, a part of which other uploads need"
                 if n_bytes <= free
                 else f"size: {n_bytes:,} bytes are still to come, and the disk of {self._home.uploads} has room for "
                 f"{free:,}"
@@ -185,19 +186,19 @@ class Uploads:
         return size, True
 
     async def keep_sweeping(self, in_use: Callable[[], Collection[str]]) -> None:
-        """Sweep now, and again and again for as long as the service is up. `in_use` is asked in a thread."""
+        """Sweep now, and repeatedly for as long as the service is up. A thread calls `in_use`."""
         while True:
             try:
                 await self.sweep(in_use)
-            except Exception:  # a store that cannot be read for a moment must not end it
+            except Exception:  # a store that cannot be read for a moment must not end this loop
                 _log.exception("uploads could not be swept")
             await asyncio.sleep(min(_SWEEP_S, self._keep_s / 4))
 
     async def sweep(self, in_use: Callable[[], Collection[str]]) -> None:
-        """Remove what no job has named for so long, and parts that nobody went on with.
+        """Remove files that no job has named for `keep_s`, and parts that were not continued for as long.
 
-        Looking and removing happen in a thread; between them each file is moved aside here, where nobody can name it at
-        the same time.
+        A thread finds and removes the files. In between, the event loop moves each file aside, so that no job can name
+        it at the same time.
         """
         for file in await asyncio.to_thread(lambda: list(self._unused(in_use()))):
             aside = file.with_name(f".{file.name}.swept")

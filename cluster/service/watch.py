@@ -1,7 +1,7 @@
-"""What a watcher of a job is sent: its state, its events and its rows, in order, each once, from any cursor on.
+"""Sends a watcher a job's state, events and rows, in order, each once, from any cursor on.
 
-A cursor is `attempt.bytes.event`: the attempt whose rows come next, how much of its rows file was sent, and the number
-of the last event that was. Watchers who are at the same place get the same bytes, made once.
+A cursor is `attempt.bytes.event`: the attempt whose rows come next, the number of bytes sent of its rows file, and the
+number of the last event sent. Watchers with the same cursor get the same bytes, which are serialised once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AT_LEAST_EVERY_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """A place in what there is to tell of a job."""
+    """A place in a job's rows and events."""
 
     attempt: int = 1
     rows: int = 0
@@ -35,7 +35,7 @@ class Cursor:
 
     @staticmethod
     def parse(text: str) -> Cursor:
-        """Raises UserMistake for what is no cursor."""
+        """Return the cursor of a text; the beginning for "". Raises UserMistake if it is not a cursor."""
         if not text:
             return Cursor()
         if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,18}\.[0-9]{1,18}", text):
@@ -49,7 +49,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows and events after a cursor, and the cursor after them. `more`: there is more already."""
+    """Rows and events after a cursor, and the cursor after them. `more`: further ones can be read now."""
 
     rows: list[pb.MetricRow]
     events: list[pb.Event]
@@ -74,7 +74,7 @@ class Watcher:
             self._cursor = Cursor(attempt=max(1, record.attempt), rows=self._rows_end(), event=record.events)
 
     async def updates(self) -> AsyncIterator[bytes]:
-        """Serialised WatchUpdates: the present state first, the final state last and alone."""
+        """Yield serialised WatchUpdates: the present state first, the final state last and alone."""
         entry = self._entry
         sent: tuple[str, str] | None = None
         entry.watchers += 1
@@ -109,7 +109,7 @@ class Watcher:
             entry.watchers -= 1
 
     def _update(self, view: JobView, *, first: bool) -> tuple[bytes, _Batch]:
-        """The bytes of the next update, and what is in it. The final state is left out before all else was told."""
+        """Return the next update's bytes and content. The final state comes only after all rows and events are sent."""
         batch = self._read(view.record.attempt, view.record.events)
         update = pb.WatchUpdate(cursor=str(batch.cursor), events=batch.events, rows=batch.rows)
         if first or batch.empty or not view.record.state.ended:
@@ -126,14 +126,14 @@ class Watcher:
         if cursor.event < n_events:
             found = self._jobs.store.events(self._entry.record.id, cursor.event, _EVENTS_AT_ONCE)
             events = [event_message(event) for event in found]
-            # none: the job was deleted meanwhile, and there is nothing more to come
+            # none found: the job was deleted meanwhile, so no more will come
             cursor = replace(cursor, event=cursor.event + len(found) if found else n_events)
         if not self._with_rows:
             return _Batch([], events, cursor, cursor.event < n_events)
         rows: list[pb.MetricRow] = []
         while cursor.attempt <= present and not rows:
             file = rows_file(self._folder, cursor.attempt, present)
-            from_zero = file_counts_from_zero(file)  # before its rows: it may be put aside meanwhile
+            from_zero = file_counts_from_zero(file)  # before its rows: the file may be moved meanwhile
             part = read_lines(file, cursor.rows, self._readable(cursor))
             read = (_wire(line, cursor.attempt, from_zero) for line in part.splitlines())
             rows = [row for row in read if row is not None]
@@ -145,7 +145,7 @@ class Watcher:
         return _Batch(rows, events, cursor, cursor.event < n_events or self._has_more(cursor, present))
 
     def _readable(self, cursor: Cursor) -> int:
-        """Bytes to read: what is known, so that all watchers are sent the same."""
+        """Return the number of bytes to read: only rows that the feed knows, so that all watchers get the same."""
         feed = self._entry.feed
         known = feed is not None and feed.attempt == cursor.attempt and not self._entry.record.state.ended
         return min(_ROWS_BYTES, max(0, feed.metrics_end - cursor.rows)) if known and feed is not None else _ROWS_BYTES
@@ -159,7 +159,7 @@ class Watcher:
 
 
 def _wire(line: bytes, attempt: int, from_zero: bool) -> pb.MetricRow | None:
-    """A line of rows as a message; None for what is no row."""
+    """Return a line of rows as a message; None if it is not a valid row."""
     row = row_of(line)
     try:
         return None if row is None else row_to_wire(row_from_one(row) if from_zero else row, attempt)

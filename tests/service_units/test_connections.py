@@ -140,7 +140,7 @@ def test_a_port_that_is_full_is_told_until_it_is_not(tmp_path: Path, caplog: pyt
                         undo.enter_context(socket.create_connection(listening.getsockname()))
                         undo.enter_context(listening.accept()[0])
                     await crowding.look()
-                    told = "gRPC has 2 connections, as many as it takes; others are closed at once"
+                    told = "gRPC has 2 connections, its limit; further ones are closed at once"
                     assert (await health.look())["problems"] == [told]
                     await crowding.look()
                 await crowding.look()

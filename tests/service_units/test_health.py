@@ -96,7 +96,7 @@ def test_a_home_that_was_taken_away(tmp_path: Path, what: str) -> None:
             shutil.rmtree(home)
         (told,) = await problems(health)
         assert told.startswith(f"{service.home.store} is not there any more: the home was moved or deleted")
-        with pytest.raises(UserMistake, match="the home was moved or deleted while its service is up"):
+        with pytest.raises(UserMistake, match="the home was moved or deleted while its service was up"):
             await service.submit("job2")
         await service.until(lambda: "moved or deleted" in service.reason(), service.reason)
         if what == "moved":

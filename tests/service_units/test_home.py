@@ -84,7 +84,7 @@ def test_a_folder_that_is_something_else_is_not_taken_over(tmp_path: Path, what:
         (tmp_path / name).write_text("theirs")
     tmp_path.chmod(0o755)
     before = {path: (path.stat().st_mode, path.stat().st_mtime_ns) for path in [tmp_path, *tmp_path.rglob("*")]}
-    with pytest.raises(UserMistake, match="is no home of a service, and is not empty") as refused:
+    with pytest.raises(UserMistake, match="is not the home of a service, and is not empty") as refused:
         Home(tmp_path).make()
     assert len(refused.value.problems) == 1
     assert {path: (path.stat().st_mode, path.stat().st_mtime_ns) for path in [tmp_path, *tmp_path.rglob("*")]} == before

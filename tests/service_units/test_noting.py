@@ -163,7 +163,7 @@ def test_how_a_runner_ended_counts_though_its_run_directory_is_gone(tmp_path: Pa
         (service.home.run_directory("job1") / "events.jsonl").unlink()
         ending = {"event": "failed", "attempt": 1, "kind": "HostFailed", "mistake": False,
                   "cause": "the run directory was deleted", "traceback": ""}  # fmt: skip
-        await service.jobs.runner_gone("job1", 1, "its runner ended without saying how", ending)
+        await service.jobs.runner_gone("job1", 1, "its runner ended without reporting how", ending)
         failed = service.jobs.record("job1").state
         assert failed == Failed(attempt=1, cause="the run directory was deleted", kind="HostFailed")
 

@@ -266,7 +266,7 @@ def test_a_ray_that_cannot_start_again_is_tried_until_it_can_and_the_state_says_
         await made.until_heard("connected")
         Head.refusals = [NotEnoughResources("no room")] * 200
         Head.started[0].lives = False
-        await made.until(lambda: made.keeper.state == "not there: no room")
+        await made.until(lambda: made.keeper.state == "not connected: no room")
         assert made.keeper.failed is None
         Head.refusals.clear()
         (await made.agent(1)).ready()
@@ -313,7 +313,7 @@ def test_a_joined_cluster_that_was_started_anew_has_lost_all_runners(play: Play)
     ("event", "details", "heard"),
     [
         ("cluster", {"nodes": []}, ("cluster", [])),
-        ("ended", {"job": "a", "attempt": 2}, ("gone", "a", 2, "its runner ended without saying how")),
+        ("ended", {"job": "a", "attempt": 2}, ("gone", "a", 2, "its runner ended without reporting how")),
         ("absent", {"job": "a", "attempt": 2}, ("gone", "a", 2, "its runner is gone")),
         ("lost", {"job": "a", "attempt": 2, "cause": "killed"}, ("gone", "a", 2, "killed")),
         (
@@ -415,7 +415,7 @@ def test_a_ray_that_does_not_answer_is_asked_again_and_said_to_be(play: Play, mo
     async def script(made: Scene) -> None:
         await made.agent(2)
         assert made.keeper.state.startswith(
-            "not there: Ray at 127.0.0.1:1 did not answer within 0.05 s; it is asked again"
+            "not connected: Ray at 127.0.0.1:1 did not answer within 0.05 s; the service tries again"
         )
         assert made.keeper.failed is None
         assert not Head.started[0].ended
@@ -447,7 +447,9 @@ def test_an_agent_that_cannot_be_started_again_is_tried_until_it_can_and_the_sta
         log.unlink()
         log.mkdir()
         first.stdout.feed_eof()
-        await made.until(lambda: made.keeper.state.startswith("not there: its agent cannot be started: is a directory"))
+        await made.until(
+            lambda: made.keeper.state.startswith("not connected: its agent cannot be started: is a directory")
+        )
         log.rmdir()
         (await made.agent(1)).ready()
         await made.until(lambda: made.keeper.state == "up")

@@ -91,7 +91,7 @@ def test_what_the_disk_has_no_room_for_is_refused_before_it_comes(home: Home, mo
             await uploads.take("0" * 64, 151, ".csv", 0, parts_of([CONTENT]))
         one = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, gate.parts()))
         await gate.waits.wait()
-        with pytest.raises(Refused, match="partly promised to others"):
+        with pytest.raises(Refused, match="a part of which other uploads need"):
             await send(uploads, b"x" * 60, [b"x" * 60])
         assert await send(uploads, b"x" * 50, [b"x" * 50]) == (50, True)
         gate.opened.set()
