@@ -1,4 +1,4 @@
-"""What an earlier run left in the folder that a new one is to use: whether it may go, and its removal."""
+"""Decides whether a new run may replace an earlier one in its folder, and removes the earlier one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pathlib import Path
 from coordinator import run_files
 from stages.errors import UserMistake
 
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)  # of file systems that have none
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)  # raised by file systems without locks
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierRun:
-    """A run that a folder holds. `rows`: whether it made a step or an evaluation."""
+    """A run that a folder holds. `rows`: it made a step or an evaluation. `model`: it saved a model. `entries`: the
+    names of its files and folders."""
 
     folder: Path
     rows: bool
@@ -27,11 +28,11 @@ class EarlierRun:
 
     @property
     def left_nothing(self) -> bool:
-        """Whether it ended, however it did, before there was anything of value."""
+        """Whether the run made neither a step nor an evaluation nor a model."""
         return not (self.rows or self.model)
 
     def remove(self) -> None:
-        """Remove what it made; what others put into the folder stays. Raises OSError."""
+        """Remove the files that the run made; all other files stay. Raises OSError."""
         for name in (*self.entries, run_files.RESERVE, *map(run_files.unfinished, run_files.MADE)):
             place = self.folder / name
             if place.is_dir() and not place.is_symlink():
@@ -41,7 +42,7 @@ class EarlierRun:
 
 
 def earlier_run(folder: Path) -> EarlierRun | None:
-    """The run whose directory the folder is; None if it is no run directory."""
+    """Return the run in a run directory; None if the folder is not one."""
     if not all((folder / name).is_file() for name in run_files.MARKS):
         return None
     metrics = folder / run_files.METRICS
@@ -54,11 +55,11 @@ def earlier_run(folder: Path) -> EarlierRun | None:
 
 
 def make_room(folder: Path, *, overwrite: bool, notify: Callable[[str], None]) -> None:
-    """Remove an earlier run from the folder if it left nothing, or if `overwrite` allows it.
+    """Remove an earlier run from the folder if it left nothing, or if `overwrite` is set.
 
     `notify` is called with a line that says what is removed.
 
-    Raises UserMistake if the folder holds a run of value, or with `overwrite` anything that is no run; OSError.
+    Raises OSError, and UserMistake if the folder holds a run with results or, with `overwrite`, anything but a run.
     """
     found = earlier_run(folder)
     if found is None:
@@ -74,23 +75,25 @@ def make_room(folder: Path, *, overwrite: bool, notify: Callable[[str], None]) -
 
 
 def _require_no_other(folder: Path, *, overwrite: bool) -> None:
-    """Raise UserMistake if the folder's content stands in the way although it is no run."""
+    """Raise UserMistake if the folder has content that is not a run and cannot be replaced."""
     if (folder / run_files.JOB).exists():
         raise UserMistake(
-            f"{folder}: has a job.yaml but is no run directory, so nothing of it is replaced; choose another --run-dir"
+            f"{folder}: has a job.yaml but is not a run directory, so nothing in it is replaced; choose another "
+            "--run-dir"
         )
     content = sorted(entry.name for entry in folder.iterdir()) if overwrite and folder.is_dir() else []
     if content:
         raise UserMistake(
-            f"{folder}: is no run directory (it has {content[0]}), and --overwrite removes nothing else; "
+            f"{folder}: is not a run directory (it has {content[0]}), and --overwrite removes nothing else; "
             "choose another --run-dir"
         )
 
 
 def lock_folder(folder: Path) -> int:
-    """A descriptor that keeps other commands from training into the folder until it is closed, or the process ends.
+    """Lock the folder, so that no other command trains into it, until the returned descriptor is closed or the process
+    ends.
 
-    Raises UserMistake if another command has it.
+    Raises UserMistake if another command holds the lock.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,7 +1,8 @@
-"""events.jsonl of a run: what happened, each on a line of its own, the last one although the disk is full.
+"""Writes events.jsonl of a run: an event in each line, and the last one even if the disk is full.
 
-[Note: the last word] How a run ended must reach whoever waits for it. So `ending` keeps it in memory, for the service
-asks the runner too; and a reserve on disk, given back when the disk is full, has room for the line.
+[Note: the last word] The end of a run must always reach the service and the user. So `ending` keeps the event in
+memory, because the service also gets it from the runner; and a reserve file, removed when the disk is full, makes room
+for the line.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from cluster.actors.disk_room import NO_ROOM
 from coordinator import run_files
 
 ENDINGS = ("finished", "stopped", "failed", "interrupted")
-"""Events after which nothing follows."""
-_RESERVE_BYTES = 64 * 1024  # an ending with a long traceback
+"""Events that end a run: no event follows them."""
+_RESERVE_BYTES = 64 * 1024  # enough for a failure with a long traceback
 
 
 class EventLog:
-    """Appends to `folder/events.jsonl`; `stamp` stands in every event. Any thread may call. Raises OSError."""
+    """Appends to `folder/events.jsonl`. Every event contains `stamp`. Any thread may call. Raises OSError."""
 
     def __init__(self, folder: Path, stamp: Mapping[str, Any]) -> None:
         self.path, self._stamp = folder / run_files.EVENTS, dict(stamp)
@@ -35,7 +36,7 @@ class EventLog:
         self._file: FileIO | None = FileIO(self.path, "ab")
         self._torn = False
         self.ending: Mapping[str, Any] | None = None
-        """How the run ended, whether that could be written or not."""
+        """The event that ended the run, even if it could not be written; None before."""
         try:
             self._reserve_room()
         except OSError:
@@ -43,7 +44,8 @@ class EventLog:
             raise
 
     def append(self, what: str, **details: Any) -> None:
-        """Add an event with its time. An ending never raises (see [Note: the last word]), and there is only one."""
+        """Append an event with its time. Only the first event of ENDINGS is kept, and it never raises: see
+        [Note: the last word]."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         event = {"time": now, "event": what, **self._stamp, **details}
         ends = what in ENDINGS
@@ -73,7 +75,7 @@ class EventLog:
             self._torn = bool(rest)
 
     def is_there(self) -> bool:
-        """Whether the file is still where it was made: its folder may have been deleted or moved."""
+        """Whether the file is still at its path. False if its folder was deleted or moved."""
         if self._file is None:
             return False
         try:
@@ -81,10 +83,10 @@ class EventLog:
         except FileNotFoundError:
             return False
         except OSError:
-            return True  # it cannot be told
+            return True  # unknown: assume that it is
 
     def close(self) -> None:
-        """Close the file; nothing more is to come, so the reserve goes too."""
+        """Remove the reserve and close the file."""
         with self._lock, contextlib.suppress(OSError):
             self._give_back()
             if self._file is not None:
@@ -96,13 +98,13 @@ class EventLog:
         try:
             os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that has no such thing
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot reserve space
                 raise
         finally:
             os.close(descriptor)
 
     def _give_back(self) -> bool:
-        """True where there was a reserve."""
+        """Remove the reserve; return whether there was one."""
         try:
             self._reserve.unlink()
         except OSError:

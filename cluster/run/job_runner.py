@@ -1,7 +1,8 @@
-"""One attempt at one job of the service: a detached Ray actor that owns the job's workers and outlives the service.
+"""The runner: a detached Ray actor that performs one attempt of a job, owns its workers and outlives the service.
 
-What it does stands in the run directory, which the service reads: `events.jsonl` says how far it is and how it ended,
-`metrics.jsonl` has its rows. So nothing is lost while no service is there, and nothing is told twice.
+It writes its progress into the run directory, from which the service reads it: `events.jsonl` has its events, the last
+of which says how it ended, and `metrics.jsonl` has its rows. So nothing is lost while no service is up, and nothing is
+counted twice.
 """
 
 from __future__ import annotations
@@ -30,26 +31,27 @@ from coordinator.train.workers import WorkerPlace
 from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
 
 ACTOR_NAME = "PipetrainRunner"
-"""What runner processes are called."""
+"""The name of the actor's class, by which runner processes are recognised."""
 CONTROL, FILES, LOGS = "control", "files", "logs"
 GROUPS = {CONTROL: 4, FILES: 4, LOGS: 1}
-"""Concurrency groups of the calls that are answered while the job runs. What workers print comes in its order only if
-one thread takes it in."""
+"""Threads of the concurrency groups, which answer calls while the job runs. LOGS has one thread, so that the output of
+workers stays in order."""
 _LOG_EVERY_S = 5.0
 _LEAVE_AFTER_S = 60.0
 
 
 def runner_name(job: str, attempt: int) -> str:
-    """The actor's name in Ray: there is at most one with it, so no attempt can run twice at once."""
+    """Return the actor's name in Ray. Ray allows a name only once, so an attempt has at most one runner at a time."""
     return f"pipetrain-job-{job}-{attempt}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What a runner is to do.
+    """A runner's input.
 
-    `document` is the job; `files` has the local copy of each uploaded file by its path in the job; `memory_per_cpu` is
-    the share of a node's memory in bytes; `force` begins though the plan says no; `rules` are SourceRules.
+    `document` is the job; `files` maps the path of each uploaded file in the job to its local copy; `memory_per_cpu` is
+    a CPU's share of its node's memory in bytes; `force` starts the job even if the plan refuses it; `rules` are
+    SourceRules.
     """
 
     job: str
@@ -63,7 +65,7 @@ class Assignment:
 
 
 class JobRunner:
-    """Made into an actor by `cluster.service.ray_agent`."""
+    """Performs one attempt. `cluster.service.ray_agent` makes an actor of this class."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -76,7 +78,7 @@ class JobRunner:
         self._log_lock = threading.Lock()
 
     def run(self) -> None:
-        """Run the attempt, unless it was run before. The result is in the run directory."""
+        """Run the attempt, unless it was started before. The result is in the run directory."""
         try:
             if self._claim():
                 log_to_file(self._folder / run_files.LOGS / run_files.log_file(None))
@@ -85,12 +87,12 @@ class JobRunner:
             self._fail_unwritten(error)
         finally:
             self._ended.set()
-            leave = threading.Timer(_LEAVE_AFTER_S, os._exit, (0,))  # no service may be there to end this process
+            leave = threading.Timer(_LEAVE_AFTER_S, os._exit, (0,))  # in case no service is up to end this process
             leave.daemon = True
             leave.start()
 
     def stop(self) -> None:
-        """End after the steps under way, and save what was reached."""
+        """Stop after the steps under way, and save the weights."""
         self._stop.set()
         run = self._run
         if run is not None:
@@ -99,12 +101,13 @@ class JobRunner:
             self._prepared.put(StoppedEarly())
 
     def ping(self, seconds: float) -> Mapping[str, Any] | bool:
-        """Answer after so many seconds, or at once when the attempt has ended: False while it has not, then the event
-        that says how; True where this process was not the one that ran the attempt."""
+        """Answer after `seconds`, or as soon as the attempt has ended. False: it has not ended. A mapping: it has, with
+        this last event. True: it has, but another process ran it."""
         return (self._ending or True) if self._ended.wait(seconds) else False
 
     def read_file(self, path: str, offset: int) -> bytes:
-        """A part of an uploaded file, for a worker on another host; empty at its end. Only files of this job."""
+        """Return a part of an uploaded file for a worker on another host; b"" at its end. Raises PermissionError for
+        files of other jobs."""
         if path not in self._assignment.files.values():
             raise PermissionError(f"{path} is not a file of job {self._assignment.job}")
         with Path(path).open("rb") as file:
@@ -112,12 +115,12 @@ class JobRunner:
             return file.read(CHUNK_BYTES)
 
     def take_log(self, worker: int, part: bytes) -> None:
-        """Append what a worker on another host printed to its log file."""
+        """Append output of a worker on another host to the worker's log file."""
         with self._log_lock, (self._folder / run_files.LOGS / run_files.log_file(worker)).open("ab") as file:
             file.write(part)
 
     def _claim(self) -> bool:
-        """True for the first who asks. A service that was killed cannot know whether its runner came to life."""
+        """Return True for the first runner of the attempt only: after a crash, the service may start a second one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             os.close(
@@ -146,7 +149,7 @@ class JobRunner:
             run_dir.close()
 
     def _spec(self) -> tuple[JobSpec | None, InvalidJob | None]:
-        """The job; or why this version refuses it, though the one that took it in did not."""
+        """Return the job, or the error with which this version refuses a job that an older version accepted."""
         try:
             return parse_job(dict(self._assignment.document)), None
         except InvalidJob as error:
@@ -207,7 +210,8 @@ class JobRunner:
         return run
 
     def _unless_stopped(self, prepare: Callable[[], Run]) -> Run:
-        """The run that `prepare` makes. Raises StoppedEarly where a stop comes first: its data may never come."""
+        """Return the run that `prepare` makes in a thread. Raises StoppedEarly as soon as the job is stopped, even if
+        reading the data hangs."""
 
         def work() -> None:
             try:
@@ -224,13 +228,13 @@ class JobRunner:
         return found
 
     def _fail_unexpectedly(self, run_dir: RunDir, error: Exception) -> None:
-        """What no part of pipetrain foresaw: the job's end all the same, with its cause."""
+        """Fail the job because of an error that is not pipetrain's own, with its cause."""
         ours = as_our_error(error, self._folder, there=run_dir.is_there())
         record_failure(run_dir, ours)
         log_line(f"failed: {ours}\n{getattr(ours, 'traceback', '')}".rstrip())
 
     def _fail_unwritten(self, error: Exception) -> None:
-        """There is not even a run directory to write the end into: the service hears of it by `ping` alone."""
+        """Fail the job without a run directory to write to: the service gets the failure from `ping`."""
         ours = as_our_error(error, self._folder)
         self._ending = self._ending or {"event": "failed", "attempt": self._assignment.attempt, **failure_details(ours)}
         log_line(f"failed: {ours}\n{getattr(ours, 'traceback', '')}".rstrip())
@@ -244,13 +248,13 @@ class _RunLog:
         self._means = EpochMeans()
 
     def started(self, places: Sequence[WorkerPlace]) -> None:
-        """The workers are there."""
+        """Log where the workers run."""
         for place in places:
             log_line(f"worker {place.worker} is process {place.pid} on {place.host}")
         self._next = time.monotonic() + _LOG_EVERY_S
 
     def row(self, row: Row, run: Run) -> None:
-        """Tell of a row, or not."""
+        """Log an evaluation, or a step if the last line is old enough."""
         now = time.monotonic()
         if isinstance(row, EvalRow):
             accuracy = "" if row.accuracy is None else f", accuracy {row.accuracy:.2%}"

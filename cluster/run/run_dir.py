@@ -1,4 +1,4 @@
-"""What a job leaves on disk: one folder, readable without this project."""
+"""The run directory: a job's files in one folder, readable without pipetrain."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ _REQUEST_BYTES = 10_000
 
 
 class TraceRequest(NamedTuple):
-    """What the file contains by which a job is asked for a trace, put in place by rename. `id` comes back in the event
-    that says what became of it."""
+    """A request for a trace, from a file in the run directory. The event that reports the outcome contains `id`."""
 
     steps: int
     id: str = ""
 
 
 class RunDir:
-    """The run directory of one job: opened empty by `create`, again by `reopen`, or to be read by `open_run`.
+    """The run directory of one job, opened for writing: a new one by `create`, one of a service's job by `reopen`.
 
-    `attempt` stands in every event of a job that may have more than one.
+    Every event contains `attempt`, unless that is None.
     """
 
     def __init__(self, path: Path, attempt: int | None = None) -> None:
@@ -55,21 +54,22 @@ class RunDir:
         self._made: list[Path] = []
         self._lock: int | None = None
         self.last_account: Mapping[str, Any] | None = None
-        """The last line of accounts.jsonl that was appended here."""
+        """The last line that `account` appended; None before."""
 
     @property
     def attempt(self) -> int:
-        """The attempt that it is opened for, from 1."""
+        """The attempt for which the directory is open, from 1."""
         return self._stamp.get("attempt", 1)
 
     @staticmethod
     def create(
         path: Path, spec: JobSpec, *, overwrite: bool = False, notify: Callable[[str], None] = lambda text: None
     ) -> RunDir:
-        """A new run directory with its job.yaml, which no other command can use until it is closed.
+        """Make a new run directory with its job.yaml. No other command can use it until it is closed.
 
-        An earlier run that is there is removed if it ended before its first step, or if `overwrite` is set; `notify` is
-        called with what is removed. Raises UserMistake if another run stays there, or a command is training into it.
+        An earlier run in it is removed if it ended before its first step, or if `overwrite` is set; `notify` is called
+        with a line about the removal. Raises UserMistake if an earlier run stays there, if another command is training
+        into it, or if it cannot be written.
         """
         run_dir = RunDir(path)
         try:
@@ -82,14 +82,14 @@ class RunDir:
             run_dir.close()
             raise
         except OSError as error:
-            run_dir.discard()  # lest it stands in the way when there is room
+            run_dir.discard()  # else it is in the way of the next try
             reason = (error.strerror or type(error).__name__).lower()
             raise UserMistake(f"{path}: cannot be written as a run directory: {reason}") from None
 
     @staticmethod
     def reopen(path: Path, spec: JobSpec | None, attempt: int) -> RunDir:
-        """The run directory of a job of the service, for one attempt; without a job.yaml where there is no spec. Raises
-        HostFailed where it cannot be written."""
+        """Open the run directory of a service's job for one attempt. Writes no job.yaml if `spec` is None. Raises
+        HostFailed if the directory cannot be written."""
         try:
             return RunDir(path, attempt)._open(spec)
         except OSError as error:
@@ -104,7 +104,7 @@ class RunDir:
             self._metrics = (self.path / run_files.METRICS).open("a", buffering=1, encoding="utf-8")
             self._accounts = (self.path / run_files.ACCOUNTS).open("ab", buffering=0)
             self._events = EventLog(self.path, self._stamp)
-            if spec is not None:  # last: a folder with a job file and no log is no run directory, see earlier_run.py
+            if spec is not None:  # last: a folder with a job file but no logs is not a run directory, see earlier_run
                 self._write(run_files.JOB, spec.to_yaml().encode())
         except OSError:
             self.close()
@@ -123,13 +123,13 @@ class RunDir:
         self.last_account = line
 
     def timeline(self, content: Mapping[str, Any]) -> None:
-        """Replace timeline.json. Not flushed to disk: it is for who looks now."""
+        """Replace timeline.json. It is not flushed to disk, because only its newest version is of use."""
         temporary = self.path / run_files.unfinished(run_files.TIMELINE)
         temporary.write_bytes(orjson.dumps({"attempt": self.attempt, **content}))
         temporary.replace(self.path / run_files.TIMELINE)
 
     def trace_request(self) -> TraceRequest | None:
-        """What somebody wants traced from now on, told once; None where nobody asked."""
+        """Return the request for a trace, once; None if there is none."""
         request = self.path / run_files.TRACE_REQUEST
         try:
             content = json.loads(read_regular(request, _REQUEST_BYTES))
@@ -138,26 +138,26 @@ class RunDir:
             return None
         except (OSError, ValueError, KeyError, TypeError):
             found = None
-        with contextlib.suppress(OSError):  # a folder of that name, or a disk that became read-only: the job goes on
+        with contextlib.suppress(OSError):  # it may be a folder, or the disk read-only: the job goes on
             request.unlink(missing_ok=True)
         return found
 
     def event(self, what: str, **details: Any) -> None:
-        """Append an event with its time to events.jsonl. Any thread may. How a run ended is kept in `ending` too."""
+        """Append an event with its time to events.jsonl. Any thread may call. `ending` keeps the run's last event."""
         assert self._events is not None, "a run that was opened to read"
         self._events.append(what, **details)
 
     @property
     def ending(self) -> Mapping[str, Any] | None:
-        """The event that says how the run ended, although the disk was full; None before."""
+        """The event that ended the run, even if a full disk did not take it; None before."""
         return None if self._events is None else self._events.ending
 
     def is_there(self) -> bool:
-        """Whether it is still where it was made; what is written elsewhere, nobody finds."""
+        """Whether the directory is still at its path."""
         return self._events is None or self._events.is_there()
 
     def require_there(self) -> None:
-        """Raise HostFailed where it was deleted or moved."""
+        """Raise HostFailed if the directory was deleted or moved."""
         if not self.is_there():
             raise run_directory_gone(self.path)
 
@@ -169,7 +169,7 @@ class RunDir:
         vocabulary: Vocabulary | None = None,
     ) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer,
-        each whole or not."""
+        each whole or not at all. Raises OSError."""
         temporary = self.path / run_files.unfinished(run_files.MODEL)
         try:
             save_file(dict(parameters), temporary, metadata={"format": MODEL_FORMAT})
@@ -183,15 +183,15 @@ class RunDir:
         self._write(run_files.MODEL_LAYERS, (json.dumps(described, indent=2) + "\n").encode())
 
     def begin_trace(self) -> BinaryIO:
-        """A file for a trace, which is trace.json from `show_trace` on, while it grows. Raises OSError."""
+        """Open a file for a trace. After `show_trace` it is trace.json, even while it grows. Raises OSError."""
         return (self.path / run_files.unfinished(run_files.TRACE)).open("wb")
 
     def show_trace(self) -> None:
-        """Put the trace that was begun in the place of the last one: there is something in it now. Raises OSError."""
+        """Replace trace.json by the file of `begin_trace`, which has a step by now. Raises OSError."""
         (self.path / run_files.unfinished(run_files.TRACE)).replace(self.path / run_files.TRACE)
 
     def close(self) -> None:
-        """Close the logs. Raises nothing: what a full disk did not take was told when it was written."""
+        """Close the files and unlock the directory. Raises nothing: errors of a full disk were raised by the writes."""
         for file in (self._metrics, self._accounts, self._events):
             if file is not None:
                 with contextlib.suppress(OSError):
@@ -202,12 +202,12 @@ class RunDir:
             self._lock = None
 
     def discard(self) -> None:
-        """Remove what this run made: it ended before its first step, and shall not stand in the way of the next."""
+        """Remove the files of this run, which ended before its first step, so that the next run can use the folder."""
         lock, self._lock = self._lock, None
         self.close()
         own = [self.path / name for name in run_files.MADE_BEFORE_STEPS]
         for place in self._made:
-            with contextlib.suppress(OSError):  # what others put there stays, and with it the folder
+            with contextlib.suppress(OSError):  # a folder with other files in it stays
                 if place in own and not place.is_dir():
                     place.unlink(missing_ok=True)
                 elif place in own:
@@ -228,7 +228,7 @@ class RunDir:
 
 
 def default_run_dir(spec: JobSpec) -> Path:
-    """`runs/NAME-DATE-TIME`, not yet taken."""
+    """Return `runs/NAME-DATE-TIME`, with a number added if that exists."""
     base = Path("runs") / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, count = base, 1
     while path.exists():
@@ -239,16 +239,16 @@ def default_run_dir(spec: JobSpec) -> Path:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A trained run, read back. Weights stay on disk until `parameter` asks for one."""
+    """A trained run, read from disk. `parameter` reads weights one by one."""
 
     spec: JobSpec
     columns: tuple[str, ...] | None
     weights: Path
     vocabulary: Vocabulary | None = None
-    """What its tokens stand for; None for a network of numbers."""
+    """The meaning of its tokens; None if the network is not for text."""
 
     def parameter(self, name: str) -> Array:
-        """One parameter, by its name in model.safetensors. Raises InvalidData for a file that does not hold it."""
+        """Return a parameter by its name in model.safetensors. Raises InvalidData if the file does not have it."""
         try:
             with safe_open(self.weights, framework="numpy") as file:
                 array: Array = file.get_tensor(name)
@@ -258,7 +258,7 @@ class FinishedRun:
 
 
 def open_run(path: Path) -> FinishedRun:
-    """A run directory with a trained model. Raises InvalidData where `path` is not one."""
+    """Read a run directory with a trained model. Raises InvalidData if `path` is not one."""
     for name in run_files.MODEL_FILES:
         if not (path / name).exists():
             raise InvalidData(f"{path}: has no {name}, so it is not the run directory of a finished job")
@@ -267,7 +267,7 @@ def open_run(path: Path) -> FinishedRun:
         layers = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8"))
         columns, told = layers.get("columns"), layers.get("vocabulary")
         vocabulary = None if told is None else Vocabulary.from_document(told, path)
-        if not spec.is_resolved:  # what follows from the data is known by now
+        if not spec.is_resolved:  # model.json has the sizes that follow from the data
             spec = parse_job({**spec.document(), "model": layers["model"]})
     except InvalidJob as error:
         raise InvalidData(f"{path / run_files.JOB}: {error.problems[0]}") from None
@@ -297,7 +297,7 @@ def _describe(spec: JobSpec, columns: Sequence[str] | None, vocabulary: Vocabula
 
 
 def _replace(temporary: Path, final: Path) -> None:
-    """Flush to disk, then put in place: a reader sees the old file or the new one, never a part."""
+    """Flush the new file to disk, then rename it: a reader sees the whole old file or the whole new one."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(final)

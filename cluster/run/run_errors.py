@@ -1,4 +1,4 @@
-"""Whatever ends a run, as the error that its user is told: the cause stays the cause."""
+"""Turns any exception that ends a run into one of pipetrain's errors, with the original cause."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def as_our_error(error: Exception, folder: Path, *, there: bool = True) -> PipetrainError:
-    """The error of our own tree that says what `error` is. `folder` is the run directory; `there`: it still is."""
+    """Return pipetrain's error for any exception. `folder` is the run directory; `there`: it still exists."""
     if isinstance(error, PipetrainError):
         return error
     if isinstance(error, OSError) and not there:
@@ -43,7 +43,7 @@ def as_our_error(error: Exception, folder: Path, *, there: bool = True) -> Pipet
 
 
 def with_names(error: PipetrainError, files: Mapping[str, str]) -> PipetrainError:
-    """An equal error that calls each uploaded file by its name in the job; `files` has the path here of each name."""
+    """Return the same error with the job's own names of uploaded files. `files` maps those names to local paths."""
 
     def named(text: str) -> str:
         for name, path in files.items():
@@ -60,12 +60,12 @@ def with_names(error: PipetrainError, files: Mapping[str, str]) -> PipetrainErro
 
 
 def run_directory_gone(folder: Path) -> HostFailed:
-    """The run directory was taken away from under the run."""
+    """Return the error after the run directory was deleted or moved during the run."""
     return HostFailed(f"{folder}: the run directory was deleted or moved while the job ran, so nothing can be saved")
 
 
 def os_error_of(text: str, file: Path) -> OSError:
-    """The OSError that a library written in Rust tells in its text."""
+    """Return the OSError whose number a Rust library's error text contains; EIO if it contains none."""
     found = _OS_ERROR.search(text)
     number = int(found[1]) if found else errno.EIO
     return OSError(number, os.strerror(number), str(file))

@@ -1,4 +1,4 @@
-"""What a run leaves behind of its steps besides their rows: accounts, the timeline of a sampled step, and traces."""
+"""Writes a run's files about its steps other than the rows: accounts, the timeline of a sampled step, and traces."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from coordinator.train.workers import ClockFix, Workers
 
 _LOOK_EVERY_S = 0.25
 _ACCOUNT_EVERY_S = 0.01
-"""Steps that are told faster share a line of accounts.jsonl; its totals miss nothing."""
+"""Steps in shorter intervals share a line of accounts.jsonl; its totals count all of them."""
 MOST_ACTIONS = 500_000
-"""In one trace: until it is complete it is held in memory too, with some 200 bytes an action."""
+"""The most actions of a trace. Until the trace is complete, memory holds it too, with about 200 bytes an action."""
 
 
 class StepObserver:
-    """Writes down each step of one attempt. Everything here happens between two rows, in the trainer's thread."""
+    """Writes the files about the steps of one attempt. The trainer's thread calls it between two rows."""
 
     def __init__(
         self, name: str, run_dir: RunDir, blueprint: Blueprint, data: JobData, workers: Workers, trainer: Trainer
@@ -48,7 +48,7 @@ class StepObserver:
         self._writing: threading.Thread | None = None
 
     def begin(self, trace_steps: int) -> None:
-        """Before the first step: trace so many, or as somebody asks."""
+        """Begin before the first step. Trace `trace_steps` steps, or as many as a waiting request wants."""
         asked = self._run_dir.trace_request() or (TraceRequest(trace_steps) if trace_steps else None)
         if asked is not None:
             self._trace(asked)
@@ -59,7 +59,7 @@ class StepObserver:
         self._trainer.trace(steps)
 
     def step(self, row: TrainedStep) -> None:
-        """Take in a step."""
+        """Handle a finished step."""
         now = time.monotonic()
         self._account(row, now)
         if any(report.timeline for report in row.reports):
@@ -80,11 +80,11 @@ class StepObserver:
             self._unwritten = None
 
     def settled(self) -> None:
-        """All steps were made, and the trainer knows what followed the last."""
+        """Take the trainer's closing accounts after the last step."""
         self._unwritten = self._trainer.closing_accounts
 
     def close(self) -> None:
-        """The run has ended: a trace that is not complete is saved as it is."""
+        """Write the last accounts and an incomplete trace at the end of the run."""
         if self._unwritten is not None:
             self._run_dir.account(self._unwritten)
         if self._wanted is not None:
@@ -112,8 +112,8 @@ class StepObserver:
             self._trace_step(step, dict(enumerate(clocks)))
 
     def _trace_step(self, step: Sequence[TimedAction], clocks: Mapping[int, ClockFix]) -> None:
-        """Append a step to the trace, so that it is there whatever becomes of this process."""
-        assert self._wanted is not None, "nobody asked for it"
+        """Append a step to the trace's file at once, so that a crash of this process does not lose it."""
+        assert self._wanted is not None, "a trace was requested"
         try:
             if self._growing is None:
                 self._await_trace()
@@ -134,8 +134,8 @@ class StepObserver:
             self._end_trace()
 
     def _trace_failed(self, error: Exception) -> None:
-        """A full disk, too little memory: the job goes on, and whoever waits is told."""
-        assert self._wanted is not None, "nobody asked for it"
+        """Give up the trace after an error such as a full disk, and report that in an event. The job goes on."""
+        assert self._wanted is not None, "a trace was requested"
         self._record_not_saved(self._wanted.id, error)
         self._trainer.trace(0)
         if self._growing is not None:
@@ -148,9 +148,8 @@ class StepObserver:
         self._run_dir.event("trace not saved", id=request, cause=cause)
 
     def _end_trace(self) -> None:
-        """Complete the trace with what was predicted, in a thread: a large one takes seconds, which the job need not
-        wait for."""
-        assert self._wanted is not None, "nobody asked for it"
+        """Add the predicted actions and complete the trace. A thread does this, because a large trace takes seconds."""
+        assert self._wanted is not None, "a trace was requested"
         request, self._wanted = self._wanted, None
         if self._growing is None:
             self._run_dir.event("trace not saved", id=request.id, cause="no step was made")

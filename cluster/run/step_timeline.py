@@ -1,6 +1,6 @@
-"""The picture of one sampled step, for timeline.json: what every worker did when, and what its memory held.
+"""Makes the content of timeline.json: the actions and the memory of all workers in one sampled step.
 
-Times are whole microseconds from the step's first action on, on this process's clock; `zero` is that moment in UTC.
+Times are whole microseconds since the step's first action, on this process's clock; `zero` is that moment in UTC.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from coordinator.train.workers import ClockFix
 from stages.orders import StepReport
 
 Actions = list[list[Any]]
-"""`[worker, "0F3", start, end]`, by start."""
+"""Entries `[worker, "0F3", start, end]`, sorted by start."""
 
 
 def step_timeline(
@@ -27,9 +27,9 @@ def step_timeline(
     activations_predicted: Sequence[int],
     memory_limit: int | None,
 ) -> dict[str, Any]:
-    """The content of timeline.json for a traced step. `peak_job_bytes` is what `limit_bytes` limits, `peak_rss_bytes`
-    all that the process had resident. `places[w]` has host and pid of worker w;
-    `activations_predicted[s]` the bytes that `plan` says stage s keeps at most."""
+    """Return the content of timeline.json for a step with a timeline. `places[w]` has host and pid of worker w;
+    `activations_predicted[s]` is the most bytes of activations that stage s keeps by the plan. In the result,
+    `limit_bytes` is the limit of `peak_job_bytes`, and `peak_rss_bytes` the process's peak of resident memory."""
     measured = [
         (worker, str(action), start + clock.offset, end + clock.offset)
         for worker, (report, clock) in enumerate(zip(row.reports, clocks, strict=True))

@@ -1,4 +1,4 @@
-"""One training run from a job to its run directory: what `pipetrain train` does, without the terminal."""
+"""A training run from a job to its run directory. `pipetrain train` and the runner use it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from stages.orders import Fault
 
 
 def _quiet(text: str) -> None:
-    """Tell nobody."""
+    """Ignore a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Where workers run: threads (`local`), the Ray cluster at `address`, or an embedded one.
+    """Where workers run: in threads (`local`), in the Ray cluster at `address`, or in a Ray that the run starts.
 
-    `inside`: this process is a part of Ray already, a job runner; what its workers share with it. `on_wait` is called
-    with what the workers wait for. `rules` limit which data may be read, and what trackers may write and reach.
+    `inside` is set in a runner, which is part of Ray already: it has what workers share with their runner. `on_wait` is
+    called with what the workers wait for. `rules` limit which data may be read, and what trackers may write and reach.
     """
 
     local: bool = False
@@ -52,8 +52,8 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended. `stopped`: before its last step, because it was asked to. `saved`: its weights are in the run
-    directory; before the first step there is nothing to save. `loss`: mean over the rows of the last epoch."""
+    """How a run ended. `stopped`: before its last step, on request. `saved`: the run directory has its weights (a run
+    that is stopped before its first step has none). `loss`: the mean over the rows of the last epoch."""
 
     steps: int
     steps_total: int
@@ -64,7 +64,7 @@ class RunResult:
 
 
 class Run:
-    """A training run. `rows()` yields metrics as they come; `result` is there when it ended."""
+    """A training run. `rows()` trains and yields its rows; `result` is set when it has ended."""
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class Run:
         self._stopping = False
         self.result: RunResult | None = None
         self.warn: Callable[[str], None] = _quiet
-        """Told what went wrong without ending the run, from the thread that asks for rows."""
+        """Called with problems that do not end the run, in the thread that iterates over `rows()`."""
 
     @staticmethod
     def prepare(spec: JobSpec, where: Where, *, trace_steps: int = 0, faults: Mapping[int, Fault] | None = None) -> Run:
-        """Read the data and lay the job out. Raises UserMistake before anything was started."""
+        """Check the job, read its data and make its blueprint. Raises UserMistake. Starts no workers."""
         if where.address is not None:
             check_address(where.address)
         require_trackers(spec)
@@ -101,7 +101,7 @@ class Run:
         return Run(spec, data, blueprint, where, weights=weights, trace_steps=trace_steps, faults=faults)
 
     def refusals(self) -> tuple[str, ...]:
-        """A line for each worker whose memory limit cannot hold its stages."""
+        """Return a line for each worker whose memory limit is too small for its stages."""
         return estimate(self.blueprint, data_bytes=self.data.nbytes, validation_rows=len(self.data.validation)).refusals
 
     @property
@@ -116,7 +116,7 @@ class Run:
         return 0 if self._trainer is None else self._trainer.steps_done
 
     def stop(self) -> None:
-        """End after the steps under way, and keep what was reached."""
+        """Stop after the steps under way, and save the weights."""
         self._stopping = True
         if self._trainer is not None:
             self._trainer.stop()
@@ -124,9 +124,9 @@ class Run:
     def rows(
         self, run_dir: RunDir, on_start: Callable[[Sequence[WorkerPlace]], None] = lambda places: None
     ) -> Generator[Row]:
-        """Train; yield rows as they come. `on_start` is told where the workers are.
+        """Train, and yield rows as they come. `on_start` is called with the places of the workers.
 
-        Whatever ends it, the run directory says so. Raises JobFailed, UserMistake.
+        The run directory gets an event about the end of the run, however it ends. Raises JobFailed, UserMistake.
         """
         blueprint = self.blueprint
         try:
@@ -156,7 +156,7 @@ class Run:
             if ours is error:
                 raise
             raise ours from error
-        except BaseException as error:  # somebody ended it, and gave no cause but that
+        except BaseException as error:  # such as KeyboardInterrupt
             run_dir.event("interrupted", cause=type(error).__name__)
             raise
 
@@ -203,7 +203,7 @@ class Run:
             run_dir.require_there()
             if saved:
                 run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns, self.data.vocabulary)
-            trackers.close("stopped" if stopped else "finished")  # not before the weights are there
+            trackers.close("stopped" if stopped else "finished")  # only once the weights are saved
         self.result = RunResult(
             steps=trainer.steps_done,
             steps_total=trainer.steps_total,
@@ -217,7 +217,7 @@ class Run:
 
 @contextlib.contextmanager
 def closing_after(observer: StepObserver) -> Iterator[None]:
-    """Close it afterwards; where an error is on its way, nothing that closing raises takes its place."""
+    """Close the observer after the block. If the block raises an error, ignore errors of closing."""
     try:
         yield
     except BaseException:
@@ -228,12 +228,12 @@ def closing_after(observer: StepObserver) -> Iterator[None]:
 
 
 def record_failure(run_dir: RunDir, error: PipetrainError) -> None:
-    """Write down how a run failed."""
+    """Write the event `failed` of a run."""
     run_dir.event("failed", **failure_details(error))
 
 
 def failure_details(error: PipetrainError) -> dict[str, Any]:
-    """What the event `failed` says of it."""
+    """Return the entries of the event `failed` for this error."""
     place = error.place if isinstance(error, JobFailed) else None
     return {
         **({} if place is None else {"place": asdict(place)}),
@@ -253,9 +253,9 @@ def connect(
     give_up: Callable[[], bool] = lambda: False,
     weights: int | None = None,
 ) -> Iterator[Workers]:
-    """The workers of a job, closed afterwards whatever happens. `weights` is what `check_weights` gave.
+    """Start the workers of a job, and close them after the block. `weights` is the result of `check_weights`.
 
-    Raises StoppedEarly where `give_up` says so first.
+    Raises StoppedEarly if `give_up` returns True before they run.
     """
     if where.local:
         begin = None if weights is None else begin_with(blueprint.spec)

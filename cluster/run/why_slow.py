@@ -1,4 +1,4 @@
-"""Why a run is slow, from the last line of its accounts.jsonl."""
+"""Finds why a run is slow, from the last line of its accounts.jsonl."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from coordinator.timing.slowness import why_slow
 
 
 def why_slow_of(account: Mapping[str, Any] | None, placement: Sequence[int], cpus: int | None = None) -> str | None:
-    """The main cause and what to try; None if nothing stands out. `account` is the run's last line of accounts.jsonl,
-    `placement[s]` the worker of stage s, `cpus` what its workers share (None: they may be on several hosts)."""
+    """Return the main cause and what to try; None if there is no clear cause. `account` is the run's last line of
+    accounts.jsonl, `placement[s]` the worker of stage s, `cpus` the number of CPUs that the workers share (None: they
+    may be on several hosts)."""
     if account is None or len(placement) != len(account["stage_us"]):
         return None
     times = worker_times(account, placement)

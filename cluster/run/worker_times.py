@@ -1,4 +1,4 @@
-"""Where each worker's time went, from a line of accounts.jsonl: its stages' times and its own in one table."""
+"""Adds up each worker's time by kind, from a line of accounts.jsonl: its stages' times and its own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ WAITS = tuple(kind for kind in STAGE_KINDS if kind.startswith("wait_"))
 COMPUTE = tuple(kind for kind in STAGE_KINDS if kind not in BUBBLE)
 
 Times = Mapping[str, int]
-"""Microseconds of one worker by kind: those of STAGE_KINDS and of WORKER_KINDS. Their sum is its wall time."""
+"""Microseconds of one worker by kind (STAGE_KINDS and WORKER_KINDS). Their sum is its wall time."""
 
 
 def worker_times(line: Mapping[str, Any], placement: Sequence[int]) -> list[Times]:
-    """The times of every worker. `placement[s]` is the worker of stage s."""
+    """Return the times of every worker. `placement[s]` is the worker of stage s."""
     found: list[dict[str, int]] = [
         {**dict.fromkeys(STAGE_KINDS, 0), **dict(zip(WORKER_KINDS, own, strict=True))} for own in line["worker_us"]
     ]
@@ -27,7 +27,7 @@ def worker_times(line: Mapping[str, Any], placement: Sequence[int]) -> list[Time
 
 
 def predicted_bubbles(line: Mapping[str, Any], placement: Sequence[int]) -> list[float] | None:
-    """The idle share of every worker that the dry run predicts; None before the first prediction."""
+    """Return every worker's predicted bubble; None before the first prediction."""
     if line["predicted"] is None:
         return None
     shares = [0.0] * len(line["worker_us"])
@@ -37,6 +37,6 @@ def predicted_bubbles(line: Mapping[str, Any], placement: Sequence[int]) -> list
 
 
 def bubble_of(times: Times) -> float | None:
-    """The idle share of a worker, evaluations left out; None where no time has passed."""
+    """Return a worker's bubble, without the time of evaluations; None if no time has passed."""
     wall = sum(times.values()) - times.get("evaluation", 0)
     return sum(times.get(kind, 0) for kind in BUBBLE) / wall if wall > 0 else None

@@ -78,10 +78,10 @@ def test_a_run_that_left_something_goes_only_with_overwrite_which_says_so(
         (
             "thesis.tex",
             ["--overwrite"],
-            "is no run directory (it has thesis.tex), and --overwrite removes nothing else",
+            "is not a run directory (it has thesis.tex), and --overwrite removes nothing else",
         ),
-        ("job.yaml", ["--overwrite"], "has a job.yaml but is no run directory"),
-        ("job.yaml", [], "has a job.yaml but is no run directory"),
+        ("job.yaml", ["--overwrite"], "has a job.yaml but is not a run directory"),
+        ("job.yaml", [], "has a job.yaml but is not a run directory"),
     ],
 )
 def test_what_is_no_run_directory_is_never_replaced(tmp_path: Path, name: str, options: list[str], told: str) -> None:
