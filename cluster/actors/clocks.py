@@ -1,8 +1,8 @@
-"""How the monotonic clocks of other hosts stand to this process's.
+"""Measures the offsets of other hosts' monotonic clocks from this process's clock.
 
-Processes of one host share a clock, and need nothing. Another host's is asked for the time a few times; the answer that
-came back soonest bounds the offset best (Cristian, "Probabilistic clock synchronization", 1989): the clock was read
-somewhere between question and answer, so the middle is wrong by half of that time at most.
+Processes on one host share a clock. The clock of another host is read a few times; the fastest answer gives the best
+bound of the offset (Cristian, "Probabilistic clock synchronization", 1989): the clock was read between request and
+answer, so assuming the middle is wrong by at most half of that time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _VALID_S = 10.0  # clocks drift by some 50 µs a second at worst
 
 
 def clock_name() -> str:
-    """What processes have in common that share a monotonic clock: the boot, and the time namespace's shift."""
+    """Return a name that is the same in all processes which share a monotonic clock: the id of the boot, and the
+    offsets of the time namespace."""
     name = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     with contextlib.suppress(OSError):
         name += "".join(Path("/proc/self/timens_offsets").read_text(encoding="ascii").split())
@@ -27,7 +28,7 @@ def clock_name() -> str:
 
 
 def measure(ask: Callable[[], float], clock: Callable[[], float] = time.perf_counter) -> ClockFix:
-    """The fix of the clock that `ask` reads, in seconds."""
+    """Return the fix, in seconds, of the clock that `ask` reads."""
     found = []
     for _ in range(_ROUNDS):
         before = clock()
@@ -38,7 +39,8 @@ def measure(ask: Callable[[], float], clock: Callable[[], float] = time.perf_cou
 
 
 class Clocks:
-    """The fixes of a job's workers. `asks[w]` reads worker w's clock, or is None where it shares ours."""
+    """The fixes of the clocks of a job's workers. `asks[w]` reads worker w's clock; it is None if worker w shares this
+    process's clock."""
 
     def __init__(self, asks: Sequence[Callable[[], float] | None]) -> None:
         self._asks = asks
@@ -46,8 +48,8 @@ class Clocks:
         self._until = 0.0
 
     def fixes(self) -> Sequence[ClockFix]:
-        """What to add to each worker's clock; measured anew when the last time is long ago. One that does not answer
-        keeps its last fix."""
+        """Return the fix of each worker's clock, measured again if the last fixes are older than _VALID_S. A worker
+        that does not answer keeps its last fix."""
         now = time.monotonic()
         if now >= self._until:
             for worker, ask in enumerate(self._asks):

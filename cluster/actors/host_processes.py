@@ -1,4 +1,4 @@
-"""Processes of this host: are they still who they were, and how to end them for good."""
+"""Finds, checks and kills processes of this host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def command_line(pid: int) -> bytes:
-    """The process's command line; empty where there is no such process."""
+    """Return the command line of a process; b"" if there is no such process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -21,14 +21,14 @@ def command_line(pid: int) -> bytes:
 
 
 def names_in_command_lines(text: str) -> bool:
-    """Whether the command line of any process has this text in it."""
+    """Whether the command line of any process contains this text."""
     wanted = os.fsencode(text)
     return any(wanted in command_line(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def own_process_with(*arguments: str) -> int | None:
-    """A process of this user that has these arguments in its command line, one after the other; None if there is
-    none."""
+    """Return the id of a process of this user whose command line contains these arguments one after another; None if
+    there is none."""
     wanted = b"\0" + b"\0".join(map(os.fsencode, arguments)) + b"\0"
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -38,8 +38,8 @@ def own_process_with(*arguments: str) -> int | None:
 
 
 def started_at(pid: int) -> float | None:
-    """When the process with this number was started, in seconds since 1970, to about a second; None if there is none,
-    or only its entry is left (a zombie). 0 if the system tells no more than that it is there."""
+    """Return when a process was started, in seconds since 1970, to about a second. None if it does not exist or is a
+    zombie; 0 if the system has no /proc and the process exists."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
@@ -61,8 +61,8 @@ def _answers(pid: int) -> bool:
 
 
 def end_ray_process(pid: int, actor_class: str) -> None:
-    """Kill a Ray worker process that Ray itself may not reach (stopped, or its Ray is gone). Numbers are reused: only
-    a process that still carries the actor's name is ended."""
+    """Kill a Ray actor's process that Ray itself may not reach, because it is stopped (SIGSTOP) or its Ray is gone.
+    Process ids are reused, so this kills only a process with the actor's name in its command line."""
     with contextlib.suppress(OSError):
         command = command_line(pid)
         if b"ray::" in command and actor_class.encode() in command:
@@ -70,16 +70,16 @@ def end_ray_process(pid: int, actor_class: str) -> None:
 
 
 def end_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends, though it should be stopped then (Linux only)."""
+    """Let the kernel kill this process when its parent ends, even if this process is stopped (Linux only)."""
     with contextlib.suppress(OSError, AttributeError):
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended meanwhile
+        if os.getppid() != parent:  # the parent ended meanwhile
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def in_session(session: int) -> list[int]:
-    """The processes of a session (setsid(2)), whoever their parent is by now. Zombies do not count."""
+    """Return the processes of a session (setsid(2)), whatever their parents are now. Zombies do not count."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -91,7 +91,7 @@ def in_session(session: int) -> list[int]:
 
 
 def works_in(pid: int, folder: str) -> bool:
-    """Whether it is a process of this user whose working directory is `folder`, which may be removed by now."""
+    """Whether a process belongs to this user and has the working directory `folder`, even if that is removed by now."""
     entry = Path(f"/proc/{pid}")
     try:
         mine = entry.stat().st_uid == os.geteuid()
@@ -101,8 +101,8 @@ def works_in(pid: int, folder: str) -> bool:
 
 
 def end_session(session: int, within_s: float = 10.0) -> bool:
-    """Kill every process of a session; False if some are left after `within_s`. The kernel gives a session's number to
-    nobody else while one of its processes lives."""
+    """Kill every process of a session; return False if some are left after `within_s`. The kernel does not reuse the
+    session's number while one of its processes lives."""
     deadline = time.monotonic() + within_s
     while pids := in_session(session):
         if time.monotonic() > deadline:

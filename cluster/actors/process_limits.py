@@ -1,4 +1,4 @@
-"""A worker's memory: a real limit that the kernel enforces, and what was used."""
+"""A worker's memory: a limit that the kernel enforces, and measurements."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from stages.process_memory import status_bytes
 
-_RUNTIME_SLACK = 32 * 2**20  # for what Python, Ray and ZeroMQ allocate while the job runs
+_RUNTIME_SLACK = 32 * 2**20  # for Python, Ray and ZeroMQ while the job runs
 
 
 def limit_memory(n_bytes: int) -> None:
-    """Let this process allocate `n_bytes` more than it has now, and 32 MiB for its runtime; then MemoryError.
+    """Let this process allocate at most `n_bytes` more than it has now, plus 32 MiB for its runtime. Beyond that, an
+    allocation raises MemoryError.
 
     RLIMIT_DATA counts private writable memory (setrlimit(2)), so shared libraries and Ray's object store do not matter.
     """
@@ -24,19 +25,19 @@ def limit_memory(n_bytes: int) -> None:
 
 
 def data_bytes() -> int:
-    """Private writable memory of this process in bytes: what RLIMIT_DATA counts."""
+    """Return the private writable memory of this process in bytes, as RLIMIT_DATA counts it."""
     return status_bytes("VmData")
 
 
 def begin_measuring() -> int:
-    """Forget the peak so far; return the bytes resident now."""
+    """Reset the peak of resident memory; return the bytes resident now."""
     with contextlib.suppress(OSError):  # proc(5): resets the peak; some kernels are built without it
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return status_bytes("VmRSS")
 
 
 def warm_up_blas(precision: str) -> None:
-    """Let both BLAS libraries take their work space now, so that it counts as runtime and not as the job's memory."""
+    """Let both BLAS libraries allocate their work space now, so that it does not count as the job's memory."""
     import numpy as np
     from scipy.linalg import blas
 

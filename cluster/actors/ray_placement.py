@@ -1,4 +1,4 @@
-"""Room for a job's workers in a Ray cluster: a placement group, waited for as long as it makes sense."""
+"""Reserves room for a job's workers in a Ray cluster with a placement group."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def reserve(
     give_up: Callable[[], bool],
     on_wait: Callable[[str], None],
 ) -> Any:
-    """A placement group of `n` bundles, ready. `within_s` None waits until `give_up`, telling with `on_wait` what for.
+    """Return a placement group of `n` bundles that is ready. If `within_s` is None, wait until `give_up` returns True,
+    and call `on_wait` with what the job waits for.
 
-    Raises NotEnoughResources where the cluster is too small or has no room in time, StoppedEarly on `give_up`.
+    Raises NotEnoughResources if the cluster is too small or has no room in time, StoppedEarly on `give_up`.
     """
     from ray.util.placement_group import placement_group
 
@@ -51,7 +52,7 @@ def reserve(
 
 
 def release(group: Any) -> None:
-    """Give the room back. May be called twice, and when Ray is gone."""
+    """Release the room. A second call does no harm, nor does one after Ray has ended."""
     from ray.util.placement_group import remove_placement_group
 
     with contextlib.suppress(Exception):

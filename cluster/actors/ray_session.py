@@ -1,8 +1,8 @@
-"""A connection to Ray: an embedded local cluster that leaves nothing behind, or one that runs already.
+"""A connection to Ray: to an embedded local cluster that leaves nothing behind, or to a running one.
 
-[Note: loopback] Ray takes the host's outward address where it is told to use loopback, and then listens on it.
-`loopback` lets it leave the given address alone; its servers then listen on 127.0.0.1 only. The token keeps other users
-of the host out.
+[Note: loopback] Even if it is given a loopback address, Ray replaces it with the host's outward address and listens
+there. `loopback` makes Ray keep the given address; its servers then listen on 127.0.0.1 only. The token keeps other
+users of the host out.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from cluster.actors.private_folders import private_folder, short_base, sweep_lef
 from stages.errors import NotEnoughResources
 
 LOOPBACK = "127.0.0.1"
-OBJECT_STORE_BYTES = 256 * 2**20  # gathered weights pass through it; what does not fit is spilled to disk
+OBJECT_STORE_BYTES = 256 * 2**20  # for gathered weights; Ray spills the rest to disk
 RAY_FOLDER = "ray"
-"""Ray's `--temp-dir` inside a private folder of ours: Ray opens its own to everybody."""
+"""Ray's `--temp-dir`, inside a private folder, because Ray makes this one writable for everybody."""
 QUIET_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
-    "RAY_prestart_worker_first_driver": "0",  # ours have environments of their own, and cannot use those processes
+    "RAY_prestart_worker_first_driver": "0",  # workers need environments of their own
 }
-"""Settings of every Ray that is started here."""
+"""Settings of every Ray that pipetrain starts."""
 
 
 @contextlib.contextmanager
 def ray_session(address: str | None, *, cpus: int, memory: int) -> Iterator[Any]:
-    """Ray, ready to use; `address` None starts an embedded cluster with `cpus` CPUs and `memory` bytes to give away.
+    """Yield the Ray module, connected to the cluster at `address`. If that is None, start an embedded cluster that
+    offers `cpus` CPUs and `memory` bytes.
 
-    The embedded one listens on loopback with a token of its own, keeps its files in one private folder, and is gone
-    with this process however it ends. Raises NotEnoughResources if a cluster at `address` does not answer.
+    The embedded cluster listens on loopback with a token of its own, keeps its files in one private folder, and ends
+    with this process however that ends. Raises NotEnoughResources if no cluster answers at `address`, or if the
+    embedded one cannot start.
     """
     if address is not None:
         check_address(address)
@@ -50,7 +52,7 @@ def ray_session(address: str | None, *, cpus: int, memory: int) -> Iterator[Any]
 
 
 def check_address(address: str, option: str = "--address") -> None:
-    """Raise NotEnoughResources at once where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    """Raise NotEnoughResources if nothing listens at HOST:PORT. Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         if address == "auto":
@@ -66,16 +68,16 @@ def check_address(address: str, option: str = "--address") -> None:
 
 
 def full_here(ray: Any) -> str:
-    """What to tell if Ray has no room for its files on this host; else empty."""
+    """Return the error's text if Ray has no room for its files on this host; else ""."""
     return full_for_ray(ray._private.worker.global_worker.node.get_session_dir_path())
 
 
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Ray's settings, read when it starts; what was there before comes back afterwards."""
+    """Set environment variables with Ray's settings in the block, and restore the previous ones afterwards."""
     quiet = {
         **QUIET_RAY,
-        # Ray tells of a dead worker on standard output, which is ours; our own error tells it with its place
+        # else Ray reports a dead worker on the command's standard output; pipetrain's own error says which one
         "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     }
     before = {name: os.environ.get(name) for name in {**quiet, **variables}}
@@ -92,7 +94,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _embedded(cpus: int, memory: int) -> Iterator[Any]:
-    """Ray gives up after half a minute: where every CPU trains, its second start succeeds."""
+    """Start an embedded Ray, with a second try: Ray gives up after half a minute, which is too short on a busy host."""
     ray = importlib.import_module("ray")
     with contextlib.ExitStack() as started:
         try:
@@ -105,7 +107,7 @@ def _embedded(cpus: int, memory: int) -> Iterator[Any]:
 
 
 class _StartFailed(NotEnoughResources):
-    """Ray did not start; `full`: for lack of room, which a second try would not find either."""
+    """Ray did not start. `full`: because the disk is full, so a second try would fail too."""
 
     def __init__(self, reason: str, *, full: bool) -> None:
         super().__init__(f"Ray cannot start here: {reason}")
@@ -127,7 +129,7 @@ def _started(ray: Any, cpus: int, memory: int) -> Iterator[None]:
                     _node_ip_address=LOOPBACK,
                     **_QUIET,
                 )
-        except Exception as error:  # of a start that takes too long Ray raises just that
+        except Exception as error:  # Ray raises a plain Exception if its start takes too long
             full = full_for_ray(folder)
             ray.shutdown()
             raise _StartFailed(full or " ".join(str(error).split()), full=bool(full)) from None
@@ -139,7 +141,7 @@ def _started(ray: Any, cpus: int, memory: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def loopback() -> Iterator[None]:
-    """Within it, Ray uses 127.0.0.1 where it is told to ([Note: loopback])."""
+    """Make Ray use 127.0.0.1 in the block if that address is given to it ([Note: loopback])."""
     services: Any = importlib.import_module("ray._private.services")
 
     def unchanged(host: Any) -> Any:
@@ -155,8 +157,8 @@ def loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_idlers() -> Iterator[None]:
-    """Within it, Ray starts no process that we do not use: its autoscaler, its client's server, and what copies the
-    workers' logs to the driver."""
+    """Make Ray start no processes in the block that pipetrain does not use: its autoscaler, the server of its client,
+    and the process that copies workers' logs to the driver."""
     parameter: Any = importlib.import_module("ray._private.parameter")
     before = parameter.RayParams
     unused = {"no_monitor": True, "include_log_monitor": False, "ray_client_server_port": None}

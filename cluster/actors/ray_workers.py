@@ -1,4 +1,4 @@
-"""Workers as Ray actors: one a worker, in a placement group, one call a worker and submission.
+"""Workers as Ray actors: an actor for each worker, in a placement group, with one call to each worker per submission.
 
 [Note: no retries] Ray's own restarts and retries stay off: a call performed twice would add gradients twice.
 """
@@ -32,20 +32,21 @@ from stages.orders import Failure, Fault, Order, Report, Result
 from stages.progress import Seen
 
 _START_TIMEOUT_S = 120.0
-_PREPARE_TIMEOUT_S = 900.0  # a large data set over a slow network takes a while
-_PROBE_ANSWER_S = 3.0  # a process that runs answers at once
+_PREPARE_TIMEOUT_S = 900.0  # enough for a large data set over a slow network
+_PROBE_ANSWER_S = 3.0  # a running process answers at once
 _WATCH_EVERY_S = 1.0
 ACTOR_NAME = "PipetrainWorker"
-"""What worker processes are called."""
+"""The name of the actor's class, by which worker processes are recognised."""
 
 
 class RayWorkers:
-    """The workers of one job. `ray` is the module, initialised (see `cluster.actors.ray_session`).
+    """The workers of one job. `ray` is the initialised module (see `cluster.actors.ray_session`).
 
-    `fingerprint` and `weights` are what data and `model.weights` have where the job began.
+    `fingerprint` and `weights` are the checksums of the data and of `model.weights` when the job began.
 
-    `link` is there when a job runner of the service makes them. `give_up` ends the wait for room in the cluster.
-    Raises NotEnoughResources where the cluster cannot hold them, JobFailed where one cannot start, StoppedEarly.
+    `link` is not None if the service's runner makes them. The wait for room in the cluster ends if `give_up` returns
+    True, and calls `on_wait` with what it waits for. Raises NotEnoughResources if the cluster is too small, JobFailed
+    if a worker cannot start, StoppedEarly on `give_up`.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class RayWorkers:
         self._actors: list[Any] = []
         self.addresses: list[WorkerAddress] = []
         self.memory_limit: int | None = None
-        """Bytes that each worker may take, data and all; None for no limit."""
+        """The most bytes that each worker may take, including its data; None for no limit."""
         try:
             self._start(blueprint)
             document = blueprint.spec.document()
@@ -80,6 +81,7 @@ class RayWorkers:
                 ],
                 _PREPARE_TIMEOUT_S,
             )
+
         except BaseException:
             self.close()
             raise
@@ -90,7 +92,7 @@ class RayWorkers:
         return _RayTicket([actor.run.remote(orders) for actor in self._actors], self._collect)
 
     def memory(self) -> list[dict[str, int]]:
-        """Each worker's bytes (see WorkerActor.memory)."""
+        """Return each worker's memory in bytes (see WorkerActor.memory)."""
         return list(self._plain([actor.memory.remote() for actor in self._actors], "reporting memory"))
 
     def places(self) -> Sequence[WorkerPlace]:
@@ -107,7 +109,7 @@ class RayWorkers:
         return lambda: float(self._ray.get(self._actors[worker].now.remote(), timeout=_PROBE_ANSWER_S))
 
     def close(self) -> None:
-        """See Workers. Ends every worker process, one that is stopped or stuck too."""
+        """See Workers. Ends every worker process, even a stopped (SIGSTOP) or stuck one."""
         for actor in self._actors:
             with contextlib.suppress(Exception):
                 self._ray.kill(actor, no_restart=True)
@@ -130,7 +132,7 @@ class RayWorkers:
         self.memory_limit = memory
         if memory is not None:
             bundle["memory"] = memory
-        within = _START_TIMEOUT_S if self._link is None else None  # a job of the service waits until it is stopped
+        within = _START_TIMEOUT_S if self._link is None else None  # a service's job waits until somebody stops it
         self._group = reserve(ray, bundle, n, within_s=within, give_up=self._give_up, on_wait=self._on_wait)
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -158,7 +160,7 @@ class RayWorkers:
     # collecting ----------------------------------------------------------------------------------------------------
 
     def _plain(self, refs: Sequence[Any], what: str) -> Sequence[Any]:
-        """Results of calls that are not steps."""
+        """Return the results of calls that are not submissions."""
         try:
             return list(self._ray.get(list(refs), timeout=_START_TIMEOUT_S))
         except self._ray.exceptions.GetTimeoutError:
@@ -171,7 +173,8 @@ class RayWorkers:
             raise JobFailed(f"a worker failed while {what}: {_last_line(error)}") from None
 
     def _collect(self, refs: Sequence[Any], within_s: float = math.inf) -> Sequence[Sequence[Report]]:
-        """Reports of all workers. The first failure ends the wait; who died or hangs is found out."""
+        """Return the reports of all workers. The first failure ends the wait; the error names the worker that failed,
+        died or hangs."""
         watch = _Watch(self, list(refs))
         began = time.monotonic()
         while watch.waiting:
@@ -184,14 +187,14 @@ class RayWorkers:
         return [watch.results[ref].reports for ref in refs]
 
     def place(self, worker: int) -> str:
-        """How an error names a worker."""
+        """Return a worker's name for errors."""
         process = ""
         if worker < len(self.addresses):
             process = f"process {self.addresses[worker].pid} on {self.addresses[worker].host}"
         return place_of(worker, self._program, process)
 
     def seen(self, workers: Sequence[int]) -> dict[int, Seen]:
-        """What each of these workers says it does, within a few seconds; who does not answer is left out."""
+        """Return what each of these workers is doing. Workers that do not answer within a few seconds are left out."""
         ray, refs = self._ray, {}
         for worker in workers:
             refs[self._actors[worker].seen.remote()] = worker
@@ -209,7 +212,7 @@ class RayWorkers:
 
     @property
     def hang_timeout(self) -> float:
-        """Seconds that a worker may make no progress, or not answer."""
+        """Seconds after which a worker without progress, or without an answer, counts as hanging."""
         return self._hang_timeout
 
     @property
@@ -230,7 +233,7 @@ class _RayTicket:
 
 @dataclass
 class _Watch:
-    """Waits for one submission, and looks after workers that take long."""
+    """Waits for one submission, and checks workers that take long."""
 
     workers: RayWorkers
     refs: list[Any]
@@ -241,11 +244,11 @@ class _Watch:
 
     @property
     def waiting(self) -> list[Any]:
-        """Calls that have not returned."""
+        """The calls that have not returned."""
         return [ref for ref in self.refs if ref not in self.results]
 
     def look(self) -> None:
-        """Wait a moment; take in results; raise JobFailed for a worker that failed, died or hangs."""
+        """Wait up to _WATCH_EVERY_S for a result. Raises JobFailed if a worker failed, died or hangs."""
         ray = self.workers.ray
         ready, _ = ray.wait(self.waiting, num_returns=1, timeout=_WATCH_EVERY_S)
         failures: list[Failure] = []
@@ -276,7 +279,8 @@ class _Watch:
         )
 
     def _raise_first_cause(self, failures: list[Failure]) -> None:
-        """A worker that waited in vain is mostly an echo: see whether another one died, failed or hangs."""
+        """Raise the first cause. A worker's timeout is mostly a consequence, so check first whether another worker
+        died, failed or hangs."""
         ray = self.workers.ray
         if all(failure.kind == "timeout" for failure in failures) and self.waiting:
             ready, _ = ray.wait(self.waiting, num_returns=len(self.waiting), timeout=_PROBE_ANSWER_S)
@@ -300,7 +304,7 @@ class _Watch:
         return [worker for worker in waiting if worker not in answered]
 
     def _look_after(self) -> None:
-        """Ask all workers, those too that have ended this submission: one of them may be what another waits for."""
+        """Check all workers, even those that have ended this submission: another worker may wait for one of them."""
         asked = time.monotonic()
         hang = self._liveness.take(asked, self.workers.seen(range(len(self.refs))))
         if hang is not None:
@@ -311,7 +315,7 @@ class _Watch:
 
 
 def _with_control_group(ray: Any) -> type[WorkerActor]:
-    """The actor class, with the calls from outside in a thread of their own."""
+    """Return the actor class, in which a separate thread handles the calls `seen` and `now`."""
 
     class PipetrainWorker(WorkerActor):
         """A WorkerActor that answers `seen` and `now` while it works."""
@@ -323,12 +327,12 @@ def _with_control_group(ray: Any) -> type[WorkerActor]:
 
 
 def _last_line(error: BaseException) -> str:
-    """The line of a Ray error that says what happened: those above it say where it was noticed."""
+    """Return the last line of a Ray error, which names the cause; the lines above it say where Ray noticed it."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 def _death(error: BaseException, full: str) -> str:
-    """Why Ray says an actor died, in one line. `full`: that Ray has no room for its files on this host, if so."""
+    """Return why an actor died, by Ray's error, in one line. `full` is the text of `full_here`."""
     if "running low on memory" in str(error):
         return "Ray ended its process because the host ran low on memory"
     if "node has died" in str(error) or "node was terminated" in str(error):
@@ -340,7 +344,8 @@ def _death(error: BaseException, full: str) -> str:
 
 
 def _end_process(address: WorkerAddress) -> None:
-    """A stopped process does not hear Ray; end it if it is on this host and still that worker. Remove its socket."""
+    """Kill a worker's process on this host, because Ray's own kill does not reach a stopped one, and remove its
+    socket."""
     if address.host != os.uname().nodename:
         return
     shutil.rmtree(Path(address.unix.removeprefix("ipc://")).parent, ignore_errors=True)

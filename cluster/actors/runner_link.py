@@ -1,7 +1,7 @@
-"""What a job runner shares with its workers: log files, uploaded data, a limit of memory.
+"""The link of a runner to its workers: log files, uploaded data, and a memory limit.
 
-A worker on the runner's node opens the files itself. One on another node gets the data from the runner in chunks, and
-sends the runner what it prints.
+A worker on the runner's node opens the files itself. A worker on another node gets the data from the runner in chunks,
+and sends its output to the runner.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _CALL_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerLink:
-    """Handed to every worker. `node` is the runner's, `files` are paths on it, `memory_per_cpu` is in bytes.
+    """What every worker gets from its runner. `node` is the runner's node, `logs` and `files` are paths on it,
+    `memory_per_cpu` is in bytes.
 
     `runner` is the handle of the runner's actor, with the methods `read_file` and `take_log`.
     """
@@ -39,19 +40,20 @@ class RunnerLink:
     rules: SourceRules = FREE
 
     def memory_limit(self, cpus: int) -> int | None:
-        """Bytes for a worker whose job names no limit: its share of the node, so that no job can take another's."""
+        """Return the limit in bytes of a worker whose job sets none: its share of the node's memory. None without a
+        limit."""
         return None if self.memory_per_cpu is None else self.memory_per_cpu * cpus
 
 
 def log_line(text: str) -> None:
-    """Write a line with its time to this process's log; where there is no room for it, nothing else shall suffer."""
+    """Write a line with its time to this process's log. A full disk loses the line, but raises nothing."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     with contextlib.suppress(OSError):
         print(f"{now} {text}", flush=True)
 
 
 def log_to_file(path: Path) -> None:
-    """Send all that this process prints, and what a crash of it prints, to the end of a file."""
+    """Append all output of this process, including the traceback of a crash, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     _redirect(descriptor)
@@ -59,14 +61,14 @@ def log_to_file(path: Path) -> None:
 
 
 def log_to_runner(runner: Any, worker: int) -> None:
-    """Send all that this process prints to the runner: its log file is on another host."""
+    """Send all output of this process to the runner, because the log file is on the runner's host."""
     reading, writing = os.pipe()
     _redirect(writing)
     os.close(writing)
 
     def forward() -> None:
-        while part := os.read(reading, 65536):  # whatever becomes of it: a full pipe would hold up who prints
-            with contextlib.suppress(Exception):  # the runner is gone, and with it soon this process
+        while part := os.read(reading, 65536):  # always read on: a full pipe would block the process
+            with contextlib.suppress(Exception):  # the runner is gone; this process will end soon
                 runner.take_log.remote(worker, part)
 
     threading.Thread(target=forward, name="log", daemon=True).start()
@@ -77,7 +79,7 @@ def _redirect(descriptor: int) -> None:
     sys.stderr.flush()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    # Ray has put objects of its own in place of these, which remember where they wrote before
+    # Ray has replaced these with its own objects, which still write to the old place
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     faulthandler.enable(2)
@@ -85,7 +87,8 @@ def _redirect(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def files_here(link: RunnerLink | None, node: str) -> Iterator[Mapping[str, str]]:
-    """Where the runner's files are on this node, by their path on the runner's; copies are removed afterwards."""
+    """Yield the paths on this node of the runner's files, by their paths on the runner's node. On another node these
+    are copies, which are removed after the block; on the runner's node the mapping is empty."""
     if link is None or link.node == node:
         yield {}
         return

@@ -1,4 +1,4 @@
-"""Ray's view of one Worker. No arithmetic here: limits, data, channel, and a look from outside."""
+"""The Ray actor around one Worker: limits, data, channel and calls from outside. It does no arithmetic itself."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from stages.progress import Doing, Seen
 from stages.worker import Worker
 
 CONTROL = "control"
-"""The concurrency group of calls that are answered while a step runs."""
+"""The concurrency group of calls that the actor answers while a step runs."""
 
 
 class WorkerActor:
-    """Made into an actor by `cluster.actors.ray_workers`. Methods are called in the order in which they stand here."""
+    """Holds one worker. `cluster.actors.ray_workers` makes an actor of this class, and calls `bind`, `admit`,
+    `connect`, `prepare` and `run` in this order."""
 
     def __init__(self, worker: int, hang_timeout: float, link: RunnerLink | None = None) -> None:
         import ray
@@ -51,7 +52,7 @@ class WorkerActor:
         self._limit_name = "resources.memory_per_worker"
 
     def bind(self) -> WorkerAddress:
-        """Open the inbox and say where it is."""
+        """Open the inbox, and return its address."""
         import ray
 
         ip = ray.util.get_node_ip_address()
@@ -65,7 +66,7 @@ class WorkerActor:
         return self._channel.address
 
     def admit(self, addresses: Sequence[WorkerAddress]) -> None:
-        """Take in the other workers; all do this before any connects."""
+        """Allow connections of the other workers. All workers do this before any of them connects."""
         assert self._channel is not None, "bind comes first"
         self._channel.admit(addresses)
 
@@ -77,9 +78,9 @@ class WorkerActor:
     def prepare(
         self, setup: WorkerSetup, document: Mapping[str, Any], fingerprint: int, weights: int | None = None
     ) -> Result:
-        """Read the data where a stage needs it, take the memory limit, build the stages; read what they begin with.
+        """Read the data if a stage needs it, set the memory limit, build the stages, and load their given weights.
 
-        `fingerprint` is that of the data, `weights` the checksum of `model.weights`.
+        `fingerprint` is the checksum of the data, `weights` that of `model.weights`.
         """
         assert self._channel is not None, "bind comes first"
         self._channel.seal()
@@ -87,7 +88,7 @@ class WorkerActor:
         try:
             train = validation = None
             data_bytes = 0
-            # the environment said so already, but OpenBLAS takes no more threads from it than there are cores
+            # the environment sets this too, but OpenBLAS takes no more threads from it than there are cores
             self._threads = BlasThreads(blas_threads(spec))
             warm_up_blas(spec.precision)
             with contextlib.ExitStack() as files:
@@ -146,13 +147,13 @@ class WorkerActor:
         return self._logged(result) if is_first else result
 
     def _logged(self, result: Result) -> Result:
-        """The result, its failure also in this process's log."""
+        """Return the result, and log its failure, if any."""
         if self._link is not None and result.failure is not None:
             log_line(log_entry(result.failure))
         return result
 
     def memory(self) -> dict[str, int]:
-        """Bytes: the process's peak above its baseline, and what its stages hold by kind."""
+        """Return bytes: the process's peak above its baseline, and the arrays of its stages by kind."""
         assert self._worker is not None, "prepare comes first"
         stages = self._worker.stages.values()
         return {
@@ -164,13 +165,13 @@ class WorkerActor:
         }
 
     def seen(self) -> Seen:
-        """What it does now; asked while `run` runs, by whoever looks after it."""
+        """Return what the worker is doing now. Called while `run` runs."""
         if self._channel is not None:
             self._channel.attendance.asked()
         return Seen(Doing.PREPARING) if self._worker is None else self._worker.progress.seen()
 
     def now(self) -> float:
-        """The time on this host's monotonic clock, in seconds; asked while `run` runs."""
+        """Return the time of this host's monotonic clock, in seconds. Called while `run` runs."""
         return time.perf_counter()
 
     def _failure(self, error: Exception) -> Failure:
@@ -187,11 +188,11 @@ class WorkerActor:
     def _memory_hint(self, error: object) -> str:
         if "MemoryError" not in f"{type(error).__name__} {error}" or self._limit is None:
             return ""
-        return f" ({self._limit_name} allows {self._limit:,} bytes; `pipetrain plan` tells what is needed)"
+        return f" ({self._limit_name} allows {self._limit:,} bytes; `pipetrain plan` shows how much is needed)"
 
 
 def log_entry(failure: Failure) -> str:
-    """What a worker's log says of its failure: `failed …` of a cause, `gave up …` if it only waited in vain."""
+    """Return the log's text about a worker's failure: `failed …` for a cause, `gave up …` if it waited in vain."""
     where = f" in {failure.action}{failure.when}" if failure.action is not None else ""
     if failure.kind in ("timeout", "closed"):
         return f"gave up{where}: {failure.message}; the cause may be in another worker's log"

@@ -1,8 +1,8 @@
-"""Arrays from worker to worker over ZeroMQ: unix sockets on one host, CURVE-encrypted TCP between hosts.
+"""Sends arrays between workers over ZeroMQ: unix sockets on one host, CURVE-encrypted TCP between hosts.
 
-Each worker binds one inbox and connects to every other worker's. A message is two frames: a header (tag, dtype,
-shape) and the array's bytes. The unix socket's file is needed only until everybody is connected; `seal` removes it,
-so that nothing is left on disk whatever happens to the processes later.
+Each worker binds one inbox and connects to the inbox of every other worker. A message is two frames: a header (tag,
+dtype, shape) and the array's bytes. The unix socket's file is needed only until all workers are connected; `seal`
+removes it, so that nothing is left on disk whatever happens to the processes later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stages.channel import Attendance, ReceiveTimeout, Tag
 
 _HEADER = struct.Struct("<qqqqqcc")  # round, stage, micro-batch, features, rows, kind, dtype
 _HELLO = b"hello"
-_QUEUE = 32  # messages per link before a sender waits: bounds the memory of a fast sender's neighbour
+_QUEUE = 32  # messages per link before a sender waits: bounds the memory of a fast sender's receiver
 _CODES: dict[np.dtype[Any], bytes] = {np.dtype(np.float32): b"f", np.dtype(np.float64): b"d"}
 _DTYPES: dict[object, np.dtype[np.floating[Any]]] = {code: dtype for dtype, code in _CODES.items()}
 _KINDS = {kind.value.encode(): kind for kind in Kind}
@@ -35,7 +35,7 @@ _KINDS = {kind.value.encode(): kind for kind in Kind}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAddress:
-    """Where a worker can be reached, and what it proves to others over TCP. `clock` names its monotonic clock."""
+    """A worker's addresses, and its public key for TCP. `clock` names its monotonic clock."""
 
     worker: int
     host: str
@@ -48,8 +48,8 @@ class WorkerAddress:
 
 
 class ZmqChannel:
-    """A worker's end. Used by one thread. `timeout_s` is how long connecting may take; `unattended_s` how long a
-    receive or a blocked send may while nobody attends (see Attendance), without it as long."""
+    """A worker's end of the channel. One thread uses it. `timeout_s` is how long connecting may take; `unattended_s` is
+    how long a receive or a blocked send may take while nobody attends (see Attendance), by default `timeout_s`."""
 
     def __init__(
         self, worker: int, *, node: str, host_ip: str, timeout_s: float, unattended_s: float | None = None
@@ -84,7 +84,8 @@ class ZmqChannel:
         )
 
     def _bind_tcp(self, host_ip: str) -> str:
-        """A second inbox for workers on other hosts: it takes nobody in before `admit` names their keys."""
+        """Bind a second inbox, for workers on other hosts. It rejects every connection until `admit` lists the allowed
+        keys."""
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(domain="*", credentials_provider=_Nobody())
@@ -99,7 +100,8 @@ class ZmqChannel:
         return f"tcp://{host_ip}:{port}"
 
     def admit(self, addresses: Sequence[WorkerAddress]) -> None:
-        """Take in these workers and nobody else. All do this before any connects: a refused one stays out."""
+        """Allow connections of these workers only. All workers do this before any of them connects, because a rejected
+        worker does not try again."""
         remote = [address for address in addresses if address.node != self.address.node]
         if remote:
             assert self._authenticator is not None, "made by _bind_tcp"
@@ -109,7 +111,8 @@ class ZmqChannel:
             self._close_tcp()
 
     def connect(self, addresses: Sequence[WorkerAddress]) -> None:
-        """Connect to the others and wait until all of them have greeted. Raises ReceiveTimeout naming who has not."""
+        """Connect to the other workers, and wait for their greetings. Raises ReceiveTimeout, which names workers that
+        sent none."""
         others = [address for address in addresses if address.worker != self._worker]
         for address in others:
             self._outboxes[address.worker] = self._open(address)
@@ -135,13 +138,14 @@ class ZmqChannel:
         return socket
 
     def seal(self) -> None:
-        """Remove the unix socket's file: everybody is connected, nobody else may come."""
+        """Remove the unix socket's file, after all workers have connected."""
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
 
     def send(self, worker: int, tag: Tag, array: Array) -> None:
-        """See Channel. Waits while the link's queue is full, taking in meanwhile: two full links cannot deadlock."""
+        """See Channel. While the link's queue is full, this waits and receives, so that two full links do not
+        deadlock."""
         contiguous = np.ascontiguousarray(array)
         features, rows = contiguous.shape
         header = _HEADER.pack(
@@ -156,7 +160,7 @@ class ZmqChannel:
                 began = self.attendance.now() if began is None else began
                 if self.attendance.left(began) <= 0:
                     raise ReceiveTimeout(
-                        f"worker {worker} took nothing in for {self.attendance.limit_s:g} s (sending the {tag})"
+                        f"worker {worker} received nothing for {self.attendance.limit_s:g} s (sending the {tag})"
                     ) from None
                 self._take_in(time.monotonic() + 0.005)
 
@@ -172,7 +176,7 @@ class ZmqChannel:
         return self._arrived.pop(tag)
 
     def _take_in(self, deadline: float) -> bool:
-        """Take in one message; False if none came before `deadline`."""
+        """Receive one message; return False if none came before `deadline`."""
         while True:
             for inbox in self._inboxes:
                 try:
@@ -195,7 +199,7 @@ class ZmqChannel:
         self._arrived[Tag(rnd, stage, _KINDS[kind], micro_batch)] = array.reshape(features, rows)
 
     def close(self) -> None:
-        """Close every socket and remove what is left on disk. May be called twice."""
+        """Close every socket, and remove the socket's file if it is still there. A second call does no harm."""
         self.seal()
         for socket in (self._inbox, *self._outboxes.values()):
             socket.close()
@@ -215,18 +219,18 @@ class ZmqChannel:
 
 
 class _Known:
-    """Takes in exactly these public keys."""
+    """Accepts exactly these public keys."""
 
     def __init__(self, keys: set[bytes]) -> None:
         self._keys = keys
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether the key may come in."""
+        """Whether a worker with this key may connect."""
         return key in self._keys
 
 
 class _Nobody(_Known):
-    """Takes in nobody: the keys are not known yet."""
+    """Accepts no key, before the keys are known."""
 
     def __init__(self) -> None:
         super().__init__(set())

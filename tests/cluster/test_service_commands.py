@@ -152,7 +152,7 @@ def test_up_takes_no_folder_over_that_is_something_else(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     done = pipetrain("up", "--home", tmp_path, "--detach")
     assert done.returncode == 2
-    said = f"error: --home {tmp_path}: is no home of a service, and is not empty (it has notes.txt)"
+    said = f"error: --home {tmp_path}: is not the home of a service, and is not empty (it has notes.txt)"
     assert done.stderr.startswith(said)
     assert tmp_path.stat().st_mode & 0o777 == 0o755
 

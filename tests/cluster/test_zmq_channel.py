@@ -87,7 +87,7 @@ def test_waiting_in_vain_ends_and_says_for_what() -> None:
     a, b = _pair(("n", "n"), unattended_s=0.2)
     with pytest.raises(ReceiveTimeout, match=r"waited 0\.2 s for the gradients for 3I1"):
         a.receive(Tag(0, 3, Kind.BACKWARD_INPUT, 1))
-    with pytest.raises(ReceiveTimeout, match=r"worker 1 took nothing in for 0\.2 s"):
+    with pytest.raises(ReceiveTimeout, match=r"worker 1 received nothing for 0\.2 s"):
         _send_many(a, 100_000)
     a.close()
     b.close()
