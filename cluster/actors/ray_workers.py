@@ -81,7 +81,6 @@ class RayWorkers:
                 ],
                 _PREPARE_TIMEOUT_S,
             )
-
         except BaseException:
             self.close()
             raise
