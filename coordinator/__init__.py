@@ -1,1 +1,1 @@
-"""What decides: job files, partitions, schedules and the training loop. No I/O but the run's own."""
+"""The part that decides: job files, partitions, schedules and the training loop. It does no I/O of its own."""

@@ -1,4 +1,4 @@
-"""The files of a run directory: their names, and what each is for. Whoever opens one takes its name from here.
+"""The files of a run directory: their names, and what each is for. All code takes the names from here.
 
 `RUN_FILES` is the table of `docs/run-directory.md`. Files whose names begin with a dot are never fetched.
 """
@@ -24,16 +24,16 @@ LOGS = "logs"
 RESERVE = ".reserve"
 TENSORBOARD_CLAIM = ".tensorboard"
 MLFLOW_OPEN = ".mlflow-run"
-"""Which run at MLflow, and where. Whoever finds it although the run has ended closes that one."""
+"""Names the open run at MLflow and its server. If it exists although the run has ended, the service closes that run."""
 
 MODEL_FILES = (JOB, MODEL_LAYERS, MODEL)
-"""What makes a trained model; with TOKENIZER, if there is one, all that `evaluate` and `predict` read."""
+"""The files of a trained model: `evaluate` and `predict` read only these, and TOKENIZER if it exists."""
 MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, TENSORBOARD)
-"""What a run makes before its first step."""
+"""The files that a run makes before its first step."""
 MADE = (*MADE_BEFORE_STEPS, TRACE, TRACE_REQUEST, TOKENIZER, MODEL_LAYERS, MODEL)
-"""What a run of `pipetrain train` makes, and `--overwrite` removes."""
+"""The files that a run of `pipetrain train` makes and `--overwrite` removes."""
 MARKS = (JOB, EVENTS)
-"""A folder that has both is a run directory; a job file alone may be its user's own."""
+"""A folder that has both is a run directory; a job file alone may be the user's own."""
 
 _WORKER_LOG = re.compile(r"worker-(\d+)\.log")
 
@@ -53,7 +53,7 @@ RUN_FILES = (
     RunFile(METRICS, "a row for each step and each evaluation", "the run", "the service, you"),
     RunFile(ACCOUNTS, "where workers' time went, summed since the start", "the run, after steps", "the service, you"),
     RunFile(EVENTS, "what happened: started, waiting, finished, failed …", "the run", "the service, you"),
-    RunFile(TIMELINE, "what every worker did when, in a step of the last second or so", "the run", "the service"),
+    RunFile(TIMELINE, "what every worker did when, in one step of about the last second", "the run", "the service"),
     RunFile(
         MODEL,
         "the trained weights, named as in `torch.nn.Sequential`",
@@ -62,54 +62,54 @@ RUN_FILES = (
     ),
     RunFile(MODEL_LAYERS, "the layers that the weights belong to", "the run, at its end", "`predict`, you"),
     RunFile(TOKENIZER, "the tokenizer of a network on text that has one", "the run, at its end", "`generate`, you"),
-    RunFile(TRACE, "the steps that were traced last", "the run, if it was asked", "Perfetto"),
-    RunFile(TRACE_REQUEST, "how many steps are to be traced", "the service", "the run, which removes it"),
-    RunFile(f"{LOGS}/runner.log", "what the job's runner says", "the runner", "the service, you"),
+    RunFile(TRACE, "the steps that were traced last", "the run, if a trace was requested", "Perfetto"),
+    RunFile(TRACE_REQUEST, "how many steps the run must trace", "the service", "the run, which removes it"),
+    RunFile(f"{LOGS}/runner.log", "what the job's runner prints", "the runner", "the service, you"),
     RunFile(f"{LOGS}/worker-*.log", "what a worker prints", "the worker", "the service, you"),
     RunFile(f"{TENSORBOARD}/*", "TensorBoard's event files", "the tracker", "TensorBoard"),
     RunFile("metrics.attempt-*.jsonl", "the rows of a lost attempt", "the service", "the service, you"),
     RunFile("accounts.attempt-*.jsonl", "the accounts of that attempt", "the service", "you"),
-    RunFile(".attempt-*", "an attempt has begun, so no other process makes it", "the runner", "runners"),
-    RunFile(RESERVE, "room for the last event on a full disk", "the run, which removes it", "nobody"),
+    RunFile(".attempt-*", "the attempt has begun, so no other process performs it", "the runner", "runners"),
+    RunFile(RESERVE, "space for the last event if the disk is full", "the run, which removes it", "nobody"),
     RunFile(
         TENSORBOARD_CLAIM,
-        "which folder of a shared directory is this run's",
+        "which folder of a shared directory belongs to this run",
         "the tracker",
         "the tracker",
     ),
     RunFile(MLFLOW_OPEN, "the run of MLflow that is not closed yet", "the tracker", "the service"),
-    RunFile(".*.part", "a file that is not complete yet", "whoever writes it, until it is renamed", "nobody"),
+    RunFile(".*.part", "a file that is not complete yet", "the writer of the file, until it is renamed", "nobody"),
 )
 """Every file of a run directory, those of the service's jobs too."""
 
 
 def log_file(worker: int | None) -> str:
-    """The log of a worker, or of the runner, below LOGS."""
+    """Return the name of a worker's log below LOGS; for None, of the runner's."""
     return "runner.log" if worker is None else f"worker-{worker}.log"
 
 
 def worker_of_log(name: str) -> int | None:
-    """The worker whose log is called so; None for any other file."""
+    """Return the worker whose log has this name; None for any other file."""
     found = _WORKER_LOG.fullmatch(name)
     return int(found[1]) if found else None
 
 
 def of_attempt(name: str, attempt: int) -> str:
-    """What the file is called once its attempt was lost: `metrics.attempt-1.jsonl`."""
+    """Return the file's name after its attempt was lost: `metrics.attempt-1.jsonl`."""
     stem, _, suffix = name.rpartition(".")
     return f"{stem}.attempt-{attempt}.{suffix}"
 
 
 def attempt_mark(attempt: int) -> str:
-    """The file that the first process of an attempt creates."""
+    """Return the name of the file that the first process of an attempt creates."""
     return f".attempt-{attempt}"
 
 
 def unfinished(name: str) -> str:
-    """What the file is called until it is complete."""
+    """Return the file's name until it is complete."""
     return f".{name}.part"
 
 
 def run_file(path: str) -> RunFile | None:
-    """The row of a path below a run directory; None for what no run makes."""
+    """Return the row of a path below a run directory; None for a file that no run makes."""
     return next((row for row in RUN_FILES if fnmatch(path, row.name)), None)

@@ -1,6 +1,6 @@
 """Figures as people read them: counts, sizes, durations and shares, written alike in errors, terminal and pages.
 
-None, which is "not known", is written as `absent`.
+None means "not known" and is written as `absent`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def number(value: float | None, absent: str = _ABSENT) -> str:
 
 
 def share(value: float | None, digits: int = 1, absent: str = _ABSENT) -> str:
-    """A share from 0 to 1 as `31.2%`, with so many digits after the point."""
+    """A share from 0 to 1 as `31.2%`, with `digits` digits after the point."""
     return absent if value is None else f"{value:.{digits}%}"
 
 
 def size(n_bytes: float | None, rounding: Literal["nearest", "up", "down"] = "nearest", absent: str = _ABSENT) -> str:
-    """Bytes as `12.3 MiB`. Round a need `up` and the room for it `down`, so that what is too little looks so; these,
-    which are often whole numbers, are written without a `.0`."""
+    """Bytes as `12.3 MiB`. Round a need `up` and the space for it `down`, so that the texts show a lack too. Both are
+    often whole numbers, and are written without `.0`."""
     if n_bytes is None:
         return absent
     for unit in ("GiB", "MiB", "KiB"):

@@ -15,7 +15,7 @@ from stages.arrays import Array
 Values = dict[str, Array]
 
 _STEP = 2.0**-7
-"""Widest step of the differences. A power of two, so that x ± step is exact for the numbers of the examples."""
+"""The widest step of the differences: a power of two, so that x ± step is exact for the numbers of the examples."""
 
 
 def symbol(letter: str, k: int) -> str:
@@ -29,14 +29,14 @@ def slope(letter: str, k: int) -> str:
 
 
 def weight_letter(network: LectureNetwork) -> str:
-    """ω where weights are numbers, Ω where they are matrices."""
+    """Return ω if weights are numbers, Ω if they are matrices."""
     return "ω" if network.x.ndim == 0 else "Ω"
 
 
 def forward_values(network: LectureNetwork, replaced: Mapping[str, Array] | None = None) -> Values:
-    """f₀, h₁, f₁, …, f₃, ℓ, in the order in which they follow from each other.
+    """Return f₀, h₁, f₁, …, f₃, ℓ, in the order of their computation.
 
-    Where `replaced` has a value or parameter, that is used instead, and the rest of the network runs on from it.
+    A value or parameter in `replaced` is used instead of the computed one, and the rest of the network follows from it.
     """
     given, values = replaced or {}, Values()
     h = network.x
@@ -80,7 +80,8 @@ def scalar_slopes(network: LectureNetwork, values: Values) -> Values:
 
 
 def matrix_slopes(network: LectureNetwork, values: Values) -> Values:
-    """The same of the matrix network, over all samples: a parameter's derivative is the sum over the columns."""
+    """Like `scalar_slopes`, for the matrix network and all samples: a parameter's derivative is a sum over the
+    columns."""
     slopes: Values = {"∂ℓ/∂f₃": 2 * (values["f₃"] - network.y)}
     for k in reversed(range(DEPTH)):
         df = slopes[slope("f", k)]
@@ -101,7 +102,7 @@ def by_hand(network: LectureNetwork) -> Values:
 
 
 def finite_difference(network: LectureNetwork, letter: str, k: int) -> Array:
-    """∂ℓ/∂(f, h, β, ω or Ω of layer k): each entry is moved itself, and the rest of the network runs on from there."""
+    """∂ℓ/∂(f, h, β, ω or Ω of layer k): each entry itself is moved, and the rest of the network follows from it."""
     name = symbol(letter, k)
     parameters = {"β": network.beta, weight_letter(network): network.omega}
     base = parameters[letter][k] if letter in parameters else forward_values(network)[name]
@@ -121,8 +122,8 @@ def derivative(function: Callable[[float], float]) -> float:
     """function′(0) by central differences and Richardson's extrapolation, truncated at the sixth power of the step.
 
     D(s) = (function(s) − function(−s)) / 2s is off by c₂s² + c₄s⁴ + …. From D at s, s/2 and s/4 the first two terms
-    are eliminated. So the step can stay wide, where the difference of two nearly equal numbers loses few digits: a
-    plain central difference is good to about 1e-10 at best, this to about 1e-12.
+    are eliminated. So the step can stay wide, and the difference of two nearly equal numbers loses few digits: a
+    plain central difference is exact to about 1e-10 at best, this one to about 1e-12.
     """
     wide, middle, narrow = ((function(step) - function(-step)) / (2 * step) for step in (_STEP, _STEP / 2, _STEP / 4))
     without_second = (4 * middle - wide) / 3, (4 * narrow - middle) / 3

@@ -33,7 +33,7 @@ class LectureNetwork:
 
     @property
     def rows(self) -> int:
-        """Samples."""
+        """The number of samples."""
         return 1 if self.x.ndim == 0 else int(self.x.shape[1])
 
     @property
@@ -44,7 +44,8 @@ class LectureNetwork:
         return [f"x{i + 1}" for i in range(len(self.x))], [f"y{i + 1}" for i in range(len(self.y))]
 
     def job(self) -> JobSpec:
-        """The job of `examples/lecture/{name}.yaml`, its data seen from that folder: one layer a stage."""
+        """Return the job of `examples/lecture/{name}.yaml`, with the path of its data relative to that folder: one
+        layer a stage."""
         layers: list[Any] = []
         for beta in self.beta:
             layers += [{"linear": {"units": beta.size}}, self.activation]
@@ -92,7 +93,7 @@ SCALAR = LectureNetwork(
     beta=_arrays(0.5, 0.5, 1.0, -0.5),
     omega=_arrays(2.0, -1.0, 1.5, 2.0),
 )
-"""One number in, one out. tanh has a derivative everywhere, so differences may be taken anywhere."""
+"""One number in, one out. tanh has a derivative everywhere, so differences work for any values."""
 
 MATRIX = LectureNetwork(
     name="matrix",
@@ -109,10 +110,10 @@ MATRIX = LectureNetwork(
         [[1.0, -1.0, 2.0], [-1.0, 1.0, -1.0]],
     ),
 )
-"""Layers of 2, 3, 2, 3, 2 units, so that no product fits the wrong way round; three samples in two micro-batches.
+"""Layers of 2, 3, 2, 3, 2 units, so that a transposed matrix never fits; three samples in two micro-batches.
 
 All values are multiples of a quarter, small enough for pencil and paper. No pre-activation is nearer than 0.5 to the
-kink of ReLU, where a difference would measure nothing.
+kink of ReLU, at which a difference is no derivative.
 """
 
 NETWORKS: dict[str, LectureNetwork] = {network.name: network for network in (SCALAR, MATRIX)}

@@ -3,7 +3,7 @@
     x ─▸ stage 0 ──f₀──▸ stage 1 ──h₁──▸ stage 2 ──f₁──▸ … ──h₃──▸ stage 6 ─▸ f₃ ─▸ ℓ
          β₀, Ω₀ ◂∂ℓ/∂f₀─  a[·]  ◂∂ℓ/∂h₁─ β₁, Ω₁ ◂∂ℓ/∂f₁─ … ◂∂ℓ/∂h₃─  β₃, Ω₃ ◂ ∂ℓ/∂f₃
 
-Stage 2k gives f_k and stage 2k − 1 gives h_k; what comes back to a stage is ∂ℓ/∂ of what it gave.
+Stage 2k outputs f_k and stage 2k − 1 outputs h_k; each stage gets back ∂ℓ/∂ of its output.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stages.worker import Worker
 
 
 class WatchedStage(Stage):
-    """A stage that notes, by micro-batch, its output and the ∂ℓ/∂output that comes back: both (n_out, rows)."""
+    """A stage that records its output and its ∂ℓ/∂output by micro-batch: both (n_out, rows)."""
 
     def __init__(
         self, model: ModelSpec, first: int, last: int, optimizer: OptimizerSpec, *, weight_grad_group: int = 1
@@ -53,7 +53,7 @@ class WatchedStage(Stage):
 def pipeline_values(network: LectureNetwork, job: JobSpec | None = None, data: Dataset | None = None) -> Values:
     """Forward and backward of one batch through seven workers; every value and derivative by its symbol.
 
-    `job` and `data` (rows, features) are the network's own where they are not given. Raises JobFailed.
+    `job` and `data` (rows, features) are the network's own if they are not given. Raises JobFailed.
     """
     job = job or network.job()
     data = data or Dataset(x=network.x.reshape(-1, network.rows).T, y=network.y.reshape(-1, network.rows).T)
@@ -102,7 +102,7 @@ def pipeline_values(network: LectureNetwork, job: JobSpec | None = None, data: D
 
 
 def _columns(parts: Mapping[int, Array], order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Array:
-    """The micro-batches side by side, each sample back in the column that it has in the data."""
+    """Put the micro-batches side by side, with each sample in the column that it has in the data."""
     joined = np.concatenate([parts[j] for j in sorted(parts)], axis=1)
     result = np.empty_like(joined)
     result[:, order] = joined

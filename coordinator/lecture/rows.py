@@ -17,12 +17,13 @@ FORMULA_TOLERANCE = 1e-12
 """Pipeline against formula: the same mathematics in another order of additions, a few roundings of 1e-16 apart."""
 
 DIFFERENCE_TOLERANCE = 1e-9
-"""Pipeline against finite difference: what `derivative` must reach, and does with room to spare."""
+"""Pipeline against finite difference: the accuracy that `derivative` must reach, and easily does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LectureRow:
-    """One value three ways. `finite_difference` is None for what is no derivative. All have one shape."""
+    """One value computed three ways, all of the same shape. `finite_difference` is None if the value is no
+    derivative."""
 
     symbol: str
     formula: str
@@ -44,7 +45,7 @@ class LectureRow:
 
     @property
     def agrees(self) -> bool:
-        """Both distances are within their tolerances; not so for NaN."""
+        """Whether both distances are within their tolerances; False for NaN."""
         far = self.from_difference
         return self.from_formula <= FORMULA_TOLERANCE and (far is None or far <= DIFFERENCE_TOLERANCE)
 
@@ -64,9 +65,9 @@ class LectureRow:
 
 
 def lecture_rows(network: LectureNetwork, pipeline: Values | None = None) -> list[LectureRow]:
-    """Every row of the table: forward values as they follow from each other, then derivatives from the last back.
+    """Return every row of the table: forward values in the order of computation, then derivatives from the last back.
 
-    `pipeline` are the values to check, by symbol; by default those of `pipeline_values`.
+    `pipeline` has the values to check, by symbol; by default those of `pipeline_values`.
     """
     found = pipeline_values(network) if pipeline is None else pipeline
     hand, numeric = by_hand(network), _finite_differences(network)
@@ -83,7 +84,7 @@ def lecture_rows(network: LectureNetwork, pipeline: Values | None = None) -> lis
 
 
 def formulae(network: LectureNetwork) -> Iterator[tuple[str, str]]:
-    """(symbol, formula as text) of every row."""
+    """Yield (symbol, formula as text) of every row."""
     scalar, weight = network.x.ndim == 0, weight_letter(network)
     times = "·" if scalar else ""
     for k in range(DEPTH):

@@ -1,1 +1,1 @@
-"""The training loop, the port to the workers, and who is to blame when one fails."""
+"""The training loop, the port to the workers, and the search for the cause of a failure."""

@@ -1,4 +1,4 @@
-"""From what all workers said when a job stopped to the one error that names the first cause."""
+"""Finds the one error that names the first cause among the failures of all workers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stages.errors import FailurePlace, JobFailed, NonFinite, StageFailed, Worke
 from stages.orders import Failure
 
 _RANK = {"raised": 0, "non_finite": 0, "timeout": 1, "closed": 2}
-"""What can be a cause comes before what is mostly an echo."""
+"""Kinds that can be a cause rank before those that are usually echoes."""
 
 
 def first_cause(failures: Iterable[Failure], program: Program) -> JobFailed:
-    """The error of the failure that can explain the others; of several, the one given first."""
+    """Return the error of the failure that can explain the others; of several, the one given first."""
     failure = min(failures, key=lambda failure: _RANK[failure.kind])
     error = _error_of(failure, program)
     action = None if failure.action is None or failure.evaluating else str(failure.action)
@@ -27,7 +27,7 @@ def _error_of(failure: Failure, program: Program) -> JobFailed:
     if failure.kind == "non_finite":
         return NonFinite(f"{failure.message} [{where}]")
     if failure.kind in ("timeout", "closed"):
-        return WorkerHung(f"{where} {failure.message}, and no worker said why")
+        return WorkerHung(f"{where} {failure.message}, and no worker reported a cause")
     picture = ""
     if failure.action is not None and failure.action in program.lanes[failure.worker]:
         picture = "\n" + draw(program, mark={failure.action: "failed here"})
@@ -35,7 +35,7 @@ def _error_of(failure: Failure, program: Program) -> JobFailed:
 
 
 def place_of(worker: int, program: Program, process: str = "") -> str:
-    """How an error names a worker; `process` says more of it, such as its number and host."""
+    """Return how an error names a worker; `process` adds details such as its process id and host."""
     stages = [s for s, w in enumerate(program.placement) if w == worker]
     held = f"stage{'s' * (len(stages) > 1)} {', '.join(map(str, stages))}"
     return f"worker {worker} ({'; '.join(filter(None, (held, process)))})"

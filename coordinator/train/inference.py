@@ -1,4 +1,5 @@
-"""A trained network used in one process, an operation at a time: memory for one layer, and for all rows once."""
+"""Runs a trained network in one process, operation by operation: it holds the weights of one layer, and the values of
+all rows at that place."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from stages.spec import ModelSpec
 
 
 def infer(model: ModelSpec, parameter: Callable[[str], Array], x: Any, rows_per_chunk: int) -> Iterator[Array]:
-    """Outputs (outputs, columns) of chunks of `x` (rows, numbers of a sample), in order.
+    """Yield the outputs (outputs, columns) of chunks of `x` (rows, numbers of a sample), in order.
 
-    `parameter(name)` gives the weights, one call an operation, so that they may lie on disk. Chunks pass all together
-    through each operation: only one layer's weights are there at a time.
+    `parameter(name)` returns a weight when its operation runs, so that weights can stay on disk. All chunks pass
+    through an operation before the next one starts, so only one layer's weights are in memory at a time.
     """
     network, dtype = model.network, np.dtype(model.precision)
     chunks = [{0: _first(x[a : a + rows_per_chunk], model)} for a in range(0, len(x), rows_per_chunk)]
@@ -42,7 +43,7 @@ def infer(model: ModelSpec, parameter: Callable[[str], Array], x: Any, rows_per_
 
 
 def _first(rows: Array, model: ModelSpec) -> Array:
-    """Rows as the first operation takes them."""
+    """Return rows in the layout of the first operation."""
     shape = model.input
     if not shape.vocabulary:
         return np.array(rows.T, order="C")

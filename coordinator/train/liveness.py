@@ -1,14 +1,14 @@
-"""Who hangs: decided from what all workers say of themselves, for no single one can know.
+"""Decides which worker hangs, from what all workers report, because a single worker cannot know.
 
 [Note: who hangs] A worker that computes does not hang, however long it takes, and neither does one that waits for it.
-What hangs is
+There are two kinds of hang:
 
-1. a process that does not answer at all (it is stopped, or its host or network is gone);
-2. a pipeline in which nobody makes progress: a worker says that it computes, but its thread gets no CPU time (it is
-   blocked in the middle of an action); or an array was lost, or workers wait in a circle. While another makes progress
-   nobody is blamed: a thread may get no CPU because others have it, and those that need a blocked one soon wait too.
+1. A process does not answer at all (it is stopped, or its host or network is gone).
+2. No worker makes progress: a worker reports that it computes, but its thread gets no CPU time (it is blocked in the
+   middle of an action); or an array was lost; or workers wait in a circle. While any worker makes progress, none is
+   blamed: a thread may get no CPU because other threads use it, and workers that need a blocked one soon wait too.
 
-Each only after `resources.hang_timeout` without a change. An action that computes for ever is none of them.
+Each counts only after `resources.hang_timeout` without a change. An action that computes for ever is not a hang.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_TOLD = 8
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The worker to blame, and why, with what the others do."""
+    """The worker that hangs, and why, with what the other workers do."""
 
     worker: int
     why: str
@@ -32,8 +32,8 @@ class Hang:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What is known of one worker: what it said last, None if it never answered; for how many seconds it has made no
-    progress, and has not answered."""
+    """What is known of one worker: `seen` is its last answer, None if it never answered; `still_for` the seconds
+    without progress; `silent_for` the seconds without an answer."""
 
     seen: Seen | None
     still_for: float = 0.0
@@ -41,7 +41,7 @@ class State:
 
 
 class Liveness:
-    """Remembers what workers said, for as long as one submission is waited for."""
+    """Remembers the workers' answers while the coordinator waits for one submission."""
 
     def __init__(self, n_workers: int, limit_s: float) -> None:
         self._limit = limit_s
@@ -50,7 +50,8 @@ class Liveness:
         self._silent_since: list[float | None] = [None] * n_workers
 
     def take(self, asked: float, answers: Mapping[int, Seen]) -> Hang | None:
-        """Take in what workers answered to a question of time `asked` (seconds); who is left out did not answer."""
+        """Take in the workers' answers to a question that was sent at `asked` (seconds); a worker without an entry did
+        not answer. Return the worker that hangs, or None."""
         for worker, before in enumerate(self._seen):
             after = answers.get(worker)
             if after is None:
@@ -70,7 +71,7 @@ class Liveness:
         )
 
     def last_seen(self, worker: int) -> str | None:
-        """What it did when it last answered; None if it never has."""
+        """Return what the worker did when it last answered; None if it never did."""
         seen = self._seen[worker]
         return None if seen is None else activity_text(seen)
 
@@ -87,13 +88,11 @@ def moved(before: Seen, after: Seen) -> bool:
 
 
 def judge(states: Sequence[State], limit_s: float) -> Hang | None:
-    """The worker that hangs, or None ([Note: who hangs])."""
+    """Return the worker that hangs, or None; see [Note: who hangs]."""
     within = f"within {limit_s:g} s"
     for worker, state in enumerate(states):
         if state.silent_for > limit_s:
-            last = (
-                "it has not said yet what it does" if state.seen is None else f"last seen {activity_text(state.seen)}"
-            )
+            last = "it has never answered" if state.seen is None else f"last seen {activity_text(state.seen)}"
             return Hang(
                 worker, f"no answer {within}; its process does not answer, {last}{_others(states, except_for=worker)}"
             )
@@ -112,7 +111,7 @@ def judge(states: Sequence[State], limit_s: float) -> Hang | None:
 
 
 def _blocked(worker: int, seen: Sequence[Seen]) -> tuple[int, str]:
-    """Follow who waits for whom to the one that waits in vain."""
+    """Follow the chain of waits from `worker` to the worker that waits in vain. Return that worker and the reason."""
     chain = [worker]
     while True:
         here = seen[worker]
@@ -120,7 +119,7 @@ def _blocked(worker: int, seen: Sequence[Seen]) -> tuple[int, str]:
         assert here.tag is not None, "it waits for an array"
         peer = seen[here.peer]
         if here.doing is Doing.SENDING and peer.doing is not Doing.SENDING:
-            return worker, f"it is {activity_text(here)}, which takes nothing in"
+            return worker, f"it is {activity_text(here)}, which does not receive"
         if here.doing is Doing.WAITING and peer.has_sent(here.tag):
             return worker, f"it is {activity_text(here)}, which has sent them: they were lost on the way"
         if peer.doing not in (Doing.WAITING, Doing.SENDING):
@@ -133,7 +132,7 @@ def _blocked(worker: int, seen: Sequence[Seen]) -> tuple[int, str]:
 
 
 def activity_text(seen: Seen) -> str:
-    """What a worker does, as an error tells it."""
+    """Return what a worker does, in the words of an error."""
     if seen.doing is Doing.PREPARING:
         return "preparing"
     if seen.doing is Doing.IDLE:
@@ -149,7 +148,7 @@ def activity_text(seen: Seen) -> str:
 
 
 def _others(states: Sequence[State], except_for: int) -> str:
-    """What the other workers do, those that wait first."""
+    """Return what the other workers do; those that wait come first."""
     known = [(w, s.seen) for w, s in enumerate(states) if s.seen is not None and w != except_for and not s.silent_for]
     known.sort(key=lambda item: (item[1].doing is not Doing.WAITING, item[0]))
     texts = [f"worker {worker} is {activity_text(seen)}" for worker, seen in known[:_MOST_TOLD]]

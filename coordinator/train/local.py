@@ -23,7 +23,7 @@ from stages.worker import Worker
 
 _LOOK_EVERY_S = 1.0
 _JOIN_S = 5.0
-"""Seconds that a thread gets to end when it is told to: one that hangs cannot be ended."""
+"""Seconds that a thread gets to end after it was ordered to: a thread that hangs cannot be ended."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class _LocalTicket:
 
 
 class LocalWorkers:
-    """One thread a worker; arrays are handed over in memory. BLAS is held to `cpus_per_worker` threads meanwhile."""
+    """One thread a worker; arrays are handed over in memory. Until `close`, BLAS has at most `cpus_per_worker`
+    threads."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class LocalWorkers:
 
     @property
     def memory_limit(self) -> None:
-        """See Workers. What they take together is bounded by what this process may take."""
+        """See Workers. All threads share the memory of this process, so no worker has a limit of its own."""
 
     def places(self) -> Sequence[WorkerPlace]:
         """See Workers."""

@@ -28,7 +28,8 @@ class Comparison:
 
 
 def train_pipeline(blueprint: Blueprint, workers: Workers, train: Dataset, steps: int) -> Trained:
-    """`steps` steps by the workers: by the trainer, as in `train`, but the last by hand, to keep its gradients."""
+    """Train `steps` steps on the workers. The trainer makes all but the last, as in `train`; the last is made here, to
+    keep its gradients."""
     rows = list(Trainer(blueprint, workers, train_rows=len(train), max_steps=steps - 1).rows()) if steps > 1 else []
     losses = [row.loss for row in rows if isinstance(row, StepRow)]
     spec = blueprint.spec
@@ -48,7 +49,7 @@ def train_pipeline(blueprint: Blueprint, workers: Workers, train: Dataset, steps
 
 
 def compare(found: Trained, expected: Trained) -> Comparison:
-    """How far `found` is from `expected`. A parameter that is missing or too many is infinitely far."""
+    """Return how far `found` is from `expected`. A parameter that only one of them has counts as infinitely far."""
     result = Comparison(parameters=0.0, gradients=0.0, losses=0.0, equal=True)
     for part in ("parameters", "gradients"):
         ours, theirs = getattr(found, part), getattr(expected, part)

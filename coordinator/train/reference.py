@@ -1,6 +1,6 @@
 """The one-process reference of `verify`: the whole network as one stage, micro-batch after micro-batch, in a loop.
 
-No schedule, no worker, no channel and no trainer: only what the lecture says, and the same micro-batches.
+It uses no schedule, worker, channel or trainer: only the lecture's formulae, and the same micro-batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from stages.stage import Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What some steps of training gave: losses a step, parameters after the last, gradients of the last by name."""
+    """The result of some training steps: the loss of each step, and by name the parameters after the last step and its
+    gradients."""
 
     losses: tuple[float, ...]
     parameters: Mapping[str, Array]
@@ -34,8 +35,8 @@ class Trained:
 def train_reference(
     spec: JobSpec, train: Dataset, steps: int, parameters: Mapping[str, Array] | None = None
 ) -> Trained:
-    """`steps` steps of the job in this process, with as many BLAS threads as a worker has. They begin with `parameters`
-    if they are given."""
+    """Train `steps` steps of the job in this process, with as many BLAS threads as a worker has, from `parameters` if
+    they are given, else from the drawn ones."""
     with BlasThreads(blas_threads(spec)), np.errstate(all="ignore"):
         return _train(spec, train, steps, parameters)
 

@@ -1,14 +1,14 @@
-"""The rows of metrics: one for each optimizer step, one for each evaluation. They are the table of figures, too.
+"""The rows of metrics: one for each optimizer step, one for each evaluation. They are also the table of figures.
 
 A field of a row is the one place that describes a figure: its meaning, its unit, the series of pages and /api, the name
 at trackers, the metric. The SDK's types and tables, messages, `/metrics` and the documents' tables follow from it (see
 CONTRIBUTING.md, "a figure").
 
-[Note: one count of steps] A step is numbered by the updates made once it is done: the first is step 1, and an
-evaluation has the number of the step whose weights it looked at. Epochs count from 1, too. It is the same number in
-files, messages, traces and texts; what counts from 0 inside is called an index (decision 0014).
+[Note: one count of steps] A step's number is the number of updates made when it is done: the first is step 1, and an
+evaluation has the number of the step whose weights it evaluated. Epochs count from 1, too. The numbers are the same in
+files, messages, traces and texts; a number that counts from 0 inside the code is called an index (decision 0014).
 
-Light on purpose: a client reads rows where no array is ever made, so nothing here imports NumPy.
+Nothing here imports NumPy, so that clients, which make no arrays, import quickly.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Metric(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a row's field says of its figure. `series` names it on pages, in /api and in JobFigures, `tracker` at
-    trackers; empty: not shown there."""
+    """The description of a figure in the row's field. `series` is its name on pages, in /api and in JobFigures,
+    `tracker` its name at trackers; an empty name means that it is not shown there."""
 
     help: str
     unit: str = ""
@@ -44,7 +44,7 @@ class Shown(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A row of the table. `name` is the field of the row, `value` reads it from one."""
+    """A row of the table of figures. `name` is the field of StepRow or EvalRow, `value` reads the figure from a row."""
 
     name: str
     shown: Shown
@@ -54,7 +54,7 @@ class Figure(NamedTuple):
 def shown(
     help: str, unit: str = "", *, series: str = "", tracker: str = "", metric: Metric | None = None
 ) -> dict[str, Shown]:
-    """The metadata of a field."""
+    """Return the metadata of a field."""
     return {"shown": Shown(help, unit, series, tracker, metric)}
 
 
@@ -70,15 +70,15 @@ _NORM = Metric("pipetrain_gradient_norm", "Norm of the gradients of all stages i
 _RATE = Metric("pipetrain_learning_rate", "Learning rate of the last step.")
 _PREDICTED = Metric(
     "pipetrain_bubble_predicted_ratio",
-    "What the schedule alone would idle, with the times of its actions as they were measured.",
+    "Share of time that workers would idle through the schedule alone, with the measured times of its actions.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One optimizer step, as the whole pipeline saw it."""
+    """One optimizer step of the whole pipeline."""
 
-    step: int = field(metadata=shown("updates made so far, this one included: the first step is 1"))
+    step: int = field(metadata=shown("number of updates made so far, this one included: the first step is 1"))
     epoch: int = field(metadata=shown("the pass over the training rows that it belongs to, from 1"))
     samples: int = field(metadata=shown("rows of the batch", "rows"))
     loss: float = field(
@@ -91,7 +91,7 @@ class StepRow:
     )
     seconds: float = field(
         metadata=shown(
-            "of the slowest worker, from the end of the step before, without an evaluation between them",
+            "time of the slowest worker since the end of the step before, without an evaluation between them",
             "seconds",
             tracker="speed/step_seconds",
         )
@@ -105,11 +105,13 @@ class StepRow:
         )
     )
     learning_rate: float = field(
-        metadata=shown("of the update", series="learning_rate", tracker="train/learning_rate", metric=_RATE)
+        metadata=shown(
+            "learning rate of the update", series="learning_rate", tracker="train/learning_rate", metric=_RATE
+        )
     )
     bubble: float = field(
         metadata=shown(
-            "share of their time in which workers waited for arrays or were held up sending",
+            "share of time in which workers waited for arrays or were held up while sending",
             "0 to 1",
             series="bubble",
             tracker="pipeline/bubble",
@@ -117,7 +119,7 @@ class StepRow:
     )
     accuracy: float | None = field(
         metadata=shown(
-            "share of the batch that is right; None if the job is no classifier",
+            "share of the batch's rows (of text: tokens) classified right; None if the job is no classifier",
             "0 to 1",
             series="accuracy",
             tracker="train/accuracy",
@@ -127,8 +129,8 @@ class StepRow:
     bubble_predicted: float | None = field(
         default=None,
         metadata=shown(
-            "what the schedule alone would idle with the times measured lately; None before that is known, and for a "
-            "batch of fewer micro-batches",
+            "share of time that workers would idle through the schedule alone, with lately measured times; None "
+            "before these are known, and for a batch of fewer micro-batches",
             "0 to 1",
             series="bubble_predicted",
             tracker="pipeline/bubble_predicted",
@@ -137,9 +139,7 @@ class StepRow:
     )
     attempt: int = field(
         default=1,
-        metadata=shown(
-            "the life of the job's processes that made it, from 1: a job that was started again makes its steps again"
-        ),
+        metadata=shown("the attempt that made the step, from 1: a job that was started again makes its steps again"),
     )
     summed: bool = field(
         default=False,
@@ -148,19 +148,21 @@ class StepRow:
     memory_most: float | None = field(
         default=None,
         metadata=shown(
-            "what the job holds in the worker with the most; only in sampled steps, about one a second",
+            "memory that the job holds in the worker that holds most; only in sampled steps, about one a second",
             "bytes",
             series="memory_most",
         ),
     )
     memory_mean: float | None = field(
         default=None,
-        metadata=shown("the mean of the workers of what the job holds there, as often", "bytes", series="memory_mean"),
+        metadata=shown(
+            "memory that the job holds in a worker on average; in the same steps", "bytes", series="memory_mean"
+        ),
     )
 
     @property
     def loss_per_row(self) -> float:
-        """The loss to be compared with that of other batches: the mean over rows, for a sum too."""
+        """The loss as a mean over rows, even if `loss` is a sum, so that batches can be compared."""
         return loss_per_row(self.loss, self.samples, summed=self.summed)
 
     def as_dict(self) -> dict[str, Any]:
@@ -172,8 +174,8 @@ class StepRow:
 class EvalRow:
     """An evaluation of the validation rows."""
 
-    step: int = field(metadata=shown("updates made so far; the weights are those after the step of this number"))
-    epoch: int = field(metadata=shown("the one that this step belongs to, from 1"))
+    step: int = field(metadata=shown("number of updates made so far: the evaluated weights are those after this step"))
+    epoch: int = field(metadata=shown("the epoch that this step belongs to, from 1"))
     loss: float = field(
         metadata=shown(
             "mean over all validation rows, as the job's loss defines it; a sum if `summed`",
@@ -184,7 +186,7 @@ class EvalRow:
     )
     accuracy: float | None = field(
         metadata=shown(
-            "share of the validation rows that is right; None if the job is no classifier",
+            "share of the validation rows (of text: tokens) classified right; None if the job is no classifier",
             "0 to 1",
             series="validation_accuracy",
             tracker="validation/accuracy",
@@ -207,10 +209,10 @@ class EvalRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedStep(StepRow):
-    """A step that was made in this process, with what no row tells.
+    """A step that was made in this process, with data that is not part of a row.
 
-    `reports` are the workers' own and `accounts` the line of accounts.jsonl; `ends_submission` says that it is the last
-    of several that were submitted together, after which there is none for a while.
+    `reports` are the workers' reports and `accounts` is the line of accounts.jsonl. `ends_submission` marks the last of
+    several steps that were submitted together: the next row comes only after a while.
     """
 
     reports: tuple[StepReport, ...] = field(default=(), repr=False)
@@ -222,12 +224,12 @@ Row = StepRow | EvalRow
 
 
 def take_row(means: EpochMeans, row: StepRow) -> None:
-    """Take a step into the means that people are shown."""
+    """Take a step into the means that pages and commands show."""
     means.take(epoch=row.epoch, samples=row.samples, loss=row.loss, accuracy=row.accuracy, summed=row.summed)
 
 
 def _as_dict(kind: str, row: Row, columns: type[Row]) -> dict[str, Any]:
-    """Without what is None, without `attempt`, which the file's place tells, and with `summed` only if it is so."""
+    """Leave out values that are None, `attempt`, which follows from the file's name, and `summed` if it is False."""
     values = {one.name: getattr(row, one.name) for one in fields(columns) if one.name != "attempt"}
     values["summed"] = row.summed or None
     return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
@@ -249,8 +251,8 @@ STEP_FIGURES: tuple[Figure, ...] = (
         _speed,
     ),
 )
-"""The table: what a step has, and what follows from that."""
+"""The table of a step's figures: its fields, and the figures computed from them."""
 EVAL_FIGURES: tuple[Figure, ...] = _figures(EvalRow)
-"""The table: what an evaluation has."""
+"""The table of an evaluation's figures."""
 SERIES: tuple[str, ...] = tuple(one.shown.series for one in (*STEP_FIGURES, *EVAL_FIGURES) if one.shown.series)
 """Names of all series."""

@@ -1,10 +1,10 @@
-"""The epoch and step loop: which rows, which update, when to evaluate; what comes back as rows of metrics.
+"""The loop over epochs and steps: it decides the rows, the updates and the evaluations, and makes the rows of metrics.
 
-[Note: steps ahead] Where no decision needs all stages, that is without clipping, updates are authorised ahead: one
-submission holds several steps, and a second one waits at the workers while the first is performed. Steps then overlap
-as far as the arrays allow, and the coordinator is never waited for. With clipping each step's update follows from all
-stages' gradient norms, so it travels with the next step's order. If an untrained stage sends to another worker, nothing
-but orders keeps it from running ahead: then a submission is one step, and arrays of two at most wait for that worker.
+[Note: steps ahead] Without clipping no decision needs all stages, so updates are ordered ahead: one submission holds
+several steps, and a second one waits at the workers while the first is performed. Steps then overlap as far as the
+arrays allow, and no worker waits for the coordinator. With clipping each update needs all stages' gradient norms, so
+its order goes out together with the next step's. If an untrained stage sends to another worker, only orders keep it
+from running ahead: then a submission is one step, and the arrays of at most two steps wait for that worker.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settl
 from stages.trained import STEPS_RUN_AHEAD, runs_ahead
 
 _SUBMISSION_S = 0.25
-"""One submission is about this much work: long beside the cost of a call, short for someone who watches."""
+"""The intended time of a submission: long compared with the cost of a call, short for a person who watches."""
 _MOST_STEPS = 512
 _AHEAD = STEPS_RUN_AHEAD  # submissions under way
 _SAMPLE_S = 1.0
 
 
 class Trainer:
-    """Runs a job's steps on `workers`. Iterate over `rows()`; `stop()` ends it after the steps under way.
+    """Runs a job's steps on `workers`. Iterate over `rows()`; `stop()` ends it after the steps in progress.
 
-    `validation_rows` may be 0: then nothing is evaluated. The first `trace_steps` steps have a timeline, and so has one
-    about every second, as a sample.
+    If `validation_rows` is 0, nothing is evaluated. The first `trace_steps` steps have a timeline, and as a sample so
+    has about one step a second.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Trainer:
         self._validation_rows = validation_rows
         self._to_trace = trace_steps
         self.closing_accounts: dict[str, Any] | None = None
-        """The accounts' last line, after `rows()` has ended: with the last update and evaluation."""
+        """The accounts' last line, set after `rows()` has ended: it includes the last update and evaluation."""
         self._last: TrainStep | None = None
         self.traced: set[int] = set()
-        """Steps that were traced because they were asked for, and not as samples."""
+        """Steps that were traced on request, not as samples."""
         self._stopping = False
         self._recent: deque[float] = deque(maxlen=32)
         program = blueprint.program
@@ -72,7 +72,7 @@ class Trainer:
         self._one_at_a_time = self._spec.training.clip_norm is not None or runs_ahead(program.placement, first_trained)
         self._micro_batches = program.n_micro_batches
         self._last_stages = [lane[-1].stage for lane in program.lanes]  # of each worker's lane
-        self._ends: list[float] = []  # of the step before by worker, on our clock; with clipping
+        self._ends: list[float] = []  # end of the last step by worker, on this process's clock; with clipping
         self._next_sample = 0.0
         self._batches = batch_bounds(train_rows, self._spec.training.batch_size)
         total = self._spec.training.n_steps(len(self._batches))
@@ -80,15 +80,15 @@ class Trainer:
         self.steps_total = total if max_steps is None else min(total, max_steps)
         """Steps of the whole job."""
         self._last_full = next((step for step in range(self.steps_total, 0, -1) if self._is_full(step)), None)
-        self._scale: float | None = None  # of the update that is still owed, with clipping
+        self._scale: float | None = None  # of the update that is not ordered yet, with clipping
         self.steps_done = 0
 
     def stop(self) -> None:
-        """Begin nothing new. `rows()` ends once the steps under way are reported; no update is left owed."""
+        """Begin no new step. `rows()` ends after it has reported the steps in progress; their updates are all made."""
         self._stopping = True
 
     def trace(self, steps: int) -> None:
-        """Give the next `steps` steps that are begun a timeline."""
+        """Record a timeline of the next `steps` steps to begin."""
         self._to_trace = steps
 
     @property
@@ -101,7 +101,7 @@ class Trainer:
         return self._predictor.last
 
     def rows(self) -> Iterator[TrainedStep | EvalRow]:
-        """Train; yield a row a step and a row an evaluation, in order. Raises JobFailed with the first cause."""
+        """Train. Yield a row for each step and each evaluation, in order. Raises JobFailed with the first cause."""
         clipping = self._spec.training.clip_norm is not None
         under_way: deque[tuple[Sequence[Order], Ticket]] = deque()
         for orders in self._submissions():
@@ -114,7 +114,7 @@ class Trainer:
         self._settle(self._workers.submit([*rest, Settle()]))
 
     def _settle(self, ticket: Ticket) -> None:
-        """Take in what followed the last step."""
+        """Take in the reports of the time after the last step."""
         reports = [report for worker in ticket.collect() for report in worker if isinstance(report, Settled)]
         self._accounts.add_rest(reports)
         if self._last is not None:
@@ -136,12 +136,12 @@ class Trainer:
                 yield self._evaluate_order()
 
     def _submissions(self) -> Iterator[Sequence[Order]]:
-        """Cut the job into lists of orders. Looks at the steps' times and norms as they come in."""
+        """Cut the job into lists of orders, by the times and norms of the steps so far."""
         work, clipping = self._work(), self._spec.training.clip_norm is not None
         while not self._stopping and (part := list(islice(work, self._orders_ahead()))):
             orders: list[Order] = [] if self._scale is None else [self._owed_update()]
             steps = [order.step for order in part if isinstance(order, TrainStep)]
-            typical = steps[len(steps) // 2] if steps else 0  # the first may have waited for this submission
+            typical = steps[len(steps) // 2] if steps else 0  # the first step may have waited for this submission
             for order in part:
                 orders.append(self._perhaps_traced(order, typical))
                 if isinstance(order, TrainStep) and not clipping:
@@ -188,7 +188,7 @@ class Trainer:
                 yield self._eval_row(own)
 
     def _is_full(self, step: int) -> bool:
-        """Whether it has as many micro-batches as the program that is predicted."""
+        """Whether the step has as many micro-batches as the program of the prediction."""
         first, last = self._batches[(step - 1) % len(self._batches)]
         return len(micro_batch_sizes(last - first, self._spec.training.micro_batches)) == self._micro_batches
 
@@ -232,7 +232,7 @@ class Trainer:
         )
 
     def _with_waits_for_the_slowest(self, steps: Sequence[StepReport]) -> Sequence[StepReport]:
-        """With clipping: see `await_slowest`."""
+        """With clipping, apply `await_slowest` to the reports."""
         if self._spec.training.clip_norm is None:
             return steps
         slowest = max(self._ends, default=0.0)
@@ -245,7 +245,7 @@ class Trainer:
         ]
 
     def _utc(self, ends: Iterable[float]) -> float:
-        """When the last worker ended, in seconds UTC; `ends` are on the workers' clocks."""
+        """Return when the last worker ended, in seconds UTC; `ends` are on the workers' clocks."""
         ended = max(end + clock.offset for end, clock in zip(ends, self._workers.clocks(), strict=True))
         return ended + time.time() - time.perf_counter()
 
@@ -264,13 +264,15 @@ class Trainer:
 
 
 def _memory(reports: Sequence[StepReport]) -> tuple[int, int] | tuple[None, None]:
-    """What the job holds in the worker with the most, and in a worker on average, in bytes; None if not sampled."""
+    """Return the job's memory in the worker with the most, and in a worker on average, in bytes; None if not
+    sampled."""
     found = [report.memory.job for report in reports if report.memory is not None]
     return (max(found), round(sum(found) / len(found))) if found else (None, None)
 
 
 def gradient_norm(reports: Sequence[StepReport]) -> float:
-    """The norm of all stages' gradients together. Summed in layer order, so that no cut into stages changes it."""
+    """Return the norm of all stages' gradients together, summed in layer order so that no cut into stages changes
+    it."""
     squares = {name: value for report in reports for name, value in report.squared_norms.items()}
     return math.sqrt(sum(squares[name] for name in _in_layer_order(tuple(squares))))
 
@@ -281,5 +283,5 @@ def _in_layer_order(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def clip_scale(norm: float, limit: float) -> float:
-    """What gradients are multiplied by, as torch.nn.utils.clip_grad_norm_: min(1, limit / (norm + 1e-6))."""
+    """Return the factor of the gradients, as torch.nn.utils.clip_grad_norm_: min(1, limit / (norm + 1e-6))."""
     return min(1.0, limit / (norm + 1e-6))

@@ -11,14 +11,16 @@ from stages.orders import Gather, Order, Part, Report
 
 
 class Ticket(Protocol):
-    """Orders that were given to every worker and whose reports have not been asked for yet."""
+    """Orders that were given to every worker, and whose reports can be collected once."""
 
     def collect(self) -> Sequence[Sequence[Report]]:
-        """`reports[w][i]`: what worker w reported for order i. Waits. Raises JobFailed with the first cause."""
+        """Wait for the reports. Return `reports[w][i]`: worker w's report on order i. Raises JobFailed with the first
+        cause."""
 
 
 class ClockFix(NamedTuple):
-    """What to add to a worker's monotonic clock to have this process's, in seconds, and how far that may be wrong."""
+    """The seconds to add to a worker's monotonic clock to get the time of this process's clock, and their possible
+    error."""
 
     offset: float = 0.0
     error: float = 0.0
@@ -38,28 +40,28 @@ class Workers(Protocol):
 
     @property
     def memory_limit(self) -> int | None:
-        """Bytes that each worker may take, data and all; None for no limit."""
+        """Bytes that each worker may take, including its data; None for no limit."""
 
     def places(self) -> Sequence[WorkerPlace]:
-        """Where each worker is; empty if they are threads of this process."""
+        """Return the place of each worker; none if they are threads of this process."""
 
     def submit(self, orders: Sequence[Order]) -> Ticket:
         """Give the same orders to every worker, one call each; several submissions are performed one after another."""
 
     def clocks(self) -> Sequence[ClockFix]:
-        """How each worker's clock stands to that of this process."""
+        """Return the difference between each worker's clock and that of this process."""
 
     def close(self) -> None:
         """End the workers. May be called twice."""
 
 
 def gather(workers: Workers, part: Part) -> Mapping[str, Array]:
-    """Every parameter, or every gradient of the last step, of all stages, by name in the order of layers."""
+    """Return every parameter, or every gradient of the last step, of all stages, by name in layer order."""
     reports = workers.submit([Gather(part=part)]).collect()
     found: dict[str, Array] = {}
     for (report,) in reports:
         assert isinstance(report, Mapping), "Gather is answered with arrays"
-        # what threads of this process hand over are views of parameters that go on changing
+        # threads of this process return views of parameters that change later
         found.update({name: array.copy() if array.flags.writeable else array for name, array in report.items()})
     return dict(sorted(found.items(), key=lambda item: _saved_order(item[0])))
 

@@ -79,7 +79,7 @@ def test_what_is_not_finite_is_told_as_the_stage_said_it_with_the_place() -> Non
 def test_where_there_are_only_echoes_that_is_said() -> None:
     found = first_cause([_failure("closed", 2, "2F0"), _failure("closed", 0)], PROGRAM)
     assert type(found) is WorkerHung
-    assert str(found) == "stage 2, worker 2 in 2F0 of step 7 said by 2, and no worker said why"
+    assert str(found) == "stage 2, worker 2 in 2F0 of step 7 said by 2, and no worker reported a cause"
 
 
 @pytest.mark.parametrize(

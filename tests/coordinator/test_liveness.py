@@ -87,7 +87,7 @@ def test_nobody_hangs(states: list[State]) -> None:
             "no answer within 10 s; its process does not answer, last seen in 1B5 of step 2; "
             "worker 0 is in 1F1 of step 2, waiting for the activations for 1F1 from worker 0",
         ),
-        ([_state(IDLE), _state(None, silent=11)], 1, "it has not said yet what it does"),
+        ([_state(IDLE), _state(None, silent=11)], 1, "it has never answered"),
         (
             [_state(_computes("0F1"), still=11), _state(_F1, still=11)],
             0,
@@ -105,7 +105,7 @@ def test_nobody_hangs(states: list[State]) -> None:
         (
             [_state(_I0, still=11), _state(_SENDS, still=11), _state(_F2, still=11)],
             1,
-            "sending the activations for 2F1 to worker 2, which takes nothing in",
+            "sending the activations for 2F1 to worker 2, which does not receive",
         ),
     ],
     ids=[
