@@ -1,1 +1,1 @@
-"""From a job to what each worker does and needs: cut, memory, cost."""
+"""Plans a job: the cut into stages, and the work, memory and cost of each worker."""

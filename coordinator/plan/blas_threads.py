@@ -1,7 +1,7 @@
 """How many threads BLAS has, and in which library: see stages.products, [Note: one pool of BLAS threads].
 
-Worker, `--local`, reference and measured costs take the number of threads from the job alone, by `blas_threads`, so
-that they have the same bits.
+Worker, `--local`, reference and measured costs all take the number of threads from `blas_threads`, which depends on the
+job alone, so that their results are the same to the bit.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from coordinator.job.spec import JobSpec
 from stages.products import let_all_go_through_scipy, load_blas
 
 _WORTH_THREADS = 1 << 20
-"""Multiplications in a product from which on several threads are faster: below, they wait for each other."""
+"""From this many multiplications in a product on, several threads are faster; below, they wait for each other."""
 
 
 def blas_threads(spec: JobSpec) -> int:
-    """Threads of a worker's products: its CPUs, or one if the products of all layers are small."""
+    """Return the threads of a worker's products: its CPUs, or one if the products of all layers are small."""
     rows = -(-spec.training.batch_size // spec.training.micro_batches)
     ops = spec.model_spec().network.ops
     largest = max((op.layer.cost().products[0] / 2 * rows for op in ops if op.layer.parameters), default=0)
@@ -27,10 +27,11 @@ def blas_threads(spec: JobSpec) -> int:
 
 
 class BlasThreads:
-    """Holds the products' BLAS to `threads` (None: as it is) and any other to one until `close`; a context manager."""
+    """Limits the BLAS of products to `threads` threads (None: no change) and any other BLAS to one, until `close`. A
+    context manager."""
 
     def __init__(self, threads: int | None) -> None:
-        load_blas()  # so that it is there to be found
+        load_blas()  # so that the controller finds it
         found = ThreadpoolController().select(user_api="blas")
         paths = [library.filepath for library in found.lib_controllers]
         ours = [path for path in paths if _serves_scipy(path)] or paths
@@ -43,7 +44,7 @@ class BlasThreads:
             self._limits.enter_context(found.select(filepath=others).limit(limits=1))
 
     def close(self) -> None:
-        """Give back what was taken."""
+        """Restore the former numbers of threads."""
         self._limits.close()
 
     def __enter__(self) -> BlasThreads:
@@ -54,7 +55,7 @@ class BlasThreads:
 
 
 def _serves_scipy(path: str) -> bool:
-    """Whether a library is the one in SciPy's wheel."""
+    """Whether a library comes from SciPy's wheel."""
     import scipy
 
     folder = Path(scipy.__file__).parent

@@ -1,4 +1,4 @@
-"""From a job to what each worker is told: the cut into stages, and a checked program for every size of step."""
+"""Resolves a job into the setup of each worker: the cut into stages, and a checked program for every size of step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stages.trained import first_trained_stage
 class Blueprint:
     """A job resolved against the number of its training rows.
 
-    `programs[m]` is what a step of m micro-batches does; `rows_by_count[m]` the rows of each of its micro-batches in
+    `programs[m]` is the program of a step of m micro-batches; `rows_by_count[m]` has the rows of each micro-batch in
     the largest such step.
     """
 
@@ -47,7 +47,7 @@ class Blueprint:
 
     @property
     def n_workers(self) -> int:
-        """Workers that the job needs."""
+        """The number of workers that the job needs."""
         return self.program.n_workers
 
     @property
@@ -56,7 +56,7 @@ class Blueprint:
         return first_trained_stage(self.spec.model_spec(), self.bounds)
 
     def setup(self, worker: int, fault: Fault | None = None) -> WorkerSetup:
-        """All that worker `worker` must know."""
+        """Return all that worker `worker` needs to know."""
         return WorkerSetup(
             worker=worker,
             model=self.spec.model_spec(),
@@ -85,7 +85,8 @@ def make_blueprint(spec: JobSpec, n_train: int) -> Blueprint:
 
 
 def _recompute(spec: JobSpec, bounds: Bounds, program: Program, sizes: tuple[int, ...]) -> frozenset[int]:
-    """With `auto`: the stages that do not fit into their worker's memory otherwise."""
+    """Return the stages that run forward again; with `auto`, those that do not fit into their worker's memory
+    otherwise."""
     wanted, limit = spec.pipeline.recompute, spec.resources.memory_per_worker
     if wanted == "full":
         return frozenset(range(program.n_stages))
@@ -111,7 +112,7 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
         raise InvalidJob([f"pipeline.workers: {pipeline.workers}, but {pipeline.schedule} has {whole.n_workers} lines"])
     if max(counts) > whole.n_micro_batches:
         raise InvalidJob(
-            [f"training.micro_batches: {max(counts)}, but {pipeline.schedule} has {whole.n_micro_batches} of them"]
+            [f"training.micro_batches: {max(counts)}, but {pipeline.schedule} has only {whole.n_micro_batches}"]
         )
     programs = {m: restrict(whole, m) for m in counts}
     for program in programs.values():

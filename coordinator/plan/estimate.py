@@ -1,4 +1,4 @@
-"""What `plan` tells of a job before it runs: cost, memory and idle time of stages and workers, and the bottleneck."""
+"""What `plan` shows of a job before it runs: cost, memory and idle time of stages and workers, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
-    """One worker: bytes of its stages, of arrays under way to it, and of its data rows; busy share of a step."""
+    """One worker: bytes of its stages, of arrays on their way to it, and of its data rows; busy share of a step."""
 
     worker: int
     stages_bytes: int
@@ -43,19 +43,19 @@ class WorkerPlan:
 
     @property
     def total(self) -> int:
-        """Bytes that the worker needs beside its runtime."""
+        """Bytes that the worker needs in addition to its runtime."""
         return self.stages_bytes + self.message_bytes + self.data_bytes
 
     @property
     def fits(self) -> bool:
-        """Whether `resources.memory_per_worker` holds it."""
+        """Whether that fits into `resources.memory_per_worker`."""
         return self.limit is None or self.total <= self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The whole plan. `bubble` is predicted from the stages' costs in F, I and W, in the way in which a
-    run predicts it from the times that it measured."""
+    """The whole plan. `bubble` is predicted from the stages' costs in F, I and W, in the same way as a run
+    predicts it from measured times."""
 
     stages: tuple[StagePlan, ...]
     workers: tuple[WorkerPlan, ...]
@@ -63,7 +63,7 @@ class Estimate:
     bottleneck: int
 
     def as_dict(self) -> dict[str, object]:
-        """The plan as plain values."""
+        """Return the plan as plain values."""
         return {
             "stages": [{**asdict(s), "layers": list(s.layers)} for s in self.stages],
             "workers": [{**asdict(w), "total": w.total, "fits": w.fits} for w in self.workers],
@@ -74,14 +74,14 @@ class Estimate:
 
     @property
     def refusals(self) -> tuple[str, ...]:
-        """A line for each worker whose memory does not hold its stages, saying what would help."""
+        """A line for each worker whose stages do not fit into its memory, with what would help."""
         return tuple(_refusal(self, worker) for worker in self.workers if not worker.fits)
 
 
 def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> Estimate:
-    """The plan of a job whose rows take `data_bytes` in each worker that holds the first or last stage.
+    """Return the plan of a job whose rows take `data_bytes` in each worker that holds the first or last stage.
 
-    Buffers are those of the step or evaluation that needs most: between two of different sizes they are given back.
+    Buffers count as in the step or evaluation that needs most, because they are freed between steps of different sizes.
     """
     spec, program, rows = blueprint.spec, blueprint.program, blueprint.micro_batch_rows
     model, bounds, placement = spec.model_spec(), blueprint.bounds, program.placement
@@ -121,7 +121,8 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
 
 
 def _dry_run(blueprint: Blueprint) -> Replay:
-    """A full batch on the clock, as it is performed (see coordinator.timing.prediction, [Note: as performed])."""
+    """Return the dry run of a full batch, as it is performed (see coordinator.timing.prediction, [Note: as
+    performed])."""
     costs, rows = (
         stage_costs(blueprint.spec.model_spec(), blueprint.bounds, blueprint.recompute),
         blueprint.micro_batch_rows,
@@ -133,7 +134,8 @@ def _dry_run(blueprint: Blueprint) -> Replay:
 
 
 def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
-    """Bytes of a stage in a full batch; its buffers at their fullest in any step, or evaluation of `chunk` rows."""
+    """Return the bytes of a stage in a full batch; its buffers as in the step, or evaluation of `chunk` rows, that
+    needs most."""
     spec, placement = blueprint.spec, blueprint.program.placement
     model, bounds = spec.model_spec(), blueprint.bounds
     by_count = {
@@ -154,7 +156,8 @@ def _stage_memory(blueprint: Blueprint, stage: int, chunk: int) -> StageMemory:
 
 
 def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
-    """Evaluation chunks that wait for `worker`; the one before it may be a few ahead, see stages.worker."""
+    """Return the bytes of evaluation chunks that wait for `worker`: the worker before it may be CHUNKS_AHEAD chunks
+    ahead."""
     network, placement = blueprint.spec.model_spec().network, blueprint.program.placement
     return sum(
         CHUNKS_AHEAD * network.crossing_numbers(blueprint.bounds[s]) * row_bytes
@@ -172,11 +175,11 @@ def _message_bytes(
     item: int,
     first_trained: int,
 ) -> int:
-    """The most bytes that wait for `worker`, in the dry run: arrays sent to it, and ∂ℓ/∂f of its own loss.
+    """Return the most bytes that wait for `worker` in the dry run: arrays sent to it, and ∂ℓ/∂f of its own loss.
 
-    An array is there from the end of the action that made it to the end of the one that uses it. The largest array
-    that the worker sends is counted once more: the network holds a copy until it is gone. Untrained stages of other
-    workers run ahead: their arrays of some whole steps may wait.
+    An array waits from the end of the action that made it to the end of the action that uses it. The largest array
+    that the worker sends counts once more, because the channel holds a copy until it is sent. Untrained stages of other
+    workers run ahead, so their arrays of STEPS_RUN_AHEAD whole steps may wait.
     """
     program, last = dry.program, dry.program.n_stages - 1
     ended = {
@@ -208,7 +211,7 @@ def _message_bytes(
             run_ahead += STEPS_RUN_AHEAD * size
             continue
         arrives = ended[source]
-        used = max(end, math.nextafter(arrives, math.inf))  # an I that costs nothing takes its array in all the same
+        used = max(end, math.nextafter(arrives, math.inf))  # even an I that costs nothing receives its array
         changes += [(arrives, size), (used, -size)]
     now = most = 0
     for _, change in sorted(changes):

@@ -1,4 +1,4 @@
-"""What each layer really costs on this machine: for `partition: measured`."""
+"""Measures the cost of each layer on this machine, for `partition: measured`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _REPEATS = 5
 
 
 def measure_layers(spec: JobSpec, rows: int) -> tuple[float, ...]:
-    """Seconds of F, I and W of each layer for a micro-batch of `rows` rows: the fastest of a few runs.
+    """Return the seconds of F, I and W of each layer for a micro-batch of `rows` rows: the fastest of a few runs.
 
-    One layer at a time, so that memory for one suffices. BLAS has as many threads as a worker has.
+    Only one layer at a time is in memory. BLAS has as many threads as a worker has.
     """
     model = spec.model_spec()
     rng, costs = np.random.default_rng(0), []
@@ -36,7 +36,7 @@ def measure_layers(spec: JobSpec, rows: int) -> tuple[float, ...]:
 
 
 def _message(rng: np.random.Generator, values: Sequence[int], network: Network, rows: int, dtype: np.dtype[Any]) -> Any:
-    """Random numbers, or tokens, as a message of these values has them."""
+    """Return a message of these values with random numbers or tokens."""
     shapes = [network.shapes[v] for v in values]
     size = sum(shape.features for shape in shapes), rows * (shapes[0].columns if shapes else 1)
     if shapes and shapes[0].vocabulary:

@@ -1,10 +1,10 @@
 """Predicts the bytes that each stage of a program holds.
 
-[Note: footprint and occupancy] Two things that know nothing of each other decide what a stage holds. Its layers: how
-many buffers of which size one micro-batch takes in F, I and W (`Footprint`, from the stages' own layout). Its lane: how
-many micro-batches are in which state at once (`Occupancy`). The pool holds, for each shape of buffers, the most that
-were lent at once: a maximum over few states of the lane, weighted by the layers' counts. So many cuts of the same
-layers can be asked for without a walk along the lane for each.
+[Note: footprint and occupancy] Two independent things decide what a stage holds. The layers decide how many buffers of
+which size one micro-batch takes in F, I and W (`Footprint`, from the steps that stages run). The lane decides how many
+micro-batches are in which state at once (`Occupancy`). For each shape of buffers, the pool holds the most that were
+lent at once: a maximum over a few states of the lane, weighted by the layers' counts. So the memory of many cuts of the
+same layers can be computed without a walk along the lane for each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _Counts = TypeVar("_Counts", bound=tuple[int, ...])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
-    """Bytes of one stage. `saved`: the peak of activations kept for backward; `pool`: what its buffers come to hold."""
+    """Bytes of one stage. `saved`: the peak of activations kept for backward; `pool`: the most that its buffers
+    hold."""
 
     weights: int
     gradients: int
@@ -36,15 +37,15 @@ class StageMemory:
 
     @property
     def total(self) -> int:
-        """What the worker needs for the stage: parameters, and buffers at their fullest."""
+        """What the worker needs for the stage: parameters, optimizer state, and the most that its buffers hold."""
         return self.weights + self.gradients + self.optimizer + self.pool
 
 
 @dataclass(frozen=True, slots=True)
 class _Buffers:
-    """Buffers of one shape that a micro-batch takes: `forward` at once in F; of these `for_input` live on until I and
-    `for_weight` until W; `backward` at once in I beside them, of these `gradients` live on until W; `joined` at once in
-    a product of W; `together` at once if I and W are done an operation at a time."""
+    """Numbers of buffers of one shape that a micro-batch takes. F takes `forward` at once; of these, `for_input` stay
+    in use until I and `for_weight` until W. I takes `backward` more at once; of these, `gradients` stay in use until W.
+    A product of W joins `joined` at once. If I and W are done operation by operation, they take `together` at once."""
 
     forward: int
     for_input: int
@@ -57,18 +58,19 @@ class _Buffers:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What one micro-batch takes in a stage: `buffers[b]` of shape b; `item` is the bytes of a number."""
+    """The memory of one micro-batch in a stage, `buffers[b]` for each shape b, and of the parameters. `item` is the
+    bytes of one number."""
 
     item: int
     weight_bytes: int
     gradient_bytes: int
     state_bytes: int
-    """Of one vector of the optimizer's state: a tied weight has none of its own."""
+    """Bytes of one vector of the optimizer's state. A use of a tied weight adds none."""
     buffers: Mapping[Buffer, _Buffers]
 
     @staticmethod
     def of(model: ModelSpec, first: int, last: int, *, recompute: bool = False) -> Footprint:
-        """The footprint of operations `first` … `last` − 1, from the lists of steps that the stage runs."""
+        """Return the footprint of operations `first` … `last` − 1, from the lists of steps that the stage runs."""
         compiled, item = compile_stage(model.network, first, last, recompute=recompute), model.itemsize
         kept = Counter(compiled.buffers[s] for s in compiled.kept)
         for_weight = Counter(compiled.buffers[s] for s in compiled.kept_for_weight)
@@ -94,11 +96,11 @@ class Footprint:
         return Footprint(item, own + copied, own + sum(used), own, buffers)
 
     def saved(self, for_input: int, for_weight: int) -> int:
-        """Numbers kept where so many rows wait for I and so many for W."""
+        """Return how many numbers are kept while `for_input` rows wait for I and `for_weight` rows wait for W."""
         return sum(b.numbers * (n.for_input * for_input + n.for_weight * for_weight) for b, n in self.buffers.items())
 
     def pool(self, peaks: Peaks) -> int:
-        """Numbers per row in buffers for micro-batches of one size, whose lane has these peaks."""
+        """Return the numbers per row in the buffers for micro-batches of one size, if the lane has these peaks."""
         total = 0
         for b, n in self.buffers.items():
             most = 0
@@ -111,7 +113,7 @@ class Footprint:
 
 
 def _most(compiled: Compiled, steps: Sequence[Step]) -> Counter[Buffer]:
-    """Of each shape: the most buffers that the steps hold at once beyond those that they found."""
+    """Return for each shape the most buffers that the steps hold at once, besides those taken before them."""
     shape = dict(enumerate(compiled.buffers))
     held, most = Counter[Buffer](), Counter[Buffer]()
     for step in steps:
@@ -125,7 +127,7 @@ def _most(compiled: Compiled, steps: Sequence[Step]) -> Counter[Buffer]:
 
 
 def _joined(compiled: Compiled) -> Counter[Buffer]:
-    """Of each shape: the most buffers that a product of W joins of several micro-batches at once."""
+    """Return for each shape the most buffers with which a product of W joins several micro-batches at once."""
     shape = dict(enumerate(compiled.buffers))
     most = Counter[Buffer]()
     for step in compiled.backward_weight:
@@ -140,8 +142,8 @@ State = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """The states in which buffers for some number of rows are taken by F, by I, by joining a group for its product and
-    by I and W together; those that another one exceeds in everything are left out."""
+    """The states in which buffers for some number of rows are taken: by F, by I, by joining a group for its product,
+    and by I and W together. A state is left out if another one is at least as large in every number."""
 
     forward: Sequence[State] = ()
     backward: Sequence[State] = ()
@@ -151,8 +153,8 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """What one stage's lane comes to hold: `peaks[r]` of arrays of r rows; `saved_rows` are the rows that wait for I
-    and those that wait for W after an F, likewise without pairs that another one exceeds."""
+    """How many micro-batches one stage holds along its lane: `peaks[r]` for arrays of r rows; `saved_rows` are pairs of
+    the rows that wait for I and for W after an F, also without pairs that another one reaches in both."""
 
     peaks: Mapping[int, Peaks]
     saved_rows: Sequence[tuple[int, int]]
@@ -161,8 +163,8 @@ class Occupancy:
     def of(
         lane: Lane, stage: int, sizes: Sequence[int], weight_grad_group: int, *, together: bool = False
     ) -> Occupancy:
-        """Of micro-batches with `sizes` rows, in the order of the lane. `together`: a B whose product is due at once
-        does I and W an operation at a time."""
+        """Return the occupancy of a stage by micro-batches with `sizes` rows, in the order of the lane. With
+        `together`, a B whose product is due at once does I and W operation by operation."""
         walk = _Walk({r: [0, 0, 0] for r in sizes})
         groups = WeightGroups(len(sizes), weight_grad_group)
         for action in lane:
@@ -176,7 +178,7 @@ class Occupancy:
             at_once = together and weight_grad_group == 1 and groups.is_next(action.micro_batch)
             if action.kind is Kind.BACKWARD and at_once:
                 walk.take(3, r)
-                walk.move(r, -1, 0, 1)  # nothing stays; the walk below takes it all away
+                walk.move(r, -1, 0, 1)  # nothing stays: the loop below removes it at once
             elif action.kind in (Kind.BACKWARD, Kind.BACKWARD_INPUT):
                 walk.take(1, r)
                 walk.move(r, -1, 0, 1)
@@ -194,7 +196,7 @@ class Occupancy:
 
 @dataclass
 class _Walk:
-    """The states along a lane, by rows; `taken[rows]` are those in which F, I and a join took buffers."""
+    """The states along a lane, by rows; `taken[rows]` has those in which F, I, a join, and I with W took buffers."""
 
     now: dict[int, list[int]]
     taken: dict[int, tuple[set[State], ...]] = field(default_factory=dict)
@@ -213,9 +215,9 @@ class _Walk:
 
 
 def _outermost(states: set[_Counts]) -> Sequence[_Counts]:
-    """Those that no other one reaches in everything."""
+    """Return the states without those that another one reaches in every number."""
     found: list[_Counts] = []
-    for one in sorted(states, reverse=True):  # what exceeds it in everything comes before it
+    for one in sorted(states, reverse=True):  # a state that exceeds it in every number comes before it
         if not any(all(b >= a for a, b in zip(one, other, strict=True)) for other in found):
             found.append(one)
     return found
@@ -232,14 +234,14 @@ def predict_stage(
     *,
     recompute: bool = False,
 ) -> StageMemory:
-    """Bytes of `stage` for one step of micro-batches with `sizes` rows, performed in the order of its worker's lane."""
+    """Return the bytes of `stage` in a step of micro-batches with `sizes` rows, in the order of its worker's lane."""
     footprint = Footprint.of(model, bounds[stage], bounds[stage + 1], recompute=recompute)
     occupancy = Occupancy.of(lane, stage, sizes, weight_grad_group, together=recompute)
     return stage_memory(footprint, occupancy, optimizer)
 
 
 def stage_memory(footprint: Footprint, occupancy: Occupancy, optimizer: OptimizerSpec) -> StageMemory:
-    """Bytes of a stage with these layers whose lane has this occupancy."""
+    """Return the bytes of a stage with these layers and this occupancy."""
     item = footprint.item
     return StageMemory(
         weights=footprint.weight_bytes,
@@ -251,14 +253,14 @@ def stage_memory(footprint: Footprint, occupancy: Occupancy, optimizer: Optimize
 
 
 def inference_bytes(model: ModelSpec, first: int, last: int, rows: int) -> int:
-    """Bytes of buffers while operations `first` … `last` − 1 run forward on `rows` rows and keep nothing."""
+    """Return the bytes of buffers while operations `first` … `last` − 1 run forward on `rows` rows and keep nothing."""
     compiled = compile_stage(model.network, first, last)
     most = _most(compiled, compiled.infer)
     return sum(buffer.numbers * n for buffer, n in most.items()) * rows * model.itemsize
 
 
 def parameter_count(model: ModelSpec, first: int, last: int) -> int:
-    """Numbers in the parameters of operations `first` … `last` − 1."""
+    """Return how many numbers the parameters of operations `first` … `last` − 1 have."""
     return sum(_parameter_sizes(model, first, last, 1))
 
 

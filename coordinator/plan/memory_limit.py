@@ -1,4 +1,5 @@
-"""Which layers a stage may hold under `resources.memory_per_worker`: for many cuts, without a walk for each."""
+"""Decides which layers a stage may hold under `resources.memory_per_worker`: for many cuts, without a walk along the
+lane for each."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from stages.spec import ModelSpec, OptimizerSpec
 
 
 class MemoryLimit:
-    """Whether stages of `program` fit into `limit` bytes a worker, which a worker's stages share evenly.
+    """Decides whether stages of `program` fit into `limit` bytes a worker, which a worker's stages share evenly.
 
-    Layers of a stage that fit still fit if the first or the last of them is taken away, but for the model's own first.
+    If the layers of a stage fit, they also fit without their last one, and without their first one unless that is the
+    model's first.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class MemoryLimit:
         return needed <= self._limit // placement.count(placement[stage])
 
     def _footprint(self, first: int, last: int) -> Footprint:
-        """Deep networks repeat themselves: parts that are alike are looked at once."""
+        """Return the footprint of these layers. Deep networks repeat themselves: equal parts are computed only once."""
         network = self._model.network
         around = tuple(tuple(v - cut for v in network.crossing(cut)) for cut in (first, last))
         shapes = tuple(network.shapes[v] for v in network.crossing(first))
@@ -54,7 +56,7 @@ class MemoryLimit:
 
 
 def _kinds(model: ModelSpec) -> tuple[int, ...]:
-    """A number for each operation: the same for those that are alike in all that decides about memory."""
+    """Return a number for each operation; operations with the same number take the same memory."""
     numbers: dict[object, int] = {}
     found = []
     for op in model.network.ops:

@@ -1,4 +1,4 @@
-"""Layers → stages: contiguous, every layer exactly once, the slowest stage as fast as it can be."""
+"""Cuts layers into stages: contiguous, every layer exactly once, the slowest stage as fast as possible."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Bounds = tuple[int, ...]
 
 
 class ActionCosts(NamedTuple):
-    """What F, I and W of a layer or a stage take per row, in operations of a matrix product."""
+    """The costs of F, I and W of a layer or a stage per row, in operations of a matrix product."""
 
     forward: float
     input_gradient: float
     weight_gradient: float
 
     def of(self, kind: Kind) -> float:
-        """Of an action of that kind; a B is its I and its W."""
+        """Return the cost of an action of that kind; a B costs its I and its W."""
         return {
             Kind.FORWARD: self.forward,
             Kind.BACKWARD_INPUT: self.input_gradient,
@@ -34,10 +34,10 @@ class ActionCosts(NamedTuple):
 
 
 def action_costs(model: ModelSpec) -> tuple[ActionCosts, ...]:
-    """What each operation costs in F, I and W: the one model of time, which says what is computed at all.
+    """Return the costs of each operation in F, I and W. All predictions of time use this model.
 
-    Element-wise work is weighted by what it takes beside a product. A gradient is made for an operation's input if
-    parameters had a part in it.
+    Element-wise work is weighted by its time compared with a product. The gradient of an operation's input is computed
+    only if the input depends on parameters.
     """
     network, found = model.network, []
     for op in network.ops:
@@ -48,7 +48,7 @@ def action_costs(model: ModelSpec) -> tuple[ActionCosts, ...]:
 
 
 def stage_costs(model: ModelSpec, bounds: Bounds, recompute: Collection[int] = frozenset()) -> tuple[ActionCosts, ...]:
-    """`action_costs` of each stage; those of `recompute` run forward again in I."""
+    """Return `action_costs` of each stage; the stages in `recompute` run forward again in I."""
     layers = action_costs(model)
     costs = [ActionCosts(*map(sum, zip(*layers[a:b], strict=True))) for a, b in pairwise(bounds)]
     return tuple(
@@ -58,12 +58,12 @@ def stage_costs(model: ModelSpec, bounds: Bounds, recompute: Collection[int] = f
 
 
 def layer_costs(model: ModelSpec) -> tuple[float, ...]:
-    """What each layer costs per row in F, I and W together; see `layer_flops` for plain operations."""
+    """Return the cost of each layer per row in F, I and W together; see `layer_flops` for plain operations."""
     return tuple(map(sum, action_costs(model)))
 
 
 def layer_flops(model: ModelSpec) -> tuple[float, ...]:
-    """Floating-point operations per row of each operation's matrix products in F, I and W together.
+    """Return the floating-point operations per row of each operation's matrix products in F, I and W together.
 
     A linear layer of (out, in) takes 2·out·in in each of the three; the network's first has no I.
     """
@@ -75,7 +75,7 @@ def layer_flops(model: ModelSpec) -> tuple[float, ...]:
 
 
 def explicit_bounds(layers_per_stage: Sequence[int]) -> Bounds:
-    """Bounds from a list such as [2, 3, 1]."""
+    """Return the bounds of a list such as [2, 3, 1]."""
     bounds = [0]
     for count in layers_per_stage:
         bounds.append(bounds[-1] + count)
@@ -85,18 +85,18 @@ def explicit_bounds(layers_per_stage: Sequence[int]) -> Bounds:
 def balanced_bounds(
     costs: Sequence[float], n_stages: int, fits: Callable[[int, int, int], bool] | None = None
 ) -> Bounds:
-    """The cut into `n_stages` non-empty stages whose largest cost is smallest, ties going to evener ones.
+    """Return the cut into `n_stages` non-empty stages whose largest cost is smallest; of several, the evenest.
 
-    `fits(stage, first, last)` says whether a stage may hold these layers (memory). It must be monotone: what fits
-    still fits without its last layer and, but for layer 0, without its first; so it is asked at most twice for each
-    stage and layer. Where no cut fits, it is ignored: the plan then says which stage is too large. Dynamic programming
-    over (stages, layers), exact for any numbers. Raises InvalidJob for more stages than layers.
+    `fits(stage, first, last)` is whether a stage may hold these layers (memory). It must be monotone: layers that fit
+    also fit without the last one and, except layer 0, without the first; so it is called at most twice for each stage
+    and layer. If no cut fits, it is ignored: the plan then names the stage that is too large. Dynamic programming over
+    (stages, layers), exact for any numbers. Raises InvalidJob for more stages than layers.
     """
     n = len(costs)
     if n_stages > n:
         raise InvalidJob([f"pipeline.stages: {n_stages} stages for {n} layers; at most {n}"])
     before = np.cumsum([0.0, *costs])
-    # of the first s stages over layers 0 … last − 1: the largest cost and the sum of squared costs; infinite for none
+    # for the first s stages over layers 0 … last − 1: the largest cost and the sum of squared costs; infinite if none fit
     largest, squares = np.full(n + 1, np.inf), np.full(n + 1, np.inf)
     largest[0] = squares[0] = 0.0
     cuts: list[dict[int, int]] = []
@@ -122,7 +122,7 @@ def balanced_bounds(
 
 
 def _lowest_first(stage: int, lasts: range, fits: Callable[[int, int, int], bool] | None) -> list[int]:
-    """For each `last`, the lowest first layer with which the stage fits; `last` itself for none."""
+    """Return for each `last` the lowest first layer with which the stage fits; `last` itself if there is none."""
     first, only_0 = stage, stage == 0
     if fits is None or fits(stage, first, lasts[-1]):
         return [first] * len(lasts)

@@ -1,6 +1,6 @@
 """Programs drawn as text, a line a worker.
 
-`draw` shows the lanes in order, for programs that may not be performable, with places marked:
+`draw` shows the lanes in order, with places marked, also for programs that cannot be performed:
 
     worker 0  0F0 0F1 [0B0] 0B1  <-- 0B0 stuck, waits for 1B0
 
@@ -43,10 +43,10 @@ def draw(
     notes: Mapping[int, str] | None = None,
     gaps: Mapping[int, tuple[int, Action]] | None = None,
 ) -> str:
-    """Each lane's actions in order, without times. Long lanes are shown around their marks.
+    """Return a drawing of each lane's actions in order, without times. Long lanes are shown only around their marks.
 
-    `mark` brackets actions, with a note where the text is not empty; `notes` adds one to a worker's lane; `gaps[w]`
-    is a place in worker w's lane, and what is missing there: `[0B5?]`.
+    `mark` puts actions in brackets and adds a note if its text is not empty; `notes` adds a note to a worker's lane;
+    `gaps[w]` is a place in worker w's lane and the action that is missing there: `[0B5?]`.
     """
     mark, notes, gaps = mark or {}, notes or {}, gaps or {}
     indent = len(f"worker {max(0, program.n_workers - 1)}")
@@ -64,7 +64,7 @@ def draw(
 
 
 def _excerpt(words: Sequence[tuple[str, bool]]) -> list[str]:
-    """The words that are marked, and those around them."""
+    """Return the marked words and those around them."""
     most = 2 * _AROUND + 1
     marked = [place for place, (_, is_marked) in enumerate(words) if is_marked]
     shown = {place for at in marked for place in range(at - _AROUND, at + _AROUND + 1)} or set(range(most))
@@ -78,10 +78,11 @@ def _excerpt(words: Sequence[tuple[str, bool]]) -> list[str]:
 
 
 def draw_timed(spans: Spans, *, with_stage: bool, tick: float = 1.0, columns: int = 100, color: bool = False) -> str:
-    """A dry run on its clock. `tick` is the time of one column, in the unit of the spans.
+    """Return a drawing of a dry run on its clock. `tick` is the time of one column, in the unit of the spans.
 
-    Cells without stages close up where that makes them fit into `columns` characters; what still does not fit goes on
-    below. `color` adds ANSI colours. Labels have the stage only if `with_stage`: a worker with one needs none.
+    Cells without stages lose their gaps if they then fit into `columns` characters; a drawing that still does not fit
+    continues below. `color` adds ANSI colours. Labels have the stage only if `with_stage`: a worker with one stage
+    needs none.
     """
     end = max((lane[-1][2] for lane in spans if lane), default=0.0)
     ticks = max(1, min(_MOST_TICKS, round(end / tick)))
@@ -144,6 +145,6 @@ def _painted(cells: Sequence[_Cell], color: bool) -> str:
 
 
 def legend(program: Program) -> str:
-    """The letters that the program uses."""
+    """Return the meaning of the letters that the program uses."""
     used = {action.kind for lane in program.lanes for action in lane}
     return "   ".join([text for kind, text in LEGEND.items() if kind in used] + ["· idle"])

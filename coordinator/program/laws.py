@@ -1,7 +1,7 @@
-"""The laws of programs that need no clock: what must stand where, and what each action takes in.
+"""The laws of programs that need no clock: the required order of actions, and the results that each action needs.
 
-Every stage does F and then either B, or I and later W, once for each micro-batch; a stage has one worker; and in a
-lane nothing stands before what it uses. That lanes never wait for each other in a circle, `replay` finds out.
+Every stage does F and then either B, or I and later W, once for each micro-batch; one worker holds a stage; and in a
+lane no action comes before one whose result it uses. `replay` checks that lanes never wait for each other in a circle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stages.actions import Action, Kind, Lane, Program
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken law: `text` says what is wrong, the rest where, for whoever draws the program (see `drawing.draw`)."""
+    """A broken law: `text` says what is wrong; the other fields say where, as arguments of `drawing.draw`."""
 
     text: str
     mark: Mapping[Action, str] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Violation:
 
 
 def needs(action: Action, n_stages: int) -> tuple[Action, ...]:
-    """The actions whose results `action` takes in. A needed I may be done as the first half of a B."""
+    """Return the actions whose results `action` needs. A needed I may be done as the first half of a B."""
     s, j = action.stage, action.micro_batch
     if action.kind is Kind.FORWARD:
         return (Action(s - 1, Kind.FORWARD, j),) if s else ()
@@ -35,14 +35,14 @@ def needs(action: Action, n_stages: int) -> tuple[Action, ...]:
 
 
 def performed_as(needed: Action, there: Mapping[Action, object]) -> Action:
-    """The action that does `needed`: itself, or the B whose first half it is."""
+    """Return the action that does `needed`: itself, or the B of which it is the first half."""
     if needed.kind is Kind.BACKWARD_INPUT and needed not in there:
         return Action(needed.stage, Kind.BACKWARD, needed.micro_batch)
     return needed
 
 
 def broken_law(program: Program, *, backward: bool = True) -> Violation | None:
-    """The first law that the program breaks; None if it breaks none.
+    """Return the first law that the program breaks; None if it breaks none.
 
     With `backward=False` the program is an evaluation: every F, and nothing else.
     """
@@ -63,7 +63,9 @@ def _wrong_placement(program: Program) -> Violation | None:
                 return _misplaced(worker, action, f"is outside {size}")
             other = holder.setdefault(action.stage, worker)
             if other != worker:
-                return _misplaced(worker, action, f"puts stage {action.stage} on a second worker, after {other}")
+                return _misplaced(
+                    worker, action, f"puts stage {action.stage} on a second worker, besides worker {other}"
+                )
     return None
 
 
@@ -73,9 +75,9 @@ def _not_once(program: Program, backward: bool) -> Violation | None:
         for action in lane:
             counts[action] += 1
             if counts[action] > 1:
-                return _misplaced(worker, action, "stands there a second time")
+                return _misplaced(worker, action, "appears a second time")
             if not backward and action.kind is not Kind.FORWARD:
-                return _misplaced(worker, action, "goes back, but an evaluation only goes forward")
+                return _misplaced(worker, action, "is a backward action, but an evaluation has none")
     for stage in range(program.n_stages):
         for j in range(program.n_micro_batches):
             f, i, w, b = (bool(counts[Action(stage, kind, j)]) for kind in Kind)
@@ -103,19 +105,21 @@ def _wrong_order(program: Program) -> Violation | None:
 
 
 def _missing(program: Program, action: Action) -> Violation:
-    """A gap, where the action would stand; if nobody holds its stage, what asks for it is marked."""
+    """Return the violation with a gap at the place of the action. If no worker holds its stage, the action of the
+    highest stage is marked instead."""
     text = f"{action} is missing"
     worker = next((w for w, lane in enumerate(program.lanes) if any(a.stage == action.stage for a in lane)), None)
     if worker is None:
         last = max(a for lane in program.lanes for a in lane)
         why = f"no worker holds stage {action.stage}"
-        return Violation(f"{text}: {why}", mark={last: f"asks for stages 0 … {last.stage}, but {why}"})
+        return Violation(f"{text}: {why}", mark={last: f"needs stages 0 … {last.stage}, but {why}"})
     place = _place_of_gap(program.lanes[worker], action)
     return Violation(f"{text} on worker {worker}", notes={worker: text}, gaps={worker: (place, action)})
 
 
 def _place_of_gap(lane: Lane, missing: Action) -> int:
-    """Before the lane's first action on the same values that comes later; else after the last that comes earlier."""
+    """Return the place before the first action of the same stage and micro-batch that must come later; if there is
+    none, the place after the last action that must come earlier."""
     order = (Kind.FORWARD, Kind.BACKWARD_INPUT, Kind.BACKWARD, Kind.BACKWARD_WEIGHT)
     rank = order.index(missing.kind)
     own = [(place, action) for place, action in enumerate(lane) if action.stage == missing.stage]
@@ -140,7 +144,7 @@ def _worker_of(program: Program, action: Action) -> int:
 
 
 def deadlock(program: Program, stuck: Sequence[Action], ended: Mapping[Action, float]) -> Violation:
-    """The circle: each of the `stuck` actions, first on its lane, waits for one that is behind another."""
+    """Return the circle in which the `stuck` actions, the first of their lanes that cannot run, wait for each other."""
     holder = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
     front = {holder[action]: action for action in stuck}
     waits: dict[Action, Action] = {}

@@ -1,4 +1,4 @@
-"""The dry run of a program: its laws, its times, what it keeps alive. No worker, no array.
+"""The dry run of a program, without workers and arrays: its laws, its times, the micro-batches it keeps alive.
 
 check(program)                  # raises InvalidSchedule with the place marked
 replay(program).bubble          # idle share, with F = I = W = 1 and B = 2
@@ -27,7 +27,7 @@ UNIT_TIMES: Mapping[Kind, float] = {
 }
 
 Durations = Callable[[Action], float] | Mapping[Action, float] | Mapping[Kind, float]
-"""What an action takes: a function, or a mapping by action or by kind. In any unit; results have the same."""
+"""How long actions take: a function, or a mapping by action or by kind, in any unit. Results have the same unit."""
 
 
 class Span(NamedTuple):
@@ -40,11 +40,11 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Replay:
-    """What happened in a dry run. Times are in the unit of the durations; alive counts are of micro-batches.
+    """The result of a dry run. Times are in the unit of the durations; alive counts are micro-batches.
 
-    `spans[w]` is what worker w did when. `peak_alive[s]` is the most micro-batches that stage s keeps between F and
-    its weight gradient's product; `peak_saved_for_input[s]` between F and its input gradient; `worker_peak_alive[w]`
-    is `peak_alive` of all of worker w's stages together.
+    `spans[w]` has the actions of worker w with their times. `peak_alive[s]` is the most micro-batches that stage s
+    keeps between F and its weight gradient's product; `peak_saved_for_input[s]` between F and its input gradient;
+    `worker_peak_alive[w]` is `peak_alive` of all of worker w's stages together.
     """
 
     program: Program
@@ -60,7 +60,7 @@ class Replay:
 
     @cached_property
     def busy(self) -> tuple[float, ...]:
-        """Time in which each worker works."""
+        """Time in which each worker computes."""
         return tuple(sum(span.end - span.start for span in lane) for lane in self.spans)
 
     @cached_property
@@ -80,7 +80,8 @@ class Replay:
 
 
 def check(program: Program, *, backward: bool = True) -> None:
-    """Raise InvalidSchedule, naming and drawing the place, if the program breaks a law or workers would wait for ever.
+    """Raise InvalidSchedule, which names and draws the place, if the program breaks a law or workers would wait for
+    ever.
 
     With `backward=False` the program is an evaluation: every F, and nothing else.
     """
@@ -91,12 +92,12 @@ def check(program: Program, *, backward: bool = True) -> None:
 def replay(
     program: Program, durations: Durations = UNIT_TIMES, *, weight_grad_group: int = 1, first_trained: int = 0
 ) -> Replay:
-    """Perform the program on a clock; arrays take no time to travel. Raises InvalidSchedule as `check` does.
+    """Perform the program on a clock on which sending takes no time. Raises InvalidSchedule as `check` does.
 
-    With `weight_grad_group` g, a micro-batch's values live until the weight product of its group j // g, and groups
-    are done in ascending order (see stages.stage, [Note: ascending weight gradients]). The product is not timed apart:
-    each W (and B) takes its duration where it stands. Stages below `first_trained` only go forward, and keep nothing
-    (see stages.trained).
+    With `weight_grad_group` g, the values of micro-batch j are kept until the weight product of its group j // g, and
+    groups are done in ascending order (see stages.stage, [Note: ascending weight gradients]). The product has no time
+    of its own: each W (and B) takes its duration at its own place in the lane. Stages below `first_trained` only run
+    forward and keep nothing (see stages.trained).
     """
     if weight_grad_group < 1:
         raise ValueError(f"weight_grad_group is {weight_grad_group}, must be at least 1")
@@ -125,7 +126,8 @@ def _require_laws(program: Program, backward: bool) -> None:
 
 
 def _drawn(program: Program, found: Violation) -> InvalidSchedule:
-    """The violation as an error with the program drawn, its place marked; one that has no place is not drawn."""
+    """Return the violation as an error with a drawing of the program and the place marked; without a place, no
+    drawing."""
     grid = draw(program, found.mark, found.notes, found.gaps) if found.mark or found.notes else ""
     return InvalidSchedule(f"{program.name}: {found.text}", grid)
 
@@ -138,8 +140,8 @@ def _as_function(durations: Durations) -> Callable[[Action], float]:
 
 
 def clock_spans(program: Program, duration: Callable[[Action], float]) -> list[list[Span]]:
-    """What each worker does when, for a program that keeps the laws: every lane runs as far as it can, in turn, until
-    all are through. Raises InvalidSchedule where they would wait for ever."""
+    """Return each worker's actions with their times, for a program that keeps the laws. Every lane in turn runs as far
+    as it can until all are done. Raises InvalidSchedule if workers would wait for ever."""
     ended: dict[Action, float] = {}
     holder = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
     spans: list[list[Span]] = [[] for _ in program.lanes]
@@ -166,7 +168,7 @@ def clock_spans(program: Program, duration: Callable[[Action], float]) -> list[l
 
 @dataclass(frozen=True, slots=True)
 class _Watch:
-    """Peaks of one worker: by stage, and of its stages together."""
+    """Peaks of the micro-batches kept by one worker: for each stage, and for its stages together."""
 
     alive: dict[int, int]
     for_input: dict[int, int]
@@ -174,7 +176,7 @@ class _Watch:
 
 
 class _Kept:
-    """The micro-batches that one stage keeps, followed action by action as stages.stage.Stage does."""
+    """The micro-batches that one stage keeps, action by action, as stages.stage.Stage keeps them."""
 
     def __init__(self, n_micro_batches: int, group: int) -> None:
         self.alive: set[int] = set()
@@ -182,7 +184,7 @@ class _Kept:
         self._groups = WeightGroups(n_micro_batches, group)
 
     def follow(self, action: Action) -> None:
-        """What is kept once `action` is done."""
+        """Update what is kept after `action`."""
         if action.kind is Kind.FORWARD:
             self.alive.add(action.micro_batch)
             self.for_input.add(action.micro_batch)

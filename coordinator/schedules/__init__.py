@@ -28,13 +28,13 @@ SCHEDULES: dict[str, Callable[[int, int, int], Program]] = {
 
 
 def default_workers(name: str, n_stages: int) -> int:
-    """As many workers as stages; half as many, rounded up, for interleaved-1f1b."""
+    """Return the number of stages; for interleaved-1f1b half of it, rounded up."""
     return (n_stages + 1) // 2 if name == "interleaved-1f1b" else n_stages
 
 
 @lru_cache(maxsize=64)
 def build(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | None = None) -> Program:
-    """The built-in schedule `name`. Raises InvalidSchedule for an unknown name or impossible numbers."""
+    """Return the built-in schedule `name`. Raises InvalidSchedule for an unknown name or impossible numbers."""
     if name not in SCHEDULES:
         hint = did_you_mean(name, SCHEDULES)
         raise InvalidSchedule(f"{name!r} is not a schedule; there are {', '.join(SCHEDULES)} and .csv files{hint}")
@@ -48,10 +48,10 @@ def build(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | No
 
 
 def restrict(program: Program, n_micro_batches: int) -> Program:
-    """The program for fewer micro-batches: the actions on the others are left out.
+    """Return the program for fewer micro-batches, without the actions on the other ones.
 
-    A valid program stays valid: an action only ever needs actions on its own micro-batch, and leaving others out of
-    the lanes cannot close a circle. Raises InvalidSchedule for more micro-batches than there are.
+    A valid program stays valid: an action needs only actions on its own micro-batch, and leaving actions out of the
+    lanes cannot close a circle. Raises InvalidSchedule if the program has fewer than `n_micro_batches`.
     """
     if not 1 <= n_micro_batches <= program.n_micro_batches:
         raise InvalidSchedule(

@@ -3,10 +3,10 @@
     0F0,0F1,,0B0,0B1
     ,1F0,1B0,1F1,1B1
 
-Empty cells are idle time and mean nothing to a worker. Which worker holds which stages follows from the lines.
-`(0F3;3B1)OVERLAP_F_B`, torch's pair that overlaps, is read as its forward and then its backward. Torch also writes
-cells that compute nothing (`0SEND_F1`, `1REDUCE_GRAD`, …; its `_dump_csv` does so by default): they are left out,
-because a worker sends what it computed by itself.
+Empty cells are idle time; workers ignore them. A worker holds the stages of its line. `(0F3;3B1)OVERLAP_F_B`, torch's
+overlapping pair, is read as its forward and then its backward. Torch also writes cells that compute nothing
+(`0SEND_F1`, `1REDUCE_GRAD`, …; its `_dump_csv` does so by default): they are left out, because a worker sends its
+results anyway.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from stages.actions import Action, Kind, Lane, Program
 from stages.errors import InvalidSchedule
 
 MAX_SCHEDULE_BYTES = 16 * 2**20
-"""Of a schedule file; one of 100 workers and 1,000 micro-batches has about 2 MiB."""
+"""The limit of a schedule file; a file of 100 workers and 1,000 micro-batches has about 2 MiB."""
 _OVERLAP = re.compile(r"\(([^()]*)\)OVERLAP_F_B")
 _NOT_COMPUTE = re.compile(r"[0-9]+(SEND_F|RECV_F|SEND_B|RECV_B|UNSHARD|RESHARD|REDUCE_GRAD)[0-9]*")
 
 
 def read_csv(text: str, name: str = "schedule.csv") -> Program:
-    """The program that `text` describes, checked. Raises InvalidSchedule naming line and cell, or the broken law."""
+    """Return the program that `text` describes, after checking it. Raises InvalidSchedule naming line and cell, or the
+    broken law."""
     lanes: list[Lane] = []
     empty: int | None = None
     try:
@@ -55,7 +56,7 @@ def read_csv(text: str, name: str = "schedule.csv") -> Program:
 
 
 def load_csv(path: Path) -> Program:
-    """`read_csv` of a file. Raises InvalidSchedule for an unreadable one."""
+    """Like `read_csv`, for a file. Raises InvalidSchedule if it cannot be read."""
     try:
         text = read_regular(path, MAX_SCHEDULE_BYTES).decode("utf-8-sig")
     except OSError as error:
@@ -66,7 +67,7 @@ def load_csv(path: Path) -> Program:
 
 
 def write_csv(program: Program) -> str:
-    """The program with its idle time as empty cells, a column a unit of time (F = I = W = B = 1)."""
+    """Return the program as CSV with idle time as empty cells, a column a unit of time (F = I = W = B = 1)."""
     performed = replay(program, dict.fromkeys(Kind, 1.0))
     lines = []
     for lane in performed.spans:

@@ -1,4 +1,4 @@
-"""GPipe (Huang et al. 2019, arXiv:1811.06965): everything forward, then everything back."""
+"""GPipe (Huang et al. 2019, arXiv:1811.06965): all forwards, then all backwards."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from stages.actions import Action, Kind, Program
 
 
 def gpipe(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """Keeps all m micro-batches alive; idles (p − 1) / (v m + p − 1) with v stages on each of p workers and m ≥ p.
+    """A schedule that keeps all m micro-batches alive; it idles (p − 1) / (v m + p − 1) with v stages on each of p
+    workers and m ≥ p.
 
-    Backwards go first in, first out, so that gradients are added in the order in which all schedules add them. A
-    worker with several stages takes all micro-batches through one before the next.
+    Backwards run in the order of the forwards, so that gradients are added in the same order as in all schedules. A
+    worker with several stages takes all micro-batches through one stage before the next.
     """
 
     def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:

@@ -1,12 +1,14 @@
-"""What all schedules share: a rule says what each worker would rather do next, a clock of unit times says when.
+"""The common part of all schedules: a rule chooses each worker's next action, a clock of unit times decides when it
+runs.
 
-Performing a rule once gives the lanes; and because they were performed, they cannot deadlock, whatever the numbers of
+Performing the rule once gives the lanes. As they have been performed, they cannot deadlock, whatever the numbers of
 stages, workers and micro-batches.
 
 [Note: even rounds] A worker with several stages takes a round of micro-batches through each of its stages in turn. It
-idles between two stages unless a round has at least as many micro-batches as there are workers, because only then is
-the first one back when the last one has left. Rounds of exactly `n_workers`, with a shorter one at the end, therefore
-lose time unless m is a multiple. Here m is cut into ⌊m / workers⌋ rounds as even as they can be, so none is short.
+idles between two stages unless a round has at least as many micro-batches as there are workers: only then has the
+first micro-batch come back when the last one has left. Rounds of exactly `n_workers` micro-batches, with a shorter
+round at the end, therefore lose time unless m is a multiple of `n_workers`. Here m is cut into ⌊m / n_workers⌋ rounds
+that are as even as possible, so none is short.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ Queues = tuple[list[Action], list[Action]]
 
 @dataclass
 class WorkerState:
-    """What a rule may look at: how far the worker is, and what it keeps."""
+    """The state of a worker that a rule may use: its progress, and what it keeps."""
 
     forwards: list[Action]
     backwards: list[Action]
@@ -37,28 +39,29 @@ class WorkerState:
 
     @property
     def in_flight(self) -> int:
-        """Micro-batches (counted once a stage) that went forward and not back."""
+        """Micro-batches (counted once a stage) whose forward is done and whose backward is not."""
         return self.next_forward - self.next_backward
 
     @property
     def forwards_done(self) -> bool:
-        """Nothing is left to go forward."""
+        """Whether all forwards are done."""
         return self.next_forward == len(self.forwards)
 
     @property
     def done(self) -> bool:
-        """Nothing is left to do."""
+        """Whether all actions are done."""
         return self.forwards_done and self.next_backward == len(self.backwards) and not self.owed
 
 
 Rule = Callable[[int, WorkerState, Action | None, Action | None], Action | None]
-"""(worker, state, its next forward if that can run now, its next backward likewise) → what to do, or None to wait."""
+"""(worker, state, its next forward if that can run now, its next backward if that can run now) → the action to run, or
+None to wait."""
 
 
 def perform(name: str, n_stages: int, n_micro_batches: int, queues: Sequence[Queues], rule: Rule) -> Program:
-    """The lanes of workers that follow `rule`. An I in the backwards makes the worker owe a W.
+    """Return the program of workers that follow `rule`. After an I among the backwards, the worker owes a W.
 
-    Where the rule would let everybody wait for ever, the first worker that could do something does it.
+    If the rule would make all workers wait for ever, the first worker that has an action ready runs it.
     """
     states = [WorkerState(list(forwards), list(backwards)) for forwards, backwards in queues]
     ended: dict[Action, int] = {}
@@ -111,7 +114,7 @@ def _start(state: WorkerState, action: Action, ended: dict[Action, int], now: in
 
 
 def _start_any(states: Sequence[WorkerState], n_stages: int, ended: dict[Action, int], now: int) -> None:
-    """Break a wait of everybody for everybody; what frees values is preferred."""
+    """Start any ready action, because all workers wait; those that free arrays come first."""
     ready = [(state, *_ready(state, n_stages, ended, now)) for state in states]
     choices = [
         *((state, backward) for state, _, backward in ready if backward is not None),
@@ -123,21 +126,22 @@ def _start_any(states: Sequence[WorkerState], n_stages: int, ended: dict[Action,
 
 
 def round_robin(n_stages: int, n_workers: int) -> list[range]:
-    """Stage s on worker s mod n_workers."""
+    """Place stage s on worker s mod n_workers; return the stages of each worker."""
     return [range(worker, n_stages, n_workers) for worker in range(n_workers)]
 
 
 def even_rounds(n_micro_batches: int, n_workers: int) -> list[range]:
-    """Micro-batches cut into rounds of at least `n_workers` where there are as many: see [Note: even rounds]."""
+    """Cut micro-batches into rounds of at least `n_workers`, if there are that many; see [Note: even rounds]."""
     n_rounds = max(1, n_micro_batches // n_workers)
     cuts = [n_micro_batches * i // n_rounds for i in range(n_rounds + 1)]
     return [range(first, last) for first, last in pairwise(cuts)]
 
 
 def queue_up(placement: Sequence[Sequence[int]], rounds: Sequence[range], backward: Kind) -> list[Queues]:
-    """What each worker takes in which order: a round through each of its stages in turn, backwards from the last one.
+    """Return each worker's queues: it takes a round through each of its stages in turn; backwards start at its last
+    stage.
 
-    Every stage meets its micro-batches in ascending order, both ways.
+    Every stage takes its micro-batches in ascending order, forward and backward.
     """
     return [
         (

@@ -7,8 +7,9 @@ from stages.actions import Program
 
 
 def interleaved(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """Stage s on worker s mod p. Idles (p − 1) / (v m + p − 1) with v stages on each worker and m ≥ p.
+    """A schedule with stage s on worker s mod p. It idles (p − 1) / (v m + p − 1) with v stages on each worker and m ≥
+    p.
 
-    The paper asks for m a multiple of p; [Note: even rounds] in `greedy` does not.
+    In the paper m must be a multiple of p; here it need not be, see [Note: even rounds] in `greedy`.
     """
     return warm_up_then_alternate("interleaved-1f1b", n_stages, n_micro_batches, n_workers)

@@ -1,4 +1,4 @@
-"""1F1B with a flush (PipeDream-Flush, Narayanan et al. 2020, arXiv:2006.09503): one forward, one back."""
+"""1F1B with a flush (PipeDream-Flush, Narayanan et al. 2020, arXiv:2006.09503): one forward, one backward."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from stages.actions import Action, Kind, Program
 
 
 def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """GPipe's idle share with at most min(m, p − s) micro-batches alive on stage s.
+    """A schedule that idles as much as GPipe, with at most min(m, p − s) micro-batches alive on stage s.
 
-    With fewer workers than stages it is interleaved (see `interleaved`).
+    With fewer workers than stages it is the interleaved schedule (see `interleaved`).
     """
     return warm_up_then_alternate("1f1b", n_stages, n_micro_batches, n_workers)
 
 
 def warm_up_then_alternate(name: str, n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """Forward until the pipeline below is full; then one back for each one forward."""
+    """Run forwards until the limit in flight is reached, then one backward for each forward."""
     limits = in_flight_limits(n_stages, n_micro_batches, n_workers)
 
     def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:
@@ -27,11 +27,11 @@ def warm_up_then_alternate(name: str, n_stages: int, n_micro_batches: int, n_wor
 
 
 def in_flight_limits(n_stages: int, n_micro_batches: int, n_workers: int) -> list[int]:
-    """The most forwards that each worker has in flight, counted once a stage.
+    """Return the most forwards that each worker has in flight, counted once a stage.
 
-    With a stage a worker: those that are further down, and one. With v stages, the worker d places before the last
-    stage's worker fills all but its last stage with a round of r micro-batches, and then waits for a way there and
-    back: (v − 1) r + 2 d + 1 (Narayanan et al. 2021, arXiv:2104.04473, §2.2; there r = p).
+    With one stage a worker, that is the number of workers after it, and one. With v stages, the worker d places before
+    the last stage's worker takes a round of r micro-batches through all but its last stage, and then needs as many as
+    travel to the last stage and back: (v − 1) r + 2 d + 1 (Narayanan et al. 2021, arXiv:2104.04473, §2.2; there r = p).
     """
     placement = round_robin(n_stages, n_workers)
     if n_stages == n_workers:

@@ -8,11 +8,11 @@ from stages.actions import Action, Kind, Lane, Program
 
 
 def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """1F1B that sends input gradients on at once and puts weight gradients where a worker would wait.
+    """A schedule like 1F1B that sends input gradients at once and computes weight gradients when a worker would wait.
 
     With F = I = W and m ≥ p a step takes 3 v m + p − 1, so workers idle p − 1 instead of 1F1B's 3 (p − 1): a third.
-    From F to I each worker keeps at most what it keeps in 1F1B; from F to W, at most what 1F1B's fullest worker keeps
-    (with a stage a worker, min(m, p)): before it would keep more, it does a W.
+    Between F and I each worker keeps at most as much as in 1F1B. Between F and W it keeps at most as much as the worker
+    that keeps most in 1F1B (with one stage a worker, min(m, p)); before it would keep more, it does a W.
     """
     limits = [_most_in_flight(lane) for lane in one_f_one_b(n_stages, n_micro_batches, n_workers).lanes]
     most = max(limits)

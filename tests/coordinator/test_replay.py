@@ -165,7 +165,7 @@ def test_a_stage_is_missing() -> None:
         "1F0 is missing: no worker holds stage 1",
         [
             "worker 0  0F0 0B0",
-            "worker 1  [2F0] 2B0  <-- 2F0 asks for stages 0 … 2, but no worker holds stage 1",
+            "worker 1  [2F0] 2B0  <-- 2F0 needs stages 0 … 2, but no worker holds stage 1",
         ],
     )
 
@@ -183,7 +183,7 @@ def test_a_worker_has_nothing_to_do() -> None:
 
 def test_an_action_is_doubled() -> None:
     assert broken(program("0F0 0F1 0F0 0B0 0B1")) == (
-        "worker 0: 0F0 stands there a second time",
+        "worker 0: 0F0 appears a second time",
         ["worker 0  [0F0] 0F1 [0F0] 0B0 0B1  <-- 0F0 here"],
     )
 
@@ -224,7 +224,7 @@ def test_stages_of_one_worker_are_in_the_wrong_order() -> None:
 
 def test_a_stage_is_on_two_workers() -> None:
     assert broken(program("0F0 0F1 0B0", "1F0 1B0 1F1 1B1 0B1")) == (
-        "worker 1: 0B1 puts stage 0 on a second worker, after 0",
+        "worker 1: 0B1 puts stage 0 on a second worker, besides worker 0",
         [
             "worker 0  0F0 0F1 0B0",
             "worker 1  1F0 1B0 1F1 1B1 [0B1]  <-- 0B1 here",
