@@ -96,7 +96,7 @@ def balanced_bounds(
     if n_stages > n:
         raise InvalidJob([f"pipeline.stages: {n_stages} stages for {n} layers; at most {n}"])
     before = np.cumsum([0.0, *costs])
-    # for the first s stages over layers 0 … last − 1: the largest cost and the sum of squared costs; infinite if none fit
+    # for the first s stages over layers 0 … last − 1: the largest cost and the sum of squared costs; infinite for none
     largest, squares = np.full(n + 1, np.inf), np.full(n + 1, np.inf)
     largest[0] = squares[0] = 0.0
     cuts: list[dict[int, int]] = []
