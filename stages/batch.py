@@ -7,6 +7,7 @@ from typing import Any
 
 from stages.arrays import Array
 from stages.data import Dataset
+from stages.losses import Loss
 from stages.orders import TrainStep
 
 
@@ -16,6 +17,8 @@ class Batch:
     def __init__(self, order: TrainStep, rows: Any, cuts: Sequence[int]) -> None:
         self.order, self._rows, self._cuts = order, rows, cuts
         self.losses: dict[int, tuple[float, int | None]] = {}
+        self.divisor: int | None = None
+        """What the summed loss is divided by; known before the first micro-batch's gradient."""
 
     def inputs(self, data: Dataset | None, j: int) -> Array:
         """Return the inputs of micro-batch j in the layout of the first stage, see Dataset.inputs."""
@@ -30,6 +33,16 @@ class Batch:
     def targets(self, data: Dataset, j: int) -> Any:
         """Return the targets of micro-batch j in the layout of the loss, see Dataset.targets."""
         return data.targets(self._rows[self._cuts[j] : self._cuts[j + 1]])
+
+    def loss_divisor(self, loss: Loss, data: Dataset, columns_of_a_row: int, outputs: int) -> int:
+        """What the batch's summed loss is divided by: of all its rows, however it is cut."""
+        if self.divisor is None:
+            rows = self.order.last - self.order.first
+            columns = rows * columns_of_a_row
+            if loss.ignore_index is not None:
+                columns = loss.counted(data.targets(self._rows))
+            self.divisor = loss.count(columns, outputs)
+        return self.divisor
 
     @property
     def loss_total(self) -> float:

@@ -113,15 +113,17 @@ class WorkerMemory(NamedTuple):
 class StepReport(NamedTuple):
     """One worker's account of one step.
 
-    Only the worker of the last stage gives `loss_total` and `correct`. `account` covers the time since the report of
-    the step before, so it includes updates, evaluations and waiting for orders. `sent` has (messages, bytes) by
-    receiving worker in the same time. `saved_bytes` is the peak of kept activations by stage. `timeline` (actions with
-    start and end in seconds of the host's monotonic clock) and `memory` are given only if the step was traced.
+    Only the worker of the last stage gives `loss_total`, `divisor` (what the mean divides it by) and `correct`.
+    `account` covers the time since the report of the step before, so it includes updates, evaluations and waiting for
+    orders. `sent` has (messages, bytes) by receiving worker in the same time. `saved_bytes` is the peak of kept
+    activations by stage. `timeline` (actions with start and end in seconds of the host's monotonic clock) and `memory`
+    are given only if the step was traced.
     """
 
     step: int
     rows: int
     loss_total: float | None
+    divisor: int | None
     correct: int | None
     squared_norms: Mapping[str, float]
     account: Account
@@ -143,10 +145,12 @@ class Settled(NamedTuple):
 
 
 class EvaluateReport(NamedTuple):
-    """The loss, summed over the split's rows. Meaningful only from the worker that holds the last stage."""
+    """The loss, summed over the split's rows, and what the mean divides it by. Meaningful only from the worker that
+    holds the last stage."""
 
     rows: int
     loss_total: float
+    divisor: int
     correct: int | None
 
 

@@ -7,23 +7,23 @@ from functools import cached_property
 from typing import Any, Literal
 
 from stages.layers.sequential import LayerSpec
+from stages.losses import Loss, LossSpec, build_loss
 from stages.network import InitSpec, Network, build_network
 from stages.shapes import Shape, input_shape
 
-__all__ = ["AdamSpec", "InitSpec", "LionSpec", "ModelSpec", "OptimizerSpec", "SgdSpec"]
+__all__ = ["AdamSpec", "InitSpec", "LionSpec", "LossSpec", "ModelSpec", "OptimizerSpec", "SgdSpec"]
 
-LossKind = Literal["cross_entropy", "mse", "sum_of_squares"]
 Precision = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A network: the shape of a sample, the layers (which may contain layers) and the loss. If `vocabulary` is above 0,
-    a sample is `input_shape[0]` tokens."""
+    """A network: the shape of a sample, the layers (which may contain layers) and the loss (its name, if it has no
+    options). If `vocabulary` is above 0, a sample is `input_shape[0]` tokens."""
 
     input_shape: tuple[int, ...]
     layers: tuple[LayerSpec, ...]
-    loss: LossKind
+    loss: LossSpec | str
     precision: Precision = "float32"
     seed: int = 0
     vocabulary: int = 0
@@ -39,14 +39,19 @@ class ModelSpec:
         """The layers as a flat list of operations. Raises LayerError if they do not fit each other."""
         return build_network(self.input, self.layers, self.init)
 
+    @cached_property
+    def loss_function(self) -> Loss:
+        """What `loss` stands for."""
+        return build_loss(self.loss)
+
     @property
     def itemsize(self) -> int:
         """Bytes of one number."""
         return 4 if self.precision == "float32" else 8
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the network: the receiver builds it again."""
-        return {key: value for key, value in self.__dict__.items() if key != "network"}
+        """Leave out network and loss: the receiver builds them again."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("network", "loss_function")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from stages.ledger import (
     Ledger,
     wait_kinds,
 )
-from stages.loss import evaluate_loss, loss_count
+from stages.losses import Targets
 from stages.orders import (
     Evaluate,
     EvaluateReport,
@@ -216,6 +216,7 @@ class Worker:
             step=order.step,
             rows=order.last - order.first,
             loss_total=batch.loss_total if self._last_stage in self.stages else None,
+            divisor=batch.divisor,
             correct=batch.correct,
             squared_norms=norms,
             account=account,
@@ -250,9 +251,9 @@ class Worker:
         data = self._data["train"]
         assert data is not None, "the worker of the last stage has the targets"
         model = self._setup.model
-        columns = (batch.order.last - batch.order.first) * model.network.output.columns
-        count = loss_count(model.loss, columns, y.shape[0])
-        result = evaluate_loss(model.loss, y, batch.targets(data, j), count)
+        loss, output = model.loss_function, model.network.output
+        divisor = batch.loss_divisor(loss, data, output.columns, output.features)
+        result = loss.evaluate(y, batch.targets(data, j), divisor)
         if not np.isfinite(result.total):
             raise NonFinite(
                 f"the loss became {result.total} in step {batch.order.step}, micro-batch {j}, "
@@ -296,7 +297,8 @@ class Worker:
     def _evaluate_chunks(self, order: Evaluate) -> EvaluateReport:
         self._trim()
         data = self._data[order.split]
-        total, correct, rows = 0.0, 0, 0
+        loss, outputs = self._setup.model.loss_function, self._setup.model.network.output.features
+        total, correct, counted, rows = 0.0, 0, 0, 0
         n_chunks = -(-order.total_rows // order.rows)
         # skewed by stage, so that a worker with several stages fills the pipeline instead of waiting for each chunk
         actions = sorted((j + s, -s, j) for j in range(n_chunks) for s in self.stages)
@@ -315,18 +317,25 @@ class Worker:
                 self._send_chunk(s, j, y)
                 continue
             assert data is not None, "the worker of the last stage has the targets"
-            result = evaluate_loss(self._setup.model.loss, y, data.targets(slice(a, b)), 1)
+            targets: Targets = data.targets(slice(a, b))
+            columns = y.shape[1] if loss.ignore_index is None else loss.counted(targets)
+            result = loss.evaluate(y, targets, 1)
             if not np.isfinite(result.total):
                 raise NonFinite(f"the loss of {order.split} rows became {result.total} after step {self._step}")
             total, correct, rows = total + result.total, correct + (result.correct or 0), rows + b - a
+            counted += columns
         for s in self.stages:
             for j in range(max(0, n_chunks - CHUNKS_AHEAD), n_chunks):
                 self._await_taken(s, j)
         self._action = None
         self._round += 1
         self._trim()
-        has_accuracy = self._setup.model.loss == "cross_entropy"
-        return EvaluateReport(rows=rows, loss_total=total, correct=correct if has_accuracy else None)
+        return EvaluateReport(
+            rows=rows,
+            loss_total=total,
+            divisor=loss.count(counted, outputs),
+            correct=correct if loss.classifies else None,
+        )
 
     def _send_chunk(self, s: int, j: int, y: Array) -> None:
         """Send evaluation chunk `j` on, at most CHUNKS_AHEAD chunks ahead of the receiving worker."""

@@ -14,7 +14,7 @@ from cluster.run.run_dir import FinishedRun
 from coordinator.plan.blas_threads import BlasThreads
 from coordinator.train.inference import infer
 from stages.data import Dataset
-from stages.loss import evaluate_loss, loss_count
+from stages.losses import mean
 
 
 @click.command()
@@ -42,17 +42,17 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
     spec, model = run.spec, run.spec.model_spec()
     data = load_data(spec).validation if source is None else _other(run, source)
     rows, output = min(spec.training.evaluate_batch_size, len(data)), model.network.output
-    total, correct = 0.0, 0
+    loss, total, correct, counted = model.loss_function, 0.0, 0, 0
     with BlasThreads(None):
         for i, f in enumerate(infer(model, run.parameter, data.x, rows)):
             y = data.targets(slice(i * rows, (i + 1) * rows))
-            result = evaluate_loss(model.loss, f, y, 1)
+            counted += f.shape[1] if loss.ignore_index is None else loss.counted(y)
+            result = loss.evaluate(f, y, 1)
             total, correct = total + result.total, correct + (result.correct or 0)
-    columns = len(data) * output.columns
-    loss = total / loss_count(model.loss, columns, output.features)
-    found: dict[str, float] = {"rows": len(data), "loss": loss}
-    if model.loss == "cross_entropy":
-        found["accuracy"] = correct / columns
+    count = loss.count(counted, output.features)
+    found: dict[str, float] = {"rows": len(data), "loss": mean(total, count)}
+    if loss.classifies:
+        found["accuracy"] = mean(correct, count)
     return found
 
 

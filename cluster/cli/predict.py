@@ -31,7 +31,8 @@ from stages.errors import UserMistake
     help="Where to write array y.",
 )
 def predict(run: str, address: str | None, home: Path | None, source: str, output: Path) -> None:
-    """Write the outputs for every row of the input: `y` (rows, outputs), and for classifiers `label` (rows,).
+    """Write the outputs for every row of the input: `y` (rows, outputs), and for classifiers `label` (rows,); with
+    `positions` behind the rows if the network gives outputs for each.
 
     RUN is a run directory, or the id or the name of a job of the service.
     """
@@ -44,8 +45,10 @@ def predict(run: str, address: str | None, home: Path | None, source: str, outpu
         x = load_inputs(spec, source, trained.columns)
         chunks = infer(spec.model_spec(), trained.parameter, x, spec.training.evaluate_batch_size)
         arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}
-    if spec.model.loss == "cross_entropy":
-        arrays["label"] = arrays["y"].argmax(axis=1)
+        if spec.model_spec().network.output.positions:
+            arrays["y"] = arrays["y"].reshape(len(x), -1, arrays["y"].shape[1])
+    if spec.model_spec().loss_function.takes_labels:
+        arrays["label"] = arrays["y"].argmax(axis=-1)
     try:
         with output.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]

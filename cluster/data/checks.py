@@ -13,6 +13,8 @@ from stages.data import FloatArray
 from stages.errors import InvalidData
 from stages.spec import ModelSpec
 
+_AT_ONCE = 65_536
+
 
 def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None) -> FloatArray:
     """x as (rows, features) of the model's precision. `columns` name the features of a table.
@@ -29,11 +31,28 @@ def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence
     if given != wanted:
         what = f"{given} input columns" if columns is not None else f"{given} numbers a row in x"
         raise InvalidData(f"{source}: has {what}, but model.input is {list(model.input_shape)} = {wanted}; change one")
-    return _finite(x.reshape(len(x), wanted), "x", model, source, columns)
+    x = x.reshape(len(x), wanted)
+    return (
+        _tokens(x, model.vocabulary, source, columns) if model.vocabulary else _finite(x, "x", model, source, columns)
+    )
+
+
+def _tokens(x: AnyArray, vocabulary: int, source: str, columns: Sequence[str] | None) -> AnyArray:
+    """x as whole numbers (rows, positions), each below `vocabulary`."""
+    with np.errstate(invalid="ignore"):
+        wrong = ~((x >= 0) & (x < vocabulary) & (x == np.floor(x)))
+    if wrong.any():
+        row, column = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        raise InvalidData(
+            f"{source}: token {x[row, column]} in {_place(row, column, 'x', columns)} is not in the vocabulary of "
+            f"{vocabulary} tokens; they are numbered from 0"
+        )
+    return np.ascontiguousarray(x, dtype=np.uint32)
 
 
 def fitting_targets(y: AnyArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None) -> AnyArray:
-    """y as labels (rows,) int64 for cross_entropy, else as (rows, outputs) of the model's precision.
+    """y as labels (rows,) or (rows, positions) int64 for a loss that takes them, else as (rows, outputs) of the model's
+    precision.
 
     Raises InvalidData for another number of rows than `n_rows`, labels outside 0..outputs-1 or not whole, targets of
     another width than the model's outputs, NaN and infinities.
@@ -42,41 +61,69 @@ def fitting_targets(y: AnyArray, n_rows: int, model: ModelSpec, source: str, col
     if y.ndim == 0 or len(y) != n_rows:
         given = len(y) if y.ndim else "no"
         raise InvalidData(f"{source}: x has {n_rows} rows but y has {given}; each row of x needs its row of y")
-    outputs = model.network.output.numbers
-    flat = y.reshape(n_rows, -1)
-    if model.loss == "cross_entropy":
-        return _labels(flat, outputs, source, columns)
+    output = model.network.output
+    outputs, flat, loss = output.numbers, y.reshape(n_rows, -1), model.loss_function
+    if loss.takes_labels:
+        labels = _labels(flat, output.features, output.columns, source, columns, loss.ignore_index)
+        return labels if output.positions else labels[:, 0]
     if flat.shape[1] != outputs:
         what = f"target columns ({', '.join(columns[:5])})" if columns is not None else "numbers a row in y"
         raise InvalidData(f"{source}: has {flat.shape[1]} {what}, but the last layer gives {outputs}; change one")
-    return _finite(flat, "y", model, source, columns)
+    targets = _finite(flat, "y", model, source, columns)
+    if loss.targets_between is not None:
+        _require_between(targets, *loss.targets_between, source, columns)
+    return targets
 
 
-def _labels(y: AnyArray, classes: int, source: str, columns: Sequence[str] | None) -> AnyArray:
-    if y.shape[1] != 1:
+def require_counted(y: Any, model: ModelSpec, source: str, kind: str) -> None:
+    """Raise InvalidData if the loss ignores all of these labels: rows of them, or windows over tokens."""
+    ignored = model.loss_function.ignore_index
+    if ignored is not None and not any((y[a : a + _AT_ONCE] != ignored).any() for a in range(0, len(y), _AT_ONCE)):
+        raise InvalidData(f"{source}: every label for {kind} is {ignored}, which the loss ignores; change ignore_index")
+
+
+def _require_between(
+    targets: FloatArray, least: float, most: float, source: str, columns: Sequence[str] | None
+) -> None:
+    wrong = (targets < least) | (targets > most)
+    if wrong.any():
+        row, column = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
         raise InvalidData(
-            f"{source}: y has {y.shape[1]} numbers a row, must be one label a row from 0 to {classes - 1}; "
+            f"{source}: {_place(row, column, 'y', columns)} is {targets[row, column]:g}, but "
+            f"the loss takes targets from {least:g} to {most:g}"
+        )
+
+
+def _labels(
+    y: AnyArray, classes: int, places: int, source: str, columns: Sequence[str] | None, ignored: int | None
+) -> AnyArray:
+    """(rows, places)"""
+    if y.shape[1] != places:
+        right = "one label" if places == 1 else f"{places} labels"
+        raise InvalidData(
+            f"{source}: y has {y.shape[1]} numbers a row, must be {right} a row from 0 to {classes - 1}; "
             "cross_entropy takes the class's number, not a vector"
         )
-    labels = y[:, 0]
-    wrong = np.zeros(len(labels), dtype=bool)
-    if labels.dtype.kind == "f":
+    wrong = np.zeros(y.shape, dtype=bool)
+    if y.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            wrong = ~np.isfinite(labels) | (labels != np.floor(labels))
+            wrong = ~np.isfinite(y) | (y != np.floor(y))
     if wrong.any():
-        row = int(wrong.argmax())
+        row, column = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
         raise InvalidData(
-            f"{source}: label {labels[row]} in {_place(row, 0, 'y', columns)} is not a whole number; "
+            f"{source}: label {y[row, column]} in {_place(row, column, 'y', columns)} is not a whole number; "
             f"cross_entropy needs classes 0 to {classes - 1}"
         )
-    wrong = (labels < 0) | (labels >= classes)
+    wrong = (y < 0) | (y >= classes)
+    if ignored is not None:
+        wrong &= y != ignored
     if wrong.any():
-        row = int(wrong.argmax())
+        row, column = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
         raise InvalidData(
-            f"{source}: label {labels[row]} in {_place(row, 0, 'y', columns)} is not a class from 0 to {classes - 1}; "
-            "number the classes from 0 or give the last layer more units"
+            f"{source}: label {y[row, column]} in {_place(row, column, 'y', columns)} is not a class from 0 to "
+            f"{classes - 1}; number the classes from 0 or give the last layer more units"
         )
-    return np.ascontiguousarray(labels, dtype=np.int64)
+    return np.ascontiguousarray(y, dtype=np.int64)
 
 
 def _finite(values: AnyArray, name: str, model: ModelSpec, source: str, columns: Sequence[str] | None) -> FloatArray:

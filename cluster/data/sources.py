@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.data.checks import fitting_inputs, fitting_targets
+from cluster.data.checks import fitting_inputs, fitting_targets, require_counted
 from cluster.data.files import Arrays, Table, read_source
 from cluster.data.rules import SourceRules
 from cluster.data.tables import arrays_of, require_columns, split_columns
@@ -54,6 +54,13 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
 
     Raises InvalidData with one line that names the source, the place in it and what to do.
     """
+    found = _load_data(spec, rules)
+    for part, kind in ((found.train, "training"), (found.validation, "validation")):
+        require_counted(part.y, found.spec.model_spec(), spec.data.source, kind)
+    return found
+
+
+def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
     data = spec.data
     if is_text(data.source):
         train, held_out, vocabulary = load_text(spec, rules)

@@ -288,7 +288,7 @@ def _describe(spec: JobSpec, columns: Sequence[str] | None, vocabulary: Vocabula
         "name": spec.name,
         "input": list(model.input_shape),
         "precision": model.precision,
-        "loss": model.loss,
+        "loss": spec.model.loss.document(),
         "layers": layers,
         "model": {key: value for key, value in spec.document()["model"].items() if key != "weights"},
         "columns": None if columns is None else list(columns),

@@ -58,6 +58,7 @@ def take_step(means: EpochMeans, row: Mapping[str, Any]) -> None:
         loss=row["loss"],
         accuracy=row.get("accuracy"),
         summed=row.get("summed", False),
+        counted=row.get("counted"),
     )
 
 

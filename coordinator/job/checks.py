@@ -12,8 +12,10 @@ from typing import Any
 
 from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_ACTIONS, MAX_LAYERS
+from coordinator.job.loss_entries import LossEntry
 from coordinator.job.problems import Path, show
 from coordinator.job.source_names import TABLES, extension, is_text
+from stages.losses import build_loss
 from stages.network import LayerError, NetworkBuilder, path_name
 from stages.shapes import input_shape
 
@@ -98,13 +100,26 @@ def _model(facts: Facts) -> Generator[str, None, int | None]:
         yield f"model.layers: they stand for {len(builder.ops):,} operations, must be at most {MAX_LAYERS:,}"
     if not any(op.layer.parameters for op in builder.ops):
         yield "model.layers: no linear layer, so there is nothing to train; add linear: {units: 10}"
-    if facts.get("model", "loss") == "cross_entropy" and builder.shapes[-1].features < 2:
-        yield "model.loss: got 'cross_entropy', needs at least 2 outputs (one a class), but the last layer gives 1"
+    yield from _loss(facts, builder.shapes[-1].features)
     return len(builder.ops)
+
+
+def _loss(facts: Facts, outputs: int) -> Iterator[str]:
+    given = facts.get("model", "loss")
+    if given is None:
+        return
+    loss = LossEntry.model_validate(given).spec()
+    if outputs < build_loss(loss).least_outputs:
+        yield f"model.loss: got {loss.kind!r}, needs at least 2 outputs (one a class), but the last layer gives 1"
 
 
 def _data(facts: Facts) -> Iterator[str]:
     source, target = facts.get("data", "source"), facts.get("data", "target")
+    loss = facts.get("model", "loss")
+    if source is not None and loss is not None and is_text(source):
+        kind = LossEntry.model_validate(loss).kind
+        if not build_loss(kind).takes_labels:
+            yield f"model.loss: got {kind!r}, but the data is text, whose tokens are labels; must be cross_entropy"
     if source is not None and target is not None and extension(source) not in TABLES:
         yield f"data.target: got {show(target)}, but only .csv and .parquet have columns; remove it for {show(source)}"
 

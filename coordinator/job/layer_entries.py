@@ -55,7 +55,7 @@ class LayerBase(Section):
 
     def spec(self) -> LayerSpec:
         """The layer as workers are told about it."""
-        return LayerSpec(self.kind, _plain_options(getattr(self, self.kind), KINDS[self.kind].options))
+        return LayerSpec(self.kind, plain_options(getattr(self, self.kind), KINDS[self.kind].options))
 
     def document(self) -> object:
         """As a job file has it, without what is as it would be anyway."""
@@ -82,13 +82,14 @@ def _inner(options: BaseModel) -> Any:
     return getattr(options, "layers", ())
 
 
-def _plain_options(section: BaseModel, kind: Any) -> Any:
+def plain_options(section: BaseModel, kind: Any) -> Any:
+    """A section as an object of the options class `kind`."""
     values: dict[str, Any] = {}
     hints = get_type_hints(kind)
     for field in fields(kind):
         value = getattr(section, field.name)
         if isinstance(value, BaseModel):
-            value = _plain_options(value, _dataclass_in(hints[field.name]))
+            value = plain_options(value, _dataclass_in(hints[field.name]))
         values[field.name] = tuple(layer.spec() for layer in value) if field.name == "layers" else value
     return kind(**values)
 
@@ -98,7 +99,7 @@ def _dataclass_in(annotation: Any) -> Any:
 
 
 @cache
-def _section_of(kind: Any) -> type[Section]:
+def section_of(kind: Any) -> type[Section]:
     """The options class `kind` as a section, which this module has under its name, so that it can be pickled."""
     hints = get_type_hints(kind)
     made: dict[str, Any] = {f.name: _field(f, hints[f.name]) for f in fields(kind)}
@@ -118,7 +119,7 @@ def _field(field: Any, annotation: Any) -> tuple[Any, Any]:
         )
     inner = _dataclass_in(annotation)
     if inner is not None:
-        annotation = _section_of(inner) | None if type(None) in get_args(annotation) else _section_of(inner)
+        annotation = section_of(inner) | None if type(None) in get_args(annotation) else section_of(inner)
         return annotation, Field(default, description=field.metadata["right"])
     if limits and get_origin(annotation) in (Union, types.UnionType):
         number = next(a for a in get_args(annotation) if a is not type(None))
@@ -133,7 +134,7 @@ def _field(field: Any, annotation: Any) -> tuple[Any, Any]:
     return annotation, Field(default, description=field.metadata["right"], json_schema_extra=extra, **limits)
 
 
-_sections = {name: _section_of(kind.options) for name, kind in KINDS.items()}
+_sections = {name: section_of(kind.options) for name, kind in KINDS.items()}
 if TYPE_CHECKING:
     LayerEntry = LayerBase
 else:

@@ -16,10 +16,14 @@ from pydantic.fields import FieldInfo
 
 from coordinator.job.layer_entries import LAYER_KINDS, LayerEntry
 from coordinator.job.limits import MAX_PROBLEMS
+from coordinator.job.loss_entries import LOSS_KINDS, LossEntry
 from coordinator.job.nearest import did_you_mean
+from stages.layers import REFUSED
 
 Path = tuple[str | int, ...]
 
+_KINDS: dict[type[BaseModel], Sequence[str]] = {LayerEntry: LAYER_KINDS, LossEntry: LOSS_KINDS}
+"""What the entries that are one of several kinds may be."""
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 3, 8, 8, 6
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -68,10 +72,11 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[tuple[Pat
 def _problem(loc: Path, kind: str, value: object, context: dict[str, Any], root: type[BaseModel]) -> tuple[Path, str]:
     owner, field, path = _find(loc, root)
     where = path_text(path)
-    if kind == "extra_forbidden" and owner is LayerEntry:
-        shown = show(path[-1])
-        right = f"{_section_text(owner)}{did_you_mean(path[-1], LAYER_KINDS)}"
-        return path[:-1], f"{path_text(path[:-1])}: got {shown}, must be {right}"
+    if kind == "extra_forbidden" and owner in _KINDS:
+        got = f"{path_text(path[:-1])}: got {show(path[-1])}, "
+        refused = REFUSED.get(_plain_name(path[-1])) if owner is LayerEntry else None
+        right = f"must be {_section_text(owner)}{did_you_mean(path[-1], _KINDS[owner])}"
+        return path[:-1], got + (refused or right)
     if kind == "extra_forbidden":
         return path, f"{where}: {_unknown_key(path[-1], value, owner)}"
     if kind == "invalid_key":
@@ -80,7 +85,7 @@ def _problem(loc: Path, kind: str, value: object, context: dict[str, Any], root:
     if kind == "missing":
         return path, f"{where}: missing, must be {right}"
     hint = str(context.get("error") or "")
-    choices = _choices(field) if field is not None else LAYER_KINDS if owner is LayerEntry else ()
+    choices = _choices(field) if field is not None else _KINDS.get(owner, ())
     hint = f"; {hint}" if hint else did_you_mean(value, choices)
     return path, f"{where}: got {show(value)}, must be {right}{hint}"
 
@@ -132,10 +137,15 @@ def _section(annotation: object) -> type[BaseModel] | None:
 
 
 def _section_text(owner: type[BaseModel]) -> str:
-    if owner is LayerEntry:
-        return f"one kind of layer: {_either(LAYER_KINDS)}"
+    if owner in _KINDS:
+        return f"{'one kind of layer: ' if owner is LayerEntry else ''}{_either(_KINDS[owner])}"
     keys = ", ".join(owner.model_fields)
     return f"a section with {keys}" if keys else "empty: there is nothing to set"
+
+
+def _plain_name(key: str | int) -> str:
+    """`BatchNorm1d` and `batch_norm` as `batchnorm`."""
+    return re.sub(r"\dd$|[^a-z]", "", str(key).lower())
 
 
 def _choices(field: FieldInfo) -> Sequence[str]:

@@ -14,12 +14,13 @@ from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from coordinator.job.base_section import Section, as_tuple
 from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
+from coordinator.job.loss_entries import LOSS_KINDS, LossEntry
 from coordinator.job.nearest import closest
 from coordinator.job.optimizer_sections import OptimizerSection
 from coordinator.job.rates import ConstantRate, ScheduleSection
 from coordinator.job.source_names import TOKENS, WHAT_A_SOURCE_IS, extension, is_url, source_problem
 from coordinator.texts import BYTES_OF
-from stages.spec import InitSpec, LossKind
+from stages.spec import InitSpec
 
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
 """The built-in schedules, by the names that `pipeline.schedule` takes."""
@@ -179,7 +180,7 @@ class ModelSection(Section):
     layers: Annotated[tuple[LayerEntry, ...], BeforeValidator(_layers)] = Field(
         min_length=1, description="a list of layers such as [linear: {units: 10}, relu]"
     )
-    loss: LossKind = Field(description="cross_entropy, mse or sum_of_squares")
+    loss: LossEntry = Field(description=f"{', '.join(LOSS_KINDS[:-1])} or {LOSS_KINDS[-1]}")
     vocabulary: int | None = Field(
         default=None, ge=2, le=2**31 - 1, description="a whole number, at least 2, for token numbers as input, or null"
     )

@@ -89,7 +89,7 @@ class JobSpec(Section):
         return ModelSpec(
             input_shape=self.model.input or (),
             layers=tuple(layer.spec() for layer in self.model.layers),
-            loss=self.model.loss,
+            loss=self.model.loss.spec(),
             precision=self.precision,
             seed=self.seed,
             vocabulary=self.model.vocabulary or 0,
@@ -104,6 +104,7 @@ class JobSpec(Section):
         """The job as plain lists, mappings, texts and numbers, every default written out; `tracking` where it is on."""
         document: dict[str, Any] = _plain(self.model_dump())
         document["model"]["layers"] = [layer.document() for layer in self.model.layers]
+        document["model"]["loss"] = self.model.loss.document()
         document["training"]["optimizer"] = _plain(self.training.optimizer.document())
         document["training"]["schedule"] = self.training.schedule.document()
         if self.data.windows == "blocks":

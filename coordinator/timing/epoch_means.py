@@ -9,29 +9,40 @@ def loss_per_row(loss: float, samples: int, *, summed: bool) -> float:
 
 
 class EpochMeans:
-    """The means. A single step says little: the last batch of an epoch may have few rows."""
+    """The means. A single step says little: the last batch of an epoch may have few rows. A step counts as much as
+    it has rows; if the loss ignores some targets, as much as it has others."""
 
     def __init__(self) -> None:
         self._epoch = 0
-        self._rows = 0
+        self._weight = 0
         self._loss = self._right = 0.0
         self._classifies = False
 
-    def take(self, *, epoch: int, samples: int, loss: float, accuracy: float | None, summed: bool = False) -> None:
+    def take(
+        self,
+        *,
+        epoch: int,
+        samples: int,
+        loss: float,
+        accuracy: float | None,
+        summed: bool = False,
+        counted: int | None = None,
+    ) -> None:
         """Take in a step: its columns as in StepRow. A step of another epoch begins anew."""
         if epoch != self._epoch:
-            self._epoch, self._rows, self._loss, self._right = epoch, 0, 0.0, 0.0
-        self._rows += samples
-        self._loss += samples * loss_per_row(loss, samples, summed=summed)
+            self._epoch, self._weight, self._loss, self._right = epoch, 0, 0.0, 0.0
+        weight = samples if counted is None else counted
+        self._weight += weight
+        self._loss += weight * loss_per_row(loss, samples, summed=summed)
         self._classifies = accuracy is not None
-        self._right += samples * (accuracy or 0.0)
+        self._right += weight * (accuracy or 0.0)
 
     @property
     def loss(self) -> float | None:
         """The mean per row; None before the first step."""
-        return self._loss / self._rows if self._rows else None
+        return self._loss / self._weight if self._weight else None
 
     @property
     def accuracy(self) -> float | None:
         """The share of rows that were right, 0 to 1; None for a job that is no classifier."""
-        return self._right / self._rows if self._rows and self._classifies else None
+        return self._right / self._weight if self._weight and self._classifies else None

@@ -12,7 +12,7 @@ from coordinator.train.rows import StepRow
 from coordinator.train.trainer import Trainer, clip_scale, gradient_norm
 from coordinator.train.workers import Workers, gather
 from stages.data import Dataset, batch_bounds
-from stages.loss import loss_count
+from stages.losses import mean
 from stages.orders import StepReport, TrainStep, Update
 
 
@@ -42,9 +42,7 @@ def train_pipeline(blueprint: Blueprint, workers: Workers, train: Dataset, steps
     clip = spec.training.clip_norm
     scale = 1.0 if clip is None else clip_scale(gradient_norm(reports), clip)
     workers.submit([Update(steps, spec.training.rates(len(batches))(steps), scale)]).collect()
-    output = spec.model_spec().network.output
-    total = next(r.loss_total for r in reports if r.loss_total is not None)
-    losses.append(total / loss_count(spec.model.loss, (last - first) * output.columns, output.features))
+    losses += [mean(r.loss_total, r.divisor) for r in reports if r.loss_total is not None and r.divisor is not None]
     return Trained(losses=tuple(losses), parameters=gather(workers, "parameters"), gradients=gradients)
 
 

@@ -17,7 +17,7 @@ from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.arrays import Array
 from stages.data import Dataset, batch_bounds, epoch_order, micro_batch_sizes
 from stages.layers.base import Moment
-from stages.loss import evaluate_loss, loss_count
+from stages.losses import mean
 from stages.network import name_order
 from stages.stage import Stage
 
@@ -43,6 +43,7 @@ def train_reference(
 
 def _train(spec: JobSpec, train: Dataset, steps: int, parameters: Mapping[str, Array] | None) -> Trained:
     model, clip = spec.model_spec(), spec.training.clip_norm
+    loss = model.loss_function
     stage = Stage(model, 0, len(model.network.ops), spec.optimizer(), weight_grad_group=spec.pipeline.weight_grad_group)
     if parameters is not None:
         stage.load(parameters)
@@ -51,17 +52,20 @@ def _train(spec: JobSpec, train: Dataset, steps: int, parameters: Mapping[str, A
     batches = (epoch_order(spec.seed, epoch, len(train))[first:last] for epoch in count() for first, last in bounds)
     losses, gradients = [], stage.parameters.named(stage.parameters.gradients)
     for step, rows in enumerate(islice(batches, min(steps, spec.training.n_steps(len(bounds)))), start=1):
-        n = loss_count(model.loss, len(rows) * model.network.output.columns, stage.n_out)
+        columns = len(rows) * model.network.output.columns
+        if loss.ignore_index is not None:
+            columns = loss.counted(train.targets(rows))
+        n = loss.count(columns, stage.n_out)
         total, cuts = 0.0, np.cumsum([0, *micro_batch_sizes(len(rows), spec.training.micro_batches)])
         stage.begin_step(len(cuts) - 1)
         for j, (a, b) in enumerate(pairwise(cuts.tolist())):
             at = Moment(training=True, seed=spec.seed, step=step, first=a)
             f = stage.forward(j, train.inputs(rows[a:b]), at)
-            result = evaluate_loss(model.loss, f, train.targets(rows[a:b]), n)
+            result = loss.evaluate(f, train.targets(rows[a:b]), n)
             total += result.total
             stage.backward_input(j, result.gradient)
             stage.backward_weight(j)
-        losses.append(total / n)
+        losses.append(mean(total, n))
         stage.uses.add_to(stage.parameters)
         gradients = stage.parameters.named(stage.parameters.gradients)
         scale = 1.0

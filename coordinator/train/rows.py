@@ -145,6 +145,10 @@ class StepRow:
         default=False,
         metadata=shown("whether `loss` is the sum over the batch's rows (`sum_of_squares`) and not a mean"),
     )
+    counted: int | None = field(
+        default=None,
+        metadata=shown("targets that `loss` and `accuracy` are means over, if the job's loss ignores some; else None"),
+    )
     memory_most: float | None = field(
         default=None,
         metadata=shown(
@@ -196,6 +200,7 @@ class EvalRow:
     samples: int = field(metadata=shown("validation rows", "rows"))
     attempt: int = field(default=1, metadata=shown("as in StepRow"))
     summed: bool = field(default=False, metadata=shown("as in StepRow"))
+    counted: int | None = field(default=None, metadata=shown("as in StepRow"))
 
     @property
     def loss_per_row(self) -> float:
@@ -225,7 +230,14 @@ Row = StepRow | EvalRow
 
 def take_row(means: EpochMeans, row: StepRow) -> None:
     """Take a step into the means that pages and commands show."""
-    means.take(epoch=row.epoch, samples=row.samples, loss=row.loss, accuracy=row.accuracy, summed=row.summed)
+    means.take(
+        epoch=row.epoch,
+        samples=row.samples,
+        loss=row.loss,
+        accuracy=row.accuracy,
+        summed=row.summed,
+        counted=row.counted,
+    )
 
 
 def _as_dict(kind: str, row: Row, columns: type[Row]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from coordinator.timing.prediction import Prediction, Predictor
 from coordinator.train.rows import EvalRow, TrainedStep
 from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
-from stages.loss import SUMMED, loss_count
+from stages.losses import mean
 from stages.network import name_order
 from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update
 from stages.trained import STEPS_RUN_AHEAD, runs_ahead
@@ -54,7 +54,7 @@ class Trainer:
         max_steps: int | None = None,
     ) -> None:
         self._spec = blueprint.spec
-        self._output = self._spec.model_spec().network.output
+        self._loss = self._spec.model_spec().loss_function
         self._workers = workers
         self._validation_rows = validation_rows
         self._to_trace = trace_steps
@@ -205,31 +205,35 @@ class Trainer:
         norm = gradient_norm(steps)
         if self._spec.training.clip_norm is not None:
             self._scale = clip_scale(norm, self._spec.training.clip_norm)
-        total = next(r.loss_total for r in steps if r.loss_total is not None)
+        total, count = next((r.loss_total, r.divisor or 0) for r in steps if r.loss_total is not None)
         correct = next((r.correct for r in steps if r.correct is not None), None)
         self.steps_done += 1
         rows = step.last - step.first
-        most, mean = _memory(steps)
+        most, average = _memory(steps)
         return TrainedStep(
             step=step.step,
             epoch=step.epoch_index + 1,
             samples=rows,
-            loss=total / loss_count(self._spec.model.loss, rows * self._output.columns, self._output.features),
+            loss=mean(total, count),
             seconds=seconds,
             grad_norm=norm,
             learning_rate=self._rate(step.step),
             bubble=bubble.total,
-            accuracy=None if correct is None else correct / (rows * self._output.columns),
+            accuracy=None if correct is None else mean(correct, count),
+            counted=self._counted(count),
             bubble_predicted=None if predicted is None else predicted.total,
-            summed=self._spec.model.loss == SUMMED,
+            summed=self._loss.is_sum,
             memory_most=most,
-            memory_mean=mean,
+            memory_mean=average,
             reports=tuple(steps),
             accounts=self._accounts.line(
                 step.step, self._utc(report.account.ended for report in steps), self._predicted
             ),
             ends_submission=ends_submission,
         )
+
+    def _counted(self, count: int) -> int | None:
+        return None if self._loss.ignore_index is None else count
 
     def _with_waits_for_the_slowest(self, steps: Sequence[StepReport]) -> Sequence[StepReport]:
         """With clipping, apply `await_slowest` to the reports."""
@@ -251,15 +255,14 @@ class Trainer:
 
     def _eval_row(self, reports: Sequence[Report]) -> EvalRow:
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
-        columns = report.rows * self._output.columns
-        count = loss_count(self._spec.model.loss, columns, self._output.features)
         return EvalRow(
             step=self.steps_done,
             epoch=-(-self.steps_done // len(self._batches)),
-            loss=report.loss_total / count,
-            accuracy=None if report.correct is None else report.correct / columns,
+            loss=mean(report.loss_total, report.divisor),
+            accuracy=None if report.correct is None else mean(report.correct, report.divisor),
             samples=report.rows,
-            summed=self._spec.model.loss == SUMMED,
+            counted=self._counted(report.divisor),
+            summed=self._loss.is_sum,
         )
 
 

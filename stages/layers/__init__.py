@@ -17,7 +17,7 @@ from stages.layers.sequential import REPEAT, RESIDUAL, SEQUENTIAL, LayerSpec
 from stages.layers.swiglu import SWIGLU
 from stages.layers.transformer import TRANSFORMER
 
-__all__ = ["KINDS", "Layer", "LayerKind", "LayerSpec", "entry"]
+__all__ = ["KINDS", "REFUSED", "Layer", "LayerKind", "LayerSpec", "entry"]
 
 KINDS: dict[str, LayerKind] = {
     kind.name: kind
@@ -45,6 +45,13 @@ KINDS: dict[str, LayerKind] = {
         TRANSFORMER,
     )
 }
+
+
+REFUSED: dict[str, str] = {
+    "batchnorm": "which is not there, since its result would depend on how a batch is cut into micro-batches; use "
+    "layer_norm or rms_norm, which look at one sample alone",
+}
+"""Layers that people look for: letters of the name alone, and why there is no such layer."""
 
 
 def entry(kind: str, **options: Any) -> LayerSpec:

@@ -19,7 +19,7 @@ from stages.data import train_validation_split
 from stages.errors import InvalidData
 
 
-def job(source: object, loss: str = "cross_entropy", **changes: Any) -> JobSpec:
+def job(source: object, loss: Any = "cross_entropy", **changes: Any) -> JobSpec:
     """A job on 2 inputs and 3 outputs."""
     outputs = changes.pop("outputs", 3)
     data = {"source": str(source), **changes.pop("data", {})}
@@ -237,6 +237,20 @@ def test_targets_of_another_width_than_the_outputs_are_named(tmp_path: Path) -> 
     assert problem(spec) == f"{path}: has 2 target columns (a, b), but the last layer gives 3; change one"
 
 
+def test_targets_that_a_loss_cannot_take_are_named(tmp_path: Path) -> None:
+    path = npz(tmp_path / "d.npz", x=X, y=Y)
+    told = f"{path}: y[2, 0] is 2, but the loss takes targets from 0 to 1"
+    assert problem(job(path, "binary_cross_entropy", outputs=1)) == told
+    ignoring = {"cross_entropy": {"ignore_index": -1}}
+    path = npz(tmp_path / "d.npz", x=X, y=np.where(Y == 2, -1, Y))
+    assert load_data(job(path, ignoring)).train.y.min() == -1
+    path = npz(tmp_path / "d.npz", x=X, y=np.where(Y == 2, -2, Y))
+    assert problem(job(path, ignoring)).startswith(f"{path}: label -2 in y[2, 0] is not a class from 0 to 2;")
+    path = npz(tmp_path / "d.npz", x=X, y=np.full(10, -1))
+    told = f"{path}: every label for training is -1, which the loss ignores; change ignore_index"
+    assert problem(job(path, ignoring)) == told
+
+
 @pytest.mark.parametrize("ending", [".npz", ".csv", ".parquet"])
 def test_files_that_cannot_be_read_are_named_in_one_line(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"d{ending}"
@@ -260,3 +274,21 @@ def test_a_single_array_is_not_an_archive(tmp_path: Path) -> None:
     assert problem(job(tmp_path / "d.npz")) == (
         f"{tmp_path}/d.npz: holds a single array, must hold x and y; write it with numpy.savez(file, x=x, y=y)"
     )
+
+
+def test_rows_of_token_numbers_are_tokens(tmp_path: Path) -> None:
+    """Whole numbers below `model.vocabulary`; a label for each position, or for each row behind `flatten`."""
+    layers = [{"embedding": {"units": 4}}, {"linear": {"units": 3}}]
+    model = {"input": [2], "vocabulary": 5, "layers": layers, "loss": "cross_entropy"}
+    tokens, labels = np.arange(20).reshape(10, 2) % 5, np.arange(20).reshape(10, 2) % 3
+    data = load_data(job(npz(tmp_path / "d.npz", x=tokens, y=labels), model=model))
+    assert (data.train.x.dtype.kind, data.train.x.shape, data.train.y.shape) == ("u", (8, 2), (8, 2))
+    assert data.train.inputs(slice(0, 2)).shape == (1, 4)
+    model["layers"] = [layers[0], "flatten", layers[1]]
+    assert load_data(job(npz(tmp_path / "d.npz", x=tokens, y=Y), model=model)).train.y.shape == (8,)
+    for wrong in (5, -1, 0.5):
+        bad_tokens = tokens.astype(float)
+        bad_tokens[3, 1] = wrong
+        path = npz(tmp_path / "d.npz", x=bad_tokens, y=Y)
+        told = f"{path}: token {float(wrong)} in x[3, 1] is not in the vocabulary of 5 tokens; they are numbered from 0"
+        assert problem(job(path, model=model)) == told

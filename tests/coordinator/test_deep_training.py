@@ -11,9 +11,12 @@ import pytest
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.estimate import estimate
+from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
+from coordinator.train.rows import StepRow, take_row
+from coordinator.train.trainer import Trainer
 from stages.data import Dataset, epoch_order
 from stages.stage import Stage
 from stages.windows import Windows
@@ -66,6 +69,52 @@ def test_weights_are_bitwise_those_of_one_process(schedule: str, stages: int, re
     with contextlib.closing(LocalWorkers(blueprint, train=DATA)) as workers:
         found = train_pipeline(blueprint, workers, DATA, 3)
     assert compare(found, train_reference(_job(), DATA, 3)).equal
+
+
+SMOOTHED = {"cross_entropy": {"ignore_index": 3, "label_smoothing": 0.1}}
+
+
+@pytest.mark.parametrize("loss", [SMOOTHED, {"cross_entropy": {"ignore_index": 0}}], ids=str)
+@pytest.mark.parametrize(("schedule", "stages"), [("gpipe", 3), ("zb-h1", 2), ("interleaved-1f1b", 5)])
+def test_ignored_tokens_are_counted_over_the_whole_batch(schedule: str, stages: int, loss: Any) -> None:
+    """A token that does not count is in some micro-batches more often than in others."""
+
+    def job(**pipeline: Any) -> JobSpec:
+        return _job(**pipeline).replace(model__loss=loss)
+
+    spec = job(stages=stages, schedule=schedule)
+    blueprint = make_blueprint(spec, len(DATA))
+    with contextlib.closing(LocalWorkers(blueprint, train=DATA, validation=DATA)) as workers:
+        found = train_pipeline(blueprint, workers, DATA, 3)
+    assert compare(found, train_reference(job(), DATA, 3)).equal
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 5])
+def test_a_loss_that_ignores_tokens_does_not_depend_on_how_a_batch_is_cut(micro_batches: int) -> None:
+    spec = _job("float64", dropout=0.0).replace(model__loss=SMOOTHED)
+    found = train_reference(spec.replace(training__micro_batches=micro_batches), DATA, 5)
+    expected = train_reference(spec, DATA, 5)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-12)
+    for name, value in expected.parameters.items():
+        np.testing.assert_allclose(found.parameters[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_rows_tell_how_many_tokens_counted() -> None:
+    """A step's loss is the mean over them, and so are means over an epoch and an evaluation's."""
+    spec = _job("float64", dropout=0.0).replace(model__loss=SMOOTHED, training__steps=2, training__evaluate_every=2)
+    blueprint = make_blueprint(spec, len(DATA))
+    with contextlib.closing(LocalWorkers(blueprint, train=DATA, validation=DATA)) as workers:
+        *steps, evaluation = Trainer(blueprint, workers, train_rows=len(DATA), validation_rows=len(DATA)).rows()
+    order = epoch_order(spec.seed, 0, len(DATA))
+    counted = [int((DATA.y[order[a : a + 5]] != 3).sum()) for a in (0, 5)]
+    assert [step.counted for step in steps] == counted
+    assert all(0 < n < 5 * POSITIONS for n in counted)
+    assert evaluation.counted == int((DATA.y[:] != 3).sum())
+    means = EpochMeans()
+    for step in steps:
+        assert isinstance(step, StepRow)
+        take_row(means, step)
+    assert means.loss == pytest.approx(np.average([step.loss for step in steps], weights=counted), rel=1e-15)
 
 
 def test_a_cut_behind_every_operation_changes_nothing() -> None:

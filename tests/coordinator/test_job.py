@@ -9,6 +9,7 @@ from coordinator.job.source_names import WHAT_A_SOURCE_IS
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidJob
 from stages.layers import entry
+from stages.losses import loss_entry
 from stages.spec import ModelSpec, SgdSpec
 from tests.coordinator.job_documents import LARGEST, SMALLEST, changed
 
@@ -57,7 +58,7 @@ def test_workers_are_told_the_model_and_the_optimizer() -> None:
             entry("gelu", approximate="tanh"),
             entry("linear", units=1),
         ),
-        loss="mse",
+        loss=loss_entry("mse"),
         precision="float64",
         seed=7,
     )
@@ -109,7 +110,8 @@ def test_all_problems_are_reported_at_once() -> None:
         f"model.layers[7]: got {{'linear': {{'units': 3}}, 'relu': {{}}}}, must be one kind of layer: {kinds}",
         "model.layers[8].relu.slope: got 3, unknown key; there is nothing to set here",
         "model.layers[9].gelu.approximate: got 'tan', must be none or tanh; did you mean tanh?",
-        "model.loss: got 'cross_entropi', must be cross_entropy, mse or sum_of_squares; did you mean cross_entropy?",
+        "model.loss: got 'cross_entropi', must be cross_entropy, binary_cross_entropy, mse, sum_of_squares, l1 or "
+        "huber; did you mean cross_entropy?",
         f"data.source: got 'digit', must be {WHAT_A_SOURCE_IS}; did you mean digits?",
         "data.validation: got 2, must be a share of the rows between 0 and 1, or a second source",
         "training.epochs: got 'two', must be a whole number, at least 1; or give steps",
@@ -148,6 +150,21 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
             "model.layers.0.linear.units",
             1,
             "model.loss: got 'cross_entropy', needs at least 2 outputs (one a class), but the last layer gives 1",
+        ),
+        (
+            "model.loss",
+            {"cross_entropy": {"label_smoothing": 2, "ignore_inde": 3}},
+            "model.loss.cross_entropy.label_smoothing: got 2, must be a number from 0 to 1\n"
+            "model.loss.cross_entropy.ignore_inde: got 3, unknown key; did you mean ignore_index?",
+        ),
+        ("model.loss", {"mse": {}, "l1": {}}, "model.loss: got {'l1': {}, 'mse': {}}, must be cross_entropy, "
+         "binary_cross_entropy, mse, sum_of_squares, l1 or huber"),
+        ("model.loss", {"huber": {"delta": 0}}, "model.loss.huber.delta: got 0, must be a number above 0"),
+        (
+            "model.layers.0",
+            "batch_norm",
+            "model.layers[0]: got 'batch_norm', which is not there, since its result would depend on how a batch is "
+            "cut into micro-batches; use layer_norm or rms_norm, which look at one sample alone",
         ),
         ("model.layers.0", "linear", f"model.layers[0].linear.units: missing, must be {UNITS}"),
         (
@@ -193,7 +210,7 @@ def test_one_mistake_gives_one_line(path: str, value: object, expected: str | No
     if expected is None:
         assert problems(changed(path, value)) == ("training.optimizer.adom: got {}, unknown key; did you mean adam?",)
     else:
-        assert problems(changed(path, value)) == (expected,)
+        assert problems(changed(path, value)) == tuple(expected.split("\n"))
 
 
 @pytest.mark.parametrize("document", [None, [], "job", 3, b"x", {1, 2}])

@@ -40,7 +40,7 @@ def _reports(program: Program, times: dict[int, tuple[float, float, float]], oth
         account = Account(0.0, 1.0, stages, (0.0, 0.0, 0.0, other))
         reports.append(
             StepReport(
-                step=1, rows=m, loss_total=None, correct=None, squared_norms={}, account=account, sent={},
+                step=1, rows=m, loss_total=None, divisor=None, correct=None, squared_norms={}, account=account, sent={},
                 saved_bytes=dict.fromkeys(stages, 0),
             )
         )  # fmt: skip

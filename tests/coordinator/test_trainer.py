@@ -60,14 +60,16 @@ class _Ticket:
 
 def _answer(order: Order) -> Report:
     if isinstance(order, TrainStep):
+        rows = order.last - order.first
         return StepReport(
-            step=order.step, rows=order.last - order.first, loss_total=2.0 * (order.last - order.first), correct=0,
+            step=order.step, rows=rows, loss_total=2.0 * rows, divisor=rows, correct=0,
             squared_norms={"0.weight": 9.0, "0.bias": 16.0},
             account=_account(order.step),
             sent={}, saved_bytes={0: 0},
         )  # fmt: skip
     if isinstance(order, Evaluate):
-        return EvaluateReport(rows=order.total_rows, loss_total=1.0 * order.total_rows, correct=order.total_rows)
+        n = order.total_rows
+        return EvaluateReport(rows=n, loss_total=1.0 * n, divisor=n, correct=n)
     if isinstance(order, Settle):
         return Settled(
             account=Account(9.0, 9.75, {0: (0.0, 0.0, 0.0, 0.25) + (0.0,) * 4}, (0.0, 0.0, 0.5, 0.0)), sent={}

@@ -46,7 +46,7 @@ def _train(spec: JobSpec, data: Dataset, parameters: dict[str, Array]) -> tuple[
     blueprint = make_blueprint(spec, len(data))
     with contextlib.closing(LocalWorkers(blueprint, train=data, parameters=parameters)) as workers:
         rows = list(Trainer(blueprint, workers, train_rows=len(data), validation_rows=0).rows())
-        assert {row.summed for row in rows} == {spec.model.loss == "sum_of_squares"}
+        assert {row.summed for row in rows} == {spec.model.loss.kind == "sum_of_squares"}
         return [row.loss for row in rows if isinstance(row, StepRow)], dict(gather(workers, "parameters"))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.arrays import Array
-from stages.loss import evaluate_loss
+from stages.losses import build_loss
 from stages.spec import ModelSpec, Precision, SgdSpec
 from stages.stage import Stage
 from tests.finite_difference import numerical_gradient
@@ -38,7 +38,7 @@ def _step(stages: list[Stage], x: Array, y: Array, cuts: list[int]) -> float:
         f = x[:, a:b]
         for stage in stages:
             f = stage.forward(j, f).copy()
-        result = evaluate_loss("sum_of_squares", f, y[:, a:b], 1)
+        result = build_loss("sum_of_squares").evaluate(f, y[:, a:b], 1)
         total += result.total
         gradient = result.gradient
         for stage in reversed(stages):

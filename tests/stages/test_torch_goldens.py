@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 from coordinator.job.rates import ScheduleSection
 from stages.arrays import Array
 from stages.layers import KINDS, LayerSpec, entry
-from stages.loss import evaluate_loss, loss_count
-from stages.spec import AdamSpec, LossKind, ModelSpec, OptimizerSpec, Precision, SgdSpec
+from stages.spec import AdamSpec, ModelSpec, OptimizerSpec, Precision, SgdSpec
 from stages.stage import Stage
-from tests.stages.torch_case import torch_layer, torch_loss, torch_optimizer
+from tests.stages.losses import CASES, GOLDEN, case, divisor, torch_values
+from tests.stages.torch_case import torch_layer, torch_optimizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'pipetrain[benchmark]')")
 
@@ -92,21 +93,26 @@ def test_a_layer_is_torch_s_forward_and_backward(name: str, precision: Precision
 
 
 @PRECISIONS
-@pytest.mark.parametrize("kind", get_args(LossKind))
-def test_a_loss_is_torch_s_with_its_gradient(kind: LossKind, precision: Precision) -> None:
-    rng = np.random.default_rng(6)
-    f = (rng.normal(size=(4, ROWS)) * 3).astype(precision)
-    labels = kind == "cross_entropy"
-    target = rng.integers(0, 4, size=ROWS) if labels else rng.normal(size=(4, ROWS)).astype(precision)
-    torch_f = torch.from_numpy(f.T.copy()).requires_grad_()
-    expected = torch_loss(kind)(torch_f, torch.from_numpy(target.T.copy()))
-    expected.backward()
-    count = loss_count(kind, ROWS, 4)
-    found = evaluate_loss(kind, f, target, count)
-    assert found.total / count == pytest.approx(expected.item(), rel=TOLERANCE[precision])
-    _close(found.gradient.T, torch_f.grad, precision)
-    right = int((torch_f.argmax(dim=1).numpy() == target).sum()) if labels else None
-    assert found.correct == right
+@pytest.mark.parametrize("name", CASES)
+def test_a_loss_is_torch_s_with_its_gradient(name: str, precision: Precision) -> None:
+    loss, f, targets = case(name)
+    f, targets = f.astype(precision), targets if loss.takes_labels else targets.astype(precision)
+    value, gradient = torch_values(name, precision)
+    count = divisor(loss, targets, len(f))
+    found = loss.evaluate(f.copy(), targets, count)
+    assert found.total / count == pytest.approx(value, rel=TOLERANCE[precision])
+    _close(found.gradient, gradient, precision)
+    if loss.takes_labels:
+        counts = targets != loss.ignore_index
+        assert found.correct == int((f.argmax(axis=0) == targets)[counts].sum())
+
+
+def test_the_golden_losses_are_torch_s() -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    for name in CASES:
+        value, gradient = torch_values(name)
+        assert golden[name]["loss"] == pytest.approx(value, rel=1e-14)
+        np.testing.assert_allclose(golden[name]["gradient"], gradient, rtol=1e-13, atol=1e-15)
 
 
 @PRECISIONS

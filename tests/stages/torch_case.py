@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stages.layers import LayerSpec
-from stages.spec import AdamSpec, LossKind, OptimizerSpec, SgdSpec
+from stages.spec import AdamSpec, OptimizerSpec, SgdSpec
 
 
 def torch_layer(spec: LayerSpec, n_in: int) -> Any:
@@ -48,17 +48,6 @@ def swiglu() -> Any:
             return nn.functional.silu(a) * b
 
     return Swiglu()
-
-
-def torch_loss(kind: LossKind) -> Any:
-    """The loss that `kind` names in torch, with its defaults where it has one."""
-    from torch import nn
-
-    return {
-        "cross_entropy": nn.CrossEntropyLoss(),
-        "mse": nn.MSELoss(),
-        "sum_of_squares": nn.MSELoss(reduction="sum"),
-    }[kind]
 
 
 def torch_optimizer(spec: OptimizerSpec, matrices: list[Any], vectors: list[Any]) -> Any:

@@ -15,6 +15,7 @@ from cluster.dashboard.site import Site
 from cluster.dashboard.submission import NotSubmitted, submit_text
 from cluster.dashboard.yaml_lines import Problem
 from cluster.service.peers import is_remote_address
+from coordinator.job.loss_entries import LOSS_KINDS
 from coordinator.job.source_names import BUILT_IN
 from coordinator.job.yaml_text import read_yaml, write_yaml
 from coordinator.schedules import SCHEDULES
@@ -42,7 +43,6 @@ pipeline:
   stages: 2
   schedule: 1f1b
 """
-_LOSSES = ("cross_entropy", "mse", "sum_of_squares")
 _LONGEST_SHOWN = 160
 
 
@@ -148,7 +148,7 @@ class _Form:
         with ui.element("div").classes("fields"):
             self._name = self._text("Name", "digits")
             self._input = self._text("Input shape", "64")
-            self._loss = ui.select(list(_LOSSES), label="Loss", value="cross_entropy").props("outlined dense")
+            self._loss = ui.select(list(LOSS_KINDS), label="Loss", value="cross_entropy").props("outlined dense")
             self._source = self._text("Data: a name, path or URL", "digits", wide=True)
             self._source.set_autocomplete(list(BUILT_IN))
             self._layers = self._text("Layers: units, or a kind", "256, relu, 256, relu, 10", wide=True)

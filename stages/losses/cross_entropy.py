@@ -1,0 +1,71 @@
+"""Cross-entropy of softmax(f) and a label, for classes and for tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.arrays import Array
+from stages.layers.options import option
+from stages.losses.base import Loss, LossKind, LossResult, Targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossEntropyOptions:
+    """`ignore_index`: a label that does not count. `label_smoothing`: the share ε of the target that is spread evenly
+    over all classes (Szegedy et al. 2016)."""
+
+    ignore_index: int | None = option("a whole number or null", default=None, ge=-(2**31), le=2**31 - 1)
+    label_smoothing: float = option("a number from 0 to 1", default=0.0, ge=0, le=1)
+
+
+class CrossEntropy(Loss):
+    """−Σ q log softmax(f) with q = 1 − ε for the label plus ε / classes for each; the mean over the labels that count.
+    As torch.nn.CrossEntropyLoss."""
+
+    takes_labels = True
+    least_outputs = 2
+    classifies = True
+
+    def __init__(self, options: CrossEntropyOptions) -> None:
+        self.ignore_index, self._smoothing = options.ignore_index, options.label_smoothing
+
+    @property
+    def is_log_likelihood(self) -> bool:
+        """See Loss. A smoothed loss is none."""
+        return self._smoothing == 0
+
+    def count(self, columns: int, outputs: int) -> int:
+        """See Loss."""
+        return columns
+
+    def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
+        """See Loss. From f − max f, so that the exponential cannot overflow; ∂ℓ/∂f = softmax(f) − q."""
+        columns, labels, outputs = np.arange(f.shape[1]), targets, len(f)
+        ignored = np.flatnonzero(targets == self.ignore_index) if self.ignore_index is not None else None
+        right = f.argmax(axis=0) == targets
+        if ignored is not None and len(ignored):
+            labels = targets.copy()
+            labels[ignored] = 0  # any class that is there: what comes of it is set to 0
+            right[ignored] = False
+        shifted = f - f.max(axis=0)
+        gradient = np.exp(shifted)
+        normaliser = gradient.sum(axis=0)
+        logarithm = np.log(normaliser)
+        per_column = logarithm - shifted[labels, columns]
+        gradient /= normaliser
+        gradient[labels, columns] -= 1
+        if self._smoothing:
+            even = self._smoothing / outputs
+            per_column = (1 - self._smoothing) * per_column + self._smoothing * (logarithm - shifted.mean(axis=0))
+            gradient[labels, columns] += self._smoothing
+            gradient -= even
+        if ignored is not None:
+            per_column[ignored] = 0
+            gradient[:, ignored] = 0
+        gradient /= max(1, count)
+        return LossResult(float(per_column.sum(dtype=np.float64)), int(np.count_nonzero(right)), gradient)
+
+
+CROSS_ENTROPY = LossKind(name="cross_entropy", options=CrossEntropyOptions, build=CrossEntropy)

@@ -1,0 +1,83 @@
+"""Losses of the difference between an output and its target: squares, magnitudes, and Huber's between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.arrays import Array
+from stages.layers.options import NoOptions, option
+from stages.losses.base import Loss, LossKind, LossResult, Targets
+
+
+class SumOfSquares(Loss):
+    """Σ (f − y)² over rows and outputs: the lecture's ℓ."""
+
+    is_sum = True
+
+    def count(self, columns: int, outputs: int) -> int:
+        """See Loss."""
+        return 1
+
+    def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
+        """See Loss. ∂ℓ/∂f = 2 (f − y) / count."""
+        difference = f - targets
+        total = float(np.multiply(difference, difference).sum(dtype=np.float64))
+        difference *= 2 / count
+        return LossResult(total, None, difference)
+
+
+class _MeanLoss(Loss):
+    """The mean over rows and outputs."""
+
+    def count(self, columns: int, outputs: int) -> int:
+        """See Loss."""
+        return columns * outputs
+
+
+class MeanSquare(_MeanLoss, SumOfSquares):
+    """The mean of (f − y)², as torch.nn.MSELoss."""
+
+    is_sum = False
+
+
+class L1(_MeanLoss):
+    """The mean of |f − y|, as torch.nn.L1Loss. Its gradient at 0 is 0."""
+
+    def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
+        """See Loss."""
+        difference = f - targets
+        total = float(np.abs(difference).sum(dtype=np.float64))
+        np.sign(difference, out=difference)
+        difference /= count
+        return LossResult(total, None, difference)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HuberOptions:
+    """`delta`: the difference up to which the loss is a square."""
+
+    delta: float = option("a number above 0", default=1.0, gt=0)
+
+
+class Huber(_MeanLoss):
+    """The mean of (f − y)² / 2 where |f − y| ≤ δ, else of δ (|f − y| − δ / 2) (Huber 1964), as torch.nn.HuberLoss."""
+
+    def __init__(self, options: HuberOptions) -> None:
+        self._delta = options.delta
+
+    def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
+        """See Loss. With c the difference, cut to −δ … δ: the loss is c · (difference − c / 2) and ∂ℓ/∂f = c."""
+        difference = f - targets
+        cut = np.clip(difference, -self._delta, self._delta)
+        difference -= cut / 2
+        total = float(np.multiply(cut, difference, out=difference).sum(dtype=np.float64))
+        cut /= count
+        return LossResult(total, None, cut)
+
+
+MEAN_SQUARE = LossKind(name="mse", options=NoOptions, build=lambda _: MeanSquare())
+SUM_OF_SQUARES = LossKind(name="sum_of_squares", options=NoOptions, build=lambda _: SumOfSquares())
+L1_LOSS = LossKind(name="l1", options=NoOptions, build=lambda _: L1())
+HUBER = LossKind(name="huber", options=HuberOptions, build=Huber)
