@@ -16,41 +16,42 @@ from stages.errors import InvalidSchedule, JobFailed, PipetrainError
 
 _COMMANDS = {
     "train": "Train a job and leave its run directory.",
-    "evaluate": "Loss and accuracy of a trained run on any data.",
-    "predict": "Outputs of a trained run for new inputs.",
-    "generate": "Text that a network trained on text writes.",
-    "plan": "Stages, memory, bubble and bottleneck of a job, before it runs.",
+    "evaluate": "Show the loss and accuracy of a trained network on any data.",
+    "predict": "Write the outputs of a trained network for new inputs.",
+    "generate": "Continue a text with a network trained on text.",
+    "plan": "Show a job's stages, memory, predicted bubble and bottleneck before it runs.",
     "show": "Draw a schedule.",
     "verify": "Prove that every schedule and stage count trains the same weights.",
-    "lecture": "Backpropagation's intermediate values, beside formula and finite difference.",
+    "lecture": "Compare each value of backpropagation with its formula and a finite difference.",
     "up": "Start the local cluster and the job service.",
     "down": "Stop what `pipetrain up` started.",
-    "submit": "Hand a job to the service and follow it.",
-    "list": "The service's jobs, newest first.",
-    "status": "The present state of a job.",
-    "describe": "Everything about a job: plan, job file, all that happened to it.",
-    "logs": "What a job's processes wrote.",
-    "metrics": "The rows of a job's metrics.",
+    "submit": "Submit a job to the service and follow it.",
+    "list": "List the service's jobs, newest first.",
+    "status": "Show the state of a job.",
+    "describe": "Show everything about a job: plan, job file and events.",
+    "logs": "Show the output of a job's processes.",
+    "metrics": "Show the metrics of a job: a row for each step and evaluation.",
     "wait": "Wait until jobs have ended.",
-    "stop": "Stop a job and save what it reached.",
-    "fetch": "Bring the files that a job left.",
-    "trace": "Record steps of a running job, for Perfetto.",
-    "delete": "Forget jobs that have ended.",
-    "cluster": "The service, its machines, and what jobs reserve.",
-    "top": "Watch jobs and machines.",
-    "completion": "Complete commands and job ids with the Tab key.",
+    "stop": "Stop a job and save its weights.",
+    "fetch": "Download the run directory of a job.",
+    "trace": "Record steps of a running job for Perfetto.",
+    "delete": "Delete jobs that have ended.",
+    "cluster": "Show the service, its machines, and the CPUs and memory that jobs reserve.",
+    "top": "Watch jobs and machines live.",
+    "completion": "Print the script that completes commands and job ids with the Tab key.",
 }
 
 
 _OF_THE_HOST = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-"""What no command can do anything about, wherever it happens."""
+"""Faults of the machine, such as a full disk. A user gets one line for them and no traceback, whichever command
+runs."""
 
 
 class _LazyGroup(click.Group):
-    """Knows its commands by name; imports one only to run it or to show its own help."""
+    """A group that knows its commands by name and imports one only to run it or to show its own help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS]  # here `list` is the command of that name, once it is loaded
+        return [*_COMMANDS]  # not list(): once the command `list` is loaded, this package's name `list` is its module
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
@@ -64,7 +65,7 @@ class _LazyGroup(click.Group):
             formatter.write_dl([*_COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The commands by name, without loading them."""
+        """Complete the names of commands without loading the commands."""
         names = [name for name in _COMMANDS if name.startswith(incomplete)]
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [CompletionItem(name, help=_COMMANDS[name]) for name in names] + options
@@ -81,11 +82,12 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("pipetrain"), prog_name="pipetrain")
 def cli() -> None:
-    """Train networks too deep for one machine: exact pipeline-parallel backpropagation in NumPy, on Ray."""
+    """Train networks that are too deep for one machine: exact pipeline-parallel backpropagation in NumPy, on Ray."""
 
 
 def main() -> None:
-    """The `pipetrain` command: 0 done, 1 the job failed, 2 a mistake to put right, 130 stopped by Ctrl-C."""
+    """Run the `pipetrain` command. Exit codes: 0 done, 1 the job failed, 2 a mistake of the user, 130 stopped by
+    Ctrl-C."""
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -110,12 +112,13 @@ def main() -> None:
 def _show_os_error(error: OSError) -> None:
     from cluster.cli.texts import harmless
 
-    place = error.filename or "where the output goes"
+    place = error.filename or "the output"
     click.echo(harmless(f"failed: {os.strerror(error.errno or 0).lower()}: {place}"), err=True)
 
 
 def show_error(error: PipetrainError) -> None:
-    """One line a problem; a failed job with the traceback of its first cause; a broken schedule with its picture."""
+    """Print an error: one line for each problem, the traceback of a failed job's first cause, the picture of an invalid
+    schedule."""
     from cluster.cli.texts import harmless
 
     if isinstance(error, InvalidSchedule) and error.grid:

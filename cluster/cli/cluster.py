@@ -1,4 +1,4 @@
-"""`pipetrain cluster`: the service and its machines."""
+"""`pipetrain cluster`: show the service and its machines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@json_option("The service, its nodes and the jobs that run and wait, as one JSON object.")
+@json_option("Print the service, its nodes, and the jobs that run or wait, as one JSON object.")
 @service_command
 def cluster(client: Client, as_json: bool) -> None:
-    """Show the job service: its version and health, its nodes, what runs, and what waits.
+    """Show the job service: its version, its health, its nodes, and the jobs that run or wait.
 
-    CPUS and MEMORY of a node are what jobs have reserved, whether they use it or not, of what it has.
+    CPUS and MEMORY show how much of a node jobs have reserved, whether they use it or not, and how much it has.
     """
     state = client.cluster()
     if as_json:

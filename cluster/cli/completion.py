@@ -1,4 +1,4 @@
-"""`pipetrain completion`: the Tab key for a shell."""
+"""`pipetrain completion`: print a shell's completion script."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SHELLS = ("bash", "zsh", "fish")
 @click.command()
 @click.argument("shell", type=click.Choice(_SHELLS), required=False)
 def completion(shell: str | None) -> None:
-    """Print the script that completes commands, options, files and job ids in a SHELL: bash, zsh or fish.
+    """Print the script with which a shell (bash, zsh or fish) completes commands, options, files and job ids.
 
-    Without SHELL it is the one of your login. For bash: eval "$(pipetrain completion bash)" in ~/.bashrc.
+    The default is your login shell. For bash, put this line into ~/.bashrc: eval "$(pipetrain completion bash)"
     """
     name = shell or PurePath(os.environ.get("SHELL", "")).name
     found = get_completion_class(name) if name in _SHELLS else None
     if found is None:
-        raise click.UsageError(f"no completion for the shell {name!r}; name one: {', '.join(_SHELLS)}")
+        raise click.UsageError(f"there is no completion for the shell {name!r}; choose one of {', '.join(_SHELLS)}")
     from cluster.cli import cli
 
     click.echo(found(cli, {}, "pipetrain", "_PIPETRAIN_COMPLETE").source())

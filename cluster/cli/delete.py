@@ -1,4 +1,4 @@
-"""`pipetrain delete`: jobs that have ended, forgotten."""
+"""`pipetrain delete`: delete jobs that have ended."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 @job_arguments
 @service_command
 def delete(client: Client, job_ids: tuple[str, ...]) -> int:
-    """Forget jobs that have ended, and remove their run directories.
+    """Delete jobs that have ended, with their run directories.
 
-    One that cannot be deleted does not keep the others; the exit code is then 2.
+    If a job cannot be deleted, the command deletes the other ones and exits with 2.
     """
     from stages.errors import Refused, UnknownJob
 
     code = 0
     found: dict[str, Job] = {}
-    for job_id in job_ids:  # before any is gone: then the beginning of its id could be that of another job
+    for job_id in job_ids:  # before any job is deleted: after that, a prefix of its id could match another job
         try:
             job = client.get(job_id)
             found.setdefault(job.id, job)

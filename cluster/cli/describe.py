@@ -1,4 +1,4 @@
-"""`pipetrain describe`: everything about one job."""
+"""`pipetrain describe`: show everything about one job."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @job_argument
-@json_option("The object of `status --json`, with document, files, traceback, plan, events, and why it is slow.")
+@json_option("Print the object of `status --json` with more keys: document, files, traceback, plan, events, slow.")
 @service_command
 def describe(client: Client, job_id: str, as_json: bool) -> None:
-    """Show everything about a job: state, plan, the resolved job file, and all that happened to it.
+    """Show everything about a job: its state, its plan, its job file with all defaults, and its events.
 
-    While it runs, and a few minutes after, this also says why it is slow, if something stands out.
+    While the job runs, and for a few minutes after its end, the command also shows why it is slow, if there is a clear
+    cause.
     """
     from cluster.cli.slow import why_slow_there
 
@@ -49,7 +50,7 @@ def _print(job: Job, events: list[JobEvent], slow: str | None) -> None:
         told = one_line(value) if isinstance(value, str) else json.dumps(value)
         click.echo(f"  {one_line(name).replace('_', ' '):<14} {told}")
     if not _plan(events):
-        click.echo("  none yet: it is made when the job starts")
+        click.echo("  none yet: the plan is made when the job starts")
     for path, digest in job.files.items():
         click.echo(f"  uploaded       {one_line(path)} ({digest[:12]}…)")
     click.echo("\nevents")
@@ -64,6 +65,7 @@ def _print(job: Job, events: list[JobEvent], slow: str | None) -> None:
 
 
 def _plan(events: list[JobEvent]) -> dict[str, Any]:
-    """The facts of the last start: stages, workers, schedule, micro-batches, steps."""
+    """Return the details of the last start: stages, workers, schedule, micro-batches, steps. Empty if there was
+    none."""
     starts = [event.details for event in events if event.kind == "starting"]
     return starts[-1] if starts else {}

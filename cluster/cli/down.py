@@ -15,17 +15,22 @@ from coordinator.texts import counted
 from stages.errors import JobFailed
 
 TERM_S = 45.0
-"""How long a service may take to end in good order, in seconds."""
+"""How many seconds a service has to end after SIGTERM, before SIGKILL."""
 _HOLDER_S = 2.0
 
 
 @click.command()
-@click.option("--home", type=click.Path(path_type=Path), envvar="PIPETRAIN_HOME", help="~/.pipetrain by default.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    envvar="PIPETRAIN_HOME",
+    help="The service's home; ~/.pipetrain by default.",
+)
 def down(home: Path | None) -> int:
     """Stop the service and its local Ray, with all their processes.
 
-    Jobs that wait stay in the queue, and jobs that run are started again at the next `pipetrain up`. To keep what a job
-    has reached, stop it first.
+    Waiting jobs stay in the queue. The next `pipetrain up` starts running jobs again, from their first step. To keep
+    the weights of a running job, stop the job first.
     """
     from cluster.client.address import command_for
     from cluster.service.home import DEFAULT_HOME, Home
@@ -41,12 +46,13 @@ def down(home: Path | None) -> int:
 
 
 def end_service(home: Any) -> bool:
-    """End the service's process, then Ray where it left one. True where there was anything. Raises JobFailed."""
+    """End the service's process, then its Ray if one is left. Return whether there was either. Raises JobFailed if a
+    process cannot be ended."""
     from cluster.actors.host_processes import command_line, own_process_with
     from cluster.service.ray_head import RayHead
 
     there, pid = home.is_locked(), home.holder()
-    if not there:  # one whose home was moved or deleted holds a lock that is not here any more
+    if not there:  # the lock of a service whose home was moved or deleted is not in this folder
         pid = own_process_with("cluster.service", "--home", str(home.folder))
         there = pid is not None
     if there and pid is None and (pid := _wait_for_holder(home)) is None and home.is_locked():
@@ -58,7 +64,7 @@ def end_service(home: Any) -> bool:
             os.kill(pid, signal.SIGKILL)
             if not _gone(home, pid, 5.0):
                 raise JobFailed(f"the service's process {pid} does not end")
-    with contextlib.suppress(OSError):  # a disk that became read-only must not keep Ray from its end
+    with contextlib.suppress(OSError):  # Ray must end even if the disk has become read-only
         home.service_file.unlink(missing_ok=True)
     head = RayHead.left_by_another(home)
     if head is not None and not head.end(home):
@@ -67,7 +73,8 @@ def end_service(home: Any) -> bool:
 
 
 def _wait_for_holder(home: Any) -> int | None:
-    """The process that has just taken the home; one of another version may never say its number."""
+    """Wait for the number of the process that has just locked the home. None if it does not write one in time: a
+    service of another version may never do so."""
     deadline = time.monotonic() + _HOLDER_S
     while (pid := home.holder()) is None and home.is_locked() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -75,7 +82,7 @@ def _wait_for_holder(home: Any) -> int | None:
 
 
 def _gone(home: Any, pid: int, within_s: float) -> bool:
-    """Whether nobody holds the home, and the process itself is gone, within so many seconds."""
+    """Whether, within `within_s` seconds, no process locks the home and the service's process has ended."""
     from cluster.actors.host_processes import command_line
 
     deadline = time.monotonic() + within_s
@@ -87,7 +94,7 @@ def _gone(home: Any, pid: int, within_s: float) -> bool:
 
 
 def _unfinished(home: Any) -> str:
-    """What the store will go on with."""
+    """Return in words how many jobs the next service starts again and how many stay in the queue."""
     import sqlite3
 
     if not home.store.exists():
@@ -96,7 +103,7 @@ def _unfinished(home: Any) -> str:
         with contextlib.closing(sqlite3.connect(f"file:{home.store}?mode=ro", uri=True)) as store:
             counts = dict(store.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        if not isinstance(error, sqlite3.OperationalError):  # one that is only locked, or has no table yet
+        if not isinstance(error, sqlite3.OperationalError):  # that error: the store is locked, or has no table yet
             from cluster.service.store_errors import damaged
 
             return damaged(home.store, str(error))

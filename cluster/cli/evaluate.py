@@ -1,4 +1,4 @@
-"""`pipetrain evaluate`: loss and accuracy of a trained run on any data."""
+"""`pipetrain evaluate`: show the loss and accuracy of a trained network on any data."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from stages.losses import mean
 @click.command()
 @run_argument
 @click.option(
-    "--data", "source", metavar="SOURCE", help="A built-in name, a file or a URL; the run's validation rows by default."
+    "--data",
+    "source",
+    metavar="SOURCE",
+    help="The name of a built-in data set, a file or a URL; the run's validation rows by default.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run: str, address: str | None, home: Path | None, source: str | None, as_json: bool) -> None:
-    """Loss and, for classifiers, accuracy of the trained network over all rows.
+    """Show the loss of a trained network over all rows, and for classifiers its accuracy.
 
     RUN is a run directory, or the id or the name of a job of the service.
     """
@@ -38,7 +41,7 @@ def evaluate(run: str, address: str | None, home: Path | None, source: str | Non
 
 
 def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
-    """The number of rows, their loss and, for classifiers, their accuracy."""
+    """Return the number of rows, their loss and, for classifiers, their accuracy, from 0 to 1."""
     spec, model = run.spec, run.spec.model_spec()
     data = load_data(spec).validation if source is None else _other(run, source)
     rows, output = min(spec.training.evaluate_batch_size, len(data)), model.network.output
@@ -57,7 +60,7 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
 
 
 def _other(run: FinishedRun, source: str) -> Dataset:
-    """Rows of another source, as the run reads them."""
+    """Read rows of another source with the run's columns or vocabulary."""
     if run.vocabulary is not None:
         return text_rows(run.spec, source, run.vocabulary)
     return load_arrays(run.spec, source, run.columns)

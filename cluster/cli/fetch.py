@@ -1,4 +1,4 @@
-"""`pipetrain fetch`: the files that a job left."""
+"""`pipetrain fetch`: download the run directory of a job."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Where to put them; files of the same names are replaced.",
+    help="Where to put the files; files of the same names are replaced.",
 )
-@click.option("--model", is_flag=True, help="Only job.yaml, model.json and model.safetensors.")
+@click.option("--model", is_flag=True, help="Download only job.yaml, model.json and model.safetensors.")
 @service_command
 def fetch(client: Client, job_id: str, folder: Path, model: bool) -> None:
-    """Bring a job's run directory here: metrics, events, logs and the trained model.
+    """Download a job's run directory: metrics, events, logs and the trained network.
 
-    `pipetrain evaluate DIR` and `pipetrain predict DIR` then use it.
+    `pipetrain evaluate DIR` and `pipetrain predict DIR` can then use it.
     """
     from coordinator.texts import counted, size
 

@@ -1,4 +1,4 @@
-"""Following a job from its submission to its end: what it waits for, its rows, how it ended."""
+"""Follow a job to its end: show why it waits, its metrics and how it ended."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FIGURES_EVERY_S = 1.0
 
 
 def follow(job: Job, *, as_json: bool) -> int:
-    """Show a job until it has ended; its exit code. Ctrl-C leaves it to itself and raises Exit(130).
+    """Show a job until it has ended and return its exit code. Ctrl-C raises Exit(130); the job continues.
 
-    With `as_json` a row a line on standard output, with its attempt, and last the job.
+    `as_json`: print each row, with its attempt, as a line on standard output, and the job as the last line.
     """
     header = Header(f"{job.id}: {job.name} on {counted(job.workers, 'worker')}", job.steps_total, job.state.lower())
     causes: list[str] = []
@@ -47,7 +47,8 @@ def follow(job: Job, *, as_json: bool) -> int:
 
 
 def show_end(job: Job, cause: str = "", *, quiet: bool = False) -> None:
-    """The result line, and how to get at what the job left; a failure on standard error."""
+    """Print the result and the command that fetches the run directory; for a failed job, print the cause on standard
+    error."""
     if job.state == "FAILED":
         show_failure(job, cause)
         return
@@ -63,16 +64,16 @@ def _progress(header: Header, as_json: bool) -> RunDisplay:
 
 
 class _Figures:
-    """Asks for a running job's figures, about once a second."""
+    """The requests for a running job's figures, about one a second."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def ask(self, job: Job, progress: RunDisplay) -> None:
-        """Bring them to the progress, where it is time."""
+        """Request the figures and hand them to `progress`, if a second has passed."""
         if job.state != "RUNNING" or time.monotonic() < self._next:
             return
-        with contextlib.suppress(PipetrainError):  # the rows are what matters; a service that is away is told of there
+        with contextlib.suppress(PipetrainError):  # figures are optional; the stream of rows reports a lost service
             figures = job.stats()
             if figures is not None:
                 progress.figures(figures)
@@ -80,7 +81,7 @@ class _Figures:
 
 
 class _StateNotes:
-    """Says in which state the job is and why: when that changes, and again where it waits for long."""
+    """Notes on the job's state and the reason for it: one for each change, and reminders while the job waits."""
 
     def __init__(self, progress: RunDisplay) -> None:
         self._progress = progress
@@ -89,12 +90,12 @@ class _StateNotes:
         self._away = False
 
     def broken(self, error: Exception) -> None:
-        """The connection is being made again."""
+        """Note that the connection is lost and being made again."""
         self._away = True
         self._progress.note(BROKEN)
 
     def update(self, update: JobUpdate) -> None:
-        """Take in the news."""
+        """Note what an update of the job contains."""
         if self._away:
             self._progress.note("the service is back")
             self._away = False
@@ -104,7 +105,7 @@ class _StateNotes:
         for event in update.events:
             if event.kind in ("starting", "recovering"):
                 self._progress.note(one_line(event.text))
-                self._remind_later(job)  # the event said it better than the state's reason will
+                self._remind_later(job)  # the event's text is more detailed than the state's reason
             elif event.kind == "tracker":
                 self._progress.note(one_line(event.text))
         self.state(job)
@@ -113,7 +114,7 @@ class _StateNotes:
         self._noted, self._next = (job.state, one_line(job.reason)), time.monotonic() + _REMIND_S
 
     def state(self, job: Job) -> None:
-        """The state, where it is new or was told long ago."""
+        """Note the state if it is new, or if the job still waits _REMIND_S after the last note."""
         now, reason = time.monotonic(), one_line(job.reason)
         waits = job.state in ("QUEUED", "STARTING", "RECOVERING")
         if job.done or (self._noted == (job.state, reason) and not (waits and now >= self._next)):

@@ -1,4 +1,4 @@
-"""`pipetrain generate`: text that a trained network writes."""
+"""`pipetrain generate`: continue a text with a trained network."""
 
 from __future__ import annotations
 
@@ -21,25 +21,30 @@ from stages.spec import ModelSpec
 
 @click.command()
 @run_argument
-@click.option("--prompt", default="\n", show_default="a line break", help="What the text begins with.")
-@click.option("--tokens", default=200, show_default=True, type=click.IntRange(1, 100_000), help="How many to write.")
+@click.option("--prompt", default="\n", show_default="a line break", help="The beginning of the text.")
+@click.option(
+    "--tokens", default=200, show_default=True, type=click.IntRange(1, 100_000), help="How many tokens to write."
+)
 @click.option(
     "--temperature",
     default=1.0,
     show_default=True,
     type=click.FloatRange(0.0, 100.0),
-    help="Above 1 bolder, below 1 more careful; 0 always takes the likeliest token.",
+    help="Above 1 draws unlikely tokens more often, below 1 less often; 0 always takes the likeliest token.",
 )
-@click.option("--top-k", type=click.IntRange(1), help="TokenDraw from so many of the likeliest tokens only.")
+@click.option("--top-k", metavar="K", type=click.IntRange(1), help="Draw from the K likeliest tokens only.")
 @click.option(
     "--top-p",
+    metavar="P",
     type=click.FloatRange(0.0, 1.0, min_open=True),
-    help="TokenDraw from the likeliest tokens that have this probability together.",
+    help="Draw only from the fewest likeliest tokens whose probabilities add up to at least P.",
 )
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="The same seed writes the same text."
 )
-@click.option("--low-memory", is_flag=True, help="Hold one layer's weights at a time: read again for each token.")
+@click.option(
+    "--low-memory", is_flag=True, help="Hold the weights of one layer at a time and read them again for each token."
+)
 def generate(
     run: str,
     address: str | None,
@@ -52,14 +57,16 @@ def generate(
     seed: int,
     low_memory: bool,
 ) -> None:
-    """Write text as a network trained on text would go on.
+    """Continue a text, token by token, with a network that was trained on text.
 
     RUN is a run directory, or the id or the name of a job of the service.
     """
     with trained_run(run, address=address, home=home) as trained, BlasThreads(None):
         vocabulary = trained.vocabulary
         if vocabulary is None:
-            raise InvalidData(f"{run}: was not trained on text; `pipetrain predict` gives outputs for rows of numbers")
+            raise InvalidData(
+                f"{run}: was not trained on text; `pipetrain predict` writes its outputs for rows of numbers"
+            )
         parameter: Callable[[str], Array] = trained.parameter if low_memory else cache(trained.parameter)
         written = vocabulary.encode(prompt, "--prompt").astype(np.int64).tolist()
         if not written:
@@ -77,26 +84,26 @@ def generate(
 def _continue(
     model: ModelSpec, parameter: Callable[[str], Array], written: list[int], tokens: int, draw: TokenDraw
 ) -> Iterator[int]:
-    """Append tokens to `written`, one at a time."""
+    """Append `tokens` tokens to `written`, one at a time, and yield each."""
     positions = model.input.positions
     for _ in range(tokens):
         seen = written[-positions:]
         window = np.zeros((1, positions), dtype=np.int64)
-        window[0, : len(seen)] = seen  # what stands behind is not looked at: positions see those before them
+        window[0, : len(seen)] = seen  # the zeros behind have no influence: a position sees only earlier ones
         (outputs,) = infer(model, parameter, window, 1)
         written.append(draw(outputs[:, len(seen) - 1]))
         yield written[-1]
 
 
 class TokenDraw:
-    """Draws tokens from outputs of a network."""
+    """A random draw of tokens from the outputs of a network."""
 
     def __init__(self, temperature: float, top_k: int | None, top_p: float | None, seed: int) -> None:
         self._temperature, self._top_k, self._top_p = temperature, top_k, top_p
         self._stream = np.random.default_rng(seed)
 
     def __call__(self, outputs: Array) -> int:
-        """A token, from the outputs (vocabulary,) at its position."""
+        """Draw a token from the outputs (vocabulary,) of the position before it."""
         if self._temperature == 0:
             return int(outputs.argmax())
         scaled = outputs.astype(np.float64) / self._temperature

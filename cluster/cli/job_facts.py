@@ -1,4 +1,4 @@
-"""One job's facts, a line each."""
+"""The facts of one job, a line each."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from coordinator.texts import counted, number, share, size
 
 
 def print_facts(job: Job) -> None:
-    """Everything but the job's document, names in one column and values in the other."""
+    """Print the facts: names in one column, values in the other."""
     for name, value in facts(job):
         click.echo(f"{name:<12}{one_line(value)}")
 
 
 def facts(job: Job) -> list[tuple[str, str]]:
-    """(name, value) of what there is to tell."""
+    """Return (name, value) of each fact that is known."""
     now = datetime.now(UTC)
     resources = f"{counted(job.workers, 'worker')}, {counted(job.cpus, 'CPU')}"
-    resources += f", {size(job.memory)}" if job.memory else ""  # 0: its workers have no limit of their own
+    resources += f", {size(job.memory)}" if job.memory else ""  # 0: the job sets no memory limit
     ago = f" ({since(job.submitted_at, now)} ago)"
     found = [
         ("id", job.id),

@@ -27,7 +27,7 @@ _STYLES = {
 
 
 def print_jobs(jobs: Iterable[Job], *, wide: bool, left: Mapping[str, float] | None = None) -> None:
-    """The table on standard output; a wide one is never broken by us, the terminal breaks its lines."""
+    """Print the table of jobs. A wide table is printed with unbroken lines, even if the terminal is narrower."""
     screen = console()
     table = jobs_table(jobs, width=screen.width, wide=wide, left=left)
     if wide:
@@ -40,10 +40,10 @@ def print_jobs(jobs: Iterable[Job], *, wide: bool, left: Mapping[str, float] | N
 def jobs_table(
     jobs: Iterable[Job], *, width: int, wide: bool = False, left: Mapping[str, float] | None = None
 ) -> Table:
-    """A row a job. What it waits for, or why it failed, has the rest of the line, and as many lines as it needs.
+    """Return a table with a row for each job. The reason stands last and takes the rest of the line, or several lines.
 
-    In a narrow terminal times and losses are left out first; `wide` shows everything, whatever the width. `left` has
-    the seconds that running jobs still need, by id.
+    A narrow terminal omits columns, times and losses first; `wide` shows every column at any width. `left` has the
+    seconds that running jobs still need, by job id.
     """
     now = datetime.now(UTC)
     columns = [column for column in _COLUMNS if (wide or not column.only_wide) and (wide or width >= column.from_width)]
@@ -62,7 +62,8 @@ def jobs_table(
 
 
 def left_of(jobs: Iterable[Job], figures: Mapping[str, JobFigures]) -> dict[str, float]:
-    """The seconds that running jobs still need at the mean pace of their attempt, evaluations included."""
+    """Return the seconds that running jobs still need at the mean pace of their attempt, evaluations included, by
+    id."""
     found = {}
     for job in jobs:
         now = figures.get(job.id)
@@ -76,7 +77,7 @@ def left_of(jobs: Iterable[Job], figures: Mapping[str, JobFigures]) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """What a row tells: a job, the present time, and the seconds that it still needs if they are known."""
+    """The content of a row: a job, the present time, and the seconds that the job still needs, None if not known."""
 
     job: Job
     now: datetime
@@ -85,7 +86,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column; one that `wraps` takes several lines if the line is full."""
+    """A column of the table of jobs. If it `wraps`, long text takes several lines."""
 
     heading: str
     text: Callable[[_Line], str]
@@ -123,7 +124,8 @@ def _steps(job: Job) -> str:
 
 
 def done(job: Job) -> str:
-    """`14%` of its steps; nothing if nobody knows how many there will be. 100% only if all of them are made."""
+    """Return the share of the job's steps that are done, such as `14%`: 100% only if all are; empty if their number is
+    not known yet."""
     return f"{100 * job.step // job.steps_total}%" if job.steps_total else ""
 
 
@@ -136,7 +138,7 @@ def _table() -> Table:
 
 
 def nodes_table(nodes: Iterable[Node]) -> Table:
-    """A line a machine: what of it is given away to workers."""
+    """Return a table with a line for each machine: its CPUs and memory, and how much of them workers have reserved."""
     table = _table()
     for heading in ("NODE", "HOST", "ADDRESS", "STATE"):
         table.add_column(heading, no_wrap=heading != "HOST")
@@ -155,7 +157,7 @@ def nodes_table(nodes: Iterable[Node]) -> Table:
 
 
 def run_time(job: Job, now: datetime) -> str:
-    """How long it has been at it, from its admission to now or to its end."""
+    """Return how long the job has run, from its first start until now or its end; empty if it has not started."""
     if job.started_at is None:
         return ""
     return span(((job.ended_at or now) - job.started_at).total_seconds(), compact=True)

@@ -1,4 +1,4 @@
-"""`pipetrain lecture`: the intermediate values of backpropagation, beside formula and finite difference."""
+"""`pipetrain lecture`: compare each value of backpropagation with its formula and a finite difference."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from stages.arrays import Array
 @click.option(
     "--network", "which", type=click.Choice([*NETWORKS, "both"]), default="both", help="Which of the two networks."
 )
-@click.option("--json", "as_json", is_flag=True, help="The tables as data.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def lecture(which: str, as_json: bool) -> int:
-    """Backpropagation's intermediate values in two toy networks: exit 1 if the three ways disagree.
+    """Compute each value of backpropagation in two small networks in three ways; exit with 1 if they disagree.
 
-    Each network runs as a pipeline of one layer a stage. Every f, h and derivative that the stages compute stands
-    beside the formula derived by hand and a finite difference: that value alone moved, the rest of the network run on.
-    The networks and their numbers are those of examples/lecture.
+    Each network runs as a pipeline with one layer in each stage. The tables show every f, h and derivative that the
+    stages compute, beside the result of the formula derived by hand and beside a finite difference: the command changes
+    that one value a little and computes the rest of the network again. examples/lecture describes the networks.
     """
     chosen = list(NETWORKS.values()) if which == "both" else [NETWORKS[which]]
     tables = [(network, lecture_rows(network)) for network in chosen]
@@ -85,7 +85,7 @@ def _show(network: LectureNetwork, rows: list[LectureRow]) -> None:
     console.width = max(console.width, width)
     with console.capture() as capture:
         console.print(*parts, sep="\n")
-    encoding = sys.stdout.encoding  # where it has no Greek letters, their numbers are better than a traceback
+    encoding = sys.stdout.encoding  # without Greek letters in it, print their codes
     click.echo(capture.get().encode(encoding, "backslashreplace").decode(encoding), nl=False)
 
 
@@ -112,7 +112,7 @@ def _verdict(rows: list[LectureRow]) -> str:
 
 
 def _text(value: Array | None) -> str:
-    """A number, a column for a bias, or the lines of a matrix, its columns aligned. Nothing for None."""
+    """Return a number as text, a bias as a column, a matrix as lines with aligned columns; empty for None."""
     if value is None:
         return ""
     matrix = value.reshape(len(value) if value.ndim else 1, -1)

@@ -1,4 +1,4 @@
-"""`pipetrain list`: the service's jobs, newest first."""
+"""`pipetrain list`: list the service's jobs, newest first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cluster.client import Client, Job
 
 _LIMIT = 50
-_MOST_FIGURES = 100  # of jobs in a call
+_MOST_FIGURES = 100  # the most jobs whose figures the command requests
 
 
 @click.command()
@@ -23,11 +23,16 @@ _MOST_FIGURES = 100  # of jobs in a call
     "states",
     multiple=True,
     type=click.Choice(STATE_NAMES, case_sensitive=False),
-    help="Only jobs in this state; may be repeated.",
+    help="List only jobs in this state; may be repeated.",
 )
-@click.option("--name", help="Only jobs of this name.")
-@click.option("--limit", type=click.IntRange(1, 2**31 - 1), help=f"At most so many; {_LIMIT} in a table by default.")
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--name", help="List only jobs of this name.")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 2**31 - 1),
+    help=f"List at most N jobs; {_LIMIT} in a table by default.",
+)
+@click.option("--all", "everything", is_flag=True, help="List all jobs.")
 @click.option(
     "-o",
     "--output",
@@ -35,7 +40,7 @@ _MOST_FIGURES = 100  # of jobs in a call
     type=click.Choice(["table", "wide", "json", "yaml"]),
     default="table",
     show_default=True,
-    help="json and yaml: a list of the objects that `status --json` prints, all jobs unless --limit is given.",
+    help="json and yaml print the objects of `status --json`, of all jobs unless --limit is given.",
 )
 @service_command
 def list(
@@ -43,10 +48,10 @@ def list(
 ) -> None:
     """List the service's jobs, newest first.
 
-    DONE is the share of the steps that are made, LEFT the time that the rest takes at the mean pace so far. LOSS is the
-    mean over the present epoch so far, VALIDATION the loss of the last evaluation; a loss that is a sum is told per
-    row. AGE is the time since the job was submitted, TIME the time since it first started, until now or its end:
-    attempts that were lost, and times when the service was down, count too.
+    DONE is the share of the steps that are done, LEFT the time for the rest at the mean pace so far. LOSS is the mean
+    over the present epoch so far, VALIDATION the loss of the last evaluation; a loss that is a sum is shown per row.
+    AGE is the time since the job was submitted. TIME is the time from its first start until now or its end, with lost
+    attempts and times when the service was down.
     """
     as_data = form in ("json", "yaml")
     most = 0 if everything or (as_data and limit is None) else limit or _LIMIT

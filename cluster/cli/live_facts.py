@@ -1,4 +1,4 @@
-"""What a terminal shows of a run while it goes on, gathered from rows and from the service's figures."""
+"""The facts of a running job that a terminal shows, from the rows of its metrics and from the service's figures."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _NAME_COLUMNS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveWorker:
-    """One worker. `shares` of its recent time that went into computing, waiting, sending, and anything else, sum to 1.
-    Bubbles are from 0 to 1, sizes in bytes; None: not known, or no limit."""
+    """The facts of one worker. `shares` are the shares of its recent time in which it computed, waited, sent, or did
+    something else; they sum to 1. Bubbles are from 0 to 1, sizes in bytes. None: not known, or no limit."""
 
     worker: int
     stages: tuple[int, ...]
@@ -35,9 +35,9 @@ class LiveWorker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRun:
-    """A run as it stands. `phase` is what goes on, in a word or two; `step` counts the steps done. `loss` and
-    `accuracy` are means over the present epoch so far. `one_process`: its workers are threads, so that each has the
-    memory of all."""
+    """The present facts of a run. `phase` says in a word or two what it does; `step` counts the steps done. `loss` and
+    `accuracy` are means over the present epoch so far. `one_process`: its workers are threads of one process, so that
+    no worker has a memory figure of its own."""
 
     phase: str
     step: int = 0
@@ -56,14 +56,14 @@ class LiveRun:
 
 
 class Pace:
-    """How fast steps go by, evaluations and all, from about the last 3 × RECENT_S."""
+    """The pace of the steps, evaluations included, over about the last 3 × RECENT_S seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def take(self, steps: int, now: float) -> None:
-        """So many steps are done at `now`, in seconds on any clock."""
-        if self._seen and steps < self._seen[-1][1]:  # it begins again
+        """Record that `steps` steps are done at `now`, in seconds on any clock."""
+        if self._seen and steps < self._seen[-1][1]:  # a new attempt began
             self._seen.clear()
         if not self._seen or now - self._seen[-1][0] >= RECENT_S / 50:
             self._seen.append((now, steps))
@@ -71,7 +71,7 @@ class Pace:
             self._seen.popleft()
 
     def seconds_left(self, steps: int, steps_total: int | None) -> float | None:
-        """How long the rest takes where `steps` are done; None where that is not known."""
+        """Return how long the rest takes after `steps` steps, at this pace; None if that is not known."""
         if steps_total is None or not self._seen:
             return None
         (begun, first), (now, last) = self._seen[0], self._seen[-1]
@@ -81,7 +81,7 @@ class Pace:
 
 
 class RecentRows:
-    """The rows of a run, as far as they tell how it goes now."""
+    """The figures of a run's recent rows."""
 
     def __init__(self) -> None:
         self._recent = RecentSteps()
@@ -92,11 +92,11 @@ class RecentRows:
         self.evaluation: EvalRow | None = None
 
     def take(self, row: Row, now: float) -> None:
-        """Take in a row that came at `now`, in seconds on any clock."""
+        """Add a row that arrived at `now`, in seconds on any clock."""
         if not isinstance(row, StepRow):
             self.evaluation = row
             return
-        if self.last is not None and row.attempt != self.last.attempt:  # it begins again
+        if self.last is not None and row.attempt != self.last.attempt:  # the run began again
             self._recent, self._losses, self.evaluation = RecentSteps(), Series(), None
             self.means = EpochMeans()
         self.last = row
@@ -106,33 +106,33 @@ class RecentRows:
         self._pace.take(row.step, now)
 
     def seconds_left(self, steps_total: int | None) -> float | None:
-        """How long the rest takes at the speed of late; None where that is not known."""
+        """Return how long the rest takes at the recent pace; None if that is not known."""
         return None if self.last is None else self._pace.seconds_left(self.last.step, steps_total)
 
     @property
     def losses(self) -> tuple[float, ...]:
-        """The losses of the whole run, evenly apart."""
+        """The losses of the whole run, at evenly spaced steps."""
         return tuple(value for _, value in self._losses.points)
 
     @property
     def samples_per_second(self) -> float | None:
-        """Of the recent steps."""
+        """The rows trained on per second, over the recent steps."""
         return self._recent.samples_per_second
 
     @property
     def bubble(self) -> float | None:
-        """Of the recent steps."""
+        """The bubble of the recent steps, from 0 to 1."""
         return self._recent.bubble
 
 
 class RecentTimes:
-    """Every worker's times of about the last RECENT_S, from totals that only grow."""
+    """Every worker's times over about the last RECENT_S seconds, computed from totals that only grow."""
 
     def __init__(self) -> None:
         self._totals: deque[Sequence[Times]] = deque()
 
     def take(self, totals: Sequence[Times]) -> None:
-        """Take in the totals of all workers; those of a new attempt begin again."""
+        """Add the present totals of all workers. Smaller totals are those of a new attempt."""
         if self._totals and (len(totals) != len(self._totals[-1]) or _wall(totals) < _wall(self._totals[-1])):
             self._totals.clear()
         if not self._totals or _wall(totals) > _wall(self._totals[-1]):
@@ -141,7 +141,7 @@ class RecentTimes:
             self._totals.popleft()
 
     def recent(self) -> list[Times]:
-        """Microseconds by kind of each worker."""
+        """Return each worker's recent microseconds by kind."""
         if not self._totals:
             return []
         last = self._totals[-1]
@@ -159,7 +159,7 @@ def _wall(totals: Sequence[Times]) -> int:
 
 
 def shares_of(times: Times) -> tuple[float, float, float, float] | None:
-    """Shares of computing, waiting, sending, and anything else; None where no time has passed."""
+    """Return the shares of computing, waiting, sending and anything else; None if no time has passed."""
     wall = sum(times.values())
     if wall <= 0:
         return None
@@ -169,7 +169,8 @@ def shares_of(times: Times) -> tuple[float, float, float, float] | None:
 
 
 def workers_of(figures: Sequence[WorkerFigures], recent: RecentTimes) -> tuple[LiveWorker, ...]:
-    """The workers of a job of the service, with the times of late that `recent` has after these."""
+    """Return the facts of the workers of a job of the service. `recent` takes their totals and computes recent
+    times."""
     recent.take([worker.microseconds for worker in figures])
     return tuple(
         LiveWorker(
@@ -195,7 +196,8 @@ def local_workers(
     peaks: Mapping[int, int],
     limit_bytes: int | None,
 ) -> tuple[LiveWorker, ...]:
-    """The workers of a run in this process's hands; `peaks` has the most bytes that each took for the job."""
+    """Return the facts of the workers that this process started. `peaks` has the peak bytes that each took for the
+    job."""
     recent.take(totals)
     return tuple(
         LiveWorker(
@@ -212,19 +214,20 @@ def local_workers(
 
 
 class JobPulse:
-    """What was seen of one job of the service, from one look to the next."""
+    """The recent pace and times of one job of the service, kept from one frame to the next."""
 
     def __init__(self) -> None:
         self._pace, self._times = Pace(), RecentTimes()
 
     def why_slow(self, figures: JobFigures) -> str | None:
-        """Why it is slow of late, after `facts` took these figures in; None if nothing stands out."""
+        """Return why the job is slow at present; None if there is no clear cause. Call `facts` with the figures
+        first."""
         from cluster.cli.slow import why_slow_there
 
         return why_slow_there(figures.workers, self._times.recent())
 
     def facts(self, job: Job, figures: JobFigures, now: float) -> LiveRun:
-        """The job as it stands; `now` in seconds on any clock."""
+        """Return the job's present facts; `now` is in seconds on any clock."""
         self._pace.take(figures.step, now)
         workers = workers_of(figures.workers, self._times)
         name = job.name if len(job.name) <= _NAME_COLUMNS else job.name[: _NAME_COLUMNS - 1] + "…"

@@ -1,4 +1,4 @@
-"""A run's facts as lines of a terminal. Lines are never cut: where one is too narrow, its least important facts go."""
+"""A run's facts as lines of a terminal. If a line would be too long, it omits its least important facts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ _LEAST_SPARK, _MOST_SPARK, _MOST_BAR = 6, 30, 40
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A fact of a line. Of two, the one of larger `rank` goes first where there is no room."""
+    """A fact of a line. If the line is too long, the fact of the largest `rank` is omitted first."""
 
     text: Text
     rank: int
 
 
 def live_view(facts: LiveRun, *, width: int, height: int | None = None) -> RenderableType:
-    """The facts on `width` columns, and at most `height` lines where that is given: fewer workers then."""
+    """Return the facts as lines of at most `width` columns. If `height` is given, at most that many lines: the view
+    then shows fewer workers."""
     lines = [_progress(facts, width), *filter(None, (_losses(facts, width), _speed(facts, width)))]
     if facts.workers:
         room = _MOST_WORKERS if height is None else min(_MOST_WORKERS, height - len(lines) - 2)
@@ -38,7 +39,8 @@ def live_view(facts: LiveRun, *, width: int, height: int | None = None) -> Rende
 
 
 def spark_line(values: Sequence[float], columns: int) -> str:
-    """The values' course in so many columns, lowest to highest; on a logarithmic scale where all are positive."""
+    """Draw the values in `columns` characters from the lowest to the highest; on a logarithmic scale if all are
+    positive."""
     if not values or columns < 1:
         return ""
     shown = [_mean(values[a:b]) for a, b in _cuts(len(values), min(columns, len(values)))]
@@ -50,7 +52,7 @@ def spark_line(values: Sequence[float], columns: int) -> str:
 
 
 def time_bar(shares: Sequence[float], columns: int) -> Text:
-    """Shares that sum to 1 as a bar of just so many columns, a sign and a colour for each kind."""
+    """Draw shares that sum to 1 as a bar of exactly `columns` characters, with a sign and a colour for each kind."""
     ends = [round(columns * sum(shares[: place + 1])) for place in range(len(shares))]
     ends[-1] = columns
     text, begin = Text(), 0
@@ -79,7 +81,7 @@ def _progress(facts: LiveRun, width: int) -> Text:
 
 
 def _losses(facts: LiveRun, width: int) -> Text | None:
-    """The fullest form that fits."""
+    """The losses in the most detailed form that fits; None without a loss."""
     if facts.loss is None:
         return None
     loss, validation = f"loss {facts.loss:.4g}", ""
@@ -115,7 +117,7 @@ def _speed(facts: LiveRun, width: int) -> Text | None:
 
 
 def _memory(facts: LiveRun) -> str:
-    """The worker that is nearest to its limit, or without limits the largest."""
+    """The peak memory of the worker that is nearest to its limit; without limits, of the largest worker."""
     known = [worker for worker in facts.workers if worker.peak_bytes is not None]
     if not known:
         return ""
@@ -126,7 +128,7 @@ def _memory(facts: LiveRun) -> str:
 
 
 def _fit(parts: Sequence[_Part], width: int) -> Text:
-    """The parts that have a text, side by side; without the least important ones where they do not fit."""
+    """Join the parts that have a text, without the least important ones if they do not all fit."""
     shown = [part for part in parts if part.text.plain]
     while shown and sum(cell_len(p.text.plain) for p in shown) + len(_BETWEEN) * (len(shown) - 1) > width:
         shown.remove(max(shown, key=lambda part: part.rank))
@@ -155,7 +157,7 @@ def _clock(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column of the workers' table. Of two, the one of larger `rank` goes first where there is no room."""
+    """A column of the workers' table. If the table is too wide, the column of the largest `rank` is omitted first."""
 
     heading: str
     text: Callable[[LiveWorker], str]
@@ -164,7 +166,7 @@ class _Column:
 
 
 def _workers(facts: LiveRun, width: int, room: int) -> list[Text]:
-    """A line a worker under a heading, aligned; those that have no room are counted."""
+    """Return a heading and an aligned line for each worker. If not all fit, the last line says how many are missing."""
     workers = facts.workers if len(facts.workers) <= room else facts.workers[: max(0, room - 1)]
     if not workers:
         return [_plain(f"{len(facts.workers)} workers")]
@@ -201,7 +203,7 @@ def _row(cells: Sequence[str], columns: Sequence[_Column], widths: dict[str, int
 
 
 def _legend(columns: int) -> str:
-    """What the signs of `time_bar` mean, as far as there is room."""
+    """Explain the signs of `time_bar`, shorter if there is little room."""
     signs = [f"{sign} {name}" for name, sign, _ in _KINDS]
     for text in ("  ".join(signs), " ".join(signs), " ".join(signs[:2])):
         if len(text) <= columns:
@@ -243,7 +245,7 @@ def _memory_of(worker: LiveWorker) -> str:
 
 
 def _numbers(numbers: Sequence[int]) -> str:
-    """`0,4`; `0–3` for neighbours, and few of many."""
+    """Return numbers as text: `0,4`; neighbours as `0–3`; more than four others as `0,4,…,28`."""
     if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}–{numbers[-1]}"
     return ",".join(map(str, numbers)) if len(numbers) <= 4 else f"{numbers[0]},{numbers[1]},…,{numbers[-1]}"

@@ -1,4 +1,4 @@
-"""`pipetrain logs`: what a job's processes wrote."""
+"""`pipetrain logs`: show the output of a job's processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Worker(click.ParamType[int | Literal["runner"]]):
     def convert(
         self, value: object, parameter: click.Parameter | None, context: click.Context | None
     ) -> int | Literal["runner"]:
-        """The number, or the word."""
+        """Return the worker's number, or "runner"."""
         if value == "runner":
             return "runner"
         if not str(value).isdecimal() or len(str(value)) > 7:
@@ -30,15 +30,17 @@ class _Worker(click.ParamType[int | Literal["runner"]]):
 
 @click.command()
 @job_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option("--worker", type=_Worker(), help="Only this process: a worker's number, or runner.")
-@click.option("--tail", type=click.IntRange(1, 2**31 - 1), help="Begin with the last so many lines of each process.")
+@click.option("-f", "--follow", is_flag=True, help="Continue to show new lines until the job has ended.")
+@click.option("--worker", type=_Worker(), help="Show only this process: a worker's number, or runner.")
+@click.option(
+    "--tail", metavar="N", type=click.IntRange(1, 2**31 - 1), help="Begin with the last N lines of each process."
+)
 @service_command
 def logs(client: Client, job_id: str, follow: bool, worker: int | Literal["runner"] | None, tail: int | None) -> None:
-    """Show what a job's runner and workers wrote, each line with who wrote it.
+    """Show the output of a job's runner and workers. Each line begins with the process that wrote it.
 
-    Control characters are escaped, but tabs: colours, and whatever else would steer the terminal. The files in the run
-    directory have them as they are.
+    The command escapes control characters other than tabs, such as those that change colours. The log files in the run
+    directory have them unchanged.
 
     Ctrl-C ends the command, not the job.
     """

@@ -1,4 +1,4 @@
-"""`pipetrain metrics`: the rows of a job's metrics."""
+"""`pipetrain metrics`: show the metrics of a job."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _HEADINGS = ("step", "epoch", "loss", "accuracy", "validation", "accuracy", "sam
 
 @click.command()
 @job_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@json_option("A JSON object a row, as in metrics.jsonl, with the attempt that made it.")
+@click.option("-f", "--follow", is_flag=True, help="Continue to show new rows until the job has ended.")
+@json_option("Print each row as a JSON object, as in metrics.jsonl, with its attempt.")
 @service_command
 def metrics(client: Client, job_id: str, follow: bool, as_json: bool) -> None:
     """Show the metrics of a job: a row for each step and for each evaluation.
 
-    `step` is the number of updates made, the row's own included; steps and epochs count from 1. Losses are each step's
-    own; one that is a sum is told per row.
+    `step` is the number of updates made, including the one of this row. Steps and epochs count from 1. `loss` is the
+    loss of that step alone; a loss that is a sum is shown per row of the data.
     """
     job = client.get(job_id)
     with detaching(lambda: goes_on(job.id) if not job.done else ""):

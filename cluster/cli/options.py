@@ -1,4 +1,4 @@
-"""Options that several commands share, and reading a job with them."""
+"""Options that several commands share, and the reading of a job with them."""
 
 from __future__ import annotations
 
@@ -15,43 +15,54 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def job_options(command: F) -> F:
-    """JOB.yaml, --stages, --schedule and --set, for `read_job`."""
+    """Add JOB.yaml, --stages, --schedule and --set, for `read_job`."""
     decorators = [
         click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml"),
-        click.option("--stages", type=int, help="Instead of pipeline.stages; the partition becomes auto."),
-        click.option("--schedule", help="Instead of pipeline.schedule."),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="A.B=C", help="Instead of any entry; may be repeated."
-        ),
+        click.option("--stages", type=int, help="Replace pipeline.stages; the partition becomes auto."),
+        click.option("--schedule", help="Replace pipeline.schedule."),
+        set_option,
     ]
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
 
 
+def set_option(command: F) -> F:
+    """Add --set."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="A.B=C",
+        help="Set any entry of the job file, such as training.epochs=5; may be repeated.",
+    )(command)
+
+
 def where_options(command: F) -> F:
-    """--local and --address."""
-    command = click.option("--address", metavar="RAY", help="A running Ray cluster instead of an embedded one.")(
+    """Add --local and --address."""
+    command = click.option(
+        "--address", metavar="RAY", help="Use this running Ray cluster instead of starting a Ray for this command."
+    )(command)
+    return click.option("--local", is_flag=True, help="Run the workers as threads of this process, without Ray.")(
         command
     )
-    return click.option("--local", is_flag=True, help="Workers as threads of this process; no Ray.")(command)
 
 
 def track_option(command: F) -> F:
-    """--track, for `read_job`."""
+    """Add --track, for `read_job`."""
     return click.option(
         "--track",
         "tracks",
         multiple=True,
         metavar="TRACKER",
-        help="Tell TRACKER of the run too: tensorboard[:DIR] or mlflow[:URI]; may be repeated.",
+        help="Also send the metrics to TRACKER: tensorboard[:DIR] or mlflow[:URI]; may be repeated.",
     )(command)
 
 
 def read_job(
     job: Path, overrides: tuple[str, ...], *, stages: int | None, schedule: str | None, tracks: tuple[str, ...] = ()
 ) -> JobSpec:
-    """The job with what the command line changes. Raises InvalidJob, UserMistake."""
+    """Read a job file and apply the options of the command line. Raises InvalidJob, UserMistake."""
     from cluster.trackers.options import tracking_of
     from coordinator.job.spec import load_job
 

@@ -11,7 +11,8 @@ _UNLIMITED = 10_000
 
 
 def console() -> Console:
-    """As wide as COLUMNS says, else as the terminal; output that goes elsewhere is never cut or broken."""
+    """Return a console as wide as the variable COLUMNS says, else as the terminal. If the output is no terminal, lines
+    are neither cut nor broken."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
         return Console(highlight=False)
     return Console(highlight=False, width=_UNLIMITED)

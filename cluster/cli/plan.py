@@ -1,4 +1,4 @@
-"""`pipetrain plan`: what a job will take, before it runs."""
+"""`pipetrain plan`: show a job's stages, memory, predicted bubble and bottleneck before it runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from stages.errors import NotEnoughResources
 
 @click.command()
 @job_options
-@click.option("--json", "as_json", is_flag=True, help="The plan as data.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show stages, layers, parameters, FLOPs, bytes, predicted bubble and bottleneck of JOB.yaml.
+    """Show the stages of JOB.yaml: layers, parameters, FLOPs, bytes, predicted bubble and bottleneck.
 
-    Says no, with exit code 2, where a worker's memory_per_worker does not hold its stages.
+    The command exits with 2 if a worker's stages need more than memory_per_worker.
     """
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     data = load_data(spec)
@@ -73,8 +73,8 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
             *(size(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)),
         )
     screen.print(table)
-    table = Table(title="workers: bytes beside the runtime's own")
-    for heading in ("worker", "stages", "arrays under way", "data rows", "total", "limit", "busy"):
+    table = Table(title="workers: bytes for the job, without Python and its libraries")
+    for heading in ("worker", "stages", "arrays sent", "data rows", "total", "limit", "busy"):
         table.add_column(heading, justify="right")
     for w in found.workers:
         limit = "none" if w.limit is None else f"{size(w.limit, 'down')}{'' if w.fits else ' TOO SMALL'}"
@@ -92,6 +92,6 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
 
 
 def _layers(numbers: range, kinds: list[str]) -> str:
-    """`0–3: 2 linear, 2 relu`."""
+    """Return layers as text, such as `0–3: 2 linear, 2 relu`."""
     span = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
     return f"{span}: " + ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in Counter(kinds).items())

@@ -1,4 +1,4 @@
-"""`pipetrain predict`: outputs of a trained run for new inputs."""
+"""`pipetrain predict`: write the outputs of a trained network for new inputs."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from stages.errors import UserMistake
     "source",
     required=True,
     metavar="X.npz",
-    help="Array x in an .npz, or a .csv or .parquet of the input columns.",
+    help="The inputs: an .npz with an array x, or a .csv or .parquet with the input columns.",
 )
 @click.option(
     "--output",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="Y.npz",
-    help="Where to write array y.",
+    help="The .npz file to write.",
 )
 def predict(run: str, address: str | None, home: Path | None, source: str, output: Path) -> None:
-    """Write the outputs for every row of the input: `y` (rows, outputs), and for classifiers `label` (rows,); with
-    `positions` behind the rows if the network gives outputs for each.
+    """Write the outputs for every row of the input as array `y` (rows, outputs); classifiers also `label` (rows,). If the
+    network has outputs for each position, the shapes are (rows, outputs, positions) and (rows, positions).
 
     RUN is a run directory, or the id or the name of a job of the service.
     """
@@ -41,7 +41,7 @@ def predict(run: str, address: str | None, home: Path | None, source: str, outpu
     with trained_run(run, address=address, home=home) as trained, BlasThreads(None):
         spec = trained.spec
         if trained.vocabulary is not None:
-            raise UserMistake(f"{run}: was trained on text; `pipetrain generate {run}` goes on with a text")
+            raise UserMistake(f"{run}: was trained on text; `pipetrain generate {run}` continues a text")
         x = load_inputs(spec, source, trained.columns)
         chunks = infer(spec.model_spec(), trained.parameter, x, spec.training.evaluate_batch_size)
         arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}

@@ -1,4 +1,4 @@
-"""Progress of a run: a live view on a terminal, plain lines otherwise, or a JSON object a row."""
+"""The progress of a run: a live view on a terminal, plain lines elsewhere, or a JSON object for each row."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ _FRAMES_A_SECOND = 4
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is known before the first row: a line about the run, and its steps, where its data was read already.
+    """The facts that are known before the first row: a line about the run, and its number of steps if its data was read
+    already.
 
-    `phase` is what a live view says until something else is known. Of workers that this process started: `placement[s]`
-    is the worker of stage s, `limit_bytes` what each may take; `one_process` says that they are threads.
+    `phase` is the first phase that a live view shows. The rest is about workers that this process started:
+    `placement[s]` is the worker of stage s, `limit_bytes` the memory limit of each worker; `one_process` says that the
+    workers are threads.
     """
 
     title: str
@@ -45,10 +47,10 @@ class Header:
 
 
 class RunDisplay:
-    """Plain lines: one for each evaluation, and one every few seconds between them."""
+    """A display with plain lines: one for each evaluation, and one every few seconds between evaluations."""
 
     wants_figures = False
-    """Whether `figures` makes a difference."""
+    """Whether the display uses what `figures` gives it."""
 
     def __init__(self, header: Header) -> None:
         self._title, self._steps_total = header.title, header.steps_total
@@ -65,21 +67,21 @@ class RunDisplay:
         pass
 
     def expect(self, steps_total: int) -> None:
-        """The data was read: so many steps it will be."""
+        """Set the number of steps of the run, which is known once its data was read."""
         self._steps_total = steps_total
 
     def phase(self, text: str) -> None:
-        """What goes on instead of training, in a word or two; a live view shows it in place of the epoch."""
+        """Set what the run does before it trains, in a word or two; a live view shows it in place of the epoch."""
 
     def started(self) -> None:
-        """The workers are there."""
+        """Note that the workers have started."""
         self._next_line = time.monotonic() + _LINE_EVERY_S
 
     def figures(self, figures: JobFigures) -> None:
-        """Take in what the service knows of the job's workers."""
+        """Set the figures of the job's workers that the service has."""
 
     def note(self, text: str) -> None:
-        """Say something about the run."""
+        """Print a line about the run."""
         click.echo(harmless(text), err=True)
 
     def row(self, row: Row) -> None:
@@ -111,14 +113,14 @@ class RunDisplay:
 
 
 class _Json(RunDisplay):
-    """The rows of metrics.jsonl on standard output."""
+    """A display that prints the rows of metrics.jsonl on standard output."""
 
     def row(self, row: Row) -> None:
         click.echo(json.dumps(row.as_dict()))
 
 
 class LiveProgress(RunDisplay):
-    """A live view. Rows come from one thread, and frames are drawn by another one."""
+    """A live view. One thread adds rows, another one draws the frames."""
 
     wants_figures = True
 
@@ -179,7 +181,7 @@ class LiveProgress(RunDisplay):
                     self._peaks[worker] = report.memory.peak_job
 
     def facts(self) -> LiveRun:
-        """What there is to show."""
+        """Return the present facts of the run."""
         rows, last, evaluation = self._rows, self._rows.last, self._rows.evaluation
         return LiveRun(
             phase=self._phase,
@@ -215,7 +217,7 @@ class LiveProgress(RunDisplay):
 
 
 def make_progress(header: Header, *, as_json: bool) -> RunDisplay:
-    """The form that fits where the output goes."""
+    """Return JSON rows if `as_json`, else a live view if standard error is a terminal, else plain lines."""
     if as_json:
         return _Json(header)
     return LiveProgress(header) if sys.stderr.isatty() else RunDisplay(header)

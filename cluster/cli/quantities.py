@@ -1,4 +1,4 @@
-"""Sizes and durations as options take them."""
+"""Sizes and durations as types of options."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # not before click 8.2
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The bytes."""
+        """Return the number of bytes."""
         found = _quantity(value, _BYTES)
         if found is None or not 1 <= found < 2**63:
             self.fail(f"got {value!r}, must be a size such as 16GiB, 500MB or a number of bytes", param, ctx)
@@ -27,12 +27,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # not before click 8.2
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A time of at least a second: `7d`, `12h`, `90s`."""
+    """A duration of at least a second: `7d`, `12h`, `90s`."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The seconds."""
+        """Return the number of seconds."""
         found = _quantity(value, _SECONDS)
         if found is None or not 1 <= found < 1e9:
             self.fail(f"got {value!r}, must be a time such as 7d, 12h, 30m or 90s", param, ctx)

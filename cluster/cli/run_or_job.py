@@ -1,4 +1,4 @@
-"""A trained run as commands are given it: a run directory, or a job of the service by its id or name."""
+"""The argument RUN of commands: a run directory, or a job of the service by its id or name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def run_argument(command: F) -> F:
-    """RUN, and --address and --home of the service that has the job."""
+    """Add RUN, and --address and --home of the service that has the job."""
     from cluster.cli.service_options import complete_jobs
 
     decorators = [
         click.argument("run", metavar="RUN", shell_complete=complete_jobs),
-        click.option("--address", metavar="HOST:PORT", help="The job service that has the job RUN."),
+        click.option("--address", metavar="HOST:PORT", help="The address of the job service, if RUN is a job."),
         click.option(
-            "--home", type=click.Path(path_type=Path, file_okay=False), help="The home of the job service that has RUN."
+            "--home",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="The home of the job service, if RUN is a job.",
         ),
     ]
     for decorator in reversed(decorators):
@@ -35,8 +37,8 @@ def run_argument(command: F) -> F:
 
 @contextlib.contextmanager
 def trained_run(run: str, *, address: str | None, home: Path | None) -> Iterator[FinishedRun]:
-    """The run in the folder `run`; if there is no such folder, the model of the job of that id or name, which is
-    fetched for as long as it is used. Raises InvalidData if there is neither, Refused if the job has no model."""
+    """Open the run in the folder `run`. If there is no such folder, fetch the model of the job with that id or name
+    into a temporary folder. Raises InvalidData if there is neither, Refused if the job has no model."""
     folder = Path(run)
     if folder.exists() or os.sep in run:
         yield open_run(folder)
@@ -48,5 +50,5 @@ def trained_run(run: str, *, address: str | None, home: Path | None) -> Iterator
             with Client(address, home=home) as client:
                 client.get(run).fetch(fetched, "model")
         except (NoService, UnknownJob) as error:
-            raise InvalidData(f"{run}: there is no run directory of that name here, and {error}") from None
+            raise InvalidData(f"{run}: there is no such run directory here, and {error}") from None
         yield open_run(Path(fetched))

@@ -1,4 +1,4 @@
-"""What the commands of the job service share: where it is, jobs by their ids, and what Ctrl-C leaves as it is."""
+"""What the commands of the job service share: its address, the arguments for jobs, and what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _COMPLETED_JOBS = 50
 
 
 def service_command(function: Callable[Concatenate[Client, ...], R]) -> Callable[..., R]:
-    """--address and --home; the command's first argument becomes the client that they lead to."""
+    """Add --address and --home; the command gets the client for that service as its first argument."""
 
-    @click.option("--address", metavar="HOST:PORT", help="The job service's address (env PIPETRAIN_ADDRESS).")
+    @click.option("--address", metavar="HOST:PORT", help="The address of the job service (env PIPETRAIN_ADDRESS).")
     @click.option(
         "--home",
         type=click.Path(path_type=Path, file_okay=False),
-        help="The service's home (env PIPETRAIN_HOME); ~/.pipetrain by default.",
+        help="The home of the job service (env PIPETRAIN_HOME); ~/.pipetrain by default.",
     )
     @functools.wraps(function)
     def command(*args: Any, address: str | None, home: Path | None, **kwargs: Any) -> R:
@@ -43,23 +43,24 @@ def service_command(function: Callable[Concatenate[Client, ...], R]) -> Callable
 
 
 def job_argument(command: F) -> F:
-    """JOB: an id, any prefix of it that no other job has, or a name that no other job has."""
+    """Add JOB: an id, the beginning of one, or a name. It must match one job only."""
     return click.argument("job_id", metavar="JOB", shell_complete=complete_jobs)(command)
 
 
 def job_arguments(command: F) -> F:
-    """JOB…, one or more."""
+    """Add JOB…, one or more."""
     return click.argument("job_ids", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_jobs)(command)
 
 
 def json_option(text: str) -> Callable[[F], F]:
-    """--json, with what it prints."""
+    """Add --json with this help text."""
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 
 def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The newest jobs whose ids begin so, and the names that only one has. Silent if no service answers at once."""
-    with contextlib.suppress(Exception):  # a shell waits for this: no answer is better than a traceback in the prompt
+    """Complete the ids of the newest jobs, and those of their names that are unique. Empty if no service answers within
+    a second."""
+    with contextlib.suppress(Exception):  # a shell runs this at the prompt: better no completion than a traceback
         from cluster.client import Client
 
         address, home = context.params.get("address"), context.params.get("home")
@@ -77,7 +78,7 @@ def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete
 
 
 def hint(*words: str) -> str:
-    """A command to type next, with the --address or --home that this one was given."""
+    """Return a command to type next, with the --address or --home of the present command."""
     given = click.get_current_context().params
     options = [f"--{name}={given[name]}" for name in ("address", "home") if given.get(name)]
     return f"`{shlex.join(['pipetrain', *words, *options])}`"
@@ -85,7 +86,7 @@ def hint(*words: str) -> str:
 
 @contextlib.contextmanager
 def detaching(text: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C inside ends the command with 130 and says that the job goes on."""
+    """If Ctrl-C is pressed inside, print `text()` and end the command with 130; the job continues."""
     try:
         yield
     except KeyboardInterrupt:
@@ -94,10 +95,10 @@ def detaching(text: Callable[[], str]) -> Iterator[None]:
 
 
 def goes_on(job_id: str) -> str:
-    """What a user who looks away is told."""
+    """The message for a user who leaves a job that continues."""
     return (
-        f"{job_id} goes on; {hint('wait', job_id)} waits for it, {hint('logs', '-f', job_id)} shows its output, "
-        f"{hint('stop', job_id)} ends it"
+        f"{job_id} continues; {hint('wait', job_id)} waits for it, {hint('logs', '-f', job_id)} shows its output, "
+        f"{hint('stop', job_id)} stops it"
     )
 
 
@@ -105,5 +106,5 @@ BROKEN = "the service does not answer; trying again for a minute"
 
 
 def on_break(error: Exception) -> None:
-    """A stream's connection broke and is being made again."""
+    """Print that the connection of a stream is lost and being made again."""
     click.echo(BROKEN, err=True)

@@ -1,4 +1,4 @@
-"""`pipetrain show`: any schedule, drawn."""
+"""`pipetrain show`: draw a schedule."""
 
 from __future__ import annotations
 
@@ -24,14 +24,33 @@ _UNIT_S = 1e-3  # a unit of time is a millisecond in a trace
 
 @click.command()
 @click.argument("schedule")
-@click.option("--stages", type=click.IntRange(1), help="Stages; 4 by default, a .csv says its own.")
-@click.option("--micro-batches", type=click.IntRange(1), help="Micro-batches; 8 by default, a .csv says its own.")
-@click.option("--workers", type=click.IntRange(1), help="Workers; as many as stages, half for interleaved-1f1b.")
+@click.option("--stages", type=click.IntRange(1), help="The number of stages; 4 by default, or that of the .csv.")
 @click.option(
-    "--weight-grad-group", type=click.IntRange(1), default=1, help="Micro-batches per weight-gradient product."
+    "--micro-batches", type=click.IntRange(1), help="The number of micro-batches; 8 by default, or that of the .csv."
 )
-@click.option("--format", "form", type=click.Choice(["text", "csv", "chrome"]), default="text")
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the terminal.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="The number of workers; by default that of the stages, half as many for interleaved-1f1b.",
+)
+@click.option(
+    "--weight-grad-group",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="The number of micro-batches whose weight gradients one matrix product computes.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "csv", "chrome"]),
+    default="text",
+    show_default=True,
+    help="A picture as text, torch's .csv format, or a Chrome trace.",
+)
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file, not to the terminal."
+)
 def show(
     schedule: str,
     stages: int | None,
@@ -45,7 +64,7 @@ def show(
     program = _program(schedule, stages, micro_batches, workers)
     dry = replay(program, weight_grad_group=weight_grad_group)
     if form == "text":
-        color = output is None and "NO_COLOR" not in os.environ  # click takes colours out where there is no terminal
+        color = output is None and "NO_COLOR" not in os.environ  # click removes colours if there is no terminal
         text = _as_text(dry, color=color, columns=shutil.get_terminal_size((100, 24)).columns)
     else:
         text = _as_csv(dry) if form == "csv" else _as_chrome(dry, weight_grad_group)
@@ -108,7 +127,7 @@ def _as_csv(dry: Replay) -> str:
 
 
 def _as_chrome(dry: Replay, weight_grad_group: int) -> str:
-    """The trace that a job writes, of the dry run; its counters count micro-batches."""
+    """Return the dry run as the trace that a job would write; the trace's memory counters count micro-batches."""
     timeline = [TimedAction(w, a, t * _UNIT_S, e * _UNIT_S) for w, lane in enumerate(dry.spans) for a, t, e in lane]
     one = [1] * dry.program.n_stages
     rows = (1,) * dry.program.n_micro_batches

@@ -1,4 +1,4 @@
-"""Why a job of the service is slow, from its figures."""
+"""Find out from the figures of a job of the service why it is slow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def why_slow_there(workers: Sequence[WorkerFigures], times: Sequence[Times] | None = None) -> str | None:
-    """Of a job of the service: over the whole attempt, or over the `times` of late."""
+    """Return why a job of the service is slow, None if there is no clear cause. It looks at the workers' times over the
+    whole attempt, or at `times`, if given."""
     predicted = [worker.bubble_predicted for worker in workers if worker.bubble_predicted is not None]
     return why_slow(
         [worker.microseconds for worker in workers] if times is None else times,

@@ -1,4 +1,4 @@
-"""`pipetrain status`: one job at present."""
+"""`pipetrain status`: show the state of a job."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @job_argument
-@json_option("The job as a JSON object; its keys are always the same.")
+@json_option("Print the job as a JSON object; its keys are always the same.")
 @service_command
 def status(client: Client, job_id: str, as_json: bool) -> None:
-    """Show the present state of a job, and why it is in it.
+    """Show the present state of a job and the reason for it.
 
-    The JSON object, here and wherever a command prints a job, has these keys: id, name, state, reason, attempt, step,
+    The JSON object of a job has these keys in every command: id, name, state, reason, attempt, step,
     steps_total, loss, validation_loss, validation_accuracy, submitted_at, started_at, ended_at, exit_code, model_saved,
     priority, queue_position, queue_length, submission_id, workers, cpus, memory. Times are ISO 8601 in UTC, memory is
-    in bytes, and what is not known, or not yet, is null.
+    in bytes; a value that is not known, or not yet, is null.
     """
     job = client.get(job_id)
     if as_json:

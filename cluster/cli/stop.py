@@ -1,4 +1,4 @@
-"""`pipetrain stop`: the end of a job, in whatever state it is."""
+"""`pipetrain stop`: stop a job."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @job_argument
-@click.option("--now", is_flag=True, help="End its processes at once; nothing is saved.")
-@click.option("--wait/--no-wait", "waiting", default=True, help="Wait until it has stopped (default), or only ask.")
+@click.option("--now", is_flag=True, help="End the job's processes at once; nothing is saved.")
+@click.option(
+    "--wait/--no-wait", "waiting", default=True, help="Wait until the job has stopped (default), or return at once."
+)
 @service_command
 def stop(client: Client, job_id: str, now: bool, waiting: bool) -> None:
-    """Stop a job. It finishes the steps under way and saves its weights, unless --now is given.
+    """Stop a job. The job finishes the steps that it has begun and saves its weights, unless --now is given.
 
-    A job that has ended already stays as it is, and the command succeeds.
+    If the job has ended already, the command changes nothing and succeeds.
     """
     job = client.get(job_id)
     if job.done:
@@ -33,6 +35,6 @@ def stop(client: Client, job_id: str, now: bool, waiting: bool) -> None:
         return
     if not job.done:
         click.echo(f"{job.id}: {one_line(job.reason)}", err=True)
-        with detaching(lambda: f"{job.id} was asked to stop and will; {hint('status', job.id)} tells of it"):
+        with detaching(lambda: f"{job.id} is stopping; {hint('status', job.id)} shows its state"):
             job.wait()
     click.echo(f"{job.id} {outcome(job)}")

@@ -1,4 +1,4 @@
-"""`pipetrain submit`: a job to the job service, followed until it has ended."""
+"""`pipetrain submit`: submit a job to the job service and follow it until it has ended."""
 
 from __future__ import annotations
 
@@ -17,23 +17,31 @@ if TYPE_CHECKING:
 
 @click.command()
 @job_options
-@click.option("--name", help="Instead of the job's own name.")
+@click.option("--name", help="Replace the name in the job file.")
 @click.option(
-    "--priority", type=click.IntRange(-1000, 1000), default=0, show_default=True, help="Larger goes first in the queue."
+    "--priority",
+    type=click.IntRange(-1000, 1000),
+    default=0,
+    show_default=True,
+    help="Jobs of a higher priority start first.",
 )
 @click.option(
     "--submission-id",
     metavar="TEXT",
-    help="Submitting again with the same one gives the job that is there, so that a script can try again.",
+    help="If a job was submitted with the same TEXT before, return that job, so that a script can safely try again.",
 )
-@click.option("--force", is_flag=True, help="Begin though `plan` says that a worker's memory will not do.")
+@click.option("--force", is_flag=True, help="Start even if the plan needs more memory than a worker may use.")
 @click.option(
-    "--follow/--no-wait", "following", default=True, help="Follow the job to its end (default), or print only its id."
+    "--follow/--no-wait",
+    "following",
+    default=True,
+    help="Follow the job to its end (default), or print its id and return.",
 )
 @click.option(
     "--upload/--no-upload",
     default=True,
-    help="Upload the data files that are here (default), or leave their paths to the hosts that will read them.",
+    help="Upload the data files of this machine (default), or let the cluster's hosts read their own files at the "
+    "same paths.",
 )
 @click.option(
     "--trace",
@@ -41,10 +49,10 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 10_000),
     default=0,
     metavar="STEPS",
-    help="Record the first STEPS steps to trace.json in its run directory.",
+    help="Record the first STEPS steps in trace.json in the run directory.",
 )
 @track_option
-@json_option("A JSON object a row, the last one the job; with --no-wait only the job.")
+@json_option("Print each row as a JSON object and the job as the last one; with --no-wait only the job.")
 @service_command
 def submit(
     client: Client,
@@ -62,10 +70,11 @@ def submit(
     tracks: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Hand JOB.yaml to the job service, with the data files that it names, and follow it.
+    """Submit JOB.yaml to the job service, with the data files that it names, and follow the job.
 
-    The exit code is the job's: 0 succeeded, 1 failed, 2 failed by a mistake in the job or its data, 130 stopped.
-    Ctrl-C leaves the job to itself. Any prefix of a job's id that no other job has names it.
+    The exit code is the job's: 0 succeeded, 1 failed, 2 failed because of a mistake in the job or its data, 130
+    stopped. Ctrl-C ends the command, not the job. Other commands find the job by its id, the beginning of its id, or
+    its name.
     """
     import json
 
@@ -92,12 +101,14 @@ def submit(
         return follow(submitted, as_json=as_json)
     click.echo(json.dumps(submitted.as_dict()) if as_json else submitted.id)
     if not as_json:
-        click.echo(f"{hint('wait', submitted.id)} waits for it, {hint('status', submitted.id)} tells of it", err=True)
+        click.echo(
+            f"{hint('wait', submitted.id)} waits for it, {hint('status', submitted.id)} shows its state", err=True
+        )
     return 0
 
 
 def _ask_for_trace(job: Job, steps: int) -> None:
-    """The job is accepted and matters more: where it cannot be traced any more, that is only said."""
+    """Request a trace of the first steps. If the service refuses it, print a note: the job itself is accepted."""
     from stages.errors import Refused
 
     try:

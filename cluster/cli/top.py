@@ -1,4 +1,4 @@
-"""`pipetrain top`: the service's jobs and machines, as they change."""
+"""`pipetrain top`: watch the service's jobs and machines live."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 _EVERY_S = 1.0
 _ENDED = 5
 _MOST_RUNNING = 20
-_LEAST_ROOM = 7  # a blank line, three of the run, one of its workers, why it is slow
+_LEAST_ROOM = 7  # lines: a blank one, three of the run, two of its workers, one for why it is slow
 _QUIT = frozenset(b"qQ\x1b\x03")  # q, Escape, Ctrl-C
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Print one frame and end; so it is too where the output is no terminal.")
+@click.option("--once", is_flag=True, help="Print one frame and end, as if the output is no terminal.")
 @service_command
 def top(client: Client, once: bool) -> None:
-    """Watch jobs and machines, a frame a second: how each job that runs goes, and where its workers' time goes. q or
-    Ctrl-C ends it.
+    """Watch jobs and machines live: the progress of each running job, and how its workers spend their time. q or Ctrl-C
+    ends the command.
 
-    CPUS and MEMORY of a node are what jobs have reserved, whether they use it or not, of what it has.
+    CPUS and MEMORY show how much of a node jobs have reserved, whether they use it or not, and how much it has.
     """
     from cluster.cli.output import console
 
     screen = console()
     frames = _Frames(client, screen)
     if once or not sys.stdout.isatty():
-        screen.print(frames.next(None))  # without a service there is nothing to begin with
+        screen.print(frames.next(None))  # raises NoService
         return
     from rich.live import Live
 
@@ -52,14 +52,14 @@ def top(client: Client, once: bool) -> None:
 
 
 class _Frames:
-    """Frame after frame, as each job's times of late follow from what was seen before."""
+    """The frames of the view. It keeps what earlier frames saw, from which each job's recent times follow."""
 
     def __init__(self, client: Client, screen: Console) -> None:
         self._client, self._screen = client, screen
         self._pulses: dict[str, JobPulse] = {}
 
     def next(self, height: int | None) -> RenderableType:
-        """The present frame, of at most so many lines where that is given. Raises NoService."""
+        """Return the present frame, of at most `height` lines if that is given. Raises NoService."""
         from rich.console import Group
 
         from cluster.cli.overview import overview
@@ -72,7 +72,7 @@ class _Frames:
         return Group(whole, *self._running(state.active, room))
 
     def next_or_error(self, height: int) -> RenderableType:
-        """The present frame, or why there is none."""
+        """Return the present frame, or the error if the service does not answer."""
         from rich.text import Text
 
         from stages.errors import PipetrainError
@@ -83,7 +83,7 @@ class _Frames:
             return Text(f"{error}\ntrying again …")
 
     def _running(self, active: Sequence[Job], room: int | None) -> Iterator[RenderableType]:
-        """The jobs that run, as many as there is room for."""
+        """Yield the views of the running jobs, as many as fit."""
         from rich.text import Text
 
         from cluster.cli.live_facts import JobPulse
@@ -97,7 +97,7 @@ class _Frames:
                 continue
             facts = self._pulses[job.id].facts(job, figures[job.id], time.monotonic())
             if room is not None and room < _LEAST_ROOM:
-                continue  # its times go on being followed: there may be room later
+                continue  # `facts` above keeps its times: there may be room for it later
             slow = self._pulses[job.id].why_slow(figures[job.id])
             why = Text("" if slow is None else f"slow: {slow}", style="yellow")
             lines = 1 + (0 if slow is None else len(self._screen.render_lines(why)))
@@ -111,13 +111,13 @@ class _Frames:
 
 
 class _Keys:
-    """Keys as they are pressed, without Enter."""
+    """The keys that a user presses, read without Enter."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
     def quit_within(self, seconds: float) -> bool:
-        """Wait so long; True as soon as somebody wants to leave."""
+        """Wait for `seconds`; return True as soon as a key is pressed that ends the command."""
         readable = [] if self._descriptor is None else [self._descriptor]
         ready, _, _ = select.select(readable, [], [], seconds)
         if not ready or self._descriptor is None:
@@ -130,7 +130,7 @@ class _Keys:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[_Keys]:
-    """The keyboard, given back as it was; none where standard input is no terminal."""
+    """Read single keys from the terminal and restore its settings at the end. Without a terminal there are no keys."""
     if not sys.stdin.isatty():
         yield _Keys(None)
         return

@@ -1,4 +1,4 @@
-"""`pipetrain trace`: what every worker of a job did when, for Perfetto."""
+"""`pipetrain trace`: record steps of a running job for Perfetto."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 10_000),
     default=10,
     show_default=True,
-    help="Record so many steps from now on; 0: bring the last trace that the job saved.",
+    metavar="N",
+    help="Record the next N steps; with 0, download the last trace that the job saved.",
 )
 @click.option(
     "-o",
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("trace.json"),
     show_default=True,
-    help="Where to put it; a file of that name is replaced.",
+    help="Where to put the trace; a file of that name is replaced.",
 )
 @service_command
 def trace(client: Client, job_id: str, steps: int, file: Path) -> None:
-    """Record steps of a running job and bring them as a Chrome trace, which Perfetto (ui.perfetto.dev) opens.
+    """Record steps of a running job as a Chrome trace, which Perfetto (ui.perfetto.dev) opens.
 
-    It has what was measured and what the schedule alone would take, one over the other.
+    The trace shows the measured actions of every worker and, below them, those that the schedule predicts.
     """
     import tempfile
 

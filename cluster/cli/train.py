@@ -1,4 +1,4 @@
-"""`pipetrain train`: a job from its file to its run directory, with progress."""
+"""`pipetrain train`: train a job file, show the progress, and write the run directory."""
 
 from __future__ import annotations
 
@@ -22,24 +22,22 @@ from stages.errors import NotEnoughResources, UserMistake
 
 @click.command()
 @job_options
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Where to leave the run; runs/NAME-TIME by default.")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="The run directory; runs/NAME-TIME by default.")
 @click.option(
-    "--overwrite", is_flag=True, help="Remove a run that --run-dir holds already; files that no run made stay."
+    "--overwrite", is_flag=True, help="Remove the run that --run-dir already has; files that no run wrote stay."
 )
 @where_options
-@click.option("--force", is_flag=True, help="Begin though `plan` says that a worker's memory will not do.")
+@click.option("--force", is_flag=True, help="Start even if the plan needs more memory than a worker may use.")
 @click.option(
     "--trace",
     "trace_steps",
     type=click.IntRange(0),
     default=0,
     metavar="STEPS",
-    help="Record the first STEPS steps to trace.json.",
+    help="Record the first STEPS steps in trace.json in the run directory.",
 )
 @track_option
-@click.option(
-    "--json", "as_json", is_flag=True, help="A JSON object a row on standard output, the last one the result."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print each row as a JSON object and the result as the last one.")
 def train(
     job: Path,
     stages: int | None,
@@ -54,10 +52,10 @@ def train(
     tracks: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Train JOB.yaml and leave its run directory.
+    """Train JOB.yaml and write a run directory.
 
-    Ctrl-C ends it after the steps under way and saves what was reached; a second Ctrl-C ends it at once. A run
-    directory whose run ended before its first step is used again.
+    Ctrl-C ends the training after the steps that have begun, and saves the weights; a second Ctrl-C ends it at once. If
+    the run in --run-dir ended before its first step, the directory is used again.
     """
     if local and address:
         raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
@@ -65,13 +63,13 @@ def train(
     path = run_dir or default_run_dir(spec)
     prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
     if not force and (refusals := prepared.refusals()):
-        raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
+        raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))
     directory = RunDir.create(path, prepared.spec, overwrite=overwrite, notify=lambda text: click.echo(text, err=True))
     try:
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
             result = _train(prepared, directory, progress)
     except (KeyboardInterrupt, UserMistake):
-        if prepared.steps_done == 0:  # the same command shall do when it is tried again
+        if prepared.steps_done == 0:  # the same command must work when it is tried again
             directory.discard()
         raise
     finally:
@@ -107,16 +105,16 @@ def _train(run: Run, directory: RunDir, progress: RunDisplay) -> RunResult:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         run.stop()
-        progress.note("stopping after the steps under way; once more ends it at once")
+        progress.note("stopping after the steps that have begun; press Ctrl-C again to end at once")
 
     def on_start(places: object) -> None:
-        signal.signal(signal.SIGINT, on_signal)  # after Ray, which sets handlers of its own
+        signal.signal(signal.SIGINT, on_signal)  # Ray has set its own handlers before this
         signal.signal(signal.SIGTERM, on_signal)
         progress.started()
 
     run.warn = progress.note
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until there are steps to finish
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, until there are steps to finish
     try:
         with contextlib.closing(run.rows(directory, on_start)) as rows:
             for row in rows:

@@ -1,4 +1,4 @@
-"""`pipetrain up`: the local cluster and the job service, by one command."""
+"""`pipetrain up`: start the local cluster and the job service."""
 
 from __future__ import annotations
 
@@ -22,33 +22,62 @@ _LINE_EVERY_S = 2.0
 
 
 @click.command()
-@click.option("--workers", type=click.IntRange(1), help="CPUs of the local Ray; all of the machine by default.")
+@click.option("--workers", type=click.IntRange(1), help="The CPUs of the local Ray; by default all of the machine.")
 @click.option("--ray-address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one.")
-@click.option("--home", type=click.Path(path_type=Path), envvar="PIPETRAIN_HOME", help="~/.pipetrain by default.")
-@click.option("--grpc-port", type=click.IntRange(0, 65535), default=7070, show_default=True, help="0: any free one.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=7071, show_default=True, help="0: any free one.")
-@click.option("--max-queued", type=click.IntRange(1), default=10_000, show_default=True, help="Jobs that may wait.")
-@click.option("--max-upload", type=Size(), default="16GiB", show_default=True, help="The largest file that is taken.")
-@click.option("--keep-uploads", type=Duration(), default="7d", show_default=True, help="Of files that no job names.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    envvar="PIPETRAIN_HOME",
+    help="The folder for the service's jobs, uploads and logs; ~/.pipetrain by default.",
+)
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    default=7070,
+    show_default=True,
+    help="The port for commands and Python clients; 0 chooses a free one.",
+)
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    default=7071,
+    show_default=True,
+    help="The port of the dashboard; 0 chooses a free one.",
+)
+@click.option(
+    "--max-queued", type=click.IntRange(1), default=10_000, show_default=True, help="The most jobs that may wait."
+)
+@click.option(
+    "--max-upload", type=Size(), default="16GiB", show_default=True, help="The largest file that a client may upload."
+)
+@click.option(
+    "--keep-uploads",
+    type=Duration(),
+    default="7d",
+    show_default=True,
+    help="How long to keep an uploaded file that no job uses.",
+)
 @click.option(
     "--data-root",
     "data_roots",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Jobs read local data only below this folder; may be repeated. By default what the user may read.",
+    help="Let jobs read local data only below this folder; may be repeated. By default they read whatever you may.",
 )
 @click.option(
-    "--data-protocols", metavar="LIST", help="Jobs read only such URLs, such as https,s3; file stands for local paths."
+    "--data-protocols",
+    metavar="LIST",
+    help="Let jobs read only URLs of these protocols, such as https,s3; file stands for local paths.",
 )
 @click.option(
     "--tracking-root",
     "tracking_roots",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Jobs' trackers write only below this folder; may be repeated. By default anywhere for jobs of this host, "
-    "nowhere for others.",
+    help="Let trackers write only below this folder; may be repeated. By default jobs from this host may write "
+    "anywhere, jobs from other hosts nowhere.",
 )
-@click.option("--detach", is_flag=True, help="Return when it is up.")
+@click.option("--detach", is_flag=True, help="Return when the service is ready; it continues in the background.")
 def up(
     workers: int | None,
     ray_address: str | None,
@@ -63,9 +92,9 @@ def up(
     tracking_roots: tuple[Path, ...],
     detach: bool,
 ) -> int:
-    """Start a local Ray with --workers CPUs and the job service, on loopback.
+    """Start a local Ray with --workers CPUs and the job service, which only this machine can reach.
 
-    In the foreground it shows a status line, and Ctrl-C stops everything, as `pipetrain down` does from elsewhere.
+    Without --detach the command shows a status line, and Ctrl-C stops everything, as `pipetrain down` does.
     """
     from cluster.cli.down import end_service
     from cluster.client.address import command_for
@@ -92,7 +121,7 @@ def up(
     if detach:
         _start(place, options)
         submit_command = command_for(place.folder, "submit")
-        click.echo(f"`{submit_command} JOB.yaml` trains, `{end_command}` stops everything", err=True)
+        click.echo(f"`{submit_command} JOB.yaml` submits a job, `{end_command}` stops everything", err=True)
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -100,7 +129,7 @@ def up(
         return _stay(place, _start(place, options))
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is short
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the end
         click.echo("\nstopping", err=True)
         end_service(place)
         click.echo("down", err=True)
@@ -108,7 +137,7 @@ def up(
 
 
 def _protocols(text: str) -> str:
-    """The list without spaces. Raises UserMistake for what no source can have."""
+    """Return the list without spaces. Raises UserMistake for a protocol that is not supported."""
     from coordinator.job.source_names import PROTOCOLS
 
     names = [name.strip().lower() for name in text.split(",")]
@@ -118,8 +147,8 @@ def _protocols(text: str) -> str:
 
 
 def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
-    """Start the service's process; return when it is ready. Raises UserMistake with its reason, which comes through a
-    pipe: its log may be on a disk that is full."""
+    """Start the service's process and return when it is ready. If it ends, raise UserMistake with its reason, which
+    comes through a pipe, because its log may be on a full disk. Raises NotEnoughResources if it takes too long."""
     from cluster.service.__main__ import READY, TROUBLE
 
     log = home.logs / "service.log"
@@ -132,14 +161,14 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
             start_new_session=True,
             cwd=home.folder,
         )
-    assert process.stdout is not None, "it was asked for"
+    assert process.stdout is not None, "Popen was given a pipe"
     os.set_blocking(process.stdout.fileno(), False)
     written = b""
     deadline = time.monotonic() + _START_TIMEOUT_S
     try:
         while True:
             written += process.stdout.read() or b""
-            ended = process.poll() is not None  # one that was ready and has ended is not up
+            ended = process.poll() is not None  # even a service that was ready may have ended since
             written += (process.stdout.read() or b"") if ended else b""
             lines = written.decode(errors="replace").splitlines()
             if ended:
@@ -162,7 +191,7 @@ def _start(home: Any, options: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _listens(address: str) -> bool:
-    """Whether somebody takes connections there; a service that has ended since it said "ready" does not."""
+    """Whether the address accepts connections; it does not if the service has ended since it was ready."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_START_TIMEOUT_S).close()
@@ -172,7 +201,7 @@ def _listens(address: str) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a service that is not ready, one that does not hear SIGTERM (it may be stopped) too."""
+    """End a service that is not ready. If it ignores SIGTERM, or is stopped (SIGSTOP), kill it after TERM_S."""
     from cluster.cli.down import TERM_S
 
     process.terminate()
@@ -184,7 +213,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
-    """Show how it is until the service's end, which nobody asked for here."""
+    """Show a status line until the service ends unexpectedly; return the exit code 1."""
     from cluster.client.address import command_for
 
     shown = ""
@@ -196,7 +225,7 @@ def _stay(home: Any, process: subprocess.Popen[bytes]) -> int:
         time.sleep(_LINE_EVERY_S)
     click.echo(
         f"\nthe service ended unexpectedly ({_ending(process)}); its log is {home.logs / 'service.log'}. "
-        f"Running jobs go on: `{command_for(home.folder, 'up')}` finds them, "
+        f"Running jobs continue: `{command_for(home.folder, 'up')}` finds them, "
         f"`{command_for(home.folder, 'down')}` ends them",
         err=True,
     )

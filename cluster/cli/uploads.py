@@ -1,4 +1,4 @@
-"""Telling how far an upload is: a bar on a terminal, and a line for each file when it is there."""
+"""Show the progress of uploads: a bar on a terminal, and a line for each file when it is uploaded."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from coordinator.texts import size
 
 
 def warn_of_missing(spec: JobSpec) -> None:
-    """Name the files that are not on this machine: it may be a slip, or the cluster's hosts have them."""
+    """Print a warning for each file that is not on this machine: its name may be wrong, or the cluster's hosts have
+    it."""
     for name in set(named_files(spec)) - set(local_files(spec)):
-        click.echo(
-            f"{one_line(name)} is not on this machine; the cluster's hosts must have it under this path", err=True
-        )
+        click.echo(f"{one_line(name)} is not on this machine; the cluster's hosts must have it at this path", err=True)
 
 
 @contextlib.contextmanager
 def upload_display(stream: TextIO) -> Iterator[OnUpload]:
-    """What `Client.submit` takes as `on_upload`."""
+    """Show a display for the time of an upload; yields the function that `Client.submit` takes as `on_upload`."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not stream.isatty())
     tasks: dict[str, TaskID] = {}

@@ -1,4 +1,4 @@
-"""`pipetrain verify`: the parity certificate."""
+"""`pipetrain verify`: prove that pipelines train the same weights as one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
-from cluster.cli.options import where_options
+from cluster.cli.options import set_option, where_options
 from cluster.cli.output import console
 from cluster.data.sources import JobData, load_data
 from cluster.data.weights import begin_with, check_weights
@@ -31,12 +31,12 @@ from stages.errors import InvalidSchedule, UserMistake
 
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml")
-@click.option("--stages", default=None, metavar="1,2,3,4", help="Stage counts; 1,2,3,4 as far as there are layers.")
-@click.option("--schedules", default="all", help="all, or names with commas between them.")
-@click.option("--steps", type=click.IntRange(1), default=20, help="Steps to train.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Instead of any entry; may be repeated.")
+@click.option("--stages", default=None, metavar="1,2,3,4", help="Numbers of stages to try; by default 1 to 4.")
+@click.option("--schedules", default="all", show_default=True, help="Schedules to try, separated by commas, or all.")
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="The number of steps to train.")
+@set_option
 @where_options
-@click.option("--json", "as_json", is_flag=True, help="The table as data.")
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def verify(
     job: Path,
     stages: str | None,
@@ -47,10 +47,11 @@ def verify(
     address: str | None,
     as_json: bool,
 ) -> int:
-    """Train JOB.yaml with every schedule and stage count, and compare with one process: exit 1 on any difference.
+    """Train JOB.yaml with every schedule and number of stages, and compare each with training in one process.
 
-    The reference is the whole network in a plain loop over the same micro-batches. Equal means equal bits, of every
-    parameter after the last step, every gradient of it, and the loss of each step.
+    The reference computes the whole network in a plain loop over the same micro-batches. The command compares every
+    parameter after the last step, every gradient of the last step, and the loss of each step, bit by bit. It exits with
+    1 if any bit differs.
     """
     base = load_job(job, [*overrides, "pipeline.workers=null"], stages=1, schedule="gpipe", partition="auto")
     data = load_data(base)

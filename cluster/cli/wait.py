@@ -1,4 +1,4 @@
-"""`pipetrain wait`: until jobs have ended."""
+"""`pipetrain wait`: wait until jobs have ended."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ if TYPE_CHECKING:
     from cluster.client import Client, Job
 
 TIMED_OUT = 124
-"""As timeout(1)."""
+"""The exit code for a timeout, the same as that of the command timeout(1)."""
 
 
 @click.command()
 @job_arguments
 @click.option(
-    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer; exit with 124 if one has not ended."
+    "--timeout",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Wait at most so long; exit with 124 if a job has not ended.",
 )
-@json_option("A JSON object a job.")
+@json_option("Print each job as a JSON object.")
 @service_command
 def wait(client: Client, job_ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
-    """Wait until jobs have ended, and tell how.
+    """Wait until jobs have ended, and show how they ended.
 
-    The exit code is the job's: 0 succeeded, 1 failed, 2 failed by a mistake in the job or its data, 130 stopped; of
-    several jobs the largest, and 124 where --timeout ran out on any. Ctrl-C ends the command, not the jobs.
+    The exit code is the job's: 0 succeeded, 1 failed, 2 failed because of a mistake in the job or its data, 130
+    stopped. With several jobs it is the largest of theirs; 124 if --timeout passed before all had ended. Ctrl-C ends
+    the command, not the jobs.
     """
     end = None if timeout is None else time.monotonic() + timeout
     jobs = [client.get(job_id) for job_id in job_ids]
     codes: list[int] = []
-    with detaching(lambda: "no longer waiting; the jobs go on"):
+    with detaching(lambda: "no longer waiting; the jobs continue"):
         for job in jobs:
             left = None if end is None else max(0.0, end - time.monotonic())
             codes.append(_wait(job, left, as_json))

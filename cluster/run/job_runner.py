@@ -206,7 +206,7 @@ class JobRunner:
 
         run = self._unless_stopped(lambda: Run.prepare(here, Where(inside=link, on_wait=waits, rules=rules)))
         if not assignment.force and (refusals := run.refusals()):
-            raise NotEnoughResources("\n".join([*refusals, "`--force` begins nevertheless"]))
+            raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))
         return run
 
     def _unless_stopped(self, prepare: Callable[[], Run]) -> Run:

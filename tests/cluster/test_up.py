@@ -89,7 +89,7 @@ READ_ONLY = OSError(errno.EROFS, "Read-only file system", "/home/\x1b[2Jx")
     [
         (READ_ONLY, "failed: read-only file system: /home/\\x1b[2Jx\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "failed: permission denied: /x\n"),
-        (OSError(errno.EIO, "Input/output error"), "failed: input/output error: where the output goes\n"),
+        (OSError(errno.EIO, "Input/output error"), "failed: input/output error: the output\n"),
     ],
 )
 def test_what_the_machine_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, error: OSError, says: str) -> None:
