@@ -1,17 +1,17 @@
-"""Pipetrain from Python: `dir(pipetrain)` is all that is public.
+"""The public Python interface of pipetrain. `dir(pipetrain)` lists all public names.
 
 from pipetrain import Client
 
-with Client() as client:                      # the service that `pipetrain up` started here
+with Client() as client:                      # the service that `pipetrain up` started on this machine
     job = client.submit("examples/digits.yaml")
-    for row in job.steps():                   # a StepRow each, as they come, until the job has ended
+    for row in job.steps():                   # each a StepRow, live, until the job has ended
         print(row.step, row.loss)
-    for row in job.evaluations():             # an EvalRow each; `for row in job` has both kinds, in order
+    for row in job.evaluations():             # each an EvalRow; `for row in job` gives both kinds, in order
         print(row.step, row.loss, row.accuracy)
     job.raise_for_state().fetch("trained", what="model")
 
-Every error raised here is a PipetrainError. The packages below (cluster, coordinator, stages) are how it is made, and
-may change.
+All errors of this interface are PipetrainErrors. The packages cluster, coordinator and stages are its implementation
+and may change.
 """
 
 from __future__ import annotations

@@ -50,5 +50,5 @@ def trained_run(run: str, *, address: str | None, home: Path | None) -> Iterator
             with Client(address, home=home) as client:
                 client.get(run).fetch(fetched, "model")
         except (NoService, UnknownJob) as error:
-            raise InvalidData(f"{run}: there is no such run directory here, and {error}") from None
+            raise InvalidData(f"{run}: there is no run directory of that name here, and {error}") from None
         yield open_run(Path(fetched))

@@ -1,6 +1,6 @@
-"""The job service from Python. Users import its names from `pipetrain`, which shows how.
+"""The Python client of the job service. Users import its names from `pipetrain`, whose docstring has an example.
 
-Everything here raises errors of `stages.errors`: NoService, InvalidJob, UnknownJob, Refused, JobFailed.
+All errors raised here are from `stages.errors`: NoService, InvalidJob, UnknownJob, Refused, JobFailed.
 """
 
 from cluster.client.client import Client

@@ -1,4 +1,4 @@
-"""Where the job service is and what it asks for: arguments, then the environment, then the files of its home."""
+"""The address and the token of the job service: from arguments, else the environment, else the files of its home."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _LARGEST_FILE_BYTES = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAddress:
-    """A service: `target` is HOST:PORT; `source` and `token_source` say where target and token were found."""
+    """The address of a service: `target` is HOST:PORT; `source` and `token_source` name where target and token were
+    found."""
 
     target: str
     source: str
@@ -35,23 +36,23 @@ class ServiceAddress:
 
     @property
     def start_command(self) -> str:
-        """What starts a service in this home."""
+        """The command that starts a service in this home."""
         return command_for(self.home, "up")
 
     @property
     def is_up(self) -> bool:
-        """Whether a service holds the home that this address was found in."""
+        """Whether the address was found in the home and a service has locked that home."""
         return self.source == str(self.home / SERVICE_FILE) and _is_held(self.home)
 
     @property
     def is_here(self) -> bool:
-        """True where no other machine is involved."""
+        """Whether the address is on this machine."""
         host = self.target.rpartition(":")[0]
         return host in ("localhost", "[::1]", "0.0.0.0", "[::]") or host.startswith("127.")
 
 
 def find_service(address: str | None = None, home: Path | None = None, token: str | None = None) -> ServiceAddress:
-    """The service to talk to. Raises NoService where none is up, or a file of its home is not what it should be."""
+    """Find the service. Raises NoService if none is up, or if a file of its home has wrong content."""
     place = find_home(home)
     target, source = _find_target(address, place)
     found, token_source = _find_token(token, place)
@@ -59,16 +60,16 @@ def find_service(address: str | None = None, home: Path | None = None, token: st
 
 
 def find_home(home: Path | None = None) -> Path:
-    """The service's home: the argument, PIPETRAIN_HOME, or ~/.pipetrain."""
+    """Return the service's home: the argument, else PIPETRAIN_HOME, else ~/.pipetrain."""
     named = home or os.environ.get(HOME_VARIABLE) or "~/.pipetrain"
     try:
         return Path(named).expanduser()
-    except RuntimeError:  # nobody's home directory
+    except RuntimeError:  # ~NAME of a user that does not exist
         return Path(named)
 
 
 def command_for(home: Path, name: str) -> str:
-    """A command such as `pipetrain up`, with --home where it would not take this home by itself."""
+    """Return a command such as `pipetrain up`, with --home if this home is not the default."""
     options = [] if find_home().absolute() == home.absolute() else ["--home", str(home)]
     return shlex.join(["pipetrain", name, *options])
 
@@ -87,46 +88,46 @@ def _find_target(address: str | None, home: Path) -> tuple[str, str]:
         found = _checked(json.loads(text)["grpc"], str(path)), str(path)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise NoService(
-            f"{path}: does not tell the service's address as it should; "
-            f"end that service with `{command_for(home, 'down')}` and start it anew with `{command_for(home, 'up')}`"
+            f"{path}: does not contain a service's address; "
+            f"end that service with `{command_for(home, 'down')}` and start it again with `{command_for(home, 'up')}`"
         ) from None
     if not _is_held(home):
         raise NoService(
-            f"no service answers at {found[0]}: the one of {home} ended without removing {path}; "
+            f"no service answers at {found[0]}: the service of {home} ended without removing {path}; "
             f"start one with `{command_for(home, 'up')}`"
         )
     return found
 
 
 def _require_own(home: Path) -> None:
-    """Raise NoService for another user's home: in /tmp, say, somebody may have been first at its place, to be sent what
-    jobs read. Root may look at anybody's."""
+    """Raise NoService if the home belongs to another user, unless this user is root. In a shared folder such as /tmp,
+    another user could create the home first, and then receive all jobs and their data."""
     try:
         owner = home.stat().st_uid
     except OSError:
         return
     if owner != os.geteuid() != 0:
         raise NoService(
-            f"{home}: belongs to another user (id {owner}), who would be sent all that you submit; give the home of "
-            f"your own service, or set {ADDRESS_VARIABLE} and {TOKEN_VARIABLE} if you mean that user's"
+            f"{home}: belongs to another user (id {owner}), who would receive all that you submit; give the home of "
+            f"your own service, or set {ADDRESS_VARIABLE} and {TOKEN_VARIABLE} to use that user's service"
         )
 
 
 def _is_held(home: Path) -> bool:
-    """Whether a service holds this home. If none does, another user may have taken the port of one that was killed, to
-    be shown its token."""
+    """Whether a service has locked this home. If a service was killed, its port is free, and another user could listen
+    there to receive its token."""
     try:
         with (home / LOCK_FILE).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # it is held
+        return True  # a service has locked it
     return False
 
 
 def _checked(address: object, source: str) -> str:
-    """HOST:PORT, or a mistake that names where it stands."""
+    """Return the address if it is HOST:PORT. Raises NoService with its source otherwise."""
     pattern = r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})"
     found = re.fullmatch(pattern, address, re.ASCII) if isinstance(address, str) else None
     if found is None or not 0 < int(found[2]) < 65536:
@@ -145,16 +146,18 @@ def _find_token(token: str | None, home: Path) -> tuple[str | None, str]:
 
 
 def _printable(token: str, source: str) -> str:
-    """The token, fit for a header."""
+    """Return the token without white space around it. Raises NoService if it cannot stand in a header."""
     token = token.strip()
     if not re.fullmatch(r"[!-~]+", token):
-        what = "is empty" if not token else "holds characters that no token has"
-        raise NoService(f"{source}: {what}; it must be the one line of the file `{TOKEN_FILE}` in the service's home")
+        what = "is empty" if not token else "contains characters that no token has"
+        raise NoService(
+            f"{source}: {what}; the token must be the line in the file `{TOKEN_FILE}` of the service's home"
+        )
     return token
 
 
 def _read(path: Path) -> str | None:
-    """The text of a small file; None where there is none."""
+    """Return the text of a small file; None if there is no such file."""
     try:
         return read_regular(path, _LARGEST_FILE_BYTES).decode()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The way in: a service, its jobs and its nodes."""
+"""The class Client: a connection to the job service."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from coordinator.job.spec import JobSpec, load_job, parse_job
 from stages.errors import InvalidJob, UserMistake
 
 AnyJob = str | Path | dict[str, Any] | JobSpec
-"""A job file, a job as a dict, or a job that was read already."""
+"""The path of a job file, a job as a dict, or a job that was read already."""
 
 
 class Client:
-    """A connection to the job service. Everything waits no longer than it says; close it, or use it with `with`.
+    """A connection to the job service. Close it after use, or use it in a `with` statement.
 
     with Client() as client:
         job = client.submit("digits.yaml", overrides=["training.epochs=3"])
         print(job.wait().state)
 
-    The address is the argument, PIPETRAIN_ADDRESS, or what the file service.json of `home` says; the token the
-    argument, PIPETRAIN_TOKEN, or the file `token` of `home`; `home` the argument, PIPETRAIN_HOME, or ~/.pipetrain.
-    Nothing is sent before the first call. Raises NoService where no address is found.
+    The address is the argument, else PIPETRAIN_ADDRESS, else the one in the file service.json of `home`. The token is
+    the argument, else PIPETRAIN_TOKEN, else the one in the file `token` of `home`. `home` is the argument, else
+    PIPETRAIN_HOME, else ~/.pipetrain. The client sends nothing before the first call, and every call has a deadline.
+    Raises NoService if no address is found.
     """
 
     def __init__(self, address: str | None = None, *, home: str | Path | None = None, token: str | None = None) -> None:
@@ -62,15 +63,17 @@ class Client:
         upload: bool = True,
         on_upload: OnUpload | None = None,
     ) -> Job:
-        """Hand a job to the service, with the local files that it names. When this comes back, it will be run.
+        """Submit a job to the service, with the local files that it names. When the call returns, the service has
+        stored the job and will run it.
 
-        `overrides` are `a.b=c` as `--set` takes them; `name` stands instead of the job's own; of two jobs that wait,
-        the one of larger `priority` (-1000 to 1000) goes first. The same `submission_id` submits once: a second call
-        gives the job of the first. `force` begins though a worker's memory is predicted not to do. `upload=False`
-        sends no files: the cluster's hosts have them under the same paths. `on_upload` is told how far each file is.
+        `overrides` are `a.b=c`, as for `--set`; `name` replaces the name in the job. Waiting jobs of a higher
+        `priority` (-1000 to 1000) start first. A second call with the same `submission_id` submits nothing and returns
+        the job of the first call. `force` starts the job even if its plan needs more memory than a worker may use.
+        `upload=False` uploads no files: the cluster's hosts must have them at the same paths. `on_upload` is called
+        with the progress of each file.
 
-        Raises InvalidJob with every mistake in the job, InvalidData for a file that cannot be read, Refused where the
-        queue is full or the cluster can never hold the job, NoService.
+        Raises InvalidJob with every mistake in the job, InvalidData for a file that cannot be read, Refused if the
+        queue is full or the cluster can never hold the job, NoService if no service answers.
         """
         spec = _spec(job, overrides, name)
         _storable(submission_id or "", "submission_id")
@@ -87,13 +90,13 @@ class Client:
         return Job(self._connection, self._connection.call("Submit", request, deadline_s=LONG_CALL_S))
 
     def get(self, job_id: str) -> Job:
-        """The job of this id, beginning of an id, or name. Raises UnknownJob if none or several match, with the nearest
-        or with all of them."""
+        """Return the job of this id, beginning of an id, or name. Raises UnknownJob if no job matches, with the nearest
+        one, or if several match, with all of them."""
         _storable(job_id, "id")
         return Job(self._connection, self._connection.call("Get", pb.GetRequest(id=job_id)))
 
     def job(self, job_id: str) -> Job:
-        """The same as `get`."""
+        """Return the job of this id or name, as `get` does."""
         return self.get(job_id)
 
     def list(
@@ -104,9 +107,9 @@ class Client:
         *,
         timeout: float = LONG_CALL_S,
     ) -> list[Job]:
-        """Jobs, newest first: those in one of `states` and of this `name`, at most `limit` (0: all).
+        """Return jobs, newest first: those in one of `states` and of this `name`, at most `limit` (0: all).
 
-        Raises NoService after `timeout` seconds without all of them.
+        Raises NoService if they have not all arrived after `timeout` seconds.
         """
         wanted = [states] if isinstance(states, str) else list(states or ())
         try:
@@ -124,9 +127,10 @@ class Client:
             call.cancel()
 
     def plan(self, job: AnyJob, *, overrides: Sequence[str] = (), on_upload: OnUpload | None = None) -> dict[str, Any]:
-        """What a job would take, as `pipetrain plan --json` prints it; nothing runs. `refusals` says where it cannot.
+        """Return the plan of a job, as `pipetrain plan --json` prints it, without running the job. Its entry `refusals`
+        lists why the job would be refused; it is empty if the job can run.
 
-        Uploads the job's files, for the service reads them.
+        The client uploads the job's files, because the service reads them for the plan.
         """
         spec = _spec(job, overrides, None)
         files = upload_files(self._connection, spec, on_upload)
@@ -135,12 +139,13 @@ class Client:
         return {**json.loads(answer.plan), "refusals": list(answer.refusals)}
 
     def stats(self, *ids: str) -> dict[str, JobFigures]:
-        """Figures by id: of those of these jobs (whole ids, at most 100) that run, or ended a few minutes ago."""
+        """Return the figures of these jobs by id (whole ids, at most 100). Jobs that have not run, or ended more than a
+        few minutes ago, are missing."""
         answer = self._connection.call("Stats", pb.StatsRequest(ids=ids))
         return {message.id: figures_from_wire(message) for message in answer.jobs}
 
     def cluster(self) -> ClusterState:
-        """The service, its nodes, and the jobs that run and wait."""
+        """Return the state of the service: its nodes, and the jobs that run or wait."""
         state = self._connection.call("Cluster", pb.ClusterRequest())
         return ClusterState(
             version=state.version,
@@ -157,7 +162,7 @@ class Client:
         )
 
     def close(self) -> None:
-        """End the connection; jobs go on."""
+        """Close the connection; jobs continue."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -173,10 +178,10 @@ class Client:
 
 
 def _spec(job: AnyJob, overrides: Sequence[str], name: str | None) -> JobSpec:
-    """The job, read and validated, with what is changed in it. Raises InvalidJob with every mistake."""
+    """Read and validate the job with its overrides and its name. Raises InvalidJob with every mistake."""
     try:
         return _changed(job, overrides, name)
-    except InvalidJob as error:  # what reads the job knows the option of the command line
+    except InvalidJob as error:  # the reader's messages name the command line's option
         raise InvalidJob([re.sub("^--set ", "overrides: ", line) for line in error.problems]) from None
 
 
@@ -194,13 +199,13 @@ def _changed(job: AnyJob, overrides: Sequence[str], name: str | None) -> JobSpec
 
 
 def _storable(text: str, what: str) -> None:
-    """Raise UserMistake for a text that the wire cannot carry: an argument whose bytes are not UTF-8 is one."""
+    """Raise UserMistake for a text that a message cannot carry, such as an argument whose bytes are not UTF-8."""
     if not encodable(text):
         raise UserMistake(f"{what}: got {text!r}, must be text that UTF-8 can hold, without half of a surrogate pair")
 
 
 def _within(number: int, what: str) -> int:
-    """A number that the wire can carry; the service says which it takes."""
+    """Return the number if a message can carry it, else raise UserMistake. The service itself checks the range."""
     if not isinstance(number, int) or not -(2**31) <= number < 2**31:
         raise UserMistake(f"{what}: got {number!r}, must be a whole number within 32 bits")
     return number

@@ -1,4 +1,4 @@
-"""The service and its cluster, as they are at present."""
+"""The present state of the service and its cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from cluster.wire.convert import iso
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """The service, its nodes, and the jobs that run and wait. `jobs` counts those in each state."""
+    """The state of the service, its nodes, and the jobs that run (`active`) or wait (`waiting`). `jobs` has the number
+    of jobs in each state."""
 
     version: str
     started_at: datetime
@@ -26,10 +27,10 @@ class ClusterState:
     max_queued: int
     home: str
     problems: tuple[str, ...] = ()
-    """What does not work now, a line each; empty where all does."""
+    """The present problems of the service, a line each; empty if everything works."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON object of `pipetrain cluster --json`."""
+        """Return the JSON object of `pipetrain cluster --json`."""
         return {
             "version": self.version,
             "started_at": iso(self.started_at),

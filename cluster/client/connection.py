@@ -1,4 +1,5 @@
-"""Calls to the service: each with deadline and token, failures as our errors, tried again where that is safe."""
+"""Calls to the service: each with a deadline and the token. Failed calls are repeated if that is safe; other failures
+become our errors."""
 
 from __future__ import annotations
 
@@ -17,28 +18,28 @@ from cluster.wire.limits import MAX_REQUEST_BYTES
 from stages.errors import NoService, UserMistake
 
 CALL_S = 10.0
-"""Deadline of a call that only looks something up."""
+"""Deadline of a call that only looks something up, in seconds."""
 LONG_CALL_S = 60.0
-"""Deadline of a call for which the service reads data or writes to disk."""
+"""Deadline of a call for which the service reads data or writes to disk, in seconds."""
 RETRY_S = 15.0
-"""How long a call that broke off is tried again."""
+"""How long a broken call is repeated, in seconds."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 2**20),  # a job's document has up to 10 MB
-    ("grpc.keepalive_time_ms", 310_000),  # a host that vanished is noticed; servers turn away who asks more often
+    ("grpc.keepalive_time_ms", 310_000),  # to notice a lost host; servers reject more frequent pings
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long one attempt may take too: a busy host needs more than a moment
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # also the time for one attempt, of which a busy host needs some
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.enable_http_proxy", 0),  # a proxy for the web, set for other programs, does not know the way to a cluster
-    ("grpc.use_local_subchannel_pool", 1),  # else another client's failed connection delays this one
+    ("grpc.enable_http_proxy", 0),  # a web proxy, set for other programs, often does not reach the cluster
+    ("grpc.use_local_subchannel_pool", 1),  # else a failed connection of another client delays this one
 )
 
 
 class Connection:
-    """A channel to the service that `find` leads to. `metadata` is for each of its `calls`.
+    """A channel to the service that `find` returns. Each of its `calls` needs `metadata`, which contains the token.
 
-    `answered`: the service ever did; then a connection that is refused is one that comes back.
+    `answered`: the service has answered before. Then a refused connection means that it is being started again.
     """
 
     def __init__(self, find: Callable[[], ServiceAddress]) -> None:
@@ -55,8 +56,9 @@ class Connection:
 
     @property
     def calls(self) -> Any:
-        """The service's methods by name, for a call right now: nothing is sent to the port of a service that has ended,
-        which may be another user's by now. Waits for one that answered before. Raises NoService."""
+        """The service's methods by name, for one call now. This looks the service up again, so that nothing is sent to
+        the port of a service that has ended, which may belong to another user now. If the service answered before and
+        is gone, it waits up to RETRY_S for it. Raises NoService."""
         try:
             self._look()
         except NoService:
@@ -65,12 +67,12 @@ class Connection:
         return self._stub
 
     def close(self) -> None:
-        """End the channel, and every stream on it."""
+        """Close the channel and every stream on it."""
         for channel in self._channels:
             channel.close()
 
     def pauses(self, patience_s: float) -> Iterator[bool]:
-        """The pauses of `backoff`, each that ends when the service is there: it may have come back at another port."""
+        """Yield True after each pause of `backoff` at whose end there is a service, perhaps at a new port."""
         for _ in backoff(patience_s):
             try:
                 self._look()
@@ -83,7 +85,8 @@ class Connection:
             self._open(found)
 
     def call(self, method: str, request: Any, *, deadline_s: float = CALL_S, again: bool = True) -> Any:
-        """The answer to a single request. `again`: repeating it does no harm, so it is tried until RETRY_S are over."""
+        """Return the answer to a single request. `again`: repeating the request does no harm, so that a broken call is
+        repeated for up to RETRY_S."""
         if request.ByteSize() > MAX_REQUEST_BYTES:
             raise UserMistake(
                 f"the job has {request.ByteSize():,} bytes with every default written out; "
@@ -101,14 +104,14 @@ class Connection:
                 return answer
 
     def may_return(self, failure: Any, codes: Container[grpc.StatusCode] = TRANSIENT) -> bool:
-        """Whether a service that is there soon again explains the failure. One that never was there does not."""
+        """Whether the failure can mean that the service is being started again, so that another try may succeed."""
         if is_answer(failure):
             return False
         return failure.code() in codes and (self.answered or not never_connected(failure))
 
     @contextlib.contextmanager
     def failures(self, deadline_s: float | None = None) -> Iterator[None]:
-        """Failures of a stream inside as our errors."""
+        """Turn failures of a stream inside into our errors."""
         try:
             yield
         except grpc.RpcError as failure:
@@ -117,7 +120,8 @@ class Connection:
 
 
 def backoff(patience_s: float, *, first_s: float = 0.1, most_s: float = 2.0) -> Iterator[bool]:
-    """Sleeps before each True, longer each time, `patience_s` in all; by chance more or less, lest all come at once."""
+    """Sleep, then yield True: each time longer, until `patience_s` seconds have passed. The pauses are partly random,
+    so that many clients do not all come back at once."""
     end, pause = time.monotonic() + patience_s, first_s
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, pause * random.uniform(0.5, 1.0)))

@@ -1,4 +1,4 @@
-"""What a call's failure means to its caller: one table from status codes to errors."""
+"""The errors of failed calls: one table from gRPC's status codes to our errors."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from stages.errors import InvalidJob, NoService, PipetrainError, Refused, Unknow
 Code = grpc.StatusCode
 
 _ENDED = ("socket closed", "goaway", "connection reset")
-"""How gRPC says, by chance of timing, that the other side ended a connection that was there."""
+"""Signs in gRPC's text that the other side closed an open connection. Which one appears depends on the timing."""
 TRANSIENT = (Code.UNAVAILABLE,)
-"""What a service that is being started again answers with."""
+"""The status codes while a service is being started again."""
 
 
 def error_of(failure: Any, address: ServiceAddress, deadline_s: float | None = None) -> PipetrainError:
-    """The error of a failed call: a grpc.RpcError that is also a grpc.Call."""
+    """Return our error for a failed call, which is a grpc.RpcError that is also a grpc.Call."""
     make = _ERRORS.get(failure.code(), _unknown)
     return make(failure, address, deadline_s)
 
 
 def never_connected(failure: Any) -> bool:
-    """True where nothing of the call can have reached a service."""
+    """Whether no connection came about, so that nothing of the call can have reached a service."""
     text = str(failure.details() or "").lower()
     return failure.code() is Code.UNAVAILABLE and any(sign in text for sign, _ in _NO_CONNECTION)
 
@@ -46,37 +46,38 @@ def _refused(failure: Any, address: ServiceAddress, deadline_s: float | None) ->
 
 def _too_old(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     return Refused(
-        f"what answers at {address.target} does not know this call ({_text(failure)}): "
-        "it is of another version of pipetrain, or not its job service"
+        f"the server at {address.target} does not know this call ({_text(failure)}): "
+        "it has another version of pipetrain, or is no job service"
     )
 
 
 def _stranger(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     if address.token is None:
-        why = f"asks for a token and there is none: set PIPETRAIN_TOKEN, or see that {address.token_source} can be read"
+        why = f"requires a token and there is none: set PIPETRAIN_TOKEN, or make {address.token_source} readable"
     elif {address.source, address.token_source} == {str(address.home / name) for name in (SERVICE_FILE, TOKEN_FILE)}:
         why = (
-            f"does not take the token from {address.token_source}: it was replaced after the service's start; "
-            f"`{command_for(address.home, 'down')}` and `{address.start_command}` let the service read it"
+            f"does not accept the token from {address.token_source}: the file was replaced after the service's start; "
+            f"run `{command_for(address.home, 'down')}` and `{address.start_command}`, so that the service reads it"
         )
     else:
         why = (
-            f"does not take the token from {address.token_source}; it stands in the file `token` of the service's home"
+            f"does not accept the token from {address.token_source}; use the one in the file `token` of the service's "
+            "home"
         )
     return NoService(f"the service at {address.target} {why}")
 
 
 def _silent(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
     waited = "" if deadline_s is None else f" within {deadline_s:g} s"
-    return NoService(f"the service at {address.target} did not answer{waited}; is it busy, or the way there broken?")
+    return NoService(f"the service at {address.target} did not answer{waited}; is it busy, or the network broken?")
 
 
 def _cut(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
-    return NoService(f"the service at {address.target} ended the connection, or said nothing for too long")
+    return NoService(f"the service at {address.target} closed the connection, or sent nothing for too long")
 
 
 def is_answer(failure: Any) -> bool:
-    """Whether the service itself says that it cannot now, and not the way to it."""
+    """Whether the service itself answered that it cannot do the call now, and not the network."""
     return failure.code() is Code.UNAVAILABLE and bool(_violations(failure))
 
 
@@ -93,12 +94,12 @@ def _absent(failure: Any, address: ServiceAddress, deadline_s: float | None) -> 
         known = text
     if known is None and address.is_up:
         return NoService(
-            f"the service of {address.home} is up at {address.target}, but ended the connection: it has as many as it "
-            f"takes, or is being ended; {address.home}/logs/service.log says which"
+            f"the service of {address.home} is up at {address.target}, but closed the connection: it has as many "
+            f"connections as it accepts, or is ending; {address.home}/logs/service.log says which"
         )
     named = "" if address.source == GIVEN else f"; the address is from {address.source}"
     start = f"start one with `{address.start_command}`" if address.is_here else "is it up?"
-    return NoService(f"no service answers at {address.target} ({known or 'it ended the connection'}{named}); {start}")
+    return NoService(f"no service answers at {address.target} ({known or 'it closed the connection'}{named}); {start}")
 
 
 def _unknown(failure: Any, address: ServiceAddress, deadline_s: float | None) -> PipetrainError:
@@ -106,7 +107,7 @@ def _unknown(failure: Any, address: ServiceAddress, deadline_s: float | None) ->
 
 
 _NO_GRPC = (("http1.x server", "speaks HTTP/1"), ("failed parsing http/2", "speaks something else"))
-"""Signs in gRPC's text that another kind of server answers there, and what it does."""
+"""Signs in gRPC's text that another kind of server answers there, and how a message describes that server."""
 
 _NO_CONNECTION = (
     ("connection refused", "connection refused"),
@@ -118,7 +119,7 @@ _NO_CONNECTION = (
     ("connection timed out", "the connection timed out"),
     ("failed to connect to all addresses", "no connection"),
 )
-"""Signs in gRPC's text that a connection never came about, and what a user is told."""
+"""Signs in gRPC's text that no connection came about, and how a message says it."""
 
 _ERRORS: dict[grpc.StatusCode, Callable[[Any, ServiceAddress, float | None], PipetrainError]] = {
     Code.INVALID_ARGUMENT: _invalid,
@@ -139,10 +140,10 @@ _ERRORS: dict[grpc.StatusCode, Callable[[Any, ServiceAddress, float | None], Pip
 
 
 def _violations(failure: Any) -> list[str]:
-    """A line for each problem of google.rpc.BadRequest, where the failure carries one."""
+    """Return a line for each problem of the google.rpc.BadRequest in the failure; empty if it has none."""
     try:
         status = rpc_status.from_call(failure)
-    except ValueError:  # details that belong to another failure
+    except ValueError:  # the details do not match the failure's status
         return []
     lines: list[str] = []
     for detail in [] if status is None else status.details:
@@ -153,10 +154,10 @@ def _violations(failure: Any) -> list[str]:
 
 
 def _lines(failure: Any) -> list[str]:
-    return str(failure.details() or "").splitlines() or ["the service takes the request for wrong and does not say why"]
+    return str(failure.details() or "").splitlines() or ["the service rejected the request without a reason"]
 
 
 def _text(failure: Any) -> str:
-    """The text, a line a problem; of gRPC's own only the last cause."""
+    """Return the failure's text, a line for each problem; of a text by gRPC itself only its last cause."""
     lines = str(failure.details() or "no reason given").splitlines()
     return "\n".join(" ".join(line.split()) for line in lines).rpartition("last error: ")[2]

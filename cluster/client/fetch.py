@@ -1,4 +1,4 @@
-"""The files that a job left, from the service's stream of chunks into a folder: checked, then put in place."""
+"""Download a job's files: receive the service's stream of chunks, check them, and move the files into a folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stages.errors import Refused, UserMistake
 
 
 def receive_files(chunks: Iterable[Any], folder: Path) -> list[Path]:
-    """Write every file of the stream below `folder` and give their paths. Files of the same names are replaced.
+    """Write every file of the stream below `folder` and return their paths. Files of the same names are replaced.
 
-    Nothing is put in place before all of it has come and its checksums are right. Raises Refused for a stream that
-    leads out of the folder or is not what its checksums say, UserMistake where the folder cannot be written.
+    No file appears in the folder before all have arrived with the right checksums. Raises Refused if a file of the
+    stream would leave the folder or has a wrong checksum, UserMistake if the folder cannot be written.
     """
     receiver = _Receiver(folder)
     try:
@@ -32,10 +32,10 @@ def receive_files(chunks: Iterable[Any], folder: Path) -> list[Path]:
 
 
 class _Receiver:
-    """Takes chunks in order. Each file stands under a hidden name until `finish`."""
+    """A receiver of chunks, in order. Each file has a hidden name until `finish`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()  # made with the first file: a job that is not there leaves no folder
+        self._folder = folder.resolve()  # made with the first file, so that an unknown job leaves no folder
         self._shown = folder
         self._mark = secrets.token_hex(4)
         self._complete: list[tuple[Path, Path]] = []  # temporary, final
@@ -56,13 +56,13 @@ class _Receiver:
 
     def finish(self) -> list[Path]:
         if self._file is not None:
-            raise Refused(f"{self._path}: its end did not come; fetch it again")
+            raise Refused(f"{self._path}: its end did not arrive; fetch it again")
         for temporary, final in self._complete:
             temporary.replace(final)
         return [self._shown / final.relative_to(self._folder) for _, final in self._complete]
 
     def discard(self) -> None:
-        """Remove what was not put in place."""
+        """Remove the temporary files."""
         if self._file is not None:
             self._file.close()
         for temporary, _ in self._complete:
@@ -71,7 +71,7 @@ class _Receiver:
 
     def _begin(self, path: str, size: int) -> None:
         if self._file is not None:
-            raise Refused(f"{self._path}: its end did not come; fetch it again")
+            raise Refused(f"{self._path}: its end did not arrive; fetch it again")
         final = self._place(path)
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.with_name(f".{final.name[:100]}.{self._mark}.part")
@@ -84,12 +84,12 @@ class _Receiver:
         self._file.close()
         self._file = None
         if self._received != self._size:
-            raise Refused(f"{self._path}: {self._received:,} bytes came, it has {self._size:,}; fetch it again")
+            raise Refused(f"{self._path}: {self._received:,} of {self._size:,} bytes arrived; fetch it again")
         if self._digest.hexdigest() != sha256:
-            raise Refused(f"{self._path}: came with another content than its checksum says; fetch it again")
+            raise Refused(f"{self._path}: its content does not match its checksum; fetch it again")
 
     def _place(self, path: str) -> Path:
-        """Where a file goes: below the folder, whatever its name and whatever links stand in the way."""
+        """Return the path of a file. Raises Refused if its name or a link would lead out of the folder."""
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or ".." in parts or re.search(r"[\\\0:]", path):
             raise Refused(f"the service names a file {path!r}, which would leave {self._shown}; nothing was written")

@@ -1,4 +1,4 @@
-"""A job's figures, as the service holds them while it runs and for a few minutes after."""
+"""A job's figures, which the service keeps while the job runs and for a few minutes after its end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cluster.wire import pipetrain_pb2 as pb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFigures:
-    """One worker. `microseconds` has its time since the attempt began by kind, and sums to its wall time;
-    `bubble_predicted` is the idle share that the schedule alone would have. Sizes are bytes; None: unknown,
-    or no limit."""
+    """The figures of one worker. `microseconds` has its time since the attempt began by kind, and sums to its wall
+    time; `bubble_predicted` is the idle share, from 0 to 1, that the schedule alone would have. Sizes are in bytes.
+    None: unknown, or no limit."""
 
     worker: int
     host: str
@@ -27,11 +27,11 @@ class WorkerFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFigures:
-    """The present attempt of a job: figures of its last steps and last evaluation, where there are any. `loss` and
-    `accuracy` are means over the rows of the present epoch so far.
+    """The figures of the present attempt of a job: of its last steps and its last evaluation; None if there was none
+    yet. `loss` and `accuracy` are means over the rows of the present epoch so far.
 
-    `losses` are evenly apart over the whole attempt, oldest first. `latest` has the last value of every series that is
-    known, those with a name of their own here too.
+    `losses` are evenly spaced over the whole attempt, oldest first. `latest` has the last value of every known series,
+    including those that are attributes here.
     """
 
     id: str
@@ -50,7 +50,7 @@ class JobFigures:
 
 
 def figures_from_wire(message: pb.JobStats) -> JobFigures:
-    """The figures of a message."""
+    """Return the figures of a message."""
     workers = tuple(
         WorkerFigures(
             worker=worker.worker,

@@ -1,4 +1,4 @@
-"""A job's rows as a table of pandas, which is asked for only here."""
+"""A job's rows as a pandas DataFrame. Only this module needs pandas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS: dict[FrameKind, tuple[str, ...]] = {
 
 
 def require_frames(kind: FrameKind) -> None:
-    """Raise UserMistake where there is no such table, or no pandas."""
+    """Raise UserMistake if there is no such kind, or pandas is not installed."""
     if kind not in ROW_TYPES:
         raise UserMistake(f"to_frame: got {kind!r}, must be one of {', '.join(map(repr, get_args(FrameKind)))}")
     try:
@@ -34,7 +34,8 @@ def require_frames(kind: FrameKind) -> None:
 
 
 def frame_of(rows: Sequence[Row], kind: FrameKind) -> DataFrame:
-    """The rows of this kind, indexed by `step`; whole numbers as int64, the others as float64, unknown ones NaN."""
+    """Return the rows of this kind, indexed by `step`: whole numbers as int64, the others as float64, unknown ones
+    NaN."""
     import pandas
 
     own = [row for row in rows if isinstance(row, ROW_TYPES[kind])]

@@ -1,4 +1,4 @@
-"""Facts as notebooks show them."""
+"""Facts as HTML, for notebooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from html import escape
 
 
 def facts_html(facts: Sequence[tuple[str, str]]) -> str:
-    """A small table of (name, value) without what is empty; whatever a value contains is text in it, never markup."""
+    """Return a small table of the (name, value) whose value is not empty. Values are escaped, so that they are text and
+    never markup."""
     rows = "".join(
         f'<tr><th style="text-align:left">{name}</th><td style="text-align:left">{escape(text)}</td></tr>'
         for name, text in facts

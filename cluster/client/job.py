@@ -1,4 +1,4 @@
-"""A job of the service, as it stood when it was last asked for."""
+"""The class Job: a job of the service, and what a client can do with it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Runner = Literal["runner"]
 
 
 class Job(JobSnapshot):
-    """A job: what it is at present, and what can be done with it.
+    """A job of the service.
 
     job = client.submit("digits.yaml")
-    for row in job.steps(): print(row.step, row.loss)    # until it has ended
+    for row in job.steps(): print(row.step, row.loss)    # until the job has ended
     job.raise_for_state().fetch("trained")
 
-    The properties are a snapshot. `refresh`, `wait`, `watch`, `stop` and iterating renew it; nothing else does.
+    The properties are a snapshot. Only `refresh`, `wait`, `watch`, `stop` and iterating renew it.
     """
 
     def __init__(self, connection: Connection, message: pb.Job) -> None:
@@ -41,15 +41,16 @@ class Job(JobSnapshot):
         self._connection = connection
 
     def refresh(self) -> Self:
-        """Ask for its present state; the job itself. Raises UnknownJob after it was deleted."""
+        """Get the job's present state from the service, and return the job. Raises UnknownJob if it was deleted."""
         self._message = self._connection.call("Get", pb.GetRequest(id=self.id))
         return self
 
     def wait(self, timeout: float | None = None, *, check: bool = False, patience: float = PATIENCE_S) -> Self:
-        """Wait until it has ended, whatever its end; the job itself. `check=True`: `raise_for_state` then.
+        """Wait until the job has ended, in any state, and return the job. With `check=True`, call `raise_for_state`
+        then.
 
-        Raises TimeoutError after `timeout` seconds; the job goes on. A service that is started again meanwhile is
-        waited for, `patience` seconds at most.
+        Raises TimeoutError after `timeout` seconds; the job continues. If the service is started again meanwhile, this
+        waits up to `patience` seconds for it.
         """
         if not self.done:
             for _ in self.watch(rows=False, timeout=timeout, patience=patience):
@@ -57,9 +58,9 @@ class Job(JobSnapshot):
         return self.raise_for_state() if check else self
 
     def raise_for_state(self) -> Self:
-        """The job itself where it has SUCCEEDED, or has not ended. Raises JobFailed with the first cause otherwise.
+        """Return the job if it has SUCCEEDED or has not ended. Raises JobFailed with the first cause if it FAILED.
 
-        A job that was stopped did not finish, and is told in the same way. `exit_code` of the error is the job's.
+        A job that was STOPPED did not finish, and raises JobFailed too. `exit_code` of the error is the job's.
         """
         if not self.done or self.state == "SUCCEEDED":
             return self
@@ -69,16 +70,16 @@ class Job(JobSnapshot):
         raise error
 
     def stop(self, *, now: bool = False) -> Self:
-        """Ask for its end and come back at once; the job itself. `wait` tells when it has ended.
+        """Request that the job stops, and return the job at once. `wait` waits until it has ended.
 
-        It finishes the steps under way and saves its weights, or with `now` ends without either. A job that has ended
-        stays as it is.
+        The job finishes the steps that have begun and saves its weights; with `now` it does neither. A job that has
+        ended stays as it is.
         """
         self._take(self._connection.call("Stop", pb.StopRequest(id=self.id, now=now)))
         return self
 
     def delete(self) -> None:
-        """Forget it, and remove its run directory. Raises Refused while it has not ended."""
+        """Delete the job and its run directory. Raises Refused if the job has not ended."""
         self._connection.call("Delete", pb.DeleteRequest(id=self.id), deadline_s=LONG_CALL_S, again=False)
 
     def watch(
@@ -90,10 +91,12 @@ class Job(JobSnapshot):
         patience: float = PATIENCE_S,
         on_break: OnBreak | None = None,
     ) -> Iterator[JobUpdate]:
-        """State, events and rows as they come, from its submission on (or `from_now`), until it has ended.
+        """Yield the job's states, events and rows as they happen, from its submission on (with `from_now`, from now
+        on), until it has ended.
 
-        When the connection breaks it is made again, for `patience` seconds; no row comes twice and none is lost.
-        `on_break` is told at the beginning of each such time. Raises NoService after it, TimeoutError after `timeout`.
+        If the connection breaks, it is made again, for up to `patience` seconds; no row is doubled or lost. `on_break`
+        is called with the error when that begins. Raises NoService if the service does not come back in that time,
+        TimeoutError after `timeout` seconds.
         """
         request = pb.WatchRequest(id=self.id, without_rows=not rows, from_now=from_now)
         messages = watch_messages(self._connection, request, patience_s=patience, timeout_s=timeout, on_break=on_break)
@@ -101,32 +104,32 @@ class Job(JobSnapshot):
             if message.HasField("job"):
                 self._take(message.job)
             yield JobUpdate.from_wire(self, message)
-        with contextlib.suppress(PipetrainError):  # it has ended; that the service or the job is gone now is no matter
-            self.refresh()  # only this has the traceback
+        with contextlib.suppress(PipetrainError):  # the job has ended: it does not matter if the service is gone
+            self.refresh()  # only this answer contains the traceback
 
     def __iter__(self) -> Iterator[StepRow | EvalRow]:
-        """The rows of its metrics from the first on, as they come, until it has ended: a StepRow for each step, an
-        EvalRow for each evaluation, in order. `steps` and `evaluations` give those of one kind.
+        """Yield the rows of the job's metrics live, from the first one, until it has ended: a StepRow for each step and
+        an EvalRow for each evaluation, in order. `steps` and `evaluations` yield rows of one kind.
 
-        A job that was started again makes its steps again: their `attempt` is then larger.
+        A job that is started again makes its steps again; the new rows have a larger `attempt`.
         """
         for update in self.watch():
             yield from update.rows
 
     def steps(self) -> Iterator[StepRow]:
-        """Its training steps from the first on, as they come, until it has ended. As iterating, without evaluations."""
+        """Yield the job's training steps live, from the first one, until it has ended."""
         return (row for row in self if isinstance(row, StepRow))
 
     def evaluations(self) -> Iterator[EvalRow]:
-        """Its evaluations from the first on, as they come, until it has ended. As iterating, without steps."""
+        """Yield the job's evaluations live, from the first one, until it has ended."""
         return (row for row in self if isinstance(row, EvalRow))
 
     def to_frame(self, kind: FrameKind = "steps") -> DataFrame:
-        """A pandas DataFrame of the `"steps"`, or the `"evaluations"`, that there are at present, indexed by `step`.
+        """Return the present `"steps"` or `"evaluations"` as a pandas DataFrame, indexed by `step`.
 
-        Its columns are the fields of StepRow or EvalRow. Of a job that was started again it has the present attempt
-        alone, so that each step is there once. Does not wait: `job.wait().to_frame()` has all. Raises UserMistake where
-        pandas is not installed.
+        Its columns are the fields of StepRow or EvalRow. If the job was started again, it has the rows of the last
+        attempt only, so that it has each step once. The call does not wait for the job: use `job.wait().to_frame()` for
+        all rows. Raises UserMistake if pandas is not installed.
         """
         require_frames(kind)
         attempt, rows = 0, list[Row]()
@@ -136,17 +139,18 @@ class Job(JobSnapshot):
         return frame_of([row for row in rows if row.attempt == attempt], kind)
 
     def stats(self) -> JobFigures | None:
-        """How fast it is, and where its workers' time goes; None before it ran, and long after it ended."""
+        """Return the job's speed and how its workers spend their time; None before it runs, and from a few minutes
+        after its end."""
         answer = self._connection.call("Stats", pb.StatsRequest(ids=[self.id]))
         return figures_from_wire(answer.jobs[0]) if answer.jobs else None
 
     def rows(self) -> Iterator[StepRow | EvalRow]:
-        """The rows of its metrics that there are at present, of both kinds, in order."""
+        """Yield the present rows of the job's metrics, of both kinds, in order."""
         for message in messages_so_far(self._connection, pb.WatchRequest(id=self.id)):
             yield from map(row_from_wire, message.rows)
 
     def events(self) -> list[JobEvent]:
-        """What happened to it so far, in order."""
+        """Return the job's events so far, in order."""
         messages = messages_so_far(self._connection, pb.WatchRequest(id=self.id, without_rows=True))
         return [JobEvent.from_wire(event) for message in messages for event in message.events]
 
@@ -159,10 +163,10 @@ class Job(JobSnapshot):
         patience: float = PATIENCE_S,
         on_break: OnBreak | None = None,
     ) -> Iterator[tuple[int, str]]:
-        """What its processes wrote, as (worker, line) without the line's end. The job runner is worker -1.
+        """Yield the output of the job's processes as (worker, line), without line ends. The runner is worker -1.
 
-        `follow` goes on until it has ended. `worker` names one process; `tail` begins with the last so many lines of
-        each. A break is borne as in `watch`, but not with `tail`.
+        With `follow`, continue until the job has ended. `worker` chooses one process; with `tail`, begin with the last
+        `tail` lines of each process. If the connection breaks, it is made again as in `watch`; with `tail` it is not.
         """
         request = pb.LogsRequest(id=self.id, follow=follow, tail=tail)
         if worker is not None:
@@ -170,10 +174,11 @@ class Job(JobSnapshot):
         yield from log_lines(self._connection, request, patience_s=patience, on_break=on_break)
 
     def fetch(self, folder: str | Path, what: Literal["run", "model"] = "run") -> list[Path]:
-        """Bring its files into `folder`, checked, and give their paths; `what="model"` brings only the trained model.
+        """Download the job's files into `folder` and return their paths; `what="model"` downloads only the trained
+        model.
 
-        Files of the same names are replaced, each whole, and only after all has come. Raises Refused where there is
-        no model, or what came is not what was sent.
+        Files of the same names are replaced after all files have arrived. Raises Refused if there is no model, or if a
+        file does not match its checksum.
         """
         kind = pb.FetchRequest.MODEL if what == "model" else pb.FetchRequest.RUN_DIRECTORY
         connection = self._connection
@@ -182,17 +187,18 @@ class Job(JobSnapshot):
         )
 
     def trace(self, folder: str | Path, steps: int = 0) -> Path:
-        """Bring a trace (Chrome's format, for Perfetto) as trace.json into `folder`; its path.
+        """Download a trace (Chrome's format, for Perfetto) as trace.json into `folder`, and return its path.
 
-        With `steps` it records so many steps from now on, and this waits for them; without, it is the last one that
-        the job saved. Raises Refused where there is none, or the job ended without one.
+        With `steps`, the job records its next `steps` steps, and the call waits for them; without, download the last
+        trace that the job saved. Raises Refused if there is none, or if the job ends without one.
         """
         connection = self._connection
         request = pb.TraceRequest(id=self.id, steps=steps)
         return self._receive(connection.calls.Trace(request, metadata=connection.metadata), folder)[0]
 
     def request_trace(self, steps: int) -> None:
-        """Let it record its next `steps` steps, a job that waits its first, and come back at once."""
+        """Request that the job records its next `steps` steps, and return at once. A waiting job records its first
+        steps."""
         connection = self._connection
         request = pb.TraceRequest(id=self.id, steps=steps, only_ask=True)
         with connection.failures():
@@ -206,7 +212,7 @@ class Job(JobSnapshot):
             call.cancel()
 
     def _take(self, message: pb.Job) -> None:
-        """Renew the snapshot; keep what only Get and Submit tell."""
+        """Renew the snapshot, but keep the fields that only the answers to Get and Submit contain."""
         kept = pb.Job(document=self._message.document, traceback=self._message.traceback, files=self._message.files)
         kept.MergeFrom(message)
         self._message = kept
@@ -214,9 +220,9 @@ class Job(JobSnapshot):
 
 @dataclass(frozen=True, slots=True)
 class JobUpdate:
-    """What came of a job since the update before. `job` is the job itself, as it now stands.
+    """The news of a job since the last update. `job` is the job itself, with its present state.
 
-    `has_state`: the service sent the state, which it also does every few seconds when nothing happens.
+    `has_state`: the service sent the state. It also sends it every few seconds if nothing happens.
     """
 
     job: Job
@@ -226,6 +232,6 @@ class JobUpdate:
 
     @staticmethod
     def from_wire(job: Job, message: pb.WatchUpdate) -> JobUpdate:
-        """The update of a message about `job`."""
+        """Return the update of a message about `job`."""
         events = tuple(map(JobEvent.from_wire, message.events))
         return JobUpdate(job, events, tuple(map(row_from_wire, message.rows)), message.HasField("job"))

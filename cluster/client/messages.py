@@ -1,4 +1,4 @@
-"""What the service tells, as plain values."""
+"""Events and nodes in the service's messages, as plain values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster.wire.convert import iso, moment
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """Something that happened to a job: `text` is a line for people, `details` has the facts of this `kind`."""
+    """An event of a job: `text` describes it in a line for people, `details` has the facts of this `kind`."""
 
     seq: int
     time: datetime
@@ -24,7 +24,8 @@ class JobEvent:
 
     @staticmethod
     def from_wire(message: pb.Event) -> JobEvent:
-        """The event of a message; details that are no JSON object stay under the key `text`."""
+        """Return the event of a message. Details that are no JSON stay as they are under the key `text`, a JSON value
+        other than an object under the key `value`."""
         try:
             details = json.loads(message.details) if message.details else {}
         except ValueError:
@@ -34,7 +35,7 @@ class JobEvent:
         return JobEvent(message.seq, moment(message.time), message.kind, message.attempt, message.text, details)
 
     def as_dict(self) -> dict[str, Any]:
-        """The event as plain values, its time in ISO 8601."""
+        """Return the event as plain values, its time in ISO 8601."""
         return {
             "seq": self.seq,
             "time": iso(self.time),
@@ -47,7 +48,8 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the cluster. Memory in bytes: what Ray gives away to workers, and what of it is given away."""
+    """A machine of the cluster. `memory` is what Ray can reserve for workers, in bytes, `memory_used` what it has
+    reserved."""
 
     id: str
     host: str
@@ -59,10 +61,10 @@ class Node:
     memory_used: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The node as plain values."""
+        """Return the node as plain values."""
         return {name: getattr(self, name) for name in Node.__slots__}
 
 
 def node_from_wire(message: pb.Node) -> Node:
-    """The node of a message."""
+    """Return the node of a message."""
     return Node(**{name: getattr(message, name) for name in Node.__slots__})

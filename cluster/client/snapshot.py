@@ -1,4 +1,4 @@
-"""What a job is at present: the facts of one answer of the service."""
+"""The class JobSnapshot: the facts of a job in one answer of the service."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from coordinator.texts import number, share
 
 
 class JobSnapshot:
-    """A job as it stood when it was last asked for. `Job` can also do something with it."""
+    """The facts of a job in the last answer about it. `Job` adds the calls."""
 
     def __init__(self, message: pb.Job) -> None:
         self._message = message
 
     @property
     def id(self) -> str:
-        """Its whole id."""
+        """The job's whole id."""
         return self._message.id
 
     @property
     def name(self) -> str:
-        """What the job file or its submitter calls it."""
+        """The name from the job file, or the one given when the job was submitted."""
         return self._message.name
 
     @property
@@ -36,124 +36,127 @@ class JobSnapshot:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, and so never changes again."""
+        """Whether the job has ended. It never changes after that."""
         return self.state in ENDED
 
     @property
     def reason(self) -> str:
-        """Why it is in this state: what it waits for, the first cause of a failure. May be empty."""
+        """The reason for the state, such as what the job waits for, or the first cause of a failure. May be empty."""
         return self._message.reason
 
     @property
     def attempt(self) -> int:
-        """Lives of its processes so far; 0 before the first."""
+        """The number of the present attempt, from 1; 0 before the first one."""
         return self._message.attempt
 
     @property
     def step(self) -> int:
-        """Updates made in this attempt so far: the number of its last step."""
+        """The number of steps done in this attempt."""
         return self._message.step
 
     @property
     def steps_total(self) -> int | None:
-        """Steps of the whole job; None until its data was read."""
+        """The number of steps of the whole job; None until its data was read."""
         return self._optional_count("steps_total")
 
     @property
     def loss(self) -> float | None:
-        """Mean training loss over the rows of the present epoch so far; of a loss that is a sum, per row."""
+        """The mean training loss over the rows of the present epoch so far; a loss that is a sum is given per row."""
         return self._optional("loss")
 
     @property
     def validation_loss(self) -> float | None:
-        """Mean loss over the validation rows, of the last evaluation; of a loss that is a sum, per row."""
+        """The mean loss over the validation rows in the last evaluation; a loss that is a sum is given per row."""
         return self._optional("validation_loss")
 
     @property
     def validation_accuracy(self) -> float | None:
-        """Share of validation rows that are right, from 0 to 1; classifiers only."""
+        """The share of validation rows that were classified correctly, from 0 to 1; None if the job is no
+        classifier."""
         return self._optional("validation_accuracy")
 
     @property
     def submitted_at(self) -> datetime:
-        """When the service took it in, UTC."""
+        """When the service accepted the job, UTC."""
         return moment(self._message.submitted_at)
 
     @property
     def started_at(self) -> datetime | None:
-        """When it was first admitted to the cluster, UTC."""
+        """When the job was first started, UTC; None before."""
         seconds = self._optional("started_at")
         return None if seconds is None else moment(seconds)
 
     @property
     def ended_at(self) -> datetime | None:
-        """When it ended, UTC."""
+        """When the job ended, UTC; None before."""
         seconds = self._optional("ended_at")
         return None if seconds is None else moment(seconds)
 
     @property
     def priority(self) -> int:
-        """Larger goes first."""
+        """The priority. Jobs of a higher one start first."""
         return self._message.priority
 
     @property
     def queue_position(self) -> int | None:
-        """From 1; only while QUEUED."""
+        """The job's place in the queue, from 1; None unless it is QUEUED."""
         return self._optional_count("queue_position")
 
     @property
     def queue_length(self) -> int | None:
-        """Jobs that are QUEUED, this one too; only while QUEUED."""
+        """The number of QUEUED jobs, including this one; None unless it is QUEUED."""
         return self._optional_count("queue_length")
 
     @property
     def submission_id(self) -> str:
-        """Submitting again with it gives this job, not another one."""
+        """The id of the submission. Submitting again with it returns this job and makes no new one."""
         return self._message.submission_id
 
     @property
     def workers(self) -> int:
-        """Processes that hold its stages."""
+        """The number of worker processes."""
         return self._message.workers
 
     @property
     def cpus(self) -> int:
-        """CPUs of all workers together."""
+        """The CPUs that all workers reserve together."""
         return self._message.cpus
 
     @property
     def memory(self) -> int:
-        """Bytes of all workers together."""
+        """The bytes that all workers reserve together; 0 if the job sets no memory limit."""
         return self._message.memory
 
     @property
     def exit_code(self) -> int | None:
-        """Of a command that follows it: 0 succeeded, 1 failed, 2 a mistake in job or data, 130 stopped; None before."""
+        """The exit code of a command that follows the job: 0 succeeded, 1 failed, 2 failed because of a mistake in the
+        job or its data, 130 stopped; None before the job has ended."""
         return self._optional_count("exit_code")
 
     @property
     def model_saved(self) -> bool:
-        """Whether `fetch` has a model to give."""
+        """Whether the job has saved a model, which `fetch` can download."""
         return self._message.model_saved
 
     @property
     def document(self) -> dict[str, Any]:
-        """The resolved job, as in a job file; empty in a job from `Client.list` that was not refreshed."""
+        """The job file as a dict, with all defaults; empty in a job from `Client.list` that was not refreshed."""
         text = self._message.document
         return dict(json.loads(text)) if text else {}
 
     @property
     def files(self) -> dict[str, str]:
-        """Path in the job → SHA-256 of the content that was uploaded for it."""
+        """The uploaded files: the path in the job, and the SHA-256 of the content uploaded for it."""
         return dict(self._message.files)
 
     @property
     def traceback(self) -> str:
-        """Of the first cause of a failure, where a stage raised it; empty otherwise."""
+        """The traceback of a failure's first cause if a stage raised it; empty otherwise."""
         return self._message.traceback
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON object that `--json` prints: always the same keys, times in ISO 8601 UTC, null for what is not."""
+        """Return the JSON object that `--json` prints: always the same keys, times in ISO 8601 UTC, null for values
+        that are not known."""
         return {
             "id": self.id,
             "name": self.name,

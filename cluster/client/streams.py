@@ -1,4 +1,4 @@
-"""Streams about one job that outlast a service that is ended and started again."""
+"""Streams about one job, which continue after the service is ended and started again."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from coordinator.queue.job_states import STATES
 from stages.errors import NoService, PipetrainError
 
 PATIENCE_S = 60.0
-"""How long a service that does not answer is waited for."""
+"""How many seconds a stream waits for a service that does not answer."""
 ENDED = frozenset(state.name for state in STATES if state.ended)
 """A job in one of these states never changes again."""
 RUNNER = -1
-"""The number that stands for the job runner where others are a worker's."""
+"""The number of the job runner among the numbers of workers."""
 
 OnBreak = Callable[[PipetrainError], None]
 
 _SILENCE_S = 60.0
-"""The service says something every 15 s, so a silence of this length is a connection that is gone."""
-_BREAKS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # killed; ended in good order
+"""The service sends something every 15 s, so that a connection without any message for this time is lost."""
+_BREAKS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # the service was killed; the service ended normally
 
 
 class _Breaks:
-    """Breaks of one stream: how long each is borne, and who is told."""
+    """The broken connections of one stream. Each time, it waits up to `patience_s` and calls `on_break` once."""
 
     def __init__(self, connection: Connection, patience_s: float, on_break: OnBreak | None) -> None:
         self._connection, self._patience_s, self._on_break = connection, patience_s, on_break
         self._pauses: Iterator[bool] | None = None
 
     def over(self) -> None:
-        """Something came."""
+        """A message arrived: the break is over."""
         self._connection.answered = True
         self._pauses = None
 
     def pause(self, failure: Any) -> None:
-        """Wait before the next try; `failure` is None for a stream that ended before its time. Raises the failure."""
+        """Wait before the next try; `failure` is None for a stream that ended too early. Raises the failure as our
+        error if another try cannot help or the patience is over."""
         address = self._connection.address
         if failure is None:
             error: PipetrainError = NoService(f"the service at {address.target} ended the connection")
@@ -62,7 +63,7 @@ class _Breaks:
 
 
 class _Silence:
-    """Cancels a call of which nothing came for `limit_s`; `_SILENCE_S` before its first message."""
+    """A watchdog that cancels a call without a message for `limit_s` seconds, or `_SILENCE_S` before the first one."""
 
     def __init__(self, call: Any, limit_s: float) -> None:
         self._call, self._limit_s = call, limit_s
@@ -71,15 +72,15 @@ class _Silence:
         threading.Thread(target=self._watch, name="silence", daemon=True).start()
 
     def pause(self) -> None:
-        """A message came. What its reader does with it is not the service's silence."""
+        """A message arrived: stop the clock while the reader handles it."""
         self._end = None
 
     def begin(self) -> None:
-        """The reader waits for the next one."""
+        """The reader waits for the next message: start the clock."""
         self._end = time.monotonic() + self._limit_s
 
     def close(self) -> None:
-        """Look no longer."""
+        """Stop watching."""
         self._over.set()
 
     def _watch(self) -> None:
@@ -87,7 +88,7 @@ class _Silence:
             pass
 
     def _look(self) -> bool:
-        """Cancel the call if it is silent for too long; whether it was."""
+        """Cancel the call if it was silent for too long; return whether it was."""
         end = self._end
         if end is None or time.monotonic() <= end:
             return False
@@ -96,7 +97,8 @@ class _Silence:
 
 
 def _messages(call: Any, silence_s: float) -> Iterator[Any]:
-    """The messages of a stream, which is cancelled after so long a silence, and however its reader ends."""
+    """Yield the messages of a stream. It is cancelled after `silence_s` seconds without a message, and when its reader
+    ends in any way."""
     with closing(_Silence(call, silence_s)) as silence:
         try:
             for message in call:
@@ -115,9 +117,9 @@ def watch_messages(
     timeout_s: float | None = None,
     on_break: OnBreak | None = None,
 ) -> Iterator[pb.WatchUpdate]:
-    """Every update until the job has ended, each once. After a break the stream goes on from its cursor.
+    """Yield every update until the job has ended, each once. After a break, the stream continues from its cursor.
 
-    Raises TimeoutError after `timeout_s`, NoService when the service did not come back within `patience_s`.
+    Raises TimeoutError after `timeout_s`, NoService if the service did not come back within `patience_s`.
     """
     end = None if timeout_s is None else time.monotonic() + timeout_s
     breaks = _Breaks(connection, patience_s, on_break)
@@ -143,7 +145,7 @@ def watch_messages(
 
 
 def messages_so_far(connection: Connection, request: pb.WatchRequest) -> Iterator[pb.WatchUpdate]:
-    """The updates that there are at present."""
+    """Yield the updates up to now."""
     request.until_now = True
     call = connection.calls.Watch(request, metadata=connection.metadata)
     try:
@@ -163,9 +165,9 @@ def log_lines(
     patience_s: float = PATIENCE_S,
     on_break: OnBreak | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """(worker, line) as they come; RUNNER for the job runner. After a break no line is doubled or lost.
+    """Yield (worker, line) as they arrive; RUNNER stands for the job runner. After a break, no line is doubled or lost.
 
-    With `tail` nobody knows which line a new stream would begin with, so a break then ends it with its error.
+    With `tail`, a break raises its error: the first line of a new stream would not be known.
     """
     breaks = _Breaks(connection, patience_s, on_break)
     seen: Counter[int] = Counter()
@@ -194,7 +196,7 @@ def log_lines(
 
 
 def _lines(text: bytes) -> list[str]:
-    """Lines as the process meant them: only a line feed ends one."""
+    """Split the output of a process into lines. Only a line feed ends a line."""
     return text.decode("utf-8", "replace").removesuffix("\n").split("\n")
 
 

@@ -1,4 +1,4 @@
-"""Files that a job names, brought to the service: each content once, from where a broken connection left it."""
+"""Upload the files that a job names: each content once. After a broken connection an upload continues where it was."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ from stages.errors import InvalidData, Refused
 
 _CHUNK_BYTES = 2**20
 _SLOWEST_BYTES_S = 2**16
-"""An upload that is slower than this is taken for one that hangs."""
+"""An upload that is slower than this many bytes per second counts as hanging."""
 _REPORT_EVERY_S = 0.1
-_AGAIN = (*TRANSIENT, grpc.StatusCode.OUT_OF_RANGE)  # out of range: another client brings the same content meanwhile
+_AGAIN = (
+    *TRANSIENT,
+    grpc.StatusCode.OUT_OF_RANGE,
+)  # OUT_OF_RANGE: another client uploads the same content at the same time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """How far the upload of one file is, in bytes. `before` were there already, from another job or another try.
+    """The progress of the upload of one file, in bytes. The service had `before` bytes already, from another job or
+    another try.
 
-    `complete` comes last: the service has all of it, and the checksum is right.
+    The last progress is `complete`: the service has the whole file, and its checksum is right.
     """
 
     path: str
@@ -46,22 +50,22 @@ OnUpload = Callable[[Upload], None]
 
 
 def local_files(spec: JobSpec) -> list[str]:
-    """The files of this machine that a job names, as they stand in it."""
+    """Return the files of this machine that a job names, with the names in the job."""
     return [name for name in named_files(spec) if _here(name).is_file()]
 
 
 def named_files(spec: JobSpec) -> list[str]:
-    """The files that a job names, wherever they are: data, a schedule, a tokenizer, weights to begin with."""
+    """Return the files that a job names, on any machine: data, a schedule, a tokenizer, weights to begin with."""
     return [name for name in dict.fromkeys(files_named(spec.document()).values()) if not is_url(name)]
 
 
 def upload_files(connection: Connection, spec: JobSpec, on_upload: OnUpload | None) -> dict[str, str]:
-    """Bring each file to the service, unless it is there; the SHA-256 of each by its path in the job.
+    """Upload each file that the service does not have. Return the SHA-256 of each file by its path in the job.
 
-    Raises InvalidData for a file that cannot be read, Refused for one that changes meanwhile, NoService.
+    Raises InvalidData for a file that cannot be read, Refused for a file that changes during its upload, NoService.
     """
     digests: dict[str, str] = {}
-    brought: set[tuple[str, str]] = set()  # the service keeps a content for each extension that it came with
+    brought: set[tuple[str, str]] = set()  # the service keeps each content once for each extension
     for name in local_files(spec):
         digest, size = _digest(_here(name))
         if (digest, extension(name)) not in brought:
@@ -88,7 +92,8 @@ def _digest(path: Path) -> tuple[str, int]:
 
 
 def _bring(connection: Connection, name: str, header: pb.UploadHeader, on_upload: OnUpload) -> None:
-    """Ask how much is there, send the rest, and again after a break; one after some progress begins a new patience."""
+    """Ask the service how much of the file it has, and send the rest. Repeat this after a broken connection, for up to
+    RETRY_S since the last progress."""
     before: int | None = None
     most, pauses = 0, connection.pauses(RETRY_S)
     while True:
@@ -115,7 +120,7 @@ def _bring(connection: Connection, name: str, header: pb.UploadHeader, on_upload
 
 
 def _ask(connection: Connection, header: pb.UploadHeader) -> Any:
-    """How much of the content is there."""
+    """Ask how much of the content the service has."""
     requests = iter([_first(header, 0)])
     answer = connection.calls.UploadData(requests, timeout=LONG_CALL_S, metadata=connection.metadata)
     connection.answered = True
@@ -127,7 +132,7 @@ def _report(on_upload: OnUpload, upload: Callable[..., Upload], done: int) -> No
 
 
 def _changed(name: str, header: pb.UploadHeader, failure: Any) -> Refused | None:
-    """The likely reason of a wrong checksum."""
+    """Return an error if the file changed during its upload, which explains a wrong checksum; None otherwise."""
     with contextlib.suppress(InvalidData):
         if failure.code() is grpc.StatusCode.DATA_LOSS and _digest(_here(name))[0] != header.sha256:
             return Refused(f"{name}: was changed while it was uploaded; submit it again when it is complete")
@@ -141,7 +146,7 @@ def _first(header: pb.UploadHeader, offset: int) -> pb.UploadRequest:
 
 
 class _Rest:
-    """The requests that send a file from an offset. gRPC takes them in a thread of its own; `sent` may be read here."""
+    """The requests that send a file from an offset. gRPC's own thread takes them; other threads may read `sent`."""
 
     def __init__(self, path: Path, header: pb.UploadHeader, offset: int) -> None:
         self._path, self._header, self._offset = path, header, offset
@@ -150,11 +155,12 @@ class _Rest:
 
     @property
     def deadline_s(self) -> float:
-        """When the slowest tolerable connection would have sent it."""
+        """The seconds that the slowest tolerated connection would need."""
         return LONG_CALL_S + (self._header.size - self._offset) / _SLOWEST_BYTES_S
 
     def requests(self) -> Iterator[pb.UploadRequest]:
-        """The header and the parts. What cannot be read ends them; `problem` says why."""
+        """Yield the header and the parts of the file. If the file cannot be read, they end, and `problem` has the
+        error."""
         yield _first(self._header, self._offset)
         try:
             with self._path.open("rb") as file:
@@ -167,7 +173,7 @@ class _Rest:
 
 
 def _send(connection: Connection, rest: _Rest, report: Callable[[int], None]) -> Any:
-    """Send the file; report how far it is from this thread, which stays open to Ctrl-C."""
+    """Send the file and report the progress. The calling thread only waits, so that Ctrl-C can interrupt it."""
     call = connection.calls.UploadData.future(rest.requests(), timeout=rest.deadline_s, metadata=connection.metadata)
     ended = threading.Event()
     call.add_done_callback(lambda _: ended.set())

@@ -132,10 +132,10 @@ def _wrong_content(chunks: list[pb.FetchChunk]) -> list[pb.FetchChunk]:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (_wrong_size, "it has 3,001; fetch it again"),
-        (_wrong_content, "another content than its checksum says"),
-        (lambda chunks: chunks[:-1], "its end did not come"),
-        (lambda chunks: [*chunks[:-1], *_chunks("next", b"")], "its end did not come"),
+        (_wrong_size, "of 3,001 bytes arrived; fetch it again"),
+        (_wrong_content, "content does not match its checksum"),
+        (lambda chunks: chunks[:-1], "its end did not arrive"),
+        (lambda chunks: [*chunks[:-1], *_chunks("next", b"")], "its end did not arrive"),
         (lambda chunks: chunks[1:], "without the name of its file"),
     ],
 )

@@ -123,7 +123,7 @@ def test_a_service_that_is_up_and_takes_no_more_connections_is_not_told_to_be_st
         listening.shutdown(socket.SHUT_RDWR)
         thread.join(10)
     (line,) = caught.value.problems
-    assert line.startswith(f"the service of {home} is up at {address}, but ended the connection: it has as many as it")
+    assert line.startswith(f"the service of {home} is up at {address}, but closed the connection: it has as many")
     assert line.endswith(f"{home}/logs/service.log says which")
 
 

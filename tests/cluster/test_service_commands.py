@@ -129,7 +129,7 @@ def test_up_where_a_service_is_says_how_to_stop_that_one(
 @pytest.mark.parametrize("command", ["cluster", "top"])
 def test_memory_of_a_node_is_told_as_what_is_reserved(command: str) -> None:
     told = " ".join(CliRunner().invoke(cli, [command, "--help"]).output.split())
-    assert "CPUS and MEMORY of a node are what jobs have reserved" in told
+    assert "CPUS and MEMORY show how much of a node jobs have reserved" in told
 
 
 @pytest.mark.usefixtures("jobs")

@@ -158,7 +158,7 @@ def test_a_silent_stream_is_cut_and_asked_for_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("cluster.client.streams._SILENCE_S", 0.1)
     connection, told = Connection([_update("1.0.1"), None], [FINAL]), list[PipetrainError]()
     assert [update.cursor for update in _watch(connection, on_break=told.append)] == ["1.0.1", "1.0.9"]
-    assert [str(error) for error in told] == ["the service at h:1 ended the connection, or said nothing for too long"]
+    assert [str(error) for error in told] == ["the service at h:1 closed the connection, or sent nothing for too long"]
 
 
 def test_a_reader_that_takes_its_time_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
