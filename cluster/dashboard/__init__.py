@@ -1,1 +1,1 @@
-"""The service's HTTP port: the dashboard's pages, the JSON that they show at /api, /healthz and /metrics."""
+"""The service's HTTP port: the pages of the dashboard, the same figures as JSON at /api, /healthz and /metrics."""

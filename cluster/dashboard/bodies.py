@@ -1,5 +1,5 @@
-"""How much of a request's body is read: little, but where a body is a job. What has more is refused before it is read
-if it says so, and where the limit is passed if it does not."""
+"""Limits of the size of request bodies: small, except for a body that is a job. A request whose Content-Length is too
+large is rejected before its body is read; another one when its body passes the limit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SILENCE_S = 30.0
 
 
 def most_bytes(method: str, path: str) -> int:
-    """The limit of a body."""
+    """Return the largest allowed body of such a request, in bytes."""
     if method == "POST" and path.rstrip("/") == "/api/jobs":
-        return 2 * MAX_DOCUMENT_BYTES  # as JSON writes it, with escapes
+        return 2 * MAX_DOCUMENT_BYTES  # JSON's escapes make it longer
     return MOST_FROM_A_PAGE_BYTES if path.startswith("/_nicegui_ws/") else _SMALL_BYTES
 
 
 def refusal_of_body(scope: Scope) -> str | None:
-    """What is said of a body that is announced as too large, or as nonsense; None for one that may be read."""
+    """Return the error for a Content-Length that is too large or no number; None if the body may be read."""
     announced = Headers(scope=scope).get("content-length", "0")
     most = most_bytes(scope["method"], scope["path"])
     if announced.isascii() and announced.isdigit() and int(announced[:20]) <= most:
@@ -33,18 +33,19 @@ def refusal_of_body(scope: Scope) -> str | None:
 
 
 def bounded(scope: Scope, receive: Receive) -> Receive:
-    """The body's parts, up to the limit. Raises HTTPException 413 beyond it, 408 if the caller falls silent."""
+    """Limit `receive` to the largest allowed body. It raises HTTPException 413 beyond that, 408 if the caller sends
+    nothing for too long."""
     most, received, whole = most_bytes(scope["method"], scope["path"]), 0, False
 
     async def part() -> Message:
         nonlocal received, whole
-        if whole:  # what is waited for then is the caller's leaving
+        if whole:  # the only message after the body is that the caller disconnects, which may take long
             return await receive()
         try:
             async with asyncio.timeout(_SILENCE_S):
                 message = await receive()
         except TimeoutError:
-            raise HTTPException(408, f"body: nothing came for {_SILENCE_S:g} s") from None
+            raise HTTPException(408, f"body: nothing arrived for {_SILENCE_S:g} s") from None
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
             whole = not message.get("more_body", False)

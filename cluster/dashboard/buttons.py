@@ -1,4 +1,4 @@
-"""What the buttons of pages do."""
+"""The actions of the pages' buttons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 
 async def attempt(action: Awaitable[T], done: str | Callable[[T], str]) -> bool:
-    """Do it, and say what came of it, `done` or what that says of the result; False where it was refused."""
+    """Perform the action and show `done`, or its text for the result. If the action is refused, show the error and
+    return False."""
     try:
         result = await action
     except PipetrainError as error:
@@ -27,26 +28,26 @@ async def attempt(action: Awaitable[T], done: str | Callable[[T], str]) -> bool:
 
 
 async def stop_job(site: Site, job: str) -> None:
-    """Ask for a job's end, after the steps under way."""
+    """Request that a job stops after the steps that have begun."""
     await attempt(site.jobs.stop(job, False), stop_noted)
 
 
 def stop_noted(record: JobRecord) -> str:
-    """What became of a wish to stop a job, by its record afterwards."""
+    """Describe the result of a request to stop a job, from its record afterwards."""
     match record.state:
         case Starting() | Running() if record.state.stop is not None and record.state.stop.now:
             return f"Job {record.id} is being ended at once"
         case Starting():
-            return f"Job {record.id} was asked to stop; it is still starting, and ends as soon as it can"
+            return f"Job {record.id} is stopping; it is still starting, and ends as soon as it can"
         case Running():
-            return f"Job {record.id} was asked to stop; it finishes the steps under way and saves its weights"
+            return f"Job {record.id} is stopping; it finishes the steps that have begun and saves its weights"
         case Stopped() as state:
             return f"Job {record.id} is STOPPED: {state.how}"
     return f"Job {record.id} had ended before: it is {record.state.name}"
 
 
 async def confirm_delete(site: Site, job: str, then: Callable[[], object]) -> None:
-    """Delete a job, once the reader has said so again."""
+    """Delete a job after the reader has confirmed it in a dialog, and then call `then`."""
     with ui.dialog() as dialog, ui.card():
         ui.label(f"Delete job {job} and its files?")
         ui.label("Its metrics, logs and model are removed for good.").classes("muted")

@@ -1,4 +1,4 @@
-"""Line charts and stacked bars, in the palette's colours, so that light and dark are the page's affair alone."""
+"""Line charts and stacked bars. Their colours are names of the page's palette, so that they follow light and dark."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _TIP = {
     "textStyle": {"color": "var(--text)", "fontFamily": "inherit", "fontSize": 12},
 }
 _BRUSH = {"yAxisIndex": "none", "brushStyle": {"color": "var(--accent)", "opacity": 0.2}}
-"""Dragging chooses steps; dashboard.js switches it on, and tells the page of them."""
-_MOST_DOTS = 20  # points of a line that are marked, so that a single one can be seen
+"""The selection of steps by dragging; dashboard.js switches it on and sends the steps to the page."""
+_MOST_DOTS = 20  # a line of at most so many points shows them as dots: a single point would not be seen
 Point = tuple[int, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a chart. `color` is a name of the palette; dashes tell lines apart without it."""
+    """A line of a chart. `color` is a name of the palette; dashes distinguish lines without colour."""
 
     name: str
     color: str
@@ -33,7 +33,8 @@ class Line:
 
 
 class Lines:
-    """A chart of series over steps. `form` is what of dashboard.js writes values: number or share."""
+    """A chart of series over steps. `form` names the function of dashboard.js that formats the values: number, share or
+    bytes."""
 
     def __init__(self, title: str, lines: Sequence[Line], *, form: str = "number", low: float | None = None) -> None:
         self.chart = (
@@ -45,12 +46,12 @@ class Lines:
         self._smoothing = 1
 
     def logarithmic(self, yes: bool) -> None:
-        """Whether equal distances are equal ratios."""
+        """Set the vertical axis to a logarithmic scale, or to a linear one."""
         self.chart.options["yAxis"]["type"] = "log" if yes else "value"
         self.chart.update()
 
     def show(self, data: Sequence[Sequence[Point]], smoothing: int = 1) -> None:
-        """Draw the points of each line, each the mean of about the last `smoothing`; nothing is sent if they are
+        """Draw the points of each line, each as the mean of about the last `smoothing` points. Send nothing if they are
         drawn already."""
         same = len(self._shown) == len(data) and all(a is b for a, b in zip(self._shown, data, strict=True))
         if same and smoothing == self._smoothing:
@@ -59,14 +60,15 @@ class Lines:
         series = [{"data": smoothed(points, smoothing), "showSymbol": len(points) <= _MOST_DOTS} for points in data]
         for own, new in zip(self.chart.options["series"], series, strict=True):
             own.update(new)
-        if first:  # a method that is called before the browser has made its chart is lost without a word
+        if first:  # the browser silently ignores a method call before it has made the chart
             self.chart.update()
             return
         self.chart.run_chart_method("setOption", {"series": series})
 
 
 def smoothed(points: Sequence[Point], over: int) -> Sequence[Point]:
-    """Exponential means of about the last `over` points, without a pull towards 0 at the beginning; gaps stay gaps."""
+    """Return exponential means over about the last `over` points, without a bias towards 0 at the beginning. Gaps
+    (None) stay gaps."""
     if over <= 1:
         return points
     keep, mean, weight = 1 - 1 / over, 0.0, 0.0
@@ -125,7 +127,7 @@ def _lines(lines: Sequence[Line], form: str, low: float | None) -> dict[str, Any
 
 
 class Bars:
-    """Horizontal bars, a row a stage or worker, made of parts. `show` takes rows by label and parts by name."""
+    """Horizontal bars: a row for each stage or worker, made of parts."""
 
     def __init__(self, title: str, *, form: str, most: float | None = None, stacked: bool = True) -> None:
         self._form, self._most, self._stacked = form, most, stacked
@@ -134,7 +136,7 @@ class Bars:
         self._key = ui.element("div").classes("terms")
 
     def show(self, rows: Sequence[str], parts: Mapping[str, Sequence[Any]], colors: Mapping[str, str]) -> None:
-        """Draw: `parts[name][i]` is that part of row i."""
+        """Draw the rows with these labels: `parts[name][i]` is the part `name` of row i."""
         shape = (tuple(rows), tuple(parts))
         if shape == self._shape:
             self.chart.run_chart_method("setOption", {"series": [{"data": list(data)} for data in parts.values()]})

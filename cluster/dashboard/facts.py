@@ -1,4 +1,4 @@
-"""From what the service has in memory and on disk to the models of /api. No I/O, nothing waits."""
+"""Build the models of /api from the service's objects. These functions do no I/O."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stages.actions import Action
 
 
 def job_model(view: JobView) -> models.Job:
-    """A job as `pipetrain status --json` has it."""
+    """Return a job with the keys of `pipetrain status --json`."""
     return models.Job(**JobSnapshot(job_message(view)).as_dict())
 
 
 def rows_model(stats: JobStats, names: Sequence[str] = ()) -> models.Rows:
-    """The series of these names, or all."""
+    """Return the series of these names, or all if there are no names."""
     found = {}
     for name, series in stats.series.items():
         if not names or name in names:
@@ -36,7 +36,7 @@ def rows_model(stats: JobStats, names: Sequence[str] = ()) -> models.Rows:
 
 
 def rows_csv(rows: models.Rows, first: int, last: int) -> str:
-    """A line for each step from `first` to `last` that has a point in any series."""
+    """Return CSV with a line for each step from `first` to `last` at which any series has a point."""
     names = list(rows.series)
     columns = [dict(zip(points.steps, points.values, strict=True)) for points in rows.series.values()]
     steps = sorted({step for column in columns for step in column if first <= step <= last})
@@ -48,7 +48,8 @@ def rows_csv(rows: models.Rows, first: int, last: int) -> str:
 
 
 def accounts_model(stats: JobStats, placement: Sequence[int]) -> models.AttemptAccounts | None:
-    """The last account; None before the first step. `placement[s]` is the worker of stage s, empty: None, too."""
+    """Return the accounts up to the last step; None before the first step, or if `placement` is empty. `placement[s]`
+    is the worker of stage s."""
     line = stats.accounts
     if line is None or len(placement) != len(line["stage_us"]):
         return None
@@ -77,7 +78,7 @@ def accounts_model(stats: JobStats, placement: Sequence[int]) -> models.AttemptA
 
 
 def timeline_model(content: Mapping[str, Any]) -> models.Timeline:
-    """A timeline.json."""
+    """Return the model of a timeline.json."""
     return models.Timeline(
         **{key: content[key] for key in ("attempt", "step", "zero", "seconds", "memory", "workers")},
         actions=_actions(content["actions"]),
@@ -86,7 +87,7 @@ def timeline_model(content: Mapping[str, Any]) -> models.Timeline:
 
 
 def schedule_model(question: Question, found: Replay) -> models.Schedule:
-    """A schedule's dry run."""
+    """Return the model of a schedule's dry run."""
     program, bubbles = found.program, found.bubbles
     return models.Schedule(
         schedule=question.schedule,

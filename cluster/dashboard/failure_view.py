@@ -1,4 +1,5 @@
-"""Why and where a job failed, in words, from its record and its event `failed`. Nothing here knows the web."""
+"""Describe why and where a job failed, from its record and its event `failed`. This module does not depend on the
+web."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from stages.orders import when
 
 @dataclass(frozen=True, slots=True)
 class FailureView:
-    """`worker`, `action` and `step` are None if no worker told the failure; `log_text` is in the line of that worker's
-    log that tells it."""
+    """The description of a failure. `worker`, `action` and `step` are None if no worker reported the failure.
+    `log_text` is part of the line of the worker's log that reports it."""
 
     cause: str
     where: str
@@ -26,7 +27,7 @@ class FailureView:
 
 
 def failure_view(record: JobRecord, details: Mapping[str, Any]) -> FailureView | None:
-    """What to say of a failed job; None of any other. `details` are those of its event `failed`."""
+    """Return the description of a failed job; None for any other job. `details` are those of its event `failed`."""
     if not isinstance(record.state, Failed):
         return None
     place: Mapping[str, Any] = details.get("place") or {}
@@ -46,7 +47,7 @@ def failure_view(record: JobRecord, details: Mapping[str, Any]) -> FailureView |
 
 
 def line_with(lines: Sequence[str], text: str) -> int | None:
-    """The last line with this text: an attempt's failure ends its log."""
+    """Return the index of the last line with this text, because the failure is at the end of the log; None without."""
     return next((i for i in range(len(lines) - 1, -1, -1) if text and text in lines[i]), None)
 
 

@@ -1,4 +1,4 @@
-"""What is around every page: its head, the way to the other pages, and whether anybody looks at it."""
+"""The frame of every page: its head, the links to the other pages, and a timer that runs while the page is visible."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from importlib.metadata import version
 from nicegui import ui
 
 TICK_S = 0.4
-"""How often a page that is seen looks for news, in seconds."""
+"""How often a visible page looks for news, in seconds."""
 MADE_WITHIN_S = 60.0
-"""A page, on a machine whose every CPU trains. NiceGUI answers 500 after 3 s otherwise."""
+"""The time for making a page, in seconds: much, because all CPUs may be training. NiceGUI's own limit is 3 s; after it,
+NiceGUI answers 500."""
 _PAGES = (("/", "Jobs"), ("/cluster", "Cluster"), ("/schedule", "Schedules"))
 
 
 def head() -> str:
-    """What the head of every page has besides NiceGUI's own."""
+    """Return what the head of every page contains besides NiceGUI's own elements."""
     tag = version("pipetrain")
     return (
         f'<link rel="stylesheet" href="/assets/dashboard.css?{tag}"><script src="/assets/dashboard.js?{tag}"></script>'
@@ -25,7 +26,8 @@ def head() -> str:
 
 @contextlib.contextmanager
 def frame(title: str, here: str = "", where: str = "") -> Iterator[None]:
-    """The page's content goes inside. `here` is the path of the page among those that are always offered."""
+    """Make the frame of a page; the content goes into the `with` block. `here` is the page's path if the links of every
+    page include it."""
     ui.page_title(f"{title} · pipetrain")
     with ui.element("header").classes("top"):
         ui.label("pipetrain").classes("brand")
@@ -42,7 +44,7 @@ def frame(title: str, here: str = "", where: str = "") -> Iterator[None]:
 
 
 def no_page(path: str) -> None:
-    """The page at an address that is none."""
+    """Make the page for an address that does not exist."""
     with frame("Page not found"):
         heading("There is no such page", 1)
         ui.label(f"Nothing is at {path[:200]}. A job's page is at /jobs/ and its id.").style("overflow-wrap: anywhere")
@@ -52,7 +54,7 @@ def no_page(path: str) -> None:
 
 
 def every_tick(look: Callable[[], Awaitable[None]], seconds: float = TICK_S) -> None:
-    """Call `look` now and again while somebody sees the page."""
+    """Call `look` every so many seconds while the page is visible."""
     timer = ui.timer(seconds, look)
 
     def seen(visible: bool) -> None:
@@ -62,7 +64,7 @@ def every_tick(look: Callable[[], Awaitable[None]], seconds: float = TICK_S) -> 
 
 
 def heading(text: str, level: int = 2) -> ui.element:
-    """A heading; the text."""
+    """Make a heading and return it."""
     with ui.element(f"h{level}") as found:
         ui.element("span")._text = text
     return found

@@ -1,4 +1,4 @@
-"""The picture of a step: workers as rows, actions as bars, bubbles as what is left empty; several on one time axis."""
+"""The picture of a step: workers as rows, actions as bars, bubbles as dashed gaps; several panels on one time axis."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ _KINDS = {Kind.FORWARD: 0, Kind.BACKWARD_INPUT: 1, Kind.BACKWARD_WEIGHT: 2}
 BUBBLE = 3
 """The number of a bubble among the kinds of bars."""
 FAILED = 1
-"""The ninth number of a bar that failed; it is 0 for the others of such a panel. Other panels have eight."""
+"""The ninth number of a bar whose action failed. The other bars of such a panel have 0 there; bars of other panels have
+only eight numbers."""
 _LANE, _LOW_LANE, _HEAD, _FOOT, _GAP = 32, 18, 28, 44, 12  # pixels
-_MANY = 12  # workers: more have low lanes
+_MANY = 12  # with more workers than this, the lanes are low
 MOST_BARS = 3000
-"""Actions that a panel draws at once; of a larger step a piece is drawn, and others can be chosen."""
-_FIRST_HUE, _LAST_HUE = 215, 35  # micro-batches from blue over green to orange: their order can be seen
+"""The most actions that a panel draws at once. Of a larger step it draws a part, and the reader can choose others."""
+_FIRST_HUE, _LAST_HUE = 215, 35  # from blue over green to orange, so that the order of micro-batches is visible
 
 Timed = tuple[int, Action, float, float]
 """Worker, action, start, end."""
@@ -28,9 +29,9 @@ Timed = tuple[int, Action, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture, of the time from `since` to `until`. `bars` are data of the chart: [worker, start, end, kind, stage,
-    micro-batch, hue, with stage], with the bubbles first, which lie behind. `end` is when its last action ends, drawn
-    or not, and `idle` the share of the workers' time until then in which they wait."""
+    """One panel, of the time from `since` to `until`. `bars` are the chart's data: [worker, start, end, kind, stage,
+    micro-batch, hue, with stage]; the bubbles come first, so that they lie behind. `end` is the end of the last action,
+    drawn or not, and `idle` the share of the workers' time until then in which they wait."""
 
     title: str
     bars: Sequence[Sequence[float]]
@@ -50,8 +51,8 @@ def panel(
     since: float = 0.0,
     until: float = float("inf"),
 ) -> Panel:
-    """The picture of these actions (F, I and W). A gap in a lane that is longer than `shortest` is a bubble. What ends
-    before `since` or begins at `until` or later is not drawn, but counts for all else."""
+    """Return the panel of these actions (F, I and W). A gap in a lane that is longer than `shortest` is a bubble.
+    Actions that end before `since`, or begin at `until` or later, are not drawn, but `end` and `idle` include them."""
     lanes: list[list[Timed]] = [[] for _ in range(n_workers)]
     for timed in actions:
         lanes[timed[0]].append(timed)
@@ -77,8 +78,8 @@ def panel(
 
 
 def windows(panels: Sequence[Sequence[Timed]], most: int) -> list[tuple[float, float]]:
-    """(since, until) of the pieces in which these actions are drawn, one after the other: at most `most` actions begin
-    in a piece of any panel. The last piece is open at its end."""
+    """Return the (since, until) of the parts in which these actions are drawn, in order: at most `most` actions begin
+    in a part of any panel. The last part has no end."""
     starts = [sorted(timed[2] for timed in actions) for actions in panels]
     found, since, places = [], 0.0, [0] * len(starts)
     while any(place + most < len(times) for place, times in zip(places, starts, strict=True)):
@@ -86,7 +87,7 @@ def windows(panels: Sequence[Sequence[Timed]], most: int) -> list[tuple[float, f
             times[place + most] for place, times in zip(places, starts, strict=True) if place + most < len(times)
         )
         if until <= since:
-            break  # so many begin at the same moment
+            break  # more than `most` actions begin at the same time
         found.append((since, until))
         since, places = until, [bisect_left(times, until) for times in starts]
     return [*found, (since, float("inf"))]
@@ -104,7 +105,7 @@ def _bubbles(lane: list[Timed], worker: int, end: float, shortest: float) -> lis
 
 
 def marked(panels: Sequence[Panel], action: Action) -> list[Panel]:
-    """The panels with this action's bars marked as failed; of a B both its I and its W."""
+    """Return the panels with the bars of this action marked as failed; for a B, both its I and its W."""
     kinds = {Kind.BACKWARD: (1, 2)}.get(action.kind) or (_KINDS[action.kind],)
 
     def is_it(bar: Sequence[float]) -> bool:
@@ -114,8 +115,7 @@ def marked(panels: Sequence[Panel], action: Action) -> list[Panel]:
 
 
 class Gantt:
-    """The chart. `show` draws panels, one beneath the other, on the same time axis; `unit` is ms, or what the times
-    of a dry run are in."""
+    """The chart: panels beneath each other on the same time axis. `unit` is ms, or the unit of a dry run's times."""
 
     def __init__(self, *, unit: str, label: str) -> None:
         self.unit, self._shape = unit, (-1, -1)
@@ -123,7 +123,7 @@ class Gantt:
         self._label = label
 
     def show(self, panels: Sequence[Panel], summary: str) -> None:
-        """Draw. `summary` is what the picture says, for those who cannot see it."""
+        """Draw the panels. `summary` describes the picture in words, for screen readers."""
         shape = (len(panels), max((p.n_workers for p in panels), default=0))
         since = min((p.since for p in panels), default=0.0)
         end = max((p.until for p in panels), default=0.0) or 1.0
@@ -152,7 +152,7 @@ def _height(panels: Sequence[Panel]) -> int:
 
 
 def _lane(p: Panel) -> int:
-    """The height of a worker's lane: of many workers all shall be seen at once."""
+    """The height of a worker's lane in pixels: lower for many workers, so that all are visible at once."""
     return _LANE if p.n_workers <= _MANY else _LOW_LANE
 
 

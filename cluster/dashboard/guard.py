@@ -1,12 +1,14 @@
-"""Who may speak to the HTTP port. It listens on loopback, where other users of the machine can reach it, and so can any
-web page in the user's own browser.
+"""Protect the HTTP port. It listens on loopback, where other users of the machine can reach it, and so can any web page
+in the user's own browser.
 
-Other users are told apart by the kernel (`peer`): like the home, what is shown here is its user's alone.
-A page elsewhere can make a name of its own point to 127.0.0.1 and then read answers: the Host header gives it away.
-It can send POSTs, and open websockets, from its own origin: the Origin header gives it away. It can have our pages made
-again and again, as pictures or scripts of its own: browsers say what a request is for (Sec-Fetch-…), and whatever does
-not open a page of ours in a window is turned away. And a frame around our pages could have their buttons clicked:
-browsers are told to refuse one, and to ask nothing of any other host.
+Other users: the kernel reports which user a connection belongs to (`peer`). Only the user who owns the home may read.
+Pages of other sites have four ways in:
+- One can let its own host name point to 127.0.0.1 and then read answers. The Host header shows that name.
+- It can send POSTs and open websockets from its own origin. The Origin header shows that origin.
+- It can load our pages again and again, as pictures or scripts of its own. Browsers report what a request is for
+  (Sec-Fetch-…), and the guard rejects a request of another site unless it opens a page of ours in a window.
+- It can put our pages into a frame and make a reader click their buttons. Our headers make browsers refuse frames, and
+  requests of our pages to other hosts.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from cluster.dashboard.peer import NOBODY, user_of
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OPEN = ("/healthz", "/metrics")
-"""For whoever watches over the machine."""
+"""Open to every user of the machine, for monitoring."""
 _ELSEWHERE = ("cross-site", "same-site")  # another port of this host is the same site
 _ROOT = 0
 _POLICY_VIOLATION = 1008
@@ -48,15 +50,15 @@ _HEADERS = (
 
 
 class Guard:
-    """ASGI middleware that turns away requests of other users, of other sites, and of scripts that would change
-    something without the token. `names` are the hosts that the port may be called by, without ports."""
+    """ASGI middleware that rejects requests of other users, of pages of other sites, and of scripts that would change
+    something without the token. `names` are the host names, without ports, that the Host header may have."""
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str], token: str) -> None:
         self._app, self._names, self._token = app, frozenset(name.lower() for name in names), token
         self._users: WeakKeyDictionary[Any, int | None] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 400, 401 or 403."""
+        """Pass the request on, or answer 400, 401, 403 or 413."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -77,30 +79,30 @@ class Guard:
             await JSONResponse({"problems": [text]}, status, wanted)(scope, receive, send)
 
     async def _user(self, scope: Scope, receive: Receive) -> int | None:
-        """Whose process asks, see `user_of`. It is looked up once a connection: remembered with the connection's own
-        object, since its ports may be somebody else's a moment after it is closed."""
+        """Return the user of the calling process, see `user_of`. It is looked up once for each connection and kept with
+        the connection's own object, because another user may have its ports a moment after it is closed."""
         connection = getattr(getattr(receive, "__self__", None), "transport", None)
         with contextlib.suppress(KeyError, TypeError):
             return self._users[connection]
         user = await asyncio.to_thread(user_of, scope.get("client"), scope.get("server"))
         if user != NOBODY:
-            with contextlib.suppress(TypeError):  # None, or an object that cannot be remembered
+            with contextlib.suppress(TypeError):  # None, or an object without weak references
                 self._users[connection] = user
         return user
 
 
 def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str, by_another: bool) -> tuple[int, str] | None:
-    """Status and sentence for a request that is turned away; None for one that is let through. `by_another`: another
-    user of this machine may have sent it."""
+    """Return the status and the reason for a request that is rejected; None if it may pass. `by_another`: another user
+    of this machine may have sent it."""
     headers = Headers(scope=dict(scope))
     host = headers.get("host", "")
     if _name(host) not in names:
-        return 400, f"Host: got {host[:100]!r}, this service is called {', '.join(sorted(names))}"
+        return 400, f"Host: got {host[:100]!r}, must be one of this service's names: {', '.join(sorted(names))}"
     path = scope["path"]
     if is_open(path):
         return None
     if headers.get("sec-fetch-site") in _ELSEWHERE and not _opens_window(headers):
-        return 403, "Sec-Fetch-Site: another site's page asks; it may only lead here by a link"
+        return 403, "Sec-Fetch-Site: a page of another site sent this request; it may only have a link to this service"
     origin = headers.get("origin")
     if scope["type"] == "websocket" or scope["method"] not in _SAFE:
         if origin is not None and not _same_site(origin, host):
@@ -117,7 +119,7 @@ def refusal(scope: Mapping[str, Any], names: Iterable[str], token: str, by_anoth
     if origin is not None:
         return None
     return 401, (
-        "authorization: missing or wrong; a script that changes something shows `Authorization: Bearer TOKEN`, "
+        "authorization: missing or wrong; a script that changes something must send `Authorization: Bearer TOKEN`, "
         "with the token from the file `token` in the service's home"
     )
 
@@ -129,18 +131,18 @@ def _opens_window(headers: Headers) -> bool:
 def _same_site(origin: str, host: str) -> bool:
     try:
         parts = urlsplit(origin)
-    except ValueError:  # brackets around what is no address
+    except ValueError:  # brackets around something that is no address
         return False
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 
 def is_open(path: str) -> bool:
-    """Whether every user of this machine may ask for it."""
+    """Whether every user of this machine may request this path."""
     return path in _OPEN
 
 
 def _name(host: str) -> str:
-    """The name or address in a Host header, without port and brackets."""
+    """Return the name or address in a Host header, without port and brackets."""
     host = host.strip().lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]

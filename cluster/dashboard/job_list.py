@@ -1,4 +1,4 @@
-"""A page of the jobs, newest first or by any column, by state and by what is in name or id."""
+"""One page of the list of jobs: newest first or sorted by a column, filtered by state, name and id."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ SORTS: dict[str, Callable[[JobRecord], Any]] = {
     "samples_per_second": lambda record: record.samples_per_second,
     "submitted_at": lambda record: record.submitted_at,
 }
-"""What jobs can be sorted by."""
+"""The values by which jobs can be sorted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """`states` empty: all. `search`: part of a name, in any case, or the beginning of an id. `sort`: a name of SORTS,
-    or empty for the newest first; jobs without a value come last. Pages count from 0."""
+    """The choice of jobs and their order. `states`: empty for all. `search`: part of a name, in upper or lower case, or
+    the beginning of an id. `sort`: a name of SORTS, or empty for the newest first; jobs without a value come last.
+    Pages count from 0."""
 
     states: tuple[str, ...] = ()
     search: str = ""
@@ -47,7 +48,7 @@ class Filters:
     page: int = 0
 
     def check(self) -> None:
-        """Raises UserMistake."""
+        """Raise UserMistake if a value is wrong."""
         wrong = [state for state in self.states if state not in STATE_NAMES]
         if wrong:
             raise UserMistake(f"state: got {wrong[0][:50]}, must be one of {', '.join(STATE_NAMES)}")
@@ -61,7 +62,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`total` jobs fit the filters; `counts` are of all jobs by state."""
+    """A page of jobs. `total` jobs match the filters on all pages; `counts` has the number of all jobs by state."""
 
     records: Sequence[JobRecord]
     total: int
@@ -69,7 +70,7 @@ class Page:
 
 
 async def job_page(jobs: Jobs, filters: Filters) -> Page:
-    """The page, each job as it is now. Raises UserMistake."""
+    """Return the page, with each job's present record. Raises UserMistake."""
     filters.check()
     if filters.sort:
         everything = await asyncio.to_thread(_select, jobs.store, replace(filters, page=0, limit=2**62))
@@ -82,7 +83,7 @@ async def job_page(jobs: Jobs, filters: Filters) -> Page:
 
 
 def in_order(records: Sequence[JobRecord], sort: str, *, descending: bool) -> list[JobRecord]:
-    """The jobs by that column, those without a value last; of equals the newest first, as they come."""
+    """Return the jobs sorted by that column, those without a value last. Equal jobs keep their order."""
     key = SORTS[sort]
     valued = [record for record in records if key(record) not in (None, "")]
     without = [record for record in records if key(record) in (None, "")]
@@ -90,7 +91,7 @@ def in_order(records: Sequence[JobRecord], sort: str, *, descending: bool) -> li
 
 
 async def nearest_page(jobs: Jobs, filters: Filters) -> tuple[Page, Filters]:
-    """The page, or the last one where there are no longer so many; and the filters that ask for it."""
+    """Return the page, or the last one if there are fewer pages now, and the filters of the page returned."""
     found = await job_page(jobs, filters)
     while not found.records and filters.page > 0:
         last = max(0, (found.total - 1) // filters.limit)
@@ -100,7 +101,7 @@ async def nearest_page(jobs: Jobs, filters: Filters) -> tuple[Page, Filters]:
 
 
 def present(jobs: Jobs, record: JobRecord) -> JobRecord:
-    """The record as it is now."""
+    """Return the job's present record."""
     entry = jobs.entries.get(record.id)
     return record if entry is None else entry.live_record()
 

@@ -1,4 +1,5 @@
-"""How far a job is: per cent, time left, and the title of its browser tab. Nothing here knows the web."""
+"""The progress of a job: per cent, time left, and the title of its browser tab. This module does not depend on the
+web."""
 
 from __future__ import annotations
 
@@ -18,17 +19,19 @@ SIGNS = {
 
 
 def percent(record: JobRecord) -> int | None:
-    """Whole per cent of the steps that are finished, 100 only at the end; None if their number is not known yet."""
+    """Return the share of the steps that are finished in whole per cent, 100 only at the end; None if their number is
+    not known yet."""
     return None if not record.steps_total else 100 * record.step // record.steps_total
 
 
 def time_left(record: JobRecord, stats: JobStats | None) -> str:
-    """`5 min left`, at the speed of the last steps and without evaluations; empty if nothing can be said."""
+    """Return the time left, such as `5 min left`, at the speed of the last steps and without evaluations; empty if it
+    is not known."""
     return left_text(record.state.name, record.step, record.steps_total, stats)
 
 
 def left_text(state: str, step: int, steps_total: int | None, stats: JobStats | None) -> str:
-    """As `time_left`, of a job that has made `step` steps."""
+    """Return the same as `time_left`, for a job that has done `step` steps."""
     if state != "RUNNING" or not steps_total or stats is None or not stats.steps:
         return ""
     rate = stats.recent.samples_per_second
@@ -39,6 +42,6 @@ def left_text(state: str, step: int, steps_total: int | None, stats: JobStats | 
 
 
 def tab_title(record: JobRecord) -> str:
-    """`▶ 14% digits`: a sign for the state, and the per cent of a job that runs."""
+    """Return a tab title such as `▶ 14% digits`: a sign for the state, the per cent of a running job, and its name."""
     done = percent(record) if record.state.name == "RUNNING" else None
     return f"{SIGNS[record.state.name]} {'' if done is None else f'{done}% '}{record.name}"

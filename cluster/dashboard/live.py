@@ -1,4 +1,4 @@
-"""What the pages of a running job show, made once for all who watch it, and only where something is new."""
+"""The charts' data of a running job, made once for all its open pages, and only if something is new."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from coordinator.texts import share
 from stages.actions import Action
 
 CHART_POINTS = 300
-_SERIES_KEPT = 200  # readers may look at ranges of their own
+_SERIES_KEPT = 200  # readers may choose different ranges of steps
 
 Points = list[tuple[int, float | None]]
 
 
 @dataclass(slots=True)
 class Live:
-    """Views of one attempt's figures. What did not change is the same object as before."""
+    """The charts' data of one attempt. If nothing changed, a method returns the same object as before."""
 
     stats: JobStats
     _series: dict[tuple[str, tuple[int, int] | None], tuple[int, Points]] = field(default_factory=dict)
@@ -30,7 +30,8 @@ class Live:
     _drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def points(self, name: str, steps: tuple[int, int] | None = None) -> Points:
-        """A series, thinned for a chart; only that of the steps from the first to the last one, if they are given."""
+        """Return a series, thinned for a chart. If `steps` is given, only the points from its first to its last
+        step."""
         series = self.stats.series[name]
         version, points = self._series.get((name, steps), (-1, []))
         if version != series.version:
@@ -41,7 +42,7 @@ class Live:
         return points
 
     async def picture(self) -> Picture | None:
-        """The last sampled step; None before there is one."""
+        """Return the picture of the last sampled step; None before there is one."""
         content = self.stats.timeline
         if content is None:
             return None
@@ -52,13 +53,13 @@ class Live:
 
 
 class LiveViews:
-    """One Live an attempt, for all pages."""
+    """The Live of each attempt, for all pages."""
 
     def __init__(self) -> None:
         self._views: dict[str, Live] = {}
 
     def of(self, stats: JobStats) -> Live:
-        """The views of these figures."""
+        """Return the Live of these figures."""
         found = self._views.get(stats.job)
         if found is None or found.stats is not stats:
             if len(self._views) > 100:
@@ -68,12 +69,13 @@ class LiveViews:
 
 
 def _drawn(points: Sequence[tuple[int, float]]) -> Points:
-    """As a chart takes them; what is not finite is a gap."""
+    """Return points in a chart's form; a value that is not finite becomes a gap (None)."""
     return [(step, float(f"{value:.6g}") if math.isfinite(value) else None) for step, value in points]
 
 
 def picture(content: Mapping[str, Any]) -> Picture:
-    """The picture of a timeline.json, in milliseconds: measured, and predicted beneath if there is a prediction."""
+    """Return the picture of a timeline.json in milliseconds: the measured step and, if there is a prediction, the
+    predicted one beneath."""
     n_workers = len(content["workers"])
     measured, predicted = _timed(content["actions"]), _timed(content["predicted"])
     named = (("measured", measured), ("predicted by the schedule's dry run", predicted))

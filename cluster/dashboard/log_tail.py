@@ -9,12 +9,13 @@ from coordinator import run_files
 from coordinator.job.regular_files import open_regular
 
 RUNNER = -1
-_FIRST_BYTES, _MOST_BYTES = 32 * 1024, 256 * 1024  # of a file: in the beginning, and at one look
-_LINE_CHARACTERS = 4096  # a longer line is cut: pages show it, files have it whole
+_FIRST_BYTES, _MOST_BYTES = 32 * 1024, 256 * 1024  # read from a file at the first look, and at each later one
+_LINE_CHARACTERS = 4096  # a longer line is cut on the page; the file has all of it
 
 
 class LogTail:
-    """`lines` of one process, RUNNER or a worker's number, or of all (None): each with who printed it."""
+    """The last `lines` of one process (RUNNER or a worker's number), or of all processes (None); then each line names
+    its process."""
 
     def __init__(self, folder: Path, worker: int | None, most: int) -> None:
         self._folder, self._worker = folder / run_files.LOGS, worker
@@ -22,8 +23,8 @@ class LogTail:
         self.lines: deque[str] = deque(maxlen=most)
 
     def look(self, ended: bool) -> bool:
-        """Take in what was added; True if that is anything. Reads files. `ended`: nothing more will be written, so that
-        what a killed process left of its last line is a line too."""
+        """Read the new lines from the files; return whether there are any. `ended`: no process writes any more, so that
+        a last line without its end, left by a killed process, counts as a line."""
         found = False
         for number, file in self._files():
             found |= self._read(file, "" if self._worker is not None else self._name(number), ended)
@@ -56,7 +57,7 @@ class LogTail:
             return False
         self._ends[file] = first + end
         lines = part[:end].decode(errors="replace").splitlines()
-        if first > 0 and first != start:  # what is before was skipped, so the first line is the end of one
+        if first > 0 and first != start:  # the bytes before were skipped, so that the first line is incomplete
             lines = lines[1:] or ["…" + lines[0]]
         self.lines.extend(before + _cut(line) for line in lines)
         return True

@@ -1,4 +1,4 @@
-"""What /api answers: pydantic models, so that OpenAPI describes each field with its unit."""
+"""The answers of /api as pydantic models, so that OpenAPI describes each field with its unit."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from coordinator.train.rows import SERIES
 
 
 class ProblemLine(BaseModel):
-    """A problem of a job file, where it stands."""
+    """A problem of a job file and its line."""
 
-    line: int | None = Field(description="line of the text, from 1; null for what concerns all of it")
-    text: str = Field(description="path in the job, what was found, what would be right")
+    line: int | None = Field(description="line of the text, from 1; null if the problem concerns the whole text")
+    text: str = Field(description="path in the job, the value found, the values allowed")
 
 
 class Problems(BaseModel):
-    """Why a request was turned away."""
+    """The reasons why a request was rejected."""
 
-    problems: list[str] = Field(description="one sentence a problem")
+    problems: list[str] = Field(description="one sentence for each problem")
     lines: list[ProblemLine] = Field(
         default=[], description="the same with lines, for a job that was submitted as text"
     )
@@ -29,26 +29,29 @@ class Job(BaseModel):
     id: str
     name: str
     state: str = Field(description="QUEUED, STARTING, RUNNING, RECOVERING, SUCCEEDED, FAILED or STOPPED")
-    reason: str = Field(description="why it is in this state; may be empty")
-    attempt: int = Field(description="lives of its processes so far; 0 before the first")
-    step: int = Field(description="updates made in this attempt so far: the number of its last step")
-    steps_total: int | None = Field(description="steps of the whole job; null until its data was read")
+    reason: str = Field(description="the reason for the state; may be empty")
+    attempt: int = Field(description="number of the present attempt, from 1; 0 before the first one")
+    step: int = Field(description="number of steps done in this attempt")
+    steps_total: int | None = Field(description="number of steps of the whole job; null until its data was read")
     loss: float | None = Field(description="mean training loss over the rows of the present epoch so far")
     validation_loss: float | None = Field(description="mean loss over the validation rows, last evaluation")
-    validation_accuracy: float | None = Field(description="share of validation rows that are right, 0 to 1")
+    validation_accuracy: float | None = Field(description="share of validation rows classified correctly, 0 to 1")
     submitted_at: str
     started_at: str | None
     ended_at: str | None
-    exit_code: int | None = Field(description="0 succeeded, 1 failed, 2 a mistake in job or data, 130 stopped")
+    exit_code: int | None = Field(
+        description="0 succeeded, 1 failed, 2 failed because of a mistake in the job or its data, 130 stopped"
+    )
     model_saved: bool
-    priority: int = Field(description="larger goes first")
-    queue_position: int | None = Field(description="from 1; only while QUEUED")
-    queue_length: int | None = Field(description="jobs that are QUEUED; only while QUEUED")
+    priority: int = Field(description="jobs of a higher priority start first")
+    queue_position: int | None = Field(description="place in the queue, from 1; null unless QUEUED")
+    queue_length: int | None = Field(description="number of QUEUED jobs; null unless QUEUED")
     submission_id: str
-    workers: int = Field(description="processes that hold its stages")
+    workers: int = Field(description="number of worker processes")
     cpus: int = Field(description="CPUs of all workers together")
     memory: int = Field(
-        description="bytes of all workers together; 0: the job names none, and each has its CPUs' share of its node"
+        description="bytes of all workers together; 0: the job sets no limit, and each worker may use its CPUs' share "
+        "of its node's memory"
     )
 
 
@@ -56,39 +59,41 @@ class JobList(BaseModel):
     """A page of jobs, newest first."""
 
     jobs: list[Job]
-    total: int = Field(description="jobs that fit the filters, on all pages")
-    counts: dict[str, int] = Field(description="all jobs of the service by state")
+    total: int = Field(description="number of jobs that match the filters, on all pages")
+    counts: dict[str, int] = Field(description="number of all jobs of the service by state")
 
 
 class Points(BaseModel):
     """A series, thinned evenly: at most 1,000 points."""
 
-    steps: list[int] = Field(description="updates made at each point: the first step is 1")
-    values: list[float | None] = Field(description="the value at each; null where it was not finite")
+    steps: list[int] = Field(description="number of the step of each point; the first step is 1")
+    values: list[float | None] = Field(description="value of each point; null if it was not finite")
 
 
 class Rows(BaseModel):
-    """Series of the present attempt. Losses and accuracies of training are each step's own; a loss that is a sum is
-    told per row."""
+    """Series of the present attempt. Training losses and accuracies are those of each step; a loss that is a sum is
+    given per row."""
 
     attempt: int
     series: dict[str, Points] = Field(description=f"by name: {', '.join(SERIES)}; shares are from 0 to 1")
 
 
 class StageAccount(BaseModel):
-    """Where a worker's time went for one of its stages, in seconds since the attempt began."""
+    """How a worker spent its time on one of its stages, in seconds since the attempt began."""
 
     stage: int
     worker: int
     seconds: dict[str, float]
     bubble: float = Field(
-        description="share of the worker's time that it waited or was held up sending, last one to two seconds, 0 to 1"
+        description="share of the worker's time, over the last one to two seconds, in which it waited for an array of "
+        "this stage or was held up sending one, 0 to 1"
     )
-    bubble_predicted: float | None = Field(description="the same by the schedule's dry run, with measured times")
+    bubble_predicted: float | None = Field(description="the same in the schedule's dry run with measured times")
 
 
 class WorkerAccount(BaseModel):
-    """What a worker did for none of its stages alone, in seconds. With its stages' seconds it sums to its wall time."""
+    """How a worker spent the time that belongs to no single stage, in seconds. With the seconds of its stages, these
+    sum to its wall time."""
 
     worker: int
     wall_seconds: float
@@ -96,7 +101,7 @@ class WorkerAccount(BaseModel):
 
 
 class Link(BaseModel):
-    """What one worker sent another since the attempt began."""
+    """The messages from one worker to another since the attempt began."""
 
     sender: int
     receiver: int
@@ -105,18 +110,18 @@ class Link(BaseModel):
 
 
 class AttemptAccounts(BaseModel):
-    """Every worker's wall time by what it went into, without a remainder."""
+    """Every worker's wall time by kind of work, without a remainder."""
 
     attempt: int
-    step: int = Field(description="updates made so far: the last step that counts")
-    ended: float = Field(description="when it ended, seconds UTC")
+    step: int = Field(description="number of the last step that is included")
+    ended: float = Field(description="end of that step, seconds since 1970, UTC")
     stages: list[StageAccount]
     workers: list[WorkerAccount]
     links: list[Link]
 
 
 class TimedAction(BaseModel):
-    """An action of a worker; microseconds from the step's first action on."""
+    """An action of a worker. Times are microseconds since the step's first action."""
 
     worker: int
     stage: int
@@ -134,8 +139,8 @@ class StageBytes(BaseModel):
     weights: int
     gradients: int
     optimizer: int
-    activations: int = Field(description="peak of what it kept between forward and weight gradient")
-    activations_predicted: int = Field(description="what the plan says of that")
+    activations: int = Field(description="peak of the activations kept between forward and weight gradient")
+    activations_predicted: int = Field(description="the same peak as the plan predicts it")
 
 
 class WorkerProcess(BaseModel):
@@ -145,19 +150,19 @@ class WorkerProcess(BaseModel):
     host: str
     pid: int | None
     peak_rss_bytes: int | None = Field(description="largest resident size of the process since its stages were built")
-    peak_job_bytes: int | None = Field(description="the part of it that is the job's, which the limit is for")
-    limit_bytes: int | None = Field(description="what it may take beside its runtime; null without a limit")
-    clock_offset_seconds: float = Field(description="added to its clock to have the runner's")
-    clock_error_seconds: float = Field(description="how far that may be wrong")
+    peak_job_bytes: int | None = Field(description="the part of it that belongs to the job; the limit applies to it")
+    limit_bytes: int | None = Field(description="limit for the job's part; null without a limit")
+    clock_offset_seconds: float = Field(description="seconds to add to its clock to get the runner's")
+    clock_error_seconds: float = Field(description="largest possible error of that, in seconds")
 
 
 class Timeline(BaseModel):
-    """One sampled step, about the last one: what every worker did when, and what the schedule's dry run says."""
+    """A sampled step, about the last one: the measured actions of every worker, and those of the schedule's dry run."""
 
     attempt: int
-    step: int = Field(description="the step, from 1: updates made once it is done")
-    zero: float = Field(description="when its first action began, seconds UTC")
-    seconds: float = Field(description="from there to its last action's end")
+    step: int = Field(description="number of the step, from 1")
+    zero: float = Field(description="start of its first action, seconds since 1970, UTC")
+    seconds: float = Field(description="seconds from there to the end of its last action")
     actions: list[TimedAction]
     predicted: list[TimedAction]
     memory: list[StageBytes]
@@ -165,10 +170,10 @@ class Timeline(BaseModel):
 
 
 class Event(BaseModel):
-    """Something that happened to a job."""
+    """An event of a job."""
 
     seq: int = Field(description="from 1, without gaps")
-    time: float = Field(description="seconds UTC")
+    time: float = Field(description="seconds since 1970, UTC")
     kind: str
     attempt: int
     text: str
@@ -204,26 +209,27 @@ class Cluster(BaseModel):
     """The service and the cluster that it uses."""
 
     version: str
-    ray: str = Field(description="up; or else what is the matter")
+    ray: str = Field(description="up, or the problem")
     ray_address: str
     nodes: list[Node]
     counts: dict[str, int] = Field(description="jobs by state")
     active: list[Job] = Field(description="jobs that have processes")
-    waiting: list[Job] = Field(description="the first 20 that wait, in their order, each with what it waits for")
+    waiting: list[Job] = Field(description="the first 20 waiting jobs, in their order, each with what it waits for")
     max_queued: int
 
 
 class ScheduleStage(BaseModel):
-    """What a schedule asks of a stage."""
+    """A stage in a schedule's dry run."""
 
     stage: int
     worker: int
-    peak_alive: int = Field(description="most micro-batches whose activations it keeps at once")
+    peak_alive: int = Field(description="most micro-batches whose activations the stage keeps at once")
     bubble: float = Field(description="idle share of its worker, 0 to 1")
 
 
 class Schedule(BaseModel):
-    """A schedule's dry run. Times are in forward passes of a micro-batch: F = I = W = 1 unless asked otherwise."""
+    """A schedule's dry run. Times are in forward passes of a micro-batch: F = I = W = 1 unless `backward` changes
+    it."""
 
     schedule: str
     stages: int
@@ -237,25 +243,26 @@ class Schedule(BaseModel):
 
 
 class StopRequest(BaseModel):
-    """How a job shall end."""
+    """How to stop a job."""
 
-    now: bool = Field(default=False, description="without finishing the steps under way and saving the weights")
+    now: bool = Field(default=False, description="end it without finishing its steps and without saving its weights")
 
 
 class TraceRequest(BaseModel):
-    """What shall be traced."""
+    """The steps to trace."""
 
-    steps: int = Field(default=10, ge=1, le=10_000, description="steps, from the next one on")
+    steps: int = Field(default=10, ge=1, le=10_000, description="number of steps, from the next one on")
 
 
 class TraceRequested(BaseModel):
-    """Taken in: trace.json is among the job's files once they are made, and an event says so."""
+    """The request was accepted. trace.json is among the job's files once the steps are done, and an event reports
+    it."""
 
     id: str
     steps: int
 
 
 class Deleted(BaseModel):
-    """The job is forgotten."""
+    """The job was deleted."""
 
     id: str

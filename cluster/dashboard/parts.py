@@ -1,4 +1,4 @@
-"""Small pieces that several pages are made from."""
+"""Small elements that several pages use."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 E = TypeVar("E", bound=ui.element)
 _KINDS = (("F", "forward", 14), ("I", "input gradient", 11), ("W", "weight gradient", 7))
-SHORT = 32  # characters that are not broken into lines
+SHORT = 32  # a cell's text of at most so many characters stays on one line
 
 
 def text(tag: str, content: str = "") -> ui.label:
-    """A label with another tag."""
+    """Make a label with this tag."""
     label = ui.label(content)
     label.tag = tag
     return label
 
 
 def term(tag: str, word: str) -> ui.element:
-    """A word; if TERMS has it, it is underlined, and says what it means to the mouse, the keyboard and a finger. Of a
-    group with the class `terms` Tab reaches one word, and the arrows the others (dashboard.js)."""
+    """Make a word. If it is in TERMS, it is underlined and shows its explanation on hover, focus and touch. In a group
+    with the class `terms`, Tab reaches one word, and the arrow keys reach the others (dashboard.js)."""
     if word not in TERMS:
         return text(tag, word)
     with ui.element(tag) as place:
@@ -34,7 +34,8 @@ def term(tag: str, word: str) -> ui.element:
 
 
 def explained(element: E, content: str) -> E:
-    """Give it an explanation, which a box beside it shows on hover, focus and touch; none if the text is empty."""
+    """Give an element an explanation, which a box beside it shows on hover, focus and touch. An empty text removes
+    it."""
     if element.props.get("data-tip", "") != content:
         element.props["data-tip"] = content
         if not content:
@@ -44,7 +45,7 @@ def explained(element: E, content: str) -> E:
 
 
 def copy_button(content: str, what: str) -> ui.element:
-    """A button that puts the text into the clipboard."""
+    """Make a button that copies the text to the clipboard."""
     button = text("button").classes("copy").props(f'type=button aria-label="Copy {what}"')
     button.props["data-copy"] = content
     button.on("click", js_handler="(event) => pipetrain.copy(event.currentTarget)")
@@ -52,7 +53,7 @@ def copy_button(content: str, what: str) -> ui.element:
 
 
 def facts(*names: str) -> Callable[[Sequence[str]], None]:
-    """Figures with their names above; call the result with new figures, an empty one hides its name too."""
+    """Make figures with their names above. Call the result with new figures; an empty one hides its name too."""
     with ui.element("dl").classes("facts terms"):
         places = []
         for name in names:
@@ -69,15 +70,15 @@ def facts(*names: str) -> Callable[[Sequence[str]], None]:
 
 
 class Rows(Generic[K, T]):
-    """Elements kept by key. One stays the same for as long as its key is there, wherever it stands: the keyboard's
-    focus on it, a selection in it and a half-made click are not lost. `make` gives the element and what fills it."""
+    """Elements with keys. An element stays the same as long as its key is shown, at any place: the keyboard's focus, a
+    selection and a half-made click on it are not lost. `make` returns the element of a key, and a handle to fill it."""
 
     def __init__(self, place: ui.element, make: Callable[[K], tuple[ui.element, T]]) -> None:
         self._place, self._make = place, make
         self._rows: dict[K, tuple[ui.element, T]] = {}
 
     def show(self, keys: Sequence[K]) -> list[T]:
-        """Have these, in this order; what fills each."""
+        """Show the elements of these keys, in this order, and return their handles."""
         for key in self._rows.keys() - set(keys):
             self._rows.pop(key)[0].delete()
         for i, key in enumerate(keys):
@@ -91,7 +92,7 @@ class Rows(Generic[K, T]):
 
 
 def table(*columns: str) -> ui.element:
-    """A table with these headings; its body, for `fill_table`."""
+    """Make a table with these headings and return its body, for `fill_table`."""
     with ui.element("div").classes("scroll"), ui.element("table").classes("table"):
         with ui.element("thead"), ui.element("tr").classes("terms"):
             for column in columns:
@@ -102,14 +103,14 @@ def table(*columns: str) -> ui.element:
 
 
 def cell(body: ui.element, column: int) -> ui.label:
-    """A cell of a table's row. On a phone, where rows are cards, its column's name stands before it."""
+    """Make a cell of a table's row. On a phone, where rows are cards, the cell begins with its column's name."""
     found = text("td")
     found.props["data-column"] = str(body.props["data-columns"]).split("\n")[column]
     return found
 
 
 def fill_table(body: ui.element, rows: Sequence[Sequence[str]]) -> None:
-    """Put the texts into the cells, making rows as needed; what stays the same is not sent."""
+    """Put the texts into the cells and make or remove rows as needed. Texts that have not changed are not sent."""
     for place in list(body)[len(rows) :]:
         place.delete()
     with body:
@@ -133,7 +134,8 @@ def set_cell(place: ui.label, content: str) -> None:
 
 
 def problems_list(on_line: Callable[[int], None] | None = None) -> Callable[[Iterable[object]], None]:
-    """Where problems are told; call the result with them. A problem with a line has a button that goes there."""
+    """Make a list of problems. Call the result with the problems; one with a line gets a button that calls
+    `on_line`."""
     with ui.element("div").props("role=alert") as place:
         pass
 
@@ -157,14 +159,14 @@ def problems_list(on_line: Callable[[int], None] | None = None) -> Callable[[Ite
 
 
 def key(name: str, style: str, classes: str = "") -> None:
-    """What a colour or form means."""
+    """Make an entry of a legend: a sample of a colour or form, and its name."""
     with ui.element("span").classes("key small muted"):
         ui.element("i").classes(classes).style(style)
         term("span", name)
 
 
 def kinds_key() -> None:
-    """What the heights of the bars mean, and what is left empty."""
+    """Make the legend of a pipeline's picture: the heights of the bars, and the bubble."""
     for letter, name, height in _KINDS:
         key(f"{letter} {name}", f"height: {height}px")
     key("bubble: the worker waits", "height: 14px", "bubble")

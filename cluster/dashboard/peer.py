@@ -1,4 +1,4 @@
-"""Whose process is at the other end of a connection: on loopback there may be other users of the machine."""
+"""Find the user at the other end of a connection: on loopback it may be another user of the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 NOBODY = -1
-"""Stands for a user that is not known, though it is one of this machine: the caller's socket is gone already."""
+"""The id for an unknown user of this machine, whose socket is closed already."""
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LOCAL, _REMOTE, _UID, _INODE = 1, 2, 7, 9  # columns
 
@@ -17,12 +17,12 @@ End = tuple[str, int]
 
 
 def user_of(client: End | None, server: End | None) -> int | None:
-    """The user id of the client's process, as the kernel tells it; NOBODY where it tells nothing of a connection on
-    loopback. None where it cannot tell: the client is on another host, behind a container's network, or this is not
-    Linux. Reads a file that grows with the machine's connections.
+    """Return the user id of the client's process from the kernel's tables; NOBODY if they do not have a connection on
+    loopback. None if the kernel cannot know: the client is on another host or behind a container's network, or this is
+    not Linux. Reads a file that grows with the machine's connections.
 
-    A caller who closes its socket after sending leaves a row without an inode, which has user 0 whoever it was, and one
-    who resets it leaves none, and perhaps no address either: neither may pass for somebody that it is not.
+    A client that closes its socket after sending leaves a row without an inode, with user 0 for any user; one that
+    resets its connection leaves no row, and perhaps no address. Neither may count as a user that it is not.
     """
     if sys.platform != "linux":
         return None
@@ -53,7 +53,7 @@ def _address(end: End | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address |
 
 
 def _written(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, wide: bool) -> str:
-    """Address and port as those tables have them: each four bytes of the address in the machine's order."""
+    """Return address and port as those tables write them: each four bytes of the address in the machine's order."""
     packed = address.packed
     if wide and len(packed) == 4:
         packed = b"\0" * 10 + b"\xff\xff" + packed

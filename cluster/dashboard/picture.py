@@ -1,4 +1,4 @@
-"""The picture of one step: its panels, in as many pieces as it takes to draw all of its actions."""
+"""The picture of one step: its panels, divided into windows if it has too many actions to draw at once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from nicegui import ui
 from cluster.dashboard.gantt import MOST_BARS, Gantt, Panel, Timed, marked, panel, windows
 from stages.actions import Action
 
-_SHORTEST_BUBBLE = 0.004  # of what is drawn: what is shorter is the time between two actions
+_SHORTEST_BUBBLE = 0.004  # as a share of the time drawn; a shorter gap is only the overhead between two actions
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Panels that share a time axis, each with its title and actions. `summary` says what is seen, of the whole step.
+    """Panels that share a time axis, each with its title and actions. `summary` describes the whole step in words.
 
-    `panels` are those of the first of its `windows`; `window` gives those of another.
+    `panels` are those of the first of its `windows`; `window` returns those of another one.
     """
 
     timed: Sequence[tuple[str, Sequence[Timed]]]
@@ -27,11 +27,11 @@ class Picture:
     summary: str = ""
 
     def window(self, place: int) -> Sequence[Panel]:
-        """The panels of the window with this number, from 0."""
+        """Return the panels of the window with this number, from 0."""
         return self.panels if place == 0 else _panels(self.timed, self.n_workers, self.windows[place])
 
     def window_of(self, action: Action) -> int:
-        """The number of the window in which the first panel has this action, or a part of it."""
+        """Return the number of the window in which the first panel has this action or a part of it; 0 if none has."""
         starts = [
             start
             for _, actions in self.timed[:1]
@@ -47,7 +47,7 @@ def _parts(action: Action) -> str:
 
 
 def make_picture(timed: Sequence[tuple[str, Sequence[Timed]]], n_workers: int, summary: str = "") -> Picture:
-    """The picture of these panels' actions."""
+    """Return the picture of these panels' titles and actions."""
     pieces = windows([actions for _, actions in timed], MOST_BARS)
     return Picture(timed, n_workers, pieces, _panels(timed, n_workers, pieces[0]), summary)
 
@@ -62,7 +62,7 @@ def _panels(
 
 
 class PictureView:
-    """A chart of a Picture, with buttons that move through it if it has several windows."""
+    """A chart of a Picture, with buttons to move through its windows if it has several."""
 
     def __init__(self, *, unit: str, label: str) -> None:
         self.gantt = Gantt(unit=unit, label=label)
@@ -80,7 +80,7 @@ class PictureView:
         self._mark: Action | None = None
 
     def show(self, picture: Picture, mark: Action | None = None) -> None:
-        """Draw it, at the window that is looked at; `mark` is an action that failed, which is then looked at first."""
+        """Draw the picture at the present window. `mark` is an action that failed: a new one moves to its window."""
         if mark is not None and mark != self._mark:
             self._place = picture.window_of(mark)
         self._picture, self._mark = picture, mark
@@ -92,7 +92,7 @@ class PictureView:
 
     def _draw(self) -> None:
         picture = self._picture
-        assert picture is not None, "it was shown"
+        assert picture is not None, "show() sets it"
         last = len(picture.windows) - 1
         self._place = max(0, min(last, self._place))
         panels = picture.window(self._place)

@@ -1,4 +1,4 @@
-"""/api: the JSON that the pages show, described at /api/openapi.json."""
+"""/api: the pages' figures as JSON, described at /api/openapi.json."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from coordinator.schedules import SCHEDULES
 from coordinator.train.rows import SERIES
 from stages.errors import Refused, UserMistake
 
-JobId = Annotated[str, Path(description="id of a job, or the beginning of one")]
+JobId = Annotated[str, Path(description="id of a job, the beginning of one, or a name")]
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": models.Problems, "description": "it would change something, and shows no token"},
-    404: {"model": models.Problems, "description": "no such job; tells the nearest"},
-    409: {"model": models.Problems, "description": "not in the job's present state"},
+    401: {"model": models.Problems, "description": "the request would change something and has no token"},
+    404: {"model": models.Problems, "description": "there is no such job; the problem names the nearest one"},
+    409: {"model": models.Problems, "description": "not possible in the job's present state"},
     422: {
         "model": models.Problems,
-        "description": "an unknown or wrong parameter, or a wrong job with its problems by line",
+        "description": "an unknown or wrong parameter, or mistakes in a job, with their lines",
     },
 }
-_NO_FILE = {**_REFUSALS[404], "description": "no such job, or it has no such file"}
+_NO_FILE = {**_REFUSALS[404], "description": "there is no such job, or it has no such file"}
 _JOB_TEXT = {
     "requestBody": {
         "required": True,
@@ -50,7 +50,7 @@ _JOB_TEXT = {
 
 
 def make_routes(site: Site) -> APIRouter:
-    """All routes below /api."""
+    """Return all routes below /api."""
     router = APIRouter(prefix="/api", responses={422: _REFUSALS[422]}, dependencies=[Depends(_known_parameters)])
     _reading(router, site)
     _files(router, site)
@@ -59,26 +59,26 @@ def make_routes(site: Site) -> APIRouter:
 
 
 class NoRoute:
-    """What answers where none of `routes` does: 405 where one of them would by another method, else 404."""
+    """The app for requests that match none of `routes`: 405 if one of them matches with another method, else 404."""
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._routes = [route for route in routes if isinstance(route, Route)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises HTTPException."""
+        """Raise the HTTPException."""
         near = [route for route in self._routes if route.matches(scope)[0] is not Match.NONE]
         path, methods = scope["path"][:200], ", ".join(sorted({m for route in near for m in route.methods or ()}))
         if not near:
-            raise HTTPException(404, f"{path}: no such path; GET /api/openapi.json describes those that there are")
+            raise HTTPException(404, f"{path}: no such path; GET /api/openapi.json describes all paths")
         raise HTTPException(405, f"{path}: got {scope['method']}, must be {methods}", {"Allow": methods})
 
 
 def _known_parameters(request: Request) -> None:
-    """Raises UserMistake for each parameter after ? that the route does not have: it would be overlooked."""
+    """Raise UserMistake with each query parameter that the route does not have: FastAPI would ignore it."""
     route = request.scope["route"]
     known = [field.alias for field in route.dependant.query_params]
     wrong = [name for name in dict.fromkeys(request.query_params.keys()) if name not in known]
-    must = f"must be {', '.join(known)}" if known else "there are none here"
+    must = f"must be {', '.join(known)}" if known else "this path has none"
     if wrong:
         lines = [f"{name[:50]}: unknown parameter, {must}{did_you_mean(name, known)}" for name in wrong[:MAX_PROBLEMS]]
         more = len(wrong) - MAX_PROBLEMS
@@ -90,12 +90,12 @@ def _reading(router: APIRouter, site: Site) -> None:
     async def jobs(
         state: Annotated[list[str], Query(description="only jobs in these states")] = [],  # noqa: B006
         search: Annotated[str, Query(description="part of a name, or the beginning of an id")] = "",
-        sort: Annotated[str, Query(description=f"one of {', '.join(SORTS)}; else the newest first")] = "",
-        descending: Annotated[bool, Query(description="the largest first")] = False,
-        limit: Annotated[int, Query(description="jobs a page, 1 to 500")] = 25,
-        page: Annotated[int, Query(description="from 0")] = 0,
+        sort: Annotated[str, Query(description=f"one of {', '.join(SORTS)}; empty: newest first")] = "",
+        descending: Annotated[bool, Query(description="sort the largest first")] = False,
+        limit: Annotated[int, Query(description="jobs on a page, 1 to 500")] = 25,
+        page: Annotated[int, Query(description="number of the page, from 0")] = 0,
     ) -> models.JobList:
-        """Jobs, newest first unless they are sorted."""
+        """List jobs, newest first unless `sort` is given."""
         filters = Filters(states=tuple(state), search=search, sort=sort, descending=descending, limit=limit, page=page)
         found = await job_page(site.jobs, filters)
         views = [site.jobs.view(record) for record in found.records]
@@ -103,7 +103,7 @@ def _reading(router: APIRouter, site: Site) -> None:
 
     @router.get("/jobs/{job}", responses={404: _REFUSALS[404]})
     async def job(job: JobId) -> models.Job:
-        """One job."""
+        """Return one job."""
         return facts.job_model(site.jobs.view(await site.find(job)))
 
     @router.get("/jobs/{job}/rows", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
@@ -111,7 +111,7 @@ def _reading(router: APIRouter, site: Site) -> None:
         job: JobId,
         series: Annotated[list[str], Query(description="only these series")] = [],  # noqa: B006
     ) -> models.Rows:
-        """Its loss, accuracy, throughput, bubble, gradient norm, learning rate, memory: at most 1,000 points each."""
+        """Return the series of a job, such as its loss, accuracy, throughput and bubble: at most 1,000 points each."""
         return facts.rows_model(await _stats(site, await site.find(job)), _known_series(series))
 
     @router.get("/jobs/{job}/rows.csv", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
@@ -121,7 +121,8 @@ def _reading(router: APIRouter, site: Site) -> None:
         first: Annotated[int, Query(description="only from this step on")] = 1,
         last: Annotated[int, Query(description="only up to this step")] = 2**53,
     ) -> Response:
-        """The same as CSV: a column for the step and one for each series, empty if it has no point there."""
+        """Return the series of a job as CSV: a column for the step and one for each series. A field is empty if the
+        series has no point at that step."""
         record = await site.find(job)
         found = facts.rows_model(await _stats(site, record), _known_series(series))
         headers = {"Content-Disposition": f'attachment; filename="{record.name}-{record.id}.csv"'}
@@ -129,19 +130,20 @@ def _reading(router: APIRouter, site: Site) -> None:
 
     @router.get("/jobs/{job}/accounts", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
     async def accounts(job: JobId) -> models.AttemptAccounts:
-        """Where every worker's wall time went, up to the last step."""
+        """Return how every worker spent its wall time, up to the last step."""
         record = await site.find(job)
         stats = await _stats(site, record)
         found = facts.accounts_model(stats, await site.placement(record, stats))
         if found is None and stats.accounts is not None:
             raise Refused(f"job {record.id}: which worker holds which stage is not known yet")
         if found is None:
-            raise Refused(f"job {record.id} has made no step yet")
+            raise Refused(f"job {record.id} has done no step yet")
         return found
 
     @router.get("/jobs/{job}/timeline", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
     async def timeline(job: JobId) -> models.Timeline:
-        """What its workers did in a sampled step, about the last one, and what the schedule's dry run says."""
+        """Return a sampled step, about the last one: the measured actions of every worker, and those of the schedule's
+        dry run."""
         record = await site.find(job)
         content = (await _stats(site, record)).timeline
         if content is None:
@@ -150,9 +152,9 @@ def _reading(router: APIRouter, site: Site) -> None:
 
     @router.get("/jobs/{job}/events", responses={404: _REFUSALS[404]})
     async def events(
-        job: JobId, after: Annotated[int, Query(ge=0, lt=2**63, description="only later ones than this number")] = 0
+        job: JobId, after: Annotated[int, Query(ge=0, lt=2**63, description="only events after this number")] = 0
     ) -> list[models.Event]:
-        """What happened to it, in order."""
+        """Return the events of a job, in order."""
         record = await site.find(job)
         return [
             models.Event(seq=e.seq, time=e.time, kind=e.kind, attempt=e.attempt, text=e.text)
@@ -162,27 +164,27 @@ def _reading(router: APIRouter, site: Site) -> None:
     @router.get("/jobs/{job}/logs", responses={404: _REFUSALS[404]})
     async def logs(
         job: JobId,
-        worker: Annotated[str | None, Query(description="only this one: a worker's number, or runner (or -1)")] = None,
-        tail: Annotated[int, Query(ge=1, le=10_000, description="last lines of each process")] = 200,
+        worker: Annotated[str | None, Query(description="only this process: a worker's number, or runner (-1)")] = None,
+        tail: Annotated[int, Query(ge=1, le=10_000, description="number of the last lines of each process")] = 200,
     ) -> list[models.LogLine]:
-        """What its processes printed."""
+        """Return the last lines of output of a job's processes."""
         found = await site.logs(await site.find(job), _worker(worker), tail)
         return [models.LogLine(worker=number, text=text) for number, text in found]
 
     @router.get("/cluster")
     async def cluster() -> models.Cluster:
-        """The service, its nodes, and what runs and waits."""
+        """Return the service, its nodes, and the jobs that run or wait."""
         return await cluster_model(site)
 
     @router.get("/schedule", response_model=models.Schedule)
     async def schedule(
         schedule: Annotated[str, Query(description=f"one of {', '.join(SCHEDULES)}")] = "1f1b",
-        stages: Annotated[int, Query(description="p")] = 4,
-        micro_batches: Annotated[int, Query(description="m")] = 8,
-        workers: Annotated[int, Query(description="0: as many as the schedule has by default")] = 0,
-        backward: Annotated[float, Query(description="what I takes, and W, in forward passes")] = 1.0,
+        stages: Annotated[int, Query(description="number of stages")] = 4,
+        micro_batches: Annotated[int, Query(description="number of micro-batches")] = 8,
+        workers: Annotated[int, Query(description="number of workers; 0: the schedule's default")] = 0,
+        backward: Annotated[float, Query(description="time of I and of W, in forward passes")] = 1.0,
     ) -> Response:
-        """Any schedule's dry run, with its bubble and what it keeps alive."""
+        """Return the dry run of a schedule, with its bubble and the micro-batches that it keeps in memory."""
         question = Question(schedule, stages, micro_batches, workers, backward)
         return Response(await asyncio.to_thread(_performed, question), media_type="application/json")
 
@@ -190,13 +192,13 @@ def _reading(router: APIRouter, site: Site) -> None:
 def _files(router: APIRouter, site: Site) -> None:
     @router.get("/jobs/{job}/files", responses={404: _REFUSALS[404]})
     async def files(job: JobId) -> list[models.File]:
-        """The files of its run directory."""
+        """List the files of a job's run directory."""
         record = await site.find(job)
         return [models.File(path=path, size=size) for path, size in await site.files(record.id)]
 
     @router.get("/jobs/{job}/files/{path:path}", responses={404: _NO_FILE})
     async def file(job: JobId, path: str) -> StreamingResponse:
-        """One of them."""
+        """Return one file of a job's run directory."""
         record = await site.find(job)
         size, content = await site.open_file(record.id, path)
         name = f"{record.name}-{record.id}-{path.replace('/', '-')}"
@@ -215,9 +217,9 @@ def _changing(router: APIRouter, site: Site) -> None:
     )
     async def submit(
         request: Request,
-        name: Annotated[str, Query(description="instead of the job's own")] = "",
-        priority: Annotated[int, Query(description="larger goes first, −1000 to 1000")] = 0,
-        submission_id: Annotated[str, Query(description="submitting again with it gives the same job")] = "",
+        name: Annotated[str, Query(description="replaces the name in the job file")] = "",
+        priority: Annotated[int, Query(description="jobs of a higher priority start first; −1000 to 1000")] = 0,
+        submission_id: Annotated[str, Query(description="submitting again with it returns the same job")] = "",
     ) -> models.Job:
         """Submit the job file in the body."""
         text = await _text(request)
@@ -229,26 +231,26 @@ def _changing(router: APIRouter, site: Site) -> None:
 
     @router.post("/jobs/{job}/stop", responses=refusals)
     async def stop(job: JobId, request: models.StopRequest | None = None) -> models.Job:
-        """Ask for its end; a job that has ended stays as it is."""
+        """Request that a job stops. A job that has ended stays as it is."""
         record = await site.jobs.stop((await site.find(job)).id, request is not None and request.now)
         return facts.job_model(site.jobs.view(record))
 
     @router.delete("/jobs/{job}", responses=refusals)
     async def delete(job: JobId) -> models.Deleted:
-        """Forget a job that has ended, and remove its run directory."""
+        """Delete a job that has ended, with its run directory."""
         record = await site.find(job)
         await site.jobs.delete(record.id)
         return models.Deleted(id=record.id)
 
     @router.post("/jobs/{job}/trace", status_code=202, responses=refusals)
     async def trace(job: JobId, request: models.TraceRequest | None = None) -> models.TraceRequested:
-        """Have its next steps traced."""
+        """Request a trace of a job's next steps."""
         wanted = request or models.TraceRequest()
         return models.TraceRequested(id=await site.trace(job, wanted.steps), steps=wanted.steps)
 
 
 async def cluster_model(site: Site) -> models.Cluster:
-    """The service and its cluster as they are now."""
+    """Return the present state of the service and its cluster."""
     jobs, keeper = site.jobs, site.keeper
     counts = await asyncio.to_thread(jobs.store.counts)
     return models.Cluster(
@@ -264,7 +266,7 @@ async def cluster_model(site: Site) -> models.Cluster:
 
 
 def _known_series(names: Sequence[str]) -> Sequence[str]:
-    """The same. Raises UserMistake."""
+    """Return the names. Raises UserMistake if one is no series."""
     wrong = [name for name in names if name not in SERIES]
     if wrong:
         raise UserMistake(f"series: got {wrong[0][:50]}, must be one of {', '.join(SERIES)}")
@@ -295,7 +297,7 @@ async def _text(request: Request) -> str:
     async for part in request.stream():
         content += part
         if len(content) > MAX_DOCUMENT_BYTES:
-            raise UserMistake(f"the body has more than {MAX_DOCUMENT_BYTES:,} bytes, a job may have as many")
+            raise UserMistake(f"the body has more than {MAX_DOCUMENT_BYTES:,} bytes, the most that a job may have")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

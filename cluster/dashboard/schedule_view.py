@@ -1,4 +1,4 @@
-"""A schedule for any number of stages and micro-batches, on a clock: for the schedule page and /api/schedule."""
+"""The dry run of a schedule for any number of stages and micro-batches, for the schedule page and /api/schedule."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MOST_STAGES, MOST_MICRO_BATCHES = 64, 256
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which schedule. `workers` 0: as many as the schedule has by default. `backward`: what I, and W, take in forward
-    passes."""
+    """A schedule and its numbers. `workers` 0: as many as the schedule has by default. `backward`: the time of I, and
+    of W, in forward passes."""
 
     schedule: str = "1f1b"
     stages: int = 4
@@ -29,11 +29,11 @@ class Question:
 
     @property
     def n_workers(self) -> int:
-        """Workers that it will have."""
+        """The number of workers."""
         return self.workers or default_workers(self.schedule, self.stages)
 
     def problems(self) -> list[str]:
-        """Why it cannot be drawn, a sentence each; empty where it can."""
+        """Return why the schedule cannot be drawn, a sentence for each reason; empty if it can."""
         found = []
         if self.schedule not in SCHEDULES:
             found.append(f"schedule: got {self.schedule[:50]}, must be one of {', '.join(SCHEDULES)}")
@@ -42,10 +42,10 @@ class Question:
             ("micro_batches", self.micro_batches, MOST_MICRO_BATCHES),
         ):
             if not 1 <= value <= most:
-                found.append(f"{name}: got {value}, this page draws 1 to {most}")
+                found.append(f"{name}: got {value}, must be 1 to {most}")
         if not 0 <= self.workers <= max(self.stages, 1):
             found.append(
-                f"workers: got {self.workers}, must be 1 to as many as stages ({self.stages}): each holds at least one"
+                f"workers: got {self.workers}, must be 1 to {self.stages}: each worker needs at least one stage"
             )
         if not 0.05 <= self.backward <= 20:
             found.append(f"backward: got {self.backward:g}, must be 0.05 to 20 times a forward pass")
@@ -54,7 +54,7 @@ class Question:
 
 @lru_cache(maxsize=32)
 def perform(question: Question) -> Replay:
-    """Its dry run. Raises UserMistake with what `problems` says, or what the schedule itself says."""
+    """Return the dry run. Raises UserMistake with the `problems` of the question, or those of the schedule itself."""
     if problems := question.problems():
         raise UserMistake("\n".join(problems))
     program = build(
@@ -72,7 +72,8 @@ Spans = list[tuple[int, Action, float, float]]
 
 
 def spans(found: Replay) -> Spans:
-    """(worker, action, start, end) of every action; B as I, then W, which is what a worker does."""
+    """Return (worker, action, start, end) of every action. A B becomes an I and a W, because a worker computes these
+    two."""
     result: Spans = []
     for worker, lane in enumerate(found.spans):
         for action, start, end in lane:
@@ -86,7 +87,7 @@ def spans(found: Replay) -> Spans:
 
 
 def question_of(spec: JobSpec) -> Question:
-    """The schedule of a full step of this job."""
+    """Return the question for a full step of this job."""
     pipeline = spec.pipeline
     return Question(
         schedule=pipeline.schedule,
@@ -97,11 +98,11 @@ def question_of(spec: JobSpec) -> Question:
 
 
 def dry_run(question: Question) -> Picture:
-    """Its picture, in forward passes. Raises UserMistake."""
+    """Return the picture of the dry run; its times are in forward passes. Raises UserMistake."""
     found = perform(question)
     return picture_of(f"{question.schedule}, the schedule's dry run", found)
 
 
 def picture_of(title: str, found: Replay) -> Picture:
-    """The picture of a dry run, in forward passes."""
+    """Return the picture of a dry run; its times are in forward passes."""
     return make_picture([(title, spans(found))], found.program.n_workers, f"{title}, bubble {share(found.bubble)}")

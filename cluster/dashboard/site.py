@@ -1,4 +1,4 @@
-"""What the pages and /api are made from, and what they can do."""
+"""The class Site: the service's objects for the pages and /api, and the requests that these make."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _PART_BYTES = 2**18
 
 
 class NoSuchFile(Refused):
-    """A run directory has no file of this name."""
+    """The error for a file that a run directory does not have."""
 
 
 @dataclass(slots=True)
 class Site:
-    """The service's objects, for one process."""
+    """The service's objects in this process."""
 
     jobs: Jobs
     keeper: RayKeeper
@@ -50,11 +50,12 @@ class Site:
         return self.jobs.home
 
     def folder(self, job: str) -> Path:
-        """A job's run directory."""
+        """Return a job's run directory."""
         return self.home.run_directory(job)
 
     async def find(self, prefix: str) -> JobRecord:
-        """The job of this id, beginning of an id, or name, as it is now. Raises UnknownJob with the nearest."""
+        """Return the present record of the job of this id, beginning of an id, or name. Raises UnknownJob with the
+        nearest one."""
         job = await self.jobs.find(prefix)
         if job in self.jobs.entries:
             return self.jobs.record(job)
@@ -64,11 +65,12 @@ class Site:
         return record
 
     async def events(self, job: str, after: int = 0) -> list[EventRecord]:
-        """A job's events after the one with this number, in order."""
+        """Return a job's events after the one with this number, in order."""
         return await asyncio.to_thread(self.jobs.store.events, job, after)
 
     async def logs(self, record: JobRecord, worker: int | None, tail: int) -> list[tuple[int, str]]:
-        """The last lines of a job's processes, or of one of them; -1 is the runner. Raises UserMistake."""
+        """Return (worker, line) of the last lines of a job's processes, or of one of them; -1 is the runner. Raises
+        UserMistake if the job has no such worker."""
         require_worker(record, worker)
         entry = self.jobs.entries.get(record.id) or Entry(record)
         found: list[tuple[int, str]] = []
@@ -77,7 +79,7 @@ class Site:
         return found
 
     async def spec(self, job: str) -> JobSpec:
-        """The job that was submitted, every default filled in. Raises UnknownJob."""
+        """Return the submitted job with all defaults. Raises UnknownJob."""
 
         def read() -> JobSpec:
             return parse_job(json.loads(self.jobs.store.document(job).document))
@@ -88,15 +90,15 @@ class Site:
             raise UnknownJob(f"job {job} was deleted") from None
 
     def places(self, files: Mapping[str, str]) -> dict[str, str]:
-        """Where the uploaded files of a job are, by their names in it."""
+        """Return the paths of a job's uploaded files, by their names in the job."""
         return {path: str(upload_path(self.home, sha256, path)) for path, sha256 in files.items()}
 
     async def files(self, job: str) -> list[tuple[str, int]]:
-        """Path and size of the files in a job's run directory; none before it has one."""
+        """Return path and size of each file in a job's run directory; empty before there is one."""
         return await asyncio.to_thread(_files, self.folder(job))
 
     async def open_file(self, job: str, path: str) -> tuple[int, Iterator[bytes]]:
-        """Size and content of one of them. Raises Refused where there is no such file."""
+        """Return size and content of a file in a job's run directory. Raises NoSuchFile."""
         sizes = dict(await self.files(job))
         if path not in sizes:
             raise NoSuchFile(f"job {job} has no file {path[:200]}; GET /api/jobs/{job}/files lists what it has")
@@ -107,15 +109,16 @@ class Site:
         return sizes[path], _content(opened, sizes[path])
 
     async def placement(self, record: JobRecord, stats: JobStats) -> list[int]:
-        """The worker of each stage: from a sampled step, or as the attempt began. Empty before that is told."""
+        """Return the worker of each stage, from a sampled step, else from the event `starting` of the attempt. Empty
+        before either is known."""
         if stats.placement:
             return stats.placement
         began = [e for e in await self.events(record.id) if e.kind == "starting" and e.attempt == stats.attempt]
         return list(began[-1].details.get("placement", ())) if began else []
 
     async def trace(self, prefix: str, steps: int) -> str:
-        """Have the next steps of the job whose id begins like that traced; its id. Raises Refused for one that has
-        ended, UnknownJob, UserMistake."""
+        """Request a trace of the next steps of the job that `find` returns for `prefix`, and return its id. Raises
+        Refused if the job has ended, UnknownJob, UserMistake."""
         job = (await self.find(prefix)).id
         await ask_for_trace(self.jobs, job, steps)
         return job
@@ -134,7 +137,7 @@ def _files(folder: Path) -> list[tuple[str, int]]:
 
 
 def _content(opened: BinaryIO, size: int) -> Iterator[bytes]:
-    """The first `size` bytes: it may grow meanwhile."""
+    """Yield the first `size` bytes: the file may grow meanwhile."""
     with opened:
         while size > 0 and (part := opened.read(min(_PART_BYTES, size))):
             size -= len(part)

@@ -1,4 +1,4 @@
-"""The figures of jobs that have ended, read again from their run directories when somebody looks at one."""
+"""The figures of jobs that have ended, read from their run directories when a page shows one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINE_BYTES = 4096  # longer than a row of metrics
 
 
 class StatsArchive:
-    """Figures of any job: of an active one as they are, of one that has ended as they were at its end."""
+    """The figures of any job: the present ones of an active job, the last ones of a job that has ended."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -31,12 +31,12 @@ class StatsArchive:
         self._sparks: OrderedDict[str, list[float]] = OrderedDict()
 
     def at_hand(self, record: JobRecord) -> JobStats | None:
-        """The figures, where they are in memory."""
+        """Return the figures if they are in memory."""
         stats = self._jobs.board.jobs.get(record.id)
         return stats if stats is not None else self._kept.get((record.id, record.attempt))
 
     async def stats(self, record: JobRecord) -> JobStats | None:
-        """The figures; None for a job that never started."""
+        """Return the figures, read from the run directory if needed; None for a job that never started."""
         found = self.at_hand(record)
         if found is not None or record.attempt < 1 or not record.state.ended:
             return found
@@ -48,7 +48,7 @@ class StatsArchive:
         return found
 
     async def sparks(self, records: Sequence[JobRecord]) -> dict[str, list[float]]:
-        """A short series of each job's loss, by id."""
+        """Return a short series of each job's loss, by id."""
         found = {}
         missing = []
         for record in records:
@@ -75,7 +75,7 @@ def _read(folder: Path, record: JobRecord) -> JobStats:
 
 
 def _thinned(values: Sequence[float]) -> list[float]:
-    """At most _SPARK_POINTS of them, evenly apart, the last one too."""
+    """Return at most _SPARK_POINTS of the values, evenly spaced, including the last one."""
     if len(values) <= _SPARK_POINTS:
         return list(values)
     last = len(values) - 1
@@ -87,7 +87,8 @@ def _losses(files: Sequence[Path]) -> list[list[float]]:
 
 
 def _sampled_losses(file: Path) -> list[float]:
-    """Losses of a few steps evenly apart in the file, which may be too long to read for a picture so small."""
+    """Read the losses of a few steps, evenly spaced in the file. Reading all of a long file would take too long for a
+    small picture."""
     found: dict[int, float] = {}
     try:
         with open_regular(file) as opened:
@@ -105,7 +106,7 @@ def _sampled_losses(file: Path) -> list[float]:
 
 
 def _step(line: bytes) -> tuple[int, float] | None:
-    """Number and loss of a whole row of a step."""
+    """Return the number and the loss of a step's row; None if the line is no complete row of a step."""
     try:
         row = orjson.loads(line)
         return (row["step"], row["loss"]) if row["kind"] == "step" else None

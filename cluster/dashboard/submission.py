@@ -1,4 +1,4 @@
-"""A job from a page or a script: YAML or JSON text in, a submitted job or its problems out, each with its line."""
+"""Submit a job from the text of a page or a script, in YAML or JSON. Problems are reported with their lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.errors import InvalidJob, UserMistake
 
 
 class NotSubmitted(UserMistake):
-    """The job is wrong. `placed` has every problem with its line."""
+    """The error for a job with mistakes. `placed` has every problem with its line."""
 
     def __init__(self, placed: Sequence[Problem]) -> None:
         self.placed = tuple(placed)
@@ -28,10 +28,10 @@ class NotSubmitted(UserMistake):
 async def submit_text(
     api: Api, text: str, *, name: str = "", priority: int = 0, submission_id: str = "", remote: bool = False
 ) -> JobRecord:
-    """Submit a job file's text, as `pipetrain submit --no-upload` does; `remote`: it came from another host.
+    """Submit a job file's text, as `pipetrain submit --no-upload` does; `remote`: the text came from another host.
 
-    Paths are those of the service's machine, and there is no folder that they could be seen from. Raises NotSubmitted
-    with all problems of the text, and as Api.take_in.
+    Paths are those of the service's machine and must be absolute. Raises NotSubmitted with all problems of the text,
+    and the errors of Api.take_in.
     """
     draft = await asyncio.to_thread(read_job_text, text, name)
     wrong = await api.wrong_paths([path for path in draft.paths.values() if _is_absolute(path)], exists=True)
@@ -43,8 +43,8 @@ async def submit_text(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A job's text, read. `problems` are those found so far; `paths` are the local files that it names, by the entry
-    that names them."""
+    """A job that was read from a text. `problems` are those found so far; `paths` are the local files that the job
+    names, by the entry that names them."""
 
     text: str
     job: JobSpec | None
@@ -52,13 +52,13 @@ class Draft:
     paths: Mapping[str, str]
 
     def spec(self, wrong: Mapping[str, str]) -> JobSpec:
-        """The job, unless anything is wrong; `wrong` says what is with paths. Raises NotSubmitted with all problems."""
+        """Return the job. `wrong` has the problems of paths, by path. Raises NotSubmitted with all problems, if any."""
         problems = list(self.problems)
         for entry, path in self.paths.items():
             if not _is_absolute(path):
                 problems.append(
                     f"{entry}: got {path[:200]}, must be an absolute path on the service's machine; `pipetrain submit` "
-                    "uploads files from where you are"
+                    "uploads files from your machine"
                 )
             elif path in wrong:
                 problems.append(f"{entry}: got {path[:200]}, {wrong[path]}; `pipetrain submit` uploads it")
@@ -68,7 +68,8 @@ class Draft:
 
 
 def read_job_text(text: str, name: str = "") -> Draft:
-    """The job that the text describes; `name` replaces its own. No file is looked at. Raises NotSubmitted."""
+    """Read the job that the text describes, without looking at its files; `name` replaces its name. Raises
+    NotSubmitted."""
     if too_long := document_problem(text):
         raise NotSubmitted([Problem(None, too_long)])
     document, problems = read_document(text)
@@ -85,7 +86,7 @@ def read_job_text(text: str, name: str = "") -> Draft:
 
 
 def _paths(document: object) -> dict[str, str]:
-    """Local files that the job names, by their entries; what is no name of a file is told by others."""
+    """Return the local files that the job names, by their entries. parse_job reports values that are no file names."""
     found = {}
     for entry, name in files_named(document).items():
         path = local_path(name) if encodable(name) else None

@@ -1,4 +1,4 @@
-"""What the pages' shorter words mean: told at the word. docs/glossary.md says the same, which a test holds."""
+"""The explanations of the pages' short words. docs/glossary.md has the same texts; a test compares them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ TERMS = {
     "time of I and of W": "How long computing an input gradient (I) takes, and a weight gradient (W), if a forward "
     "pass takes 1",
     "step": "One update: forward pass, backward pass and optimizer for one batch",
-    "mean loss": "The loss of the training rows, as a mean over the present epoch so far; a sum is told per row",
-    "validation loss": "The loss on rows that are not trained on, at the last evaluation; a sum is told per row",
+    "mean loss": "The mean loss of the training rows over the present epoch so far; a loss that is a sum is "
+    "shown per row",
+    "validation loss": "The loss on rows that are not trained on, in the last evaluation; a loss that is a sum is "
+    "shown per row",
     "validation accuracy": "The share of validation rows whose largest output is the right label",
     "samples/s": "Training rows a second over the last steps",
     "last step": "When the last step ended",
     "running": "Time since the attempt started",
     "took": "Time from the start of the attempt to its end",
-    "time left": "At the speed of the last steps, without evaluations",
-    "place in the queue": "Its place among the jobs that wait for CPUs and memory",
+    "time left": "The time for the remaining steps at the speed of the last ones, without evaluations",
+    "place in the queue": "The job's place among the jobs that wait for CPUs and memory",
     "stage": "A group of neighbouring layers; together the stages are the network",
     "worker": "One process (a Ray actor) that computes one or more stages. With --local a worker is a thread",
     "holds": "Weights, gradients, optimizer state and kept activations of the stage",
-    "activations": "Most bytes of layer outputs kept for the backward pass: measured, and as the plan predicted",
+    "activations": "The most bytes of layer outputs kept for the backward pass: measured, and as the plan predicted",
     "peak of the process": "The most memory that the worker's process held for the job at any time",
     "limit": "The most memory that the worker's process may take",
     "waiting for the first": "Warm-up: the worker waits before its first backward action",
@@ -37,7 +39,7 @@ TERMS = {
     "input gradient": "Computing the gradient of a stage's input, which the stage before needs",
     "weight gradient": "Computing the gradient of a stage's weights",
     "update": "The optimizer changes the weights",
-    "sending": "Handing arrays to other workers",
+    "sending": "Sending arrays to other workers",
     "evaluation": "Computing the loss of the validation rows",
     "other": "Time outside of all these, such as waiting for orders",
 }

@@ -1,4 +1,4 @@
-"""Figures as the pages show them. Nothing here knows the web."""
+"""Figures in the pages' form. This module does not depend on the web."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 
 def clock(at: float | None) -> str:
-    """`2026-03-01 12:30:00`, in the time zone of the service; a dash for None."""
+    """Return a time such as `2026-03-01 12:30:00`, in the time zone of the service; a dash for None."""
     return "–" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def spark(values: Sequence[float], width: float = 96, height: float = 24) -> str:
-    """The path of a small line through the values, evenly apart; empty where there are fewer than two."""
+    """Return the SVG path of a small line through the values; empty if fewer than two of them are finite."""
     finite = [value for value in values if abs(value) < float("inf")]
     if len(finite) < 2:
         return ""

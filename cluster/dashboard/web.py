@@ -40,13 +40,13 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Refused, 409),
     (UserMistake, 422),
 )
-"""The first that fits."""
+"""The status of an error is that of the first class that it belongs to."""
 _RECONNECT_S = 20.0
-_MESSAGES_KEPT = 100  # for a browser whose connection breaks for a moment; after longer it loads the page again
+_MESSAGES_KEPT = 100  # for a browser whose connection breaks briefly; after a longer break it loads the page again
 _log = logging.getLogger(__name__)
 
 Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
-"""From the header Accept to the text of /metrics and its content type."""
+"""A function from the header Accept to the text of /metrics and its content type."""
 
 
 def make_app(
@@ -60,15 +60,15 @@ def make_app(
     metrics: Scrape | None = None,
     names: Iterable[str] = (),
 ) -> FastAPI:
-    """The app, once a process: NiceGUI's pages are registered for all of it. `names` are hosts that the port may be
-    called by besides loopback's. It needs its lifespan to be run."""
+    """Make the app, once in a process, because NiceGUI registers pages for the whole process. `names` are host names
+    that the port accepts besides those of loopback. The server must run the app's lifespan."""
     app = FastAPI(
         title="pipetrain",
         version=version("pipetrain"),
-        description="Jobs of the service, and what there is to see of them. Requests that change something show "
+        description="Jobs of the service and their figures. Scripts that change something must send "
         "`Authorization: Bearer TOKEN`, with the token from the file `token` in the service's home.",
         openapi_url="/api/openapi.json",
-        docs_url=None,  # these pages load from elsewhere
+        docs_url=None,  # these pages load files from other hosts
         redoc_url=None,
     )
     app.add_middleware(Guard, names=[*LOOPBACK, *names], token=token)
@@ -107,12 +107,12 @@ def _mount_pages(app: FastAPI, site: Site) -> None:
         app,
         title="pipetrain",
         favicon=Path(__file__).parent / "static" / "icon.svg",
-        dark=None,  # as the reader's system is
+        dark=None,  # light or dark as the reader's system
         language="en-US",
         binding_refresh_interval=None,
         reconnect_timeout=_RECONNECT_S,
         message_history_length=_MESSAGES_KEPT,
-        gzip_middleware_factory=None,  # nothing goes further than loopback
+        gzip_middleware_factory=None,  # the port is on loopback, where compression costs more than it saves
         tailwind=False,
         show_welcome_message=False,
     )
@@ -121,8 +121,8 @@ def _mount_pages(app: FastAPI, site: Site) -> None:
 
 
 async def _no_page(request: Request, error: Exception) -> Response:
-    """An address that is none of the pages'. No page for a file of theirs that is not there, nor where strangers may
-    ask: each takes memory for a minute, and a line of the log."""
+    """Answer a request for an address that does not exist. A missing file of NiceGUI, and a path that is open to other
+    users, get no page, because each page takes memory for a minute and a line of the log."""
     del error
     path = request.scope["path"]
     if is_open(path) or path.startswith("/_nicegui"):
@@ -133,7 +133,7 @@ async def _no_page(request: Request, error: Exception) -> Response:
 
 
 async def _error_response(_: Request, error: Exception) -> JSONResponse:
-    """Our errors, with every problem; the lines too where a job's text was wrong."""
+    """Answer with one of our errors: every problem, and for mistakes in a job's text their lines too."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     answer: dict[str, Any] = {"problems": list(error.problems if isinstance(error, UserMistake) else (str(error),))}
     if isinstance(error, NotSubmitted):
@@ -142,7 +142,8 @@ async def _error_response(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _full(request: Request, error: Exception) -> JSONResponse:
-    """A file that cannot be read or written, on a full disk say, is told as such; any other error is a bug."""
+    """Answer with the problem if a file cannot be read or written, for example on a full disk. Any other OSError is a
+    bug."""
     refusal = file_trouble(error)
     if refusal is None:
         raise error
@@ -150,13 +151,13 @@ async def _full(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _turned_away(_: Request, error: Exception) -> JSONResponse:
-    """What never came to a function of ours: no such path, no such method, a body that is no JSON."""
+    """Answer a request that none of our functions handles: an unknown path or method, or a body that is no JSON."""
     assert isinstance(error, HTTPException)
     return JSONResponse({"problems": [str(error.detail)]}, error.status_code, error.headers)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """A parameter or body of another form."""
+    """Answer a request with a wrong parameter or body."""
     assert isinstance(error, RequestValidationError)
     lines = [f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()]
     return JSONResponse({"problems": lines}, 422)

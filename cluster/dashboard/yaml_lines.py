@@ -1,4 +1,4 @@
-"""In which line of a job file a problem is: problems name a path in the document, and people look for a line.
+"""Find the line of a problem in a job file: problems name a path in the document, and people look for a line.
 
 place_problems("training:\n  epochs: 0\n", ["training.epochs: got 0, must be …"])  # [Problem(2, "training.epochs: …")]
 """
@@ -20,7 +20,8 @@ _TWICE = re.compile(r".*: given twice, in lines \d+ and (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A line of the file, from 1; None for what concerns all of it. `text` says what is wrong and what is right."""
+    """A problem and its line in the file, from 1; None if it concerns the whole file. `text` says what is wrong and
+    what is allowed."""
 
     line: int | None
     text: str
@@ -30,7 +31,7 @@ class Problem:
 
 
 def place_problems(text: str, problems: Sequence[str]) -> list[Problem]:
-    """Each problem with its line: where its path begins, or else the nearest section around it. In order of lines."""
+    """Return each problem with the line of its path, else of the nearest section around it, in order of lines."""
     known = all(_SYNTAX.fullmatch(problem) or _TWICE.match(problem) for problem in problems)
     lines = {} if known else _lines_of_paths(text)
     found = [_place(problem, lines) for problem in problems]
@@ -51,13 +52,13 @@ def _place(problem: str, lines: dict[str, int]) -> Problem:
 
 
 def _lines_of_paths(text: str) -> dict[str, int]:
-    """The line of every path; empty where the text is no YAML."""
+    """Return the line of every path; empty if the text is no YAML."""
     node = nodes_of(text)
     return {} if node is None else dict(_walk(node, (), set()))
 
 
 def _walk(node: yaml.Node, path: tuple[str | int, ...], seen: set[int]) -> Iterator[tuple[str, int]]:
-    if id(node) in seen:  # an alias, which may name a section around it, or multiply
+    if id(node) in seen:  # an alias: following it may never end, or take very long
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):

@@ -108,7 +108,7 @@ def test_an_unknown_path_is_told_as_every_refusal_is(api: Api, path: str) -> Non
     status, answer = api.ask("GET", f"/api{path}")
     assert (status, answer) == (
         404,
-        {"problems": [f"/api{path}: no such path; GET /api/openapi.json describes those that there are"]},
+        {"problems": [f"/api{path}: no such path; GET /api/openapi.json describes all paths"]},
     )
 
 
@@ -142,7 +142,7 @@ def test_a_parameter_that_would_be_overlooked_is_named(api: Api) -> None:
         422,
         [f"stat: unknown parameter, {known}; did you mean state?", f"nothing: unknown parameter, {known}"],
     )
-    assert api.ask("GET", "/api/cluster?x=1") == (422, {"problems": ["x: unknown parameter, there are none here"]})
+    assert api.ask("GET", "/api/cluster?x=1") == (422, {"problems": ["x: unknown parameter, this path has none"]})
     assert api.ask("POST", "/api/jobs?nam=x", "a: 1")[1]["problems"][0].endswith("did you mean name?")
 
 
@@ -166,7 +166,7 @@ def test_a_schedule_is_its_dry_run(api: Api) -> None:
     status, answer = api.ask("GET", "/api/schedule?stages=4&workers=9")
     assert (status, answer["problems"]) == (
         422,
-        ["workers: got 9, must be 1 to as many as stages (4): each holds at least one"],
+        ["workers: got 9, must be 1 to 4: each worker needs at least one stage"],
     )
     huge = "9" * 20
     for name in ("stages", "micro_batches", "workers"):

@@ -274,7 +274,7 @@ def test_the_schedule_page_draws_what_a_dry_run_says(browser: Browser) -> None:
 
     browser.until(lambda: drawn() == forward, "the picture is another one")  # it is sent after the figures
     browser.write("Workers", "9")
-    browser.until(lambda: "must be 1 to as many as stages (6)" in browser.text, "an impossible number is not explained")
+    browser.until(lambda: "must be 1 to 6: each worker needs" in browser.text, "an impossible number is not explained")
     assert not browser.find(".gantt").is_displayed()
     browser.write("Workers", "0")
     browser.until(lambda: browser.find(".gantt").is_displayed(), "a right number does not bring the picture back")

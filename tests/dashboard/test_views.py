@@ -87,15 +87,15 @@ def test_the_speed_of_a_job_is_not_that_of_one_step() -> None:
 @pytest.mark.parametrize(
     ("ended", "attempt", "steps", "looked", "said"),
     [
-        (False, 0, 0, False, "Drawn once the first steps are made."),
-        (False, 1, 0, True, "Drawn once the first steps are made."),
-        (False, 1, 5, False, "Being read."),
-        (False, 1, 5, True, "Drawn once a step is sampled."),
-        (True, 0, 0, True, "It never started."),
-        (True, 1, 0, True, "It made no step."),
-        (True, 3, 0, True, "Attempt 3 made no step."),
-        (True, 1, 5, False, "Being read."),
-        (True, 1, 5, True, "None of its steps was sampled."),
+        (False, 0, 0, False, "The picture appears after the first steps."),
+        (False, 1, 0, True, "The picture appears after the first steps."),
+        (False, 1, 5, False, "Reading the job's figures …"),
+        (False, 1, 5, True, "The picture appears when a step is sampled."),
+        (True, 0, 0, True, "The job never started."),
+        (True, 1, 0, True, "The job did no step."),
+        (True, 3, 0, True, "Attempt 3 did no step."),
+        (True, 1, 5, False, "Reading the job's figures …"),
+        (True, 1, 5, True, "None of the job's steps was sampled."),
     ],
 )
 def test_a_page_without_a_picture_says_why(ended: bool, attempt: int, steps: int, looked: bool, said: str) -> None:

@@ -7,7 +7,7 @@ from cluster.dashboard.site import Site
 
 
 def register(site: Site) -> None:
-    """All pages."""
+    """Register all pages."""
     jobs_page.register(site)
     job_page.register(site)
     submit_page.register(site)

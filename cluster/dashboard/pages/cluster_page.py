@@ -1,4 +1,4 @@
-"""/cluster: nodes, CPUs, memory, the workers of jobs, and what waits for what."""
+"""/cluster: nodes, CPUs, memory, the workers of jobs, and what each waiting job waits for."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cluster.dashboard.site import Site
 from coordinator.texts import counted, size
 
 _Key = tuple[int | str, str, int]
-"""Of a row: the job's id, or its number, and how it is made: the job's name, and how many texts follow."""
+"""The key of a row: the job's id, or the row's number if it has no job; the job's name; the number of its texts."""
 _NOTHING: _Key = (-1, "", 0)
 
 
 def register(site: Site) -> None:
-    """The page."""
+    """Register the page."""
 
     @ui.page("/cluster", response_timeout=MADE_WITHIN_S)
     async def cluster_page() -> None:
@@ -38,7 +38,7 @@ class _ClusterPage:
         heading("Cluster", 1)
         with ui.element("section").classes("panel"):
             self._facts = facts(
-                "Ray", "at", "CPUs reserved", "memory reserved", "jobs that run", "jobs that wait", "pipetrain"
+                "Ray", "Ray's address", "CPUs reserved", "memory reserved", "running jobs", "waiting jobs", "pipetrain"
             )
         with ui.element("section").classes("panel"):
             heading("Nodes")
@@ -48,15 +48,15 @@ class _ClusterPage:
         with ui.element("section").classes("panel"):
             heading("Running")
             self._active = _Table(
-                "Nothing runs.", "job", "state and reason", "done", "workers", "CPUs", "memory", "where its workers are"
+                "No job runs.", "job", "state and reason", "done", "workers", "CPUs", "memory", "host of each worker"
             )
         with ui.element("section").classes("panel"):
             heading("Waiting, in order")
-            self._waiting = _Table("Nothing waits.", "job", "what it waits for", "needs", "priority")
+            self._waiting = _Table("No job waits.", "job", "waits for", "needs", "priority")
             self._more = ui.label().classes("muted small")
 
     async def look(self) -> None:
-        """Show what is new."""
+        """Show the present state."""
         found = await cluster_model(self._site)
         self._facts(_figures(found))
         self._nodes.show(
@@ -73,10 +73,10 @@ class _ClusterPage:
             [(job, (job.reason, ", ".join(filter(None, _needs(job))), str(job.priority))) for job in found.waiting]
         )
         more = found.counts.get("QUEUED", 0) - len(found.waiting)
-        self._more.set_text(f"and {more:,} more; the queue takes {found.max_queued:,}" if more > 0 else "")
+        self._more.set_text(f"and {more:,} more; the queue holds at most {found.max_queued:,}" if more > 0 else "")
 
     def _goes(self, job: Job) -> tuple[str, str]:
-        """State and reason; and how far it is: `14%, 5 min left`."""
+        """Return the state with its reason, and the progress: `14%, 5 min left`."""
         state = f"{job.state}: {job.reason}" if job.reason else job.state
         left = left_text(job.state, job.step, job.steps_total, self._site.jobs.board.jobs.get(job.id))
         done = f"{100 * job.step // job.steps_total}%" if job.steps_total else ""
@@ -102,7 +102,7 @@ def _figures(found: Cluster) -> list[str]:
 
 
 def _reserved(cpus_used: float, cpus: float, memory_used: float, memory: float) -> tuple[str, str]:
-    """`3 of 4, 75%`: CPUs and memory."""
+    """Return the reserved CPUs and memory, such as `3 of 4, 75%`."""
     shares = [
         f", {round(100 * used / there)}%" if there else "" for used, there in ((cpus_used, cpus), (memory_used, memory))
     ]
@@ -126,7 +126,7 @@ class _Table:
         self._rows = Rows(self._body, self._row)
 
     def show(self, rows: Sequence[tuple[Job | None, Sequence[str]]]) -> None:
-        """Show these; `otherwise` where there are none."""
+        """Show these rows; `otherwise` if there are none."""
         keys: list[_Key] = [
             (i if job is None else job.id, "" if job is None else job.name, len(texts))
             for i, (job, texts) in enumerate(rows)

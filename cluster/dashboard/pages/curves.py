@@ -1,4 +1,4 @@
-"""The curves of a job's page: smoothed, of a range of steps, and as CSV."""
+"""The curves of a job's page, with smoothing, a range of steps, and CSV."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cluster.dashboard.live import Live
 Range = tuple[int, int] | None
 """The first and the last step that are drawn; None: all."""
 _SMOOTHING = {1: "none", 10: "10 points", 30: "30 points", 100: "100 points"}
-_MOST_STEPS = 2**53  # what a browser's numbers hold
+_MOST_STEPS = 2**53  # the largest integer that a browser's numbers hold exactly
 
 
 @dataclass(frozen=True, slots=True)
 class CurveKind:
-    """A chart: its lines, the series that they draw, and how their values are written."""
+    """A kind of chart: its lines, the series that they draw, and the format of their values."""
 
     title: str
     lines: Sequence[Line]
@@ -65,7 +65,7 @@ KINDS = (
 
 
 def range_of(first: Any, last: Any) -> Range:
-    """The range that an address or two fields ask for; None if it is none."""
+    """Return the range of an address or of two fields; None if they give no valid range, or all steps."""
     try:
         found = max(1, int(first or 1)), min(_MOST_STEPS, int(last or _MOST_STEPS))
     except (ValueError, TypeError, OverflowError):
@@ -74,8 +74,8 @@ def range_of(first: Any, last: Any) -> Range:
 
 
 class Curves:
-    """Loss, accuracy, throughput, bubble, gradient norm, learning rate and memory over steps. `moved` is told of the
-    range and the smoothing that the reader chose, as parameters of an address."""
+    """The charts of KINDS. `moved` is called with the range and the smoothing that the reader chose, as parameters of
+    an address."""
 
     def __init__(self, job: str, steps: Range, smoothing: int, moved: Callable[[str], None]) -> None:
         self._job, self._steps, self._moved = job, steps, moved
@@ -100,7 +100,7 @@ class Curves:
             ui.select(_SMOOTHING, label="Smoothing", value=self._smoothing, on_change=self._smooth).props(
                 "outlined dense"
             ).style("min-width: 120px")
-            ui.label("Or drag over a chart.").classes("muted small")
+            ui.label("Or drag over a chart to choose steps.").classes("muted small")
 
     def _number(self, label: str, value: float | None) -> ui.number:
         field = ui.number(label, value=value, min=1, precision=0, on_change=self._typed)
@@ -117,7 +117,7 @@ class Curves:
             chart = Lines(kind.title, kind.lines, form=kind.form, low=kind.low)
             if kind.log:
                 switch.on_value_change(lambda event: chart.logarithmic(event.value))
-        place.set_visibility(False)  # until there is a point: an empty chart says nothing
+        place.set_visibility(False)  # hidden until it has a point
         return place, chart, link
 
     def _typed(self) -> None:
@@ -125,10 +125,10 @@ class Curves:
             self._set(range_of(self._first.value, self._last.value))
 
     def _choose(self, first: float | None, last: float | None) -> None:
-        """Show these steps, all if they are None."""
+        """Show these steps; all steps if they are None."""
         steps = None if first is None or last is None else range_of(max(1, round(first)), round(last))
         begin, end = steps or (None, None)
-        self._choosing = True  # the fields change one after the other: what they say between that was never chosen
+        self._choosing = True  # the fields change one after the other: ignore the range in between
         self._first.set_value(begin)
         self._last.set_value(None if end == _MOST_STEPS else end)
         self._choosing = False
@@ -152,7 +152,7 @@ class Curves:
             self.show(self._live)
 
     def show(self, live: Live) -> None:
-        """Draw what came."""
+        """Draw the curves, if there is anything new."""
         self._live = live
         any_at_all = False
         for kind, place, chart, link in self._charts:
@@ -160,7 +160,7 @@ class Curves:
             any_at_all |= any(live.stats.series[name].version for name in kind.series)
             place.set_visibility(any(data))
             if not any(data):
-                continue  # ECharts never comes to an end with an axis from nothing to nothing
+                continue  # ECharts loops without end on an axis without values
             chart.show(data, self._smoothing)
             first, last = self._steps or (1, _MOST_STEPS)
             chosen = [("series", name) for name in kind.series] + [("first", str(first)), ("last", str(last))]

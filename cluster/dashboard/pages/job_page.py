@@ -1,4 +1,4 @@
-"""/jobs/ID: one job, its pipeline in the middle, as it is now."""
+"""/jobs/ID: one job, live, with its pipeline in the middle."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ FACTS = (
     "time left",
     "place in the queue",
 )
-_LAST_EVENTS = 10  # among which is how the job ended
-_SLOW_EVERY = 2  # ticks between looks at what changes slowly or is large
-_ENDED_EVERY = 10  # ticks between looks at a job that has ended: it can only be deleted, or looked for in its tabs
+_LAST_EVENTS = 10  # the event of the job's end is among these
+_SLOW_EVERY = 2  # ticks between looks at data that change slowly or are large
+_ENDED_EVERY = 10  # ticks between looks at a job that has ended: only its deletion and its tabs can change the page
 
 
 def register(site: Site) -> None:
-    """The page."""
+    """Register the page."""
     live_views = LiveViews()
 
     @ui.page("/jobs/{job}", response_timeout=MADE_WITHIN_S)
@@ -138,7 +138,7 @@ class _Job:
         async def trace() -> None:
             steps = int(self._steps.value or 0)
             await attempt(
-                site.trace(job, steps), f"The next {steps:,} steps are traced; trace.json will be among the files"
+                site.trace(job, steps), f"The next {steps:,} steps are traced; then trace.json is among the files"
             )
 
         with ui.element("div").classes("line"):
@@ -155,7 +155,7 @@ class _Job:
             self._delete = ui.button("Delete", color=None, on_click=delete).classes("act bad").props("unelevated")
 
     async def look(self) -> None:
-        """Show what is new."""
+        """Show the job's present state."""
         self._ticks += 1
         if self._gone or (self._ended and self._ticks % _ENDED_EVERY):
             return
@@ -195,7 +195,7 @@ class _Job:
             self._pipeline.failed(view.action, await self._dry_run())
 
     async def _dry_run(self) -> Picture | None:
-        """The schedule of the job without its times; None if it cannot be drawn."""
+        """Return the dry run of the job's schedule, without measured times; None if it cannot be drawn."""
         try:
             spec = await self._site.spec(self._job)
             return await asyncio.to_thread(dry_run, question_of(spec))
@@ -225,7 +225,7 @@ class _Job:
                 self._times.show(accounts)
 
     def _present(self, record: JobRecord) -> None:
-        """State, reason and figures."""
+        """Show the state, its reason and the figures."""
         view = self._site.jobs.view(record)
         state = record.state
         self._state.set_text(state.name)
@@ -252,7 +252,7 @@ class _Job:
 
 
 def figures(record: JobRecord, stats: JobStats | None, position: int | None, queue_length: int | None) -> Sequence[str]:
-    """The texts of FACTS, empty where there is none."""
+    """Return the texts of FACTS; empty if a figure is not known."""
     now = time.time()
     of = "" if record.steps_total is None else f" of {record.steps_total:,}, {percent(record)}%"
     rate, bubble = (None, None) if stats is None else (stats.recent.samples_per_second, stats.recent.bubble)
@@ -275,11 +275,12 @@ def figures(record: JobRecord, stats: JobStats | None, position: int | None, que
 
 
 def what_next(record: JobRecord) -> str:
-    """What a job that waits or starts needs, and when there will be figures; empty once it trains or has ended."""
+    """Describe what a job that waits or starts needs, and when its figures appear; empty once it trains or has
+    ended."""
     if record.state.ended or begun(record):
         return ""
     needs = record.needs
     memory = f" and {size(needs.memory)} of memory" if needs.memory else ""
     wants = f"{counted(needs.workers, 'worker')} with {counted(needs.cpus, 'CPU')}{memory} each"
     begins = "It is being started" if record.state.name == "STARTING" else "It starts when these are free for it"
-    return f"The job needs {wants}. {begins}; its pipeline, curves and times appear here once the first steps are made."
+    return f"The job needs {wants}. {begins}; its pipeline, curves and times appear here after its first steps."

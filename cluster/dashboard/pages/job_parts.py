@@ -1,4 +1,4 @@
-"""The pictures of a job's page. Each `show` sends only what is new."""
+"""The pictures of a job's page. Each `show` sends only changes."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _MEMORY_COLORS = {
 
 
 class Pipeline:
-    """The last sampled step, or why there is none."""
+    """The picture of the last sampled step, or the reason why there is none."""
 
     def __init__(self, record: JobRecord) -> None:
         with ui.element("section").classes("panel pipeline") as self._place:
             self._title = heading("The pipeline")
-            self._view = PictureView(unit="ms", label="What each worker did when, in the last sampled step")
+            self._view = PictureView(unit="ms", label="The actions of each worker in the last sampled step")
             with ui.element("div") as self._key:
                 kinds_key()
             self._said = ui.label().classes("muted small")
@@ -59,19 +59,19 @@ class Pipeline:
         self.without_picture(record, looked=False)
 
     def without_picture(self, record: JobRecord, *, looked: bool) -> None:
-        """Say why no step is drawn, where none is. `looked`: what there is of the job has been read."""
+        """If no step is drawn, show the reason. `looked`: the job's figures have been read."""
         self._place.set_visibility(self._shown is not None or begun(record))
         if self._shown is None:
             self._said.set_text(no_picture(record.state.ended, record.attempt, record.step, looked=looked))
 
     async def show(self, live: Live) -> None:
-        """Draw it if there is a newer one."""
+        """Draw the last sampled step, if it is new."""
         picture = await live.picture()
         if picture is not None and picture is not self._shown:
             self._draw(picture)
 
     def failed(self, action: Action, dry_run: Picture | None) -> None:
-        """Mark the action that failed: in the last sampled step, or in the dry run if there is none."""
+        """Mark the action that failed in the last sampled step, or in the dry run if no step was sampled."""
         self._failed = action
         if self._shown is not None:
             self._draw(self._shown)
@@ -89,35 +89,36 @@ class Pipeline:
         if self._failed is not None:
             summary += f". {self._failed}, which failed, has a red frame"
         self._view.show(picture, self._failed)
-        self._said.set_text(f"{summary}. Hold Ctrl and turn the wheel to look closer.")
+        self._said.set_text(f"{summary}. Hold Ctrl and turn the wheel to zoom.")
 
 
 def begun(record: JobRecord) -> bool:
-    """Whether there is anything to see of its training: a job that waits or starts has no figures yet."""
+    """Whether the job has begun to train. A job that waits or starts has no figures yet."""
     return bool(record.attempt and (record.step or record.state.ended or record.state.name == "RUNNING"))
 
 
 def no_picture(ended: bool, attempt: int, steps: int, *, looked: bool) -> str:
-    """Why no step of a job is drawn: `steps` were made in its last attempt. `looked`: what there is has been read."""
+    """Return why no step of a job is drawn. `steps`: the number of steps done in its last attempt. `looked`: the job's
+    figures have been read."""
     if not steps:
         if not ended:
-            return "Drawn once the first steps are made."
+            return "The picture appears after the first steps."
         if attempt < 1:
-            return "It never started."
-        return "It made no step." if attempt == 1 else f"Attempt {attempt} made no step."
+            return "The job never started."
+        return "The job did no step." if attempt == 1 else f"Attempt {attempt} did no step."
     if not looked:
-        return "Being read."
-    return "None of its steps was sampled." if ended else "Drawn once a step is sampled."
+        return "Reading the job's figures …"
+    return "None of the job's steps was sampled." if ended else "The picture appears when a step is sampled."
 
 
 class Times:
-    """Where the time goes, and the bubble of each stage."""
+    """How the workers spend their time, and the bubble of each worker."""
 
     def __init__(self) -> None:
         with ui.element("div").classes("grid") as self._place:
             with ui.element("section").classes("panel"):
                 heading("Where the time goes")
-                self._bars = Bars("Share of each worker's time by what it did", form="share", most=1.0)
+                self._bars = Bars("Share of each worker's time by kind of work", form="share", most=1.0)
                 with ui.element("details"):
                     with ui.element("summary").classes("small muted"):
                         ui.label("The same in seconds, since the attempt began").style("display: inline")
@@ -129,7 +130,7 @@ class Times:
         self._place.set_visibility(False)
 
     def show(self, accounts: models.AttemptAccounts) -> None:
-        """Draw the totals."""
+        """Draw the times since the attempt began, and the last bubbles."""
         self._place.set_visibility(True)
         rows, seconds = lanes(accounts)
         kinds = [kind for kind in (*STAGE_KINDS, *WORKER_KINDS) if any(row.get(kind, 0) > 0 for row in seconds)]
@@ -151,13 +152,13 @@ class Times:
 
 
 def seconds_cells(kinds: Sequence[str], seconds: Sequence[Mapping[str, float]]) -> list[tuple[str, ...]]:
-    """The rows of the table in seconds, a column each of `seconds`; the last one is each column's sum."""
+    """Return the rows of the table in seconds, with a column for each of `seconds`; the last row has the sums."""
     cells = [(_NAMES[kind], *(f"{column.get(kind, 0.0):.2f}" for column in seconds)) for kind in kinds]
     return [*cells, ("all", *(f"{sum(column.values()):.2f}" for column in seconds))]
 
 
 def worker_names(accounts: models.AttemptAccounts) -> list[str]:
-    """`stage 2` for a worker that holds one stage, else `worker 1: stages 1, 3`."""
+    """Return the workers' names: `stage 2` for a worker that holds one stage, else `worker 1: stages 1, 3`."""
     found = []
     for worker in accounts.workers:
         stages = [str(stage.stage) for stage in accounts.stages if stage.worker == worker.worker]
@@ -168,7 +169,7 @@ def worker_names(accounts: models.AttemptAccounts) -> list[str]:
 
 
 def worker_shares(accounts: models.AttemptAccounts, kinds: Sequence[str]) -> dict[str, list[float]]:
-    """The share of each worker's time by kind, over all stages that it holds: those of a worker sum to 1."""
+    """Return the shares of each worker's time by kind, over all its stages; the shares of a worker sum to 1."""
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for worker in accounts.workers:
         parts = [worker.seconds, *(stage.seconds for stage in accounts.stages if stage.worker == worker.worker)]
@@ -179,7 +180,8 @@ def worker_shares(accounts: models.AttemptAccounts, kinds: Sequence[str]) -> dic
 
 
 def worker_bubbles(accounts: models.AttemptAccounts) -> dict[str, list[float]]:
-    """Measured and, if it is known, predicted bubble of each worker: its stages' together. Their mean is the job's."""
+    """Return the measured and, if it is known, the predicted bubble of each worker, over all its stages. The workers'
+    mean is the job's bubble."""
     workers = [worker.worker for worker in accounts.workers]
     found = {"measured": [sum(s.bubble for s in accounts.stages if s.worker == worker) for worker in workers]}
     if all(stage.bubble_predicted is not None for stage in accounts.stages):
@@ -190,8 +192,8 @@ def worker_bubbles(accounts: models.AttemptAccounts) -> dict[str, list[float]]:
 
 
 def lanes(accounts: models.AttemptAccounts) -> tuple[list[str], list[dict[str, float]]]:
-    """A column a worker that holds one stage; for one that holds several a column a stage, and one for what it does for
-    none. Names, and seconds by kind."""
+    """Return the columns of the table, as names and seconds by kind: one for a worker that holds one stage; else one
+    for each of its stages, and one for the time that belongs to none of them."""
     rows, seconds = [], []
     for worker in accounts.workers:
         stages = [stage for stage in accounts.stages if stage.worker == worker.worker]
@@ -208,7 +210,7 @@ def lanes(accounts: models.AttemptAccounts) -> tuple[list[str], list[dict[str, f
 
 
 class Memory:
-    """What each stage holds, and each process against its limit."""
+    """The bytes that each stage holds, and the peak of each process beside its limit."""
 
     def __init__(self) -> None:
         with ui.element("section").classes("panel") as self._place:
@@ -219,7 +221,7 @@ class Memory:
         self._shown: Any = None
 
     def show(self, timeline: Mapping[str, Any]) -> None:
-        """Draw what a sampled step held."""
+        """Draw the memory in a sampled step."""
         if timeline is self._shown:
             return
         self._shown = timeline

@@ -1,4 +1,4 @@
-"""The rows of the list of jobs: made once a job, and changed in place."""
+"""The rows of the list of jobs: each is made once for its job, and then changed in place."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _Act = Callable[[str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """What a row shows; an empty text is not shown. `progress`: per cent of its steps, None if it does not run. `times`
-    are the absolute ones of what `when` says."""
+    """The texts of a row; an empty one is hidden. `progress` is the per cent of its steps, None if the job has ended or
+    the number of its steps is not known. `times` are the absolute times of `when`."""
 
     name: str
     state: str
@@ -46,7 +46,7 @@ class RowView:
 
 
 def row_view(record: JobRecord, view: JobView, stats: JobStats | None, losses: list[float], now: float) -> RowView:
-    """The row of a job. `losses` are for its small picture."""
+    """Return the row of a job. `losses` are for its small chart."""
     total = record.steps_total
     lines = view.reason.splitlines()
     return RowView(
@@ -72,7 +72,7 @@ def row_view(record: JobRecord, view: JobView, stats: JobStats | None, losses: l
 
 
 class JobRow:
-    """The elements of a row."""
+    """The elements of one row."""
 
     def __init__(self, job: str, *, stop: _Act, delete: _Act) -> None:
         with text("tr").props(f"data-job={job}") as self.element:
@@ -117,13 +117,13 @@ class JobRow:
         self._shown: RowView | None = None
 
     def _figure(self, name: str, what: str) -> tuple[ui.element, ui.label]:
-        """A cell, and its value; on a phone its name stands before it."""
+        """Make a cell and its value; on a phone, `what` stands before the value."""
         with ui.element("td").classes(f"figure {name}") as cell:
             text("span", f"{what} ").classes("what")
             return cell, text("span").classes("number")
 
     def show(self, view: RowView) -> None:
-        """Change what is another than before."""
+        """Change what differs from the last view."""
         if view == self._shown:
             return
         if self._shown is None:
@@ -172,7 +172,7 @@ class JobRow:
 
 
 def times_of(record: JobRecord) -> str:
-    """When it was submitted, started and ended, a line each."""
+    """Return when the job was submitted, started and ended, a line for each."""
     named = (("submitted", record.submitted_at), ("started", record.started_at), ("ended", record.ended_at))
     return "\n".join(f"{name} {clock(at)}" for name, at in named if at is not None)
 

@@ -1,4 +1,5 @@
-"""What is below a job's pictures: events, logs, job file, plan and files. Each looks only while it is open."""
+"""The tabs below a job's pictures: events, logs, job file, plan and files. A tab reads its data only while it is
+open."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ class Tabs:
         self._record = record
 
     async def look(self, record: JobRecord) -> None:
-        """Show what is new in the tab that is open."""
+        """Show the present content of the open tab."""
         self._record = record
         if self._tabs.value == "Events":
             await self._events.look(record)
@@ -74,7 +75,7 @@ class _Events:
     def __init__(self, site: Site, job: str) -> None:
         self._site, self._job, self._last = site, job, 0
         self._shown: deque[EventRecord] = deque(maxlen=MOST_EVENTS)
-        self._body = table("when", "event", "what")
+        self._body = table("time", "event", "text")
         self._rows = Rows(self._body, self._row)
 
     async def look(self, record: JobRecord) -> None:
@@ -140,18 +141,18 @@ class _Logs:
 
     async def look(self, ended: bool) -> None:
         self._ended = ended
-        async with self._looking:  # a thread must not add lines while they are joined here
+        async with self._looking:  # no thread may add lines while they are joined here
             tail = self._tail
             if self._follow.value and await asyncio.to_thread(tail.look, ended) and tail is self._tail:
                 self._show(list(tail.lines))
             elif not (self._text.text or self._mark.text):
-                self._text.set_text("nothing was printed" if ended else "nothing printed yet")
+                self._text.set_text("no output" if ended else "no output yet")
 
 
 class _Spec:
     def __init__(self, site: Site, job: str) -> None:
         self._site, self._job = site, job
-        ui.link("Submit it again, changed", f"/submit?job={job}")
+        ui.link("Change and submit it again", f"/submit?job={job}")
         self._text = text("pre", "").classes("log spec").props('tabindex=0 aria-label="job file"')
 
     async def look(self) -> None:
@@ -170,7 +171,7 @@ class _Plan:
             self._button = (
                 ui.button("Make the plan", color=None, on_click=self._make).classes("act").props("unelevated")
             )
-            ui.label("Reads the data, in a process of its own.").classes("muted small")
+            ui.label("This reads the job's data, which may take a while.").classes("muted small")
         self._problems = problems_list()
         self._place = ui.element("div")
 
@@ -195,7 +196,7 @@ class _Plan:
                 "muted"
             )
             stages = table("stage", "worker", "layers", "parameters", "FLOPs/step", "weights", "saved at peak")
-            workers = table("worker", "beside its runtime", "limit", "busy")
+            workers = table("worker", "bytes for the job", "limit", "busy")
         fill_table(stages, [_stage_row(stage) for stage in plan["stages"]])
         fill_table(
             workers,
@@ -232,7 +233,7 @@ class _Files:
 
     async def look(self, ended: bool) -> None:
         found = await self._site.files(self._job)
-        nothing = "It has no files." if ended else "It has no run directory yet."
+        nothing = "The job has no files." if ended else "The job has no run directory yet."
         sizes = [size(n_bytes) for _, n_bytes in found]
         for label, said in zip(self._rows.show([path for path, _ in found] or [""]), sizes or [nothing], strict=True):
             label.set_text(f" {said}")

@@ -39,14 +39,14 @@ _COLUMNS = {
     "samples_per_second": "Samples/s",
     "submitted_at": "When",
 }
-"""By what they sort by."""
+"""The headings, by the value by which they sort."""
 _NEWEST = "newest"
 _ORDERS = {_NEWEST: "Newest first", **_COLUMNS}
-_SORT_AGAIN_S = 3.0  # a list that is sorted by what changes is sorted anew
+_SORT_AGAIN_S = 3.0  # a sorted list is sorted again after this time, because the values change
 
 
 def register(site: Site) -> None:
-    """The page."""
+    """Register the page."""
 
     @ui.page("/", response_timeout=MADE_WITHIN_S)
     async def jobs_page() -> None:
@@ -113,7 +113,7 @@ class _Jobs:
         return place
 
     async def _sort_by(self, name: str) -> None:
-        """By that column: upwards, downwards, then the newest first again."""
+        """Sort by that column: the first click upwards, the second downwards, the third newest first."""
         if self._sort != name:
             self._sort, self._descending = name, False
         elif not self._descending:
@@ -151,7 +151,7 @@ class _Jobs:
         self._key = None
 
     async def look(self) -> None:
-        """Show what is new."""
+        """Show the present jobs."""
         page = await self._present()
         sparks = await self._site.archive.sparks(page.records)
         now, view = time.time(), self._site.jobs.view
@@ -161,7 +161,8 @@ class _Jobs:
         self._show_counts(page)
 
     async def _present(self) -> Page:
-        """The page of the list. It is asked for again when jobs came or went; what is on it is always as it is now."""
+        """Return the page of the list. It is read again if jobs were added, deleted or changed their state; the records
+        on it are always the present ones."""
         jobs = self._site.jobs
         filters = Filters(
             states=_GROUPS[self._group],
@@ -202,6 +203,6 @@ class _Jobs:
         self._table.set_visibility(bool(page.records))
         filtered = bool(self._search) or self._group != "All"
         self._empty.set_text(
-            "No job is like that." if filtered else "No jobs yet. Submit one here, or with `pipetrain submit`."
+            "No job matches." if filtered else "No jobs yet. Submit one here, or with `pipetrain submit`."
         )
         self._empty.set_visibility(not page.records)

@@ -1,4 +1,4 @@
-"""/schedule: any schedule, for any number of stages and micro-batches, with its bubble and what it keeps in memory."""
+"""/schedule: any schedule, for any number of stages and micro-batches, with its bubble and its memory."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from stages.errors import UserMistake
 
 _ABOUT = {
     "gpipe": "All forward passes, then all backward passes. Keeps every micro-batch's activations.",
-    "1f1b": "One forward, one backward, as soon as the first backward can begin. The same bubble as GPipe, and a stage "
-    "keeps no more micro-batches than there are stages from it on.",
-    "interleaved-1f1b": "Each worker holds several stages, which makes the pipeline's ends shorter: less bubble, for "
-    "more messages.",
-    "zb-h1": "The weight gradients wait and fill what would be bubbles: a third of 1F1B's, with the same memory.",
+    "1f1b": "One forward, one backward, in turn, as soon as the first backward can begin. The same bubble as gpipe, "
+    "and a stage keeps at most as many micro-batches as there are stages from it to the last one.",
+    "interleaved-1f1b": "Each worker holds several smaller stages, so that the pipeline fills and drains faster: a "
+    "smaller bubble, but more messages.",
+    "zb-h1": "Weight gradients are computed later, in gaps that would be bubbles: a third of the bubble of 1f1b with "
+    "the same memory, if F, I and W take equally long.",
 }
 
 
 _AT_ONCE = 1000
-"""Stages × micro-batches that are drawn before the page is sent; a dry run of more takes longer than a page may."""
+"""The most stages × micro-batches whose dry run is drawn before the page is sent; a larger one would delay the page too
+long and is drawn after it."""
 
 
 def register() -> None:
-    """The page."""
+    """Register the page."""
 
     @ui.page("/schedule", response_timeout=MADE_WITHIN_S)
     async def schedule_page(
@@ -65,7 +67,7 @@ class _Schedule:
             self._problems = problems_list()
         with ui.element("section").classes("panel stack") as self._picture:
             self._facts = facts("bubble", "by the formula", "workers", "length", "most kept")
-            self._view = PictureView(unit="F", label="What each worker does when")
+            self._view = PictureView(unit="F", label="The actions of each worker")
             with ui.element("div"):
                 kinds_key()
         with ui.element("section").classes("panel") as self._by_stage:
@@ -75,7 +77,7 @@ class _Schedule:
         self._drawn: Question | str | None = None
 
     def _number(self, label: str, value: float, low: float, high: float, step: float = 1) -> ui.number:
-        inside = min(high, max(low, value))  # an address may ask for anything
+        inside = min(high, max(low, value))  # an address may contain any number
         field = ui.number(
             label[:1].upper() + label[1:], value=inside, min=low, max=high, step=step, on_change=self._ask
         )
@@ -84,7 +86,7 @@ class _Schedule:
     def _question(self) -> Question | str:
         values = [self._stages.value, self._micro_batches.value, self._workers.value]
         if any(value is None or value != int(value) for value in values) or self._backward.value is None:
-            return "stages, micro-batches and workers must be whole numbers, and what I and W take a number"
+            return "stages, micro-batches and workers must be whole numbers, and the time of I and of W a number"
         stages, micro_batches, workers = map(int, values)
         return Question(str(self._schedule.value), stages, micro_batches, workers, float(self._backward.value))
 
@@ -92,7 +94,7 @@ class _Schedule:
         self._wanted = self._question()
 
     async def draw(self) -> None:
-        """Draw what was asked for last, or say why not; what is asked for meanwhile is drawn next."""
+        """Draw the last question, or show its problems. A question that comes meanwhile is drawn at the next call."""
         wanted = self._wanted
         if wanted == self._drawn:
             return
@@ -134,7 +136,7 @@ class _Schedule:
 
 
 def _perform(question: Question) -> tuple[Replay, Picture]:
-    """The dry run and its picture, which take too long for the event loop. Raises UserMistake."""
+    """Return the dry run and its picture, which take too long for the event loop. Raises UserMistake."""
     found = perform(question)
     numbers = f"{counted(question.stages, 'stage')} · {counted(question.micro_batches, 'micro-batch')}"
     return found, picture_of(f"{question.schedule} · {numbers}", found)

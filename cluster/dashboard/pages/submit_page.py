@@ -1,4 +1,4 @@
-"""/submit: a job from a form, or from a job file's text; problems stand at their lines."""
+"""/submit: submit a job from a form or from a job file's text; problems are shown at their lines."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _LONGEST_SHOWN = 160
 
 
 def register(site: Site) -> None:
-    """The page."""
+    """Register the page."""
 
     @ui.page("/submit", response_timeout=MADE_WITHIN_S)
     async def submit_page(job: str = "") -> None:
@@ -88,7 +88,7 @@ class _Submit:
         self._tabs = tabs
 
     def _build_editor(self, given: str) -> None:
-        ui.label("Paste a job file here. Esc, then Tab leaves the editor.").classes("muted small")
+        ui.label("Paste a job file here. Esc, then Tab, leaves the editor.").classes("muted small")
         self._editor = ui.codemirror(given, language="YAML", indent="  ", line_wrapping=True).classes("editor")
         self._problems = problems_list(self._editor.reveal_line)
 
@@ -125,7 +125,7 @@ class _Submit:
 
 
 def _decorations(content: str, problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    """The lines that are wrong, each with what is wrong behind it."""
+    """Return the editor's marks: each line with a problem, and the problem's text behind it."""
     lines = content.split("\n")
     ends = [0] * len(lines)
     place = -1
@@ -142,7 +142,7 @@ def _decorations(content: str, problems: Sequence[Problem]) -> list[dict[str, An
 
 
 class _Form:
-    """The entries that most jobs need; the job file has all of them."""
+    """A form with the entries that most jobs need; a job file can have all entries."""
 
     def __init__(self) -> None:
         with ui.element("div").classes("fields"):
@@ -161,7 +161,7 @@ class _Form:
             self._schedule = ui.select(list(SCHEDULES), label="Schedule", value="1f1b").props("outlined dense")
 
     def document(self) -> dict[str, Any]:
-        """The job that it describes; what is wrong in it is the job file's to say."""
+        """Return the job that the form describes. It is checked like a job file, not here."""
         return {
             "name": self._name.value,
             "model": {
@@ -188,7 +188,7 @@ class _Form:
 
 
 def _parts(content: str | None, read: Callable[[str], Any]) -> list[Any]:
-    """What stands between commas."""
+    """Read the parts between commas."""
     return [read(part.strip()) for part in (content or "").split(",") if part.strip()]
 
 

@@ -1,4 +1,5 @@
-// What a chart's options cannot say as data: how an action is drawn, and what it is called. All else is Python.
+// The parts of the pages that Python cannot describe as data: drawing and formats of the charts, explanations, focus,
+// copying, and the choice of steps by dragging.
 window.pipetrain = (() => {
   const KINDS = ["F", "I", "W", ""];
   const NAMES = ["forward", "input gradient", "weight gradient", "bubble"];
@@ -21,7 +22,7 @@ window.pipetrain = (() => {
       return { type: "rect", shape, style: { fill: "var(--bubble)", stroke: "var(--bubble-line)", lineDash: [3, 3] } };
     }
     const fill = `hsl(${api.value(6)}, ${SATURATION[kind]}%, ${LIGHTNESS[kind]}%)`;
-    const failed = api.value(8) === 1; // a thick frame and a cross, so that it is no matter of colour alone
+    const failed = api.value(8) === 1; // a thick frame and a cross, so that it is visible without colour
     const frame = failed ? { stroke: "var(--bad)", lineWidth: 3 } : {};
     if (failed) shape.width = Math.max(width, 4);
     const rect = { type: "rect", shape, style: { fill, ...frame }, z2: failed ? 10 : 0 };
@@ -57,7 +58,7 @@ window.pipetrain = (() => {
   const part = ({ value, seriesName }) => (value < 0.01 ? "" : `${seriesName} ${percent(value)}`);
   // A label that is wider than its bar is not shown.
   const fit = ({ rect, labelRect }) => (labelRect.width > rect.width - 4 ? { x: -1000, y: -1000 } : {});
-  // As `number` of coordinator/texts.py.
+  // The same format as `number` of coordinator/texts.py.
   function number(value) {
     if (value == null || value === "") return "";
     const size = Math.abs(value);
@@ -74,7 +75,7 @@ window.pipetrain = (() => {
     return `${value} B`;
   }
 
-  // Pages that nobody sees are sent nothing.
+  // Report whether the page is visible: the service sends nothing to hidden pages.
   const tell = () => window.did_handshake && emitEvent("seen", !document.hidden);
   document.addEventListener("visibilitychange", tell);
   const opened = setInterval(() => {
@@ -83,7 +84,7 @@ window.pipetrain = (() => {
     if (document.hidden) tell();
   }, 200);
 
-  // Explanations: one box for all elements with data-tip, shown to the mouse, to the keyboard and to a finger.
+  // Explanations: one box for all elements with data-tip, shown on hover, focus and touch.
   const box = document.createElement("div");
   box.id = "explanation";
   box.setAttribute("role", "tooltip");
@@ -108,7 +109,7 @@ window.pipetrain = (() => {
   document.addEventListener("focusout", () => explain(null));
   document.addEventListener("click", (event) => explain(tipped(event)));
   document.addEventListener("scroll", () => explain(null), { capture: true, passive: true });
-  // Tab reaches the first word of a group (a list, a heading row, a key), the arrows the others.
+  // Tab reaches the first word of a group (a list, a heading row, a legend), the arrow keys reach the others.
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") explain(null);
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
@@ -121,7 +122,7 @@ window.pipetrain = (() => {
     next.tabIndex = 0;
     next.focus();
   });
-  // The first word of a group that is shown can be reached, whichever were shown before.
+  // Words of a group appear and disappear: if none that is shown can be reached with Tab, let the first one be.
   function reachable() {
     for (const group of document.querySelectorAll(".terms")) {
       const words = [...group.querySelectorAll(".term")], seen = words.filter((e) => e.getClientRects().length);
@@ -138,7 +139,7 @@ window.pipetrain = (() => {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // without HTTPS and not on loopback there is no clipboard but by way of a selection
+      // without HTTPS, and not on loopback, the browser has no clipboard API: copy a selection
       const field = document.createElement("textarea");
       field.value = text;
       document.body.append(field);
@@ -151,7 +152,7 @@ window.pipetrain = (() => {
     setTimeout(() => button.classList.remove("done"), 1500);
   }
 
-  // Dragging over a chart of curves chooses a range of steps: it is told to the page, which sends those points.
+  // Dragging over a chart of curves chooses a range of steps: send it to the page, which sends those points.
   const brushed = new Map();
   setInterval(() => {
     for (const place of document.querySelectorAll(".curve")) {
