@@ -31,8 +31,9 @@ from stages.errors import UserMistake
     help="The .npz file to write.",
 )
 def predict(run: str, address: str | None, home: Path | None, source: str, output: Path) -> None:
-    """Write the outputs for every row of the input as array `y` (rows, outputs); classifiers also `label` (rows,). If the
-    network has outputs for each position, the shapes are (rows, outputs, positions) and (rows, positions).
+    """Write the outputs for every row of the input as array `y` (rows, outputs); classifiers also `label` (rows,).
+
+    If the network has outputs for each position, the shapes are (rows, positions, outputs) and (rows, positions).
 
     RUN is a run directory, or the id or the name of a job of the service.
     """
