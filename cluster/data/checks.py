@@ -1,4 +1,4 @@
-"""Do arrays fit the model? Every answer of no is one line: the source, the row and column, what to do."""
+"""Checks whether arrays fit the model. An error is one line with the source, the row and column, and what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AT_ONCE = 65_536
 
 
 def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None) -> FloatArray:
-    """x as (rows, features) of the model's precision. `columns` name the features of a table.
+    """Return x as (rows, features) in the model's precision. `columns` name the features of a table.
 
     Samples of any shape with as many numbers as `model.input` are flattened in C order. Raises InvalidData.
     """
@@ -51,11 +51,11 @@ def _tokens(x: AnyArray, vocabulary: int, source: str, columns: Sequence[str] | 
 
 
 def fitting_targets(y: AnyArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None) -> AnyArray:
-    """y as labels (rows,) or (rows, positions) int64 for a loss that takes them, else as (rows, outputs) of the model's
-    precision.
+    """Return y as labels (rows,) or (rows, positions) int64 for a loss that takes them, else as (rows, outputs) in the
+    model's precision.
 
-    Raises InvalidData for another number of rows than `n_rows`, labels outside 0..outputs-1 or not whole, targets of
-    another width than the model's outputs, NaN and infinities.
+    Raises InvalidData if y does not have `n_rows` rows or the width of the model's outputs, if a label is not a whole
+    number from 0 to outputs - 1, and for NaN and infinities.
     """
     _require_numbers(y, "y", source)
     if y.ndim == 0 or len(y) != n_rows:
@@ -143,7 +143,7 @@ def _finite(values: AnyArray, name: str, model: ModelSpec, source: str, columns:
 
 
 def _place(row: int, column: int, name: str, columns: Sequence[str] | None) -> str:
-    """`x[3, 5]`, counted from 0 as in NumPy, or `row 4 of column 'age'`, counted from 1 as in a table."""
+    """Return `x[3, 5]`, counted from 0 as in NumPy, or `row 4 of column 'age'`, counted from 1 as in a table."""
     return f"{name}[{row}, {column}]" if columns is None else f"row {row + 1} of column {columns[column]!r}"
 
 

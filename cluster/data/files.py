@@ -1,6 +1,6 @@
-"""Opening data files and URLs, and reading what is in them: plain arrays with names, nothing judged yet.
+"""Opens data files and URLs, and reads their arrays or columns without checking the values.
 
-Whatever a file or a file system does wrong becomes one line of InvalidData that names the source.
+Every error of a file or a file system becomes one line of InvalidData that names the source.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AnyArray = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Arrays:
-    """What an .npz file or a built-in source holds. x: (rows, …); y: (rows, …), None where there is none."""
+    """The content of an .npz file or a built-in source. x: (rows, …); y: (rows, …), or None."""
 
     x: AnyArray
     y: AnyArray | None
@@ -31,14 +31,14 @@ class Arrays:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Table:
-    """What a .csv or .parquet file holds: pyarrow's columns by name, in the file's order."""
+    """The content of a .csv or .parquet file: pyarrow's columns by name, in the file's order."""
 
     columns: dict[str, Any]
     n_rows: int
 
 
 def read_source(source: str, rules: SourceRules | None = None) -> Arrays | Table:
-    """Read a built-in source, a local file or a URL, as far as `rules` allow it (all by default).
+    """Read a built-in source, a local file or a URL, if `rules` allow it (by default all are allowed).
 
     Raises InvalidData, in one line that names the source.
     """
@@ -55,13 +55,13 @@ def read_source(source: str, rules: SourceRules | None = None) -> Arrays | Table
             raise InvalidData(
                 f"{source}: does not fit into this machine's memory; split it into smaller files"
             ) from None
-        except Exception as error:  # zipfile, zlib, NumPy and Arrow each have errors of their own for a broken file
+        except Exception as error:  # zipfile, zlib, NumPy and Arrow raise different errors for a broken file
             kind = extension(source)
             raise InvalidData(f"{source}: cannot be read as {kind}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one line, not longer than a screen is wide; its type's name where it has none."""
+    """Return an error's text as one line of at most 160 characters; its type's name if it has no text."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split()) or type(error).__name__
@@ -69,14 +69,14 @@ def one_line(error: BaseException) -> str:
 
 
 def open_source(source: str, rules: SourceRules | None = None) -> IO[bytes]:
-    """A local file or a URL, opened as far as `rules` allow it. Raises InvalidData."""
+    """Open a local file or a URL, if `rules` allow it. Raises InvalidData."""
     rules = rules or SourceRules()
     rules.require_protocol(source)
     path = local_path(source)
     if path is None:
         return _open_url(source, rules)
     try:
-        rules.require_place(path)  # before: what may not be read shall not tell whether it is there
+        rules.require_place(path)  # first: an error must not reveal whether a forbidden file exists
         file = open_regular(path, rules.most_bytes)
         try:
             rules.require_place(path, file.fileno())
@@ -93,7 +93,7 @@ def open_source(source: str, rules: SourceRules | None = None) -> IO[bytes]:
 
 
 def _open_url(url: str, rules: SourceRules) -> IO[bytes]:
-    """The URL's bytes, fetched at once: .npz and .parquet need to seek, which many servers do not offer."""
+    """Fetch all bytes of the URL: readers of .npz and .parquet seek, which many servers do not support."""
     from cluster.data.urls import url_parts
 
     content = io.BytesIO()
@@ -104,16 +104,16 @@ def _open_url(url: str, rules: SourceRules) -> IO[bytes]:
         raise
     except FileNotFoundError as error:
         raise InvalidData(f"{url}: {_why_not_there(error)}") from None
-    except ImportError as error:  # a protocol whose package is not installed; the text names it
-        raise InvalidData(f"{url}: cannot be opened: {one_line(error)}; pip install what it names") from None
-    except Exception as error:  # every file system of fsspec brings its own errors
+    except ImportError as error:  # the protocol's package is not installed; the text names it
+        raise InvalidData(f"{url}: cannot be opened: {one_line(error)}; install that package with pip") from None
+    except Exception as error:  # every file system of fsspec has its own errors
         raise InvalidData(f"{url}: cannot be read: {one_line(error)}") from error
     content.seek(0)
     return content
 
 
 def _why_not_there(error: FileNotFoundError) -> str:
-    """fsspec takes everything that keeps it from a URL for a file that is not there; its cause says what it was."""
+    """Return the real reason: fsspec raises FileNotFoundError for every failed request, and the reason is its cause."""
     cause = error.__cause__
     status = getattr(cause, "status", None)
     if cause is None or status in (404, 410):
@@ -124,11 +124,11 @@ def _why_not_there(error: FileNotFoundError) -> str:
 
 
 def _built_in(source: str) -> Arrays:
-    """scikit-learn's data sets, scaled so that plain SGD trains on them.
+    """Return one of scikit-learn's data sets, scaled so that plain SGD trains on it.
 
     digits: 1797 images, x (1797, 64) = pixels / 16, so from 0 to 1; y labels 0..9.
-    diabetes: x (442, 10) and y (442, 1), each column with mean 0 and standard deviation 1 over all 442 rows; an mse
-    of 1 is what always answering the mean would get. (Original target: mean 152.1, standard deviation 77.0.)
+    diabetes: x (442, 10) and y (442, 1), each column with mean 0 and standard deviation 1 over all 442 rows; a model
+    that always predicts the mean has an mse of 1. (Original target: mean 152.1, standard deviation 77.0.)
     """
     from sklearn import datasets
 
@@ -169,10 +169,10 @@ def _read_parquet(file: IO[bytes], source: str) -> Table:
 
 
 def _native(file: IO[bytes]) -> Any:
-    """The same bytes without anything of Python's.
+    """Return the same bytes as an Arrow file that uses no Python object.
 
-    Arrow's threads let go of a file whenever they come to it. Where it is an object of Python's they need the
-    interpreter for it, and one that is just ending ends them in a way that aborts the process.
+    Arrow's threads release a file at any later time. To release a Python object they need the interpreter; if that is
+    just shutting down, it ends those threads in a way that aborts the process.
     """
     import pyarrow as pa
 

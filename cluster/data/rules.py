@@ -1,8 +1,8 @@
-"""What may be read on behalf of a job, and where its trackers may write: the operator's limits, and those for jobs that
-came from another host.
+"""Rules for the data that a job may read and the places where its trackers may write: the operator's limits, and those
+for jobs from another host.
 
-Rules travel from the service to whoever reads (its readers, the runner, the workers), and hold where a file is opened
-and where a connection is made: names of hosts, redirects and symbolic links lead elsewhere at any time.
+The service passes the rules to the processes that read (its readers, the runner, the workers). They are checked when a
+file is opened and when a connection is made, because host names, redirects and symbolic links can change at any time.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from coordinator.schedules import SCHEDULES
 from stages.errors import InvalidData
 
 _METADATA = tuple(map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")))
-"""Where clouds tell a machine its secrets, besides the link-local addresses."""
+"""Addresses at which clouds give a machine its secrets, besides the link-local ones."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRules:
-    """Limits of what is read.
+    """Limits for reading data and writing to trackers.
 
-    `roots` are folders below which local files may lie; None for any. `protocols` are what a URL may begin with.
-    `public_only` refuses the addresses of this machine and its links. `files` are uploaded ones, which are always read.
-    `most_bytes` is the largest source. `tracking_roots` are folders below which trackers may write, besides the run
-    directory; None for any.
+    `roots` are the folders below which local files may be read; None means all. `protocols` are the allowed protocols
+    of URLs. `public_only` forbids addresses of this machine and link-local ones. `files` are uploaded files, which are
+    always allowed. `most_bytes` is the largest allowed source. `tracking_roots` are the folders below which trackers
+    may write, besides the run directory; None means all.
     """
 
     roots: tuple[str, ...] | None = None
@@ -41,27 +41,27 @@ class SourceRules:
     tracking_roots: tuple[str, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The rules as plain values."""
+        """Return the rules as plain values."""
         return asdict(self)
 
     @staticmethod
     def from_dict(given: Mapping[str, Any]) -> SourceRules:
-        """The rules that `as_dict` gave."""
+        """Return the rules from the result of `as_dict`."""
         values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in given.items()}
         return SourceRules(**values)
 
     def with_files(self, files: Iterable[str]) -> SourceRules:
-        """The same, with other uploaded files."""
+        """Return the same rules with other uploaded files."""
         return replace(self, files=tuple(files))
 
     def for_job(self, *, remote: bool) -> SourceRules:
-        """The same for one job. `remote`: it came from another host, so that it reaches nothing of this one's network,
-        and its trackers write only into its run directory and the folders that the operator named."""
+        """Return the rules for one job. `remote`: the job came from another host, so it may not connect to addresses of
+        this host, and its trackers may write only into its run directory and `tracking_roots`."""
         roots = () if remote and self.tracking_roots is None else self.tracking_roots
         return replace(self, public_only=remote, tracking_roots=roots)
 
     def may_write(self, path: str, *, links: bool) -> bool:
-        """Whether trackers may write below this absolute path; `links`: wherever it leads."""
+        """Whether trackers may write below this absolute path; `links`: follow symbolic links."""
         if self.tracking_roots is None:
             return True
         if not any(_below(os.path.normpath(path), os.path.normpath(root)) for root in self.tracking_roots):
@@ -70,15 +70,15 @@ class SourceRules:
         return not links or any(_below(real, os.path.realpath(root)) for root in self.tracking_roots)
 
     def require_protocol(self, source: str) -> None:
-        """Raise InvalidData for a source whose protocol the operator does not allow."""
+        """Raise InvalidData if the operator does not allow the protocol of the source."""
         if source not in BUILT_IN and source not in self.files and protocol(source) not in self.protocols:
             allowed = ", ".join(self.protocols) or "none"
             raise InvalidData(f"{source}: {protocol(source)} is not read by this service, only {allowed}")
 
     def require_place(self, path: str, descriptor: int | None = None) -> None:
-        """Raise InvalidData for a path that leads out of the folders which may be read; links and `..` are followed.
+        """Raise InvalidData if a path, with links and `..` followed, is not below one of `roots`.
 
-        `descriptor` is the file as it was opened: where it truly is counts then.
+        `descriptor` is the opened file; if given, its real place is checked.
         """
         if self.roots is None or path in self.files:
             return
@@ -88,18 +88,18 @@ class SourceRules:
             raise InvalidData(f"{path}: local files are read only below {', '.join(self.roots)} by this service")
 
     def require_schedule(self, spec: JobSpec) -> None:
-        """Raise InvalidData for a schedule file that may not be read."""
+        """Raise InvalidData if the rules do not allow the job's schedule file."""
         if spec.pipeline.schedule not in SCHEDULES:
             self.require_protocol(spec.pipeline.schedule)
             self.require_place(spec.pipeline.schedule)
 
 
 FREE = SourceRules()
-"""No limits: what a command reads for its own user."""
+"""No limits, for commands that read data for their own user."""
 
 
 def local_files(spec: JobSpec) -> list[str]:
-    """The paths of local files that a job names: data, a schedule, a tokenizer, weights to begin with."""
+    """Return the paths of local files that a job names: data, a schedule, a tokenizer, weights to begin with."""
     named = files_named(spec.document())
     schedule = named.pop("pipeline.schedule", None)
     paths = [path for path in map(local_path, named.values()) if path is not None]
@@ -107,9 +107,9 @@ def local_files(spec: JobSpec) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is neither of this machine, nor of one of its links, nor where a cloud tells its secrets.
+    """Whether an address is neither of this machine, nor link-local, nor one at which a cloud gives out secrets.
 
-    Private networks are public in this sense: a house's own data server is there.
+    Addresses of private networks are public in this sense, because an organisation's own data server may have one.
     """
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
@@ -128,7 +128,7 @@ def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 def _meant(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The address, and the IPv4 one that stands in it."""
+    """Return the address, and the IPv4 addresses that it contains."""
     meant: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [address]
     if isinstance(address, ipaddress.IPv6Address):
         inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -143,7 +143,7 @@ def _below(path: str, root: str) -> bool:
 
 
 def require_rules(spec: JobSpec, rules: SourceRules, uploaded: Collection[str]) -> None:
-    """Raise InvalidData for a job whose URLs have a protocol that may not be read; `uploaded` are read from here."""
+    """Raise InvalidData if the rules do not allow the protocol of a job's file. `uploaded` files are always allowed."""
     for source in files_named(spec.document()).values():
         if source not in uploaded:
             rules.require_protocol(source)

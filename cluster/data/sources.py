@@ -1,11 +1,12 @@
-"""Data for a job: read, checked against the model, split into training and validation rows.
+"""Reads a job's data, checks it against the model, and splits it into training and validation rows.
 
     data = load_data(spec)                       # both sets, as the job file says
     test = load_arrays(spec, "held_out.npz")     # another source for the same model: `evaluate --data`
     x = load_inputs(spec, "new.npz")             # inputs alone: `predict --input`
 
-Sources are `digits`, `diabetes`, .npz (arrays x and y), .csv and .parquet (named columns; `data.target` names those to
-predict, the last one where it names none; all others are inputs), each a local path or a URL. `rules` limit which.
+Sources are `digits`, `diabetes`, text (see `cluster.data.text`), and files: .npz (arrays x and y), .csv and .parquet
+(named columns; `data.target` names the columns to predict, by default the last one; all others are inputs). A file is a
+local path or a URL. `rules` limit which sources are allowed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from stages.errors import InvalidData
 class JobData:
     """The rows of a job. `columns` name a table's inputs in their order; None for arrays without names.
 
-    `spec` is the job with what follows from its data filled in; `vocabulary` says what tokens stand for.
+    `spec` is the job with all values that follow from its data; `vocabulary` has the meaning of tokens, for text.
     """
 
     spec: JobSpec
@@ -40,17 +41,18 @@ class JobData:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """The bytes of all arrays."""
         return sum(array.nbytes for part in (self.train, self.validation) for array in (part.x, part.y))
 
     def fingerprint(self) -> int:
-        """A CRC-32 of both sets: a worker that reads the data itself notices with it that the data changed."""
+        """Return a CRC-32 of both sets, by which a worker that reads the data itself detects that it has changed."""
         both = f"{self.train.fingerprint()} {self.validation.fingerprint()} {self.columns}"
         return zlib.crc32(both.encode("utf-8", "surrogatepass"))
 
 
 def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
-    """Read `data.source`, and `data.validation` where it is a second source; else split off that share of the rows.
+    """Read `data.source`. Validation rows come from `data.validation` if that is a source; else it is the share of rows
+    to split off.
 
     Raises InvalidData with one line that names the source, the place in it and what to do.
     """
@@ -83,7 +85,7 @@ def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
 
 
 def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary) -> None:
-    """Raises InvalidData for a model that has fewer tokens than the data, or other rows."""
+    """Raise InvalidData if the model does not take tokens, has fewer tokens than the data, or other rows."""
     model, source = spec.model_spec(), spec.data.source
     if not model.vocabulary:
         raise InvalidData(
@@ -100,16 +102,16 @@ def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary) -> None:
 
 
 def load_arrays(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> Dataset:
-    """Inputs and targets of any source, checked against the job's model.
+    """Return the inputs and targets of any source, checked against the job's model.
 
-    `columns` are the input columns that the model was trained on (`JobData.columns`); a table may then hold them in
-    another order and others beside them. Raises InvalidData.
+    `columns` are the input columns that the model was trained on (`JobData.columns`); a table may then have them in
+    another order and among other columns. Raises InvalidData.
     """
     return _load(spec, source, columns)[0]
 
 
 def load_inputs(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> FloatArray:
-    """Inputs alone, (rows, features), of any source, checked against the job's model; targets need not be there.
+    """Return the inputs (rows, features) of any source, checked against the job's model. It needs no targets.
 
     Without `columns` (see `load_arrays`) every column of a table is an input except those of `data.target`.
     Raises InvalidData.

@@ -1,4 +1,4 @@
-"""Columns of a table to inputs and targets. Rows are counted from 1, the first below the names of the columns."""
+"""Turns a table's columns into inputs and targets. Errors count rows from 1, without the line of column names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stages.errors import InvalidData
 
 
 def split_columns(table: Table, target: Sequence[str] | None, source: str) -> tuple[list[str], list[str]]:
-    """Names of the input columns and of the target columns (the last column where `target` is None).
+    """Return the names of the input columns and of the target columns (the last column if `target` is None).
 
-    Raises InvalidData for a target that the table does not have, with the nearest one, or where no input is left.
+    Raises InvalidData if the table lacks a target (the error names the nearest column) or has no other columns.
     """
     names = list(table.columns)
     wanted = list(dict.fromkeys(target)) if target is not None else names[-1:]
@@ -27,7 +27,7 @@ def split_columns(table: Table, target: Sequence[str] | None, source: str) -> tu
 
 
 def require_columns(table: Table, names: Sequence[str], source: str) -> None:
-    """Raise InvalidData for the first name that is not a column, with the nearest one."""
+    """Raise InvalidData for the first name that is not a column. The error names the nearest column."""
     for name in names:
         if name not in table.columns:
             near = closest(name, table.columns)
@@ -38,9 +38,9 @@ def require_columns(table: Table, names: Sequence[str], source: str) -> None:
 
 
 def arrays_of(table: Table, inputs: Sequence[str], targets: Sequence[str], source: str) -> Arrays:
-    """x (rows, inputs) float64; y (rows, targets), or None without targets.
+    """Return x (rows, inputs) in float64, and y (rows, targets) or None without targets.
 
-    y is of whole numbers where every target column is. Raises InvalidData for a column that is not of numbers.
+    y has an integer type if every target column has. Raises InvalidData if a column does not hold numbers.
     """
     if not table.n_rows:
         raise InvalidData(f"{source}: holds no rows")
@@ -52,7 +52,7 @@ def arrays_of(table: Table, inputs: Sequence[str], targets: Sequence[str], sourc
 
 
 def _column(table: Table, name: str, source: str) -> AnyArray:
-    """The column's numbers; an empty cell raises, because a NaN from it would be named less well."""
+    """Return the column's numbers. Raises InvalidData for an empty cell: as a NaN it would get a less clear error."""
     import pyarrow as pa
 
     column = table.columns[name]
@@ -72,7 +72,7 @@ def _column(table: Table, name: str, source: str) -> AnyArray:
 
 
 def _first_text(column: Any) -> str:
-    """The first cell that is not a number, with its row."""
+    """Return a text about the first cell that is not a number, with its row."""
     for row, cell in enumerate(column, start=1):
         value = cell.as_py()
         try:

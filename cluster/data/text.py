@@ -1,9 +1,10 @@
-"""Text as tokens: files of text, of token numbers, and the text that every Python brings along.
+"""Reads text as tokens: files of text or token numbers, and the text that comes with every Python.
 
-.txt, .jsonl     text (of each line's entry "text", a line break between two), made into tokens
-.bin             token numbers of 16 bits, or of 32 bits behind a header of 256 whole numbers that says so
+.txt             text, made into tokens
+.jsonl           the entry "text" of each line, joined by line breaks and made into tokens
+.bin             token numbers of 16 bits; of 16 or 32 bits after a header of 256 whole numbers that says which
 .npy             token numbers, an array of one dimension
-stdlib           the modules of Python's standard library, one after another
+stdlib           the text of the modules in Python's standard library, one after another
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from stages.windows import Windows
 
 Numbers = NDArray[Any]
 TOKENIZER = "tokenizer"
-"""The kind of a vocabulary that a tokenizer's file has."""
+"""The kind of a vocabulary from a tokenizer's file."""
 _HEADER = 256
-"""Whole numbers of 32 bits in front of the tokens of some .bin files; the first says which numbers follow."""
+"""The number of 32-bit numbers before the tokens of some .bin files; the first one says which type follows."""
 _MAGIC = {20240520: "<u2", 20240801: "<u4"}
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What token numbers stand for: `characters` in their order, bytes, those of a `tokenizer` (the text of its file),
-    or nothing. `size` is how many there are."""
+    """The meaning of token numbers. By `kind` they are `characters` in their order, bytes, tokens of a `tokenizer` (the
+    text of its file), or numbers without a meaning. `size` is the number of tokens."""
 
     kind: str
     size: int
@@ -46,7 +47,7 @@ class Vocabulary:
     tokenizer: str = ""
 
     def encode(self, text: str, source: str) -> Numbers:
-        """Token numbers of a text. Raises InvalidData for a character that the vocabulary has not."""
+        """Return the token numbers of a text. Raises InvalidData if the vocabulary does not have all of it."""
         if self.kind == "bytes":
             return np.frombuffer(text.encode(), dtype=np.uint8)
         if self.kind == "characters":
@@ -65,7 +66,7 @@ class Vocabulary:
         return np.array(_tokenizer(self.tokenizer).encode(text).ids, dtype=np.uint32)
 
     def decode(self, tokens: Numbers) -> str:
-        """The text of token numbers."""
+        """Return the text of token numbers."""
         if self.kind == "bytes":
             return tokens.astype(np.uint8).tobytes().decode(errors="replace")
         if self.kind == "characters":
@@ -75,21 +76,25 @@ class Vocabulary:
         return str(_tokenizer(self.tokenizer).decode(tokens.tolist()))
 
     def document(self) -> dict[str, Any]:
-        """As plain values, for the run directory, which has the tokenizer in a file of its own."""
+        """Return the vocabulary as plain values for the run directory, which has the tokenizer in a separate file."""
         return {"tokens": self.kind, "size": self.size, "characters": self.characters}
 
     @staticmethod
     def from_document(document: dict[str, Any], folder: Path) -> Vocabulary:
-        """What `document` gave, with the tokenizer of a run directory. Raises InvalidData, OSError."""
+        """Return the vocabulary from the result of `document` and a run directory's tokenizer. Raises InvalidData,
+        OSError."""
         kind, size, characters = str(document["tokens"]), int(document["size"]), str(document["characters"])
         if kind != TOKENIZER and extension(kind) != ".json":
             return Vocabulary(kind, size, characters)
-        path = folder / (run_files.TOKENIZER if kind == TOKENIZER else kind)  # earlier versions named the file there
+        path = folder / (
+            run_files.TOKENIZER if kind == TOKENIZER else kind
+        )  # older versions stored its path as the kind
         return Vocabulary(TOKENIZER, size, tokenizer=path.read_text(encoding="utf-8"))
 
 
 def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset, Dataset, Vocabulary]:
-    """Training rows, validation rows, vocabulary. The last tokens are for validation. Raises InvalidData."""
+    """Return training rows, validation rows and the vocabulary. If `data.validation` is a share, validation gets the
+    last tokens. Raises InvalidData."""
     data = spec.data
     if data.block is None:
         raise InvalidData(f"{data.source}: data.block is missing, it says how many tokens a row has, such as 64")
@@ -111,7 +116,7 @@ def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset,
 
 
 def text_rows(spec: JobSpec, source: str, vocabulary: Vocabulary) -> Dataset:
-    """All blocks of another source, with the vocabulary of a run. Raises InvalidData."""
+    """Return all blocks of another source as rows, with the vocabulary of a run. Raises InvalidData."""
     assert spec.data.block is not None, "a run on text has a block"
     tokens, _ = _read(source, spec.data.tokens, vocabulary, None)
     return _rows(tokens, spec.data.block, spec.data.block)
@@ -149,7 +154,7 @@ def _vocabulary(text: str, kind: str, rules: SourceRules | None) -> Vocabulary:
 
 
 def read_tokenizer(path: str, rules: SourceRules | None = None) -> Vocabulary:
-    """The vocabulary of a tokenizer.json. Raises InvalidData."""
+    """Return the vocabulary of a tokenizer.json. Raises InvalidData."""
     with open_source(path, rules) as file:
         content = file.read().decode(errors="replace")
     try:
@@ -203,7 +208,7 @@ def _codes(text: str) -> Numbers:
 
 
 def _numbers_of(text: str, size: int, source: str) -> Numbers:
-    """`12 7 3`, as `decode` writes them."""
+    """Return the numbers of a text such as `12 7 3`, which `decode` writes. Raises InvalidData."""
     try:
         found = np.array([int(word) for word in text.split()], dtype=np.int64)
     except (ValueError, OverflowError):
@@ -221,12 +226,13 @@ def _numbers_of(text: str, size: int, source: str) -> Numbers:
 
 @lru_cache(maxsize=2)
 def _tokenizer(content: str) -> Any:
-    """The tokenizer of a file's content. Raises InvalidData without the library, ValueError."""
+    """Return the tokenizer of a file's content. Raises InvalidData if the library is missing, ValueError if the content
+    is not a tokenizer."""
     try:
         from tokenizers import Tokenizer  # an optional extra
     except ImportError:
         raise InvalidData("data.tokens: a tokenizer.json needs a package: pip install 'pipetrain[text]'") from None
     try:
         return Tokenizer.from_str(content)
-    except Exception as error:  # the library has one kind of error for all
+    except Exception as error:  # the library raises plain Exceptions
         raise ValueError(str(error)) from None

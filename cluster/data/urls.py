@@ -1,7 +1,7 @@
-"""Bringing what is behind a URL, with an eye on where it leads.
+"""Fetches the content of a URL, and checks the addresses to which it leads.
 
-An address is looked at when a socket is made for it: whatever a name resolved to a moment ago, and wherever a server
-redirects to, it passes there.
+Every address is checked when a socket is made for it, because only then it is certain: a name may resolve to another
+address than before, and a server may redirect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CONNECT_S, _SILENCE_S = 30.0, 60.0
 
 
 def url_parts(url: str, rules: SourceRules) -> Iterator[bytes]:
-    """The content in parts. Raises InvalidData where it may not be read, and whatever fsspec raises."""
+    """Yield the content in parts. Raises InvalidData if the rules do not allow it, and any error of fsspec."""
     refused: list[str] = []
     total = 0
     try:
@@ -42,14 +42,14 @@ def url_parts(url: str, rules: SourceRules) -> Iterator[bytes]:
 def _open(url: str, rules: SourceRules, refused: list[str]) -> Any:
     import fsspec
 
-    if protocol(url) not in ("http", "https"):  # their hosts are their providers'
+    if protocol(url) not in ("http", "https"):  # the other protocols connect to a provider's hosts
         filesystem, path = fsspec.url_to_fs(url)
         return filesystem.open(path, "rb")
     from fsspec.implementations.http import HTTPFileSystem
 
-    # fsspec.open would take "::" in it for a chain of URLs, and an IPv6 address has that
+    # fsspec.open would read "::" in an IPv6 address as a chain of URLs
     web = HTTPFileSystem(get_client=_client_of(rules, refused), skip_instance_cache=True)
-    return web.open(url, "rb", block_size=0)  # many servers do not offer to seek
+    return web.open(url, "rb", block_size=0)  # many servers do not support seeking
 
 
 def _client_of(rules: SourceRules, refused: list[str]) -> Callable[..., Awaitable[Any]]:
@@ -63,7 +63,7 @@ def _client_of(rules: SourceRules, refused: list[str]) -> Callable[..., Awaitabl
         return socket.socket(family, kind, number)
 
     async def allowed(request: Any, handler: Any) -> Any:
-        if request.url.scheme not in rules.protocols:  # each request of a row of redirects comes by here
+        if request.url.scheme not in rules.protocols:  # called for every redirect, too
             refused.append(f"{request.url.scheme}://, which this service does not read")
             raise aiohttp.ClientError(f"redirected to {request.url.scheme}")
         return await handler(request)

@@ -1,4 +1,4 @@
-"""Weights that a network begins with: a .safetensors file that has every parameter by its name, read one at a time."""
+"""Reads a network's initial weights from a .safetensors file that has every parameter by its name, one at a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from stages.errors import InvalidData
 from stages.spec import ModelSpec
 
 REAL = ("F64", "F32", "F16")
-"""Types of numbers that are read, as safetensors calls them; they become those of the job's precision."""
+"""The types of numbers that can be read, by safetensors' names. They are converted to the job's precision."""
 _BLOCK = 2**22
-"""Numbers read at a time: a whole parameter might not fit beside the stage that takes it."""
+"""Numbers read at a time: a whole parameter might not fit into memory together with its stage."""
 _CRC_BYTES = 2**22
 _SHOWN = 3
 
@@ -31,7 +31,7 @@ class WeightsFile:
         self.path = path
         self._file = open_source(path, rules)
         try:
-            # by its descriptor: the name may lead elsewhere by now
+            # by its descriptor: the path may lead to another file by now
             opened: Any = safe_open(f"/proc/self/fd/{self._file.fileno()}", framework="numpy")
             names = [*opened.keys()]
             self.shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
@@ -47,7 +47,7 @@ class WeightsFile:
         self._file.close()
 
     def require_fit(self, model: ModelSpec) -> None:
-        """Raises InvalidData unless the file has exactly the model's parameters, each in its shape."""
+        """Raise InvalidData unless the file has exactly the model's parameters, each in its shape."""
         network = model.network
         wanted = {name: spec.shape for op in network.ops for name, spec in op.parameters if spec.tied_to is None}
         if missing := [name for name in wanted if name not in self.shapes]:
@@ -63,7 +63,7 @@ class WeightsFile:
                 raise InvalidData(f"{self.path}: {name} is of {self.dtype(name)}, must be of {', '.join(REAL)}")
 
     def dtype(self, name: str) -> str:
-        """A tensor's type of numbers, as safetensors calls it."""
+        """Return a tensor's type of numbers by safetensors' name."""
         return str(self._tensors.get_slice(name).get_dtype())
 
     def read(self, name: str, out: Array) -> None:
@@ -77,12 +77,12 @@ class WeightsFile:
             raise InvalidData(f"{self.path}: {name} cannot be read: {one_line(error)}") from None
 
     def array(self, name: str) -> Array:
-        """A copy of a tensor, as it is in the file."""
+        """Return a copy of a tensor, in the file's type."""
         array: Array = self._tensors.get_tensor(name)
         return array
 
     def checksum(self) -> int:
-        """The CRC-32 of the file: two hosts that have the same one begin with the same weights."""
+        """Return the CRC-32 of the file, by which hosts detect that they begin with different weights."""
         crc = 0
         self._file.seek(0)
         while part := self._file.read(_CRC_BYTES):
@@ -91,7 +91,8 @@ class WeightsFile:
 
 
 def check_weights(spec: JobSpec, rules: SourceRules | None = None) -> int | None:
-    """The checksum of `model.weights`; None for a job that draws its weights. Raises InvalidData if they do not fit."""
+    """Return the checksum of `model.weights`; None if the job draws its weights. Raises InvalidData if they do not fit
+    the model."""
     if spec.model.weights is None:
         return None
     with WeightsFile(spec.model.weights, rules) as weights:
@@ -100,7 +101,8 @@ def check_weights(spec: JobSpec, rules: SourceRules | None = None) -> int | None
 
 
 def begin_with(spec: JobSpec) -> dict[str, Array] | None:
-    """All parameters of `model.weights` in the job's precision, for workers in this process; None if there are none."""
+    """Return all parameters of `model.weights` in the job's precision, for workers in this process; None if the job
+    draws its weights."""
     if spec.model.weights is None:
         return None
     with WeightsFile(spec.model.weights) as weights:
