@@ -1,12 +1,12 @@
-"""Experiment trackers that are told of a run: TensorBoard event files, MLflow. Off unless the job's `tracking` asks.
+"""Experiment trackers that record a run: TensorBoard event files, MLflow. Off unless the job's `tracking` names one.
 
-    require_trackers(spec)                    # raises UserMistake where a package is missing
+    require_trackers(spec)                    # raises UserMistake if a package is missing
     with Trackers(spec, run_dir.path, warn=print) as trackers:
         for row in rows:
             trackers.row(row)
-        trackers.close("finished")            # or "stopped"; an error that leaves the `with` makes it "failed"
+        trackers.close("finished")            # or "stopped"; an error in the `with` makes it "failed"
 
-Nothing here loads a tracker's library before a job that wants it has begun.
+A tracker's library is loaded only when a job that uses it begins.
 """
 
 from cluster.trackers.options import require_trackers, tracking_of

@@ -1,7 +1,7 @@
-"""`python -m cluster.trackers.closing RUN_DIRECTORY OUTCOME`: end what a run has left open at its trackers.
+"""`python -m cluster.trackers.closing RUN_DIRECTORY OUTCOME`: end a run that is still open at a tracker.
 
-For a run whose process was ended from outside. A process of its own: a tracker's server may hang, and its library takes
-long to load.
+The service starts this for a run whose process was killed. It is a process of its own because a tracker's server may
+hang, and its library takes long to load.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cluster.trackers.tracker import Outcome
 
 
 def main() -> int:
-    """0 where nothing is open any more; else 1, and why on standard error."""
+    """End the run and return 0. If that fails, print the reason to standard error and return 1."""
     folder, outcome = Path(sys.argv[1]), sys.argv[2]
     (known,) = (one for one in get_args(Outcome) if one == outcome)
     try:

@@ -1,7 +1,7 @@
-"""A run in MLflow: the job's entries as parameters, its rows as metrics, in batches.
+"""Records a run in MLflow: the job's entries as parameters, its rows as metrics, in batches.
 
-The experiment is the job's name. What a library of a tracker prints, sends home or tries for minutes is not wanted in a
-training run, so its variables have other defaults here; a variable that is set stays as it is.
+The job's name is the name of the experiment. Some of MLflow's environment variables get other defaults, so that MLflow
+prints nothing, sends no telemetry and does not retry for minutes; a variable that is set is not changed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 _STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-_METRICS_A_BATCH = 1000  # what MLflow takes in a request, of each
+_METRICS_A_BATCH = 1000  # MLflow's limits for one request
 _PARAMETERS_A_BATCH = 100
 _PARAMETER_CHARACTERS = 6000
 _RUN_TAG, _ATTEMPT_TAG, _PROCESS_TAG = "pipetrain.run", "pipetrain.attempt", "pipetrain.process"
 
 
 class MLflow:
-    """One run at the tracking server or database `uri`. `public_only`: the server must have a public address."""
+    """A run at the tracking server or database `uri`. `public_only`: the server must have a public address."""
 
     def __init__(self, uri: str, *, public_only: bool = False) -> None:
         self._uri, self._public_only = uri, public_only
@@ -53,7 +53,7 @@ class MLflow:
     def _start(self, run: TrackedRun) -> None:
         from mlflow.entities import Param
 
-        end_open_run(run.folder, "failed")  # of an attempt before, whose processes are gone
+        end_open_run(run.folder, "failed")  # the run of a previous attempt, whose processes are gone
         client = _client(self._uri)
         experiment = _experiment(client, run.name)
         _end_lost_runs(client, experiment)
@@ -62,7 +62,7 @@ class MLflow:
         self._client = client
         self._mark = run.folder / run_files.MLFLOW_OPEN
         run.folder.mkdir(parents=True, exist_ok=True)
-        where = {"uri": self._uri, "run": self._run, "cwd": os.getcwd()}  # a database's path may need it
+        where = {"uri": self._uri, "run": self._run, "cwd": os.getcwd()}  # a database's path may be relative
         _write_mark(self._mark, {**where, "public_only": self._public_only})
         for part in _batches(parameters(run.document), _PARAMETERS_A_BATCH):
             client.log_batch(self._run, params=[Param(name, value) for name, value in part], synchronous=True)
@@ -79,7 +79,9 @@ class MLflow:
         )
         with only_public(self._public_only):
             for part in _batches(metrics, _METRICS_A_BATCH):
-                self._client.log_batch(self._run, metrics=part, synchronous=True)  # in this thread, which is watched
+                self._client.log_batch(
+                    self._run, metrics=part, synchronous=True
+                )  # synchronous: only_public watches this thread
 
     def close(self, outcome: Outcome) -> None:
         """See Tracker."""
@@ -91,8 +93,9 @@ class MLflow:
 
 
 def end_open_run(folder: Path, outcome: Outcome, *, in_its_folder: bool = False) -> None:
-    """End the run in MLflow that the run directory says is open, if it says so. `in_its_folder`: go to where the run's
-    process was, for the path of a database may be relative; for a process that does nothing else."""
+    """End the run in MLflow that is still open by the run directory, if any. `in_its_folder`: change to the working
+    directory of the run's process first, because a database's path may be relative. This changes the working directory
+    of the whole process."""
     mark = folder.absolute() / run_files.MLFLOW_OPEN
     try:
         content = json.loads(mark.read_text(encoding="utf-8"))
@@ -100,7 +103,7 @@ def end_open_run(folder: Path, outcome: Outcome, *, in_its_folder: bool = False)
         public_only = bool(content.get("public_only", False))
     except FileNotFoundError:
         return
-    except (ValueError, KeyError, TypeError):  # a disk that was full
+    except (ValueError, KeyError, TypeError):  # damaged, such as by a full disk
         mark.unlink(missing_ok=True)
         return
     if in_its_folder and folder.is_dir():
@@ -113,19 +116,19 @@ def end_open_run(folder: Path, outcome: Outcome, *, in_its_folder: bool = False)
 
 
 def _write_mark(mark: Path, content: Mapping[str, Any]) -> None:
-    """For its user's eyes only: the URI may hold a password."""
+    """Write a file that only its user can read, because the URI may contain a password."""
     descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as opened:
         json.dump(content, opened)
 
 
 def this_process() -> str:
-    """Host, number and start of this process: the number alone is given to others later."""
+    """Return the host, id and start time of this process. Process ids are reused, so the id alone is not enough."""
     return f"{os.uname().nodename}:{os.getpid()}:{_started(os.getpid())}"
 
 
 def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty where there is none."""
+    """Return when a process started, in the kernel's ticks; "" if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -143,7 +146,7 @@ def _client(uri: str) -> MlflowClient:
 
 
 def parameters(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The job's entries, each with its path: `("training.epochs", "30")`. Lists stand as JSON."""
+    """Yield the job's entries with their paths, such as `("training.epochs", "30")`. A list is written as JSON."""
     for name, value in document.items():
         if isinstance(value, Mapping) and value:
             yield from parameters(value, f"{prefix}{name}.")
@@ -176,7 +179,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def _end_lost_runs(client: MlflowClient, experiment: str) -> None:
-    """Runs of this host whose process is gone do not run any more: `train` was killed, and nobody could say so."""
+    """End runs of this host whose process is gone, because `pipetrain train` was killed before it could end them."""
     host = os.uname().nodename
     query = f"tags.`{_PROCESS_TAG}` LIKE '{host}:%' and attributes.status = 'RUNNING'"
     for found in client.search_runs([experiment], filter_string=query):

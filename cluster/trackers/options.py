@@ -1,4 +1,4 @@
-"""Which trackers a job asks for, by `--track` or by `tracking` in the job file, and what must be installed for them."""
+"""Reads which trackers a job uses, from `--track` or `tracking` in the job file, and checks that they are installed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PACKAGES = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy",
 
 
 def tracking_of(tracks: Iterable[str], environment: Mapping[str, str] = os.environ) -> dict[str, bool | str]:
-    """The entries of `tracking` that `--track tensorboard[:DIR]` and `--track mlflow[:URI]` stand for.
+    """Return the entries of `tracking` for `--track tensorboard[:DIR]` and `--track mlflow[:URI]`.
 
-    Without a URI it is MLFLOW_TRACKING_URI. Raises UserMistake.
+    The default URI is the value of MLFLOW_TRACKING_URI. Raises UserMistake.
     """
     found: dict[str, bool | str] = {}
     for track in tracks:
@@ -51,7 +51,7 @@ def require_trackers(spec: JobSpec) -> None:
 
 
 def make_trackers(spec: JobSpec, *, public_only: bool = False) -> dict[str, Tracker]:
-    """The trackers of a job, by name; none has begun. `public_only`: a server must have a public address."""
+    """Return the trackers of a job by name, before their start. `public_only`: a server must have a public address."""
     found: dict[str, Tracker] = {}
     wanted = spec.tracking
     if wanted.tensorboard:

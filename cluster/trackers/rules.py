@@ -1,7 +1,7 @@
-"""What a job's trackers may write and reach: a tracker acts as the service's user, whoever named its folder or server.
+"""Checks where a job's trackers may write and connect to: they act as the service's user, although the job names them.
 
-Rules are those of the job's data (`cluster.data.rules`): names are looked at when a job is taken in, links when its run
-begins, and addresses when a connection is made, wherever a name or a redirect leads.
+The rules are those of the job's data (`cluster.data.rules`). Names are checked when a job is submitted, symbolic links
+when its run begins, and addresses when a connection is made, because a name or a redirect can lead anywhere.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class MayNotReach(Exception):
 
 
 def require_tracking(spec: JobSpec, rules: SourceRules, *, links: bool = False) -> None:
-    """Raise UserMistake with a line for each entry of `tracking` that is not allowed. `links`: where links lead counts
-    too, which asks the file system; the service itself does not."""
+    """Raise UserMistake with a line for each entry of `tracking` that is not allowed. `links`: follow symbolic links,
+    which reads the file system; the service itself does not do that."""
     wanted = spec.tracking
     problems = []
     if isinstance(wanted.tensorboard, str) and (why := _folder_problem(wanted.tensorboard, rules, links)):
@@ -51,14 +51,15 @@ def _folder_problem(path: str, rules: SourceRules, links: bool) -> str:
 
 
 def _mlflow_problem(uri: str, rules: SourceRules, links: bool) -> str:
-    """Only the protocol and the host are told, for there may be a password."""
+    """Return what is wrong with the URI; "" if it is allowed. The text has only its protocol and host, because the URI
+    may contain a password."""
     scheme = uri.partition("://")[0].lower()
     if scheme.partition("+")[0] == "sqlite":
         if rules.tracking_roots is None:
             return ""
         found = _SQLITE.fullmatch(uri)
         if found is None:
-            return "a database file must be sqlite:/// with an absolute path, and nothing behind it"
+            return "a database file must be sqlite:/// with an absolute path, and nothing after it"
         why = _folder_problem(found[1], rules, links)
         return why and f"got {found[1]}, {why}"
     if not rules.public_only:
@@ -95,10 +96,10 @@ _hooked = False
 
 @contextmanager
 def only_public(wanted: bool = True) -> Iterator[None]:
-    """What this thread connects to meanwhile has a public address. Raises MayNotReach otherwise, whatever a library
-    makes of that on its way.
+    """Let this thread connect only to public addresses in the block. Raises MayNotReach otherwise, even if a library
+    turns that into another error.
 
-    A tracker's library offers no place to look at an address after its name was resolved; Python's audit events do.
+    Python's audit events show every address to which a socket connects; a tracker's library has no hook for that.
     """
     if not wanted:
         yield
@@ -117,7 +118,7 @@ def only_public(wanted: bool = True) -> Iterator[None]:
 
 
 def _add_hook() -> None:
-    """Once a process: an audit hook stays for ever."""
+    """Add the audit hook once per process, because it cannot be removed."""
     global _hooked
     with _hook_lock:
         if not _hooked:
@@ -135,4 +136,4 @@ def _look(event: str, details: tuple[Any, ...]) -> None:
     place = str(address[0]) if isinstance(address, tuple) else os.fsdecode(address)
     if not is_public(place):
         refused.append(place)
-        raise MayNotReach(place)  # no OSError, which libraries answer by trying again
+        raise MayNotReach(place)  # not an OSError, after which libraries would try again

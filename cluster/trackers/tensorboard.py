@@ -1,4 +1,4 @@
-"""TensorBoard event files, by TensorBoard's own library; TensorFlow and torch are not needed."""
+"""Writes TensorBoard event files with TensorBoard's own library, without TensorFlow or torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 class TensorBoard:
-    """Writes an event file: a scalar for each value, and the job file as text. Into the run directory, or into a folder
-    of the run's own in `common`, as TensorBoard wants it for several runs."""
+    """Writes an event file with a scalar for each value and the job file as text. The file is in the run directory or,
+    if `common` is given, in a folder of the run in `common`, where TensorBoard compares several runs."""
 
     def __init__(self, common: Path | None) -> None:
         self._common = common
@@ -66,7 +66,8 @@ class TensorBoard:
 
 
 def _own_folder(common: Path, run: TrackedRun) -> Path:
-    """A folder that is no other run's, though its run directory has the same name; later attempts find it again."""
+    """Return a folder that no other run uses, even one with a run directory of the same name. Later attempts get the
+    same folder."""
     claim = run.folder / run_files.TENSORBOARD_CLAIM
     if run.attempt > 1 and claim.exists():
         return Path(claim.read_text(encoding="utf-8"))

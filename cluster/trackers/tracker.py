@@ -1,4 +1,4 @@
-"""What a tracker is: the port, and the values that pass it."""
+"""The interface of a tracker, and the values that it gets."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Outcome = Literal["finished", "stopped", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedRun:
-    """The run: `name` of the job, `run` (its id, or its run directory's name), `document` with every default, but
-    without `tracking`; `folder` is its run directory."""
+    """A run for a tracker. `name` is the job's name, `run` the name of its run directory (for a service's job, its id),
+    `document` the job with all defaults but without `tracking`, `folder` the run directory."""
 
     name: str
     run: str
@@ -33,20 +33,20 @@ class Point(NamedTuple):
 
 
 class Tracker(Protocol):
-    """One sink. Called from one thread, in this order. Whatever it raises ends it, and nothing else."""
+    """A tracker. One thread calls its methods in this order. If one raises an error, only this tracker is dropped."""
 
     def start(self, run: TrackedRun) -> None:
-        """Begin the run there."""
+        """Begin the run at the tracker."""
 
     def write(self, points: Sequence[Point]) -> None:
-        """Add points, and make them visible."""
+        """Record points, and make them visible."""
 
     def close(self, outcome: Outcome) -> None:
-        """End the run there."""
+        """End the run at the tracker."""
 
 
 def point_of(row: Row, time: float) -> Point:
-    """A row as trackers are told of it: names with the group that they belong to, at the row's own step."""
+    """Return a row as a point for trackers: the names have their group as a prefix."""
     figures = STEP_FIGURES if isinstance(row, StepRow) else EVAL_FIGURES
     found = ((figure.shown.tracker, figure.value(row)) for figure in figures if figure.shown.tracker)
     return Point(row.step, time, {name: value for name, value in found if value is not None})

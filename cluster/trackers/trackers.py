@@ -1,7 +1,7 @@
-"""All trackers of a run, each fed by a thread of its own.
+"""All trackers of a run, each served by a thread of its own.
 
-[Note: training never waits] A row is put into a queue that never blocks. Where a tracker does not keep up and its queue
-is full, rows are left out for it; where it fails, it is dropped. Both are told once, by the thread that trains.
+[Note: training never waits] A row is put into a queue that never blocks. If a tracker is too slow and its queue is
+full, rows are left out for it; if it fails, it is dropped. The training thread warns of each once.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from coordinator.job.spec import JobSpec
 from coordinator.train.rows import Row
 
 CLOSE_S = 20.0
-"""How long the end of a run waits for its trackers, in seconds, all of them together."""
+"""How long the end of a run waits for all its trackers together, in seconds."""
 _QUEUED_ROWS = 20_000
 _BATCH_ROWS = 1_000
 _GATHER_S = 0.5
 
 
 class Trackers:
-    """Those that the job asks for. `warn` is called with what went wrong, by the thread that calls `row` and
-    `close`.
+    """The trackers of a job. `warn` is called with their problems, by the thread that calls `row` and `close`.
 
-    `folder` is the run directory; `trackers` by name stand instead of those of the job; `public_only`: their servers
-    must have public addresses. A `with` that an error leaves ends the run as failed.
+    `folder` is the run directory; `trackers`, by name, replace those of the job; `public_only`: their servers must have
+    public addresses. An error in the `with` block ends the run as failed.
     """
 
     def __init__(
@@ -47,13 +46,13 @@ class Trackers:
         self._warn = warn
         wanted = make_trackers(spec, public_only=public_only) if trackers is None else trackers
         document = spec.document()
-        document.pop("tracking", None)  # says nothing of the training, and a URI may hold a password
+        document.pop("tracking", None)  # not part of the training, and a URI may contain a password
         place = folder.absolute()
         run = TrackedRun(name=spec.name, run=place.name, attempt=attempt, document=document, folder=place)
         self._feeds = [_Feed(name, tracker, run) for name, tracker in wanted.items()]
 
     def row(self, row: Row) -> None:
-        """Tell every tracker of a row. Never waits, never raises."""
+        """Pass a row to every tracker. Never waits, never raises."""
         if not self._feeds:
             return
         point = point_of(row, time.time())
@@ -62,7 +61,8 @@ class Trackers:
         self._warn_of_news()
 
     def close(self, outcome: Outcome) -> None:
-        """End the run everywhere. What is not done after CLOSE_S is given up. May be called twice."""
+        """End the run at every tracker. Trackers that are not done after CLOSE_S are given up. A second call does
+        nothing."""
         end = time.monotonic() + CLOSE_S
         for feed in self._feeds:
             feed.finish(outcome)
@@ -77,7 +77,7 @@ class Trackers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asked = kind is not None and not issubclass(kind, Exception)  # Ctrl-C, or who asks for rows left
+        asked = kind is not None and not issubclass(kind, Exception)  # Ctrl-C, or the generator of rows was closed
         self.close("stopped" if asked else "failed")
 
     def _warn_of_news(self) -> None:
@@ -87,7 +87,7 @@ class Trackers:
 
 
 class _Feed:
-    """One tracker, its queue and its thread. `news` is what is to be warned of."""
+    """A tracker with its queue and its thread. `news` has the warnings to give."""
 
     def __init__(self, name: str, tracker: Tracker, run: TrackedRun) -> None:
         self.name, self._tracker, self._run = name, tracker, run
@@ -112,12 +112,12 @@ class _Feed:
             self._left_out += 1
 
     def finish(self, outcome: Outcome) -> None:
-        """No more points come."""
+        """End the run after the queued points."""
         self._outcome = outcome
         self._closing.set()
 
     def join(self, seconds: float) -> None:
-        """Wait until it is through."""
+        """Wait at most `seconds` until the tracker is done."""
         self._thread.join(seconds)
         if self._thread.is_alive():
             self._dropped = True
@@ -130,7 +130,7 @@ class _Feed:
             self._tracker.start(self._run)
             closing = False
             while not closing and not self._dropped:
-                closing = self._closing.wait(_GATHER_S)  # asked before looking: what was put before it is then seen
+                closing = self._closing.wait(_GATHER_S)  # read before the queue, so that no point is missed
                 while not self._dropped and (points := self._take()):
                     self._tracker.write(points)
         except Exception as error:  # whatever a tracker's library or server does, the run goes on
@@ -140,7 +140,7 @@ class _Feed:
         self._close()
 
     def _close(self) -> None:
-        """Tell how the run ended; one that was dropped too, for it may be able to again."""
+        """End the run at the tracker. Try this even if it was dropped, because it may work again."""
         try:
             self._tracker.close(self._outcome or "failed")
         except Exception as error:
