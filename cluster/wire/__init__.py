@@ -1,1 +1,1 @@
-"""The service's interface: `pipetrain.proto`, what is generated from it, and the way between it and our own types."""
+"""The service's interface: `pipetrain.proto`, the code generated from it, and conversions to pipetrain's own types."""

@@ -1,4 +1,4 @@
-"""Between the generated messages and our own types.
+"""Converts between the generated messages and pipetrain's own types.
 
 row_to_wire(json.loads(line), attempt=1)     # a line of metrics.jsonl → MetricRow
 row_from_wire(message.rows[0])               # MetricRow → StepRow | EvalRow
@@ -21,7 +21,8 @@ _NAMED = {kind: frozenset(kind.DESCRIPTOR.fields_by_name) - {"figures"} for kind
 
 
 def row_to_wire(row: Mapping[str, Any], attempt: int) -> pb.MetricRow:
-    """The message of a parsed line of metrics.jsonl. Raises KeyError, TypeError, ValueError where it is none."""
+    """Return the message of a parsed line of metrics.jsonl. Raises KeyError, TypeError or ValueError for an invalid
+    line."""
     values = {key: value for key, value in row.items() if key != "kind"}
     if row["kind"] == "step":
         return pb.MetricRow(attempt=attempt, step=_message(pb.StepRow, values))
@@ -31,7 +32,7 @@ def row_to_wire(row: Mapping[str, Any], attempt: int) -> pb.MetricRow:
 
 
 def _message(kind: Any, values: dict[str, Any]) -> Any:
-    """Figures that have no field of their own travel by name."""
+    """Return a message. Figures without a field of their own go into the map `figures`."""
     if newer := values.keys() - _NAMED[kind]:
         figures = {name: values.pop(name) for name in newer}
         return kind(**values, figures=figures)
@@ -39,7 +40,7 @@ def _message(kind: Any, values: dict[str, Any]) -> Any:
 
 
 def row_from_wire(message: pb.MetricRow) -> Row:
-    """The row of a message. Raises ValueError for a kind of row that this version does not know."""
+    """Return the row of a message. Raises ValueError for a kind of row that this version does not know."""
     if message.HasField("step"):
         return StepRow(**_read_step(message.step), attempt=message.attempt)
     if message.HasField("eval"):
@@ -48,7 +49,7 @@ def row_from_wire(message: pb.MetricRow) -> Row:
 
 
 class _Reader:
-    """Reads the fields of a row from its message: those that it always has, that it may have, and that are newer."""
+    """Reads the fields of a row from its message: required ones, optional ones, and those in the map `figures`."""
 
     def __init__(self, row: type[Row], kind: Any) -> None:
         known = kind.DESCRIPTOR.fields_by_name
@@ -71,7 +72,7 @@ _read_step, _read_evaluation = _Reader(StepRow, pb.StepRow), _Reader(EvalRow, pb
 
 
 def state_name(number: int) -> str:
-    """`RUNNING` for pb.RUNNING; a state of a later version by its number."""
+    """Return `RUNNING` for pb.RUNNING; for a state of a later version, a name with its number."""
     try:
         return str(pb.State.Name(number))
     except ValueError:
@@ -79,7 +80,7 @@ def state_name(number: int) -> str:
 
 
 def state_number(name: str) -> pb.State:
-    """pb.RUNNING for `RUNNING` or `running`. Raises ValueError with the names that there are."""
+    """Return pb.RUNNING for `RUNNING` or `running`. Raises ValueError, which lists the known names."""
     if name.upper() not in STATE_NAMES:
         raise ValueError(f"got {name!r}, must be a state: {', '.join(STATE_NAMES)}")
     number: pb.State = getattr(pb, name.upper())
@@ -87,12 +88,12 @@ def state_number(name: str) -> pb.State:
 
 
 def moment(seconds: float) -> datetime:
-    """Seconds since 1970-01-01 as a time with UTC as its zone."""
+    """Return seconds since 1970-01-01 as a time in UTC."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def iso(time: datetime | None) -> str | None:
-    """`2026-03-01T12:30:00.250Z`: ISO 8601, UTC, milliseconds. None stays None."""
+    """Return a time as ISO 8601 in UTC with milliseconds, such as `2026-03-01T12:30:00.250Z`. None stays None."""
     if time is None:
         return None
     return time.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -1,6 +1,6 @@
-"""Sizes that client and service agree on."""
+"""Size limits that both the client and the service use."""
 
 from __future__ import annotations
 
 MAX_REQUEST_BYTES = 2 * 2**20
-"""Of one message to the service: a job's document, and room. Data travels in parts of at most 1 MiB."""
+"""The largest message to the service, enough for a job's document. Data is sent in parts of at most 1 MiB."""

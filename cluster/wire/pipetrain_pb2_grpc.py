@@ -105,97 +105,97 @@ class PipetrainServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Submit(self, request, context):
-        """Takes a job in. When it answers, the job is on disk and will be run. RESOURCE_EXHAUSTED: the queue is full.
-        FAILED_PRECONDITION: the cluster can never hold the job, or a file that it names was not uploaded.
+        """Submits a job. When the service answers, the job is on disk and will run. RESOURCE_EXHAUSTED: the queue is full.
+        FAILED_PRECONDITION: the cluster is too small for the job, or a file of `files` was not uploaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """The present state of one job. NOT_FOUND tells the nearest id.
+        """Returns the present state of one job. NOT_FOUND names the nearest id or name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """All jobs that match, newest first, in parts.
+        """Returns all jobs that match, newest first, in parts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """State, events and metric rows of one job as they come. The first message is the present state; the last one the
-        final state, after every row and event before it. Begin again with the cursor of the last message after a break.
+        """Streams the state, events and metric rows of one job as they come. The first message has the present state, the
+        last one the final state, after all rows and events. After a lost connection, continue with the last cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Logs(self, request, context):
-        """What the job's processes wrote, by line.
+        """Streams the output of the job's processes, line by line.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """Ends a job in whatever state it is. The answer is the state after the request was noted: a running job is then still
-        running, and its reason says that it will stop. A job that has ended is answered with its state, unchanged.
+        """Stops a job in any state. The answer is the state after the request was noted: a running job then still runs, and
+        its reason says that it will stop. If the job has already ended, the answer is its unchanged state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Forgets a job that has ended, with its run directory. FAILED_PRECONDITION while it has not ended.
+        """Deletes a job that has ended, with its run directory. FAILED_PRECONDITION: it has not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Fetch(self, request, context):
-        """The files that the job left: its model, or the whole run directory.
+        """Sends the job's files: its model, or the whole run directory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Trace(self, request, context):
-        """Asks a job to record its next steps, and sends trace.json (Chrome's format) when it is there. FAILED_PRECONDITION
-        where the job ends, or has ended, without one.
+        """Requests that a job records its next steps, and sends trace.json (Chrome's format) when it is complete.
+        FAILED_PRECONDITION: the job ends, or has ended, without one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UploadData(self, request_iterator, context):
-        """Keeps the content of a data file under its SHA-256. The first message is the header. With nothing after it, the call
-        asks how much of the content is there already; a second call then sends the rest, from that offset.
+        """Stores the content of a data file under its SHA-256. The first message is the header. If nothing follows it, the
+        answer says how much of the content is there already; a second call then sends the rest, from that offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Plan(self, request, context):
-        """What a job would take: stages, memory, bubble and bottleneck. Nothing is kept and nothing runs.
+        """Returns a job's plan: stages, memory, bubble and bottleneck. Nothing is stored and nothing runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stats(self, request, context):
-        """Figures of jobs that run, or have ended a few minutes ago: how fast they are, and where their workers' time goes. Jobs
-        that have none are left out.
+        """Returns figures of jobs that run, or ended in the last few minutes: their speed, and where their workers' time
+        goes. Jobs without figures are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Cluster(self, request, context):
-        """The nodes, what jobs reserve, and what waits.
+        """Returns the nodes, the active jobs, and the first waiting jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
