@@ -1,1 +1,1 @@
-"""A job's file: read, checked as a whole, every default filled in."""
+"""Reads a job file, checks it as a whole and fills in every default."""

@@ -1,7 +1,7 @@
-"""Checks across the sections of a job: what no single entry can know.
+"""Checks across the sections of a job, which no check of a single entry can do.
 
-They read the user's document, not the validated job, so that they are reported together with the mistakes of
-single entries. A check whose inputs are missing or wrong themselves is left out.
+They read the user's document, not the validated job, so that their problems are reported together with the mistakes of
+single entries. A check is left out if its inputs are missing or wrong themselves.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ class Facts:
         self._around = frozenset(path[:length] for path in self._wrong for length in range(len(path) + 1))
 
     def get(self, *path: str | int, default: Any = None) -> Any:
-        """The value at a path; `default` where it is not given; None where it or a part of it is wrong."""
+        """Return the value at a path; `default` if it is not given; None if it or a part of it is wrong."""
         if path in self._around or any(path[:length] in self._wrong for length in range(len(path))):
             return None
         return self._walk(path, default)
 
     def lacks(self, section: str, key: str) -> bool:
-        """Whether the section is there and has not the key."""
+        """Whether the section exists and does not have the key."""
         return self.lacks_both(section, key)
 
     def lacks_both(self, section: str, *keys: str) -> bool:
-        """Whether the section is there and has none of the keys, right or wrong."""
+        """Whether the section exists and has none of the keys, right or wrong."""
         given = self._walk((section,), None)
         return isinstance(given, dict) and all(given.get(key) is None for key in keys)
 
     def n_layers(self) -> int | None:
-        """How many layers are listed, whether or not each of them is right."""
+        """Return how many layers are listed, whether or not each of them is right; None if there is no list."""
         layers = self._walk(("model", "layers"), None)
         return len(layers) if isinstance(layers, (list, tuple)) and layers else None
 
@@ -61,7 +61,8 @@ class Facts:
 
 
 def cross_problems(document: object, wrong: Collection[Path]) -> Iterator[str]:
-    """A line for each contradiction between right entries of the document. `wrong` are the paths of wrong ones."""
+    """Yield a line for each contradiction between right entries of the document. `wrong` are the paths of wrong
+    ones."""
     facts = Facts(document, wrong)
     operations = yield from _model(facts)
     yield from _data(facts)
@@ -70,14 +71,14 @@ def cross_problems(document: object, wrong: Collection[Path]) -> Iterator[str]:
 
 
 def _model(facts: Facts) -> Generator[str, None, int | None]:
-    """Lines; and the number of operations that the layers stand for, None if it is not known."""
+    """Yield lines. Return the number of operations that the layers stand for, None if it is not known."""
     given: tuple[int, ...] | None = facts.get("model", "input")
     vocabulary = facts.get("model", "vocabulary", default=0)
     if given is not None and math.prod(given) > _MOST_INPUTS:
         yield f"model.input: got {show(given)}, must be at most {_MOST_INPUTS:,} numbers together"
         given = None
     if given is not None and vocabulary and len(given) != 1:
-        yield f"model.input: got {show(given)}, must be the number of tokens of a sample, such as [64], with vocabulary"
+        yield f"model.input: got {show(given)}, with vocabulary it must be a sample's number of tokens, such as [64]"
         given = None
     layers = facts.get("model", "layers")
     if given is None and facts.lacks("model", "input") and not is_text(facts.get("data", "source", default="") or ""):
@@ -88,7 +89,7 @@ def _model(facts: Facts) -> Generator[str, None, int | None]:
     try:
         for k, layer in enumerate(layers):
             entry = LayerEntry.model_validate(layer)
-            if entry.is_open:  # `units: classes`: known once the data is there
+            if entry.is_open:  # `units: classes`: known only after the data is read
                 return None
             value = builder.add(entry.spec(), (k,), (), value)
         builder.check_ties()
@@ -132,7 +133,7 @@ def _training(facts: Facts) -> Iterator[str]:
     if parts is not None and stages is not None and parts * stages > MAX_ACTIONS:
         yield (
             f"training.micro_batches: got {parts:,} in {stages:,} stages, which makes {parts * stages:,} forward "
-            f"passes of a step, must be at most {MAX_ACTIONS:,}"
+            f"passes a step, must be at most {MAX_ACTIONS:,}"
         )
     epochs, steps = facts.get("training", "epochs"), facts.get("training", "steps")
     if epochs is not None and steps is not None:

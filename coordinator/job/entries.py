@@ -1,4 +1,4 @@
-"""A look at every entry of a job's document before anything is made of it: how many there are, how deep, what texts."""
+"""Checks every entry of a job's document before it is parsed: the number of entries, their depth, their texts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _RIGHT = "must be text that UTF-8 can hold, without half of a surrogate pair"
 
 
 def too_much(document: object) -> str | None:
-    """What is said of a document that has too many entries, or is nested too deeply; None for one that is not.
+    """Return the problem of a document that has too many entries or is nested too deeply; None if it has neither.
 
-    It ends at the limit, however much the document's aliases multiply.
+    The check stops at the limit, however much the document's aliases multiply.
     """
     n_entries = 1
     level: list[object] = [document]
@@ -24,7 +24,7 @@ def too_much(document: object) -> str | None:
                 inner.extend(value.values() if isinstance(value, dict) else value)
                 n_entries += len(value)
                 if n_entries > MAX_ENTRIES:
-                    return f"the job has more than {MAX_ENTRIES:,} entries; what an alias stands for counts each time"
+                    return f"the job has more than {MAX_ENTRIES:,} entries; an alias counts as all that it stands for"
         if not inner:
             return None
         level = inner
@@ -32,8 +32,8 @@ def too_much(document: object) -> str | None:
 
 
 def wrong_texts(document: object) -> list[tuple[Path, str]]:
-    """Each text, a key too, that is too long or that nothing could store: its path and its line. The document is one
-    that is not `too_much`."""
+    """Return the path and the problem of each text or key that is too long or cannot be stored. The document must have
+    passed `too_much`."""
     found: list[tuple[Path, str]] = []
     waiting: list[tuple[object, Any]] = [(document, ())]
     while waiting:

@@ -15,7 +15,7 @@ from stages.layers import KINDS, LayerSpec
 
 LAYER_KINDS: tuple[str, ...] = tuple(KINDS)
 CLASSES = "classes"
-"""What `units` may be if it follows from the data."""
+"""The value of `units` if it follows from the data."""
 
 
 class LayerBase(Section):
@@ -43,7 +43,7 @@ class LayerBase(Section):
 
     @property
     def chosen(self) -> Section:
-        """Its options."""
+        """The options of that kind."""
         section: Section = getattr(self, self.kind)
         return section
 
@@ -54,11 +54,11 @@ class LayerBase(Section):
         return getattr(options, "units", None) == CLASSES or any(layer.is_open for layer in _inner(options))
 
     def spec(self) -> LayerSpec:
-        """The layer as workers are told about it."""
+        """Return the layer as workers receive it."""
         return LayerSpec(self.kind, plain_options(getattr(self, self.kind), KINDS[self.kind].options))
 
     def document(self) -> object:
-        """As a job file has it, without what is as it would be anyway."""
+        """Return the layer as a job file has it, without options that are null by default."""
         options = getattr(self, self.kind).model_dump()
         if inner := _inner(getattr(self, self.kind)):
             options["layers"] = [layer.document() for layer in inner]
@@ -100,7 +100,7 @@ def _dataclass_in(annotation: Any) -> Any:
 
 @cache
 def section_of(kind: Any) -> type[Section]:
-    """The options class `kind` as a section, which this module has under its name, so that it can be pickled."""
+    """Return the options class `kind` as a section. The module gets it under its name, so that it can be pickled."""
     hints = get_type_hints(kind)
     made: dict[str, Any] = {f.name: _field(f, hints[f.name]) for f in fields(kind)}
     name = f"{kind.__name__}Section"

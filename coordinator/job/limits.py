@@ -1,25 +1,25 @@
-"""How large a job may be. The service reads any job of any size at these limits within about a second."""
+"""How large a job may be. The service reads any job within these limits in about a second."""
 
 from __future__ import annotations
 
 MAX_DOCUMENT_BYTES = 2**20
-"""Of a job file, and of the JSON that it travels as."""
+"""Bytes of a job file, and of the JSON in which it is sent."""
 MAX_ENTRIES = 50_000
-"""Texts, numbers, lists and mappings of a job; what an alias stands for counts each time."""
+"""Texts, numbers, lists and mappings of a job; an alias counts as all that it stands for."""
 MAX_DEPTH = 32
-"""Lists and mappings within each other."""
+"""How deep lists and mappings may be nested."""
 MAX_TEXT = 4096
 """Characters of one text, such as a path."""
 MAX_LAYERS = 10_000
 MAX_DIMENSIONS = 32
 MAX_ACTIONS = 200_000
-"""Forward passes of a step: stages × micro-batches."""
+"""Forward passes a step: stages × micro-batches."""
 MAX_PROBLEMS = 100
-"""That are told at once."""
+"""Problems that are reported at once."""
 
 
 def document_problem(document: str) -> str | None:
-    """What is said of a job that has too many bytes; None for one that has not."""
+    """Return the problem of a job that has too many bytes; None if it has not."""
     if len(document) <= MAX_DOCUMENT_BYTES // 4:
         return None
     n_bytes = len(document.encode("utf-8", "surrogatepass"))

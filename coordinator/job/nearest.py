@@ -1,4 +1,4 @@
-"""The known word that a wrong one was probably meant to be."""
+"""Finds the known word that the user probably meant by an unknown one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 _LIKENESS = 0.7
-"""Below it words that mean quite different things count as alike: `attention` and `flatten` share 0.63."""
+"""With a lower limit, words of quite different meaning count as alike: `attention` and `flatten` have 0.63."""
 
 
 def closest(word: str, known: Iterable[str], likeness: float = _LIKENESS) -> str | None:
-    """The most similar known word; None if none is similar enough. Case is ignored in `word`, not in `known`."""
+    """Return the most similar known word; None if none is similar enough. Case is ignored in `word`, not in `known`."""
     words = list(known)
     near = difflib.get_close_matches(word[:100], words, n=1, cutoff=likeness)
     near = near or difflib.get_close_matches(word[:100].lower(), words, n=1, cutoff=likeness)
@@ -18,6 +18,6 @@ def closest(word: str, known: Iterable[str], likeness: float = _LIKENESS) -> str
 
 
 def did_you_mean(word: object, known: Iterable[str], likeness: float = _LIKENESS) -> str:
-    """ "; did you mean units?" if a known word is similar, else nothing."""
+    """Return "; did you mean units?" if a known word is similar, else an empty text."""
     near = closest(word, known, likeness) if isinstance(word, str) else None
     return "" if near is None else f"; did you mean {near}?"

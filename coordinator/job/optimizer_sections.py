@@ -24,7 +24,7 @@ class SgdSection(Section):
     nesterov: bool = Field(default=False, description="true or false")
 
     def spec(self) -> SgdSpec:
-        """The optimizer as workers are told about it."""
+        """Return the optimizer as workers receive it."""
         return SgdSpec(**self.model_dump())
 
 
@@ -37,7 +37,7 @@ class AdamSection(Section):
     weight_decay: float = Field(default=0.0, ge=0, description="a number, at least 0")
 
     def spec(self) -> AdamSpec:
-        """The optimizer as workers are told about it."""
+        """Return the optimizer as workers receive it."""
         return AdamSpec(**self.model_dump(), decoupled=False, decays_vectors=True)
 
 
@@ -51,7 +51,7 @@ class AdamwSection(Section):
     decay_vectors: bool = Field(default=False, description="true or false")
 
     def spec(self) -> AdamSpec:
-        """The optimizer as workers are told about it."""
+        """Return the optimizer as workers receive it."""
         return AdamSpec(**self.model_dump(exclude={"decay_vectors"}), decays_vectors=self.decay_vectors)
 
 
@@ -64,7 +64,7 @@ class LionSection(Section):
     decay_vectors: bool = Field(default=False, description="true or false")
 
     def spec(self) -> LionSpec:
-        """The optimizer as workers are told about it."""
+        """Return the optimizer as workers receive it."""
         return LionSpec(**self.model_dump(exclude={"decay_vectors"}), decays_vectors=self.decay_vectors)
 
 
@@ -91,16 +91,16 @@ class OptimizerSection(Section):
 
     @property
     def chosen(self) -> SgdSection | AdamSection | AdamwSection | LionSection:
-        """The section that is there."""
+        """The section of the chosen optimizer."""
         found = self.sgd or self.adam or self.adamw or self.lion
         assert found is not None, "exactly one is set"
         return found
 
     def spec(self) -> OptimizerSpec:
-        """The optimizer as workers are told about it."""
+        """Return the optimizer as workers receive it."""
         return self.chosen.spec()
 
     def document(self) -> dict[str, Any]:
-        """As a job file has it."""
+        """Return the section as a job file has it."""
         (name,) = self.model_fields_set
         return {name: self.chosen.model_dump()}

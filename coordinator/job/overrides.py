@@ -12,7 +12,7 @@ from coordinator.job.yaml_text import read_yaml
 
 
 def apply_override(document: dict[Any, Any], override: str) -> Iterator[str]:
-    """Set the path left of `=` to the YAML right of it, in place. Yields what is wrong with the override itself."""
+    """Set the path left of `=` to the YAML right of it, in place. Yield the problems of the override itself."""
     key, equals, text = override.partition("=")
     path = parse_path(key.strip())
     if not equals or path is None:
@@ -26,7 +26,8 @@ def apply_override(document: dict[Any, Any], override: str) -> Iterator[str]:
 
 
 def apply_replacement(document: dict[Any, Any], key: str, value: object) -> Iterator[str]:
-    """Set `stages` (an entry of `pipeline`) or `training__epochs` (any path) in place; None changes nothing."""
+    """Set `stages` (an entry of `pipeline`) or `training__epochs` (any path) in place; None changes nothing. Yield the
+    problems."""
     if value is None:
         return
     path: tuple[str | int, ...] = tuple(key.split("__"))
@@ -36,7 +37,7 @@ def apply_replacement(document: dict[Any, Any], key: str, value: object) -> Iter
 
 
 def parse_path(text: str) -> tuple[str | int, ...] | None:
-    """`model.layers[2].linear` (or `model.layers.2.linear`) as its parts; None where it is not a path."""
+    """`model.layers[2].linear` (or `model.layers.2.linear`) as its parts; None if it is not a path."""
     if not re.fullmatch(r"[\w-]+(\[\d{1,6}\])*(\.[\w-]+(\[\d{1,6}\])*)*", text, flags=re.ASCII):
         return None
     parts = re.findall(r"[\w-]+", text, flags=re.ASCII)

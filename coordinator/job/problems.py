@@ -1,4 +1,4 @@
-"""Pydantic's errors as lines that a user can act on: the path in the file, the value, what would be right.
+"""Turns pydantic's errors into lines that help a user: the path in the file, the value, and what would be right.
 
 training.optimizer.sgd.learning_rate: got -0.1, must be a number above 0
 model.layers[2].linear.unit: got 10, unknown key; did you mean units?
@@ -30,7 +30,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def show(value: object) -> str:
-    """A value on one line, short, written as YAML does where that differs from Python."""
+    """Return a value as a short text on one line, written as in YAML if that differs from Python."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
@@ -39,7 +39,7 @@ def show(value: object) -> str:
         value = list(value)
     try:
         return re.sub(r"\s+", " ", _SHORT.repr(value))
-    except ValueError:  # a whole number with thousands of digits
+    except ValueError:  # an integer with thousands of digits
         return "a number with too many digits"
 
 
@@ -56,10 +56,10 @@ def path_text(path: Sequence[str | int]) -> str:
 
 
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[tuple[Path, str]]:
-    """Each mistake once, as its path (the root is empty) and its line, in the order of the model's fields."""
+    """Return each mistake once, as its path (the root is empty) and its line, in the order of the model's fields."""
     found: dict[str, Path] = {}
     for detail in error.errors(include_url=False):
-        if len(found) > MAX_PROBLEMS:  # each line looks for the nearest right word; nobody reads so many
+        if len(found) > MAX_PROBLEMS:  # each line searches for the nearest right word, and nobody reads so many
             found[f"one more, {len(found)}"] = detail["loc"]
             continue
         if detail["type"] == "too_short" and detail["input"]:  # pydantic counts right entries; wrong ones have lines
@@ -99,9 +99,10 @@ def _unknown_key(key: str | int, value: object, owner: type[BaseModel]) -> str:
 
 
 def _find(loc: Path, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None, Path]:
-    """The innermost section on the way, the leaf's field (None for a section or an unknown key), the path in the file.
+    """Return the innermost section on the way, the leaf's field (None for a section or an unknown key), and the path in
+    the file.
 
-    What pydantic adds behind a leaf (members of a union) is not in the file and is left out.
+    Pydantic adds members of a union behind a leaf; they are not in the file and are left out.
     """
     owner, field, path = root, None, list[str | int]()
     here: object = root
@@ -122,14 +123,14 @@ def _find(loc: Path, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo 
 
 
 def _without_none(annotation: object) -> object:
-    """`X` of `X | None`, if X is a list; else the annotation."""
+    """Return X for the annotation `X | None` if X is a list; else the annotation itself."""
     inner = [a for a in get_args(annotation) if a is not type(None)]
     listed = len(inner) == 1 and get_origin(inner[0]) is tuple and len(get_args(annotation)) == 2
     return inner[0] if listed and get_origin(annotation) is not tuple else annotation
 
 
 def _section(annotation: object) -> type[BaseModel] | None:
-    """The section that `M` or `M | None` names; None for a leaf or a list."""
+    """Return the section that `M` or `M | None` names; None for a leaf or a list."""
     for candidate in (annotation, *(get_args(annotation) if get_origin(annotation) is not tuple else ())):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate

@@ -1,4 +1,4 @@
-"""Opening files that a job names: regular ones only, and never with a wait for whoever is at the other end."""
+"""Opens files that a job names: only regular ones, so that opening and reading never wait for another process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _KINDS = (
 
 
 def open_regular(path: str | Path, most_bytes: int | None = None) -> BinaryIO:
-    """The file, to be read. Raises OSError for what cannot be opened, is no regular file, or has more bytes than that.
+    """Open a file for reading. Raises OSError if it cannot be opened, is not a regular file, or has more than
+    `most_bytes`.
 
-    A fifo would keep its reader waiting for a writer, and a device may never end: neither is even opened for long.
+    A fifo would keep its reader waiting for a writer, and a device may never end: neither is read.
     """
-    _require_regular(os.stat(path), path)  # first: opening a device may do something already
+    _require_regular(os.stat(path), path)  # checked first, because opening a device can have effects
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        found = os.fstat(descriptor)  # again: another file may have that name by now
+        found = os.fstat(descriptor)  # checked again, because another file may have that name now
         _require_regular(found, path)
         if most_bytes is not None and found.st_size > most_bytes:
             raise too_large(found.st_size, most_bytes)
@@ -35,17 +36,17 @@ def open_regular(path: str | Path, most_bytes: int | None = None) -> BinaryIO:
 
 
 def read_regular(path: str | Path, most_bytes: int) -> bytes:
-    """All of a file that may have so many bytes. Raises OSError as `open_regular`."""
+    """Return the content of a file of at most `most_bytes`. Raises OSError as `open_regular` does."""
     with open_regular(path, most_bytes) as file:
         content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:  # it grew, or is one of the kernel's, which have no size
+    if len(content) > most_bytes:  # it has grown, or is a file of the kernel, which has no size
         raise too_large(len(content), most_bytes)
     return content
 
 
 def too_large(n_bytes: int, most_bytes: int) -> OSError:
-    """The error of a file that has more bytes than may be read."""
-    return OSError(errno.EFBIG, f"has {n_bytes:,} bytes or more, at most {most_bytes:,} are read here")
+    """Return the error of a file that has more bytes than may be read."""
+    return OSError(errno.EFBIG, f"has {n_bytes:,} bytes or more, at most {most_bytes:,} may be read")
 
 
 def _require_regular(found: os.stat_result, path: str | Path) -> None:

@@ -1,6 +1,6 @@
 """The sections of a job file as frozen pydantic models. `coordinator.job.spec.JobSpec` puts them together.
 
-Every leaf has a description that completes "must be …": problems are written with it (see `job_problems`).
+Every leaf has a description that completes "must be …": problems are written with it (see coordinator.job.problems).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LARGEST = 2**63 - 1  # whole numbers of a job fit into 64 bits
 
 
 def _bytes(value: object) -> object:
-    """Bytes of "512MiB"; numbers pass through."""
+    """Return the bytes of a text such as "512MiB"; return numbers unchanged."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", value.strip())
@@ -44,7 +44,7 @@ def _bytes(value: object) -> object:
 
 
 def bytes_text(n_bytes: int) -> str | int:
-    """A number of bytes as a job file writes it: "512MiB" where that is exact, else the plain number."""
+    """Return a number of bytes as a job file has it: "512MiB" if that is exact, else the plain number."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if n_bytes and n_bytes % BYTES_OF[unit] == 0:
             return f"{n_bytes // BYTES_OF[unit]}{unit}"
@@ -52,7 +52,7 @@ def bytes_text(n_bytes: int) -> str | int:
 
 
 def _one_line(name: str) -> bool:
-    """Names of files appear in messages of one line each, and systems refuse null bytes."""
+    """Whether a file's name fits on one line of a message and has no null byte, which systems refuse."""
     return len(name.splitlines()) == 1 and "\0" not in name
 
 
@@ -126,7 +126,7 @@ def _dimensions(value: object) -> object:
 
 def _at_most(most: int, value: object) -> object:
     if isinstance(value, (list, tuple)) and len(value) > most:
-        raise ValueError(f"it has {len(value):,}, at most {most:,} are taken")
+        raise ValueError(f"it has {len(value):,}, at most {most:,} are allowed")
     return as_tuple(value)
 
 
@@ -148,7 +148,7 @@ def _tracking_uri(value: object) -> str | None:
     if not isinstance(value, str) or not _one_line(value):
         raise ValueError
     if value.lower().startswith(("file:", "/", ".")):
-        raise ValueError("MLflow keeps runs in folders no longer; a file of a database is sqlite:///mlflow.db")
+        raise ValueError("MLflow no longer keeps runs in folders; write sqlite:///mlflow.db for a database file")
     if value != "databricks" and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", value) is None:
         raise ValueError
     return value
@@ -165,7 +165,7 @@ class InitSection(Section):
     scale_residual: bool = Field(default=False, description="true or false")
 
     def spec(self) -> InitSpec:
-        """As workers are told about it."""
+        """Return the rule as workers receive it."""
         return InitSpec(std=self.std, scale_residual=self.scale_residual)
 
 
@@ -210,7 +210,7 @@ class DataSection(Section):
 
 
 class TrainingSection(Section):
-    """`training`: how long, in what portions, with which optimizer."""
+    """`training`: for how long, in batches of which size, with which optimizer."""
 
     epochs: Count | None = Field(default=None, description="a whole number, at least 1; or give steps")
     steps: Count | None = Field(default=None, description="a whole number, at least 1; or give epochs")
@@ -227,7 +227,7 @@ class TrainingSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _evaluate_as_trained(cls, value: object) -> object:
-        """`evaluate_batch_size` is `batch_size` where it is not given."""
+        """`evaluate_batch_size` is `batch_size` if it is not given."""
         if isinstance(value, dict) and value.get("evaluate_batch_size") is None and "batch_size" in value:
             size = value["batch_size"]
             right = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= LARGEST
@@ -235,20 +235,20 @@ class TrainingSection(Section):
         return value
 
     def n_steps(self, steps_per_epoch: int) -> int:
-        """Updates of the whole job."""
+        """Return the number of updates of the whole job."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None, "a job has epochs or steps"
         return self.epochs * steps_per_epoch
 
     def rates(self, steps_per_epoch: int) -> Callable[[int], float]:
-        """The learning rate of update number `step`, from 1."""
+        """Return a function that gives the learning rate of update number `step`, from 1."""
         base = self.optimizer.chosen.learning_rate
         return self.schedule.rates(base, self.n_steps(steps_per_epoch), steps_per_epoch)
 
 
 class PipelineSection(Section):
-    """`pipeline`: how the layers are cut into stages and in which order micro-batches pass them."""
+    """`pipeline`: how the layers are cut into stages, and in which order stages process micro-batches."""
 
     stages: Count = 1
     workers: Count | None = Field(default=None, description="a whole number, at least 1, or null to follow schedule")
@@ -271,14 +271,14 @@ class PipelineSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _stages_of_the_partition(cls, value: object) -> object:
-        """`stages` follows from a given partition where it is not given itself."""
+        """`stages` follows from the partition if only that is given."""
         if isinstance(value, dict) and "stages" not in value and isinstance(value.get("partition"), (list, tuple)):
             return {**value, "stages": max(1, len(value["partition"]))}
         return value
 
     @property
     def n_workers(self) -> int | None:
-        """Workers of a built-in schedule; None where a schedule file's lines decide."""
+        """The number of workers; None if the lines of a schedule file decide it."""
         if self.workers is not None:
             return self.workers
         if self.schedule not in SCHEDULES:
@@ -299,7 +299,7 @@ class ResourcesSection(Section):
 
 
 class TrackingSection(Section):
-    """`tracking`: who else is told of the rows of metrics. It changes nothing of the training."""
+    """`tracking`: the trackers that receive the rows of metrics. It changes nothing in the training."""
 
     tensorboard: Annotated[bool | str, PlainValidator(_folder)] = Field(
         default=False, description="true (the folder tensorboard of the run directory), false, or a folder"
@@ -310,6 +310,6 @@ class TrackingSection(Section):
     )
 
     def document(self) -> dict[str, bool | str]:
-        """What is on; empty where nothing is."""
+        """Return the trackers that are on."""
         wanted = {"tensorboard": self.tensorboard, "mlflow": self.mlflow}
         return {name: value for name, value in wanted.items() if value}

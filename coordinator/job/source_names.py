@@ -1,4 +1,4 @@
-"""Names of data sources: which are built in, which files can be read. No file is opened here."""
+"""Names of data sources: the built-in ones, and the files that can be read. No file is opened here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TEXTS: tuple[str, ...] = (".txt", ".jsonl", ".bin", ".npy")
 """Files of text or of token numbers, which `data.block` cuts into rows."""
 
 TOKENS: tuple[str, ...] = ("characters", "bytes")
-"""What a token of a text may be, beside those of a tokenizer.json."""
+"""The kinds of tokens that need no tokenizer.json."""
 
 EXTENSIONS: tuple[str, ...] = (".npz", ".csv", ".parquet", *TEXTS)
-"""Files that can be read, by how their names end."""
+"""The extensions of files that can be read."""
 
 FILES: tuple[str, ...] = (*EXTENSIONS, ".json", ".safetensors")
 """Files that a job names: of data, of a schedule, a tokenizer, weights to begin with."""
@@ -29,13 +29,14 @@ FILE_ENTRIES = (
     ("model", "weights"),
     ("pipeline", "schedule"),
 )
-"""The entries that may name one."""
+"""The entries that may name a file."""
 
 TABLES: tuple[str, ...] = (".csv", ".parquet")
-"""Files with named columns, where `data.target` chooses what to predict."""
+"""Files with named columns; `data.target` chooses the columns to predict."""
 
 PROTOCOLS: tuple[str, ...] = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
-"""What a URL may begin with. fsspec knows many more, and some of them run what they read: a list, not a filter."""
+"""The protocols that a URL may have. fsspec knows many more, and some of them execute what they read; so the allowed
+ones are listed."""
 
 WHAT_A_SOURCE_IS = "digits, diabetes, stdlib, or a .npz, .csv, .parquet, .txt, .jsonl, .bin or .npy file or URL"
 
@@ -49,31 +50,31 @@ def is_text(source: str) -> bool:
 
 
 def is_url(source: str) -> bool:
-    """True for what has the form of a URL, whether its protocol may be used or not (see `source_problem`)."""
+    """Whether a source has the form of a URL, even if its protocol is not allowed (see `source_problem`)."""
     return _URL.match(source) is not None
 
 
 def protocol(source: str) -> str:
-    """What stands before `://`, in lower case; `file` for a path."""
+    """Return the part before `://`, in lower case; `file` for a path."""
     match = _URL.match(source)
     return match[1].lower() if match else "file"
 
 
 def local_path(source: str) -> str | None:
-    """The path of a local file, which `file://` may stand before; None for other URLs and for built-in sources."""
+    """Return the path of a local file, with or without `file://`; None for other URLs and for built-in sources."""
     if source in BUILT_IN or protocol(source) != "file":
         return None
     return source[len("file://") :] if is_url(source) else source
 
 
 def extension(source: str) -> str:
-    """How the source's last name ends, with the dot and in lower case; a URL's query is not part of it."""
+    """Return the extension of the source, with its dot and in lower case; a URL's query does not count."""
     path = re.split(r"[?#]", source, maxsplit=1)[0] if is_url(source) else source
     return Path(path).suffix.lower()
 
 
 def source_problem(source: str) -> str | None:
-    """What is wrong with a source's name, with the nearest right one; None where it can be tried."""
+    """Return the problem of a source's name, with the nearest right name; None if the name is allowed."""
     if source in BUILT_IN:
         return None
     if is_url(source) and (hint := _url_problem(source)):
@@ -82,14 +83,14 @@ def source_problem(source: str) -> str | None:
         return None
     hint = did_you_mean(source, BUILT_IN)
     if not hint and (ending := extension(source)):
-        hint = did_you_mean(ending, EXTENSIONS, 0.5)  # of few letters, one makes much of a difference
+        hint = did_you_mean(ending, EXTENSIONS, 0.5)  # in a short word, one letter makes a great difference
     return f"got {source!r}, must be {WHAT_A_SOURCE_IS}{hint}"
 
 
 def _url_problem(url: str) -> str:
-    """What no URL of a source may be; empty where it is none of that."""
+    """Return the reason why a URL is not allowed; an empty text if it is allowed."""
     if "::" in _IPV6_HOST.sub("", url):
-        return "URLs that are chained by :: are not read, since one of them decides what the next one does"
+        return "chained URLs (with ::) are not read, since one of them decides what the next one does"
     if protocol(url) not in PROTOCOLS:
         return f"a URL begins with {', '.join(f'{name}://' for name in PROTOCOLS)}"
     if url.lower().startswith("file://") and not url[len("file://") :].startswith("/"):
@@ -98,8 +99,8 @@ def _url_problem(url: str) -> str:
 
 
 def files_named(document: object) -> dict[str, str]:
-    """The files and URLs that a job's document names, by their entries, such as `data.source`. Wrong entries count as
-    far as they have the form."""
+    """Return the files and URLs that a job's document names, by their entries, such as `data.source`. Entries that are
+    wrong count too if they have the form of a file's name."""
     found = {}
     for section, key in FILE_ENTRIES:
         entries = document.get(section) if isinstance(document, dict) else None
@@ -110,19 +111,19 @@ def files_named(document: object) -> dict[str, str]:
 
 
 def resolve_source(source: str, folder: Path) -> str:
-    """The source with a relative path seen from `folder`; built-in names and URLs stay as they are."""
+    """Return the source with a path relative to `folder` made absolute; built-in names and URLs stay as they are."""
     if source in BUILT_IN or is_url(source) or not source or "\0" in source or extension(source) not in EXTENSIONS:
         return source
     return resolve_path(source, folder)
 
 
 def resolve_file(name: str, folder: Path, ending: str) -> str:
-    """The name of a file that ends so, seen from `folder`; URLs and all other names stay as they are."""
+    """Like `resolve_path`, if the name has the extension `ending`; URLs and all other names stay as they are."""
     return name if is_url(name) or "\0" in name or extension(name) != ending else resolve_path(name, folder)
 
 
 def resolve_path(path: str, folder: Path) -> str:
-    """The path seen from `folder`, with `~` replaced by the home directory where there is one."""
+    """Return the path, relative to `folder`, as an absolute path; `~` is the home directory, if there is one."""
     try:
         wanted = Path(path).expanduser()
     except RuntimeError:
@@ -131,7 +132,8 @@ def resolve_path(path: str, folder: Path) -> str:
 
 
 def resolve_database(uri: str, folder: Path) -> str:
-    """`sqlite:///runs.db`, whose path is relative, seen from `folder`; every other URI stays as it is."""
+    """Make the relative path in a URI such as `sqlite:///runs.db` absolute, from `folder`; other URIs stay as they
+    are."""
     scheme, slashes, path = uri.partition(":///")
     if not slashes or not scheme.startswith("sqlite") or not path or path.startswith("/"):
         return uri

@@ -40,7 +40,7 @@ from stages.spec import ModelSpec, OptimizerSpec, Precision
 
 
 class JobSpec(Section):
-    """A whole job, validated. Made by `load_job` and `parse_job`; see docs of the job file for each entry.
+    """A whole job, validated. `load_job` and `parse_job` make it; docs/job-file.md describes each entry.
 
     Equal specs describe the same training, bit for bit, on the same machine.
     """
@@ -60,12 +60,12 @@ class JobSpec(Section):
     tracking: TrackingSection = TrackingSection()
 
     def model_spec(self) -> ModelSpec:
-        """The network as workers are told about it: the same object each time, which knows its operations.
+        """Return the network as workers receive it, each time the same object, so that its operations are built once.
 
-        Raises InvalidJob if the job leaves open what follows from its data (see `resolved`).
+        Raises InvalidJob if entries that follow from the data are still open (see `resolved`).
         """
         if not self.is_resolved:
-            raise InvalidJob(["model.input: missing, must be the shape of one sample; it follows from text alone"])
+            raise InvalidJob(["model.input: missing, must be the shape of one sample; only text data can give it"])
         return self._network
 
     @property
@@ -74,7 +74,8 @@ class JobSpec(Section):
         return self.model.input is not None and not any(layer.is_open for layer in self.model.layers)
 
     def resolved(self, positions: int, vocabulary: int) -> JobSpec:
-        """The same job for tokens: `model.input`, `vocabulary` and `units: classes` filled in. Raises InvalidJob."""
+        """Return the same job with `model.input`, `vocabulary` and `units: classes` filled in for tokens. Raises
+        InvalidJob."""
         if self.is_resolved:
             return self
         document = self.document()
@@ -85,7 +86,7 @@ class JobSpec(Section):
         return parse_job(document)
 
     @cached_property
-    def _network(self) -> ModelSpec:  # kept beside the fields: it is part of neither equality, hash nor document
+    def _network(self) -> ModelSpec:  # not a field: it is not part of equality, hash or document
         return ModelSpec(
             input_shape=self.model.input or (),
             layers=tuple(layer.spec() for layer in self.model.layers),
@@ -97,11 +98,12 @@ class JobSpec(Section):
         )
 
     def optimizer(self) -> OptimizerSpec:
-        """The optimizer as workers are told about it."""
+        """Return the optimizer as workers receive it."""
         return self.training.optimizer.spec()
 
     def document(self) -> dict[str, Any]:
-        """The job as plain lists, mappings, texts and numbers, every default written out; `tracking` where it is on."""
+        """Return the job as plain lists, mappings, texts and numbers, with every default; with `tracking` only if it is
+        on."""
         document: dict[str, Any] = _plain(self.model_dump())
         document["model"]["layers"] = [layer.document() for layer in self.model.layers]
         document["model"]["loss"] = self.model.loss.document()
@@ -125,14 +127,14 @@ class JobSpec(Section):
         return document
 
     def to_yaml(self) -> str:
-        """The resolved job as a job file; `load_job` of it gives an equal spec."""
+        """Return the resolved job as a job file. `load_job` of that file gives an equal spec."""
         return write_yaml(self.document())
 
     def replace(self, **replacements: object) -> JobSpec:
-        """The same job with some entries changed, validated again.
+        """Return the same job with some entries changed, validated again.
 
-        `stages=2` or `schedule="gpipe"` change `pipeline`; elsewhere `training__epochs=1` names the path. None
-        leaves an entry as it is. Raises InvalidJob.
+        `stages=2` or `schedule="gpipe"` change `pipeline`; for other sections, `training__epochs=1` gives the path.
+        None leaves an entry as it is. Raises InvalidJob.
         """
         document = self.document()
         problems = [line for key, value in replacements.items() for line in apply_replacement(document, key, value)]
@@ -141,7 +143,8 @@ class JobSpec(Section):
         return parse_job(document)
 
     def relocated(self, places: Mapping[str, str]) -> JobSpec:
-        """The same job with its files elsewhere: `places` has the new path of each old one that moved."""
+        """Return the same job with its files in other places: `places` maps the old path of each moved file to the new
+        one."""
         document = self.document()
         for entry, name in files_named(document).items():
             section, _, key = entry.partition(".")
@@ -150,7 +153,7 @@ class JobSpec(Section):
 
 
 def parse_job(document: object) -> JobSpec:
-    """The job that a parsed document describes. Raises InvalidJob with a line for every mistake in it."""
+    """Return the job that a parsed document describes. Raises InvalidJob with a line for every mistake in it."""
     return _parse(document, ())
 
 
@@ -158,9 +161,9 @@ def load_job(path: Path, overrides: Sequence[str] = (), **replacements: object) 
     """Read a job file.
 
     `overrides` are `a.b=c` as `--set` takes them, with c in YAML; list entries are `model.layers[0]`.
-    `replacements` are those of `JobSpec.replace`, made last. A relative path to data or to a schedule file is seen
-    from the job file's folder, or from the working directory where an override or a replacement gives it.
-    Without a `name` the job is called like its file. Raises InvalidJob with a line for every mistake.
+    `replacements` are those of `JobSpec.replace`, made last. A relative path to a file is
+    relative to the job file's folder; in an override or a replacement, to the working directory.
+    Without a `name` the job has the name of its file. Raises InvalidJob with a line for every mistake.
     """
     document, problems = read_yaml(_read_text(path))
     if document is None:
@@ -197,14 +200,14 @@ def _parse(document: object, problems: Sequence[str]) -> JobSpec:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, at any depth."""
+    """Return the value with lists for tuples, at any depth."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
 def _with_units(layers: Any, units: int) -> Any:
-    """The document's layers with a number in place of `classes`."""
+    """Return the document's layers with a number instead of `classes`."""
     if isinstance(layers, list):
         return [_with_units(layer, units) for layer in layers]
     if isinstance(layers, dict):
@@ -217,7 +220,7 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_DOCUMENT_BYTES + 1)
         if len(content) > MAX_DOCUMENT_BYTES:
-            raise InvalidJob([f"{path}: has more than {MAX_DOCUMENT_BYTES:,} bytes, a job may have as many"])
+            raise InvalidJob([f"{path}: has more than {MAX_DOCUMENT_BYTES:,} bytes, which is the limit of a job file"])
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise InvalidJob([f"{path}: no such file{_nearest_file(path)}"]) from None
@@ -235,12 +238,12 @@ def _nearest_file(path: Path) -> str:
         names = {entry.stem: entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")}
     except OSError:
         return ""
-    near = closest(path.stem, names)  # the suffix alone makes no name like another
+    near = closest(path.stem, names)  # without the extension, which all names share
     return f"; did you mean {path.parent / names[near]}?" if near else ""
 
 
 def _resolve_paths(document: dict[Any, Any], folder: Path) -> None:
-    """Make the document's relative paths absolute, seen from `folder`, where they are texts at all."""
+    """Make the document's paths that are relative to `folder` absolute; entries that are not texts stay as they are."""
     data = document.get("data")
     if isinstance(data, dict):
         for key in ("source", "validation"):

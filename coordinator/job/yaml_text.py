@@ -1,7 +1,7 @@
-"""Reading and writing the YAML of job files: YAML 1.2's plain values, doubled keys found, mistakes in one line each.
+"""Reads and writes the YAML of job files: plain values as in YAML 1.2, doubled keys reported, one line a mistake.
 
 YAML 1.1, which PyYAML follows by default, reads `1e-3` as text, `no` as false and `1:30` as 90. Here `1e-3` is a
-number, only `true` and `false` are truth values, and no tag makes anything but text, numbers, lists and mappings.
+number, only `true` and `false` are truth values, and tags can make only text, numbers, lists and mappings.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
 
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's is many times faster; PyYAML may have been built without it."""
+"""libyaml's parser is many times faster; but PyYAML may be built without it."""
 _Emitter: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class _Loader(Composer, _Parser):  # type: ignore[misc]  # the nodes are made here, from the parser's events
-    """PyYAML's safe loader with the plain values of YAML 1.2, and limits of what a text can make it do."""
+class _Loader(Composer, _Parser):  # type: ignore[misc]  # builds the nodes itself, from the parser's events
+    """PyYAML's safe loader with the plain values of YAML 1.2, and limits on the number and depth of nodes."""
 
     def __init__(self, text: str) -> None:
         _Parser.__init__(self, text)
@@ -46,7 +46,7 @@ class _Loader(Composer, _Parser):  # type: ignore[misc]  # the nodes are made he
         self._nodes = self._depth = self._merged = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """The next node. Raises ComposerError where there are too many, or one is too deep."""
+        """Return the next node. Raises ComposerError if there are too many, or one is too deep."""
         self._nodes += 1
         self._depth += 1
         if self._nodes > 2 * MAX_ENTRIES or self._depth > MAX_DEPTH + 1:
@@ -59,7 +59,7 @@ class _Loader(Composer, _Parser):  # type: ignore[misc]  # the nodes are made he
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Put what `<<` names before the mapping's own pairs. Raises ConstructorError where that multiplies."""
+        """Put the pairs that `<<` names before the mapping's own. Raises ConstructorError if these are too many."""
         own, merged = [], list[Any]()
         for key, value in node.value:
             if key.tag != _MERGE:
@@ -84,14 +84,14 @@ class _Loader(Composer, _Parser):  # type: ignore[misc]  # the nodes are made he
 
 
 class _Dumper(_Emitter):  # type: ignore[misc]
-    """PyYAML's safe dumper; quotes text that either version of YAML would read as something else."""
+    """PyYAML's safe dumper. It quotes text that YAML 1.1 or 1.2 would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write equal lists out instead of naming them."""
+        """Write out a list each time it occurs, without aliases."""
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Text with a line break of any kind goes into double quotes, which alone escape all of them."""
+        """Put text with a line break of any kind into double quotes: only they escape all kinds."""
         style = '"' if set(data) & set("\n\r\x85\u2028\u2029") else None
         node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
         return node
@@ -129,7 +129,7 @@ _Loader.add_constructor("tag:yaml.org,2002:bool", _truth)
 
 
 def read_document(text: str) -> tuple[object, list[str]]:
-    """`read_yaml` of a whole job, which may have been written as JSON: that is read faster, and with its escapes."""
+    """Like `read_yaml`, for a whole job. If it is JSON, it is read as JSON: faster, and with JSON's escapes."""
     if text.lstrip().startswith("{"):
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(text, object_pairs_hook=_single, parse_constant=_no_constant), []
@@ -137,11 +137,12 @@ def read_document(text: str) -> tuple[object, list[str]]:
 
 
 def read_yaml(text: str) -> tuple[object, list[str]]:
-    """The document and its problems: where the syntax breaks (then the document is None), and keys given twice."""
+    """Return the document and its problems: the place of a syntax error (then the document is None), and doubled
+    keys."""
     if problem := document_problem(text):
         return None, [problem]
     if not encodable(text):
-        return None, ["holds half of a surrogate pair, which UTF-8 cannot"]
+        return None, ["contains half of a surrogate pair, which UTF-8 cannot encode"]
     loader = None
     try:
         loader = _Loader(text)
@@ -166,7 +167,7 @@ def read_yaml(text: str) -> tuple[object, list[str]]:
 
 
 def nodes_of(text: str) -> yaml.Node | None:
-    """The text's nodes, each with its place; None where it is no YAML."""
+    """Return the root of the text's nodes, each of which has its place; None if the text is not YAML."""
     if document_problem(text):
         return None
     try:
@@ -180,7 +181,7 @@ def nodes_of(text: str) -> yaml.Node | None:
 
 
 def write_yaml(document: object) -> str:
-    """The document as YAML in the given order of keys; `read_yaml` gives it back."""
+    """Return the document as YAML with its keys in their order; `read_yaml` reads it back."""
     return str(yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
@@ -211,7 +212,7 @@ def _doubled_keys(node: yaml.Node, path: str, seen: set[int]) -> Iterator[str]:
 
 
 def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for a key that is given twice, of which `read_yaml` tells the lines."""
+    """Return a JSON object. Raises ValueError for a doubled key, so that `read_yaml` reports its lines."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError

@@ -1,1 +1,1 @@
-"""The service's queue and the life of its jobs, decided without I/O."""
+"""The decisions of the service's queue and of its jobs' states, without I/O."""

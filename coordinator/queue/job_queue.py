@@ -1,23 +1,25 @@
-"""Which queued jobs of the job service start now, and why every other one waits.
+"""Decides which queued jobs of the job service start now, and why every other one waits.
 
-[Note: backfill] Higher priority first, then first in, first out. A job behind one that waits may start (backfill) only
-if that delays nobody ahead of it, whatever order the running jobs end in and however long it runs itself: nobody knows
-running times.
+[Note: backfill] Jobs of higher priority come first, then the queue is first in, first out. A job behind a waiting one
+may start (backfill) only if no job ahead of it is delayed, in whatever order the running jobs end and however long the
+job itself runs: running times are not known.
 
-Let T be the cluster's CPUs, h those of a waiting job, and s the most CPUs, up to T − h, that any of the jobs running or
-further ahead take together. The job starts once at most T − h CPUs are taken, which means: at most s. The T − h − s
-between are its slack: taking no more than that from it cannot delay it. What may be given away is the least slack of
-all jobs ahead, and giving k CPUs away lowers every slack by exactly k. Subset sums are the bits of an int (bit x: some
-jobs take x CPUs together). They hold more sets than can come about, which makes slack too small, never too large.
+Let T be the cluster's CPUs, h those of a waiting job, and s the most CPUs, up to T − h, that any set of the jobs that
+run or are further ahead takes together. The waiting job starts as soon as at most T − h CPUs are taken, which means at
+most s. The difference T − h − s is its slack: backfilled jobs that take no more than the slack cannot delay it. So
+backfill may give away the least slack of all jobs ahead, and giving away k CPUs lowers every slack by exactly k. Subset
+sums are the bits of an int (bit x: some jobs take x CPUs together). They include sets that can never run together,
+which makes slack too small, never too large.
 
-This counts nothing but CPUs, so nobody passes unless CPUs are all that can lack, wherever Ray places workers:
-- Memory. Spread each worker's memory over its CPUs. On every node, the heaviest CPUs of all jobs concerned, as many as
-  the node has, are within its memory.
-- Several nodes. CPUs that are free in total can be too few on each. Not so where all workers ahead take the same g CPUs
-  and the workers of all other jobs concerned multiples of g: every node's room is then whole groups of g.
+This counts only CPUs, so a job is backfilled only if nothing but CPUs can be short, wherever Ray places workers:
+- Memory. Divide each worker's memory by its CPUs. On every node, as many CPUs as the node has, those with the most
+  memory among all jobs concerned, must fit into the node's memory.
+- Several nodes. CPUs that are free in total can be too few on each node. That cannot happen if all workers ahead take
+  the same g CPUs and the workers of all other jobs concerned take multiples of g: then every node's free CPUs are whole
+  groups of g.
 
-A job that the cluster would not hold even when empty waits for nodes: it can neither be delayed nor hold anybody up. A
-job of higher priority that is submitted later finds backfilled jobs running, like any others.
+A job that does not fit into the empty cluster waits for nodes: it is never delayed, and it delays no other job. A job
+of higher priority that is submitted later waits for backfilled jobs as for any other running job.
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ from math import gcd
 from coordinator.texts import counted, size
 
 LOOK_AHEAD = 1000
-"""`choose` looks no further once so many jobs wait (those for more nodes apart), which bounds its time."""
+"""`choose` stops after this many waiting jobs (without those that wait for more nodes), which bounds its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a job takes while it is active: processes, and the CPUs and bytes of each, which are on one node."""
+    """What a job takes while it is active: `workers` processes, and for each, on one node, `cpus` CPUs and `memory`
+    bytes."""
 
     workers: int
     cpus: int
@@ -45,28 +48,29 @@ class Needs:
 
     @property
     def total_cpus(self) -> int:
-        """CPUs of all workers."""
+        """CPUs of all workers together."""
         return self.workers * self.cpus
 
     @property
     def total_memory(self) -> int:
-        """Bytes of all workers."""
+        """Bytes of all workers together."""
         return self.workers * self.memory
 
     def resolved(self, memory_per_cpu: int) -> Needs:
-        """With the memory that a worker gets where its job names none: its CPUs' share of the node."""
+        """Return the needs with a worker's memory filled in if the job gives none: its CPUs' share of the node's
+        memory."""
         return self if self.memory else Needs(workers=self.workers, cpus=self.cpus, memory=self.cpus * memory_per_cpu)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """CPUs and bytes of one node that workers may take, the taken ones too."""
+    """CPUs and bytes of one node that workers may take in all, including those that are taken."""
 
     cpus: int
     memory: int
 
     def workers(self, needs: Needs) -> int:
-        """How many workers of this job it holds."""
+        """Return how many workers of this job fit."""
         by_cpus = self.cpus // needs.cpus
         return min(by_cpus, self.memory // needs.memory) if needs.memory else by_cpus
 
@@ -98,18 +102,18 @@ class Queue:
         return (self._jobs[job] for _, _, job in self._turns)
 
     def add(self, waiting: Waiting) -> None:
-        """Takes in a job that is not in the queue."""
+        """Add a job that is not in the queue."""
         assert waiting.job not in self._jobs, f"{waiting.job} is queued twice"
         self._jobs[waiting.job] = waiting
         insort(self._turns, _turn(waiting))
 
     def remove(self, job: str) -> Waiting:
-        """Takes out a job. Raises KeyError where it is not in the queue."""
+        """Remove a job and return it. Raises KeyError if it is not in the queue."""
         del self._turns[self.position(job) - 1]
         return self._jobs.pop(job)
 
     def position(self, job: str) -> int:
-        """A job's place, from 1. Raises KeyError where it is not in the queue."""
+        """Return a job's position, from 1. Raises KeyError if it is not in the queue."""
         return bisect_left(self._turns, _turn(self._jobs[job])) + 1
 
 
@@ -118,15 +122,16 @@ def _turn(waiting: Waiting) -> tuple[int, int, str]:
 
 
 class Choice:
-    """The jobs that start now, in order; and what is then true of each that does not."""
+    """The jobs that start now, in order, and the reasons why the other jobs wait."""
 
     def __init__(self, starts: Sequence[Waiting], room: _Room, backfill: _Backfill | None) -> None:
         self.starts = tuple(waiting.job for waiting in starts)
         self._started, self._room, self._backfill = frozenset(self.starts), room, backfill
-        self._lacks: dict[tuple[Needs, bool], str] = {}  # long queues ask the same again and again
+        self._lacks: dict[tuple[Needs, bool], str] = {}  # many jobs of a long queue have the same needs
 
     def explain(self, waiting: Waiting, position: int) -> str:
-        """Why a job that `choose` was given waits, in one line. `position` is its place without those that start."""
+        """Return one line: why a job of the queue given to `choose` waits. `position` does not count jobs that start
+        now."""
         room, needs = self._room, waiting.needs
         if waiting.job in self._started:
             return "starts now"
@@ -147,15 +152,16 @@ class Choice:
             if delayed is not None:
                 return f"position {position:,}: would fit, but must not delay job {delayed.job} ahead"
             if self._backfill.n_waiting == LOOK_AHEAD:
-                return f"position {position:,}: would fit, but backfill looks past {LOOK_AHEAD:,} jobs only"
-        return "starts now"  # it was not in the queue yet
+                return f"position {position:,}: would fit, but backfill considers only {LOOK_AHEAD:,} waiting jobs"
+        return "starts now"  # it was not in the queue at the time of the choice
 
 
 def choose(queue: Iterable[Waiting], active: Sequence[Needs], nodes: Sequence[Capacity]) -> Choice:
-    """Decides. `queue` is in the order of turns, `active` are the jobs that hold CPUs; see [Note: backfill].
+    """Choose the jobs that start. `queue` is in the order of turns, `active` are the jobs that hold CPUs; see
+    [Note: backfill].
 
-    Whether a job fits is exact where there is one node or all workers are of one size. Elsewhere active workers are
-    taken to be where first-fit-decreasing puts them; Ray, which places the workers, has the last word.
+    Whether a job fits is exact if there is one node or all workers are of one size. Otherwise active workers are
+    assumed to be where first-fit-decreasing puts them; Ray, which places the workers, may still find no room.
     """
     room = _Room(active, nodes)
     starts: list[Waiting] = []
@@ -180,7 +186,7 @@ def choose(queue: Iterable[Waiting], active: Sequence[Needs], nodes: Sequence[Ca
 
 
 class _Memory:
-    """Whether no node can run out of memory before it runs out of CPUs, for the jobs added: see [Note: backfill]."""
+    """Decides whether, for the jobs added, every node runs out of CPUs before memory: see [Note: backfill]."""
 
     def __init__(self, nodes: Iterable[Capacity]) -> None:
         self.suffices = True
@@ -203,10 +209,10 @@ class _Memory:
 
 
 class _Room:
-    """The nodes and what is free on them. Within one choice it only ever shrinks."""
+    """The nodes and what is free on them. During one choice, what is free only shrinks."""
 
     def __init__(self, active: Iterable[Needs], nodes: Iterable[Capacity]) -> None:
-        nodes = sorted(nodes, key=lambda node: (node.cpus, node.memory))  # small first: keeps large ones free
+        nodes = sorted(nodes, key=lambda node: (node.cpus, node.memory))  # small nodes first, to keep large ones free
         self.known = bool(nodes)
         self.nodes = [node for node in nodes if node.cpus]
         self.cpus, self.memory = sum(node.cpus for node in self.nodes), sum(node.memory for node in self.nodes)
@@ -225,7 +231,7 @@ class _Room:
 
     @property
     def free_cpus(self) -> int:
-        return max(0, self.cpus - self._used_cpus)  # less than nothing where a node was lost
+        return max(0, self.cpus - self._used_cpus)  # the difference is negative if a node was lost
 
     @property
     def free_memory(self) -> int:
@@ -257,11 +263,11 @@ class _Room:
         return needs.total_cpus <= self.free_cpus and self.workers(needs) == needs.workers
 
     def workers(self, needs: Needs) -> int:
-        """For how many of the job's workers there is room."""
+        """Return how many of the job's workers fit now."""
         if needs not in self._holds:
             several = len(self.nodes) > 1
             if several and self.grain % needs.cpus == 0 and self.memory_guard.suffices_with(needs):
-                # true wherever the active workers are: every node's room is whole groups of `cpus`
+                # true wherever the active workers are: every node's free CPUs are whole groups of `cpus`
                 workers = sum(node.cpus // needs.cpus for node in self.nodes) - self._used_cpus // needs.cpus
             else:
                 workers = sum(spare.workers(needs) for spare in self._spare) if self.placed else 0
@@ -270,11 +276,11 @@ class _Room:
 
 
 class _Backfill:
-    """The CPUs that may be given to jobs behind the first that waits: see [Note: backfill]."""
+    """The CPUs that jobs behind the first waiting one may take: see [Note: backfill]."""
 
     def __init__(self, head: Waiting, active: Iterable[Needs], room: _Room) -> None:
         self._head = head
-        self._grain = head.needs.cpus if len(room.nodes) > 1 else 0  # 0: one node, where any sizes will do
+        self._grain = head.needs.cpus if len(room.nodes) > 1 else 0  # 0: one node, on which workers of any size fit
         self._cpus = sum(node.cpus - node.cpus % (self._grain or 1) for node in room.nodes)
         self._even = not self._grain or room.grain % self._grain == 0
         self._memory = copy(room.memory_guard)
@@ -284,7 +290,9 @@ class _Backfill:
         self.n_waiting = 0
         self.slack = self._cpus
         self._given = 0
-        self._least: list[tuple[int, Waiting]] = []  # each slack less than all before it, plus `_given` at that time
+        self._least: list[
+            tuple[int, Waiting]
+        ] = []  # each slack that was less than all before it, plus `_given` at that time
 
     def admits(self, needs: Needs) -> bool:
         even = not self._grain or needs.cpus % self._grain == 0
@@ -311,7 +319,7 @@ class _Backfill:
             self._least.append((slack + self._given, waiting))
 
     def delayed_by(self, waiting: Waiting) -> Waiting | None:
-        """The first job that this one could delay, of those ahead."""
+        """Return the first job ahead that this one could delay; None if there is none."""
         for slack, ahead in self._least:
             if waiting.needs.total_cpus > slack - self._given:
                 return self._head if ahead.job == waiting.job else ahead
@@ -326,12 +334,12 @@ def _lack(needs: Needs, room: _Room, *, totals: bool) -> str:
     if needs.total_cpus > room.free_cpus:
         of = f" of {room.cpus:,}" if totals else ""
         lacks.append(f"{counted(needs.total_cpus, 'CPU')}, {room.free_cpus:,}{of} free")
-    elif needs.total_memory > room.free_memory:  # CPUs bring their share of memory with them when they come free
+    elif needs.total_memory > room.free_memory:  # freed CPUs bring their share of memory with them
         of = f" of {size(room.memory, 'down')}" if totals else ""
         lacks.append(f"{size(needs.total_memory, 'up')} of memory, {size(room.free_memory, 'down')}{of} free")
     if lacks:
         return f"needs {', and '.join(lacks)}"
-    if not room.placed:  # a node was lost, or it is unknown how the active workers fit
+    if not room.placed:  # a node was lost, or first-fit found no place for all active workers
         return "waits until an active job ends"
     return f"free room is scattered over nodes: holds {room.workers(needs):,} of {_workers(needs)}"
 

@@ -1,13 +1,13 @@
-"""The life of a submitted job, decided without I/O: (state, what happened) → (state, what to do).
+"""The states of a submitted job, decided without I/O: (state, happening) → (state, commands).
 
     QUEUED ──► STARTING ──► RUNNING ──► SUCCEEDED
       ▲ │         │ ▲          │  └───► FAILED, STOPPED      (from every state that has not ended)
       │ └─► …     ▼ │          ▼
-      │         RECOVERING ◄───┘        Ray, or the service with it, was ended under the job
+      │         RECOVERING ◄───┘        Ray ended while the job was active, alone or with the service
 
-A state carries its evidence. `TRANSITIONS` is the whole table; what is not in it cannot happen, and saying that it did
-is a bug of ours. Whoever performs the commands first writes the new state down, so that a crash in between repeats a
-command and never forgets one: every command may be performed twice.
+A state has the data that belong to it. `TRANSITIONS` is the whole table: a pair that is not in it cannot happen, and
+reporting it is a bug of pipetrain. The service stores the new state before it performs the commands, so that after a
+crash a command is repeated and never forgotten: every command may be performed twice.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 MOST_ATTEMPTS = 5
-"""Lives of a job's processes that Ray may end before the job is given up: it may be the job that brings Ray down."""
+"""A job fails after Ray has ended this many of its attempts, because the job itself may make Ray crash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked:
-    """Somebody wants the job to end. `now`: without finishing the step and saving the weights. `at`: seconds UTC."""
+    """A user has requested the job's end at `at` (seconds UTC). With `now`, the job does not finish its step and saves
+    no weights."""
 
     at: float
     now: bool = False
@@ -33,7 +34,7 @@ class StopAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """Waits for its turn. What for, and at which position, follows from the queue as it stands."""
+    """The job waits for its turn. Its reason and its position follow from the present queue."""
 
     name: ClassVar[str] = "QUEUED"
     ended: ClassVar[bool] = False
@@ -41,7 +42,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Starting:
-    """Its runner and workers are being started. `detail` is what is going on."""
+    """The job's runner and workers are being started. `detail` says what they are doing."""
 
     name: ClassVar[str] = "STARTING"
     ended: ClassVar[bool] = False
@@ -53,7 +54,7 @@ class Starting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """It trains."""
+    """The job trains."""
 
     name: ClassVar[str] = "RUNNING"
     ended: ClassVar[bool] = False
@@ -64,9 +65,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovering:
-    """Its processes are gone through no fault of its own; `attempt` is the life that comes next. Goes first.
+    """The job's processes were lost for reasons outside the job. It is scheduled before all waiting jobs; `attempt` is
+    its next attempt.
 
-    `lost`, in all states, counts the lives that Ray's death ended, not those that a planned shutdown did.
+    `lost`, in all states, counts the attempts that ended because Ray died, without those ended by a planned shutdown.
     """
 
     name: ClassVar[str] = "RECOVERING"
@@ -87,7 +89,8 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The first cause, on one or more lines. `mistake`: one that the user can put right (exit code 2)."""
+    """The job failed. `cause` is the first cause, on one or more lines; `mistake` marks a mistake that the user can
+    correct (exit code 2)."""
 
     name: ClassVar[str] = "FAILED"
     ended: ClassVar[bool] = True
@@ -100,7 +103,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """Ended because it was asked to. `saved`: the weights reached are in its run directory."""
+    """The job ended because a user stopped it. With `saved`, its weights so far are in its run directory."""
 
     name: ClassVar[str] = "STOPPED"
     ended: ClassVar[bool] = True
@@ -121,19 +124,19 @@ ACTIVE: tuple[str, ...] = (Starting.name, Running.name)
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The queue's turn: the cluster has room."""
+    """It is the job's turn, and it fits into the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """The runner says what it is doing before the first step."""
+    """The runner reports what it is doing before the first step."""
 
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """All workers are there; steps begin."""
+    """All workers have started; the steps begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunStopped:
-    """The runner ended early, as it was asked to, after `step` steps."""
+    """The runner ended early after `step` steps, because it was stopped."""
 
     step: int
     saved: bool
@@ -151,7 +154,7 @@ class RunStopped:
 
 @dataclass(frozen=True, slots=True)
 class RunFailed:
-    """The runner told the first cause."""
+    """The runner reported a failure with its first cause."""
 
     cause: str
     kind: str
@@ -161,14 +164,14 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class RunnerLost:
-    """The runner's process is gone, or was ended, without having told how the run ended. Ray itself is there."""
+    """The runner's process died or was killed without reporting how the run ended. Ray itself still runs."""
 
     cause: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterLost:
-    """Ray is gone, and with it all processes of the job. `planned`: because the service was ended."""
+    """Ray ended, and with it all processes of the job. `planned`: because the service was shut down."""
 
     cause: str
     planned: bool = False
@@ -176,7 +179,7 @@ class ClusterLost:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """A user asks for the end."""
+    """A user requests the job's end."""
 
     at: float
     now: bool = False
@@ -184,7 +187,7 @@ class StopRequested:
 
 @dataclass(frozen=True, slots=True)
 class Unstorable:
-    """Something happened that the store can never hold: `what` it was, and why."""
+    """Something happened that the store can never hold: `what` says what, and why."""
 
     what: str
 
@@ -208,14 +211,14 @@ Happening = (
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start the runner of this attempt, unless it is there."""
+    """Start the runner of this attempt, unless it runs already."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class SendStop:
-    """Tell the runner of this attempt to stop; `now`: end its processes."""
+    """Order the runner of this attempt to stop; with `now`, end its processes."""
 
     attempt: int
     now: bool
@@ -226,11 +229,12 @@ Decision = tuple[State, Sequence[Command]]
 
 
 class InvalidTransition(AssertionError):
-    """A bug of ours: something was said to happen to a job that cannot happen in its state."""
+    """A bug of pipetrain: a happening was reported that is impossible in the job's state."""
 
 
 def decide(state: State, happening: Happening) -> Decision:
-    """The state that follows, and what to do about it. Raises InvalidTransition for a pair that is not in the table."""
+    """Return the next state and the commands to perform. Raises InvalidTransition for a pair that is not in the
+    table."""
     rule = TRANSITIONS.get((type(state), type(happening)))
     if rule is None:
         raise InvalidTransition(f"{type(happening).__name__} cannot happen to a job that is {state.name}: {state}")
@@ -305,7 +309,7 @@ def _stop_recovering(state: Recovering, _: StopRequested) -> Decision:
 def _ask_to_stop(state: Starting | Running, asked: StopRequested) -> Decision:
     before = state.stop
     if before is not None and (before.now or not asked.now):
-        return state, [SendStop(state.attempt, before.now)]  # asked already; telling it twice does no harm
+        return state, [SendStop(state.attempt, before.now)]  # requested already; sending it twice does no harm
     stop = StopAsked(at=asked.at, now=asked.now)
     return replace(state, stop=stop), [SendStop(state.attempt, stop.now)]
 
@@ -343,11 +347,11 @@ TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Deci
 }
 
 
-# what it says ------------------------------------------------------------------------------------------------------
+# how it is shown ------------------------------------------------------------------------------------------------------
 
 
 def reason(state: State) -> str:
-    """One line: why the job is in this state. A queued job's reason comes from the queue (`job_queue.py`)."""
+    """Return one line: why the job is in this state. A queued job's reason comes from the queue (`job_queue.py`)."""
     match state:
         case Starting() | Running() if state.stop is not None:
             return "ending its processes" if state.stop.now else "asked to stop: finishes the steps under way and saves"
@@ -365,7 +369,7 @@ def reason(state: State) -> str:
 
 
 def exit_code(state: State) -> int | None:
-    """Of a command that follows the job; None while it has not ended."""
+    """Return the exit code of a command that follows the job; None while the job has not ended."""
     match state:
         case Succeeded():
             return 0
@@ -377,12 +381,12 @@ def exit_code(state: State) -> int | None:
 
 
 def to_document(state: State) -> dict[str, Any]:
-    """The state's evidence as plain values, for the store. `from_document` reads it."""
+    """Return the state's fields as plain values, for the store. `from_document` reads them."""
     return asdict(state)
 
 
 def from_document(name: str, document: dict[str, Any]) -> State:
-    """The state that `to_document` wrote, given its name."""
+    """Return the state of this name that `to_document` wrote."""
     (kind,) = (kind for kind in STATES if kind.name == name)
     stop = document.get("stop")
     if isinstance(stop, dict):

@@ -1,1 +1,1 @@
-"""Where workers' time went, and what the schedule alone would idle."""
+"""Where workers' time went, and how much workers would idle through the schedule alone."""

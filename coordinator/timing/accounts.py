@@ -1,8 +1,8 @@
-"""Where every worker's time went, summed over the steps of an attempt: the lines of accounts.jsonl.
+"""Sums every worker's time by kind over the steps of an attempt: the lines of accounts.jsonl.
 
-Times are cumulative whole microseconds, so that the last line is the total and the difference of two lines is what lies
-between them; nothing is lost by leaving lines out. A worker's wall time is the sum of its stages' rows and its own. The
-last line of an attempt that came to its end also has what followed the last step: its update and evaluation.
+Times are cumulative whole microseconds, so the last line is the total, and the difference of two lines is the time
+between them; lines can be left out without loss. A worker's wall time is the sum of its stages' rows and its own row.
+The last line of an attempt that ended regularly also has the time after the last step: its update and evaluation.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRA
 from stages.orders import Settled, StepReport
 
 _WINDOW_S = 1.0
-"""The bubble of a line is over one to two such windows: single steps differ too much to be told one a line."""
+"""A line's bubble covers one to two such windows, because the bubbles of single steps differ too much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
-    """Idle shares, 0 to 1: of the whole pipeline, and by stage (of its worker's time)."""
+    """Idle shares, 0 to 1: of the whole pipeline, and of each stage (as a share of its worker's time)."""
 
     total: float
     stages: tuple[float, ...]
@@ -40,12 +40,12 @@ class Accounts:
         self._windows: deque[tuple[float, list[float], list[float]]] = deque([(-inf, *begun)], maxlen=2)
 
     def add(self, reports: Sequence[StepReport]) -> Bubble:
-        """Take in one step, `reports[w]` of worker w; its bubble."""
+        """Take in one step, with `reports[w]` of worker w. Return its bubble."""
         self.add_rest(reports)
         return step_bubble([report.account for report in reports])
 
     def add_rest(self, reports: Sequence[StepReport | Settled]) -> None:
-        """Take in what belongs to no step."""
+        """Take in reports without computing a bubble."""
         for worker, report in enumerate(reports):
             _add(self._workers[worker], report.account.worker)
             for stage, seconds in report.account.stages.items():
@@ -56,8 +56,9 @@ class Accounts:
                 link[1] += n_bytes
 
     def line(self, step: int, ended: float, predicted: Bubble | None) -> dict[str, Any]:
-        """The totals after step `step` (from 1), which ended at `ended` (seconds UTC), with each stage's bubble of the
-        last one to two seconds, of one step at least, and the one that was predicted last, for steps of whole size."""
+        """Return the totals after step `step` (from 1), which ended at `ended` (seconds UTC), with each stage's bubble
+        over the last one to two seconds, or at least one step, and its latest predicted bubble, which is for steps of
+        full batches."""
         stages = [[round(1e6 * seconds) for seconds in row] for row in self._stages]
         workers = [[round(1e6 * seconds) for seconds in row] for row in self._workers]
         wall = [sum(row) for row in workers]
@@ -90,15 +91,16 @@ class Accounts:
 
 
 def recent_bubble(line: Mapping[str, Any]) -> float:
-    """The bubble of the whole pipeline over the same time as a line's bubbles of stages: the mean of the workers."""
+    """Return the bubble of the whole pipeline over the time of a line's stage bubbles: the mean of the workers."""
     return float(sum(line["bubble"]) / len(line["wall_us"]))
 
 
 def await_slowest(account: Account, waited: float, stage: int) -> Account:
-    """The account of a worker that had no order for `waited` seconds because others had not ended the step before.
+    """Return the account of a worker that had no order for `waited` seconds because others had not ended the step
+    before.
 
-    Where each step's update follows from all stages (clipping), workers wait for the slowest before the next order; the
-    ledger sees no order and books `other`. That wait is the schedule's drain, of the stage that the worker did last.
+    If each update depends on all stages (clipping), workers wait for the slowest one before the next order. The ledger
+    books that time as `other`, as there was no order. It belongs to the schedule's drain, at the worker's last stage.
     """
     moved = min(account.worker[OTHER], max(0.0, waited))
     worker = list(account.worker)
@@ -109,7 +111,8 @@ def await_slowest(account: Account, waited: float, stage: int) -> Account:
 
 
 def step_bubble(accounts: Sequence[Account]) -> Bubble:
-    """The share of each worker's time, evaluations left out, in which it waited for arrays or was held up sending."""
+    """Return the share of workers' time, without evaluations, in which they waited for arrays or were held up while
+    sending."""
     shares: dict[int, float] = {}
     for account in accounts:
         wall = step_seconds(account)
@@ -119,12 +122,12 @@ def step_bubble(accounts: Sequence[Account]) -> Bubble:
 
 
 def step_seconds(account: Account) -> float:
-    """A worker's time of one step: from the end of its step before, without evaluations between them."""
+    """Return a worker's time of one step: since the end of its step before, without evaluations between them."""
     return account.ended - account.began - account.worker[EVALUATION]
 
 
 def as_seconds(line: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """A line's times by name, in seconds: `{"stages": [{"forward": …}, …], "workers": [{"other": …}, …]}`."""
+    """Return a line's times by name, in seconds: `{"stages": [{"forward": …}, …], "workers": [{"other": …}, …]}`."""
     return {
         "stages": [_named(STAGE_KINDS, row) for row in line["stage_us"]],
         "workers": [_named(WORKER_KINDS, row) for row in line["worker_us"]],

@@ -1,16 +1,16 @@
-"""The training loss and accuracy that people are shown: means over the rows of the present epoch so far."""
+"""The training loss and accuracy on pages and in commands: means over the rows of the present epoch so far."""
 
 from __future__ import annotations
 
 
 def loss_per_row(loss: float, samples: int, *, summed: bool) -> float:
-    """A row's loss as people are shown it: a sum is divided by its rows, so that batches can be compared."""
+    """Return the loss per row: a sum is divided by its rows, so that batches can be compared."""
     return loss / samples if summed and samples else loss
 
 
 class EpochMeans:
-    """The means. A single step says little: the last batch of an epoch may have few rows. A step counts as much as
-    it has rows; if the loss ignores some targets, as much as it has others."""
+    """Means over an epoch so far. A single step says little: the last batch of an epoch may have few rows. The weight of
+    a step is the number of its rows or, if the loss ignores some targets, of the targets that count."""
 
     def __init__(self) -> None:
         self._epoch = 0
@@ -28,7 +28,7 @@ class EpochMeans:
         summed: bool = False,
         counted: int | None = None,
     ) -> None:
-        """Take in a step: its columns as in StepRow. A step of another epoch begins anew."""
+        """Take in a step, with its figures as in StepRow. A step of another epoch resets the means."""
         if epoch != self._epoch:
             self._epoch, self._weight, self._loss, self._right = epoch, 0, 0.0, 0.0
         weight = samples if counted is None else counted
@@ -44,5 +44,5 @@ class EpochMeans:
 
     @property
     def accuracy(self) -> float | None:
-        """The share of rows that were right, 0 to 1; None for a job that is no classifier."""
+        """The share of rows classified right, 0 to 1; None if the job is no classifier."""
         return self._right / self._weight if self._weight and self._classifies else None

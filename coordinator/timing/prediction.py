@@ -1,10 +1,10 @@
-"""What the schedule alone would idle: the dry run of what is performed, with the times that were measured.
+"""Predicts how much workers would idle through the schedule alone: a dry run with measured times.
 
-Arrays take no time to travel in it, and every micro-batch takes its stage's mean. What is measured above it is the
-price of sending, of waking up, and of times that vary.
+In the dry run, sending takes no time, and every micro-batch takes its stage's mean time. A measured bubble above the
+predicted one is the cost of sending, of waking up, and of times that vary.
 
-[Note: as performed] Workers do a B as its I and then its W, and send ∂ℓ/∂input on between the two; and a W does nothing
-until its weight-gradient group is complete, and then the products of the whole group. The dry run does the same.
+[Note: as performed] Workers do a B as its I and then its W, and send ∂ℓ/∂input between the two. A W does nothing until
+its weight-gradient group is complete; the last one computes the products of the whole group. The dry run does the same.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from stages.orders import StepReport
 from stages.trained import performed_lane
 
 _EVERY_S = 1.0
-_LARGEST_SHARE = 1 / 200  # of the time, for dry runs of large programs
+_LARGEST_SHARE = 1 / 200  # of all time may go into dry runs, however large the program
 _COLUMNS = {Kind.FORWARD: FORWARD, Kind.BACKWARD_INPUT: INPUT_GRADIENT, Kind.BACKWARD_WEIGHT: WEIGHT_GRADIENT}
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`spans[w]` is what worker w does when, in seconds from the step's beginning; a B as its I and its W."""
+    """`spans[w]` has the actions of worker w with their times, in seconds since the beginning of the step; a B is its I
+    and its W."""
 
     bubble: Bubble
     spans: tuple[tuple[Span, ...], ...]
 
 
 class Predictor:
-    """Predicts for steps of `program`, anew about every second, from the steps since."""
+    """Predicts steps of `program`. About every second it makes a new prediction from the steps since the last one."""
 
     def __init__(
         self,
@@ -80,8 +81,8 @@ class Predictor:
 
 
 def as_performed(program: Program, first_trained: int = 0) -> Program:
-    """The program with each B as its two halves ([Note: as performed]), without what stages below `first_trained` do
-    not perform (see stages.trained)."""
+    """Return the program with each B as its two halves ([Note: as performed]), without the actions that stages below
+    `first_trained` do not perform (see stages.trained)."""
     lanes = tuple(_apart(performed_lane(lane, first_trained)) for lane in program.lanes)
     return Program(program.name, program.n_stages, program.n_micro_batches, lanes)
 
@@ -98,8 +99,8 @@ def _apart(lane: Lane) -> Lane:
 
 
 def durations(made: Mapping[Action, range], seconds: Callable[[int, Kind, int], float]) -> Callable[[Action], float]:
-    """What actions of a program as performed take, if stage s takes `seconds(s, kind, j)` for micro-batch j; `made` are
-    its `products`. What a run predicts from times that were measured, and `plan` from costs, is this."""
+    """Return how long the actions of a program as performed take, if stage s takes `seconds(s, kind, j)` for
+    micro-batch j; `made` are its `products`. A run predicts with it from measured times, and `plan` from costs."""
 
     def duration(action: Action) -> float:
         if action.kind is Kind.BACKWARD_WEIGHT:
@@ -110,7 +111,7 @@ def durations(made: Mapping[Action, range], seconds: Callable[[int, Kind, int], 
 
 
 def products(program: Program, group: int) -> Mapping[Action, range]:
-    """The micro-batches whose weight gradients each W makes."""
+    """Return the micro-batches whose weight gradients each W computes."""
     found: dict[Action, range] = {}
     for lane in program.lanes:
         groups: dict[int, WeightGroups] = {}
@@ -122,10 +123,10 @@ def products(program: Program, group: int) -> Mapping[Action, range]:
 
 
 def dry_bubble(spans: Sequence[Sequence[Span]], program: Program, upkeep: Sequence[float]) -> Bubble:
-    """The bubble of a dry run whose workers need `upkeep` seconds each between two steps.
+    """Return the bubble of a dry run whose workers need `upkeep` seconds each between two steps.
 
-    Idling before an action is its stage's; what remains until the slowest worker has ended its step is that of the
-    worker's first stage, which is what it then waits for.
+    Idle time before an action belongs to the action's stage. The time until the slowest worker has ended its step
+    belongs to the stage of the worker's first action, for which the worker then waits.
     """
     ends = [(lane[-1].end if lane else 0.0) + more for lane, more in zip(spans, upkeep, strict=True)]
     wall = max(ends)

@@ -1,4 +1,4 @@
-"""Figures of a run over its steps, in memory that does not grow with them: series for charts, and the speed of late."""
+"""Figures of a run over its steps, in bounded memory: series for charts, and the recent speed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import NamedTuple
 
 SERIES_POINTS = 1000
 RECENT_S = 10.0
-"""Speeds and bubbles that are shown are those of about the last so many seconds."""
+"""Pages and commands show speeds and bubbles of about the last so many seconds, …"""
 RECENT_STEPS = 10
-"""And of no fewer steps than these, where a step takes long."""
+"""… but of at least this many steps if steps take long."""
 
 
 Steps = tuple[int, int] | None
-"""The first and the last of some steps; None: all."""
+"""The first and the last of a range of steps; None for all steps."""
 
 
 class Series:
-    """`(step, value)` points, at most SERIES_POINTS: when they are full every second one goes, so they stay evenly
-    apart over the whole run. The newest point is always the last."""
+    """A series of `(step, value)` points, at most SERIES_POINTS: when it is full, every second point is removed, so
+    points stay evenly spaced over the whole run. The last point is always the newest."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[int, float]] = []
         self._newest: tuple[int, float] | None = None
         self._every = 1
         self.version = 0
-        """How many points there were; rises with every one."""
+        """How many points were added so far."""
 
     def add(self, step: int, value: float) -> None:
         """Add a point."""
@@ -47,7 +47,7 @@ class Series:
         return [*self._kept, self._newest]
 
     def thinned(self, most: int, steps: Steps = None) -> list[tuple[int, float]]:
-        """About that many of the points of these steps, evenly apart, the last one too."""
+        """Return about `most` points of these steps, evenly spaced and including the last one."""
         points = [point for point in self.points if steps is None or steps[0] <= point[0] <= steps[1]]
         kept = points[:: max(1, math.ceil(len(points) / most))]
         if points and kept[-1] is not points[-1]:
@@ -56,7 +56,7 @@ class Series:
 
 
 class _Piece(NamedTuple):
-    """Steps that follow each other, up to `step`: what they made, in how many seconds."""
+    """Consecutive steps up to `step`: the amount that they made, and their seconds."""
 
     step: int
     amount: float
@@ -68,18 +68,18 @@ class _Piece(NamedTuple):
 
 
 class Rates:
-    """As a Series, of something a second: a point is the rate since the point before it, over all steps between them.
-    When points are full, every two of them become one. The newest point is always the last."""
+    """Like a Series, for amounts a second: a point is the rate since the point before it, over all steps between them.
+    When the series is full, every two points become one. The last point is always the newest."""
 
     def __init__(self) -> None:
         self._whole: list[_Piece] = []  # of `_every` steps each
         self._rest: _Piece | None = None  # of fewer steps
         self._every = 1
         self.version = 0
-        """How many steps there were; rises with every one."""
+        """How many steps were added so far."""
 
     def add(self, step: int, amount: float, seconds: float) -> None:
-        """A step made so much in so many seconds."""
+        """Add a step that made `amount` in `seconds`."""
         piece = _Piece(step, amount, seconds)
         self._rest = piece if self._rest is None else _joined([self._rest, piece])
         self.version += 1
@@ -92,11 +92,12 @@ class Rates:
 
     @property
     def points(self) -> list[tuple[int, float]]:
-        """The points, oldest first. The last one is of the most steps: what is no whole piece yet is its part."""
+        """The points, oldest first. The last point may cover more steps than the others: it includes an incomplete
+        piece."""
         return [piece.point for piece in self._pieces]
 
     def thinned(self, most: int, steps: Steps = None) -> list[tuple[int, float]]:
-        """At most that many points of these steps, evenly apart, each the rate since the one before it."""
+        """Return at most `most` points of these steps, evenly spaced, each the rate since the point before it."""
         pieces = [piece for piece in self._pieces if steps is None or steps[0] <= piece.step <= steps[1]]
         return [piece.point for piece in _in_groups(pieces, max(1, math.ceil(len(pieces) / most)))]
 
@@ -112,13 +113,13 @@ def _joined(pieces: Sequence[_Piece]) -> _Piece:
 
 
 def _in_groups(pieces: Sequence[_Piece], size: int) -> list[_Piece]:
-    """Every so many of them joined; the last ones, where they are fewer, with the group before."""
+    """Join every `size` pieces into one; fewer at the end join the group before them."""
     ends = [*range(size, len(pieces) - size + 1, size), len(pieces)]
     return [_joined(pieces[begin:end]) for begin, end in zip([0, *ends[:-1]], ends, strict=True) if begin < end]
 
 
 class _Recent(NamedTuple):
-    """Steps that follow each other. `idle`: seconds of their time, as a mean of the workers, that were bubble."""
+    """Consecutive steps. `idle` is the part of their seconds that was bubble, as a mean of the workers."""
 
     steps: int
     samples: int
@@ -127,14 +128,14 @@ class _Recent(NamedTuple):
 
 
 class RecentSteps:
-    """The steps of about the last RECENT_S, and no fewer than RECENT_STEPS. A single step's speed says little: one that
-    the system held up is several times as slow as its neighbours."""
+    """The steps of about the last RECENT_S seconds, at least RECENT_STEPS steps. The speed of a single step says
+    little: a step that the system held up is several times as slow as its neighbours."""
 
     def __init__(self) -> None:
         self._seen: deque[_Recent] = deque()  # bounded: neighbours are joined up to a fiftieth of RECENT_S
 
     def add(self, samples: int, seconds: float, bubble: float) -> None:
-        """A step: its samples, its seconds, and the share of them that was bubble."""
+        """Add a step: its samples, its seconds, and the share of the seconds that was bubble."""
         if self._seen and self._seen[-1].seconds + seconds <= RECENT_S / 50:
             before = self._seen.pop()
             self._seen.append(
@@ -151,13 +152,13 @@ class RecentSteps:
 
     @property
     def samples_per_second(self) -> float | None:
-        """All their samples over all their seconds; None before the first step."""
+        """The samples of these steps divided by their seconds; None before the first step."""
         seconds = self._seconds
         return sum(seen.samples for seen in self._seen) / seconds if seconds > 0 else None
 
     @property
     def bubble(self) -> float | None:
-        """The idle share of all their time; None before the first step."""
+        """The idle share of the time of these steps; None before the first step."""
         seconds = self._seconds
         return sum(seen.idle for seen in self._seen) / seconds if seconds > 0 else None
 

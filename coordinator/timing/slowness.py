@@ -1,6 +1,6 @@
-"""Why a run is slow, in one sentence with what to try: from where its workers' time went.
+"""Explains in one sentence why a run is slow and what to try, from the kinds of its workers' time.
 
-The rules stand in `_RULES`, the surest cause first; the first that holds speaks.
+`_RULES` lists the rules, the surest cause first. The first rule that applies gives the sentence.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from stages.ledger import BUBBLE_KINDS, STAGE_KINDS
 _WAITS = tuple(kind for kind in STAGE_KINDS if kind.startswith("wait_"))
 _COMPUTE = tuple(kind for place, kind in enumerate(STAGE_KINDS) if place not in BUBBLE_KINDS)
 _MUCH = 0.25
-"""A share of the time below this is not worth a sentence."""
+"""A share of the time below this is not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Shares of time from 0 to 1, a number for each worker; `predicted` is the mean bubble of the schedule's dry run.
-    `cpus`: those that all workers share; None if they are on several hosts or that is not known."""
+    """Shares of time from 0 to 1, a number for each worker. `predicted` is the mean bubble of the schedule's dry run.
+    `cpus` is the number of CPUs that all workers share; None if they are on several hosts or the number is not
+    known."""
 
     compute: Sequence[float]
     wait: Sequence[float]
@@ -43,10 +44,11 @@ def why_slow(
     *,
     cpus: int | None = None,
 ) -> str | None:
-    """The main cause and what to try; None if nothing stands out or no time has passed.
+    """Return the main cause and what to try; None if no cause stands out or no time has passed.
 
     `times[w]` has worker w's time by kind (those of stages.ledger, any unit), `stages[w]` its stages and `predicted[w]`
-    its bubble in the schedule's dry run (None: not known). `cpus` is how many CPUs all workers share, if they do.
+    its bubble in the schedule's dry run (None: not known). `cpus` is the number of CPUs that all workers share, if they
+    do.
     """
     walls = [sum(row.values()) for row in times]
     if not walls or min(walls) <= 0:

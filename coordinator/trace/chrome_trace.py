@@ -1,7 +1,8 @@
-"""Chrome's trace format, which Perfetto opens: measured and predicted programs through the same writer.
+"""Writes measured and predicted programs in Chrome's trace format, which Perfetto opens.
 
-A process a host, a thread a worker, a slice an action, an arrow for each array that went to another worker, a counter
-of what each worker keeps for the backward pass. Times are microseconds, exact to the nanosecond, from the first action.
+A host is a process, a worker a thread, an action a slice; each array sent to another worker is an arrow, and a counter
+shows what each worker keeps for the backward pass. Times are microseconds, exact to the nanosecond, since the first
+action.
 
     with path.open("wb") as file:
         write_chrome_trace(file, measured, predicted, name="digits", memory=trace_memory(blueprint, train_rows))
@@ -33,10 +34,10 @@ class TimedAction(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
-    """A group of processes, one a host: what was measured, or what is predicted, as `label` says.
+    """A group of processes, one a host, with measured or predicted actions, as `label` says.
 
-    `hosts[w]` is the host of worker w; without them all workers are on one. `clocks[w]` is what was added to its clock
-    already; it is only written down.
+    `hosts[w]` is the host of worker w; without hosts, all workers are on one. `clocks[w]` is the correction that the
+    times of worker w already include; it is only written into the facts.
     """
 
     timeline: Sequence[TimedAction]
@@ -46,7 +47,7 @@ class Track:
 
 
 FACTS = "facts of the track"
-"""The event at the end of a track that is complete."""
+"""The name of the event at the end of a complete track."""
 
 _NAMES = {
     Kind.FORWARD: "forward",
@@ -57,10 +58,11 @@ _NAMES = {
 
 
 def write_chrome_trace(file: BinaryIO, *tracks: Track, name: str, memory: TraceMemory | None = None) -> None:
-    """Write a whole trace, in parts. Tracks share one clock, so that they lie over each other; see `lay_over`.
+    """Write a whole trace, in parts. Tracks share one clock, so that viewers show them above each other; see
+    `lay_over`.
 
-    Where clocks of hosts are wrong, an array may seem to arrive before it was sent. Its arrow then leaves within the
-    slice that made it, or is left out where even that would point backwards; the track's facts count both.
+    If clocks of hosts are wrong, an array may seem to arrive before it was sent. Its arrow then starts within the slice
+    that made it, or is left out if even that would point backwards; the track's facts count both.
     """
     zero = min((item.start for track in tracks for item in track.timeline), default=0.0)
     events = EventFile(file)
@@ -71,7 +73,7 @@ def write_chrome_trace(file: BinaryIO, *tracks: Track, name: str, memory: TraceM
 
 
 class GrowingTrace:
-    """A trace that is written while its steps are made: after each `add` the file has them, whatever happens next.
+    """A trace that is written during its steps: after each `add` the file has the step, whatever happens next.
 
     `hosts` is as in Track. Times count from the first action of the first step.
     """
@@ -92,7 +94,7 @@ class GrowingTrace:
         self._events.flush()
 
     def close(self, predicted: Sequence[TimedAction]) -> None:
-        """Write what was predicted for the same steps (see `lay_over`), and the end. Raises OSError."""
+        """Write the prediction for the same steps (see `lay_over`) and the end of the file. Raises OSError."""
         pid = 1
         if self._measured is not None:
             self._measured.close()
@@ -104,7 +106,7 @@ class GrowingTrace:
 
 
 def _write_track(events: EventFile, track: Track, name: str, zero: float, pid: int, memory: TraceMemory | None) -> int:
-    """Write all of a track; the next process's number."""
+    """Write a whole track. Return the number of the next process."""
     drawn = _Drawing(track, name, zero, pid, memory, events)
     if track.timeline:
         drawn.draw(track.timeline)
@@ -113,9 +115,10 @@ def _write_track(events: EventFile, track: Track, name: str, zero: float, pid: i
 
 
 def lay_over(predicted: Sequence[TimedAction], measured: Sequence[TimedAction]) -> list[TimedAction]:
-    """One predicted step, laid over every measured step that has the same actions, from its first action on.
+    """Return copies of one predicted step, one for each measured step with the same actions, starting with its first
+    one.
 
-    A step that would begin before the prediction laid before it has ended on some worker comes right after that.
+    A copy that would begin before the copy before it has ended on some worker is moved to that end.
     """
     found: list[TimedAction] = []
     shape = _shape(predicted)
@@ -139,7 +142,7 @@ def _shape(timeline: Sequence[TimedAction]) -> frozenset[tuple[int, int]]:
 
 
 def _bounds(timeline: Sequence[TimedAction]) -> tuple[dict[int, float], dict[int, float]]:
-    """Each worker's first start and last end."""
+    """Return each worker's first start and last end."""
     first: dict[int, float] = {}
     last: dict[int, float] = {}
     for item in timeline:
@@ -149,7 +152,7 @@ def _bounds(timeline: Sequence[TimedAction]) -> tuple[dict[int, float], dict[int
 
 
 class _Slice(NamedTuple):
-    """An action as it is drawn: whole nanoseconds from the trace's beginning."""
+    """An action as it is drawn: whole nanoseconds since the beginning of the trace."""
 
     item: TimedAction
     start: int
@@ -157,13 +160,13 @@ class _Slice(NamedTuple):
 
 
 _Key = tuple[int, int, bool, int]
-"""An array on its way: step, the stage that it goes to, whether forward, micro-batch."""
+"""An array that is sent: step, receiving stage, whether forward, micro-batch."""
 
 
 class _Drawing:
     """One track, written to `events` in one part or several. Its processes are numbered from `pid`.
 
-    `clocks` is as in Track: what was added to the times of the part that is drawn next.
+    `clocks` is as in Track, for the part that is drawn next.
     """
 
     def __init__(
@@ -182,7 +185,7 @@ class _Drawing:
         self._name_processes(" ".join(filter(None, (name, track.label))))
 
     def draw(self, timeline: Sequence[TimedAction]) -> None:
-        """Write whole steps, which come after those that were drawn before."""
+        """Write whole steps. They must come after the steps that were drawn before."""
         made: dict[_Key, _Slice] = {}
         taken: list[tuple[_Key, _Slice]] = []
         lanes: dict[int, list[TimedAction]] = {worker: [] for worker in self._workers}
@@ -197,7 +200,8 @@ class _Drawing:
                 self._arrow(source, target)
 
     def close(self) -> None:
-        """Write what a reader of times must know: how far clocks may be wrong, and where that shows."""
+        """Write facts for readers of the times: how far clocks may be wrong, and the arrows and slices that this
+        changed."""
         facts = {
             "track": self._track.label,
             "clocks": {
@@ -239,7 +243,7 @@ class _Drawing:
         before = max(before, 0)
         for item in lane:
             start, end = round((item.start - self._zero) * 1e9), round((item.end - self._zero) * 1e9)
-            if start < before:  # its worker's clock was set anew between two steps; slices of a thread must not overlap
+            if start < before:  # the clock's correction changed between two steps; slices of a thread must not overlap
                 self._moved += 1
                 start, end = before, max(before, end)
             before = end
@@ -270,7 +274,7 @@ class _Drawing:
         )
 
     def _arrow(self, source: _Slice, target: _Slice) -> None:
-        leaves = max(source.start, source.end - 1)  # at its very end it would be bound to the next slice
+        leaves = max(source.start, source.end - 1)  # at its very end, viewers would attach it to the next slice
         if target.start < source.end:
             early = source.end - target.start
             self._early += 1

@@ -1,4 +1,4 @@
-"""A file of trace events that opens in a viewer at any time: while it grows, and if its writer was killed."""
+"""A file of trace events that viewers can open at any time: while it grows, and after its writer was killed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _EVENTS_A_PART = 4096
 
 
 class EventFile:
-    """Chrome's JSON array format, whose closing bracket viewers do without. The object format they refuse if it is cut
-    short."""
+    """A file in Chrome's JSON array format: viewers accept it without its closing bracket. They reject an object format
+    that is cut short."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -26,7 +26,7 @@ class EventFile:
         self.add_json(orjson.dumps(event).decode())
 
     def add_json(self, event: str) -> None:
-        """Write an event that is JSON already: several times faster, for those of which there are many."""
+        """Write an event that is JSON already: several times faster, for frequent events."""
         self._part.append(event)
         if len(self._part) == _EVENTS_A_PART:
             self._write()
@@ -37,7 +37,7 @@ class EventFile:
         return self._ids
 
     def flush(self) -> None:
-        """Hand everything so far to the operating system: it outlives this process."""
+        """Pass everything so far to the operating system, so that it survives the death of this process."""
         self._write()
         self._file.flush()
 

@@ -16,9 +16,9 @@ from stages.data import batch_bounds, micro_batch_sizes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceMemory:
-    """What a stage keeps of each row of a micro-batch, in `unit`: `for_input[s]` from F to I, and `for_weight[s]` of it
-    until the product of the micro-batch's weight-gradient group, of `group` micro-batches. `rows(step)` has the rows of
-    each micro-batch of a step, the first of which is 1."""
+    """What stages keep of each row of a micro-batch, in `unit`. Stage s keeps `for_input[s]` from F to I; of this,
+    `for_weight[s]` stays until the product of the micro-batch's weight-gradient group, which has `group` micro-batches.
+    `rows(step)` returns the rows of each micro-batch of a step; the first step is 1."""
 
     for_input: Sequence[int]
     for_weight: Sequence[int]
@@ -28,7 +28,7 @@ class TraceMemory:
 
 
 def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
-    """Bytes of kept activations, by the lists of steps that stages run."""
+    """Return the bytes of kept activations, from the lists of steps that stages run."""
     training, model, bounds = blueprint.spec.training, blueprint.spec.model_spec(), blueprint.bounds
     batches = batch_bounds(train_rows, training.batch_size)
     again = blueprint.recompute
@@ -48,7 +48,7 @@ def trace_memory(blueprint: Blueprint, train_rows: int) -> TraceMemory:
 
 
 class KeptBytes:
-    """Follows one worker's actions as stages.stage.Stage does."""
+    """The bytes that one worker keeps, action by action, as stages.stage.Stage keeps them."""
 
     def __init__(self, memory: TraceMemory) -> None:
         self._memory = memory
@@ -56,7 +56,7 @@ class KeptBytes:
         self._groups: dict[tuple[int, int], WeightGroups] = {}
 
     def after(self, step: int, action: Action) -> int | None:
-        """What the worker keeps once `action` of `step` is done; None where it keeps as much as before."""
+        """Return what the worker keeps after `action` of `step`; None if it keeps as much as before."""
         memory, before, stage = self._memory, self._kept, action.stage
         rows = memory.rows(step)
         if action.kind is Kind.FORWARD:
@@ -68,7 +68,7 @@ class KeptBytes:
         return None if self._kept == before else self._kept
 
     def _released(self, step: int, action: Action, rows: Sequence[int]) -> Sequence[int]:
-        """Rows of the micro-batches whose products are made now."""
+        """Return the rows of the micro-batches whose products are computed now."""
         key = step, action.stage
         groups = self._groups.setdefault(key, WeightGroups(len(rows), self._memory.group))
         made = groups.mark(action.micro_batch)

@@ -24,7 +24,7 @@ from coordinator.job.spec import parse_job
 from stages.errors import InvalidData, InvalidJob
 from tests.coordinator.job_documents import changed
 
-CHAINED = "URLs that are chained by :: are not read, since one of them decides what the next one does"
+CHAINED = "chained URLs (with ::) are not read, since one of them decides what the next one does"
 
 
 def refusal(source: str | Path, **rules: Any) -> str:
@@ -212,7 +212,7 @@ def test_what_kept_us_from_a_url_is_told(port: int) -> None:
 
 
 def test_a_large_answer_is_not_taken_in(port: int) -> None:
-    assert refusal(f"http://127.0.0.1:{port}/rows.csv", most_bytes=5).endswith("at most 5 are read here")
+    assert refusal(f"http://127.0.0.1:{port}/rows.csv", most_bytes=5).endswith("at most 5 may be read")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_every_entry_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("uri", ["file:///x", "FILE:///x", "File://x", "/x", "./x"])
 def test_folders_of_mlflow_are_refused_however_they_are_written(uri: str) -> None:
-    with pytest.raises(InvalidJob, match="MLflow keeps runs in folders no longer"):
+    with pytest.raises(InvalidJob, match="MLflow no longer keeps runs in folders"):
         tracked(mlflow=uri)
 
 

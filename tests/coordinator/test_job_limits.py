@@ -95,18 +95,18 @@ def test_the_largest_job_is_taken_and_one_layer_more_is_told_the_limit() -> None
     assert len(parse_job(layers(MAX_LAYERS)).model.layers) == MAX_LAYERS == 10_000
     (line,) = problems(layers(MAX_LAYERS + 1))
     assert line.startswith("model.layers: got ")
-    assert line.endswith("; it has 10,001, at most 10,000 are taken")
+    assert line.endswith("; it has 10,001, at most 10,000 are allowed")
 
 
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("model.layers", ["relu"] * 1_000_000, "the job has more than 50,000 entries; what an alias stands for counts "
-         "each time"),
-        ("model.input", [1] * 33, "it has 33, at most 32 are taken"),
+        ("model.layers", ["relu"] * 1_000_000, "the job has more than 50,000 entries; an alias counts as all "
+         "that it stands for"),
+        ("model.input", [1] * 33, "it has 33, at most 32 are allowed"),
         ("model.input", [2**20, 2**20], "must be at most 2,147,483,647 numbers together"),
         ("training", {**SMALLEST["training"], "batch_size": 10**9, "micro_batches": 200_001}, "training.micro_batches: "
-         "got 200,001 in 1 stages, which makes 200,001 forward passes of a step, must be at most 200,000"),
+         "got 200,001 in 1 stages, which makes 200,001 forward passes a step, must be at most 200,000"),
         ("data.source", "/" + "a" * MAX_TEXT + ".csv", "must have at most 4,096 characters, it has 4,101"),
     ],
     ids=["entries", "dimensions", "inputs", "actions", "text"],
