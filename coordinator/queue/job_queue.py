@@ -290,9 +290,7 @@ class _Backfill:
         self.n_waiting = 0
         self.slack = self._cpus
         self._given = 0
-        self._least: list[
-            tuple[int, Waiting]
-        ] = []  # each slack that was less than all before it, plus `_given` at that time
+        self._least: list[tuple[int, Waiting]] = []  # slacks less than all before them, plus `_given` at that time
 
     def admits(self, needs: Needs) -> bool:
         even = not self._grain or needs.cpus % self._grain == 0

@@ -147,6 +147,7 @@ def test_a_full_cluster_looks_at_nobody_and_others_at_a_bounded_number() -> None
     assert looked == 1
     blocked = choose(queue(3), [needs_of(3)], [a_node(5)])  # 2 CPUs to give away, and nobody wants them
     assert (blocked.starts, looked) == ((), LOOK_AHEAD)
-    assert blocked.explain(a_job(5000), 5001) == "position 5,001: would fit, but backfill considers only 1,000 waiting jobs"
+    why = "position 5,001: would fit, but backfill considers only 1,000 waiting jobs"
+    assert blocked.explain(a_job(5000), 5001) == why
     assert choose(queue(3), [needs_of(1)], [a_node(3)]).starts == ()  # nothing to give away
     assert looked == 1
