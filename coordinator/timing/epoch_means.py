@@ -9,8 +9,8 @@ def loss_per_row(loss: float, samples: int, *, summed: bool) -> float:
 
 
 class EpochMeans:
-    """Means over an epoch so far. A single step says little: the last batch of an epoch may have few rows. The weight of
-    a step is the number of its rows or, if the loss ignores some targets, of the targets that count."""
+    """Means over an epoch so far. A single step says little: the last batch of an epoch may have few rows. The weight
+    of a step is the number of its rows or, if the loss ignores some targets, of the targets that count."""
 
     def __init__(self) -> None:
         self._epoch = 0
