@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WORKERS = 2
-"""Worker processes of every measurement."""
+"""The number of worker processes in every measurement."""
 
 LEARNING_RATE = 0.01
 MOMENTUM = 0.9
@@ -17,7 +17,7 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """One network and how a batch goes through it."""
+    """One network, and the cut of its batches into micro-batches."""
 
     width: int
     layers: int
@@ -29,7 +29,8 @@ class Config:
 
     @property
     def step_flops(self) -> int:
-        """Operations of a step's matrix products: forward, input and weight gradient, 2·B·H² a layer each."""
+        """Operations of a step's matrix products: forward, input gradient and weight gradient take 2·B·H² a layer
+        each."""
         return 6 * self.batch * self.width**2 * self.layers
 
 
@@ -47,4 +48,4 @@ ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
     "VECLIB_MAXIMUM_THREADS": "1",
 }
-"""The environment that holds a process's BLAS to one thread; it is read when NumPy or torch loads."""
+"""Return the environment that limits a process's BLAS to one thread; NumPy and torch read it when they are imported."""

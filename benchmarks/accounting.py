@@ -1,9 +1,9 @@
-"""`python -m benchmarks.accounting`: what it costs to book every worker's time.
+"""`python -m benchmarks.accounting`: what it costs to record the kinds of every worker's time.
 
 Two parts. The worker's: one worker with two stages, so that every kind of booking happens, trains a few steps with its
-ledger and a few without, again and again; each pair gives a ratio. The coordinator's: the CPU time that summing,
-predicting and writing down a step takes beside what is done without accounts, as a share of the step; it runs while the
-workers compute, and takes CPU from them only where all cores are busy.
+ledger and a few without, again and again; each pair gives a ratio. The coordinator's: the extra CPU time of
+summing, predicting and writing a step's accounts, as a share of the step. It runs while the workers compute, and takes
+CPU from them only if all cores are busy.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from stages.ledger import WORKER_KINDS, Account, Ledger
 from stages.orders import Order, TrainStep, Update
 from stages.worker import Worker
 
-_BLOCK = 3  # steps of one measurement: short, so that both halves of a pair meet the same machine
+_BLOCK = 3  # steps of one measurement: short, so that the machine is the same for both halves of a pair
 
 
 class _NoLedger:
-    """Books nothing."""
+    """A ledger that books nothing."""
 
     def __init__(self) -> None:
         self.trace, self.timeline = False, list[Any]()
@@ -51,7 +51,7 @@ class _NoLedger:
 
 
 def _of_worker(blueprint: Blueprint, data: JobData, config: Config, pairs: int) -> tuple[float, list[float]]:
-    """Seconds of a step without, and the ratio of each pair."""
+    """Return the seconds of a step without a ledger, and the ratio of each pair."""
     worker = Worker(blueprint.setup(0), LocalExchange(60.0), train=data.train)
     ledgers: dict[bool, Any] = {True: Ledger(worker.stages), False: _NoLedger()}
     orders: list[Order] = [
@@ -77,7 +77,7 @@ def _of_worker(blueprint: Blueprint, data: JobData, config: Config, pairs: int) 
 
 
 def _of_coordinator(blueprint: Blueprint, data: JobData, folder: Path, steps: int) -> float:
-    """CPU seconds a step of what is only there for accounts: taking a step's reports, and leaving files."""
+    """Return the CPU seconds a step that only accounts need: to take in a step's reports, and to write files."""
     with (
         contextlib.closing(LocalWorkers(blueprint, train=data.train)) as workers,
         contextlib.closing(RunDir.create(folder, blueprint.spec)) as run_dir,
@@ -115,7 +115,7 @@ def _percent(ratios: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the measurements and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=200)
     options = parser.parse_args()

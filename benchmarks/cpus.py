@@ -1,7 +1,7 @@
 """`python -m benchmarks.cpus`: one worker with one CPU and with two, in turns.
 
-A network of 8 layers on one stage, batch 512 in 8 micro-batches: time of a step, and how much faster two CPUs are. Each
-turn is some steps of one of the two in this process; medians and minima are of all steps of all turns.
+A network of 8 layers on one stage, batch 512 in 8 micro-batches: time of a step, and how much faster two CPUs are. A
+turn runs some steps with one or with two CPUs in this process; medians and minima are of all steps of all turns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH, _LAYERS = 512, 8
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--width", type=int, nargs="*", default=[64, 256, 1024])

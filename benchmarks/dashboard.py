@@ -1,10 +1,10 @@
-"""How much a job's page slows the job, how soon it shows a step, and what it sends.
+"""Measures how much an open page slows its job, how soon it shows a step, and how much it is sent.
 
 python -m benchmarks.dashboard            # about three minutes
 
-The page is read by a process that speaks the page's websocket as a browser does, and draws nothing: a browser's own
-work is its machine's, which need not be the workers'. Windows with and without a reader take turns. Where the machine
-has other work, rates swing more than what is looked for; the CPU that the service takes for a page does not.
+A process reads the page's websocket as a browser does, and draws nothing, because a browser usually runs on another
+machine than the workers. Windows with and without a reader take turns. On a machine with other work, rates swing more
+than the effect itself; the service's CPU time for a page does not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WIDTH, _BATCH = 256, 512
 
 
 class Page:
-    """A page that is open, as a browser has it open. `sent` is all that it was sent so far, in bytes."""
+    """An open page, connected as in a browser. `sent` is the number of bytes that it was sent so far."""
 
     def __init__(self, address: str, path: str) -> None:
         html = urllib.request.urlopen(f"http://{address}{path}", timeout=20).read().decode()
@@ -47,7 +47,7 @@ class Page:
         self._acknowledged, self._acknowledged_at = 0, time.monotonic()
 
     def messages(self, seconds: float) -> list[tuple[float, str]]:
-        """When each message came (UTC) and what it was, for so long."""
+        """Return each message of the next `seconds` with its time of arrival (UTC)."""
         found, end = [], time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._socket.settimeout(left)
@@ -77,8 +77,8 @@ class Page:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10, help="of windows, one of them watched")
-    parser.add_argument("--seconds", type=float, default=5, help="of a window")
+    parser.add_argument("--pairs", type=int, default=10, help="pairs of windows, one of them watched")
+    parser.add_argument("--seconds", type=float, default=5, help="length of a window")
     parser.add_argument("--read", nargs=3, metavar=("ADDRESS", "PATH", "SECONDS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
@@ -93,7 +93,7 @@ def main() -> None:
         assert found is not None, "it is up"
         document = wide_job(service.folder, width=_WIDTH, batch=_BATCH, steps=10_000_000)
         job = service.client.submit(document, upload=False)
-        wait_for(lambda: job.refresh().step > 200, f"it does not train: {job!r}")
+        wait_for(lambda: job.refresh().step > 200, f"the job does not train: {job!r}")
         for row in _measure(service, job, str(found["http"]), options):
             print(row, flush=True)
         job.stop(now=True).wait(timeout=60)
@@ -150,8 +150,8 @@ def _reader(address: str, path: str, seconds: float) -> subprocess.Popen[str]:
 
 
 def _delays(service: Service, job: Job, shown: Sequence[Sequence[tuple[float, int]]]) -> list[float]:
-    """How long after its end each step was shown: when the page first told of it, or of a later one. Of the steps that
-    have a line of their own in the accounts."""
+    """Return how long after its end each step was shown: until the page's first message with that step or a later one.
+    Only steps with a line of their own in the accounts count."""
     lines = map(json.loads, (service.home.run_directory(job.id) / "accounts.jsonl").read_text().splitlines())
     ended = {line["step"]: line["ended"] for line in lines}
     found = []

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gelu`: what GELU costs an element, and how exact it is over every float32 there is.
+"""`python -m benchmarks.gelu`: the time of GELU for an element, and its error over all float32 values.
 
-Times are a thread's own (what else runs on the machine counts little), of arrays of 64 Ki and 1 Mi elements, written
-into an array that is there; beside them NumPy's exp and tanh, and SciPy's Φ, which the exact form used before. The
-exhaustive part takes some minutes; `--every 64` looks at every 64th value only, `--every 0` leaves it out.
+Times are CPU times of the thread (other work on the machine matters little), for arrays of 64 Ki and 1 Mi elements,
+written into an existing array. For comparison: NumPy's exp and tanh, and SciPy's Φ, which the exact form used before.
+The exhaustive part takes some minutes; `--every 64` checks only every 64th value, `--every 0` skips that part.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK = 1 << 22
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
@@ -45,7 +45,7 @@ def _times(n: int) -> None:
         "scipy ndtr": lambda: ndtr(x, out=out),
     }
     best = dict.fromkeys(contestants, float("inf"))
-    for _ in range(15):  # in turns, so that all meet the same machine
+    for _ in range(15):  # in turns, so that the machine is the same for all
         for name, run in contestants.items():
             began = time.thread_time()
             run()
@@ -78,7 +78,7 @@ def _exhaustive(every: int) -> None:
         bound = 6e-7 + 6e-8 * wide[below] ** 2
         tail = max(tail, float((error[below] / np.abs(exact[below]) / bound).max(initial=0.0)))
     print(
-        f"every {every}. float32: error {share:.2f} of (2 ulp, or 1e-7); {absolute:.2g} where it is above 2 ulp; "
+        f"every {every}. float32: error {share:.2f} of (2 ulp, or 1e-7); {absolute:.2g} if it is above 2 ulp; "
         f"derivative {slope:.2g}; below zero {tail:.2f} of the relative bound 6e-7 + x² · 6e-8"
     )
 

@@ -1,6 +1,6 @@
 """`python -m benchmarks.memory`: peak bytes of each worker against the prediction of `plan`; 1F1B against GPipe.
 
-Measured is the process's peak resident memory above what it had before its stages were built.
+The measured bytes are the process's peak resident memory minus its memory before its stages were built.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STAGES = 4
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the jobs and print a table."""
     print("| schedule | worker | measured | predicted | ratio | saved activations at peak / GPipe's | allowed |")
     print("|---|---|---|---|---|---|---|")
     gpipe: dict[int, int] = {}

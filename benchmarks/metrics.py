@@ -1,6 +1,6 @@
-"""`python -m benchmarks.metrics`: how long a scrape of /metrics takes, and how long it holds the event loop up.
+"""`python -m benchmarks.metrics`: how long a scrape of /metrics takes, and how long it blocks the event loop.
 
-The run directories are of a real training run of as many stages, whose workers were threads.
+The run directories come from a real training run with the same number of stages, with threads as workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LIMIT_MS = 50.0
 
 
 async def measure(folder: Path, n_jobs: int, stages: int, rounds: int) -> None:
-    """Print the table."""
+    """Measure and print the table."""
     (folder / "data").mkdir()
     train(classifier(folder / "data", stages=stages), folder / "run")
     records = [record(f"job{number:05d}", stages=stages) for number in range(n_jobs)]
@@ -49,7 +49,7 @@ async def measure(folder: Path, n_jobs: int, stages: int, rounds: int) -> None:
 
 
 def _times(action: Callable[[], object], rounds: int) -> list[float]:
-    """Milliseconds of each round."""
+    """Return the milliseconds of each round."""
     found = []
     for _ in range(rounds):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""This project as one of the peers: a job on real Ray actors that is measured some steps at a time."""
+"""Pipetrain as one of the peers: a job on real Ray actors, measured a few steps at a time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from coordinator.plan.blueprint import make_blueprint
 from coordinator.train.rows import TrainedStep
 from coordinator.train.trainer import Trainer
 
-_BATCHES = 2  # in the data file: an epoch, which then begins again
+_BATCHES = 2  # in the data file, which is one epoch
 _MANY_EPOCHS = 1_000_000
 
 
 def job_for(config: Config, folder: Path, *, schedule: str, group: int, stages: int = WORKERS) -> JobSpec:
-    """The configuration as a job; its random data is written to `folder` once."""
+    """Return the configuration as a job. Its random data is written to `folder` once."""
     rows = _BATCHES * config.batch
     source = folder / f"{config.width}-{config.batch}.npz"
     if not source.exists():
@@ -47,7 +47,7 @@ def job_for(config: Config, folder: Path, *, schedule: str, group: int, stages: 
 
 
 class OurPeer:
-    """A job's actors, kept between measurements; idle then, blocked in a call that waits."""
+    """A job's actors. They stay alive between measurements, and then block in a call that waits for orders."""
 
     def __init__(self, ray: Any, spec: JobSpec) -> None:
         data = load_data(spec)
@@ -56,13 +56,14 @@ class OurPeer:
         self.workers = RayWorkers(ray, self.blueprint, fingerprint=data.fingerprint())
 
     def measure(self, steps: int, warm_up: int = 1) -> list[float]:
-        """Seconds of each of `steps` steps, from the last worker's previous end to the last worker's end."""
+        """Return the seconds of each of `steps` steps: from the end of the step before on the last worker to its own
+        end on the last worker."""
         rows = self.run(warm_up + steps)
         ends = [max(report.account.ended for report in row.reports) for row in rows[warm_up - 1 :]]
         return [after - before for before, after in pairwise(ends)]
 
     def run(self, steps: int) -> list[TrainedStep]:
-        """Train so many steps."""
+        """Train `steps` steps."""
         trainer = Trainer(self.blueprint, self.workers, train_rows=self._rows, max_steps=steps)
         return [row for row in trainer.rows() if isinstance(row, TrainedStep)]
 

@@ -1,10 +1,10 @@
-"""Whether a page that is left open grows: memory of the browser and of the service, an hour long.
+"""Measures whether an open page grows: memory of the browser and of the service over an hour.
 
 python -m benchmarks.page_memory --minutes 60
 
-A headless Chromium has the page of a running job open. After every collection of garbage it is asked for the bytes of
-its script's heap, its nodes and its listeners; the service for its resident memory. Growth is the median of the last
-quarter over that of the second one: in the first, what a page keeps (the steps of its charts) fills up.
+A headless Chromium has the page of a running job open. Samples, each after a garbage collection, have the bytes of the
+script heap, the DOM nodes, the event listeners, and the service's resident memory. Growth is the median of the last
+quarter divided by that of the second: during the first quarter, the page still fills the points of its charts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cluster.service.home import Home
 
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
 _MOST = 1.1
-"""Growth that still counts as none."""
+"""Growth up to this factor counts as none."""
 
 
 class Page:
@@ -38,12 +38,12 @@ class Page:
         self._driver.get(url)
 
     def text(self) -> str:
-        """What can be read on it."""
+        """Return the visible text of the page."""
         found: str = self._driver.execute_script("return document.body.innerText")
         return found
 
     def held(self) -> dict[str, float]:
-        """What it holds once garbage is collected."""
+        """Collect garbage, and return what the page still holds."""
         self._command("HeapProfiler.enable")
         self._command("HeapProfiler.collectGarbage")
         self._command("Performance.enable")
@@ -64,10 +64,10 @@ class Page:
 
 
 def measure(minutes: float, every_s: float) -> list[Row]:
-    """A sample every so often; a row for each thing that is held."""
+    """Take a sample every `every_s` seconds. Return a row for each kind of memory."""
     with Service() as service:
         job = service.client.submit(wide_job(service.folder, width=256, batch=512, steps=10_000_000, stages=1))
-        wait_for(lambda: job.refresh().step > 0, "it makes no step")
+        wait_for(lambda: job.refresh().step > 0, "the job makes no step")
         found = Home.read(service.home.service_file)
         assert found is not None
         page = Page(f"http://{found['http']}/jobs/{job.id}")
@@ -94,10 +94,10 @@ def measure(minutes: float, every_s: float) -> list[Row]:
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--every", type=float, default=30, metavar="SECONDS", help="a sample is taken")
+    parser.add_argument("--every", type=float, default=30, metavar="SECONDS", help="time between two samples")
     options = parser.parse_args()
     if 60 * options.minutes < 8 * options.every:
         parser.error("too short for eight samples")

@@ -1,8 +1,8 @@
 """`python -m benchmarks.peers`: this project against torch.distributed.pipelining, interleaved in one run.
 
 Both sides train the same networks on two worker processes with one BLAS thread each, ours through Ray actors as
-`pipetrain train` does. Rounds alternate between all contestants, so that a slow spell of the machine meets everybody;
-the ratio is that of the best schedule's median on each side.
+`pipetrain train` does. All contestants take turns, so that a slow spell of the machine affects all of them. The
+ratio compares the median of the best schedule on each side.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from cluster.actors.ray_session import ray_session
 OURS = (("1f1b", 1), ("gpipe", 8), ("zb-h1", 1), ("zb-h1", 4))
 """Our schedules, each with a weight-gradient group."""
 TORCH = ("1F1B", "GPipe", "InterleavedZeroBubble-1", "ZBVZeroBubble", "DualPipeV")
-"""Torch's that won anywhere, or came near, when all nine were measured by `python -m benchmarks.torch_peer`."""
+"""Torch's schedules that won for any network, or nearly did, when `python -m benchmarks.torch_peer` measured all
+nine."""
 TARGETS = {1024: 1.25, 2048: 1.25, 256: 1.8, 64: 5.0}
 _ROUND_S = 1.5  # a contestant's turn is about this long
 
 
 class Peer(Protocol):
-    """Somebody who trains."""
+    """A system that trains."""
 
     def measure(self, steps: int, warm_up: int = 1) -> list[float]:
-        """Seconds of each of `steps` steps."""
+        """Train, and return the seconds of each of `steps` steps."""
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Contestant:
     seconds: list[float] = field(default_factory=list)
 
     def turn(self, *, counts: bool) -> None:
-        """Measure; the first turn, which does not count, finds how many steps fill the next."""
+        """Measure a turn. The first turn does not count; it decides how many steps the following turns have."""
         taken = self.peer.measure(self.steps, warm_up=2)
         if counts:
             self.seconds += taken
@@ -61,10 +62,10 @@ class Contestant:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the measurements and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--width", type=int, action="append", help="only these configurations")
+    parser.add_argument("--width", type=int, action="append", help="only the networks of this width (repeatable)")
     parser.add_argument("--python", default=sys.executable, help="a Python that has torch")
     parser.add_argument("--keep-memory", action="store_true", help="let torch's allocator keep freed memory")
     options = parser.parse_args()

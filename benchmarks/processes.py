@@ -1,4 +1,4 @@
-"""Worker processes of a measurement: started together, asked together, and never waited for without end."""
+"""Worker processes of a measurement. They start together and get requests together, and every wait has a limit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class WorkerFailed(RuntimeError):
 
 
 class Processes:
-    """One process a command, each with one BLAS thread, that answers a line on stdin by a line of JSON on stdout.
+    """One process for each command, with one BLAS thread. It answers a line on stdin with a line of JSON on stdout.
 
-    Between two questions the processes are blocked on their stdin, so that something else can be measured. When
-    their stdin ends, which it also does when this process dies, they end.
+    Between two requests the processes block on their stdin, so that something else can be measured. They end when
+    their stdin ends, which it also does if this process dies.
     """
 
     def __init__(self, title: str, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> None:
@@ -89,7 +89,7 @@ class Processes:
         return [answers[rank] for rank in range(len(self._processes))]
 
     def close(self) -> None:
-        """End all processes, by force where they do not end by themselves."""
+        """End all processes, by force if they do not end by themselves."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.close()
@@ -109,8 +109,8 @@ class Processes:
         return Path(self._folder.name) / f"stderr-{rank}.txt"
 
     def _failure(self, what: str) -> WorkerFailed:
-        """The error to raise, with the end of every process's stderr; all processes are killed."""
-        time.sleep(0.2)  # one that closed its pipes may still be writing its traceback
+        """Kill all processes, and return the error to raise, with the end of every process's stderr."""
+        time.sleep(0.2)  # a process that closed its pipes may still be writing its traceback
         codes = [process.poll() for process in self._processes]
         for process in self._processes:
             process.kill()

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.progress`: what it costs that workers say what they do.
+"""`python -m benchmarks.progress`: what it costs that workers record what they are doing.
 
 Two workers that are threads train a few steps with their progress and a few without, again and again; each pair gives a
 ratio of the process's CPU time, which other processes of the machine disturb least.
@@ -24,11 +24,11 @@ from stages.channel import Tag
 from stages.orders import Order, TrainStep, Update
 from stages.progress import Doing, Progress, Seen
 
-_BLOCK = 3  # steps of one measurement: short, so that both halves of a pair meet the same machine
+_BLOCK = 3  # steps of one measurement: short, so that the machine is the same for both halves of a pair
 
 
 class _NoProgress:
-    """Says nothing."""
+    """Records nothing."""
 
     def begin(self) -> None: ...
     def compute(self, step: Any, action: Any) -> None: ...
@@ -69,7 +69,7 @@ def _measure(config: Config, pairs: int) -> str:
 
 
 def _one_message() -> float:
-    """Seconds that a worker spends to tell of an action that receives an array and sends one on."""
+    """Return the seconds that a worker needs to record an action that receives an array and sends one."""
     progress, action = Progress(), Action.parse("1F0")
     tags = [Tag(j, 1, action.kind, j) for j in range(64)]
     progress.begin()
@@ -88,7 +88,7 @@ def _one_message() -> float:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the measurements and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=200)
     options = parser.parse_args()

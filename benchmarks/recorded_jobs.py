@@ -1,4 +1,4 @@
-"""Jobs of a service without its processes: run directories as a runner writes them, and `Jobs` that follow them."""
+"""Jobs of a service without processes: run directories as a runner writes them, and `Jobs` that read them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from coordinator.queue.job_states import Running, State
 
 
 def classifier(folder: Path, *, stages: int, epochs: int = 2) -> JobSpec:
-    """A small classifier of `stages` linear layers, on data that are made in `folder`."""
+    """Return a small classifier of `stages` linear layers, on data that is written into `folder`."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 8))
     np.savez(folder / "rows.npz", x=x, y=(x.sum(axis=1) > 0).astype(np.int64))
@@ -45,7 +45,7 @@ def classifier(folder: Path, *, stages: int, epochs: int = 2) -> JobSpec:
 
 
 def train(spec: JobSpec, folder: Path) -> None:
-    """Train with workers that are threads, and leave the run directory of a first attempt."""
+    """Train with threads as workers, and leave the run directory of a first attempt."""
     run = Run.prepare(spec, Where(local=True))
     run_dir = RunDir.reopen(folder, spec, 1)
     try:
@@ -56,7 +56,7 @@ def train(spec: JobSpec, folder: Path) -> None:
 
 
 def record(job: str, *, stages: int, state: State | None = None, name: str = "classifier") -> JobRecord:
-    """A job that runs, or is in another state."""
+    """Return a job that runs, or is in the given state."""
     now = time.time()
     return JobRecord(
         id=job,
@@ -76,7 +76,7 @@ def record(job: str, *, stages: int, state: State | None = None, name: str = "cl
 
 @asynccontextmanager
 async def jobs_of(folder: Path, records: Sequence[JobRecord], run: Path) -> AsyncIterator[Jobs]:
-    """The jobs of a home in `folder`, each with a copy of the run directory `run`, followed once."""
+    """Return the jobs of a home in `folder`, each with a copy of the run directory `run`, which has been read once."""
     home = Home(folder)
     home.make()
     store = Store(home.store)
@@ -84,7 +84,7 @@ async def jobs_of(folder: Path, records: Sequence[JobRecord], run: Path) -> Asyn
         for one in records:
             await store.write(insert(one, JobDocument(document="{}", files={}), submitted(one)))
             shutil.copytree(run, home.run_directory(one.id))
-            (home.run_directory(one.id) / "events.jsonl").unlink()  # the run goes on, for whoever follows it
+            (home.run_directory(one.id) / "events.jsonl").unlink()  # to its readers, the run still goes on
         jobs = Jobs(home, store, max_queued=100, send=lambda command: None)
         for entry in jobs.entries.values():
             if entry.feed is not None:

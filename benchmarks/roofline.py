@@ -1,7 +1,7 @@
 """`python -m benchmarks.roofline`: how much of a step is matrix products.
 
-(time of the same matrix products alone, in as many processes at once) / (time of a step on the slowest worker). Turns
-alternate, so that both meet the same machine.
+The ratio is (time of the step's matrix products alone, in the same number of processes) / (time of the step on the
+slowest worker). Turns alternate, so that the machine is the same for both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cluster.actors.ray_session import ray_session
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--width", type=int, default=1024)

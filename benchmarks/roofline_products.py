@@ -1,8 +1,8 @@
-"""The matrix products of a training step and nothing else, in as many processes at once as the step has workers.
+"""Runs only the matrix products of a training step, at the same time in as many processes as the step has workers.
 
 Each process has its own weights for each layer and goes through a step's products in the order of training: for a
 group of micro-batches, forward and input gradient of each, then the weight gradients of the whole group, added to the
-gradient by BLAS itself. What a step takes beyond this time is what everything around the products costs.
+gradient by BLAS itself. The rest of a step's time is the cost of everything besides the products.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ STEP_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Products:
-    """The shapes of one worker's products in a step; `first` if it holds the first layer of the network,
-    which needs no input gradient."""
+    """The shapes of one worker's products in a step. `first`: it holds the first layer of the network, which needs no
+    input gradient."""
 
     width: int
     layers: int
@@ -54,7 +54,7 @@ def product_seconds_by_process(
     holds_first_layer: bool = True,
     steps: int = 10,
 ) -> list[float]:
-    """The median seconds of a step's products in each of `processes` processes that run at the same time.
+    """Return the median seconds of a step's products in each of `processes` processes that run at the same time.
 
     The first of them leaves out the input gradient of its first layer, unless `holds_first_layer` is false.
     """
@@ -88,7 +88,7 @@ def product_seconds(
     holds_first_layer: bool = True,
     steps: int = 10,
 ) -> float:
-    """The median seconds of a step's products in the process where they take longest."""
+    """Return the median seconds of a step's products in the slowest process."""
     return max(
         product_seconds_by_process(
             width=width,
@@ -104,7 +104,7 @@ def product_seconds(
 
 
 class Worker:
-    """One process's arrays and its step."""
+    """The arrays of one process, and its step."""
 
     def __init__(self, products: Products) -> None:
         self._products = products
@@ -122,12 +122,12 @@ class Worker:
         # the input of each layer and the output of the last, and their gradients, by micro-batch of a group
         self._values = [[drawn(rows, 1.0) for _ in range(products.layers + 1)] for _ in range(group)]
         self._slopes = [[drawn(rows, 1e-3) for _ in range(products.layers + 1)] for _ in range(group)]
-        # the same side by side, as the weight gradient of a group takes them
+        # the same arrays side by side, as the weight gradient of a group reads them
         self._wide_values = [drawn(group * rows, 1.0) for _ in layers]
         self._wide_slopes = [drawn(group * rows, 1e-3) for _ in layers]
 
     def step(self) -> None:
-        """All products of one step, in groups; the last group may be smaller."""
+        """Compute all products of one step, in groups; the last group may be smaller."""
         products = self._products
         for start in range(0, products.micro_batches, products.group):
             members = min(products.group, products.micro_batches - start)
@@ -140,7 +140,7 @@ class Worker:
                 self._add_weight_gradient(layer, members)
 
     def _add_weight_gradient(self, layer: int, members: int) -> None:
-        """∂ℓ/∂Ω += ∂ℓ/∂f hᵀ by BLAS, on the transposes, whose memory is Fortran's."""
+        """∂ℓ/∂Ω += ∂ℓ/∂f hᵀ by BLAS, on the transposes, which are Fortran-contiguous."""
         value, slope = self._values[0][layer], self._slopes[0][layer + 1]
         if members > 1:
             value, slope = self._wide_values[layer], self._wide_slopes[layer]
@@ -153,7 +153,7 @@ class Worker:
 
 
 def serve(products: Products) -> None:
-    """Be one process: for each line with a number of steps on stdin, print the seconds of each."""
+    """Run as one process: for each line with a number of steps on stdin, print the seconds of each step."""
     worker = Worker(products)
     worker.step()
     print("[]", flush=True)

@@ -1,7 +1,7 @@
 """`python -m benchmarks.service [--only NAME …]`: how fast the job service answers, and what it costs.
 
-Every measurement has a service of its own, with two workers, in a temporary home. Where only the service shall work, a
-blocker holds Ray's CPUs: a job whose workers are stopped by a signal, so that all jobs behind it wait.
+Every measurement has a service of its own, with two workers, in a temporary home. If only the service
+should work, a blocker holds Ray's CPUs: a job whose workers are stopped by a signal, so that all jobs behind it wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cluster.wire import pipetrain_pb2 as pb
 
 
 def accepted(options: argparse.Namespace) -> list[Row]:
-    """Submit until it is accepted."""
+    """Measure the time from a submission to its acceptance."""
     rows = []
     with Service() as service, service.blocked(), Load(service) as load:
         load.submit(jobs=1000)
@@ -36,7 +36,7 @@ def accepted(options: argparse.Namespace) -> list[Row]:
 
 
 def rate(options: argparse.Namespace) -> list[Row]:
-    """Submits a second, and that none is lost."""
+    """Measure submissions a second, and check that none is lost."""
     with Service() as service, service.blocked(), Load(service) as load:
         before = {job.id for job in service.client.list()}
         got = load.submit(seconds=options.seconds)
@@ -56,7 +56,7 @@ def rate(options: argparse.Namespace) -> list[Row]:
 
 
 def listing(options: argparse.Namespace) -> list[Row]:
-    """`Client.list` of many jobs."""
+    """Measure `Client.list` of many jobs."""
     rows = []
     with Service() as service, service.blocked(), Load(service) as load:
         load.submit(jobs=10_000)
@@ -99,7 +99,7 @@ def _median_ms(call: Callable[[], int]) -> float:
 
 
 def memory(options: argparse.Namespace) -> list[Row]:
-    """Resident memory of the service over jobs that were stopped in the queue."""
+    """Measure the service's resident memory over jobs that are stopped in the queue."""
     series = []
     with Service() as service, service.blocked(), Load(service) as load:
         for number in range(0, options.ended, 100):
@@ -111,7 +111,7 @@ def memory(options: argparse.Namespace) -> list[Row]:
 
 
 def real_memory(options: argparse.Namespace) -> list[Row]:
-    """The same over jobs that were trained."""
+    """Measure the service's resident memory over jobs that train."""
     series = []
     with Service() as service:
         for number in range(0, options.real, 10):
@@ -143,13 +143,15 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
-    parser.add_argument("--rounds", type=int, default=3, help="of `accepted` and `slowdown`")
-    parser.add_argument("--seconds", type=float, default=30.0, help="that `rate` lasts")
-    parser.add_argument("--steps", type=int, default=1200, help="of the job of `slowdown`")
-    parser.add_argument("--turns", type=int, default=15, help="of `slowdown-within`, each with and without watchers")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of `accepted` and `slowdown`")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long `rate` lasts")
+    parser.add_argument("--steps", type=int, default=1200, help="steps of the job of `slowdown`")
+    parser.add_argument(
+        "--turns", type=int, default=15, help="turns of `slowdown-within`, each with and without watchers"
+    )
     parser.add_argument("--ended", type=int, default=2000, help="jobs of `memory`")
     parser.add_argument("--real", type=int, default=60, metavar="N", help="jobs of `real-memory`")
     options = parser.parse_args()

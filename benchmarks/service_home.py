@@ -1,4 +1,4 @@
-"""A job service to measure, in a temporary home, on loopback, ended and removed whatever happens; and its clients."""
+"""A job service to measure, in a temporary home on loopback, which is always removed at the end; and its clients."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ PIPETRAIN = str(Path(sys.executable).with_name("pipetrain"))
 START_S = 200.0
 END_S = 120.0
 PATIENCE_S = 300.0
-"""Of a measurement with its clients."""
+"""How long a measurement waits for its clients, in seconds."""
 CLIENTS, LOAD_PROCESSES = 16, 2
-_BEGIN_S = 2.0  # until all clients are connected
+_BEGIN_S = 2.0  # time for all clients to connect
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table."""
+    """A row of the table."""
 
     what: str
     measured: str
@@ -49,7 +49,7 @@ class Row:
 
 
 class Service:
-    """`pipetrain up` in a home of its own; `down`, and the home removed, at the end of `with`."""
+    """`pipetrain up` in a home of its own; the end of `with` runs `down` and removes the home."""
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="pipetrain-service-"))
@@ -79,20 +79,20 @@ class Service:
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds of the service's process so far, its own and the kernel's for it."""
+        """CPU seconds of the service's process so far, in user mode and in the kernel."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def resident_mib(self) -> float:
-        """Memory of the service's process."""
+        """Resident memory of the service's process."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) / 1024
 
     @contextlib.contextmanager
     def blocked(self) -> Iterator[None]:
-        """While inside, a job holds all CPUs of Ray and computes nothing: its workers are stopped by a signal."""
+        """In the context, a job holds all CPUs of Ray and computes nothing: its workers are stopped by a signal."""
         document = small_job(self.folder, epochs=1_000_000, stages=WORKERS, name="blocker")
         document["resources"] = {"hang_timeout": 100_000.0}
         job = self.client.submit(document, upload=False)
@@ -110,7 +110,7 @@ class Service:
                 wait_for(lambda: not any(b"Pipetrain" in command_line(pid) for pid in pids), f"{pids} are left", 30)
 
     def rows_text(self, job: Job) -> str:
-        """What the job's runner wrote to metrics.jsonl."""
+        """Return what the job's runner wrote to metrics.jsonl."""
         return (self.home.run_directory(job.id) / "metrics.jsonl").read_text()
 
 
@@ -130,7 +130,7 @@ class Load:
         self.processes.close()
 
     def order(self, **order: Any) -> list[Any]:
-        """The answers to one order, which all processes get."""
+        """Send one order to all processes and return their answers."""
         text = json.dumps({"home": str(self._service.home.folder), **order})
         return self.processes.ask(text, PATIENCE_S)
 
@@ -154,7 +154,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What clients got: ids, seconds of each Submit in ascending order; and the CPU seconds of service and clients."""
+    """The clients' result: ids, the seconds of each Submit in ascending order, and the CPU seconds of service and
+    clients."""
 
     ids: Sequence[str]
     seconds: Sequence[float]
@@ -163,7 +164,7 @@ class Submitted:
     clients_cpu: float
 
     def percentile_ms(self, share: float) -> float:
-        """So many milliseconds did this share of the calls not exceed."""
+        """Return the milliseconds that this share of the calls did not exceed."""
         return 1000 * self.seconds[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
 
     def __str__(self) -> str:
@@ -175,13 +176,13 @@ class Submitted:
 
 
 def small_job(folder: Path, *, epochs: int, stages: int = 1, name: str = "small") -> dict[str, Any]:
-    """Ten steps an epoch of next to no work."""
+    """Return a job with ten steps an epoch and almost no work."""
     layers = [{"linear": {"units": 8}}, "tanh", {"linear": {"units": 1}}]
     return _job(folder, name, width=4, outputs=1, rows=160, batch=16, layers=layers, epochs=epochs, stages=stages)
 
 
 def wide_job(folder: Path, *, width: int, batch: int, steps: int, stages: int = WORKERS) -> dict[str, Any]:
-    """Eight layers as in the other measurements."""
+    """Return a job with eight layers, as in the other measurements."""
     layers: list[object] = [{"linear": {"units": width}}, "relu"] * 8
     rows, epochs = 10 * batch, max(1, steps // 10)
     sizes: dict[str, Any] = {"width": width, "outputs": width, "rows": rows, "batch": batch}
@@ -222,7 +223,7 @@ def _job(
 
 
 def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 60, *, every_s: float = 0.05) -> None:
-    """Wait until something is so. Raises TimeoutError where it never is."""
+    """Wait until the condition holds. Raises TimeoutError if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -232,7 +233,7 @@ def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 60,
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM do nothing inside: something is being ended, which is bounded in time."""
+    """Ignore Ctrl-C and SIGTERM in the context, which ends something within a limited time."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
@@ -243,9 +244,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _run(*arguments: str, seconds: float) -> None:
-    """A command of pipetrain, in a session of its own, so that Ctrl-C reaches it through us only.
+    """Run a command of pipetrain in a session of its own, so that Ctrl-C reaches it only through this process.
 
-    Raises RuntimeError with what it said where it fails, TimeoutError.
+    Raises RuntimeError with its stderr if it fails, and TimeoutError.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH", "PIPETRAIN_"))}
     process = subprocess.Popen(

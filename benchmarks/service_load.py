@@ -1,7 +1,7 @@
 """`python -m benchmarks.service_load`: a process with many clients of a job service, started by `benchmarks.service`.
 
-Each line on stdin is a JSON object with what to `do`; the answer is a line of JSON on stdout. All clients of a process
-share one event loop; each has a connection of its own, or `channels` of them are shared.
+Each line on stdin is a JSON object whose `do` names the task; the answer is a line of JSON on stdout. All clients of a
+process share one event loop; each has a connection of its own, or they share `channels` connections.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_le
 
 
 class Clients:
-    """Connections to the service of a home."""
+    """Opens connections to the service of a home."""
 
     def __init__(self, home: str, stack: AsyncExitStack) -> None:
         self._address, self._stack = find_service(home=Path(home)), stack
         self.metadata = (("authorization", f"Bearer {self._address.token}"),)
 
     async def connect(self) -> Any:
-        """One more connection, over which a call was made already: the methods of the service."""
+        """Open a connection, make a first call over it, and return the methods of the service."""
         channel = grpc.aio.insecure_channel(self._address.target, options=_OPTIONS)
         await self._stack.enter_async_context(channel)
         async with asyncio.timeout(_CONNECT_S):
@@ -50,10 +50,10 @@ class Clients:
 
 
 async def submit(order: Mapping[str, Any]) -> dict[str, Any]:
-    """`clients` submit `document`, one job after the other each, from the moment `begin` on.
+    """Let `clients` clients submit `document`, each one job after the other, from the time `begin` on.
 
-    `jobs` in all, or for `seconds`; `rate` a second in all where it is not 0; with `stop` each is stopped at once.
-    A file in the folder `into` gets the ids and the seconds that each Submit took.
+    They submit `jobs` in all, or for `seconds`; in all `rate` a second, if it is not 0. With `stop` each job is stopped
+    at once. A file in the folder `into` gets the ids and the seconds of each Submit.
     """
     ids: list[str] = []
     taken: list[float] = []
@@ -88,10 +88,12 @@ async def submit(order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def watch(order: Mapping[str, Any]) -> dict[str, Any]:
-    """`watchers` watch `job` over `channels` until it has ended, or for `seconds`; `late` come after `late_after` rows.
+    """Let `watchers` watch `job` over `channels` connections until it has ended, or for `seconds`; `late` of them begin
+    after `late_after` rows.
 
-    Answers twice: when all but the late ones have the first update, and at the end, with how many watchers saw which
-    rows (by a digest of them in order), how many saw the final state last, and the CPU seconds of this process.
+    Answers twice: first when all but the late ones have their first update; then at the end, with the number of
+    watchers by the rows that they got (a digest in order), the number that got the final state last, and the CPU
+    seconds of this process.
     """
     seen: list[list[Any]] = []
     last: list[str] = []
@@ -140,12 +142,12 @@ async def watch(order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(rows: Iterator[Mapping[str, Any]]) -> str:
-    """Tells lists of rows apart."""
+    """Return a digest of a list of rows."""
     return hashlib.sha256("\n".join(json.dumps(dict(row), sort_keys=True) for row in rows).encode()).hexdigest()
 
 
 def step_aside() -> None:
-    """Take only the CPU time that nobody else wants. Linux may weigh sessions first, and processes in them."""
+    """Use only CPU time that no other process needs. Linux may weigh sessions first, and processes within them."""
     os.nice(19 - os.nice(0))
     if os.getsid(0) != os.getpid():
         os.setsid()
@@ -159,7 +161,7 @@ def tell(answer: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Do what the lines say until there are no more."""
+    """Perform the orders on stdin until it ends."""
     for line in sys.stdin:
         order = json.loads(line)
         if order.get("aside"):

@@ -1,4 +1,4 @@
-"""What a hundred watchers of a job are sent, and what they cost its training."""
+"""Measures what a hundred watchers of a job receive, and how much they slow its training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SETTLE_S, _PART_S = 1.0, 5.0
 
 
 def watchers(options: argparse.Namespace) -> list[Row]:
-    """Each watcher receives every row, once, in order."""
+    """Check that each watcher receives every row once, in order."""
     with Service() as service, Load(service, 1) as load:
         job = service.client.submit(small_job(service.folder, epochs=300, stages=2), upload=False)
         _watch(load, job, late=WATCHERS // 2, late_after=500)
@@ -36,7 +36,7 @@ def watchers(options: argparse.Namespace) -> list[Row]:
 
 
 def _watch(load: Load, job: Job, *, seconds: float = PATIENCE_S, **more: Any) -> None:
-    """Begin to watch; the processes answer again when the job has ended, or after so many seconds."""
+    """Begin to watch. The processes answer again when the job has ended, or after `seconds`."""
     order = {"job": job.id, "watchers": WATCHERS, "channels": CHANNELS, "seconds": seconds, "aside": True}
     load.order(do="watch", **order, **more)
 
@@ -53,7 +53,7 @@ class Trained:
 
 
 def slowdown(options: argparse.Namespace) -> list[Row]:
-    """What watchers cost the training."""
+    """Measure how much watchers slow the training."""
     pairs: list[tuple[Trained, Trained]] = []
     with Service() as service:
         _train(service, watched=False, steps=200)  # warms up
@@ -107,15 +107,15 @@ def _train(service: Service, *, watched: bool, steps: int) -> Trained:
 
 
 def slowdown_within(options: argparse.Namespace) -> list[Row]:
-    """The same within one job, which is watched and not watched in turns of a few seconds.
+    """Measure the same within one job, which is watched and not watched in turns of a few seconds.
 
-    A machine that others share is as fast or slow in one such turn as in the next; between two jobs it is not.
+    A shared machine is about as fast in one such turn as in the next; between two jobs its speed can change.
     """
     parts: dict[bool, list[Sequence[float]]] = {False: [], True: []}
     with Service() as service, Load(service, 1) as load:
         document = wide_job(service.folder, width=256, batch=512, steps=1_000_000)
         job = service.client.submit(document, upload=False)
-        wait_for(lambda: job.refresh().step > 100, f"it does not run: {job!r}")
+        wait_for(lambda: job.refresh().step > 100, f"the job does not run: {job!r}")
         for number in range(options.turns):
             for watched in ((False, True), (True, False))[number % 2]:
                 if watched:
@@ -141,6 +141,6 @@ def _within(what: str, slower: Sequence[float]) -> Row:
 
 
 def _seconds(service: Service, job: Job) -> list[float]:
-    """The seconds of each step so far; the last line may be torn."""
+    """Return the seconds of each step so far; the last line may be incomplete."""
     lines = service.rows_text(job).split("\n")[:-1]
     return [json.loads(line)["seconds"] for line in lines if '"step"' in line[:20]]

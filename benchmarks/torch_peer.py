@@ -2,13 +2,13 @@
 
     python -m benchmarks.torch_peer [--python PYTHON] [--steps N] [--rounds N] [--width W] [--keep-memory]
 
-prints every schedule of torch that runs, on every network. `TorchPeer` is what benchmarks.peers measures against: its
-processes stay alive between measurements, blocked on their standard input, so that two systems can take turns.
+prints every schedule of torch that runs, on every network. benchmarks.peers compares with `TorchPeer`, whose processes
+stay alive between measurements, blocked on their standard input, so that two systems can take turns.
 
-What is done in torch's favour: every schedule it has is offered, the zero-bubble and interleaved ones with other
-numbers of stages a worker as well; the mean over micro-batches is taken in the loss, which costs less than torch's
-own scaling of all gradients; outputs are neither kept nor merged and no loss is read; gradients are dropped, not
-zeroed; SGD is the fused one; a step may begin on one worker while the other still ends the last one.
+Torch gets these advantages: all its schedules take part, the zero-bubble and interleaved ones also with other numbers
+of stages a worker; the mean over micro-batches is taken in the loss, which costs less than torch's own scaling of all
+gradients; outputs are neither kept nor merged, and no loss is read; gradients are dropped, not zeroed; SGD is fused; a
+step may begin on one worker while the other still ends the step before.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ START_TIMEOUT_S = 120.0
 STEP_TIMEOUT_S = 30.0
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-"""An environment in which glibc keeps freed memory: torch asks for and frees its tensors again and again, and
-page faults then take a good part of its time. Not what a user has who does nothing."""
+"""An environment in which glibc keeps freed memory: torch allocates and frees its tensors again and again, and page
+faults then take a good part of its time. It is not the default that users have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A schedule class of torch, and which stages a worker holds for it: every p-th, or a V of two."""
+    """A schedule class of torch, and the stages that a worker holds with it: every p-th stage, or two stages as a V."""
 
     schedule: str
     stages_per_worker: int = 1
     v_shaped: bool = False
 
     def stages_of(self, rank: int) -> list[int]:
-        """The stages that worker `rank` holds, in order."""
+        """Return the stages that worker `rank` holds, in order."""
         if self.v_shaped:
             return [rank, 2 * WORKERS - 1 - rank]
         return [rank + WORKERS * turn for turn in range(self.stages_per_worker)]
@@ -77,16 +77,16 @@ SCHEDULES: Mapping[str, Layout] = {
     "ZBVZeroBubble": Layout("ZBVZeroBubble", 2, v_shaped=True),
     "DualPipeV": Layout("DualPipeV", 2, v_shaped=True),
 }
-"""Torch's schedules by its own names; "-4" and "-1" are the same class with 4 stages and 1 stage a worker."""
+"""Torch's schedules by torch's names; "-4" and "-1" are the same class with 4 stages and 1 stage a worker."""
 
 
 def schedules_for(config: Config) -> list[str]:
-    """The names of all schedules that torch can run on `config`."""
+    """Return the names of all schedules that torch can run on `config`."""
     return [name for name, layout in SCHEDULES.items() if layout.runs(config)]
 
 
 class TorchPeer:
-    """Two torch processes that train one network by one schedule, a few steps at a time when asked.
+    """Two torch processes that train one network with one schedule, a few steps for each request.
 
     with TorchPeer(CONFIGS[0], "1F1B", sys.executable) as peer:
         seconds = peer.measure(10)
@@ -121,10 +121,11 @@ class TorchPeer:
         self.close()
 
     def measure(self, steps: int, warm_up: int = 1) -> list[float]:
-        """Run `warm_up` steps (one or more) after a barrier, then `steps` more: the seconds of each of these.
+        """Run `warm_up` steps (one or more) after a barrier, then `steps` more. Return the seconds of each of the
+        latter.
 
-        A step lasts from the moment that the last worker ended the step before to the moment that the last worker
-        ended this one, so the values add up to the time that passed.
+        A step lasts from the time when both workers had ended the step before to the time when both have ended this
+        one, so the values add up to the whole time.
         """
         timeout_s = START_TIMEOUT_S + STEP_TIMEOUT_S * (warm_up + steps)
         ends_by_rank = self._processes.ask(f"{warm_up} {steps}", timeout_s)
@@ -137,7 +138,7 @@ class TorchPeer:
 
 
 def serve(job: Mapping[str, Any], rank: int, rendezvous: str) -> None:
-    """Be worker `rank`: for each line "warm_up steps" on stdin, run them and print when the steps ended."""
+    """Run as worker `rank`: for each line "warm_up steps" on stdin, run the steps and print when they ended."""
     import torch
     import torch.distributed as dist
 
@@ -165,7 +166,7 @@ def serve(job: Mapping[str, Any], rank: int, rendezvous: str) -> None:
 
 
 def build_step(config: Config, layout: Layout, rank: int, momentum: float) -> Callable[[], None]:
-    """What worker `rank` does in one training step, as a function of nothing."""
+    """Return a function without arguments that runs one training step of worker `rank`."""
     import torch
     from torch.distributed.pipelining import PipelineStage, schedules
 
@@ -200,7 +201,7 @@ def build_step(config: Config, layout: Layout, rank: int, momentum: float) -> Ca
 
 
 def stage_modules(config: Config, stage: int, stage_count: int) -> Iterator[Any]:
-    """The torch modules of one stage; no ReLU after the last layer of the network."""
+    """Return the torch modules of one stage; the network's last layer has no ReLU after it."""
     import torch
 
     for layer in range(config.layers * stage // stage_count, config.layers * (stage + 1) // stage_count):
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.job:
         serve(json.loads(options.job), int(options.rank), options.rendezvous)
     else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peers' folders go, too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peers' folders are removed too
         configs = [config for config in CONFIGS if not options.width or config.width in options.width]
         environment = KEEP_MEMORY if options.keep_memory else {}
         print_table(configs, options.python, options.steps, options.rounds, environment)

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.trace`: how long it takes to write a trace, and how much memory beside the timeline itself."""
+"""`python -m benchmarks.trace`: how long it takes to write a trace, and how much memory it needs besides the
+timeline."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _DURATIONS = {Kind.FORWARD: 1e-3, Kind.BACKWARD_INPUT: 1e-3, Kind.BACKWARD_WEIGH
 
 
 def timeline(steps: int, workers: int, micro_batches: int) -> list[TimedAction]:
-    """Steps of F, I and W that overlap between workers as those of a job do, on two hosts' clocks."""
+    """Return steps of F, I and W that overlap between workers as in a job, on the clocks of two hosts."""
     program = build("zb-h1", n_stages=workers, n_micro_batches=micro_batches)
     lanes = replay(program, _DURATIONS).spans
     period = max(lane[-1].end - lane[0].start for lane in lanes)
@@ -33,7 +34,7 @@ def timeline(steps: int, workers: int, micro_batches: int) -> list[TimedAction]:
 
 
 def main() -> None:
-    """Print the median of several writings to disk."""
+    """Write to disk several times, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--workers", type=int, default=8)
@@ -68,7 +69,7 @@ def main() -> None:
         verdict = f", limit {_LIMIT_S:g} s: {'met' if median <= _LIMIT_S else 'MISSED'}"
         print(
             f"{what}: median {median:.2f} s ({min(seconds):.2f} to {max(seconds):.2f}){verdict}; "
-            f"{n_bytes / 2**20:.0f} MiB written, {peak / 2**20:.0f} MiB of memory beside the timeline"
+            f"{n_bytes / 2**20:.0f} MiB written, {peak / 2**20:.0f} MiB of memory besides the timeline"
         )
 
 

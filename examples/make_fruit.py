@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the made-up table of docs/tutorial.md: four kinds of fruit, as somebody could have measured them.
+"""Write the table of docs/tutorial.md: made-up measurements of four kinds of fruit.
 
     python examples/make_fruit.py FOLDER        # FOLDER/fruit.csv, and FOLDER/new-fruit.csv without the kinds
 
@@ -23,7 +23,7 @@ SPREAD = (0.20, 0.08, 0.06, 0.12, 0.10)
 
 
 def rows(seed: int, number: int) -> list[tuple[int, tuple[float, ...]]]:
-    """So many fruits: their kind, and a measurement for each column."""
+    """Return `number` fruits: the kind of each, and a measurement for each column."""
     rng = random.Random(seed)
     kinds = [rng.choice(list(KINDS)) for _ in range(number)]
     return [

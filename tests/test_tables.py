@@ -23,7 +23,7 @@ def test_a_stale_table_is_found_and_made_anew(tmp_path: Path) -> None:
     page.write_text(right.replace("Learning rate of the last step.", "Something else."))
     stale = _tables(tmp_path, "--check")
     assert stale.returncode == 1
-    assert "metrics.md: a table is not what the code says" in stale.stderr
+    assert "metrics.md: a table does not match the code" in stale.stderr
     assert _tables(tmp_path).returncode == 0
     assert page.read_text() == right
 
