@@ -23,7 +23,7 @@ _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-n
 
 
 class Browser:
-    """One window. `address` is host and port of the service."""
+    """One browser window. `address` is host and port of the service."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -49,16 +49,16 @@ class Browser:
         self.until(lambda: self.js("return window.did_handshake === true"), f"{path} was never connected")
 
     def resize(self, width: int, height: int = 900) -> None:
-        """Give the window another size."""
+        """Change the size of the window."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def js(self, script: str, *arguments: Any) -> Any:
-        """What a script returns."""
+        """Run a script and return its result."""
         return self.driver.execute_script(script, *arguments)
 
     def until(self, condition: Callable[[], Any], otherwise: str, seconds: float = 60) -> Any:
-        """The first true value; fails where there never is one."""
+        """Wait for a true value of the condition and return it. Fails with `otherwise` if there is none in time."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < deadline, f"{otherwise}\n{self.text[:2000]}"
@@ -66,14 +66,14 @@ class Browser:
         return found
 
     def find(self, selector: str) -> WebElement:
-        """The first element, once it is there."""
+        """Wait for an element that matches the selector and return the first one."""
         found: WebElement = self.until(
             lambda: next(iter(self.driver.find_elements(By.CSS_SELECTOR, selector)), None), f"no {selector}"
         )
         return found
 
     def button(self, text: str) -> WebElement:
-        """The visible button or link whose text, or label, begins like that."""
+        """Wait for a visible button or link whose text or label begins with `text`, and return it."""
         script = """
             const name = (e) => (e.getAttribute('aria-label') || e.innerText).trim();
             const all = [...document.querySelectorAll('button, a, [role=tab]')];
@@ -83,7 +83,7 @@ class Browser:
         return found
 
     def field(self, label: str) -> WebElement:
-        """The input or text area with this label."""
+        """Wait for an input or text area whose label begins with `label`, and return it."""
         script = """
             return [...document.querySelectorAll('input, textarea')].find((e) =>
                 (e.getAttribute('aria-label') || '').startsWith(arguments[0]))
@@ -100,11 +100,11 @@ class Browser:
 
     @property
     def text(self) -> str:
-        """What stands on the page; nothing while another one is loaded."""
+        """The text of the page; empty while another page is loaded."""
         return str(self.js("return document.body?.innerText ?? ''"))
 
     def series(self, selector: str) -> list[dict[str, Any]]:
-        """Name and data of each series of a chart, as it is drawn now; empty where it is not there yet."""
+        """Return name and data of each series that a chart draws now; empty if there is no chart yet."""
         script = """
             const chart = document.querySelector(arguments[0]);
             const drawn = chart && getElement(chart.id.slice(1))?.chart?.getOption();
@@ -114,7 +114,7 @@ class Browser:
         return found
 
     def drag(self, place: WebElement, begin: float, end: float) -> bool:
-        """Drag over an element, from and to shares of its width; True."""
+        """Drag over an element, between two shares of its width. Returns True, so that a condition can use it."""
         width = place.size["width"]
         chain = ActionChains(self.driver, duration=50)
         chain.move_to_element_with_offset(place, int((begin - 0.5) * width), 0).click_and_hold()
@@ -123,17 +123,17 @@ class Browser:
         return True
 
     def overflow(self) -> int:
-        """By how many pixels the page is wider than its window."""
+        """Return by how many pixels the page is wider than its window."""
         return int(self.js("return document.documentElement.scrollWidth - window.innerWidth"))
 
     def charts_too_wide(self) -> int:
-        """How many charts draw more than the box that they are in shows."""
+        """Return how many charts are wider than their box."""
         drawn = "'.gantt svg, .gantt canvas, .chart svg, .chart canvas'"
         wider = "(d) => d.getBoundingClientRect().width > d.closest('.gantt, .chart').clientWidth + 1"
         return int(self.js(f"return [...document.querySelectorAll({drawn})].filter({wider}).length"))
 
     def overlapping_texts(self) -> list[str]:
-        """Pairs of texts in charts that lie on each other, and texts that the chart cuts off."""
+        """Return pairs of texts in charts that overlap, and texts that a chart cuts off."""
         script = """
             const found = [], shown = (r) => r.width > 0 && r.left > -500;
             for (const svg of document.querySelectorAll('.chart svg, .gantt svg')) {
@@ -153,7 +153,7 @@ class Browser:
         return list(self.js(script))
 
     def hidden_fields(self) -> list[str]:
-        """Controls and cells that are beyond the right edge of the window, or of a box that scrolls."""
+        """Return controls and cells that are beyond the right edge of the window or of a box that scrolls."""
         script = """
             const edge = (e) => e.closest('.scroll, .q-tab-panel')?.getBoundingClientRect().right ?? window.innerWidth;
             const all = [...document.querySelectorAll('main input, main button, main a, main td')];
@@ -164,18 +164,18 @@ class Browser:
         return list(self.js(script))
 
     def console_errors(self) -> list[str]:
-        """Errors and warnings on the console since `forget`."""
+        """Return errors and warnings on the console since `forget`."""
         entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         self._console += [f"{e['level']} {e['message']}" for e in entries if e["level"] in ("SEVERE", "WARNING")]
         return self._console
 
     def forget(self) -> None:
-        """Begin anew with both."""
+        """Forget the errors on the console and the hosts so far."""
         self.console_errors(), self.hosts()
         self._console, self._hosts = [], set()
 
     def hosts(self) -> set[str]:
-        """Hosts and ports that were asked for anything since `forget`, websockets too."""
+        """Return hosts and ports to which the browser sent requests, or opened websockets, since `forget`."""
         entries: list[dict[str, Any]] = self.driver.get_log("performance")  # type: ignore[no-untyped-call]
         for entry in entries:
             message = json.loads(entry["message"])["message"]
@@ -189,7 +189,7 @@ class Browser:
         return self._hosts
 
     def screenshot(self, file: Path, most_height: int = 4000) -> None:
-        """The whole page as a PNG."""
+        """Write a picture of the whole page as a PNG file."""
         width = int(self.js("return window.innerWidth"))
         height = min(most_height, int(self.js("return document.documentElement.scrollHeight")))
         self.driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})

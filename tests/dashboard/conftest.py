@@ -12,7 +12,7 @@ from cluster.service.home import Home
 from tests.dashboard.browser import MISSING, Browser
 from tests.service.running import Service, until
 
-_SLOWEST_S = 300  # a whole Ray and a browser, on a machine that may have other work
+_SLOWEST_S = 300  # Ray and a browser start, on a machine that may be busy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in ours:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_SLOWEST_S))
-    # that job keeps every core busy: what does without it is twice as fast before it runs
+    # the job `endless` keeps every core busy: tests without it run first, twice as fast
     ours.sort(key=lambda item: "endless" in getattr(item, "fixturenames", ()))
     for i, item in zip(places, ours, strict=True):
         items[i] = item
@@ -38,7 +38,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="package")
 def address(service: Service) -> str:
-    """Host and port of its pages."""
+    """Host and port of the service's pages."""
     found = Home.read(service.home.service_file)
     assert found is not None, "no service is up"
     return str(found["http"])
@@ -55,7 +55,8 @@ def browser_of_session(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(browser_of_session: Browser) -> Iterator[Browser]:
-    """The browser; whatever a test did in it, nothing was said on its console and no other host was asked."""
+    """The browser. After each test, its console must have no errors, and it must not have sent requests to other
+    hosts."""
     browser_of_session.forget()
     yield browser_of_session
     assert browser_of_session.console_errors() == []
@@ -64,7 +65,7 @@ def browser(browser_of_session: Browser) -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 rows of sixteen numbers and one to predict."""
+    """A file with 2,000 rows of sixteen inputs and one target."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2000, 16))
     file = tmp_path_factory.mktemp("data") / "rows.npz"
@@ -95,6 +96,6 @@ def document(rows: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="package")
 def endless(service: Service, document: dict[str, Any]) -> Job:
-    """That job, running; it is found again after a restart of the service."""
+    """The job of `document`, running. It continues after a restart of the service."""
     job = service.client.submit(document)
     return until(job, "RUNNING")

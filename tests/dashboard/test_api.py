@@ -1,4 +1,4 @@
-"""/api of a real service with a real job that runs."""
+"""/api of a real service with a running job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.service.running import Service, until, wait_for
 
 
 class Api:
-    """Requests of a script: without an origin, with the token where something changes."""
+    """A script's requests: without an origin, and with the token if they change something."""
 
     def __init__(self, address: str, token: str) -> None:
         self.address, self._token = address, token
@@ -26,7 +26,7 @@ class Api:
     def ask(
         self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status and answer."""
+        """Send a request and return status and answer."""
         connection = http.client.HTTPConnection(self.address, timeout=60)
         given = {"Authorization": f"Bearer {self._token}"} if method != "GET" else {}
         if body is not None:
@@ -39,12 +39,12 @@ class Api:
         return answer.status, json.loads(content) if is_json else content
 
     def later(self, path: str) -> Any:
-        """What a GET answers once the job has got so far."""
+        """Repeat a GET until the job has figures for it, and return the answer."""
         wait_for(lambda: self.ask("GET", f"/api{path}")[0] != 409, f"{path} never answers")
         return self.get(path)
 
     def get(self, path: str, **query: Any) -> Any:
-        """What a GET that works answers."""
+        """Send a GET that must succeed and return the answer."""
         status, answer = self.ask("GET", f"/api{path}?{urlencode(query, doseq=True)}")
         assert status == 200, answer
         return answer

@@ -1,4 +1,4 @@
-"""What is drawn of figures: curves, shares of time, numbers."""
+"""The charts' data: curves, shares of time, formats of numbers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_table_of_seconds_sums_each_column() -> None:
 
 
 def test_of_workers_with_several_stages_shares_sum_to_all_of_the_time_and_bubbles_to_the_jobs() -> None:
-    """A stage's bar was its share of its worker's time: no stage above 34 % stood beside a bubble of 83 %."""
+    """A stage's bar was its share of its worker's time: no stage was above 34 %, beside a bubble of 83 %."""
     stages = [
         models.StageAccount(
             stage=stage,

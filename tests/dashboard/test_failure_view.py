@@ -1,4 +1,4 @@
-"""What is said of a failed job."""
+"""The description of a failed job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which requests the HTTP port turns away."""
+"""The requests that the HTTP port rejects."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def test_only_our_pages_open_websockets() -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_a_page_elsewhere_leads_here_by_a_link_and_has_nothing_made(site: str) -> None:
-    """A picture whose address is our page would have it made, with all that it shows, as often as that page likes."""
+    """Another site could use the address of our page as that of a picture, and so make the service build the page as
+    often as that site likes."""
 
     def asks(mode: str, dest: str, **more: str) -> int | None:
         return status(
@@ -114,7 +115,7 @@ def test_another_user_of_the_machine_needs_the_token_for_everything() -> None:
     assert status(OURS, path="/_nicegui_ws/socket.io/", kind="websocket", by_another=True) == 401
     for path in ("/assets/dashboard.css", "/_nicegui/no-such-file", "/favicon.ico"):
         assert status(HOME, path=path, by_another=True) == 401, (
-            "a line in the log, and a page made, for each that is not there"
+            "each missing file would cost a page and a line of the log"
         )
     assert status(HOME, path="/metrics", by_another=True) is None
     assert status(SCRIPT, by_another=True) is None
@@ -126,7 +127,7 @@ def test_who_is_on_another_host_is_not_known() -> None:
 
 
 class Served:
-    """A guarded app at a port, in a thread. `reached` are the methods of the requests that it was given."""
+    """A guarded app at a port, in a thread. `reached` has the methods of the requests that passed the guard."""
 
     def __init__(self) -> None:
         self.reached: list[str] = []
@@ -168,7 +169,7 @@ def asked(connection: http.client.HTTPConnection, method: str = "GET", **headers
     return answer.status
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whose a connection is")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the user of a connection")
 
 
 @linux
@@ -198,7 +199,7 @@ def test_who_closes_its_socket_after_asking_is_taken_for_another_user(
     assert looked.wait(20)
     assert found == [NOBODY]
     assert asked(served.connect(), "POST", Authorization=f"Bearer {TOKEN}") == 200
-    assert served.reached == ["POST"], "what the closed socket asked for was done"
+    assert served.reached == ["POST"], "the request of the closed socket was performed"
 
 
 @linux

@@ -1,4 +1,4 @@
-"""Pages of ten thousand jobs."""
+"""Pages of a list of ten thousand jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N = 10_000
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """What the list needs of Jobs: a store with every third job failed, every fiftieth one queued."""
+    """A stand-in for Jobs: a store in which every third job is failed and every fiftieth one queued."""
     opened = Store(tmp_path_factory.mktemp("store") / "jobs.sqlite3")
 
     async def fill() -> None:

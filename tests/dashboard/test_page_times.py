@@ -1,4 +1,4 @@
-"""A page takes longer where every CPU trains."""
+"""A page takes longer to make if all CPUs are training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.dashboard import pages
 
 
 def test_no_page_is_given_up_after_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was after three: an error 500 in place of the list of jobs, on a machine that did what it is for."""
+    """On a machine that trained, a page took more than the default 3 s, and the answer was 500."""
     found: dict[str, float] = {}
 
     def page(path: str, *, response_timeout: float = 3.0, **_: Any) -> Callable[[Any], Any]:

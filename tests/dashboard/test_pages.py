@@ -1,4 +1,4 @@
-"""The pages in a real browser, at a real service with a real job that runs."""
+"""The pages in a real browser, of a real service with a running job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.dashboard.browser import Browser
 from tests.service.running import Service, wait_for
 
 BUBBLE = 3
-_STILL_S = 1.2  # three times as long as a page that is seen waits between looks
+_STILL_S = 1.2  # three times the interval at which a visible page looks for news
 WRONG = """\
 name: wrong
 model:
@@ -36,13 +36,13 @@ training:
 
 
 def step_shown(browser: Browser) -> int:
-    """The step that a job's page shows."""
+    """Return the step that a job's page shows."""
     found = re.search(r"step\n([\d,]+) of", browser.text)
     return int(found[1].replace(",", "")) if found else -1
 
 
 def losses(browser: Browser) -> list[Any]:
-    """The points of a job's loss, as they are drawn now."""
+    """Return the points of a job's loss that are drawn now."""
     series = browser.series('[aria-label^="Loss over steps"]')
     return series[0]["data"] if series else []
 
@@ -84,7 +84,7 @@ def test_the_pipeline_of_a_running_job_shows_its_actions_and_its_bubbles(browser
         return {bar[0] for bar in panel["data"] if bar[3] == BUBBLE}
 
     def drawn() -> list[dict[str, Any]] | None:
-        found = browser.series(".gantt")  # beside an action that the system held up no bubble may be long enough
+        found = browser.series(".gantt")  # if the system delayed an action, all bubbles may be too short to be drawn
         return found if len(found) == 2 and all(bubbles(panel) == {0, 1} for panel in found) else None
 
     for panel in browser.until(drawn, "no prediction beneath, or a 1F1B lane without bubbles"):
@@ -97,7 +97,7 @@ def test_the_pipeline_of_a_running_job_shows_its_actions_and_its_bubbles(browser
     assert re.search(r"Step \d+, 2 workers; measured: [\d.]+ ms, idle [\d.]+%", label), label
     browser.until(
         lambda: (later := browser.find(".gantt").get_attribute("aria-label") or "") != label and "measured" in later,
-        "what is told to those who cannot see the picture stays that of the first one",
+        "the description for screen readers stays that of the first picture",
     )
 
 
@@ -113,7 +113,7 @@ def test_a_step_is_shown_soon_and_the_series_stay_short(browser: Browser, endles
                 return False
         return True
 
-    assert any(soon() for _ in range(5)), "the page lags behind"  # not each time: the machine may have other work
+    assert any(soon() for _ in range(5)), "the page lags behind"  # not at each look: the machine may be busy
     assert all(len(series["data"]) <= 301 for series in browser.series('[aria-label^="Loss over steps"]'))
 
 
@@ -133,7 +133,7 @@ def test_a_page_that_nobody_sees_is_sent_nothing_and_catches_up_when_it_is_seen(
         return browser.js("return window.nextMessageId"), step_shown(browser)
 
     def still() -> tuple[int, int] | None:
-        """What is seen, where that stays so while there is news."""
+        """Return number of messages and step of the page if they stay the same while the job makes steps, else None."""
         before, made, end = seen(), endless.refresh().step, time.monotonic() + _STILL_S
         wait_for(lambda: endless.refresh().step > made and time.monotonic() > end, "the job stands still")
         return before if seen() == before else None
@@ -153,7 +153,7 @@ def test_the_loss_can_be_drawn_on_a_logarithmic_axis(browser: Browser, endless: 
         return found
 
     def logarithmic() -> bool:
-        """Asks for it again, if the page has loaded itself anew since: a lost connection does that to every page."""
+        """Choose the logarithmic axis, again if the page was loaded again: a page does that after a lost connection."""
         switch = "document.querySelector('.panel .q-checkbox[aria-checked=false]')"
         if losses(browser) and browser.js(f"const switch_ = {switch}; switch_?.focus(); return switch_ !== null"):
             browser.driver.switch_to.active_element.send_keys(" ")
@@ -180,7 +180,7 @@ def test_the_memory_of_a_job_is_told_beside_its_limit(browser: Browser, endless:
         return [...(table?.rows ?? [])].map((row) => [...row.cells].map((cell) => cell.innerText));
     """
     browser.open(f"/jobs/{endless.id}")
-    head, *rows = browser.until(lambda: rows if len(rows := browser.js(script)) == 3 else None, "no memory is told")
+    head, *rows = browser.until(lambda: rows if len(rows := browser.js(script)) == 3 else None, "no memory is shown")
     job, limit = head.index("peak of the process"), head.index("limit")
     assert [row[0] for row in rows] == ["0", "1"]
     for row in rows:
@@ -219,7 +219,7 @@ def test_a_wrong_job_file_has_its_problems_at_their_lines_and_is_not_submitted(
     browser.find(".cm-content").click()
     browser.js("document.execCommand('selectAll'); document.execCommand('insertText', false, arguments[0])", WRONG)
     browser.button("Submit").click()
-    browser.until(lambda: "line 10" in browser.text, "no problem is told")
+    browser.until(lambda: "line 10" in browser.text, "no problem is shown")
     said = browser.text
     for line, place in ((5, "model.layers[0].linear.unit:"), (6, "model.layers[1]:"), (10, "training.epochs:")):
         assert f"line {line}: {place}" in said
@@ -292,7 +292,7 @@ PAGES = {
     "/schedule": ".gantt svg",
     "JOB": ".gantt svg",
 }
-"""What each page is measured with."""
+"""The element of each page that shows that the page is complete."""
 
 
 def test_no_page_is_wider_than_a_phone_or_a_screen(browser: Browser, endless: Job) -> None:
@@ -339,13 +339,15 @@ def test_a_failed_job_tells_its_cause_and_leads_to_the_line_of_the_log(
     job.wait(timeout=120)
     logs = [file.read_text() for file in (service.home.run_directory(job.id) / "logs").glob("worker-*.log")]
     assert "AssertionError" not in "".join(logs), "orders behind the failure were performed"
-    assert sum(" failed in " in line for log in logs for line in log.splitlines()) == 1, "it is told once"
+    assert sum(" failed in " in line for log in logs for line in log.splitlines()) == 1, (
+        "the failure must be in the logs once"
+    )
 
     browser.open(f"/jobs/{job.id}")
-    browser.until(lambda: "try a lower learning rate" in browser.text, "the cause is not told")
+    browser.until(lambda: "try a lower learning rate" in browser.text, "the cause is not shown")
     browser.until(
         lambda: re.search(r"In \d[FBIW]\d, on worker \d: step [\d,]+ of [\d,]+ \([\d,]+ finished\)", browser.text),
-        "where it failed is not told",
+        "the place of the failure is not shown",
     )
     failed = browser.until(
         lambda: [bar for series in browser.series(".gantt") for bar in series["data"] if bar[8:] == [1]],
@@ -364,7 +366,7 @@ def test_after_a_restart_of_the_service_the_page_comes_back_by_itself(
     browser.open(f"/jobs/{endless.id}")
     before = browser.until(lambda: max(0, step_shown(browser)), "no step is shown")
     service.kill()
-    browser.until(lambda: "rying to reconnect" in browser.text, "a lost connection is not told")
+    browser.until(lambda: "rying to reconnect" in browser.text, "a lost connection is not shown")
     service.up()
     browser.until(lambda: step_shown(browser) > before, "the page never came back", 120)
     browser.until(lambda: len(browser.series(".gantt")) == 2, "the pipeline is not drawn again")

@@ -1,4 +1,4 @@
-"""Unknown parameters after ? are told, however many there are."""
+"""Unknown query parameters are reported, for any number of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def _request(query: str) -> Any:
 
 
 def test_the_first_hundred_unknown_parameters_are_told() -> None:
-    """A line of 64 KiB has thousands, and each looks for the nearest right one: it took seconds, and a large answer."""
+    """A line of 64 KiB has thousands of parameters. Looking for the nearest name of each took seconds, and the answer
+    was large."""
     _known_parameters(_request("state=RUNNING"))
     with pytest.raises(UserMistake) as caught:
         _known_parameters(_request("&".join(f"stat{n}=1" for n in range(8000))))

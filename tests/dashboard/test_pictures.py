@@ -1,4 +1,4 @@
-"""Pictures of steps: in pieces if they are large."""
+"""Pictures of steps, in parts if they are large."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from stages.actions import Action, Kind
 
 
 def timeline(n_micro_batches: int, *, predicted: float) -> dict[str, Any]:
-    """Four workers: two with nothing to do, two that wait for half of each micro-batch's 100 µs. The prediction takes
-    `predicted` times as long."""
+    """Return a timeline of four workers: two without actions, and two that wait for half of each micro-batch's 100 µs.
+    The prediction takes `predicted` times as long."""
     actions: list[list[Any]] = [
         [worker, f"{worker}{kind}{j}", 100 * j + start, 100 * j + end]
         for worker in range(2)
@@ -27,7 +27,7 @@ def timeline(n_micro_batches: int, *, predicted: float) -> dict[str, Any]:
 
 
 def test_a_step_of_many_actions_is_drawn_in_pieces_and_told_in_full() -> None:
-    """Only the first piece was drawn: the drain could not be seen at all."""
+    """Only the first part was drawn, so that the drain was never visible."""
     found = picture(timeline(1000, predicted=0.5))
     assert found.summary.startswith("Step 4, 4 workers; measured: 100.00 ms, idle 75.0%, predicted")
     assert found.summary.endswith("dry run: 50.00 ms, idle 75.0%")
@@ -41,9 +41,9 @@ def test_a_step_of_many_actions_is_drawn_in_pieces_and_told_in_full() -> None:
             assert all(bar[1] < p.until and bar[2] > p.since for bar in bars)
             assert all(p.since <= bar[1] <= bar[2] <= p.until for bar in p.bars if bar[3] == BUBBLE)
             seen |= {(bar[0], bar[3], bar[5]) for bar in bars}
-    assert [len(seen) for seen in drawn] == [6000, 6000], "every action of both is in one of the pieces"
+    assert [len(seen) for seen in drawn] == [6000, 6000], "every action of both is in one of the parts"
     last = found.window(len(found.windows) - 1)[0]
-    assert last.until == pytest.approx(100), "the drain is the last piece"
+    assert last.until == pytest.approx(100), "the drain is in the last part"
     assert found.window_of(Action(1, Kind.FORWARD, 999)) == len(found.windows) - 1
     assert found.window_of(Action(1, Kind.FORWARD, 0)) == 0
 

@@ -1,4 +1,4 @@
-"""What the pages offer beside the mouse, and what a reader chooses of a page."""
+"""The pages with keyboard and touch, and a reader's choices on a page."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.dashboard.test_pages import PAGES
 
 
 def explanation(browser: Browser) -> str:
-    """What the box beside a word says; empty if there is none."""
+    """Return the text of the box beside a word; empty if there is none."""
     return str(browser.js("return document.querySelector('#explanation.shown')?.textContent ?? ''"))
 
 
 def test_words_are_explained_to_the_keyboard_and_to_a_finger(browser: Browser) -> None:
-    """They had a title only, which neither reaches."""
+    """The words had only a title attribute, which neither keyboard nor touch reaches."""
     browser.open("/schedule", width=375)
     word = browser.find(".facts .term[tabindex='0']")
     browser.js("arguments[0].focus()", word)
@@ -74,7 +74,7 @@ def test_a_range_of_steps_is_in_the_address_and_its_points_are_a_file(browser: B
     assert "smooth=10" in browser.driver.current_url
 
     def all_steps() -> bool:
-        """Press the button; again if the page was connected anew meanwhile, and the key was lost."""
+        """Press the button, again if the key was lost because the page had to reconnect."""
         browser.button("All steps").send_keys(Keys.ENTER)
         return "from=" not in browser.driver.current_url
 
@@ -135,7 +135,7 @@ _FOCUS = """
 
 @pytest.mark.parametrize("path", ["/", "/submit", "/cluster", "/schedule", "JOB"])
 def test_tab_goes_on_through_a_page_that_changes_meanwhile(browser: Browser, endless: Job, path: str) -> None:
-    """A live page put new nodes in the place of the old ones: the focus went back to the page's beginning."""
+    """A live page replaced its nodes by new ones, and the focus went back to the page's beginning."""
     browser.open(path.replace("JOB", f"/jobs/{endless.id}"))
     browser.find(PAGES[path])
     visited = []
@@ -143,9 +143,9 @@ def test_tab_goes_on_through_a_page_that_changes_meanwhile(browser: Browser, end
         browser.driver.switch_to.active_element.send_keys(Keys.TAB)
         focus = browser.js(_FOCUS)
         if focus["page"]:
-            break  # behind the last control comes the browser's own
+            break  # after the last control, the focus goes to the browser's own controls
         assert not focus["repeated"], f"Tab stays at {focus['name']}"
-        assert focus["visible"], f"the focus cannot be seen on {focus['name']}"
+        assert focus["visible"], f"the focus is not visible on {focus['name']}"
         visited.append(focus["name"])
         if path in ("/", "JOB"):
             before = browser.text

@@ -1,4 +1,4 @@
-"""The pages' words and the glossary say the same."""
+"""The pages and the glossary explain words with the same texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECTION = "## Words of the dashboard"
 
 
 def rows(text: str) -> dict[str, str]:
-    """Word and meaning of the rows of tables."""
+    """Return word and meaning of the rows of tables."""
     found = re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \|$", text, re.MULTILINE)
     return {word.replace("`", ""): meaning.replace("`", "") for word, meaning in found}
 

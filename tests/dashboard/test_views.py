@@ -1,4 +1,4 @@
-"""What pages and /api make of figures, logs and states, without a browser."""
+"""The texts and models that pages and /api make of figures, logs and states, without a browser."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def record(state: State, job: str = "job1") -> JobRecord:
 
 
 async def in_a_client(look: Callable[[Client], Awaitable[None]]) -> None:
-    """Do it on a page that no browser shows."""
+    """Call a function on a page that no browser shows."""
     with Client(page("/")) as client:
         await look(client)
     client.delete()
@@ -62,7 +62,7 @@ async def in_a_client(look: Callable[[Client], Awaitable[None]]) -> None:
 
 
 def shown(job: JobRecord, stats: JobStats | None = None) -> dict[str, str]:
-    """The figures at the head of a job's page that are not empty, by their names."""
+    """Return the figures at the top of a job's page that are not empty, by their names."""
     return {name: text for name, text in zip(FACTS, figures(job, stats, None, None), strict=True) if text}
 
 
@@ -274,7 +274,7 @@ def test_the_rows_of_the_cluster_stay_the_same_while_its_jobs_train(monkeypatch:
         assert [name for _, name in before] == ["a", "b"]
         cluster = state(2, "attempt 2", "a", "b")
         await shown.look()
-        assert links() == before, "what has the keyboard's focus was made anew"
+        assert links() == before, "the element with the keyboard's focus was replaced"
         said = [e.text for e in client.elements.values() if isinstance(e, ui.label)]
         assert {"RUNNING: attempt 2", "20%"} <= set(said)
         cluster = state(3, "", "b")
@@ -318,9 +318,9 @@ def test_a_row_of_a_job_stays_the_same_elements_whatever_comes_and_goes_around_i
             rows = Rows(ui.element("tbody"), made)
             first = rows.show(["b", "a"])
             assert rows.show(["c", "b", "a"])[1:] == first
-            assert rows.show(["a", "c"])[0] is first[1], "order alone makes no new row"
+            assert rows.show(["a", "c"])[0] is first[1], "another order must make no new row"
             order = [row.element for row in rows.show(["a", "c"])]
-            assert order == list(place_of(order[0])), "they stand in the order asked for, and no other is there"
+            assert order == list(place_of(order[0])), "the page has these rows in this order, and no others"
 
     def made(job: str) -> tuple[ui.element, JobRow]:
         row = JobRow(job, stop=nothing, delete=nothing)

@@ -27,7 +27,7 @@ training:
 
 
 def read(text: str, name: str = "") -> JobSpec:
-    """The job, with what this machine says of its paths."""
+    """Read the job, with this machine's problems of its paths."""
     draft = read_job_text(text, name)
     return draft.spec({path: "no such file" for path in draft.paths.values() if not Path(path).is_file()})
 

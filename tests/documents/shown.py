@@ -1,4 +1,4 @@
-"""What a document shows: its commands with the output below them, and its Python."""
+"""Find the commands of a document with the output below them, and its Python code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from itertools import pairwise
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"[-−]?\d[\d,.]*(?:e[-+]?\d+)?")
-_UNITS = {" s": re.compile(r"\b0 ?(?:ms|s|min|h)\b"), " B": re.compile(r"\b0 (?:[KMG]i)?B\b")}  # a few or many of them
+_UNITS = {
+    " s": re.compile(r"\b0 ?(?:ms|s|min|h)\b"),
+    " B": re.compile(r"\b0 (?:[KMG]i)?B\b"),
+}  # of small and large amounts
 _LINES = re.compile(r"[\u2500-\u257f]+")  # of tables and progress bars
 _BLOCKS = re.compile(r"[\u2580-\u259f]+")  # of bars and small charts
-_BETWEEN = re.compile(r"epoch 0 · step 0/0 · (?!.*validation)")  # a line every five seconds, if an epoch is longer
-_SLOW = re.compile(r"slow: ")  # why, which depends on the machine
+_BETWEEN = re.compile(
+    r"epoch 0 · step 0/0 · (?!.*validation)"
+)  # a progress line, printed every five seconds if an epoch takes longer
+_SLOW = re.compile(r"slow: ")  # why a run is slow depends on the machine
 _PREDICTED = " (predicted 0%)"  # not known yet at the first evaluation of a slow machine
 ANYTHING = "…"
 """A line that stands for any number of lines."""
@@ -21,7 +26,7 @@ ANYTHING = "…"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A line that begins with `$`, and the lines below it up to the next command or the end of the block."""
+    """A command, after `$`, and the output below it up to the next command or the end of the block."""
 
     line: int
     text: str
@@ -30,14 +35,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A block of Python."""
+    """A block of Python code."""
 
     line: int
     text: str
 
 
 def shown(document: str) -> Iterator[Command | Code]:
-    """The commands and the Python of a document in Markdown, in order."""
+    """Yield the commands and the Python code of a document in Markdown, in order."""
     for fence in _FENCE.finditer(document):
         line = document.count("\n", 0, fence.start()) + 2
         if fence[1] == "python":
@@ -53,7 +58,8 @@ def _commands(lines: list[str], first: int) -> Iterator[Command]:
 
 
 def masked(text: str) -> list[str]:
-    """Lines without what differs from run to run: figures, bars, the width of tables, how often progress is told."""
+    """Return the lines without the parts that differ from run to run: figures, bars, widths of tables, progress
+    lines."""
     text = _NUMBER.sub("0", text)
     for unit, pattern in _UNITS.items():
         text = pattern.sub(f"0{unit}", text)
@@ -63,6 +69,6 @@ def masked(text: str) -> list[str]:
 
 
 def agrees(expected: str, actual: str) -> bool:
-    """Whether an output is what a document shows, but for figures, and for lines that `…` leaves out."""
+    """Whether an output is the one that a document shows, except for figures, and for lines in place of `…`."""
     lines = ("(?:.*\n)*" if line == ANYTHING else re.escape(line) + "\n" for line in masked(expected))
     return re.fullmatch("".join(lines), "".join(f"{line}\n" for line in masked(actual))) is not None

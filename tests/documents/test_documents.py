@@ -1,4 +1,4 @@
-"""README and the tutorial show what happens: each command is performed, and prints what stands below it."""
+"""Each command of README, the tutorial and the job file's page is performed, and prints the output shown below it."""
 
 from __future__ import annotations
 

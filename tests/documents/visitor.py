@@ -1,4 +1,4 @@
-"""A visitor who types what a document shows, in a copy of the project's examples and with a home of their own."""
+"""A visitor that runs a document's commands, in a copy of the project's examples and with a home of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _ID = re.compile(r"^([a-z0-9]{8})(?=:|$)", re.MULTILINE)
 
 
 class Visitor:
-    """Ids that a document shows stand for those that the service gives; default ports for free ones."""
+    """A visitor. It replaces the ids in a document by those that the service gives, and the default ports by free
+    ones."""
 
     def __init__(self, folder: Path) -> None:
         self.clone, self._home = folder / "clone", folder / "me"
@@ -31,7 +32,7 @@ class Visitor:
         self._ports = {"7070": str(grpc), "7071": str(http)}
 
     def does(self, step: Command | Code, document: str) -> None:
-        """Perform it. Fails if it prints something else than the document shows."""
+        """Perform a step. Fails if its output differs from the one in the document."""
         if isinstance(step, Code):
             self._run([sys.executable, "-c", step.text], f"{document}:{step.line}", check=True)
             return
@@ -40,7 +41,7 @@ class Visitor:
             text = text.replace(documented, real)
         if text.startswith("pipetrain up "):
             text += f" --grpc-port {self._ports['7070']} --http-port {self._ports['7071']}"
-        # a command that does not exist, or fails inside a pipe, prints what the document does not show
+        # no check of the exit code: a missing command, or one that fails in a pipe, prints something else
         actual = self._run(["bash", "-c", text], f"{document}:{step.line}")
         documented_id, real_id = _ID.search(step.output), _ID.search(actual)
         if text.startswith("pipetrain submit") and documented_id and real_id:
@@ -53,11 +54,11 @@ class Visitor:
         )
 
     def left_behind(self) -> list[str]:
-        """New files outside of `runs`, which git ignores."""
+        """Return new files outside of `runs`, which git ignores."""
         return sorted(name for name in set(self._files()) - self._given if not name.startswith("runs/"))
 
     def leaves(self) -> None:
-        """End the service, if it is up."""
+        """Stop the service, if it is up."""
         self._run(["pipetrain", "down"], "down")
 
     def _files(self) -> list[str]:

@@ -25,7 +25,7 @@ def _job(tmp_path: Path, **changes: object) -> Path:
 
 
 def _mistake(*arguments: str | Path) -> list[str]:
-    """The lines of a refused command: exit 2, no traceback, nothing on standard output."""
+    """Run a command that must be refused, with exit 2 and no traceback, and return the lines of its error."""
     return _lines_of_a_mistake(pipetrain_here(*arguments))
 
 
@@ -37,7 +37,9 @@ def _lines_of_a_mistake(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def test_three_mistakes_get_three_lines_with_path_value_and_the_nearest_right_one(tmp_path: Path) -> None:
     job = _job(tmp_path, pipeline__schedule="1f1bb", training__epohcs=3, training__batch_size=-1)
-    lines = _lines_of_a_mistake(pipetrain("train", job, "--run-dir", tmp_path / "run"))  # as a user calls it
+    lines = _lines_of_a_mistake(
+        pipetrain("train", job, "--run-dir", tmp_path / "run")
+    )  # in a process of its own, like a user's
     assert len(lines) == 3
     for path, value, hint in (
         ("training.epohcs", "", "epochs"),
@@ -134,7 +136,7 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_that_is_not_finite_fails_the_job_too(tmp_path: Path) -> None:
-    """One step that ruins the weights is the last one: only the evaluation after it can notice."""
+    """The only step ruins the weights, so that only the evaluation after it can notice."""
     job = _job(
         tmp_path,
         training__epochs=1,

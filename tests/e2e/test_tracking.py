@@ -1,4 +1,4 @@
-"""`--track`: what a tracker has after a real run, and that none of its troubles is the run's."""
+"""`--track`: a tracker has all rows after a real run, and its failures do not affect the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEPS = 46
 
 
 def train(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Two epochs of the digits, in threads of one process."""
+    """Train two epochs of the digits, in threads of one process."""
     job = ("train", str(EXAMPLES / "digits.yaml"), "--local", "--set", "training.epochs=2")
     command = [PIPETRAIN, *job, "--run-dir", str(folder / "run"), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=folder)
@@ -54,7 +54,7 @@ def test_a_tracker_that_fails_is_told_of_and_the_run_is_the_same(tmp_path: Path)
 
 def test_a_missing_extra_is_one_line_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n\nsys.modules['mlflow'] = None  # as if it were not there\n"
+        "import sys\n\nsys.modules['mlflow'] = None  # as if it were not installed\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     done = train(tmp_path, "--track", "mlflow:http://127.0.0.1:9")

@@ -25,7 +25,7 @@ LONG_JOB = ["--set", "training.epochs=100000"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of README's job, trained by actors, with a trace of two steps."""
+    """Train README's job with actors and a trace of two steps; return the run directory."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     done = pipetrain("train", EXAMPLES / "digits.yaml", "--run-dir", folder, "--trace", "2")
     assert done.returncode == 0, done.stderr
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_cleanly_and_saves_what_was_reached(tmp_path: Path, where: l
 
 
 def test_a_killed_worker_ends_the_job_within_five_seconds_with_its_name(tmp_path: Path) -> None:
-    # a busy machine may hold up one run, but not each
+    # a busy machine may delay one run, but not all three
     assert any(_seconds_from_kill_to_end(tmp_path / name) < 5 for name in ("one", "two", "three"))
 
 
@@ -140,7 +140,7 @@ def test_a_killed_driver_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_the_model_that_does_not_fit_on_one_worker(tmp_path: Path) -> None:
-    """That it does on four is shown, and performed, in README."""
+    """That four workers can train it is tested by README's commands."""
     job = EXAMPLES / "too-big-for-one.yaml"
     refused = pipetrain_here("plan", job, "--stages", "1")
     assert refused.returncode == 2
@@ -186,7 +186,8 @@ def _nothing_is_left(pid: int) -> None:
 
 
 def _processes_of(pid: int) -> list[bytes]:
-    """Command lines of the processes of an embedded cluster. Those that Ray has killed may need a moment to be gone."""
+    """Return command lines of the processes of an embedded cluster. Processes that Ray has killed may exist a moment
+    longer."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
