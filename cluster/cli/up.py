@@ -62,7 +62,8 @@ _LINE_EVERY_S = 2.0
     "data_roots",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Let jobs read local data only below this folder; may be repeated. By default they read whatever you may.",
+    help="Let jobs read local data only below this folder; may be repeated. By default they read "
+    "every file that you may read.",
 )
 @click.option(
     "--data-protocols",

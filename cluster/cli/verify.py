@@ -31,7 +31,12 @@ from stages.errors import InvalidSchedule, UserMistake
 
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml")
-@click.option("--stages", default=None, metavar="1,2,3,4", help="Numbers of stages to try; by default 1 to 4.")
+@click.option(
+    "--stages",
+    default=None,
+    metavar="1,2,3,4",
+    help="Numbers of stages to try, separated by commas; by default 1 to 4.",
+)
 @click.option("--schedules", default="all", show_default=True, help="Schedules to try, separated by commas, or all.")
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="The number of steps to train.")
 @set_option

@@ -29,7 +29,7 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 310_000),  # to notice a lost host; servers reject more frequent pings
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5_000),  # also the time for one attempt, of which a busy host needs some
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # also the deadline of one attempt: a busy host needs more than a moment
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_http_proxy", 0),  # a web proxy, set for other programs, often does not reach the cluster
     ("grpc.use_local_subchannel_pool", 1),  # else a failed connection of another client delays this one

@@ -112,7 +112,7 @@ def _mount_pages(app: FastAPI, site: Site) -> None:
         binding_refresh_interval=None,
         reconnect_timeout=_RECONNECT_S,
         message_history_length=_MESSAGES_KEPT,
-        gzip_middleware_factory=None,  # the port is on loopback, where compression costs more than it saves
+        gzip_middleware_factory=None,  # nothing goes further than loopback, so that compression is not needed
         tailwind=False,
         show_welcome_message=False,
     )
