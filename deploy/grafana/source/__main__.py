@@ -1,4 +1,4 @@
-"""`./scripts/dashboards`: writes deploy/grafana/dashboards/*.json; `--check` only says whether they are current."""
+"""`./scripts/dashboards`: writes deploy/grafana/dashboards/*.json; `--check` only tests whether they are current."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from deploy.grafana.source.files import DASHBOARDS, write, wrong
 
 
 def main() -> int:
-    """1 where `--check` finds anything."""
+    """Return 0, or 1 if `--check` finds a file that is not current."""
     parser = argparse.ArgumentParser(prog="./scripts/dashboards", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is not current")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not current")
     found = wrong()
     if not parser.parse_args().check:
         write()

@@ -44,7 +44,7 @@ HEALTH = Row(
     (
         number(
             "State",
-            "The state of the job; its reason is told by `pipetrain status`.",
+            "The state of the job. `pipetrain status` shows the reason.",
             Query(f"pipetrain_job_state{{{_JOB}}} == 1", "{{state}}", instant=True),
             text="name",
         ),
@@ -56,13 +56,13 @@ HEALTH = Row(
         ),
         number(
             "Done",
-            "Share of the job's steps that are done in the present attempt.",
+            "Share of the job's steps that the present attempt has done.",
             Query(f"pipetrain_steps_total{{{_JOB}}} / pipetrain_job_planned_steps{{{_JOB}}}"),
             "percentunit",
         ),
         number(
             "Time left",
-            "The steps that remain at the present pace; evaluations count as they come.",
+            "Time for the remaining steps at the present speed, including the time that evaluations take.",
             Query(
                 f"(pipetrain_job_planned_steps{{{_JOB}}} - pipetrain_steps_total{{{_JOB}}}) "
                 f"/ {_rate('pipetrain_steps_total')}"
@@ -71,19 +71,19 @@ HEALTH = Row(
         ),
         number(
             "Since the last step",
-            "Time since a step ended; far above the usual step time the job hangs, evaluates, or has ended.",
+            "Time since the last step. If it is far above the usual step time, the job hangs, evaluates, or has ended.",
             Query(f"time() - pipetrain_last_step_timestamp_seconds{{{_JOB}}}"),
             "s",
         ),
         number(
             "Attempt",
-            "The life of its processes that the job is in; above 1 its workers were lost and started again.",
+            "Number of the job's present attempt. Above 1, its workers were lost and started again.",
             Query(f"pipetrain_job_attempt{{{_JOB}}}"),
             limits=((None, "green"), (2, "orange")),
         ),
         states(
             "States",
-            "Which state the job was in, and when.",
+            "The job's states over time.",
             Query(f"pipetrain_job_state{{{_JOB}}} == 1", "{{state}}"),
             _COLORS,
             width=16,
@@ -96,7 +96,7 @@ HEALTH = Row(
         ),
         number(
             "Tightest memory",
-            "The largest share of its memory limit that the job took in a worker; at 100 % it fails.",
+            "The largest share of its memory limit that the job took in any worker. At 100 % the job fails.",
             Query(f"max(pipetrain_worker_peak_job_bytes{{{_JOB}}} / pipetrain_worker_memory_limit_bytes{{{_JOB}}})"),
             "percentunit",
             limits=((None, "green"), (0.8, "orange"), (0.95, "red")),
@@ -121,7 +121,7 @@ THROUGHPUT = Row(
         ),
         lines(
             "Step duration",
-            "Without evaluations between two steps: half, 95 % and 99 % of the steps take at most that.",
+            "Half, 95 % and 99 % of the steps take at most this time, without evaluations between steps.",
             _duration(0.5),
             _duration(0.95),
             _duration(0.99),
@@ -130,7 +130,7 @@ THROUGHPUT = Row(
         ),
         buckets(
             "Step durations",
-            "How many steps took how long; two bright bands are two kinds of steps.",
+            "The number of steps by duration. Two bright bands are two kinds of steps.",
             Query(
                 f"sum by (le) (increase(pipetrain_step_duration_seconds_bucket{{{_JOB}}}[$__rate_interval]))",
                 "{{le}}",
@@ -147,7 +147,7 @@ THROUGHPUT = Row(
         ),
         lines(
             "Loss",
-            "Of the last step, and of the last evaluation on rows that are not trained on.",
+            "Training: mean over the rows of the present epoch so far. Validation: the last evaluation, on other rows.",
             Query(f"pipetrain_loss{{{_JOB}}}", "{{kind}}"),
             width=12,
         ),
@@ -172,8 +172,8 @@ PIPELINE = Row(
     (
         matrix(
             "Where each stage's time goes",
-            "Share of a stage's time by kind: computing is wanted, waits and sends are its bubble. Checkpoint, "
-            "recovery, evaluation and other are its worker's, shown at the worker's first stage.",
+            "Share of a stage's time by kind. Waits and sends are its bubble. Checkpoint, recovery, evaluation and "
+            "other belong to the whole worker and are shown at its first stage.",
             Query(
                 f"sum by (stage, spent_on) ({_SPENT_ON}) / on (stage) group_left () sum by (stage) ({_seconds()})",
                 instant=True,
@@ -188,8 +188,8 @@ PIPELINE = Row(
         ),
         lines(
             "Bubble, measured and predicted",
-            "Share of the workers' time without evaluations that goes to waits and sends, beside what the schedule "
-            "alone idles with actions as long as measured. Between them: the price of messages, and of a busy host.",
+            "Share of the workers' time, without evaluations, that waits and sends take; and the bubble that the "
+            "schedule has with the measured times of its actions. Messages or a busy host cause the difference.",
             Query(
                 f"sum({_seconds('wait|send', _JOB)}) "
                 f"/ (sum({_seconds('.+', _JOB)}) - sum({_seconds('evaluation', _JOB)}))",
@@ -202,7 +202,7 @@ PIPELINE = Row(
         ),
         history(
             "Bubble by stage",
-            "The bubble of each stage in the second or two before Prometheus looked.",
+            "The bubble of each stage in the last one to two seconds before the scrape.",
             Query(f"pipetrain_stage_bubble_ratio{{{_STAGES}}}", "stage {{stage}}"),
             unit="percentunit",
             min=0,
@@ -210,7 +210,7 @@ PIPELINE = Row(
         ),
         lines(
             "Stage bubble above prediction",
-            "How much more each stage idles than its schedule explains.",
+            "The part of each stage's bubble that its schedule does not explain.",
             Query(
                 f"pipetrain_stage_bubble_ratio{{{_STAGES}}} - pipetrain_stage_bubble_predicted_ratio{{{_STAGES}}}",
                 "stage {{stage}}",
@@ -219,22 +219,22 @@ PIPELINE = Row(
         ),
         lines(
             "Time by kind",
-            "Everything that the chosen stages' workers do, as shares of their time; nothing is left out.",
+            "All time of the chosen stages by kind, as shares.",
             Query(f"sum by (kind) ({_seconds()})", "{{kind}}"),
             unit="percentunit",
             stack="percent",
         ),
         lines(
             "Waits by cause",
-            "Share of time that the chosen stages wait for arrays, on average: until the first backward action, after "
-            "the last forward one, and between. Steady waits are those that a schedule should not have.",
+            "Mean share of time that the chosen stages wait for arrays: until the first backward action (warm-up), "
+            "after the last forward action (drain), and between (steady). A good schedule has few steady waits.",
             Query(f"avg by (cause) ({_seconds('wait')})", "{{cause}}"),
             unit="percentunit",
             stack="normal",
         ),
         lines(
             "Compute by stage",
-            "Share of time that each stage computes; the highest is the bottleneck, a better partition evens them out.",
+            "Share of time that each stage computes. The highest is the bottleneck; a better partition makes them equal.",
             Query(
                 f"sum by (stage) ({_seconds('forward|input_gradient|weight_gradient|update')})",
                 "stage {{stage}}",
@@ -245,7 +245,7 @@ PIPELINE = Row(
         ),
         lines(
             "Stalls",
-            "Share of time in which workers save checkpoints, recover or evaluate, and make no step; their average.",
+            "Mean share of time in which workers make no steps, because they save checkpoints, recover or evaluate.",
             Query(f"avg by (kind) ({_seconds('checkpoint|recovery|evaluation')})", "{{kind}}"),
             unit="percentunit",
             stack="normal",
@@ -260,7 +260,7 @@ MEMORY = Row(
     (
         lines(
             "Arrays of the stages",
-            "Bytes of arrays that the chosen stages hold, by what they are; activations are the peak of those kept.",
+            "Bytes of arrays that the chosen stages hold, by kind; of kept activations, the peak.",
             Query(f"sum by (kind) (pipetrain_stage_held_bytes{{{_STAGES}}})", "{{kind}}"),
             unit="bytes",
             stack="normal",
@@ -268,7 +268,7 @@ MEMORY = Row(
         ),
         lines(
             "Kept activations by stage",
-            "The peak of the activations that each stage keeps, beside what was predicted from the schedule.",
+            "The peak of the activations that each stage keeps, and its prediction from the schedule.",
             Query(f'pipetrain_stage_held_bytes{{{_STAGES}, kind="activations"}}', "stage {{stage}}"),
             Query(f"pipetrain_stage_predicted_activation_bytes{{{_STAGES}}}", "stage {{stage}}, predicted"),
             unit="bytes",
@@ -287,7 +287,7 @@ MEMORY = Row(
         ),
         lines(
             "Peak of the workers",
-            "The most memory that each worker's process ever held: its arrays, its data, Python and its libraries.",
+            "The most memory that each worker's process held: its arrays, its data, Python and libraries.",
             Query(f"pipetrain_worker_peak_resident_bytes{{{_JOB}}}", "worker {{worker}}"),
             unit="bytes",
             width=24,
@@ -301,21 +301,21 @@ LINKS = Row(
     (
         lines(
             "Bytes a second",
-            "Activations and gradients from worker to worker.",
+            "Bytes of activations and gradients that workers send each other.",
             Query(_rate("pipetrain_link_bytes_total"), "{{from_worker}} to {{to_worker}}"),
             unit="Bps",
             min=0,
         ),
         lines(
             "Messages a second",
-            "Arrays from worker to worker: one a micro-batch and direction.",
+            "Arrays that workers send each other: one for each micro-batch and direction.",
             Query(_rate("pipetrain_link_messages_total"), "{{from_worker}} to {{to_worker}}"),
             unit="ops",
             min=0,
         ),
         lines(
             "Size of a message",
-            "Bytes of an array, on average; small ones cost as much time to send as large ones.",
+            "Mean size of a sent array. Sending a small one takes about as long as sending a large one.",
             Query(
                 f"{_rate('pipetrain_link_bytes_total')} / {_rate('pipetrain_link_messages_total')}",
                 "{{from_worker}} to {{to_worker}}",
@@ -329,7 +329,7 @@ LINKS = Row(
 JOB = Dashboard(
     uid="pipetrain-job",
     title="pipetrain: one job's pipeline",
-    description="What one job does, how fast, and what holds it back.",
+    description="What one job does, how fast it is, and what slows it down.",
     rows=(HEALTH, THROUGHPUT, PIPELINE, MEMORY, LINKS),
     choices=(
         Choice("job", "Job", "label_values(pipetrain_job_info, job)"),
@@ -346,7 +346,7 @@ JOB = Dashboard(
             value_is_time=True,
         ),
         Mark(
-            "Workers started anew",
+            "Workers started again",
             f"changes(pipetrain_job_attempt{{{_JOB}}}[$__rate_interval]) > 0",
             "{{job}}",
             "orange",

@@ -1,7 +1,7 @@
-"""A dashboard as data, and what Grafana makes of it: JSON of its dashboard schema.
+"""Dashboards as data, and their JSON in Grafana's dashboard schema.
 
-Plain dataclasses and no library: the six kinds of panels that are used take fewer lines than a generator's calls would,
-and the JSON that is mounted depends on nothing that is released elsewhere.
+These are plain dataclasses without a library: the few kinds of panels in use take fewer lines than calls of a generator
+would, and the JSON depends on no other project's releases.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True)
 class Query:
-    """PromQL. `instant` for the present value alone, `form` is time_series, table or heatmap."""
+    """A PromQL query. `instant`: only the present value. `form` is time_series, table or heatmap."""
 
     expr: str
     legend: str = ""
@@ -26,7 +26,7 @@ class Query:
     form: str = "time_series"
 
     def json(self, index: int) -> Json:
-        """As a panel's target."""
+        """Return the query as the target of a panel."""
         return {
             "refId": "ABCDEFGHIJ"[index],
             "datasource": _SOURCE,
@@ -40,7 +40,8 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel. `kind` is Grafana's name of it, `unit` one of its units; width and height in cells of its grid."""
+    """A panel. `kind` is Grafana's name of the panel type, `unit` one of Grafana's units; width and height are in cells
+    of Grafana's grid."""
 
     title: str
     description: str
@@ -56,7 +57,7 @@ class Panel:
     transformations: Sequence[Json] = ()
 
     def json(self, number: int, x: int, y: int) -> Json:
-        """At a place of the grid."""
+        """Return the panel at a place of the grid."""
         return {
             "id": number,
             "type": self.kind,
@@ -76,7 +77,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """A heading, and the panels under it, laid out from left to right."""
+    """A heading and the panels under it, from left to right."""
 
     title: str
     panels: Sequence[Panel]
@@ -84,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """A variable that a user chooses: values of a label, as PromQL's `label_values` gives them."""
+    """A variable that the user chooses among the values of a label (Grafana's `label_values`)."""
 
     name: str
     label: str
@@ -92,7 +93,7 @@ class Choice:
     many: bool = False
 
     def json(self) -> Json:
-        """As a variable that is asked for anew when the time range changes."""
+        """Return it as a variable whose values are queried again when the time range changes."""
         return {
             "type": "query",
             "name": self.name,
@@ -111,7 +112,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Mark:
-    """An annotation: drawn over all panels when `expr` is above zero, or at its value in ms where `value_is_time`."""
+    """An annotation over all panels, drawn when `expr` is above zero or, with `value_is_time`, at its value in ms."""
 
     name: str
     expr: str
@@ -120,7 +121,7 @@ class Mark:
     value_is_time: bool = False
 
     def json(self) -> Json:
-        """As an annotation of Prometheus."""
+        """Return it as an annotation with Prometheus as its data source."""
         return {
             "name": self.name,
             "enable": True,
@@ -135,7 +136,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """One dashboard. `uid` is the last part of its file's name and of its address."""
+    """A dashboard. `uid` is the name of its file, without .json, and a part of its address."""
 
     uid: str
     title: str
@@ -146,7 +147,7 @@ class Dashboard:
     links: Sequence[Json] = ()
 
     def json(self) -> Json:
-        """The whole of it."""
+        """Return the whole dashboard."""
         source = {
             "type": "datasource",
             "name": "datasource",

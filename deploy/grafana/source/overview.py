@@ -36,19 +36,19 @@ JOBS = Row(
         ),
         number(
             "Longest wait",
-            "How long the job that was submitted first has been waiting; 0 if none does.",
+            "How long the oldest waiting job has waited; 0 if no job waits.",
             Query("max(pipetrain_queue_oldest_wait_seconds)"),
             "s",
         ),
         number(
             "Failed in this time",
-            "Jobs that failed in the time shown, of every kind of error.",
+            "Jobs that failed in the time range shown, with any kind of error.",
             Query("sum(increase(pipetrain_job_failures_total[$__range]))", instant=True),
             limits=((None, "green"), (1, "red")),
         ),
         table(
             "Jobs that run or ended lately",
-            "One line a job, until five minutes after its end; its id leads to the dashboard of its pipeline.",
+            "A line for each job, until five minutes after its end. Its id is a link to the dashboard of its pipeline.",
             {
                 "": _now("max by (job, name) (pipetrain_job_info)"),
                 "step": _now("max by (job) (pipetrain_steps_total)"),
@@ -64,7 +64,7 @@ JOBS = Row(
         ),
         lines(
             "Jobs by state",
-            "Jobs that have not ended, by state: what waits, starts, runs, or starts again.",
+            "Jobs that have not ended, by state.",
             Query('sum by (state) (pipetrain_jobs{state=~"QUEUED|STARTING|RUNNING|RECOVERING"})', "{{state}}"),
             stack="normal",
             width=8,
@@ -72,12 +72,12 @@ JOBS = Row(
         ),
         lines(
             "Ends of jobs",
-            "Jobs that ended within each interval, by how they ended.",
+            "Jobs that ended in each interval, by their final state.",
             Query("sum by (state) (increase(pipetrain_jobs_ended_total[$__rate_interval]))", "{{state}}"),
         ),
         lines(
             "Failures by kind",
-            "Jobs that failed within each interval, by kind of error; lost workers and NonFinite have alerts.",
+            "Jobs that failed in each interval, by kind of error. Lost workers and NonFinite have alerts.",
             Query("sum by (kind) (increase(pipetrain_job_failures_total[$__rate_interval]))", "{{kind}}"),
         ),
     ),
@@ -94,13 +94,13 @@ TRAINING = Row(
         ),
         lines(
             "Training loss",
-            "Loss of each job's last step; jobs with different losses do not compare.",
+            "Mean loss of each job over its present epoch so far. Different loss functions are not comparable.",
             Query('max by (job) (pipetrain_loss{kind="train"})', "{{job}}"),
         ),
         lines(
             "Bubble above prediction",
-            "How much larger the measured bubble of each job is than its schedule explains; what is far above zero is "
-            "lost to sending, waking up, or a busy host.",
+            "The part of each job's bubble that its schedule does not explain. If it is far above zero, time is lost "
+            "to sending, waking up, or a busy host.",
             Query("max by (job) (pipetrain_bubble_ratio - pipetrain_bubble_predicted_ratio)", "{{job}}"),
             unit="percentunit",
         ),
@@ -112,7 +112,7 @@ QUEUE = Row(
     (
         lines(
             "Wait before the start",
-            "From submission to admission: half and 95 % of the jobs admitted in the hour before waited at most that.",
+            "From submission to admission: half and 95 % of the jobs of the last hour waited at most this time.",
             *(
                 Query(f"histogram_quantile({q}, sum by (le) (increase(pipetrain_queue_wait_seconds_bucket[1h])))", name)
                 for q, name in ((0.5, "half"), (0.95, "95 %"))
@@ -121,13 +121,13 @@ QUEUE = Row(
         ),
         lines(
             "Room in the queue",
-            "Jobs that wait beside the most that the queue takes; at the limit Submit is refused.",
+            "Waiting jobs, and the limit of the queue. At the limit the service refuses Submit.",
             Query('sum(pipetrain_jobs{state="QUEUED"})', "waiting"),
             Query("sum(pipetrain_queue_limit_jobs)", "limit"),
         ),
         lines(
-            "Workers started anew",
-            "Jobs whose workers were started again because what they ran on was lost, within each interval.",
+            "Workers started again",
+            "Times that a job's workers were started again in each interval, because Ray was lost.",
             Query("sum by (cause) (increase(pipetrain_worker_restarts_total[$__rate_interval]))", "{{cause}}"),
         ),
     ),
@@ -138,14 +138,14 @@ CLUSTER = Row(
     (
         lines(
             "CPUs",
-            "CPUs of the cluster that jobs have reserved, and all that there are.",
+            "CPUs of the cluster that jobs have reserved, and all CPUs.",
             Query("sum(pipetrain_cluster_cpus_used)", "reserved"),
             Query("sum(pipetrain_cluster_cpus)", "all"),
             min=0,
         ),
         lines(
             "Memory",
-            "Memory that jobs have reserved, what their workers held at their peak, and all that there is.",
+            "Memory that jobs have reserved, the peak of their workers, and all memory of the cluster.",
             Query("sum(pipetrain_cluster_memory_used_bytes)", "reserved"),
             Query("sum(pipetrain_worker_peak_resident_bytes)", "peak of workers"),
             Query("sum(pipetrain_cluster_memory_bytes)", "all"),
@@ -176,7 +176,7 @@ SERVICE = Row(
         ),
         lines(
             "Time to answer",
-            "95 % of the calls with one answer took at most that in the five minutes before, by method.",
+            "95 % of the calls with one answer took at most this time in the last five minutes, by method.",
             Query(
                 "histogram_quantile(0.95, sum by (method, le) (rate(pipetrain_rpc_duration_seconds_bucket[5m])))",
                 "{{method}}",
@@ -185,19 +185,19 @@ SERVICE = Row(
         ),
         lines(
             "Open calls",
-            "Calls that are being answered: those who watch a job or follow a log, above all.",
+            "Calls that are being answered, mostly those that watch a job or follow a log.",
             Query("sum by (method) (pipetrain_rpcs_open)", "{{method}}"),
             decimals=0,
         ),
         lines(
             "Scrape",
-            "How long Prometheus waited for /metrics; 50 jobs of 8 stages take 50 ms at most.",
+            "How long Prometheus waited for /metrics. 50 jobs of 8 stages take at most 50 ms.",
             Query('max(scrape_duration_seconds{job="pipetrain"})', "scrape"),
             unit="s",
         ),
         table(
             "Version",
-            "What runs: the version of pipetrain and of Python.",
+            "The running versions of pipetrain and Python.",
             {"": _now("max by (version, python) (pipetrain_build_info)")},
             units={},
             width=8,
@@ -220,6 +220,6 @@ OVERVIEW = Dashboard(
             "red",
             value_is_time=True,
         ),
-        Mark("Workers started anew", "changes(pipetrain_job_attempt[$__interval]) > 0", "{{job}}", "orange"),
+        Mark("Workers started again", "changes(pipetrain_job_attempt[$__interval]) > 0", "{{job}}", "orange"),
     ),
 )

@@ -1,4 +1,4 @@
-"""The kinds of panels that the dashboards are made of."""
+"""The kinds of panels of the dashboards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ HEAT = {"mode": "continuous-BlYlRd"}
 def lines(
     title: str, description: str, *queries: Query, unit: str = "short", stack: str = "", width: int = 8, **defaults: Any
 ) -> Panel:
-    """Values over time. `stack` is "normal" or "percent"; `defaults` are field settings, such as min and max."""
+    """Return a panel of lines over time. `stack` is "", "normal" or "percent"; `defaults` are field settings, such as
+    min and max."""
     custom: Json = {"lineWidth": 1, "fillOpacity": 60 if stack else 8, "showPoints": "never"}
     if stack:
         custom["stacking"] = {"mode": stack, "group": "A"}
@@ -34,8 +35,8 @@ def number(
     words: Mapping[str, tuple[str, str]] | None = None,
     limits: Sequence[tuple[float | None, str]] = ((None, "text"),),
 ) -> Panel:
-    """One value, large. `words` shows values as (word, colour), `limits` colours from each value on; `text` "name"
-    shows the legend instead."""
+    """Return a panel with one large value. `words` maps values to (word, colour), `limits` are colours from each value
+    on; with `text` "name" the panel shows the legend instead of the value."""
     mappings = [
         {"type": "value", "options": {value: {"text": word, "color": color, "index": index}}}
         for index, (value, (word, color)) in enumerate((words or {}).items())
@@ -66,7 +67,7 @@ def table(
     width: int = 24,
     height: int = 8,
 ) -> Panel:
-    """Instant queries side by side, a row for each set of labels. Columns are named in order; units go by name."""
+    """Return a table of instant queries with a row for each set of labels. `columns` and `units` are by column name."""
     names = {f"Value #{'ABCDEFGHIJ'[index]}": name for index, name in enumerate(columns)}
     if len(columns) == 1:
         names = {"Value": next(iter(columns))}
@@ -105,7 +106,7 @@ def table(
 def matrix(
     title: str, description: str, query: Query, *, row: str, column: str, unit: str, width: int = 24, **defaults: Any
 ) -> Panel:
-    """A heat map of two labels: a row for each value of the one, a column for each of the other, coloured by value."""
+    """Return a heat map of two labels: a row for each value of one, a column for each value of the other."""
     grouping = {"columnField": column, "rowField": row, "valueField": "Value", "emptyValue": "null"}
     named = {f"{row}\\{column}": row}
     transformations = [
@@ -134,7 +135,7 @@ def matrix(
 
 
 def history(title: str, description: str, query: Query, *, unit: str, width: int = 12, **defaults: Any) -> Panel:
-    """A row for each series, time from left to right, coloured by value."""
+    """Return a panel with a row for each series over time, coloured by value."""
     options = {"showValue": "never", "rowHeight": 0.9, "legend": _LEGEND, "tooltip": {"mode": "single"}}
     return Panel(
         title,
@@ -151,7 +152,7 @@ def history(title: str, description: str, query: Query, *, unit: str, width: int
 
 
 def states(title: str, description: str, query: Query, colors: Mapping[str, str], *, width: int = 24) -> Panel:
-    """A bar for each series for as long as it is there."""
+    """Return a panel with a bar for each series, as long as the series exists."""
     overrides = [
         {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "color", "value": _fixed(color)}]}
         for name, color in colors.items()
@@ -162,7 +163,7 @@ def states(title: str, description: str, query: Query, colors: Mapping[str, str]
 
 
 def buckets(title: str, description: str, query: Query, *, unit: str, width: int = 12) -> Panel:
-    """A histogram over time: the brighter, the more."""
+    """Return a panel with a histogram over time: the brighter, the more."""
     options = {
         "calculate": False,
         "yAxis": {"unit": unit},
