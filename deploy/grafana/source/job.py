@@ -234,7 +234,7 @@ PIPELINE = Row(
         ),
         lines(
             "Compute by stage",
-            "Share of time that each stage computes. The highest is the bottleneck; a better partition makes them equal.",
+            "Share of time that each stage computes. The highest is the bottleneck; a better partition evens them out.",
             Query(
                 f"sum by (stage) ({_seconds('forward|input_gradient|weight_gradient|update')})",
                 "stage {{stage}}",
