@@ -217,7 +217,9 @@ class NetworkBuilder:
             return result
         if self.shapes[result] != shape:
             raise LayerError(
-                path, spec.kind, f"its layers give {self.shapes[result]} for {shape}, and the two are to be added"
+                path,
+                spec.kind,
+                f"its layers turn {shape} into {self.shapes[result]}; to be added, both need the same shape",
             )
         self.branch_ends.append(len(self.ops))
         return self._append(Op(len(self.ops), path, "add", inside, Add(shape), (result, value)))

@@ -9,7 +9,8 @@ from hypothesis import settings
 from cluster.actors.ray_session import ray_session
 from tests.examples import EXPLORES, take_all
 
-# the same examples every time, so that a red run means a change; EXPLORE=1 looks for new ones; a slow run is none
+# the same examples every time, so that a red run means a change; EXPLORE=1 looks for new ones; no deadline, because a
+# slow example is no failure
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if EXPLORES else "steady")
@@ -27,12 +28,12 @@ STARTS_RAY = (
     ("tests/cluster/test_two_nodes.py", ""),
     ("tests/observability/test_prometheus.py", ""),
 )
-"""What starts Ray, or a service with it, by how it begins. Files with the same word share what they start, and stay
-together in one process."""
+"""Beginnings of the paths of tests that start Ray, or a service with it. Files with the same word share what they
+start, and stay together in one process."""
 
 
 def _place(nodeid: str) -> int:
-    """Which of STARTS_RAY it belongs to; behind all of them for the others."""
+    """Return the place of a test in STARTS_RAY; tests that do not start Ray come after all of them."""
     return next((place for place, (start, _) in enumerate(STARTS_RAY) if nodeid.startswith(start)), len(STARTS_RAY))
 
 
@@ -57,9 +58,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n 2`: one process begins with what starts Ray, the other with what does not, until they meet.
+    """With `-n 2`, one process begins with the tests that start Ray, the other with those that do not, until they meet.
 
-    Both keep the two cores busy, and as long as they can no two of them start Ray at the same time.
+    So both cores stay busy, and for as long as possible only one process at a time starts Ray.
     """
     from xdist.scheduler.loadscope import LoadScopeScheduling
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 
 EXPLORES = bool(os.environ.get("EXPLORE"))
-"""Whether new examples are looked for. Else the same ones are taken every time."""
+"""Whether tests look for new examples. Else every run takes the same ones."""
 _all = EXPLORES
 
 
 def take_all() -> None:
-    """From now on, `examples` gives the second number: with `--slow`."""
+    """Let `examples` return the second number from now on: for `--slow`."""
     global _all
     _all = True
 
 
 def examples(some: int, all_: int) -> int:
-    """`some` of those that every run takes again; `all_` of them if time does not count, or if they are new."""
+    """Return `some`, or `all_` if time does not matter (`--slow`) or examples are new (EXPLORE)."""
     return all_ if _all else some

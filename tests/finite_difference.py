@@ -1,4 +1,4 @@
-"""One helper for every derivative test."""
+"""Finite differences, for every test of derivatives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stages.arrays import Array
 
 
 def numerical_gradient(function: Callable[[], float], array: Array, step: float = 1e-6) -> Array:
-    """∂ function / ∂ array by central differences; `array` is changed in place and put back. float64 only."""
+    """∂ function / ∂ array by central differences; `array` is changed in place and restored. float64 only."""
     assert array.dtype == np.float64
     gradient = np.empty_like(array)
     for place in np.ndindex(array.shape):

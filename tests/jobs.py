@@ -67,13 +67,13 @@ class RayRun:
     workers: RayWorkers
 
     def train(self) -> list[Row]:
-        """All rows of the job."""
+        """Train, and return all rows of the job."""
         rows = len(self.data.train), len(self.data.validation)
         return list(Trainer(self.blueprint, self.workers, train_rows=rows[0], validation_rows=rows[1]).rows())
 
 
 def start_on_ray(ray: Any, spec: JobSpec, faults: Mapping[int, Fault] | None = None) -> RayRun:
-    """Actors for the job; the caller closes `workers`."""
+    """Start actors for the job; the caller closes `workers`."""
     data = load_data(spec)
     blueprint = make_blueprint(spec, len(data.train))
     weights = check_weights(spec)
@@ -84,13 +84,13 @@ def start_on_ray(ray: Any, spec: JobSpec, faults: Mapping[int, Fault] | None = N
 def pipetrain(
     *arguments: str | Path, cwd: Path | None = None, timeout: float = 250
 ) -> subprocess.CompletedProcess[str]:
-    """The installed command, as a user calls it."""
+    """Run the installed command as a user does."""
     command = [PIPETRAIN, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
 
 
 def pipetrain_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The same command in this process, which saves seconds of imports: for commands that start no Ray.
+    """Run the command in this process, which saves seconds of imports: for commands that do not start Ray.
 
     An exception that the command does not turn into a message is raised here.
     """
@@ -98,7 +98,7 @@ def pipetrain_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     code, output, errors = 0, io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", command),
-        mock.patch.dict(os.environ, {"COLUMNS": "200"}),  # no table is broken into lines
+        mock.patch.dict(os.environ, {"COLUMNS": "200"}),  # so that no row of a table is wrapped
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):

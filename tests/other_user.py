@@ -1,4 +1,4 @@
-"""Another user of this machine, without any right: what it can do to a folder of ours."""
+"""Another user of this machine, without rights: what it can do with a folder of ours."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def _nobody() -> pwd.struct_passwd | None:
 
 
 needs_nobody = pytest.mark.skipif(
-    os.getuid() != 0 or _nobody() is None, reason="only root can be another user for a moment, and it takes a nobody"
+    os.getuid() != 0 or _nobody() is None, reason="only root can act as another user, and a user `nobody` must exist"
 )
 
 
 def as_nobody(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a shell script as the user `nobody`, in a group of no other."""
+    """Run a shell script as the user `nobody`, in no other group."""
     found = _nobody()
     assert found is not None
     command = ["/bin/sh", "-c", script, "sh", *map(str, arguments)]
@@ -53,7 +53,7 @@ true
 
 
 def what_nobody_can_do(folder: Path) -> list[str]:
-    """Each thing that `nobody` could list, read, write or replace in the folder or below it, by its known paths."""
+    """Return all that `nobody` could list, read, write or replace in the folder or below, by known paths."""
     paths = [folder, *(path for path in folder.rglob("*") if not path.is_symlink())]
     assert len(paths) > 1, f"{folder} is empty, which proves nothing"
     return as_nobody(_TOUCH, *paths).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Ports for servers that are started later, and perhaps again."""
+"""Ports for servers that start later, and perhaps again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import random
 import socket
 
 _CHOICES = range(20_000, 32_000)
-"""Ray gives its workers lower ones; higher ones Linux gives to any connection, so one that was free is soon taken."""
-_RANDOM = random.SystemRandom()  # not the generator that Hypothesis seeds: two runs at once would choose the same
+"""Ray gives lower ports to its workers. Linux gives higher ones to any connection, so a free one is soon taken."""
+_RANDOM = random.SystemRandom()  # not Hypothesis' seeded generator: two runs at once would choose the same ports
 
 
 def free_ports(n: int) -> list[int]:
-    """So many ports of loopback that nobody listens on now."""
+    """Return `n` ports of loopback on which no process listens now."""
     found: dict[int, socket.socket] = {}
     try:
         while len(found) < n:

@@ -1,4 +1,4 @@
-"""The record of a job, as the service keeps it."""
+"""A job's record, as the service keeps it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coordinator.queue.job_states import Queued
 
 
 def job_record(job: str = "job1", **changes: Any) -> JobRecord:
-    """A job of one worker that was just submitted, but for `changes`."""
+    """Return the record of a job of one worker that was just submitted, with `changes`."""
     record = JobRecord(
         id=job,
         name="a-name",

@@ -1,4 +1,4 @@
-"""A file system that is really small."""
+"""A really small file system."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
-    """A tmpfs of so many bytes at `folder`; the test is skipped where none can be mounted."""
+    """Mount a tmpfs of this size at `folder`; skip the test if that is impossible."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root can mount a small file system, and not everywhere")
+        pytest.skip("only root can mount a small file system, and not on every machine")
     try:
         yield folder
     finally:
@@ -25,7 +25,7 @@ def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Take all the room that is left; the file to remove to have it again."""
+    """Fill the file system. Return the file to remove to free the space again."""
     file = folder / "filler"
     with file.open("ab", buffering=0) as opened:
         for part in (b"\0" * 65536, b"\0" * 4096, b"\0"):

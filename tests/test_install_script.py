@@ -1,6 +1,6 @@
 """scripts/install: a user gets no development tools, and a developer adds them to the same environment.
 
-An interpreter that only writes down what it is asked for stands in for Python, so that nothing is downloaded.
+A script that only records its arguments stands in for Python, so that nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ echo "Collecting numpy>=2.0"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone that holds what the script reads."""
+    """A clone with the files that the script reads."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "install", tmp_path / "scripts")
     (tmp_path / "pyproject.toml").write_text("# one\n")
@@ -45,7 +45,7 @@ def _install(clone: Path, *arguments: str, fail: bool = False) -> subprocess.Com
 
 
 def _installed(clone: Path) -> list[str]:
-    """What pip was asked to install, call by call."""
+    """Return the arguments of each call of pip."""
     calls = clone / "pip.calls"
     return [line.split()[-1] for line in calls.read_text().splitlines()] if calls.exists() else []
 

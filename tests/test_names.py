@@ -1,4 +1,4 @@
-"""One word for one thing: names that would be two things, or say nothing, stop the build."""
+"""One word for one thing: names that mean two things, or nothing, stop the build."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# What the protocol and /api call as our own classes do is always written with its module: pb.Job, models.Job.
+# Names of the protocol and of /api that our own classes share are always written with their module: pb.Job, models.Job.
 QUALIFIED = {"cluster/dashboard/models.py"}
 VAGUE = {"tell", "told", "say", "said"}
 

@@ -1,4 +1,4 @@
-"""What an installation gives its user: our packages and no namesakes, every file, a command that answers, true docs."""
+"""What an installation gives its user: our own packages, every file, a command that answers, docs that are true."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("stages", "coordinator", "cluster", "pipetrain")
 MOST_LINES = 400
 MODULES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")) if "_pb2" not in path.name]
 PYPROJECT = ROOT / "pyproject.toml"
-# Texts that show commands to a user: they are held to what exists.
+# Texts that show commands to a user: every command in them must exist.
 TEXTS = [
     path
     for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "examples/**/*.md", "examples/**/*.yaml", "scripts/*")
@@ -55,7 +55,8 @@ def _settings() -> dict[str, Any]:
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
-    """The output of a command that must succeed, started where no source file can be picked up by accident."""
+    """Return the output of a command that must succeed. It starts in a folder without source files to import by
+    accident."""
     quiet = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(command, cwd=cwd, env=quiet, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -63,7 +64,7 @@ def _run(*command: str | Path, cwd: Path) -> str:
 
 
 def test_the_packages_come_from_this_distribution(tmp_path: Path) -> None:
-    """PyPI has an unrelated package `cluster`; whichever of the two were installed last would win unnoticed."""
+    """PyPI has an unrelated package `cluster`; the one that is installed last would replace the other silently."""
     found = json.loads(_run(sys.executable, "-I", "-c", _ASK_AN_OUTSIDER, *PACKAGES, cwd=tmp_path))
     editable = found["direct_url"].get("dir_info", {}).get("editable", False)
     home = Path(found["direct_url"]["url"].removeprefix("file://") if editable else found["site"])

@@ -1,4 +1,4 @@
-"""The front door: `pipetrain` has what a user needs, shows nothing else, and the reference describes it."""
+"""The public module: `pipetrain` has what a user needs, shows nothing else, and the reference describes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broken link ends the build of the site. That the present documents have none is what ./scripts/check says."""
+"""A broken link fails the build of the site. ./scripts/check tests that the present documents have none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_broken_link_and_a_page_that_no_menu_has_end_the_build(tmp_path: Path)
     for name in ("docs", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
-    for name in ("cluster", "coordinator", "pipetrain", "stages"):  # whose docstrings it reads
+    for name in ("cluster", "coordinator", "pipetrain", "stages"):  # the site's build reads their docstrings
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "scripts" / "install").write_text("#!/bin/sh\n")

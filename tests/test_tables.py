@@ -1,4 +1,4 @@
-"""The documents' tables follow from the code. That the present ones do is what ./scripts/generate --check says."""
+"""The documents' tables follow from the code. ./scripts/generate --check tests the present ones."""
 
 from __future__ import annotations
 

@@ -347,7 +347,7 @@ TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Deci
 }
 
 
-# how it is shown ------------------------------------------------------------------------------------------------------
+# how it is shown ---------------------------------------------------------------------------------------------------
 
 
 def reason(state: State) -> str:

@@ -1,4 +1,4 @@
-"""A training run in rational numbers: no rounding, no stage, no BLAS, no order of a sum that could matter."""
+"""A training run in rational numbers: no rounding, no stages, no BLAS, and no order of a sum matters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stages.arrays import Array
 
 
 def rational(array: Array) -> Any:
-    """The same numbers as an array of fractions."""
+    """Return the numbers as an array of fractions."""
     return np.array([Fraction(float(value)) for value in array.flat], dtype=object).reshape(array.shape)
 
 
@@ -25,7 +25,7 @@ class RationalNetwork:
         self._velocities = [value * 0 for value in self.values]
 
     def step(self, x: Array, y: Array, rate: Fraction, momentum: Fraction, decay: Fraction, nesterov: bool) -> Fraction:
-        """One update with all columns of `x` at once; the loss before it."""
+        """Make one update with all columns of `x` at once. Return the loss before it."""
         loss, gradients = self.gradients(x, y)
         for i, (value, gradient) in enumerate(zip(self.values, gradients, strict=True)):
             gradient = gradient + decay * value
@@ -35,7 +35,7 @@ class RationalNetwork:
         return loss
 
     def gradients(self, x: Array, y: Array) -> tuple[Fraction, list[Any]]:
-        """The loss, and ∂ℓ/∂Ω₀, ∂ℓ/∂β₀, ∂ℓ/∂Ω₁, …"""
+        """Return the loss, and ∂ℓ/∂Ω₀, ∂ℓ/∂β₀, ∂ℓ/∂Ω₁, …"""
         inputs, f = [rational(x)], rational(x) * 0
         weights, biases = self.values[::2], self.values[1::2]
         for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):

@@ -1,4 +1,4 @@
-"""Job documents that several tests begin from: the smallest right one, and one with every entry given."""
+"""Job documents for several tests: the smallest right one, and one with every entry."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LARGEST: dict[str, Any] = {
 
 
 def changed(path: str, value: object, base: dict[str, Any] = SMALLEST) -> dict[str, Any]:
-    """The document with one entry set; `path` is dotted, numbers are indices."""
+    """Return the document with one entry set. `path` has dots between its parts; numbers are indices."""
     document = copy.deepcopy(base)
     here: Any = document
     *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]

@@ -13,7 +13,7 @@ F, I, W, B = Kind.FORWARD, Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.BACKW
 
 
 def program(*lanes: str, stages: int | None = None, micro_batches: int | None = None) -> Program:
-    """The program that the lanes spell, unchecked: `program("0F0 0B0")`. Its size is that of its largest numbers."""
+    """Return the program of lanes given as text, unchecked: `program("0F0 0B0")`. Its largest numbers give its size."""
     parsed = tuple(tuple(Action.parse(word) for word in lane.split()) for lane in lanes)
     actions = [action for lane in parsed for action in lane]
     n_stages = 1 + max(action.stage for action in actions) if stages is None else stages
@@ -22,13 +22,13 @@ def program(*lanes: str, stages: int | None = None, micro_batches: int | None = 
 
 
 def words(lanes: tuple[Lane, ...]) -> list[str]:
-    """Lanes as `program` takes them."""
+    """Return lanes as `program` takes them."""
     return [" ".join(map(str, lane)) for lane in lanes]
 
 
 @st.composite
 def built_in(draw: st.DrawFn, most_stages: int = 9, most_micro_batches: int = 24) -> Program:
-    """Any built-in schedule of any size."""
+    """Draw any built-in schedule of any size."""
     n_stages = draw(st.integers(1, most_stages))
     return build(
         draw(st.sampled_from(sorted(SCHEDULES))),
@@ -40,13 +40,13 @@ def built_in(draw: st.DrawFn, most_stages: int = 9, most_micro_batches: int = 24
 
 @st.composite
 def anything_valid(draw: st.DrawFn, most_stages: int = 5, most_micro_batches: int = 5) -> Program:
-    """Stages anywhere (V-shaped, all on one), actions in any order that can be performed, any of B, I, W."""
+    """Draw a program with stages on any workers, actions in any order that can be performed, and any of B, I, W."""
     n_stages, m = draw(st.integers(1, most_stages)), draw(st.integers(1, most_micro_batches))
     return shuffled_program(n_stages, m, draw(st.integers(0, 2**32)))
 
 
 def shuffled_program(n_stages: int, n_micro_batches: int, seed: int, placement: list[int] | None = None) -> Program:
-    """Performs ready actions at random until all are done; what was performed is the program."""
+    """Perform ready actions at random until all are done. Return the performed actions as a program."""
     chance = random.Random(seed)
     n_workers = chance.randint(1, n_stages) if placement is None else 1 + max(placement)
     if placement is None:
@@ -68,14 +68,14 @@ def shuffled_program(n_stages: int, n_micro_batches: int, seed: int, placement: 
 
 
 class Machine:
-    """Knows what is done, so what can be done: the meaning of F, I, W and B, and nothing else."""
+    """Knows which actions are done, and so which are possible: only the meaning of F, I, W and B."""
 
     def __init__(self, n_stages: int) -> None:
         self._last = n_stages - 1
         self.done: set[tuple[int, Kind, int]] = set()
 
     def can(self, action: Action) -> bool:
-        """All inputs are there and it was not done before."""
+        """Whether all its inputs exist and it was not done before."""
         s, j = action.stage, action.micro_batch
         done = {kind: (s, kind, j) in self.done for kind in (F, I, W)}
         if action.kind is F:
@@ -85,13 +85,13 @@ class Machine:
         return done[F] and not done[I] and (s == self._last or (s + 1, I, j) in self.done)
 
     def do(self, action: Action) -> None:
-        """Note it as done; a B as its I and its W."""
+        """Record the action as done; a B as its I and its W."""
         for kind in (I, W) if action.kind is B else (action.kind,):
             self.done.add((action.stage, kind, action.micro_batch))
 
 
 def really_performable(program: Program) -> bool:
-    """Workers do their lanes one action after the other, waiting for inputs; at the end all is done, once."""
+    """Let workers do their lanes one action after the other, waiting for inputs; at the end all must be done, once."""
     machine, places, homes = Machine(program.n_stages), [0] * program.n_workers, dict[int, int]()
     if not all(program.lanes):
         return False

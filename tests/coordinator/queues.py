@@ -1,4 +1,4 @@
-"""Jobs that wait, nodes, and what `list` shows of them."""
+"""Waiting jobs, nodes, and the reasons that `list` shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def a_node(cpus: int, memory: int = GIB) -> Capacity:
 
 
 def reasons_of(jobs: Sequence[Waiting], active: Sequence[Needs], nodes: Sequence[Capacity]) -> list[str]:
-    """What `list` shows once the jobs of the choice have left the queue."""
+    """Return what `list` shows after the chosen jobs have left the queue."""
     choice = choose(jobs, active, nodes)
     left = [waiting for waiting in jobs if waiting.job not in choice.starts]
     return [choice.explain(waiting, position) for position, waiting in enumerate(left, 1)]

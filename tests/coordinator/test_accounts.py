@@ -1,4 +1,4 @@
-"""Accounts of real workers, threads here: no time is missing, none is counted twice, and files say the same."""
+"""Accounts of real workers, threads here: no time is missing or counted twice, and the files agree."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_wait_for_the_slowest_before_the_next_order_is_the_schedules_drain()
 
 
 def test_with_clipping_a_worker_that_is_done_early_waits_in_the_schedule() -> None:
-    """GPipe's last stage ends first: what it waits for the next order would else count as nobody's."""
+    """GPipe's last stage ends first; without the correction its wait for the next order would belong to no stage."""
     rows = [
         row
         for row in _train(digits_job(stages=2, schedule="gpipe").replace(training__clip_norm=1.0))
@@ -83,7 +83,7 @@ def test_with_clipping_a_worker_that_is_done_early_waits_in_the_schedule() -> No
 
 
 def test_a_lines_bubble_is_that_of_the_last_one_to_two_seconds() -> None:
-    """Steps of 0.3 s; in each, stage 0 of two waits for another share of it."""
+    """Yield steps of 0.3 s. In each, stage 0 of two waits for another share of the time."""
     rng = np.random.default_rng(5)
     accounts, shares = Accounts([0, 1]), rng.uniform(0, 1, 20)
     for step, share in enumerate(shares):
@@ -130,7 +130,9 @@ def test_every_array_between_workers_is_counted() -> None:
     width, item = 32, 4
     micro_batches = sum(min(8, row.samples) for row in rows)
     n_bytes = sum(row.samples for row in rows) * width * item
-    held_out = len(load_data(spec).validation)  # evaluated once between two steps; each chunk is answered by a number
+    held_out = len(
+        load_data(spec).validation
+    )  # evaluated once between two steps; each chunk is answered with one number
     chunks = -(-held_out // spec.training.evaluate_batch_size)
     assert last["links"] == [
         [0, 1, micro_batches + chunks, n_bytes + held_out * width * item],

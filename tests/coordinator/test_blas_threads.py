@@ -39,11 +39,11 @@ def _job(width: int, cpus: int, stages: int = 1, schedule: str = "1f1b") -> JobS
 
 
 def _threads() -> tuple[int, int]:
-    """Of NumPy's BLAS, of SciPy's."""
+    """Return the threads of NumPy's BLAS and of SciPy's."""
     libraries = {Path(entry["filepath"]).parent: entry["num_threads"] for entry in threadpool_info()}
     packages = Path(scipy.__file__).parents[1]
     if not {packages / "numpy.libs", packages / "scipy.libs"} <= libraries.keys():
-        pytest.skip("NumPy and SciPy do not bring a BLAS each here")
+        pytest.skip("here NumPy and SciPy do not bring a BLAS each")
     return libraries[packages / "numpy.libs"], libraries[packages / "scipy.libs"]
 
 
@@ -54,7 +54,7 @@ def test_small_products_get_one_thread_and_large_ones_the_workers_cpus(width: in
 
 @pytest.mark.parametrize(("cpus", "expected"), [(1, (1, 1)), (2, (1, 2))])
 def test_only_one_library_has_several_threads_while_workers_live(cpus: int, expected: tuple[int, int]) -> None:
-    """Two pools, of which one always spun on the cores that the other needed: 116 ms a step instead of 22."""
+    """With two pools, one always spins on the cores that the other needs: 116 ms a step instead of 22."""
     x = np.ones((250, 256), np.float32)
     with BlasThreads(1):
         before = _threads()

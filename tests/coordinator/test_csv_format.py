@@ -187,12 +187,12 @@ def test_communication_does_not_change_what_is_computed(name: str) -> None:
 def torch_schedules() -> Any:
     return pytest.importorskip(
         "torch.distributed.pipelining.schedules",
-        reason="torch is not installed (pip install 'pipetrain[benchmark]'): its own reader was not asked",
+        reason="torch is not installed (pip install 'pipetrain[benchmark]'): the test needs torch's own reader",
     )
 
 
 def runtime(schedule: Any, *, n_stages: int, n_workers: int, n_micro_batches: int, a_worker: int = 1) -> Any:
-    """One of torch's schedules with stages that compute nothing: enough for its reader, writer and dry run."""
+    """Return one of torch's schedules with stages that compute nothing: enough for its reader, writer and dry run."""
     import torch
 
     stages = [
@@ -206,7 +206,7 @@ def runtime(schedule: Any, *, n_stages: int, n_workers: int, n_micro_batches: in
 
 
 def accept_in_torch(T: Any, program: Program, path: Path) -> None:
-    """Torch reads the file, finds the same lanes and placement, adds its communication, and gets through it."""
+    """Torch reads the file, finds the same lanes and placement, adds its communication, and completes its dry run."""
     path.write_text(write_csv(program), encoding="utf-8")
     sizes = {"n_stages": program.n_stages, "n_workers": program.n_workers, "n_micro_batches": program.n_micro_batches}
     reader = runtime(T._PipelineScheduleRuntime, **sizes)

@@ -1,4 +1,5 @@
-"""A transformer: bitwise over schedules, cuts inside blocks, recomputation and ties; and torch's trajectory."""
+"""A transformer: the same bits for all schedules, cuts inside blocks, recomputation and ties; and torch's
+trajectory."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def _job(precision: str = "float32", dropout: float = 0.1, **pipeline: Any) -> J
                 "loss": "cross_entropy",
                 "init": {"std": 0.5, "scale_residual": True},
             },
-            "data": {"source": "stdlib", "block": POSITIONS},  # not read: the tests hand the rows over
+            "data": {"source": "stdlib", "block": POSITIONS},  # not read: the tests give the rows
             "training": {
                 "steps": 30,
                 "batch_size": 5,
@@ -77,7 +78,7 @@ SMOOTHED = {"cross_entropy": {"ignore_index": 3, "label_smoothing": 0.1}}
 @pytest.mark.parametrize("loss", [SMOOTHED, {"cross_entropy": {"ignore_index": 0}}], ids=str)
 @pytest.mark.parametrize(("schedule", "stages"), [("gpipe", 3), ("zb-h1", 2), ("interleaved-1f1b", 5)])
 def test_ignored_tokens_are_counted_over_the_whole_batch(schedule: str, stages: int, loss: Any) -> None:
-    """A token that does not count is in some micro-batches more often than in others."""
+    """Some micro-batches have more tokens that do not count than others."""
 
     def job(**pipeline: Any) -> JobSpec:
         return _job(**pipeline).replace(model__loss=loss)
@@ -100,7 +101,7 @@ def test_a_loss_that_ignores_tokens_does_not_depend_on_how_a_batch_is_cut(micro_
 
 
 def test_rows_tell_how_many_tokens_counted() -> None:
-    """A step's loss is the mean over them, and so are means over an epoch and an evaluation's."""
+    """The losses of a step, of an epoch and of an evaluation are means over the tokens that count."""
     spec = _job("float64", dropout=0.0).replace(model__loss=SMOOTHED, training__steps=2, training__evaluate_every=2)
     blueprint = make_blueprint(spec, len(DATA))
     with contextlib.closing(LocalWorkers(blueprint, train=DATA, validation=DATA)) as workers:

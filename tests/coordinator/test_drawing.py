@@ -18,7 +18,7 @@ def timed(name: str, p: int, m: int, w: int | None = None, columns: int = 100) -
     return "\n" + draw_timed(replay(found).spans, with_stage=w is not None, columns=columns) + "\n"
 
 
-# on the clock ----------------------------------------------------------------------------------------------------
+# on the clock -------------------------------------------------------------------------------------------------------
 
 
 def test_gpipe() -> None:
@@ -152,7 +152,7 @@ def test_times_that_are_not_units_are_drawn_to_scale() -> None:
     m=st.integers(1, 120),
     columns=st.integers(60, 200),
 )
-@example(name="gpipe", stages=11, m=101, columns=60)  # seven cells fit, where at least eight were drawn
+@example(name="gpipe", stages=11, m=101, columns=60)  # only seven cells fit, though a panel used to have at least eight
 def test_no_line_is_too_long_and_colours_change_no_text(name: str, stages: int, m: int, columns: int) -> None:
     dry = replay(build(name, n_stages=stages, n_micro_batches=m))
     plain, painted = (
@@ -161,7 +161,7 @@ def test_no_line_is_too_long_and_colours_change_no_text(name: str, stages: int, 
     assert max(map(len, plain)) <= columns
     assert [re.sub(r"\033\[[\d;]*m", "", line).rstrip() for line in painted] == plain
     written = "\n".join(plain)
-    if len(plain) == 1 + dry.program.n_workers:  # nothing is cut between two panels
+    if len(plain) == 1 + dry.program.n_workers:  # no cell is cut between two panels
         assert all(str(action) in written for lane in dry.program.lanes for action in lane)
 
 

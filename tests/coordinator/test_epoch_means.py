@@ -1,4 +1,4 @@
-"""The loss and accuracy that people are shown."""
+"""The loss and accuracy on pages and in commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def step(number: int, epoch: int, samples: int, loss: float, **more: Any) -> Ste
 
 
 def test_the_mean_of_an_epoch_counts_each_row_once_and_begins_anew_with_the_next() -> None:
-    """The last batch of an epoch has few rows: its loss alone jumped by a multiple from epoch to epoch."""
+    """The last batch of an epoch has few rows: its loss alone jumps by a multiple from epoch to epoch."""
     means = EpochMeans()
     assert (means.loss, means.accuracy) == (None, None)
     for row in (

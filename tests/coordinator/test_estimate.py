@@ -1,4 +1,4 @@
-"""`plan`'s figures for two small jobs, worked out by hand beside each."""
+"""`plan`'s figures for two small jobs; the comments work them out by hand."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_a_job_of_two_stages_with_momentum() -> None:
     first, second = plan.stages
     assert (first.layers, second.layers) == (range(2), range(2, 3))
     assert (first.parameters, second.parameters) == (4 * 3 + 4, 2 * 4 + 2)
-    # multiply and add count; the first layer has F and W, the other F, I and W; times 8 rows
+    # multiplications and additions count; the first layer has F and W, the other F, I and W; times 8 rows
     assert first.flops == 2 * (3 * 4) * 2 * 8
     assert second.flops == 2 * (4 * 2) * 3 * 8
     # every weight and bias begins on a cache line of 64 bytes, and each of these is shorter than one
     for stage in plan.stages:
         assert stage.memory.weights == stage.memory.gradients == stage.memory.optimizer == 2 * 64
-    # kept of both micro-batches: the input of each linear layer, and the output of ReLU
+    # kept for both micro-batches: the input of each linear layer, and the output of ReLU
     assert first.memory.saved == (3 + 4) * 8 * 4
     assert second.memory.saved == 4 * 8 * 4
     # buffers: two inputs; two outputs of ReLU and the gradient that comes back
@@ -57,10 +57,10 @@ def test_a_job_of_two_stages_with_momentum() -> None:
     # two inputs and the gradient that is sent back; one output, whose place the gradient of the loss takes
     assert second.memory.pool == (3 * 4 + 2) * 4 * 4
 
-    array = 4 * 4 * 4  # bytes of 4 features by 4 rows, what travels between the two
-    # worker 1 is quicker, so both gradients wait for worker 0; and a copy of what it sent may be under way
+    array = 4 * 4 * 4  # bytes of 4 features by 4 rows: the array that is sent between the two
+    # worker 1 is quicker, so both gradients wait for worker 0; and a copy of the array that it sent may be on its way
     assert plan.workers[0].message_bytes == 2 * array + array
-    # the second input arrives while ∂ℓ/∂f of the first (2 by 4) waits; and a copy of what it sends
+    # the second input arrives while ∂ℓ/∂f of the first (2 by 4) waits; and a copy of the array that it sends
     assert plan.workers[1].message_bytes == array + 2 * 4 * 4 + array
     for worker, stage in zip(plan.workers, plan.stages, strict=True):
         assert worker.stages_bytes == 3 * 128 + stage.memory.pool
@@ -86,7 +86,7 @@ def test_a_job_of_three_stages_in_float64_without_biases_and_momentum() -> None:
     assert [stage.memory.saved for stage in plan.stages] == [2 * 4 * 8, 3 * 4 * 8, 3 * 4 * 8]
     # input and output; input, then both gradients; input, output and the gradient that is sent back
     assert [stage.memory.pool for stage in plan.stages] == [(2 + 3) * 32, (3 + 3 + 3) * 32, (3 + 1 + 3) * 32]
-    # one array of 3 by 4 waits at a time, and one is under way
+    # one array of 3 by 4 waits at a time, and one is on its way
     assert [worker.message_bytes for worker in plan.workers] == [2 * 3 * 4 * 8] * 3
     assert [worker.data_bytes for worker in plan.workers] == [77, 0, 77], "only the ends of the pipeline read rows"
 

@@ -1,4 +1,4 @@
-"""The first cause among what all workers said."""
+"""The first cause among the failures of all workers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_failure_outside_of_every_action_has_no_picture() -> None:
 
 
 def test_an_action_that_the_program_does_not_have_is_named_without_a_picture() -> None:
-    """As in a step of fewer micro-batches than a full one."""
+    """For example in a step of fewer micro-batches than a full one."""
     found = first_cause([_failure("raised", 1, "1B9", traceback="T")], PROGRAM)
     assert isinstance(found, StageFailed)
     assert found.traceback == "T"

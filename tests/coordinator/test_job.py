@@ -256,7 +256,7 @@ def test_replacing_entries_validates_again() -> None:
 
 
 def test_the_network_is_made_once_and_is_no_part_of_the_job() -> None:
-    """A plan asks for it some twenty times; of 10,000 layers that took a second."""
+    """A plan needs it some twenty times; to build it each time for 10,000 layers took a second."""
     spec, same = parse_job(LARGEST), parse_job(LARGEST)
     document, dumped, code = spec.document(), spec.model_dump(), hash(spec)
     assert spec.model_spec() is spec.model_spec()

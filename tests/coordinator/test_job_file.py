@@ -32,7 +32,7 @@ def problems(path: Path, *overrides: str, **replacements: object) -> tuple[str, 
 
 
 def problems_of_text(text: str | bytes, tmp_path: Path) -> tuple[str, ...]:
-    """The problems of a file with this text, without the file's name."""
+    """Return the problems of a file with this text, without the file's name."""
     path = tmp_path / "job.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return tuple(line.removeprefix(f"{path}: ") for line in problems(path))

@@ -1,4 +1,4 @@
-"""Limits of a job, which are checked before anything is made of it; and texts that nothing could store."""
+"""Limits of a job, which are checked before it is parsed; and texts that cannot be stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few lives of a job told in full, and the evidence that its end keeps."""
+"""A few lives of a job in full, and the data that its last state keeps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from coordinator.queue.job_states import (
 
 
 def _tell(*happenings: Happening) -> str:
-    """A life from the queue on, a line a happening: the state, its reason, what is commanded."""
+    """Return a life from the queue on, a line a happening: the state, its reason, the commands."""
     state: State = Queued()
     lines = []
     for happening in happenings:

@@ -1,4 +1,4 @@
-"""The queue by example: who starts, who may pass, and what is said of who waits."""
+"""The queue by example: which jobs start, which are backfilled, and the reasons why others wait."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_jobs_start_in_order_as_long_as_they_fit() -> None:
 
 
 def test_slack_that_no_end_of_a_job_makes_useful_is_given_away() -> None:
-    # 5 CPUs, 3 taken: the head waits for those 3, and can never use the other 2
+    # 5 CPUs, 3 taken: the head waits for these 3, and can never use the other 2
     head, small, smaller = a_job(1, cpus=3), a_job(2, cpus=2), a_job(3, cpus=1)
     assert choose([head, small, smaller], [needs_of(3)], [a_node(5)]).starts == ("j2",)
     assert choose([head, smaller, small], [needs_of(3)], [a_node(5)]).starts == ("j3",)
     assert choose([head, smaller, a_job(4)], [needs_of(3)], [a_node(5)]).starts == ("j3", "j4")
-    # where the 3 are of three jobs, the first end of one lets the head start
+    # if three jobs take the 3, the head starts as soon as one of them ends
     assert choose([head, small, smaller], [needs_of(1)] * 3, [a_node(5)]).starts == ()
 
 
@@ -64,7 +64,7 @@ def test_over_several_nodes_jobs_pass_where_workers_are_of_one_size_only() -> No
     running, nodes = [needs_of(2, workers=3)], [a_node(4), a_node(4)]
     assert choose([a_job(1, cpus=2, workers=3), a_job(2, workers=2)], running, nodes).starts == ()
     assert choose([a_job(1, cpus=2, workers=3), small], running, nodes).starts == ("j2",)
-    # the head takes single CPUs: a larger worker behind it may pass
+    # the head takes single CPUs: a job behind it with larger workers may be backfilled
     assert choose([a_job(1, workers=7), small], [needs_of(2, workers=2)], [a_node(4), a_node(4)]).starts == ()
     assert choose([a_job(1, workers=4), small], [needs_of(5)], [a_node(6), a_node(2)]).starts == ("j2",)
 
@@ -145,7 +145,7 @@ def test_a_full_cluster_looks_at_nobody_and_others_at_a_bounded_number() -> None
 
     assert choose(queue(1), [needs_of(1)] * 64, [a_node(64)]).starts == ()
     assert looked == 1
-    blocked = choose(queue(3), [needs_of(3)], [a_node(5)])  # 2 CPUs to give away, and nobody wants them
+    blocked = choose(queue(3), [needs_of(3)], [a_node(5)])  # 2 CPUs to give away, and no job takes them
     assert (blocked.starts, looked) == ((), LOOK_AHEAD)
     why = "position 5,001: would fit, but backfill considers only 1,000 waiting jobs"
     assert blocked.explain(a_job(5000), 5001) == why

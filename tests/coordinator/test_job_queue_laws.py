@@ -1,4 +1,4 @@
-"""Laws of the queue, over queues, active jobs and nodes drawn at random: nobody is delayed by who passes."""
+"""Laws of the queue, for random queues, active jobs and nodes: backfilled jobs delay no job."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _choice_on(nodes: Sequence[Capacity]) -> Policy:
 
 
 class _FirstInFirstOut:
-    """The policy without backfill, on nodes where each worker is put anywhere that holds it."""
+    """The policy without backfill, on nodes with each worker on any node that has room for it."""
 
     def __init__(self, nodes: Sequence[Capacity], seed: int) -> None:
         self._nodes, self._spare, self._random = nodes, list(nodes), random.Random(seed)
@@ -48,7 +48,7 @@ class _FirstInFirstOut:
         chosen = list[str]()
         for waiting in queue:
             if not _holds(self._nodes, waiting.needs):
-                continue  # it can never start here
+                continue  # the job can never start here
             if not self.place(waiting.job, waiting.needs):
                 break
             chosen.append(waiting.job)
@@ -66,7 +66,8 @@ def _holds(nodes: Sequence[Capacity], needs: Needs) -> bool:
 def _start_times(
     jobs: Sequence[Waiting], active: dict[str, Needs], seconds: dict[str, float], policy: Policy
 ) -> dict[str, float]:
-    """When each job starts if each runs for its `seconds`; `policy` picks from the queue at each end of a job."""
+    """Return when each job starts if each runs for its `seconds`; `policy` picks from the queue at each end of a
+    job."""
     active, queue, starts, now = dict(active), list(jobs), dict[str, float](), 0.0
     ends = [(seconds[job], job) for job in active]
     heapq.heapify(ends)
@@ -84,7 +85,7 @@ def _start_times(
 
 
 def _packs(workers: Sequence[Needs], nodes: Sequence[Capacity]) -> bool:
-    """Whether there is a place for every worker, by trying all."""
+    """Whether there is a place for every worker; tries all placements."""
     single = sorted([(needs.cpus, needs.memory) for needs in workers for _ in range(needs.workers)], reverse=True)
 
     @cache
@@ -105,7 +106,7 @@ State = tuple[list[Waiting], list[Needs], list[Capacity]]
 
 
 def _state(draw: random.Random, most_nodes: int) -> State:
-    """Jobs in order, active jobs for which there is a place, nodes. Memory lacks often, seldom or never."""
+    """Draw jobs in order, active jobs that fit, and nodes. Memory is short often, seldom or never."""
     most_memory, most_cpus = draw.choice([0, 0, 2, 5, 9]), 12 if most_nodes == 1 else 6
     cpus = draw.choice([[1], [2], [3], [1, 2], [2, 4], [1, 2, 2, 2, 2], [1, 2, 3, 4]])
 
@@ -127,7 +128,7 @@ def _states(most_nodes: int = 3) -> st.SearchStrategy[State]:
 
 
 def _passes(state: State) -> bool:
-    """Whether a job starts although one ahead of it waits for its turn."""
+    """Whether a job starts although a job ahead of it waits."""
     jobs, active, nodes = state
     starts = choose(jobs, active, nodes).starts
     in_turn = [waiting.job for waiting in jobs if _holds(nodes, waiting.needs)]
@@ -255,7 +256,7 @@ def test_reasons_are_true(state: State) -> None:
             assert position == 1 or reason.endswith(f"; {position - 1} job{'s' * (position > 2)} ahead")
         assert reason.startswith(f"position {position}: ") or "more nodes" in reason
     assert all(choice.explain(waiting, 1) == "starts now" for waiting in _started(jobs, choice))
-    if len(nodes) == 1:  # one choice takes all that can start
+    if len(nodes) == 1:  # one choice takes all jobs that can start
         assert choose(left, taken, nodes).starts == ()
 
 

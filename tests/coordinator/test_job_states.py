@@ -49,7 +49,7 @@ from coordinator.queue.job_states import (
     to_document,
 )
 
-# What the service says is one line (`run_events`, `ray_keeper`, `ray_agent`); only a run's cause may have several.
+# The service's own causes are one line (`run_events`, `ray_keeper`, `ray_agent`); only a run's cause may have several.
 LINES = st.text("abc:,'\"%ä…", min_size=1, max_size=8)
 TEXTS = st.text("ab\n\t\\\0\U0001f642", max_size=8)
 CAUSES = st.builds("\n".join, st.lists(LINES, min_size=1, max_size=3))
@@ -88,7 +88,7 @@ Life = list[tuple[State, Happening, State, Sequence[Command]]]
 
 @st.composite
 def lives(draw: st.DrawFn, *, start: st.SearchStrategy[State] = STATE[Queued], most: int = 12) -> Life:
-    """What may happen to a job, one thing after the other: (before, happening, after, commands)."""
+    """Draw what may happen to a job, one happening after the other: (before, happening, after, commands)."""
     state, life = draw(start), Life()
     for _ in range(draw(st.integers(0, most))):
         possible = [happening for at, happening in TRANSITIONS if at is type(state)]
@@ -100,7 +100,7 @@ def lives(draw: st.DrawFn, *, start: st.SearchStrategy[State] = STATE[Queued], m
 
 
 def _lives_so_far(state: State) -> int:
-    """How many times its processes were started: a recovering job's `attempt` is the life that comes next."""
+    """Return how many times its processes were started: a recovering job's `attempt` is its next one."""
     match state:
         case Queued():
             return 0
@@ -135,7 +135,7 @@ def test_these_tests_know_every_state_and_every_happening() -> None:
 
 
 def test_the_whole_table() -> None:
-    """Which happenings there are in which state: a new pair is a decision, and this is where it is seen."""
+    """The happenings that each state allows: a new pair is a decision that must be made here too."""
     runs = {"RunFinished", "RunStopped", "RunFailed", "RunnerLost", "ClusterLost", "StopRequested", "Unstorable"}
     assert {
         kind.name: {happening.__name__ for at, happening in TRANSITIONS if at is kind} for kind in STATES
@@ -248,8 +248,8 @@ def test_a_job_that_was_not_to_stop_goes_on_after_a_loss_of_the_cluster(active: 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
 def test_ray_may_end_so_many_lives_and_the_service_any_number(losses: list[tuple[bool, bool]]) -> None:
-    """For each life: whether its end is planned, and whether its steps had begun. Planned ends used to count, so that
-    a job that outlived four restarts of the service was given up at the first death of Ray."""
+    """`losses` has for each attempt whether its end is planned, and whether its steps had begun. Planned ends must not
+    count: else a job that survives four restarts of the service fails at the first death of Ray."""
     state: State = Queued()
     for n, (planned, begun) in enumerate(losses, 1):
         state, _ = decide(state, Admitted())
@@ -263,7 +263,7 @@ def test_ray_may_end_so_many_lives_and_the_service_any_number(losses: list[tuple
         assert state == Recovering(attempt=n + 1, cause="Ray was lost", lost=deaths)
 
 
-# what it says and what is kept of it -------------------------------------------------------------------------------
+# how it is shown and stored ----------------------------------------------------------------------------------------
 
 
 @given(ANY_STATE)

@@ -1,4 +1,4 @@
-"""The lecture's networks: pipeline, formulae and finite differences, held together."""
+"""The lecture's networks: pipeline, formulae and finite differences agree."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_three_agree(network: LectureNetwork) -> None:
 
 
 def test_scalar_values_by_calculator() -> None:
-    """Written out once more with the standard library, the chain rule multiplied through in one line."""
+    """The derivatives once more with only the standard library, each as one product of the chain rule."""
     f = [1.5]
     for beta, omega in ((0.5, -1.0), (1.0, 1.5), (-0.5, 2.0)):
         f.append(beta + omega * math.tanh(f[-1]))
@@ -104,7 +104,7 @@ def test_example_files_are_what_the_command_runs(network: LectureNetwork) -> Non
 
 @both
 def test_example_job_gives_the_gradients_of_the_table(network: LectureNetwork) -> None:
-    """The product's own workers, without anyone watching the stages."""
+    """The workers of real runs, whose stages record nothing."""
     job = load_job(EXAMPLES / f"{network.name}.yaml")
     data = load_data(job).train
     workers = LocalWorkers(make_blueprint(job, len(data)), train=data, parameters=network.parameters())

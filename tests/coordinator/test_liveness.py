@@ -1,4 +1,5 @@
-"""Who hangs, decided from what workers say; then with workers that are threads and do slow, lost and blocked things."""
+"""Which worker hangs, decided from their answers; then with threads as workers that are slow, blocked or lose an
+array."""
 
 from __future__ import annotations
 
@@ -147,7 +148,7 @@ def test_what_it_does_is_told_with_the_step_or_the_evaluation_after_it() -> None
 
 
 def test_times_count_from_the_first_question_that_found_no_change() -> None:
-    """The one who asks may have been held up itself: what lies between two of its questions is no silence."""
+    """The coordinator may have been held up itself: time between two of its questions is no silence of a worker."""
     liveness = Liveness(2, LIMIT)
     blocked: Mapping[int, Seen] = {0: IDLE, 1: _F1}
     assert liveness.take(0.0, blocked) is None
@@ -214,9 +215,9 @@ def _workers(spec: JobSpec, faults: Mapping[int, Fault]) -> Iterator[Trainer]:
 
 
 def test_a_slow_pipeline_in_which_nobody_hangs_goes_on() -> None:
-    """The last stage waits for the stages before it, each of which computes longer than a worker may be still.
+    """The last stage waits for the stages before it, each of which computes longer than the limit without progress.
 
-    One after the other: worker w is slow before micro-batch w, which is when worker w - 1 is through.
+    They are slow one after the other: worker w is slow before micro-batch w, when worker w - 1 is done.
     """
     spec = digits_job(stages=4).replace(resources__hang_timeout=1.0)
     faults = {w: Fault(step=1, action=f"{w}F{w}", what="slow", seconds=1.2) for w in range(3)}

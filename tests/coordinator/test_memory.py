@@ -23,7 +23,7 @@ from tests.stages.flat import flat_layer
 def test_prediction_is_what_the_stage_then_holds(
     kinds: str, cut: int, sizes: list[int], group: int, delay: int, split: bool
 ) -> None:
-    """The walk without arrays and the stage with them agree to the byte, in any order of actions."""
+    """The prediction without arrays and the stage with arrays agree to the byte, for any order of actions."""
     layers = tuple(flat_layer(c, 3 + i) for i, c in enumerate(kinds))
     model = ModelSpec(input_shape=(4,), layers=layers, loss="mse")
     first = min(cut, len(kinds) - 1)

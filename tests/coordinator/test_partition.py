@@ -71,7 +71,7 @@ SGD = SgdSpec(learning_rate=0.1, momentum=0.9)
 
 
 def _needed(model: ModelSpec, program: Program, sizes: list[int], group: int, cut: tuple[int, ...], s: int) -> int:
-    """Bytes of stage s of the cut, by a walk of its own."""
+    """Return the bytes of stage s of the cut, by a walk along the lane for this stage alone."""
     lane = program.lanes[program.placement[s]]
     lane = performed_lane(lane, s + 1 if cut[s + 1] <= model.network.first_trained else 0)
     return predict_stage(model, cut, s, SGD, lane, sizes, group).total
@@ -89,7 +89,7 @@ def _needed(model: ModelSpec, program: Program, sizes: list[int], group: int, cu
 def test_the_cut_under_a_memory_limit_is_the_best_of_all_that_fit(
     kinds: str, units: list[int], sizes: list[int], group: int, schedule: str, data: st.DataObject
 ) -> None:
-    """Every cut is tried, with bytes that are predicted for it alone."""
+    """The test tries every cut, with bytes predicted for that cut alone."""
     layers = tuple(flat_layer(c, n) for c, n in zip(kinds, units, strict=False))
     model = ModelSpec(input_shape=(30,), layers=layers, loss="mse")
     n, n_stages = len(layers), data.draw(st.integers(1, len(layers)))
@@ -129,7 +129,7 @@ def test_of_equally_slow_cuts_the_evenest_is_taken_and_of_those_the_earliest(
 
 @pytest.mark.parametrize("limit", [2**15, 2**21, 2**40])
 def test_two_hundred_layers_are_cut_without_asking_for_every_cut(limit: int) -> None:
-    """It took a walk of the lane for each of 300,000 stages that there could be: minutes."""
+    """A walk along the lane for each of the 300,000 possible stages takes minutes."""
     layers = tuple(flat_layer("r" if k % 2 else "L", 64) for k in range(200))
     model = ModelSpec(input_shape=(64,), layers=layers, loss="mse")
     program = build("1f1b", n_stages=16, n_micro_batches=64)

@@ -1,4 +1,4 @@
-"""Predictions against the schedules' formulas, with times that are given."""
+"""Predictions compared with the schedules' formulas, for given times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Hand:
 
 
 def _reports(program: Program, times: dict[int, tuple[float, float, float]], other: float = 0.0) -> list[StepReport]:
-    """A step whose actions took `times[s]` (F, I, W) each."""
+    """Return reports of a step whose actions took `times[s]` (F, I, W) each."""
     m, reports = program.n_micro_batches, []
     for worker in range(program.n_workers):
         stages: dict[int, tuple[float, ...]] = {
@@ -54,7 +54,7 @@ def test_equal_times_give_the_formula(schedule: str, p: int, m: int) -> None:
     predictor = Predictor(program, clock=_Hand())
     predictor.add(_reports(program, dict.fromkeys(range(p), (1.0, 1.0, 1.0))))
     assert predictor.last is not None
-    # (p − 1) × (F + I): the input gradient is sent on before the weight gradient is made
+    # (p − 1) × (F + I): the input gradient is sent before the weight gradient is computed
     assert predictor.last.bubble.total == pytest.approx(2 * (p - 1) / (3 * m + 2 * (p - 1)))
     assert sum(predictor.last.bubble.stages) / p == pytest.approx(predictor.last.bubble.total)
 
@@ -164,7 +164,7 @@ def _plan(kinds: str, partition: list[int], width: int = 64, **pipeline: Any) ->
 def test_the_plan_says_what_a_run_with_such_times_would_predict(
     schedule: str, kinds: str, partition: list[int], group: int
 ) -> None:
-    """F, I and W of a stage have no fixed share of the whole, and an I is sent on before its W is made."""
+    """F, I and W of a stage have no fixed share of its time, and an I is sent before its W is computed."""
     blueprint = _plan(kinds, partition, schedule=schedule, weight_grad_group=group)
     program, width = blueprint.program, 64
     rows = blueprint.micro_batch_rows

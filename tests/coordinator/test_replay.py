@@ -65,7 +65,8 @@ def test_a_weight_gradient_takes_two_units_as_part_of_a_backward() -> None:
 
 
 def kept_after(done: list[Action], stage: int, m: int, group: int) -> tuple[int, int]:
-    """From scratch: micro-batches kept for the weight product, and for the input gradient, once `done` is done."""
+    """Return, computed anew, the micro-batches kept for the weight product, and for the input gradient, after
+    `done`."""
     forward = {a.micro_batch for a in done if a.stage == stage and a.kind is F}
     inputs = {a.micro_batch for a in done if a.stage == stage and a.kind in (I, B)}
     weights = {a.micro_batch for a in done if a.stage == stage and a.kind in (W, B)}
@@ -106,11 +107,12 @@ def test_a_group_of_weight_gradients_keeps_its_micro_batches_until_its_last() ->
         replay(one, weight_grad_group=0)
 
 
-# broken programs: the law, and the place in the drawing -----------------------------------------------------------
+# broken programs: the law, and the place in the drawing ----------------------------------------------------------
 
 
 def broken(found: Program) -> tuple[str, list[str]]:
-    """Message (without the program's name) and drawing; `replay` must say the same as `check`."""
+    """Return the message (without the program's name) and the drawing; `replay` must raise the same error as
+    `check`."""
     with pytest.raises(InvalidSchedule) as by_check:
         check(found)
     with pytest.raises(InvalidSchedule) as by_replay:
@@ -258,7 +260,7 @@ def test_two_workers_wait_for_each_other() -> None:
 
 
 def test_only_the_circle_is_named_not_those_who_wait_for_it() -> None:
-    """Worker 0, the first that is stuck, is not in the circle."""
+    """Worker 0 is the first stuck worker, but not in the circle."""
     assert broken(program("0F0 0F1 0B0 0B1", "1F0 1B0 1F1 1B1", "2F1 2B1 2F0 2B0")) == (
         "workers wait for each other in a circle: 1B0 waits for 2B0 behind 2F1, 2F1 waits for 1F1 behind 1B0",
         [
@@ -287,7 +289,7 @@ def test_huge_numbers_are_answered_at_once() -> None:
     assert time.perf_counter() - started < 1
 
 
-# anything else is either valid or named ---------------------------------------------------------------------------
+# every other program is either valid or its fault is named -------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=100)

@@ -1,4 +1,4 @@
-"""The laws of the built-in schedules, over grids of sizes and over any sizes."""
+"""The laws of the built-in schedules, for grids of sizes and for random sizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def performed(name: str, stages: int, m: int, workers: int) -> Replay:
 
 
 def bubble(dry: Replay) -> Fraction:
-    """Exactly: unit times are whole numbers."""
+    """The comparison is exact, because unit times are whole numbers."""
     return 1 - Fraction(int(sum(dry.busy))) / (dry.program.n_workers * int(dry.makespan))
 
 

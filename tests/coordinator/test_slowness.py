@@ -1,4 +1,4 @@
-"""Why a run is slow: a case for each cause, and for runs of which there is nothing to say."""
+"""Why a run is slow: a case for each cause, and runs without a cause to report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer's decisions, with workers that only answer: no thread, no array."""
+"""The trainer's decisions, with workers that only answer, without threads and arrays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.jobs import digits_job
 
 @dataclass
 class _Answers:
-    """Answers every order at once with a gradient of norm 5 and notes what it was asked."""
+    """Answers every order at once with a gradient of norm 5, and records the orders."""
 
     asked: list[Sequence[Order]] = field(default_factory=list)
     memory_limit: int | None = None
@@ -78,7 +78,7 @@ def _answer(order: Order) -> Report:
 
 
 def _account(step: int) -> Account:
-    """A tenth of a second, and half a second of evaluation before step 11."""
+    """Return a tenth of a second, and half a second of evaluation before step 11."""
     evaluation = 0.5 if step == 11 else 0.0
     began = 0.1 * (step - 1) + (0.5 if step > 11 else 0.0)
     stage = (0.03, 0.02, 0.01, 0.01, 0.01, 0.0, 0.0, 0.01)
@@ -168,4 +168,4 @@ def test_a_step_lasts_from_the_end_of_the_one_before_with_its_update_and_without
     for row in steps:
         assert row.seconds == pytest.approx(0.1)
         assert row.bubble == pytest.approx(0.02 / 0.1)
-        assert row.bubble_predicted == pytest.approx(0.0)  # one stage waits for nobody
+        assert row.bubble_predicted == pytest.approx(0.0)  # a single stage never waits

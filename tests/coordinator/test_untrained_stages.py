@@ -1,4 +1,4 @@
-"""A stage that has no parameters in itself or below it: nothing is sent back to it, and every plan knows that."""
+"""A stage without parameters in itself or below: no gradient is sent to it, and every plan takes that into account."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_weights_are_bitwise_those_of_the_reference_and_no_gradient_goes_to_
 
 
 def _messages(blueprint: Blueprint) -> dict[tuple[int, int], int]:
-    """By sender and receiver: a micro-batch's output goes to the next stage, a gradient to the trained one before."""
+    """Return messages by sender and receiver: outputs go to the next stage, gradients to the trained stage before."""
     placement, m = blueprint.program.placement, blueprint.program.n_micro_batches
     found: dict[tuple[int, int], int] = {}
     for s, (here, there) in enumerate(pairwise(placement)):
@@ -91,7 +91,7 @@ def _messages(blueprint: Blueprint) -> dict[tuple[int, int], int]:
 
 
 class _Counted(LocalWorkers):
-    """Notes how many steps each submission holds."""
+    """Records how many steps each submission has."""
 
     sizes: list[int]
 
@@ -102,7 +102,8 @@ class _Counted(LocalWorkers):
 
 @pytest.mark.parametrize(("partition", "bounded"), [((1, 5), True), ((4, 2), False)])
 def test_an_untrained_stage_runs_ahead_by_two_steps_at_most(partition: tuple[int, ...], bounded: bool) -> None:
-    """No gradient holds it up, so that arrays of all steps of a submission would wait for the next worker."""
+    """No gradient holds up an untrained stage, so the arrays of all steps of a submission could wait for the next
+    worker."""
     blueprint = _blueprint(partition)
     blueprint = make_blueprint(blueprint.spec.replace(training__epochs=20), 1438)
     data = load_data(blueprint.spec)

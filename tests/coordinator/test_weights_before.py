@@ -1,4 +1,4 @@
-"""Jobs of flat layers give the weights that they gave before layers became operations."""
+"""Jobs of flat layers give the same weights as before layers became operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tests.coordinator.weights_before import JOBS, train
 
 KEPT = Path(__file__).parent / "golden" / "weights_before.npz"
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-"""Another machine's BLAS adds a product's terms in another order. On one machine the weights are bitwise the same."""
+"""BLAS on another machine adds a product's terms in another order. On one machine the weights are the same to the
+bit."""
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])

@@ -1,4 +1,4 @@
-"""Whole training runs beside references that share nothing with `Stage`: rational arithmetic, and torch."""
+"""Whole training runs compared with references that share nothing with `Stage`: rational arithmetic, and torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _job(layers: list[Any], loss: str, training: dict[str, Any], **more: Any) ->
         {
             "seed": 5,
             "model": {"input": [3], "layers": layers, "loss": loss},
-            "data": {"source": "digits"},  # not read: the tests hand the rows over
+            "data": {"source": "digits"},  # not read: the tests give the rows
             "training": training,
             **more,
         }
@@ -42,7 +42,7 @@ def _job(layers: list[Any], loss: str, training: dict[str, Any], **more: Any) ->
 
 
 def _train(spec: JobSpec, data: Dataset, parameters: dict[str, Array]) -> tuple[list[float], dict[str, Array]]:
-    """Losses by step and the parameters afterwards, from workers that are threads."""
+    """Return the losses by step and the parameters after the last step, trained by threads as workers."""
     blueprint = make_blueprint(spec, len(data))
     with contextlib.closing(LocalWorkers(blueprint, train=data, parameters=parameters)) as workers:
         rows = list(Trainer(blueprint, workers, train_rows=len(data), validation_rows=0).rows())
@@ -62,9 +62,9 @@ NAMES = ("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias")
 def test_where_no_sum_is_rounded_training_gives_the_exact_numbers(
     pipeline: dict[str, Any], nesterov: bool, precision: str
 ) -> None:
-    """Weights and data are small whole numbers and all rates powers of two, so two steps need less than 24 bits: then
-    any order of any sum is right, and every bit of the result is known."""
-    rng = np.random.default_rng(45)  # with it units are on and off in both steps
+    """Weights and data are small whole numbers and all rates powers of two, so two steps need less than 24 bits. Then
+    any order of a sum gives the exact result, and every bit of the result is known."""
+    rng = np.random.default_rng(45)  # with this seed, units are on and off in both steps
     x = rng.integers(-1, 2, size=(10, 3)).astype(precision)
     y = rng.integers(-1, 2, size=(10, 2)).astype(precision)
     start = [rng.integers(-1, 2, size=shape).astype(precision) for shape in layer_sizes(SIZES)]

@@ -1,4 +1,4 @@
-"""Traces for Chrome: written, read back, and what holds of every one."""
+"""Traces for Chrome: how tests write and read them, and the laws of every trace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIELDS = {
 
 
 def written(*tracks: Track, name: str = "any", memory: TraceMemory | None = None) -> list[Event]:
-    """The events of a trace, read back from its file."""
+    """Return the events of a trace, read from its file."""
     file = io.BytesIO()
     write_chrome_trace(file, *tracks, name=name, memory=memory)
     trace: list[Event] = json.loads(file.getvalue())
@@ -34,14 +34,14 @@ def written(*tracks: Track, name: str = "any", memory: TraceMemory | None = None
 
 
 def facts_of(trace: list[Event]) -> Event:
-    """What the only track of a trace says of itself."""
+    """Return the facts of the only track of a trace."""
     (facts,) = (event["args"] for event in trace if event["ph"] == "i")
     found: Event = facts
     return found
 
 
 def timeline(program: Program, seed: int | None = None, offset: float = 0.0, step: int = 0) -> list[TimedAction]:
-    """A dry run in milliseconds; with a seed, of durations as uneven as measured ones."""
+    """Return a dry run in milliseconds; with a seed, its durations are as uneven as measured ones."""
     chance = random.Random(seed)
     seconds = {a: 1e-3 if seed is None else chance.uniform(1e-6, 1e-3) for lane in program.lanes for a in lane}
     spans = replay(program, seconds).spans
@@ -51,7 +51,7 @@ def timeline(program: Program, seed: int | None = None, offset: float = 0.0, ste
 
 
 def several_steps(program: Program, n_steps: int, seed: int) -> list[TimedAction]:
-    """Steps as workers do them: each begins when its own lane of the step before is through, not when all are."""
+    """Return steps as workers do them: a worker begins a step when its own lane of the step before is done."""
     free = [0.0] * program.n_workers
     found: list[TimedAction] = []
     for step in range(1, n_steps + 1):
@@ -66,7 +66,7 @@ def several_steps(program: Program, n_steps: int, seed: int) -> list[TimedAction
 
 
 def by_phase(trace: list[Event]) -> dict[str, list[Event]]:
-    """Events by kind, each with just the fields that the format asks of it."""
+    """Return events by kind, each with only the fields that the format requires."""
     found: dict[str, list[Event]] = {phase: [] for phase in _FIELDS}
     for event in trace:
         assert event.keys() == _FIELDS[event["ph"]], event
@@ -78,7 +78,7 @@ def by_phase(trace: list[Event]) -> dict[str, list[Event]]:
 
 
 def slice_at(slices: list[Event], event: Event) -> tuple[int, str]:
-    """The step and name of the slice that a viewer binds the arrow's end to: the one that is open at its time."""
+    """Return the step and name of the slice to which a viewer attaches the arrow's end: the slice open at its time."""
     (found,) = (
         x
         for x in slices
@@ -93,7 +93,7 @@ def _ns(microseconds: float) -> int:
 
 
 def check(trace: list[Event]) -> dict[str, list[Event]]:
-    """What holds of every trace: slices of a thread never overlap, an arrow has one end, and not before its start."""
+    """Check the laws of every trace: slices of a thread never overlap; an arrow has one end, not before its start."""
     events = by_phase(trace)
     threads: dict[tuple[int, int], list[Event]] = {}
     for x in events["X"]:
@@ -112,13 +112,13 @@ def check(trace: list[Event]) -> dict[str, list[Event]]:
 
 
 def joined(events: dict[str, list[Event]]) -> list[tuple[tuple[int, str], tuple[int, str]]]:
-    """The slices that arrows join."""
+    """Return the pairs of slices that arrows join."""
     ends = {f["id"]: f for f in events["f"]}
     return [(slice_at(events["X"], s), slice_at(events["X"], ends[s["id"]])) for s in events["s"]]
 
 
 def crossings(program: Program) -> set[tuple[str, str]]:
-    """What hangs together on different workers."""
+    """Return the pairs of actions on different workers of which one needs the other."""
     there = {action: worker for worker, lane in enumerate(program.lanes) for action in lane}
     return {
         (str(source), str(action))

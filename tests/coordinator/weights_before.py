@@ -1,6 +1,6 @@
-"""Small trainings of every kind of flat job, whose weights are kept: `python -m tests.coordinator.weights_before FILE`.
+"""Small trainings of every kind of flat job, to keep their weights: `python -m tests.coordinator.weights_before FILE`.
 
-The kept file was written before layers became operations over numbered values; it must not be written again.
+The kept file was written before layers became operations over numbered values. It must not be written again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ JOBS: dict[str, dict[str, Any]] = {
 
 
 def train(name: str, precision: str) -> Mapping[str, Array]:
-    """The parameters of a job after two epochs of five steps."""
+    """Return the parameters of a job after two epochs of five steps."""
     job, rng = JOBS[name], np.random.default_rng(11)
     x = rng.normal(size=(26, 6)).astype(precision)
     y = rng.integers(0, 3, size=26) if job["loss"] == "cross_entropy" else rng.normal(size=(26, 3)).astype(precision)

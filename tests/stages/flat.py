@@ -8,7 +8,8 @@ _NAMES = {"r": "relu", "k": "leaky_relu", "t": "tanh", "s": "sigmoid", "g": "gel
 
 
 def flat_layer(letter: str, units: int) -> LayerSpec:
-    """L is linear with so many units, G the tanh form of GELU, the others stand in the table."""
+    """Return the layer of a letter: L is linear with `units` units, G the tanh form of GELU; the table has the
+    others."""
     if letter == "L":
         return entry("linear", units=units)
     if letter == "G":

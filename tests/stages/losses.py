@@ -1,5 +1,5 @@
-"""Every loss with options that matter, targets for it, and torch's values: `python -m tests.stages.losses` makes
-golden/losses.json of them with torch."""
+"""Every loss with the options that matter, targets for it, and torch's values. `python -m tests.stages.losses` writes
+them with torch into golden/losses.json."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES: dict[str, LossSpec] = {
 
 
 def case(name: str, outputs: int = 4, columns: int = 9) -> tuple[Loss, Array, Targets]:
-    """The loss, outputs (outputs, columns) of size 3 in float64, and targets that it takes."""
+    """Return the loss, outputs (outputs, columns) of about 3 in float64, and targets for it."""
     rng, loss = np.random.default_rng(6), build_loss(CASES[name])
     f = rng.normal(size=(outputs, columns)) * 3
     if loss.takes_labels:
@@ -42,13 +42,13 @@ def case(name: str, outputs: int = 4, columns: int = 9) -> tuple[Loss, Array, Ta
 
 
 def divisor(loss: Loss, targets: Targets, outputs: int) -> int:
-    """What the summed loss of these targets is divided by."""
+    """Return the number by which the summed loss of these targets is divided."""
     columns = targets.shape[-1] if loss.ignore_index is None else loss.counted(targets)
     return loss.count(columns, outputs)
 
 
 def torch_loss(spec: LossSpec) -> Any:
-    """The loss that `spec` names in torch, with its defaults where it has one."""
+    """Return torch's loss for `spec`, with torch's defaults."""
     from torch import nn
 
     options = spec.options
@@ -64,7 +64,7 @@ def torch_loss(spec: LossSpec) -> Any:
 
 
 def torch_values(name: str, precision: str = "float64") -> tuple[float, Any]:
-    """The loss and its gradient (outputs, columns), as torch has them."""
+    """Return torch's loss and its gradient (outputs, columns)."""
     import torch
 
     _, f, targets = case(name)

@@ -1,4 +1,5 @@
-"""Networks over tokens beside torch's autograd, in float64, with values of size 1; every cut gives the same bits."""
+"""Networks over tokens compared with torch's autograd, in float64, with values around 1; every cut gives the same
+bits."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from stages.stage import Stage
 from tests.finite_difference import numerical_gradient
 from tests.stages.torch_transformer import torch_network
 
-VOCABULARY, POSITIONS, WIDTH, HEADS, ROWS = 13, 7, 12, 3, 5  # all different, so that nothing fits the wrong way round
+VOCABULARY, POSITIONS, WIDTH, HEADS, ROWS = 13, 7, 12, 3, 5  # all different, so that a transposed array never fits
 SGD = SgdSpec(learning_rate=0.1)
 FFN = (entry("layer_norm"), entry("linear", units=10), entry("silu"), entry("linear", units=WIDTH, bias=False))
 BODIES: dict[str, tuple[LayerSpec, ...]] = {
@@ -50,7 +51,7 @@ def _model(body: tuple[LayerSpec, ...], precision: Any = "float64") -> ModelSpec
 def _step(
     stages: list[Stage], tokens: Any, dy: Array, *, together: bool = False, at: Moment = EVALUATING
 ) -> tuple[Array, dict[str, Array]]:
-    """Outputs and parameter gradients of one step of two micro-batches."""
+    """Return outputs and parameter gradients of one step of two micro-batches."""
     outputs, cuts = [], (0, 2, len(tokens))
     for stage in stages:
         stage.begin_step(2)
@@ -198,7 +199,7 @@ def test_dtype_stays_float32_in_deep_networks() -> None:
         ((entry("embedding", units=10), entry("transformer", heads=3)),
          "1.0.0.1 (attention): heads: got 3, must divide the 10 features of its input"),
         ((entry("embedding", units=6), entry("residual", layers=(entry("linear", units=5),))),
-         "1 (residual): its layers give 5 × 7 positions for 6 × 7 positions, and the two are to be added"),
+         "1 (residual): its layers turn 6 × 7 positions into 5 × 7 positions; to be added, both need the same shape"),
         ((entry("embedding", units=6), entry("linear", units=13, tied_to=1)),
          "1 (linear): tied_to: got 1, must be an earlier entry of model.layers that has a weight"),
         ((entry("embedding", units=6), entry("linear", units=12, tied_to=0)),

@@ -16,7 +16,7 @@ from stages.stage import Stage
 
 LINEAR = entry("linear", units=3)
 LAYERS = (LINEAR, entry("flatten"), entry("tanh"), LINEAR, entry("relu"), LINEAR)
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # workers look at the values instead
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # workers check the values instead
 
 
 def _stage(first: int = 0, precision: Precision = "float32") -> Stage:
@@ -39,7 +39,7 @@ def test_the_first_layer_of_the_stage_whose_output_is_not_finite_is_named(first:
     stage.begin_step(1)
     _set(stage, layer, value)
     if layer != 5:
-        _set(stage, 5, np.nan)  # later ones are broken too, and are not the first
+        _set(stage, 5, np.nan)  # later outputs are broken too, but not first
     y = stage.forward(0, x)
     with pytest.raises(NonFinite) as told:
         check_output(stage, x, y, EVALUATING, "step 7", Action.parse("2F4"))
@@ -51,11 +51,11 @@ def test_the_first_layer_of_the_stage_whose_output_is_not_finite_is_named(first:
 
 @pytest.mark.parametrize("layer", [3, 5])
 def test_the_gradient_is_followed_backwards(layer: int) -> None:
-    """∂ℓ/∂f of the layer before the broken weight is the first that is not finite on the way back."""
+    """On the way back, ∂ℓ/∂f of the layer before the broken weight is the first that is not finite."""
     stage, x = _stage(first=0), _x()
     stage.begin_step(2)
     stage.forward(1, x)
-    _set(stage, layer, np.inf)  # after forward: only the way back meets it
+    _set(stage, layer, np.inf)  # broken after forward, so only the backward pass uses it
     dx = stage.backward_input(1, np.ones((3, 4), np.float32))
     with pytest.raises(NonFinite) as told:
         check_gradient(stage, dx, 7, Action.parse("0B1"))
@@ -87,7 +87,8 @@ def test_one_bad_element_is_enough_wherever_it_is_and_however_the_array_lies(pre
 
 
 def test_of_sums_over_micro_batches_the_last_layer_is_named_first() -> None:
-    """As the gradients are made: from the loss backwards. Layer 10 is behind layer 9."""
+    """The order is that of the backward pass, from the loss. Layer 10 comes after layer 9, although its name sorts
+    first."""
     check_gradients_total({"0.weight": 1.0, "10.weight": 0.0}, 7)
     with pytest.raises(NonFinite, match=r"^the gradient of 10\.bias became NaN or infinite in step 7, in the sum"):
         check_gradients_total({"0.weight": np.nan, "9.weight": np.inf, "10.bias": np.nan, "10.weight": 1.0}, 7)

@@ -19,7 +19,7 @@ _C = 2 * np.sqrt(2 / np.pi)
 
 
 def _every(n: int) -> Array:
-    """Every n-th finite float32, denormal ones too, and the neighbourhoods of what is special: (1, many)."""
+    """Return every n-th finite float32, denormal ones too, and the neighbourhoods of special values: (1, many)."""
     bits = np.arange(0, 2**32, n, dtype=np.uint32)
     special = np.array([0.0, 0.7518, 1.0, 5.0, 13.0, 14.0, 15.0, 50.0, 1e6, 1e19, 3.4e38], dtype=np.float32)
     edges = np.concatenate([special.view(np.uint32) + np.uint32(i) for i in range(3)])
@@ -42,7 +42,7 @@ def _tanh(x: _Float64) -> _Float64:
 
 
 def _tanh_slope(x: _Float64) -> _Float64:
-    x = np.clip(x, -12, 12)  # beyond, it is 0 or 1 in float32
+    x = np.clip(x, -12, 12)  # beyond, the derivative is 0 or 1 in float32
     e = np.exp(-_C * (x + 0.044715 * x**3))
     return np.asarray(1 / (1 + e) + x * e / (1 + e) ** 2 * _C * (1 + 3 * 0.044715 * x**2))
 
@@ -64,7 +64,7 @@ def test_errors_are_within_the_bounds_that_are_documented(
     slope: Callable[[_Float64], _Float64],
     slope_bound: float,
 ) -> None:
-    x = _every(4093)  # a prime: every pattern of low bits comes
+    x = _every(4093)  # a prime, so that every pattern of low bits occurs
     y, dx = _apply(layer, x)
     wide = x.astype(np.float64)
     expected = value(wide)
@@ -74,7 +74,7 @@ def test_errors_are_within_the_bounds_that_are_documented(
 
 
 def test_the_negative_tail_keeps_its_relative_accuracy() -> None:
-    """x/2 · (1 + erf) has none left at −6."""
+    """x/2 · (1 + erf) has no exact digit left at −6."""
     x = np.linspace(-13, -1e-3, 200_001, dtype=np.float32)[None]
     y, dx = _apply(Gelu(Shape(1)), x)
     wide = x.astype(np.float64)

@@ -1,4 +1,4 @@
-"""The ledger's law: what is booked sums to the time that passed, whatever is booked."""
+"""The ledger's law: the booked times add up to the time that passed, whatever is booked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BOOKINGS = st.lists(
 
 
 class _Hand:
-    """A clock that is moved by hand, in whole binary fractions of a second so that sums are exact."""
+    """A clock that tests move by binary fractions of a second, so that sums are exact."""
 
     now = 1.0
 
@@ -78,7 +78,7 @@ def test_time_goes_to_what_is_named_and_the_timeline_has_the_actions(monkeypatch
     monkeypatch.setattr(ledger_module, "_now", hand)
     ledger = Ledger((1,))
     hand.now = 5.0
-    ledger.open()  # nothing before the first order counts
+    ledger.open()  # time before the first order does not count
     ledger.trace = True
     bookings: list[tuple[float, Callable[[], None]]] = [
         (0.25, lambda: ledger.book_worker(OTHER)),
@@ -104,7 +104,7 @@ def test_time_goes_to_what_is_named_and_the_timeline_has_the_actions(monkeypatch
         ("0F0 0F1 0F2 0B0 0B1 0B2", "wwwwdd"),  # GPipe
         ("0F0 0F1 0B0 0F2 0B1 0B2", "wwwsdd"),  # 1F1B
         ("1F0 1B0 1F1 1B1 1F2 1B2", "wwsssd"),  # 1F1B, last stage
-        ("0F0 0I0 0F1 0W0 0I1 0W1", "wwsddd"),  # apart
+        ("0F0 0I0 0F1 0W0 0I1 0W1", "wwsddd"),  # I and W apart
         ("0F0 0F1", "ww"),  # an evaluation
     ],
 )

@@ -24,7 +24,7 @@ def test_a_gradient_is_the_finite_difference(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_are_torch_s(name: str) -> None:
-    """As `python -m tests.stages.losses` wrote them down."""
+    """The values that `python -m tests.stages.losses` has written."""
     loss, f, targets = case(name)
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
     count = divisor(loss, targets, len(f))
@@ -35,11 +35,12 @@ def test_values_and_gradients_are_torch_s(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_micro_batches_of_any_size_add_up_to_the_batch(name: str) -> None:
-    """Bitwise in the gradient, since each column's follows from it and the whole batch's count alone."""
+    """The gradient is the same to the bit, since a column's gradient depends only on it and on the whole batch's
+    count."""
     loss, f, targets = case(name, columns=11)
     count = divisor(loss, targets, len(f))
     whole = loss.evaluate(f.copy(), targets, count)
-    cuts = [(0, 4), (4, 5), (5, 6), (6, 11)]  # of those that ignore labels, one has nothing that counts
+    cuts = [(0, 4), (4, 5), (5, 6), (6, 11)]  # a loss that ignores labels has a micro-batch in which no label counts
     parts = [loss.evaluate(f[:, a:b].copy(), targets[..., a:b], count) for a, b in cuts]
     np.testing.assert_allclose(sum(p.total for p in parts), whole.total, rtol=1e-14)
     np.testing.assert_array_equal(np.concatenate([p.gradient for p in parts], axis=1), whole.gradient)
@@ -66,7 +67,7 @@ def test_huge_outputs_are_finite_and_right() -> None:
 
 
 def test_labels_of_any_whole_type_can_be_ignored() -> None:
-    """Tokens of 16 bits hold no −100; 0 is a token, and may be ignored."""
+    """16-bit tokens cannot be −100; 0 is a token, and may be the ignored one."""
     f, labels = np.random.default_rng(1).normal(size=(5, 4)), np.array([3, 0, 1, 0])
     for ignored, counted in ((-100, 4), (0, 2)):
         loss = build_loss(loss_entry("cross_entropy", ignore_index=ignored))

@@ -12,7 +12,7 @@ from stages.spec import LionSpec, SgdSpec
 
 
 def _by_the_formula(spec: SgdSpec, value: Array, gradients: Sequence[Array], scale: float) -> Array:
-    """torch.optim.SGD's documented algorithm, one line each, on whole vectors."""
+    """The algorithm as torch.optim.SGD documents it, line by line, on whole vectors."""
     velocity = np.zeros_like(value)
     for gradient in gradients:
         g = scale * gradient + spec.weight_decay * value

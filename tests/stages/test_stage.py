@@ -29,7 +29,7 @@ def _model(kinds: str, precision: Precision = "float64", width: int = 5) -> Mode
 
 
 def _step(stages: list[Stage], x: Array, y: Array, cuts: list[int]) -> float:
-    """One step through the stages, micro-batches cut at `cuts`; all forwards first. Returns the loss."""
+    """Run one step through the stages, all forwards first, with micro-batches cut at `cuts`. Return the loss."""
     parts = list(zip([0, *cuts], [*cuts, x.shape[1]], strict=True))
     for stage in stages:
         stage.begin_step(len(parts))

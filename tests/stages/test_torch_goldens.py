@@ -1,4 +1,4 @@
-"""Every layer, loss and optimizer beside torch's own, forward and backward, in both precisions."""
+"""Every layer, loss and optimizer compared with torch's, forward and backward, in both precisions."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ LAYERS: dict[str, LayerSpec] = {
     "flatten": entry("flatten"),
 }
 TOLERANCE: dict[Precision, float] = {"float32": 2e-6, "float64": 1e-14}
-"""Of values around 1; torch adds a product's terms in another order, and its float32 functions err by a few units in
-the last place."""
+"""For values around 1: torch adds a product's terms in another order, and its float32 functions have errors of a few
+units in the last place."""
 PRECISIONS = pytest.mark.parametrize("precision", get_args(Precision))
 
 
@@ -50,14 +50,14 @@ def _close(found: Array, expected: Any, precision: Precision) -> None:
 
 
 def _inputs(rng: np.random.Generator, precision: Precision, n: int) -> Array:
-    """(n, ROWS): ordinary numbers, both zeros, and numbers where the functions are flat or nearly so."""
+    """Return (n, ROWS) numbers: ordinary ones, both zeros, and numbers at which the functions are almost flat."""
     x = rng.normal(size=(n, ROWS)).astype(precision)
     x.flat[:6] = [0.0, -0.0, 6.0, -6.0, 20.0, -20.0]
     return x
 
 
 def test_every_kind_of_layer_has_a_golden() -> None:
-    """Those that work on positions stand in test_deep_layers."""
+    """Layers that work on positions are tested in test_deep_layers."""
     built = {name for name, kind in KINDS.items() if kind.build is not None}
     assert {spec.kind for spec in LAYERS.values()} == built - set(DEEP)
 
@@ -65,7 +65,7 @@ def test_every_kind_of_layer_has_a_golden() -> None:
 @PRECISIONS
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_is_torch_s_forward_and_backward(name: str, precision: Precision) -> None:
-    """As the second of two layers, so that its input gradient is asked for."""
+    """The layer is the second of two, so that its input gradient is needed."""
     spec, rng = LAYERS[name], np.random.default_rng(5)
     first = entry("linear", units=6)
     model = ModelSpec(input_shape=(4,), layers=(first, spec), loss="mse", precision=precision)
@@ -132,7 +132,7 @@ def test_the_golden_losses_are_torch_s() -> None:
     ids=str,
 )
 def test_an_optimizer_is_torch_s_over_fifty_steps(spec: OptimizerSpec, precision: Precision) -> None:
-    """A matrix, and a vector that decays only if it is asked for."""
+    """A matrix, and a vector that decays only with `decay_vectors`."""
     model = ModelSpec(input_shape=(7,), layers=(entry("linear", units=9),), loss="mse", precision=precision)
     stage, rng = Stage(model, 0, 1, spec), np.random.default_rng(7)
     parameters = {

@@ -1,4 +1,4 @@
-"""What a worker does with orders behind a failure."""
+"""What a worker does with orders after a failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.worker import Worker
 
 
 def test_orders_behind_a_failure_are_not_performed_and_have_no_failure_of_their_own() -> None:
-    """They built on the step that failed, and ended with an AssertionError about its micro-batches."""
+    """Such orders build on the failed step: if performed, they end with an AssertionError about its micro-batches."""
     model = ModelSpec(input_shape=(3,), layers=(entry("linear", units=2),), loss="mse", seed=1)
     lane = tuple(map(Action.parse, ("0F0", "0F1", "0B0", "0B1")))
     setup = WorkerSetup(

@@ -1,4 +1,4 @@
-"""Layers, losses and optimizers as torch has them, for the goldens. Torch is imported when it is asked."""
+"""Torch's layers, losses and optimizers, for the goldens. Torch is imported only when they are needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stages.spec import AdamSpec, OptimizerSpec, SgdSpec
 
 
 def torch_layer(spec: LayerSpec, n_in: int) -> Any:
-    """The module that `spec` names in torch."""
+    """Return torch's module for `spec`."""
     from torch import nn
 
     match spec.kind:
@@ -24,7 +24,7 @@ def torch_layer(spec: LayerSpec, n_in: int) -> Any:
         case "rms_norm":
             return nn.RMSNorm(n_in, eps=spec.options.epsilon)
         case "softplus":
-            return nn.Softplus(threshold=100)  # above 20, its default, torch leaves e^−x away
+            return nn.Softplus(threshold=100)  # above 20, its default threshold, torch drops e^−x
         case "gelu":
             return nn.GELU(approximate=spec.options.approximate)
         case "swiglu":
@@ -51,7 +51,7 @@ def swiglu() -> Any:
 
 
 def torch_optimizer(spec: OptimizerSpec, matrices: list[Any], vectors: list[Any]) -> Any:
-    """The optimizer that `spec` describes in torch."""
+    """Return torch's optimizer for `spec`."""
     import torch
 
     decay = {"weight_decay": getattr(spec, "weight_decay", 0.0)}

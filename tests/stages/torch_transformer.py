@@ -1,4 +1,5 @@
-"""Transformers as torch has them, with the names of nested torch.nn.Sequential. Torch is imported when it is asked."""
+"""Transformers made of torch's modules, with the names of nested torch.nn.Sequential. Torch is imported only if
+needed."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from tests.stages.torch_case import torch_layer
 
 
 def torch_network(model: ModelSpec) -> Any:
-    """The network of `model`: rows of tokens in, (rows, positions, outputs) out."""
+    """Return the network of `model` as a module: rows of tokens in, (rows, positions, outputs) out."""
     return _sequential(model.layers, model.input_shape[0], model.vocabulary)[0]
 
 
 def _sequential(layers: tuple[LayerSpec, ...], positions: int, features: int, *, residual: bool = False) -> Any:
-    """A module of these layers, and how many features it gives."""
+    """Return a module of these layers, and the number of its output features."""
     from torch import nn
 
     class Residual(nn.Sequential):  # type: ignore[misc]
