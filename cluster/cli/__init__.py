@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import keyword
 import os
 import sys
 from importlib.metadata import version
@@ -19,6 +20,8 @@ _COMMANDS = {
     "evaluate": "Show the loss and accuracy of a trained network on any data.",
     "predict": "Write the outputs of a trained network for new inputs.",
     "generate": "Continue a text with a network trained on text.",
+    "import": "Make a job and weights of a model in GPT-2's layout.",
+    "export": "Write a trained network in GPT-2's layout.",
     "plan": "Show a job's stages, memory, predicted bubble and bottleneck before it runs.",
     "show": "Draw a schedule.",
     "verify": "Prove that every schedule and stage count trains the same weights.",
@@ -56,8 +59,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"cluster.cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"cluster.cli.{name}")
+        command: click.Command = getattr(module, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

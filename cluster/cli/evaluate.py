@@ -10,7 +10,7 @@ import click
 from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.data.sources import load_arrays, load_data
 from cluster.data.text import text_rows
-from cluster.run.run_dir import FinishedRun
+from cluster.run.saved_model import FinishedRun
 from coordinator.plan.blas_threads import BlasThreads
 from coordinator.train.inference import infer
 from stages.data import Dataset

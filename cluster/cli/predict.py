@@ -9,6 +9,7 @@ import numpy as np
 
 from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.data.sources import load_inputs
+from coordinator.job.source_names import is_text
 from coordinator.plan.blas_threads import BlasThreads
 from coordinator.train.inference import infer
 from stages.errors import UserMistake
@@ -35,14 +36,16 @@ def predict(run: str, address: str | None, home: Path | None, source: str, outpu
 
     If the network has outputs for each position, the shapes are (rows, positions, outputs) and (rows, positions).
 
+    A network on text takes token numbers x (rows, positions).
+
     RUN is a run directory, or the id or the name of a job of the service.
     """
     if output.suffix != ".npz":
         raise UserMistake(f"--output: {output} must end in .npz")
     with trained_run(run, address=address, home=home) as trained, BlasThreads(None):
         spec = trained.spec
-        if trained.vocabulary is not None:
-            raise UserMistake(f"{run}: was trained on text; `pipetrain generate {run}` continues a text")
+        if is_text(source):
+            raise UserMistake(f"--input: {source} is text; give token numbers in an .npz, or use `pipetrain generate`")
         x = load_inputs(spec, source, trained.columns)
         chunks = infer(spec.model_spec(), trained.parameter, x, spec.training.evaluate_batch_size)
         arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cluster.run.run_dir import FinishedRun, open_run
+from cluster.run.saved_model import FinishedRun, open_run
 from stages.errors import InvalidData, NoService, UnknownJob
 
 F = TypeVar("F", bound=Callable[..., Any])

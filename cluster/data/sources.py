@@ -22,7 +22,7 @@ from cluster.data.tables import arrays_of, require_columns, split_columns
 from cluster.data.text import Vocabulary, load_text
 from coordinator.job.source_names import is_text
 from coordinator.job.spec import JobSpec
-from stages.data import Dataset, FloatArray, train_validation_split
+from stages.data import Dataset, train_validation_split
 from stages.errors import InvalidData
 
 

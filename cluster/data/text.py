@@ -75,6 +75,11 @@ class Vocabulary:
             return " ".join(map(str, tokens.tolist()))
         return str(_tokenizer(self.tokenizer).decode(tokens.tolist()))
 
+    def number_of(self, token: str) -> int | None:
+        """The number of a token of the tokenizer; None if it has none of this name."""
+        found: int | None = _tokenizer(self.tokenizer).token_to_id(token) if self.tokenizer else None
+        return found
+
     def document(self) -> dict[str, Any]:
         """Return the vocabulary as plain values for the run directory, which has the tokenizer in a separate file."""
         return {"tokens": self.kind, "size": self.size, "characters": self.characters}

@@ -8,26 +8,21 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import orjson
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from cluster.data.text import Vocabulary
 from cluster.run.earlier_run import lock_folder, make_room
 from cluster.run.event_log import EventLog
-from cluster.run.run_errors import os_error_of, run_directory_gone
+from cluster.run.run_errors import run_directory_gone
+from cluster.run.saved_model import save_model, write_whole
 from coordinator import run_files
 from coordinator.job.regular_files import read_regular
-from coordinator.job.spec import JobSpec, load_job, parse_job
+from coordinator.job.spec import JobSpec
 from stages.arrays import Array
-from stages.errors import HostFailed, InvalidData, InvalidJob, UserMistake
-
-MODEL_FORMAT = "pipetrain.model/1"
-
+from stages.errors import HostFailed, UserMistake
 
 _REQUEST_BYTES = 10_000
 
@@ -105,7 +100,7 @@ class RunDir:
             self._accounts = (self.path / run_files.ACCOUNTS).open("ab", buffering=0)
             self._events = EventLog(self.path, self._stamp)
             if spec is not None:  # last: a folder with a job file but no logs is not a run directory, see earlier_run
-                self._write(run_files.JOB, spec.to_yaml().encode())
+                write_whole(self.path / run_files.JOB, spec.to_yaml().encode())
         except OSError:
             self.close()
             raise
@@ -170,17 +165,7 @@ class RunDir:
     ) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer,
         each whole or not at all. Raises OSError."""
-        temporary = self.path / run_files.unfinished(run_files.MODEL)
-        try:
-            save_file(dict(parameters), temporary, metadata={"format": MODEL_FORMAT})
-        except SafetensorError as error:
-            temporary.unlink(missing_ok=True)
-            raise os_error_of(str(error), temporary) from None
-        _replace(temporary, self.path / run_files.MODEL)
-        if vocabulary is not None and vocabulary.tokenizer:
-            self._write(run_files.TOKENIZER, vocabulary.tokenizer.encode())
-        described = _describe(spec, columns, vocabulary)
-        self._write(run_files.MODEL_LAYERS, (json.dumps(described, indent=2) + "\n").encode())
+        save_model(self.path, spec, parameters, columns, vocabulary)
 
     def begin_trace(self) -> BinaryIO:
         """Open a file for a trace. After `show_trace` it is trace.json, even while it grows. Raises OSError."""
@@ -217,15 +202,6 @@ class RunDir:
         if lock is not None:
             os.close(lock)
 
-    def _write(self, name: str, content: bytes) -> None:
-        temporary = self.path / run_files.unfinished(name)
-        try:
-            temporary.write_bytes(content)
-            _replace(temporary, self.path / name)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-
 
 def default_run_dir(spec: JobSpec) -> Path:
     """Return `runs/NAME-DATE-TIME`, with a number added if that exists."""
@@ -235,69 +211,3 @@ def default_run_dir(spec: JobSpec) -> Path:
         count += 1
         path = base.with_name(f"{base.name}-{count}")
     return path
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A trained run, read from disk. `parameter` reads weights one by one."""
-
-    spec: JobSpec
-    columns: tuple[str, ...] | None
-    weights: Path
-    vocabulary: Vocabulary | None = None
-    """The meaning of its tokens; None if the network is not for text."""
-
-    def parameter(self, name: str) -> Array:
-        """Return a parameter by its name in model.safetensors. Raises InvalidData if the file does not have it."""
-        try:
-            with safe_open(self.weights, framework="numpy") as file:
-                array: Array = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise InvalidData(f"{self.weights}: {name} cannot be read: {error}") from None
-        return array
-
-
-def open_run(path: Path) -> FinishedRun:
-    """Read a run directory with a trained model. Raises InvalidData if `path` is not one."""
-    for name in run_files.MODEL_FILES:
-        if not (path / name).exists():
-            raise InvalidData(f"{path}: has no {name}, so it is not the run directory of a finished job")
-    try:
-        spec = load_job(path / run_files.JOB)
-        layers = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8"))
-        columns, told = layers.get("columns"), layers.get("vocabulary")
-        vocabulary = None if told is None else Vocabulary.from_document(told, path)
-        if not spec.is_resolved:  # model.json has the sizes that follow from the data
-            spec = parse_job({**spec.document(), "model": layers["model"]})
-    except InvalidJob as error:
-        raise InvalidData(f"{path / run_files.JOB}: {error.problems[0]}") from None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise InvalidData(f"{path / run_files.MODEL_LAYERS}: cannot be read: {error}") from None
-    return FinishedRun(spec, None if columns is None else tuple(columns), path / run_files.MODEL, vocabulary)
-
-
-def _describe(spec: JobSpec, columns: Sequence[str] | None, vocabulary: Vocabulary | None) -> dict[str, Any]:
-    model = spec.model_spec()
-    layers = [
-        {"index": op.index, "kind": op.kind, "in": op.layer.shape_in.numbers, "out": op.layer.shape_out.numbers}
-        | {"path": list(op.path)}
-        for op in model.network.ops
-    ]
-    return {
-        "format": MODEL_FORMAT,
-        "name": spec.name,
-        "input": list(model.input_shape),
-        "precision": model.precision,
-        "loss": spec.model.loss.document(),
-        "layers": layers,
-        "model": {key: value for key, value in spec.document()["model"].items() if key != "weights"},
-        "columns": None if columns is None else list(columns),
-        "vocabulary": None if vocabulary is None else vocabulary.document(),
-    }
-
-
-def _replace(temporary: Path, final: Path) -> None:
-    """Flush the new file to disk, then rename it: a reader sees the whole old file or the whole new one."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(final)

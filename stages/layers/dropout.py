@@ -35,7 +35,7 @@ class Dropout(Layer):
 
     def __init__(self, shape: Shape, rate: float, path: tuple[int, ...]) -> None:
         self.shape_in = self.shape_out = shape
-        self.path, self.below = path, round(rate * 65536)
+        self.rate, self.path, self.below = rate, path, round(rate * 65536)
         self.scale = 65536 / (65536 - self.below) if self.below < 65536 else 0.0
         self.is_identity = self.below == 0
 

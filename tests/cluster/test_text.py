@@ -15,7 +15,7 @@ from cluster.cli.generate import TokenDraw
 from cluster.data.rules import SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import Vocabulary
-from cluster.run.run_dir import open_run
+from cluster.run.saved_model import open_run
 from cluster.service.files import files_to_fetch
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidData, InvalidJob

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from cluster.run.run_dir import open_run
+from cluster.run.saved_model import open_run
 from coordinator.train.inference import infer
 from tests.jobs import EXAMPLES, pipetrain
 

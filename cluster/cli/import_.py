@@ -1,0 +1,42 @@
+"""`pipetrain import`: a model in another program's layout becomes a job with weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cluster.models.gpt2_import import import_gpt2
+from cluster.models.gpt2_network import Gpt2
+from coordinator import run_files
+from coordinator.texts import counted
+
+
+@click.command("import")
+@click.argument("layout", type=click.Choice(["gpt2"]), metavar="gpt2")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="A new folder; runs/NAME of DIR by default."
+)
+@click.option("--block", type=click.IntRange(1), help="Keep so many positions only: less to compute in training.")
+def import_(layout: str, folder: Path, output: Path | None, block: int | None) -> None:
+    """Make a job and weights of the model in the folder DIR, in Hugging Face's GPT-2 layout.
+
+    OUT is then like the run directory of a finished job: `generate`, `evaluate`, `predict` and `export` take it, and
+    its job.yaml trains on from these weights.
+    """
+    into = output or Path("runs") / (folder.absolute().name or "gpt2")
+    made = import_gpt2(folder, into, block=block)
+    click.echo(f"{into}: {sizes_text(made.sizes)}; {made.parameters:,} parameters")
+    for line in made.left_out:
+        click.echo(f"left out: {line}")
+    source = "FILE.txt" if (into / run_files.TOKENIZER).exists() else "TOKENS.bin"
+    click.echo(f"train it on: pipetrain train {into / run_files.JOB} --set data.source={source}")
+
+
+def sizes_text(sizes: Gpt2) -> str:
+    """`3 blocks of 32 features with 4 heads, 24 positions, 97 tokens`."""
+    return (
+        f"{counted(sizes.blocks, 'block')} of {sizes.features:,} features with {counted(sizes.heads, 'head')}, "
+        f"{sizes.positions:,} positions, {sizes.vocabulary:,} tokens"
+    )

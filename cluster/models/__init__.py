@@ -1,0 +1,1 @@
+"""Models in the layouts of other programs: read as a job with weights, and written."""

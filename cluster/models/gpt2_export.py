@@ -1,0 +1,45 @@
+"""A trained network in Hugging Face's GPT-2 layout, if it is one: config.json, model.safetensors, tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cluster.models.gpt2_config import CONFIG, config_document
+from cluster.models.gpt2_import import TENSORS
+from cluster.models.gpt2_network import Gpt2, NoGpt2, as_gpt2
+from cluster.run.saved_model import FinishedRun, write_tensors, write_whole
+from coordinator import run_files
+from stages.arrays import Array
+from stages.errors import InvalidData, UserMistake
+
+_END = "<|endoftext|>"
+_FORMAT = {"format": "pt"}
+"""What readers of the layout look for in the file's metadata."""
+
+
+def export_gpt2(run: FinishedRun, into: Path) -> tuple[Gpt2, int]:
+    """Write the network of a run into the new folder `into`; its sizes, and how many biases it left out, which become
+    zeros. Raises InvalidData if it is no GPT-2, UserMistake if `into` holds something, OSError."""
+    model = run.spec.model_spec()
+    try:
+        sizes, pairs = as_gpt2(model.network)
+    except NoGpt2 as difference:
+        raise InvalidData(f"{run.spec.name}: GPT-2's layout cannot hold this network: {difference}") from None
+    tensors: dict[str, Array] = {}
+    for pair in pairs:
+        array = np.zeros(pair.shape, dtype=model.precision) if pair.ours is None else run.parameter(pair.ours)
+        tensors[pair.theirs] = np.ascontiguousarray(array.T) if pair.turned else array
+    into.mkdir(parents=True, exist_ok=True)
+    if any(into.iterdir()):
+        raise UserMistake(f"{into}: is there already, and not empty; choose another folder with -o")
+    vocabulary = run.vocabulary
+    end = None if vocabulary is None else vocabulary.number_of(_END)
+    write_tensors(into / TENSORS, tensors, _FORMAT)
+    if vocabulary is not None and vocabulary.tokenizer:
+        write_whole(into / run_files.TOKENIZER, vocabulary.tokenizer.encode())
+    config = config_document(sizes, model.precision, end)
+    write_whole(into / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    return sizes, sum(pair.ours is None for pair in pairs)

@@ -1,0 +1,126 @@
+"""A trained model on disk: the files of a run directory that `evaluate`, `predict`, `generate` and others read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from cluster.data.text import Vocabulary
+from cluster.run.run_errors import os_error_of
+from coordinator import run_files
+from coordinator.job.spec import JobSpec, load_job, parse_job
+from stages.arrays import Array
+from stages.errors import InvalidData, InvalidJob
+
+MODEL_FORMAT = "pipetrain.model/1"
+
+
+def save_model(
+    folder: Path,
+    spec: JobSpec,
+    parameters: Mapping[str, Array],
+    columns: Sequence[str] | None,
+    vocabulary: Vocabulary | None,
+) -> None:
+    """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer.
+    Each file is whole, or not there. Raises OSError."""
+    write_tensors(folder / run_files.MODEL, parameters, {"format": MODEL_FORMAT})
+    if vocabulary is not None and vocabulary.tokenizer:
+        write_whole(folder / run_files.TOKENIZER, vocabulary.tokenizer.encode())
+    described = _describe(spec, columns, vocabulary)
+    write_whole(folder / run_files.MODEL_LAYERS, (json.dumps(described, indent=2) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str]) -> None:
+    """Write a .safetensors file, which is whole, or not there. Raises OSError."""
+    temporary = path.with_name(run_files.unfinished(path.name))
+    try:
+        save_file(dict(tensors), temporary, metadata=metadata)
+    except SafetensorError as error:
+        temporary.unlink(missing_ok=True)
+        raise os_error_of(str(error), temporary) from None
+    _replace(temporary, path)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, which is whole, or not there. Raises OSError."""
+    temporary = path.with_name(run_files.unfinished(path.name))
+    try:
+        temporary.write_bytes(content)
+        _replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A trained run, read from disk. `parameter` reads weights one by one."""
+
+    spec: JobSpec
+    columns: tuple[str, ...] | None
+    weights: Path
+    vocabulary: Vocabulary | None = None
+    """The meaning of its tokens; None if the network is not for text."""
+
+    def parameter(self, name: str) -> Array:
+        """Return a parameter by its name in model.safetensors. Raises InvalidData if the file does not have it."""
+        try:
+            with safe_open(self.weights, framework="numpy") as file:
+                array: Array = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise InvalidData(f"{self.weights}: {name} cannot be read: {error}") from None
+        return array
+
+
+def open_run(path: Path) -> FinishedRun:
+    """Read a run directory with a trained model. Raises InvalidData if `path` is not one."""
+    for name in run_files.MODEL_FILES:
+        if not (path / name).exists():
+            raise InvalidData(f"{path}: has no {name}, so it is not the run directory of a finished job")
+    try:
+        spec = load_job(path / run_files.JOB)
+        layers = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8"))
+        columns, told = layers.get("columns"), layers.get("vocabulary")
+        vocabulary = None if told is None else Vocabulary.from_document(told, path)
+        if not spec.is_resolved:  # model.json has the sizes that follow from the data
+            spec = parse_job({**spec.document(), "model": layers["model"]})
+    except InvalidJob as error:
+        raise InvalidData(f"{path / run_files.JOB}: {error.problems[0]}") from None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise InvalidData(f"{path / run_files.MODEL_LAYERS}: cannot be read: {error}") from None
+    return FinishedRun(spec, None if columns is None else tuple(columns), path / run_files.MODEL, vocabulary)
+
+
+def _describe(spec: JobSpec, columns: Sequence[str] | None, vocabulary: Vocabulary | None) -> dict[str, Any]:
+    model = spec.model_spec()
+    layers = [
+        {"index": op.index, "kind": op.kind, "in": op.layer.shape_in.numbers, "out": op.layer.shape_out.numbers}
+        | {"path": list(op.path)}
+        for op in model.network.ops
+    ]
+    return {
+        "format": MODEL_FORMAT,
+        "name": spec.name,
+        "input": list(model.input_shape),
+        "precision": model.precision,
+        "loss": spec.model.loss.document(),
+        "layers": layers,
+        "model": {key: value for key, value in spec.document()["model"].items() if key != "weights"},
+        "columns": None if columns is None else list(columns),
+        "vocabulary": None if vocabulary is None else vocabulary.document(),
+    }
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    """Flush the new file to disk, then rename it: a reader sees the whole old file or the whole new one."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(final)
