@@ -16,7 +16,7 @@ from stages.spec import ModelSpec
 _AT_ONCE = 65_536
 
 
-def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None) -> FloatArray:
+def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None) -> AnyArray:
     """Return x as (rows, features) in the model's precision. `columns` name the features of a table.
 
     Samples of any shape with as many numbers as `model.input` are flattened in C order. Raises InvalidData.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.data.checks import fitting_inputs, fitting_targets, require_counted
-from cluster.data.files import Arrays, Table, read_source
+from cluster.data.files import AnyArray, Arrays, Table, read_source
 from cluster.data.rules import SourceRules
 from cluster.data.tables import arrays_of, require_columns, split_columns
 from cluster.data.text import Vocabulary, load_text
@@ -110,7 +110,7 @@ def load_arrays(spec: JobSpec, source: str, columns: Sequence[str] | None = None
     return _load(spec, source, columns)[0]
 
 
-def load_inputs(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> FloatArray:
+def load_inputs(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> AnyArray:
     """Return the inputs (rows, features) of any source, checked against the job's model. It needs no targets.
 
     Without `columns` (see `load_arrays`) every column of a table is an input except those of `data.target`.
