@@ -46,7 +46,6 @@ from stages.orders import (
     Updated,
     WorkerSetup,
 )
-from stages.parameters import Write
 from stages.progress import Progress
 from stages.stage import Stage
 from stages.tied_exchange import TiedExchange
@@ -134,16 +133,6 @@ class Worker:
             return self._failed(reports, "raised", f"{type(error).__name__}: {error}", traceback.format_exc())
         self._action = None
         return Result(reports=tuple(reports))
-
-    def fill(self, write: Write) -> None:
-        """Write every parameter of this worker with `write`."""
-        for stage in self.stages.values():
-            stage.fill(write)
-
-    def load(self, parameters: dict[str, Array]) -> None:
-        """Take the values of this worker's parameters from `parameters`."""
-        for stage in self.stages.values():
-            stage.load(parameters)
 
     def _failed(self, reports: list[Report], kind: Any, message: str, trace: str = "") -> Result:
         failure = self.failure = Failure(

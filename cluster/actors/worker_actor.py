@@ -112,7 +112,8 @@ class WorkerActor:
                     given = files.enter_context(WeightsFile(path, rules))
                     if given.checksum() != weights:
                         raise self._another("file of weights", path)
-                    self._worker.fill(given.read)
+                    for stage in self._worker.stages.values():
+                        stage.fill(given.read)
         except Exception as error:
             return self._logged(Result(failure=self._failure(error)))
         if self._link is not None:

@@ -67,7 +67,8 @@ def pipeline_values(network: LectureNetwork, job: JobSpec | None = None, data: D
             group = job.pipeline.weight_grad_group
             stages[s] = WatchedStage(job.model_spec(), first, last, job.optimizer(), weight_grad_group=group)
             worker.stages[s] = stages[s]
-        worker.load(network.parameters())
+        for stage in worker.stages.values():
+            stage.load(network.parameters())
     orders: list[Order] = [TrainStep(step=1, epoch_index=0, first=0, last=len(data)), Gather(part="gradients")]
 
     def perform(worker: Worker) -> Result:

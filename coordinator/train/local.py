@@ -80,7 +80,8 @@ class LocalWorkers:
             setup = blueprint.setup(w, (faults or {}).get(w))
             worker = Worker(setup, self._exchange, train=train, validation=validation)
             if parameters is not None:
-                worker.load(dict(parameters))
+                for stage in worker.stages.values():
+                    stage.load(parameters)
             self._workers.append(worker)
             inbox: queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None] = queue.SimpleQueue()
             self._inboxes.append(inbox)

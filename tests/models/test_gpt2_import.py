@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from cluster.run.saved_model import open_run
 from coordinator.job.spec import load_job
+from stages.layers.norms import LayerNorm
 from tests.jobs import pipetrain_here
 from tests.models.gpt2_goldens import (
     SIZES,
@@ -123,7 +124,8 @@ def test_another_epsilon_needs_the_long_form_and_half_precision_is_widened(tmp_p
     other = {**config, "layer_norm_epsilon": 1e-3, "resid_pdrop": 0.1, "activation_function": "relu"}
     made = _import(write_folder(tmp_path / "other", half, other), tmp_path / "made")
     run = open_run(made)
-    assert {op.layer.epsilon for op in run.spec.model_spec().network.ops if op.kind == "layer_norm"} == {1e-3}
+    norms = [op.layer for op in run.spec.model_spec().network.ops if isinstance(op.layer, LayerNorm)]
+    assert [norm.epsilon for norm in norms] == [1e-3] * 7
     weight = run.parameter("2.1.0.1.0.weight")
     assert weight.dtype == np.float32
     np.testing.assert_array_equal(weight, half["transformer.h.1.attn.c_attn.weight"].T.astype("f4"))
@@ -230,9 +232,9 @@ def test_other_folders_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("x", "line"),
     [
-        (np.full((1, 24), 97), "x[0, 0] is 97, must be a token, a whole number from 0 to 96"),
-        (np.where(np.arange(48).reshape(2, 24) == 30, 1.5, 0), "x[1, 6] is 1.5, must be a token"),
-        (np.full((1, 24), np.nan), "x[0, 0] is nan, must be a token"),
+        (np.full((1, 24), 97), "token 97 in x[0, 0] is not in the vocabulary of 97 tokens"),
+        (np.where(np.arange(48).reshape(2, 24) == 30, 1.5, 0), "token 1.5 in x[1, 6] is not"),
+        (np.full((1, 24), np.nan), "token nan in x[0, 0] is not"),
         (rows_to_try(SIZES["n_positions"])[:, :23], "has 23 numbers a row in x, but model.input is [24] = 24"),
     ],
 )
