@@ -39,6 +39,12 @@ def share(value: float | None, digits: int = 1, absent: str = _ABSENT) -> str:
     return absent if value is None else f"{value:.{digits}%}"
 
 
+def text_measures(perplexity: float | None, bits_per_byte: float | None) -> list[str]:
+    """What is known of these two: `["perplexity 6.621", "2.727 bits/byte"]`."""
+    perplexities = [] if perplexity is None else [f"perplexity {perplexity:.4g}"]
+    return perplexities + ([] if bits_per_byte is None else [f"{bits_per_byte:.4g} bits/byte"])
+
+
 def size(n_bytes: float | None, rounding: Literal["nearest", "up", "down"] = "nearest", absent: str = _ABSENT) -> str:
     """Bytes as `12.3 MiB`. Round a need `up` and the space for it `down`, so that the texts show a lack too. Both are
     often whole numbers, and are written without `.0`."""

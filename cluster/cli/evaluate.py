@@ -9,10 +9,12 @@ import click
 
 from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.data.sources import load_arrays, load_data
-from cluster.data.text import text_rows
+from cluster.data.text import target_bytes, text_rows
 from cluster.run.saved_model import FinishedRun
 from coordinator.plan.blas_threads import BlasThreads
+from coordinator.texts import text_measures
 from coordinator.train.inference import infer
+from coordinator.train.text_measure import text_measure
 from stages.data import Dataset
 from stages.losses import mean
 
@@ -27,7 +29,8 @@ from stages.losses import mean
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run: str, address: str | None, home: Path | None, source: str | None, as_json: bool) -> None:
-    """Show the loss of a trained network over all rows, and for classifiers its accuracy.
+    """Show the loss of a trained network over all rows; for classifiers its accuracy, of text perplexity and bits per
+    byte.
 
     RUN is a run directory, or the id or the name of a job of the service.
     """
@@ -36,12 +39,17 @@ def evaluate(run: str, address: str | None, home: Path | None, source: str | Non
     if as_json:
         click.echo(json.dumps(found))
         return
-    accuracy = f", accuracy {found['accuracy']:.2%}" if "accuracy" in found else ""
-    click.echo(f"{found['rows']} rows: loss {found['loss']:.6g}{accuracy}")
+    parts = [
+        f"{found['rows']} rows: loss {found['loss']:.6g}",
+        *text_measures(found.get("perplexity"), found.get("bits_per_byte")),
+        *([f"accuracy {found['accuracy']:.2%}"] if "accuracy" in found else []),
+    ]
+    click.echo(", ".join(parts))
 
 
 def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
-    """Return the number of rows, their loss and, for classifiers, their accuracy, from 0 to 1."""
+    """Return the number of rows, their loss, for classifiers their accuracy, from 0 to 1, and of text perplexity and
+    bits per byte."""
     spec, model = run.spec, run.spec.model_spec()
     data = load_data(spec).validation if source is None else _other(run, source)
     rows, output = min(spec.training.evaluate_batch_size, len(data)), model.network.output
@@ -56,6 +64,10 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
     found: dict[str, float] = {"rows": len(data), "loss": mean(total, count)}
     if loss.classifies:
         found["accuracy"] = mean(correct, count)
+    measure = text_measure(spec, source or spec.data.source, target_bytes(data, run.vocabulary))
+    if measure is not None:
+        named = zip(("perplexity", "bits_per_byte"), measure.of(total, count), strict=True)
+        found |= {name: value for name, value in named if value is not None}
     return found
 
 

@@ -9,7 +9,7 @@ import click
 from cluster.cli.job_tables import run_time
 from cluster.cli.texts import clock, one_line, since, steps
 from cluster.client import Job
-from coordinator.texts import counted, number, share, size
+from coordinator.texts import counted, number, share, size, text_measures
 
 
 def print_facts(job: Job) -> None:
@@ -37,6 +37,7 @@ def facts(job: Job) -> list[tuple[str, str]]:
             "validation",
             ", accuracy ".join(filter(None, (number(job.validation_loss, ""), share(job.validation_accuracy, 2, "")))),
         ),
+        ("text", ", ".join(text_measures(job.validation_perplexity, job.validation_bits_per_byte))),
         ("submitted", clock(job.submitted_at) + ago),
         ("started", clock(job.started_at)),
         ("ended", clock(job.ended_at)),

@@ -48,6 +48,7 @@ class LiveRun:
     accuracy: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    validation_perplexity: float | None = None
     samples_per_second: float | None = None
     bubble: float | None = None
     bubble_predicted: float | None = None
@@ -241,6 +242,7 @@ class JobPulse:
             accuracy=figures.accuracy,
             validation_loss=figures.validation_loss,
             validation_accuracy=figures.validation_accuracy,
+            validation_perplexity=figures.latest.get("validation_perplexity"),
             samples_per_second=figures.samples_per_second,
             bubble=figures.bubble,
             bubble_predicted=figures.bubble_predicted,

@@ -87,6 +87,8 @@ def _losses(facts: LiveRun, width: int) -> Text | None:
     loss, validation = f"loss {facts.loss:.4g}", ""
     if facts.validation_loss is not None:
         validation = f"validation {facts.validation_loss:.4g}"
+        if facts.validation_perplexity is not None:
+            validation += f", perplexity {facts.validation_perplexity:.4g}"
     full_loss, full_validation = (
         f"{text}, accuracy {share(accuracy, 2, '')}" if text and accuracy is not None else text
         for text, accuracy in ((f"mean {loss}", facts.accuracy), (validation, facts.validation_accuracy))

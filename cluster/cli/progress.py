@@ -19,6 +19,7 @@ from cluster.cli.live_facts import LiveRun, LiveWorker, RecentRows, RecentTimes,
 from cluster.cli.live_view import live_view
 from cluster.cli.texts import harmless
 from cluster.run.worker_times import predicted_bubbles, worker_times
+from coordinator.texts import text_measures
 from coordinator.train.rows import EvalRow, Row, StepRow, TrainedStep
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class RunDisplay:
             yield f"bubble {rows.bubble or 0.0:.0%}" + ("" if predicted is None else f" (predicted {predicted:.0%})")
         if evaluation is not None:
             yield f"validation loss {evaluation.loss_per_row:.4g}"
+            yield from text_measures(evaluation.perplexity, evaluation.bits_per_byte)
             if evaluation.accuracy is not None:
                 yield f"accuracy {evaluation.accuracy:.2%}"
 
@@ -193,6 +195,7 @@ class LiveProgress(RunDisplay):
             accuracy=rows.means.accuracy,
             validation_loss=None if evaluation is None else evaluation.loss_per_row,
             validation_accuracy=None if evaluation is None else evaluation.accuracy,
+            validation_perplexity=None if evaluation is None else evaluation.perplexity,
             samples_per_second=rows.samples_per_second,
             bubble=rows.bubble,
             bubble_predicted=None if last is None else last.bubble_predicted,

@@ -21,9 +21,10 @@ def status(client: Client, job_id: str, as_json: bool) -> None:
     """Show the present state of a job and the reason for it.
 
     The JSON object of a job has these keys in every command: id, name, state, reason, attempt, step,
-    steps_total, loss, validation_loss, validation_accuracy, submitted_at, started_at, ended_at, exit_code, model_saved,
-    priority, queue_position, queue_length, submission_id, workers, cpus, memory. Times are ISO 8601 in UTC, memory is
-    in bytes; a value that is not known, or not yet, is null.
+    steps_total, loss, validation_loss, validation_accuracy, validation_perplexity, validation_bits_per_byte,
+    submitted_at, started_at, ended_at, exit_code, model_saved, priority, queue_position, queue_length, submission_id,
+    workers, cpus, memory. Times are ISO 8601 in UTC, memory is in bytes; a value that is not known, or not yet, is
+    null.
     """
     job = client.get(job_id)
     if as_json:

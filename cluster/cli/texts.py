@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator.texts import span
+from coordinator.texts import span, text_measures
 
 if TYPE_CHECKING:
     from cluster.client import Job, JobEvent
@@ -57,6 +57,7 @@ def outcome(job: Job) -> str:
     parts = [f"{'finished' if job.state == 'SUCCEEDED' else job.state.lower()} at step {job.step}{of}"]
     if job.validation_loss is not None:
         parts.append(f"validation loss {job.validation_loss:.4g}")
+    parts += text_measures(job.validation_perplexity, job.validation_bits_per_byte)
     if job.validation_accuracy is not None:
         parts.append(f"validation accuracy {job.validation_accuracy:.2%}")
     return ", ".join(parts)

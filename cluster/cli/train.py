@@ -16,7 +16,7 @@ from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, RunResult, Where
 from cluster.run.why_slow import why_slow_of
-from coordinator.texts import counted
+from coordinator.texts import counted, text_measures
 from stages.errors import NotEnoughResources, UserMistake
 
 
@@ -138,6 +138,8 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
             "loss": result.loss,
             "validation_loss": None if evaluation is None else evaluation.loss_per_row,
             "validation_accuracy": None if evaluation is None else evaluation.accuracy,
+            "validation_perplexity": None if evaluation is None else evaluation.perplexity,
+            "validation_bits_per_byte": None if evaluation is None else evaluation.bits_per_byte,
             "slow": slow,
         }
         click.echo(json.dumps(shown))
@@ -148,6 +150,7 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
     parts = [f"{'stopped' if result.stopped else 'finished'} at step {result.steps} of {result.steps_total}"]
     if evaluation is not None:
         parts.append(f"validation loss {evaluation.loss_per_row:.4g}")
+        parts += text_measures(evaluation.perplexity, evaluation.bits_per_byte)
         if evaluation.accuracy is not None:
             parts.append(f"validation accuracy {evaluation.accuracy:.2%}")
     click.echo(f"{', '.join(parts)}\nrun directory: {path}")

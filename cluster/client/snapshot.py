@@ -76,6 +76,16 @@ class JobSnapshot:
         return self._optional("validation_accuracy")
 
     @property
+    def validation_perplexity(self) -> float | None:
+        """Perplexity of the last evaluation; jobs on text only."""
+        return self._optional("validation_perplexity")
+
+    @property
+    def validation_bits_per_byte(self) -> float | None:
+        """Bits that the network needs for a byte of the validation text, in the last evaluation; jobs on text only."""
+        return self._optional("validation_bits_per_byte")
+
+    @property
     def submitted_at(self) -> datetime:
         """When the service accepted the job, UTC."""
         return moment(self._message.submitted_at)
@@ -168,6 +178,8 @@ class JobSnapshot:
             "loss": self.loss,
             "validation_loss": self.validation_loss,
             "validation_accuracy": self.validation_accuracy,
+            "validation_perplexity": self.validation_perplexity,
+            "validation_bits_per_byte": self.validation_bits_per_byte,
             "submitted_at": iso(self.submitted_at),
             "started_at": iso(self.started_at),
             "ended_at": iso(self.ended_at),
@@ -198,6 +210,8 @@ class JobSnapshot:
                 ("mean loss", number(self.loss, "")),
                 ("validation loss", number(self.validation_loss, "")),
                 ("validation accuracy", share(self.validation_accuracy, 2, "")),
+                ("validation perplexity", number(self.validation_perplexity, "")),
+                ("validation bits/byte", number(self.validation_bits_per_byte, "")),
                 ("submitted", f"{self.submitted_at:%Y-%m-%d %H:%M:%S} UTC"),
             ]
         )

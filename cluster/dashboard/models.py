@@ -36,6 +36,8 @@ class Job(BaseModel):
     loss: float | None = Field(description="mean training loss over the rows of the present epoch so far")
     validation_loss: float | None = Field(description="mean loss over the validation rows, last evaluation")
     validation_accuracy: float | None = Field(description="share of validation rows classified correctly, 0 to 1")
+    validation_perplexity: float | None = Field(description="of the last evaluation; jobs on text only")
+    validation_bits_per_byte: float | None = Field(description="of the last evaluation; jobs on text only")
     submitted_at: str
     started_at: str | None
     ended_at: str | None

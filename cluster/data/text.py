@@ -80,6 +80,17 @@ class Vocabulary:
         found: int | None = _tokenizer(self.tokenizer).token_to_id(token) if self.tokenizer else None
         return found
 
+    def n_bytes(self, tokens: Numbers) -> int | None:
+        """Bytes of the text (UTF-8) of token numbers; None if they are numbers alone."""
+        if self.kind == "numbers":
+            return None
+        if self.kind == "bytes":
+            return len(tokens)
+        if self.kind == "characters":
+            sizes = np.array([len(character.encode(errors="surrogatepass")) for character in self.characters])
+            return int(sizes[tokens].sum())
+        return len(self.decode(tokens).encode())
+
     def document(self) -> dict[str, Any]:
         """Return the vocabulary as plain values for the run directory, which has the tokenizer in a separate file."""
         return {"tokens": self.kind, "size": self.size, "characters": self.characters}
@@ -125,6 +136,14 @@ def text_rows(spec: JobSpec, source: str, vocabulary: Vocabulary) -> Dataset:
     assert spec.data.block is not None, "a run on text has a block"
     tokens, _ = _read(source, spec.data.tokens, vocabulary, None)
     return _rows(tokens, spec.data.block, spec.data.block)
+
+
+def target_bytes(rows: Dataset, vocabulary: Vocabulary | None) -> int | None:
+    """Bytes of the text that is predicted: of all blocks, one behind another. None if it is not known."""
+    y = rows.y
+    if vocabulary is None or not isinstance(y, Windows) or y.stride != y.block:
+        return None
+    return vocabulary.n_bytes(y.tokens[y.shift : y.shift + len(y) * y.block])
 
 
 def _rows(tokens: Numbers, block: int, stride: int) -> Dataset:

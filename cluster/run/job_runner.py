@@ -25,6 +25,7 @@ from cluster.run.run_errors import as_our_error, with_names
 from cluster.run.training import Run, Where, failure_details, record_failure
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
+from coordinator.texts import text_measures
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.rows import EvalRow, Row, take_row
 from coordinator.train.workers import WorkerPlace
@@ -259,7 +260,8 @@ class _RunLog:
         if isinstance(row, EvalRow):
             accuracy = "" if row.accuracy is None else f", accuracy {row.accuracy:.2%}"
             loss = "" if self._means.loss is None else f"mean loss {self._means.loss:.4g}, "
-            validation = f"validation loss {row.loss_per_row:.4g}"
+            parts = [f"validation loss {row.loss_per_row:.4g}", *text_measures(row.perplexity, row.bits_per_byte)]
+            validation = ", ".join(parts)
             log_line(f"epoch {row.epoch}, step {row.step}/{run.steps_total}: {loss}{validation}{accuracy}")
         else:
             take_row(self._means, row)

@@ -13,6 +13,7 @@ from cluster.actors.ray_workers import RayWorkers
 from cluster.actors.runner_link import RunnerLink
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
+from cluster.data.text import target_bytes
 from cluster.data.weights import begin_with, check_weights
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
@@ -24,6 +25,7 @@ from coordinator.plan.estimate import estimate
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.local import LocalWorkers
 from coordinator.train.rows import EvalRow, Row, take_row
+from coordinator.train.text_measure import TextMeasure, text_measure
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import WorkerPlace, Workers, gather
 from stages.data import batch_bounds
@@ -164,6 +166,11 @@ class Run:
         run_dir.event("tracker", detail=text)
         self.warn(text)
 
+    def _text_measure(self) -> TextMeasure | None:
+        data = self.spec.data
+        source = data.validation if isinstance(data.validation, str) else data.source
+        return text_measure(self.spec, source, target_bytes(self.data.validation, self.data.vocabulary))
+
     def _give_up(self) -> bool:
         return self._stopping
 
@@ -174,6 +181,7 @@ class Run:
             workers,
             train_rows=len(self.data.train),
             validation_rows=len(self.data.validation),
+            text=self._text_measure(),
         )
         if self._stopping:
             trainer.stop()

@@ -45,6 +45,8 @@ def begun(record: JobRecord, attempt: int, now: float) -> JobRecord:
         loss=None,
         validation_loss=None,
         validation_accuracy=None,
+        validation_perplexity=None,
+        validation_bits_per_byte=None,
         best_validation_loss=None,
         samples_per_second=None,
         runner_pid=None,

@@ -84,6 +84,8 @@ class Entry:
         if feed.last_eval is not None:
             changes["validation_loss"] = row_loss(feed.last_eval)
             changes["validation_accuracy"] = feed.last_eval.get("accuracy")
+            changes["validation_perplexity"] = feed.last_eval.get("perplexity")
+            changes["validation_bits_per_byte"] = feed.last_eval.get("bits_per_byte")
             changes["best_validation_loss"] = feed.best_validation_loss
         return dataclasses.replace(record, **changes) if changes else record
 

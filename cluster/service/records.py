@@ -32,6 +32,8 @@ class JobRecord:
     loss: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    validation_perplexity: float | None = None
+    validation_bits_per_byte: float | None = None
     best_validation_loss: float | None = None
     samples_per_second: float | None = None
     stages: int = 0

@@ -82,6 +82,10 @@ _MIGRATIONS = (
         batch_size = coalesce(json_extract(document, '$.training.batch_size'), 0)
     FROM documents WHERE documents.id = jobs.id AND json_valid(document);
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN validation_perplexity REAL;
+    ALTER TABLE jobs ADD COLUMN validation_bits_per_byte REAL;
+    """,
 )
 
 _SELECT = f'SELECT "order", {", ".join(COLUMNS)} FROM jobs'

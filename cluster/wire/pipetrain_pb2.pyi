@@ -27,7 +27,7 @@ FAILED: State
 STOPPED: State
 
 class Job(_message.Message):
-    __slots__ = ("id", "name", "state", "reason", "attempt", "step", "steps_total", "loss", "validation_loss", "validation_accuracy", "submitted_at", "started_at", "ended_at", "priority", "queue_position", "submission_id", "workers", "cpus", "memory", "exit_code", "document", "traceback", "files", "queue_length", "model_saved")
+    __slots__ = ("id", "name", "state", "reason", "attempt", "step", "steps_total", "loss", "validation_loss", "validation_accuracy", "submitted_at", "started_at", "ended_at", "priority", "queue_position", "submission_id", "workers", "cpus", "memory", "exit_code", "document", "traceback", "files", "queue_length", "model_saved", "validation_perplexity", "validation_bits_per_byte")
     class FilesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,8 @@ class Job(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MODEL_SAVED_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_PERPLEXITY_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_BITS_PER_BYTE_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: State
@@ -85,7 +87,9 @@ class Job(_message.Message):
     files: _containers.ScalarMap[str, str]
     queue_length: int
     model_saved: bool
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., steps_total: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., priority: _Optional[int] = ..., queue_position: _Optional[int] = ..., submission_id: _Optional[str] = ..., workers: _Optional[int] = ..., cpus: _Optional[int] = ..., memory: _Optional[int] = ..., exit_code: _Optional[int] = ..., document: _Optional[str] = ..., traceback: _Optional[str] = ..., files: _Optional[_Mapping[str, str]] = ..., queue_length: _Optional[int] = ..., model_saved: _Optional[bool] = ...) -> None: ...
+    validation_perplexity: float
+    validation_bits_per_byte: float
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., steps_total: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., priority: _Optional[int] = ..., queue_position: _Optional[int] = ..., submission_id: _Optional[str] = ..., workers: _Optional[int] = ..., cpus: _Optional[int] = ..., memory: _Optional[int] = ..., exit_code: _Optional[int] = ..., document: _Optional[str] = ..., traceback: _Optional[str] = ..., files: _Optional[_Mapping[str, str]] = ..., queue_length: _Optional[int] = ..., model_saved: _Optional[bool] = ..., validation_perplexity: _Optional[float] = ..., validation_bits_per_byte: _Optional[float] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
     __slots__ = ("document", "files", "name", "priority", "submission_id", "force")

@@ -66,6 +66,11 @@ _ACCURACY = Metric(
     "pipetrain_accuracy_ratio",
     "Share of rows classified right in the present epoch so far (kind train), in the last evaluation (validation).",
 )
+_PERPLEXITY = Metric("pipetrain_validation_perplexity", "Perplexity of the last evaluation; jobs on text only.")
+_BITS = Metric(
+    "pipetrain_validation_bits_per_byte",
+    "Bits that the network needs for a byte of the validation text, in the last evaluation.",
+)
 _NORM = Metric("pipetrain_gradient_norm", "Norm of the gradients of all stages in the last step, before clipping.")
 _RATE = Metric("pipetrain_learning_rate", "Learning rate of the last step.")
 _PREDICTED = Metric(
@@ -198,6 +203,27 @@ class EvalRow:
         )
     )
     samples: int = field(metadata=shown("validation rows", "rows"))
+    perplexity: float | None = field(
+        default=None,
+        metadata=shown(
+            "e to the power of `loss`, the mean over tokens; None if the data is not text, or the loss is no logarithm "
+            "of a probability (with `label_smoothing`)",
+            series="validation_perplexity",
+            tracker="validation/perplexity",
+            metric=_PERPLEXITY,
+        ),
+    )
+    bits_per_byte: float | None = field(
+        default=None,
+        metadata=shown(
+            "the loss of all tokens in bits, divided by the bytes of their text, whatever the tokens are; None if "
+            "`perplexity` is, if the loss ignores tokens, and for files of token numbers, whose text is not known",
+            "bits",
+            series="validation_bits_per_byte",
+            tracker="validation/bits_per_byte",
+            metric=_BITS,
+        ),
+    )
     attempt: int = field(default=1, metadata=shown("as in StepRow"))
     summed: bool = field(default=False, metadata=shown("as in StepRow"))
     counted: int | None = field(default=None, metadata=shown("as in StepRow"))

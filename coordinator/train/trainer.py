@@ -22,6 +22,7 @@ from coordinator.plan.blueprint import Blueprint
 from coordinator.timing.accounts import Accounts, Bubble, await_slowest, step_seconds
 from coordinator.timing.prediction import Prediction, Predictor
 from coordinator.train.rows import EvalRow, TrainedStep
+from coordinator.train.text_measure import TextMeasure
 from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.losses import mean
@@ -50,13 +51,14 @@ class Trainer:
         *,
         train_rows: int,
         validation_rows: int = 0,
+        text: TextMeasure | None = None,
         trace_steps: int = 0,
         max_steps: int | None = None,
     ) -> None:
         self._spec = blueprint.spec
         self._loss = self._spec.model_spec().loss_function
         self._workers = workers
-        self._validation_rows = validation_rows
+        self._validation_rows, self._text = validation_rows, text
         self._to_trace = trace_steps
         self.closing_accounts: dict[str, Any] | None = None
         """The accounts' last line, set after `rows()` has ended: it includes the last update and evaluation."""
@@ -255,6 +257,7 @@ class Trainer:
 
     def _eval_row(self, reports: Sequence[Report]) -> EvalRow:
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
+        perplexity, bits = (None, None) if self._text is None else self._text.of(report.loss_total, report.divisor)
         return EvalRow(
             step=self.steps_done,
             epoch=-(-self.steps_done // len(self._batches)),
@@ -262,6 +265,8 @@ class Trainer:
             accuracy=None if report.correct is None else mean(report.correct, report.divisor),
             samples=report.rows,
             counted=self._counted(report.divisor),
+            perplexity=perplexity,
+            bits_per_byte=bits,
             summed=self._loss.is_sum,
         )
 

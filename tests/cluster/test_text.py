@@ -14,7 +14,7 @@ from cluster.cli import cli
 from cluster.cli.generate import TokenDraw
 from cluster.data.rules import SourceRules
 from cluster.data.sources import JobData, load_data
-from cluster.data.text import Vocabulary
+from cluster.data.text import Vocabulary, target_bytes
 from cluster.run.saved_model import open_run
 from cluster.service.files import files_to_fetch
 from coordinator.job.spec import parse_job
@@ -157,8 +157,17 @@ def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         return done.output
 
-    command("train", tmp_path / "job.yaml", "--local", "--run-dir", run)
+    shown = command("train", tmp_path / "job.yaml", "--local", "--run-dir", run)
     told = json.loads(command("evaluate", run, "--json"))
+    assert told["perplexity"] == pytest.approx(np.exp(told["loss"]))
+    assert told["bits_per_byte"] == pytest.approx(told["loss"] / np.log(2))  # all of its characters have one byte
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluation = [row for row in rows if row["kind"] == "eval"][-1]
+    assert evaluation["bits_per_byte"] == pytest.approx(told["bits_per_byte"], rel=1e-4)
+    figures = f"perplexity {evaluation['perplexity']:.4g}, {evaluation['bits_per_byte']:.4g} bits/byte"
+    assert figures in shown
+    assert figures.replace(", ", " · ") in shown
+    assert f"perplexity {told['perplexity']:.4g}, {told['bits_per_byte']:.4g} bits/byte" in command("evaluate", run)
     assert told["loss"] < 1.0
     assert told["accuracy"] > 0.6
     other = _file(tmp_path / "other.txt", TEXT[:200])
@@ -232,6 +241,19 @@ def test_classes_are_those_of_the_model_if_it_says_how_many(tmp_path: Path) -> N
     job["model"]["vocabulary"] = 300
     model = load_data(parse_job(job)).spec.model_spec()
     assert (model.vocabulary, model.network.output.features) == (300, 300)
+
+
+def test_bytes_of_a_text_are_counted_as_it_lies_on_disk(tmp_path: Path) -> None:
+    """Characters of several bytes, and only the tokens that are to be predicted."""
+    text = "añ…𝄞b" * 60
+    for tokens in ("characters", "bytes"):
+        data = _load(_file(tmp_path / "a.txt", text), tokens=tokens)
+        assert data.vocabulary is not None
+        predicted = data.vocabulary.decode(data.validation.y[:].reshape(-1))
+        assert target_bytes(data.validation, data.vocabulary) == len(predicted.encode()) > 3 * 8
+    np.save(tmp_path / "a.npy", np.arange(900, dtype=np.uint16))
+    numbers = _load(tmp_path / "a.npy")
+    assert target_bytes(numbers.validation, numbers.vocabulary) is None
 
 
 def test_tokens_are_drawn_from_the_likeliest() -> None:
