@@ -24,6 +24,7 @@ from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.local import LocalWorkers
+from coordinator.train.row_log import RowLog
 from coordinator.train.rows import EvalRow, Row, take_row
 from coordinator.train.text_measure import TextMeasure, text_measure
 from coordinator.train.trainer import Trainer
@@ -166,6 +167,22 @@ class Run:
         run_dir.event("tracker", detail=text)
         self.warn(text)
 
+    def _logged(self, trainer: Trainer, observer: StepObserver) -> Iterator[Row]:
+        """The rows that are recorded and shown: see `training.log_every`. The observer is told of every step."""
+        log = RowLog(self.spec.training.log_every)
+        try:
+            for row in trainer.rows():
+                if isinstance(row, EvalRow):
+                    yield from log.rest()
+                    yield row
+                else:
+                    observer.step(row)
+                    yield from log.take(row)
+        except PipetrainError:  # what was made before it is not lost
+            yield from log.rest()
+            raise
+        yield from log.rest()
+
     def _text_measure(self) -> TextMeasure | None:
         data = self.spec.data
         source = data.validation if isinstance(data.validation, str) else data.source
@@ -196,14 +213,13 @@ class Run:
         )
         with trackers:
             with closing_after(observer):
-                for row in trainer.rows():
+                for row in self._logged(trainer, observer):
                     run_dir.metric(row.as_dict())
                     trackers.row(row)
                     if isinstance(row, EvalRow):
                         last_evaluation = row
                     else:
                         take_row(means, row)
-                        observer.step(row)
                     yield row
                 observer.settled()
             stopped = trainer.steps_done < trainer.steps_total

@@ -31,10 +31,10 @@ class Distribution:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count a value so many times."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return pairs (upper bound, number of values up to it) in Prometheus' form; the last bound is +Inf."""
@@ -120,7 +120,8 @@ class JobStats:
     def _take_step(self, row: Mapping[str, Any]) -> None:
         self.steps = row["step"]
         self.samples += row["samples"]
-        self.step_seconds.observe(row["seconds"])
+        steps = row.get("steps", 1)
+        self.step_seconds.observe(row["seconds"] / steps, steps)
         self.recent.add(row["samples"], row["seconds"], row["bubble"])
         self._rates.add(self.steps, row["samples"], row["seconds"])
         self._take_figures(row, _STEP_SERIES)

@@ -189,7 +189,7 @@ class MetricRow(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., step: _Optional[_Union[StepRow, _Mapping]] = ..., eval: _Optional[_Union[EvalRow, _Mapping]] = ...) -> None: ...
 
 class StepRow(_message.Message):
-    __slots__ = ("step", "epoch", "samples", "loss", "seconds", "grad_norm", "learning_rate", "bubble", "accuracy", "bubble_predicted", "figures", "summed")
+    __slots__ = ("step", "epoch", "samples", "loss", "seconds", "grad_norm", "learning_rate", "bubble", "accuracy", "bubble_predicted", "figures", "summed", "counted", "steps")
     class FiguresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +209,8 @@ class StepRow(_message.Message):
     BUBBLE_PREDICTED_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     SUMMED_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     step: int
     epoch: int
     samples: int
@@ -221,10 +223,12 @@ class StepRow(_message.Message):
     bubble_predicted: float
     figures: _containers.ScalarMap[str, float]
     summed: bool
-    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., grad_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., bubble: _Optional[float] = ..., accuracy: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., figures: _Optional[_Mapping[str, float]] = ..., summed: _Optional[bool] = ...) -> None: ...
+    counted: int
+    steps: int
+    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., grad_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., bubble: _Optional[float] = ..., accuracy: _Optional[float] = ..., bubble_predicted: _Optional[float] = ..., figures: _Optional[_Mapping[str, float]] = ..., summed: _Optional[bool] = ..., counted: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class EvalRow(_message.Message):
-    __slots__ = ("step", "epoch", "loss", "accuracy", "samples", "figures", "summed")
+    __slots__ = ("step", "epoch", "loss", "accuracy", "samples", "figures", "summed", "counted")
     class FiguresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +243,7 @@ class EvalRow(_message.Message):
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     SUMMED_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
     step: int
     epoch: int
     loss: float
@@ -246,7 +251,8 @@ class EvalRow(_message.Message):
     samples: int
     figures: _containers.ScalarMap[str, float]
     summed: bool
-    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., samples: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., summed: _Optional[bool] = ...) -> None: ...
+    counted: int
+    def __init__(self, step: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., samples: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., summed: _Optional[bool] = ..., counted: _Optional[int] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
     __slots__ = ("id", "worker", "follow", "tail")

@@ -224,6 +224,8 @@ class TrainingSection(Section):
         default=None, description="a whole number of steps, at least 1, or null for the end of each epoch"
     )
 
+    log_every: Count = Field(default=1, description="a whole number of steps, at least 1")
+
     @model_validator(mode="before")
     @classmethod
     def _evaluate_as_trained(cls, value: object) -> object:

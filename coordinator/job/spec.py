@@ -109,6 +109,8 @@ class JobSpec(Section):
         document["model"]["loss"] = self.model.loss.document()
         document["training"]["optimizer"] = _plain(self.training.optimizer.document())
         document["training"]["schedule"] = self.training.schedule.document()
+        if self.training.log_every == 1:
+            del document["training"]["log_every"]
         if self.data.windows == "blocks":
             del document["data"]["windows"]
         for section, names in (

@@ -8,6 +8,11 @@ def loss_per_row(loss: float, samples: int, *, summed: bool) -> float:
     return loss / samples if summed and samples else loss
 
 
+def weight(samples: int, counted: int | None) -> int:
+    """How much a step's loss counts in a mean: as many rows as it has; if the loss ignores some targets, the others."""
+    return samples if counted is None else counted
+
+
 class EpochMeans:
     """Means over an epoch so far. A single step says little: the last batch of an epoch may have few rows. The weight
     of a step is the number of its rows or, if the loss ignores some targets, of the targets that count."""
@@ -31,11 +36,11 @@ class EpochMeans:
         """Take in a step, with its figures as in StepRow. A step of another epoch resets the means."""
         if epoch != self._epoch:
             self._epoch, self._weight, self._loss, self._right = epoch, 0, 0.0, 0.0
-        weight = samples if counted is None else counted
-        self._weight += weight
-        self._loss += weight * loss_per_row(loss, samples, summed=summed)
+        counts = weight(samples, counted)
+        self._weight += counts
+        self._loss += counts * loss_per_row(loss, samples, summed=summed)
         self._classifies = accuracy is not None
-        self._right += weight * (accuracy or 0.0)
+        self._right += counts * (accuracy or 0.0)
 
     @property
     def loss(self) -> float | None:

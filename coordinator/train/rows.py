@@ -150,6 +150,13 @@ class StepRow:
         default=False,
         metadata=shown("whether `loss` is the sum over the batch's rows (`sum_of_squares`) and not a mean"),
     )
+    steps: int | None = field(
+        default=None,
+        metadata=shown(
+            "steps that the row stands for, if more than one (`training.log_every`): `samples` and `seconds` are their "
+            "sums, `loss`, `accuracy` and `bubble` their means, and all else is the last step's"
+        ),
+    )
     counted: int | None = field(
         default=None,
         metadata=shown("targets that `loss` and `accuracy` are means over, if the job's loss ignores some; else None"),
@@ -273,12 +280,19 @@ def _as_dict(kind: str, row: Row, columns: type[Row]) -> dict[str, Any]:
     return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
 
 
+def _step_seconds(row: StepRow) -> float:
+    return row.seconds / (row.steps or 1)
+
+
 def _speed(row: StepRow) -> float | None:
     return row.samples / row.seconds if row.seconds else None
 
 
 def _figures(kind: type[Row]) -> tuple[Figure, ...]:
-    return tuple(Figure(one.name, one.metadata["shown"], attrgetter(one.name)) for one in fields(kind))
+    values = {"seconds": _step_seconds} if kind is StepRow else {}
+    return tuple(
+        Figure(one.name, one.metadata["shown"], values.get(one.name, attrgetter(one.name))) for one in fields(kind)
+    )
 
 
 STEP_FIGURES: tuple[Figure, ...] = (

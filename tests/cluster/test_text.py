@@ -243,6 +243,32 @@ def test_classes_are_those_of_the_model_if_it_says_how_many(tmp_path: Path) -> N
     assert (model.vocabulary, model.network.output.features) == (300, 300)
 
 
+def test_rows_are_recorded_every_so_many_steps(tmp_path: Path) -> None:
+    """Means and sums of all steps; an evaluation has the row of the steps before it in front."""
+    source, rows = _file(tmp_path / "a.txt", TEXT), dict[str, list[Any]]()
+    for every in (1, 4):
+        job = _job(source)
+        job["training"] |= {"steps": 10, "evaluate_every": 6, "log_every": every}
+        (tmp_path / "job.yaml").write_text(json.dumps(job))
+        run = tmp_path / f"run{every}"
+        arguments = ["train", str(tmp_path / "job.yaml"), "--local", "--run-dir", str(run), "--json"]
+        done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        rows[str(every)] = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [json.loads(line)["kind"] for line in done.stdout.splitlines()] == [
+            *(row["kind"] for row in rows[str(every)]),
+            "result",
+        ]
+    assert [(row["kind"], row["step"], row.get("steps")) for row in rows["4"]] == [
+        *[("step", 4, 4), ("step", 6, 2), ("eval", 6, None)],
+        *[("step", 8, 2), ("step", 10, 2), ("eval", 10, None)],
+    ]
+    steps = [row for row in rows["1"] if row["kind"] == "step"]
+    assert rows["4"][0]["loss"] == pytest.approx(np.mean([row["loss"] for row in steps[:4]]))
+    assert rows["4"][0]["samples"] == 16
+    assert rows["4"][-1] == rows["1"][-1]
+
+
 def test_bytes_of_a_text_are_counted_as_it_lies_on_disk(tmp_path: Path) -> None:
     """Characters of several bytes, and only the tokens that are to be predicted."""
     text = "añ…𝄞b" * 60

@@ -179,7 +179,7 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
             "did you mean .csv?",
         ),
         ("training", None, "training: got null, must be a section with epochs, steps, batch_size, micro_batches, "
-         "evaluate_batch_size, optimizer, schedule, clip_norm, evaluate_every"),
+         "evaluate_batch_size, optimizer, schedule, clip_norm, evaluate_every, log_every"),
         ("training.optimizer", {"adom": {}}, None),
         ("training.optimizer.sgd.learning_rate", float("nan"),
          "training.optimizer.sgd.learning_rate: got nan, must be a number above 0"),

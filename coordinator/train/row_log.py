@@ -1,0 +1,55 @@
+"""`training.log_every`: several steps as one row, of which nothing is lost that a sum or a mean can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from coordinator.timing.epoch_means import weight
+from coordinator.train.rows import TrainedStep
+
+
+class RowLog:
+    """Joins the steps of an epoch. A row ends with the step whose number `every` divides, and before another epoch."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._steps: list[TrainedStep] = []
+
+    def take(self, row: TrainedStep) -> Iterator[TrainedStep]:
+        """Take in a step; the rows that are complete now."""
+        if self._steps and self._steps[-1].epoch != row.epoch:
+            yield from self.rest()
+        self._steps.append(row)
+        if row.step % self._every == 0:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[TrainedStep]:
+        """The row of the steps that are in no row yet, if there are any: before an evaluation, and at the end."""
+        steps, self._steps = self._steps, []
+        if steps:
+            yield steps[0] if len(steps) == 1 else joined(steps)
+
+
+def joined(steps: list[TrainedStep]) -> TrainedStep:
+    """The row of several steps of one epoch: samples and seconds are sums, and so is a loss that is a sum; loss and
+    accuracy are means over what they are means over in each step, the bubble over time; all else is the last step's."""
+    last, seconds = steps[-1], sum(step.seconds for step in steps)
+    weights = [weight(step.samples, step.counted) for step in steps]
+    all_of_them = max(1, sum(weights))
+    loss = sum(step.loss * (1 if step.summed else w) for step, w in zip(steps, weights, strict=True))
+    right = sum((step.accuracy or 0.0) * w for step, w in zip(steps, weights, strict=True))
+    memory = next((step for step in reversed(steps) if step.memory_most is not None), last)
+    return replace(
+        last,
+        steps=len(steps),
+        samples=sum(step.samples for step in steps),
+        loss=loss if last.summed else loss / all_of_them,
+        seconds=seconds,
+        bubble=sum(step.bubble * step.seconds for step in steps) / seconds,
+        accuracy=None if last.accuracy is None else right / all_of_them,
+        counted=None if last.counted is None else sum(weights),
+        memory_most=memory.memory_most,
+        memory_mean=memory.memory_mean,
+        reports=memory.reports,
+    )
