@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -13,16 +14,22 @@ from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
 from cluster.data.sources import load_data
 from cluster.data.weights import check_weights
+from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import Estimate, estimate
-from coordinator.texts import counted, size
+from coordinator.plan.rate_picture import notable_steps, rate_picture
+from coordinator.texts import counted, number, size
+from stages.data import batch_bounds
 from stages.errors import NotEnoughResources
 
 
 @click.command()
 @job_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+@click.option("--rates", is_flag=True, help="Draw the learning rate over the steps instead.")
+def plan(
+    job: Path, stages: int | None, schedule: str | None, overrides: tuple[str, ...], as_json: bool, rates: bool
+) -> None:
     """Show the stages of JOB.yaml: layers, parameters, FLOPs, bytes, predicted bubble and bottleneck.
 
     The command exits with 2 if a worker's stages need more than memory_per_worker.
@@ -31,6 +38,9 @@ def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[s
     data = load_data(spec)
     spec = data.spec
     check_weights(spec)
+    if rates:
+        _rates(spec, len(data.train), as_json=as_json)
+        return
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
     if as_json:
@@ -39,6 +49,24 @@ def plan(job: Path, stages: int | None, schedule: str | None, overrides: tuple[s
         _print(blueprint, found)
     if found.refusals:
         raise NotEnoughResources("\n".join(found.refusals))
+
+
+def _rates(spec: JobSpec, rows: int, *, as_json: bool) -> None:
+    """Draw the learning rate over the job's steps, and tell it at those where it turns."""
+    training = spec.training
+    a_epoch = len(batch_bounds(rows, training.batch_size))
+    steps, rate = training.n_steps(a_epoch), training.rates(a_epoch)
+    notable = notable_steps(rate, steps, training.schedule.warmup_steps(a_epoch))
+    if as_json:
+        told = [{"step": one.step, "learning_rate": one.rate, "what": one.what} for one in notable]
+        click.echo(json.dumps({"steps": steps, "learning_rates": told}))
+        return
+    click.echo(f"{spec.name}: learning rate, {training.schedule.name}, over {counted(steps, 'step')}\n")
+    width = min(100, shutil.get_terminal_size((84, 24)).columns)
+    click.echo("\n".join(rate_picture(rate, steps, width=width - 12)))
+    click.echo()
+    for one in notable:
+        click.echo(f"{one.step:>12,}  {number(one.rate):<10} {one.what}")
 
 
 def _print(blueprint: Blueprint, found: Estimate) -> None:

@@ -145,10 +145,20 @@ class ScheduleSection(Section):
         found: Rate = getattr(self, name)
         return found
 
+    @property
+    def name(self) -> str:
+        """Of the schedule that is there."""
+        (name,) = self.model_fields_set
+        return name
+
+    def warmup_steps(self, steps_per_epoch: int) -> int:
+        """Updates of the warm-up."""
+        schedule = self.chosen
+        return schedule.warmup * (1 if schedule.by == "steps" else max(1, steps_per_epoch))
+
     def document(self) -> dict[str, Any]:
         """As a job file has it."""
-        (name,) = self.model_fields_set
-        return {name: self.chosen.model_dump()}
+        return {self.name: self.chosen.model_dump()}
 
     def rates(self, learning_rate: float, steps: int, steps_per_epoch: int) -> Callable[[int], float]:
         """The rate of update number `step`, from 1, of `steps` in all; see [Note: rates]."""

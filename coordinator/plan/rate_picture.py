@@ -37,7 +37,8 @@ def notable_steps(rate: Callable[[int], float], steps: int, warmup_steps: int) -
     if max(seen.values()) > min(seen.values()):
         found.setdefault(max(seen, key=seen.__getitem__), "largest")
         for step, what in _turns(seen):
-            found.setdefault(step, what)
+            if step != warmup_steps + 1:
+                found.setdefault(step, what)
     found.setdefault((steps + 1) // 2, "middle")
     found.setdefault(steps, "last step")
     return [Notable(step, rate(step), found[step]) for step in sorted(found)]
@@ -52,10 +53,11 @@ def _turns(rates: Mapping[int, float]) -> list[tuple[int, str]]:
 
 
 def rate_picture(rate: Callable[[int], float], steps: int, *, width: int = 72, height: int = 10) -> list[str]:
-    """Lines: columns of blocks over the steps, from 0 to the largest rate; a column is the mean of its steps."""
+    """Lines: columns of blocks over the steps, from 0 to the largest rate; a column is as high as the
+    largest rate of its steps."""
     width = max(1, min(width, steps))
     edges = [i * steps // width for i in range(width + 1)]
-    columns = [_mean(rate, a + 1, b) for a, b in pairwise(edges)]
+    columns = [_largest(rate, a + 1, b) for a, b in pairwise(edges)]
     largest = max(columns)
     filled = [round(8 * height * value / largest) if largest else 0 for value in columns]
     labels = {height - 1: number(largest), 0: number(0.0)}
@@ -73,7 +75,7 @@ def rate_picture(rate: Callable[[int], float], steps: int, *, width: int = 72, h
     ]
 
 
-def _mean(rate: Callable[[int], float], first: int, last: int) -> float:
-    """Over at most 64 steps of these, evenly apart."""
+def _largest(rate: Callable[[int], float], first: int, last: int) -> float:
+    """Of at most 64 of these steps, evenly apart."""
     looks = min(64, last - first + 1)
-    return sum(rate(first + k * (last - first) // max(1, looks - 1)) for k in range(looks)) / looks
+    return max(rate(first + k * (last - first) // max(1, looks - 1)) for k in range(looks))

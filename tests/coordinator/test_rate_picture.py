@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from cluster.cli import cli
 from coordinator.job.rates import ScheduleSection
 from coordinator.plan.rate_picture import notable_steps, rate_picture
 
@@ -35,7 +38,7 @@ def test_notable_steps() -> None:
 def test_a_picture_rises_and_falls_as_the_rate_does() -> None:
     lines = rate_picture(_rate({"cosine": {"warmup": 25}}), 100, width=20, height=4)
     assert len(lines) == 6
-    assert lines[0].startswith("0.0009")
+    assert lines[0].startswith("0.001")
     columns = [[line[len(lines[-2]) - 20 :].ljust(20)[k] != " " for line in lines[:4]] for k in range(20)]
     heights = [sum(column) for column in columns]
     top = heights.index(4)
@@ -49,3 +52,15 @@ def test_any_number_of_steps_is_drawn(steps: int) -> None:
     lines = rate_picture(_rate("constant", steps), steps, width=60, height=3)
     assert all(len(line) <= 70 for line in lines)
     assert "█" in lines[0]
+
+
+def test_plan_draws_the_rates_of_a_job() -> None:
+    arguments = ["plan", "examples/digits.yaml", "--rates", "--set", "training.schedule={cosine: {warmup: 20}}"]
+    text = CliRunner().invoke(cli, arguments, catch_exceptions=False).output
+    assert text.startswith("digits: learning rate, cosine, over")
+    assert "█" in text
+    assert "          20  0.1        end of the warm-up" in text
+    told = json.loads(CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False).output)
+    assert told["learning_rates"][0] == {"step": 1, "learning_rate": 0.005, "what": "first step"}
+    assert told["learning_rates"][-1]["step"] == told["steps"]
+    assert told["learning_rates"][-1]["learning_rate"] < 1e-3
