@@ -1,4 +1,4 @@
-"""What a client makes of messages and of files that come, without a service."""
+"""The client's conversion of messages and its handling of received files, without a service."""
 
 from __future__ import annotations
 

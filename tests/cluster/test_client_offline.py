@@ -1,4 +1,4 @@
-"""The client where no service is: what it says then, and what it makes of messages."""
+"""The client without a service: its errors, what it loads, and the job that it returns."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def _no_service_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A home whose service has gone: its files are there, and nobody listens."""
+    """A home whose service was killed: its files are there, but no process listens."""
     folder = tmp_path / "home"
     folder.mkdir()
     (folder / "token").write_text("a-token\n")
-    with socket.socket() as silent:  # as long as it is bound, nobody else can listen there
+    with socket.socket() as silent:  # while it is bound, no other process can listen there
         silent.bind(("127.0.0.1", 0))
         service = {"grpc": f"127.0.0.1:{silent.getsockname()[1]}", "pid": 1, "version": "0", "home": str(folder)}
         (folder / "service.json").write_text(json.dumps(service))
@@ -74,7 +74,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def held(home: Path) -> Iterator[None]:
-    """Its service is there after all, and only does not listen."""
+    """Hold the home's lock, as if its service were up but did not listen."""
     with (home / "service.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -106,7 +106,7 @@ def test_a_service_that_does_not_listen_is_told_at_once_with_its_address(home: P
 
 @pytest.mark.usefixtures("held")
 def test_a_service_that_is_up_and_takes_no_more_connections_is_not_told_to_be_started(home: Path) -> None:
-    """As many as it takes are open, perhaps by somebody else: each other one is closed at once."""
+    """The service has as many connections as its limit, and closes each further one at once."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         (home / "service.json").write_text(json.dumps({"grpc": address}))
@@ -272,7 +272,7 @@ def test_completion_prints_a_script(shell: str) -> None:
 
 
 def test_every_command_is_in_the_help_also_after_list_was_loaded() -> None:
-    """The module `cluster.cli.list` becomes the name `list` of its package, where the builtin was meant."""
+    """Importing the module `cluster.cli.list` once hid the builtin `list` in its package."""
     context = cli.make_context("pipetrain", [], resilient_parsing=True)
     assert cli.get_command(context, "list") is not None
     assert "fetch" in cli.get_help(context)

@@ -1,4 +1,4 @@
-"""What the client makes of a service that fails, breaks off and comes back: a scripted one, in this process."""
+"""The client with a service that fails, breaks calls off and comes back: a scripted one, in this process."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ ROWS = [
 
 @contextmanager
 def held(home: Path) -> Iterator[None]:
-    """As a home is while its service is up."""
+    """Hold the home's lock, as a service does while it is up."""
     with (home / "service.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 class Scripted:
-    """A service that remembers what it was asked, and breaks off where it is told to."""
+    """A service that records its requests, and breaks calls off as scripted."""
 
     def __init__(self) -> None:
         self.submissions: list[str] = []
         self.uploaded = b""
         self.offsets: list[int] = []
-        self.breaks: list[Any] = []  # what ends the next calls: a code, or so many messages
+        self.breaks: list[Any] = []  # what ends the next calls: a status code, or a number of messages
         self.tokens: set[str] = set()
-        self.until_now: list[bool] = []  # of each call of Watch
+        self.until_now: list[bool] = []  # `until_now` of each call of Watch
 
     def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Job:
         self.tokens.add(dict(context.invocation_metadata())["authorization"])
@@ -180,10 +180,10 @@ def test_a_service_that_stays_away_is_told_after_the_patience(service: Service) 
 
 
 def _silent(context: Any) -> Iterator[pb.WatchUpdate]:
-    """The present state, and nothing more."""
+    """Send the present state, and then nothing."""
     yield pb.WatchUpdate(job=pb.Job(id="k7x2", state=pb.RUNNING))
     ended = threading.Event()
-    if context.add_callback(ended.set):  # else the client is gone already
+    if context.add_callback(ended.set):  # else the client has gone already
         ended.wait(30)
 
 
@@ -225,11 +225,11 @@ def test_an_upload_goes_on_where_it_broke_off(service: Service, breaks: list[int
     (tmp_path / "rows.npz").write_bytes(content)
     document = digits_job().document()
     document["data"]["source"] = str(tmp_path / "rows.npz")
-    scripted.breaks = [*breaks]  # None: the question how much is there
+    scripted.breaks = [*breaks]  # None: the call that queries how much is there
     told: list[Upload] = []
     client.submit(document, on_upload=told.append)
     assert scripted.uploaded == content
-    sent_from = scripted.offsets[1::2]  # between them are the questions
+    sent_from = scripted.offsets[1::2]  # the calls between them only query
     assert sent_from == sorted(sent_from)
     assert sent_from[-1] == 2**20 * sum(n or 0 for n in breaks)
     last = told[-1]
@@ -290,7 +290,7 @@ def test_every_problem_of_a_job_comes_back(service: Service, monkeypatch: pytest
 
 
 def test_a_service_that_comes_back_at_another_port_is_found(tmp_path: Path) -> None:
-    """With `--grpc-port 0` a service that is started again has another port; its home says which."""
+    """With `--grpc-port 0` a service that is started again has another port, which its home has."""
 
     def serve(answer: Callable[[], pb.WatchUpdate], breaks: bool) -> Any:
         def watch(request: pb.WatchRequest, context: Any) -> Iterator[pb.WatchUpdate]:
@@ -326,7 +326,7 @@ def test_a_service_that_comes_back_at_another_port_is_found(tmp_path: Path) -> N
 def test_nothing_is_sent_to_the_port_of_a_service_that_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another user may have taken it, to be shown the token."""
+    """Another user may listen there now, to get the token."""
     monkeypatch.setattr(connection, "RETRY_S", 0.3)
     sent: list[str] = []
 

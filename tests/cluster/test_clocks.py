@@ -1,4 +1,4 @@
-"""Clocks of other hosts: the error that is told is never smaller than the error that there is."""
+"""Clocks of other hosts: the reported error is never smaller than the real error."""
 
 from __future__ import annotations
 

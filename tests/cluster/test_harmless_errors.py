@@ -1,4 +1,4 @@
-"""What others wrote, names of columns and paths, does not reach a terminal as commands."""
+"""Control characters in texts of other people, such as column names and paths, do not reach the terminal."""
 
 from __future__ import annotations
 

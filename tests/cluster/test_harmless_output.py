@@ -1,4 +1,4 @@
-"""What a job printed, and how it is called, does not reach a terminal as commands: it is shown escaped."""
+"""Control characters in a job's output and in its name do not reach the terminal: they are escaped."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _Client:
 
 
 def steering(text: str) -> list[str]:
-    """Characters of the text that a terminal obeys or that turn the direction of reading, but line ends and tabs."""
+    """Return the control characters and direction marks of the text, except line ends and tabs."""
     return sorted(
         {c for c in text if c not in "\n\t" and (c < " " or "\x7f" <= c <= "\x9f" or "\u202a" <= c <= "\u202e")}
     )
@@ -80,7 +80,7 @@ def steering(text: str) -> list[str]:
 def test_what_a_job_wrote_does_not_steer_the_terminal(
     monkeypatch: pytest.MonkeyPatch, command: str, colours: bool
 ) -> None:
-    """Click removes some of it where the output is no terminal, so both are tried."""
+    """Tests both with and without a terminal, because click removes some sequences if there is none."""
     monkeypatch.setattr("cluster.client.Client", _Client)
     name, *options = command.split()
     words = [name, *([] if name == "list" else ["k7x2"]), *options]
@@ -93,7 +93,7 @@ def test_what_a_job_wrote_does_not_steer_the_terminal(
 def test_yaml_has_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.client.Client", _Client)
     done = CliRunner().invoke(cli, ["list", "-o", "yaml"], color=True, catch_exceptions=False)
-    assert steering(done.output) == ["\u202e"], "a letter in YAML: who reads it again shall have it"
+    assert steering(done.output) == ["\u202e"], "YAML keeps a letter, so that it can be read again"
 
 
 def test_logs_escape_control_characters_and_keep_tabs_and_letters(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Jobs as tables: all of what a user reads, however wide the terminal, and more where the output is a file."""
+"""Jobs as tables: nothing is cut off on a terminal of any width, and a file gets more columns."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_reason_is_told_whole_whatever_the_terminal(width: int) -> None:
     assert not [line for line in lines if "…" in line or len(line) > width]
     begin = lines[0].index("REASON")
     words = " ".join(line[begin:].strip() for line in lines[2:]).split()
-    assert "".join(words) == "".join(REASON.split())  # a long word may be broken too
+    assert "".join(words) == "".join(REASON.split())  # a long word may be broken, too
     assert [line[:8] for line in lines if line[:8].strip()] == ["ID      ", "k7x2abcd", "zzzz2222"]
 
 
@@ -76,7 +76,7 @@ def test_what_goes_into_a_pipe_is_never_cut_and_columns_are_honoured(monkeypatch
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory of one epoch."""
+    """Return the run directory of one epoch's training."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     spec = digits_job().replace(training__epochs=1)
     run_dir = RunDir.create(folder, spec)
@@ -87,7 +87,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch, trained: Path) -> list[Path]:
-    """The service has one job, `digits-7`; the folders into which its model was fetched."""
+    """Let the service have one job, `digits-7`; return the folders into which its model was fetched."""
     folders: list[Path] = []
 
     def fetch(folder: str, what: str) -> None:

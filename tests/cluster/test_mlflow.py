@@ -1,4 +1,4 @@
-"""What MLflow knows of a run, however it ended."""
+"""A run's records in MLflow, for each way in which it can end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_mlflow_reads_back_metrics_parameters_and_the_outcome(
     from mlflow.tracking import MlflowClient
 
     assert run(tracked(mlflow=database), tmp_path / "digits-1") == []
-    assert capfd.readouterr().out == ""  # standard output is the user's
+    assert capfd.readouterr().out == ""  # standard output is for the command's own output
     (found,) = mlflow_runs(database)
     assert (found.info.status, found.info.run_name) == ("FINISHED", "digits-1")
     assert found.data.params["training.batch_size"] == "103"
@@ -71,7 +71,7 @@ def test_mlflow_knows_how_a_run_ended_and_that_a_lost_attempt_is_over(tmp_path: 
     for outcome, status in (("stopped", "KILLED"), ("failed", "FAILED")):
         assert run(spec, tmp_path / outcome, outcome) == []  # type: ignore[arg-type]
         assert mlflow_runs(database)[-1].info.status == status
-    # an attempt that was killed: it began, and nobody ended it
+    # an attempt whose process was killed, so that its run was not ended
     from cluster.trackers.mlflow import MLflow
 
     MLflow(database).start(_facts(tmp_path / "job"))
@@ -96,7 +96,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _killed(database: str, folder: Path) -> None:
-    """A run whose process was killed."""
+    """Start a run in a process that is killed."""
     done = subprocess.run([sys.executable, "-c", _KILLED, database, str(folder)], timeout=100, check=False)
     assert done.returncode == -9
 
@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_is_closed_by_the_next_of_this_host(tmp_path: Path
 def test_the_service_closes_what_a_job_left_open_and_is_not_held_up(
     tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.service.tracking._DEADLINE_S", 110.0)  # a busy machine takes long to load MLflow
+    monkeypatch.setattr("cluster.service.tracking._DEADLINE_S", 110.0)  # loading MLflow takes long on a busy machine
 
     async def play() -> int:
         async with scripted(tmp_path / "home") as service:
@@ -136,7 +136,7 @@ def test_the_service_closes_what_a_job_left_open_and_is_not_held_up(
             await service.jobs.tracking_ended(60)
             return turns
 
-    assert asyncio.run(play()) > 10, "the loop goes on meanwhile"
+    assert asyncio.run(play()) > 10, "the event loop goes on meanwhile"
     assert [found.info.status for found in mlflow_runs(database)] == ["KILLED"]
 
 

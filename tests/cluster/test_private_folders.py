@@ -1,4 +1,4 @@
-"""Temporary folders: closed to others, and gone after their owner, however that ended."""
+"""Temporary folders: closed to other users, and removed after their process ended in any way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sys.stdin.read()
 
 @contextmanager
 def _owner(base: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A process that has made a folder, and stays until it is killed."""
+    """Start a process that makes a folder and then waits."""
     command = [sys.executable, "-c", _OWNER, str(base)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -48,7 +48,7 @@ def _owner(base: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 
 
 def _old(path: Path, changed: float) -> Path:
-    """A folder as earlier versions made them, open to everybody by Ray."""
+    """Make a folder as earlier versions did, writable for everybody because of Ray."""
     path.mkdir()
     (path / "session_latest").symlink_to("/nowhere")
     path.chmod(0o777)
@@ -62,13 +62,13 @@ def test_a_folder_is_removed_when_its_owner_was_killed_and_not_before(tmp_path: 
         sweep_leftovers(str(tmp_path))
         assert (folder / "ray" / "log").exists()
         process.send_signal(signal.SIGKILL)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie, until somebody asks for it
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie until it is waited for
         sweep_leftovers(str(tmp_path))
         assert not folder.exists()
 
 
 def test_a_process_that_has_the_number_of_the_killed_one_does_not_keep_its_folder(tmp_path: Path) -> None:
-    """The number in the name was what decided; in a container it is always the same few."""
+    """The id in the name once decided; in a container, process ids are always the same few."""
     with _owner(tmp_path) as (process, folder):
         process.kill()
         process.wait()
@@ -78,7 +78,7 @@ def test_a_process_that_has_the_number_of_the_killed_one_does_not_keep_its_folde
 
 
 def test_a_child_that_was_given_the_lock_keeps_the_folder(tmp_path: Path) -> None:
-    """As Ray's head does, which outlives the service that started it."""
+    """Ray's head, which outlives the service that started it, is such a child."""
     folder = make_private_folder(str(tmp_path))
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(folder.lock,)) as child:
         folder.let_go()
@@ -110,8 +110,8 @@ def test_what_earlier_versions_left_is_removed_and_what_they_use_is_not(tmp_path
     kept = [
         _old(tmp_path / f"pipetrain-{me}-dddddddd", now),
         _old(tmp_path / "pipetrain-ray-eeeeeeee", LONG_AGO),
-        _old(tmp_path / "pipetrain-ray-ffffffff", now),  # being made
-        _old(tmp_path / "pipetrain-service-gggggggg", LONG_AGO),  # not our name
+        _old(tmp_path / "pipetrain-ray-ffffffff", now),  # another process may just be making it
+        _old(tmp_path / "pipetrain-service-gggggggg", LONG_AGO),  # not a name of ours
         _old(tmp_path / "other-1-hhhhhhhh", LONG_AGO),
     ]
     with subprocess.Popen(["tail", "-f", "/dev/null", "--", kept[1] / "log"], stderr=subprocess.DEVNULL) as raylet:
@@ -144,7 +144,7 @@ def test_a_sweep_leaves_what_belongs_to_another_user(tmp_path: Path) -> None:
     os.chown(theirs, 65534, 65534)
     fifo = tmp_path / "pipetrain-1-bbbbbbbb"
     os.mkfifo(fifo)
-    sweep_leftovers(str(tmp_path))  # and does not hang
+    sweep_leftovers(str(tmp_path))  # it does not hang either
     assert theirs.exists()
     assert fifo.exists()
 
@@ -175,7 +175,7 @@ def test_when_a_process_was_started() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         began = started_at(process.pid)
         assert began is not None
-        assert abs(began - before) < 30  # a loaded machine; the start of this one is farther away
+        assert abs(began - before) < 30  # on a busy machine; this process started longer ago
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert started_at(process.pid) is None, "a zombie"
@@ -185,7 +185,7 @@ def test_when_a_process_was_started() -> None:
 def test_a_start_that_ray_gives_up_is_told_in_one_line_and_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a start that takes too long, Ray raises a bare Exception, which reached users as a traceback."""
+    """Ray raises a bare Exception if its start takes too long. It once reached users as a traceback."""
 
     class SlowRay:
         def init(self, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""A worker's memory limit, each in a process of its own: a limit cannot be taken back."""
+"""A worker's memory limit. Each test uses a process of its own, because a limit cannot be removed again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stages.process_memory import peak_resident_bytes
 
 MIB = 2**20
 RUNTIME = 32 * MIB
-"""What is granted for Python and its libraries beside the limit."""
+"""The room for Python and its libraries in addition to the limit."""
 
 
 def _elsewhere(work: Callable[[Any], None]) -> Any:
-    """What `work` puts into a pipe, in a process of its own."""
+    """Return what `work` puts into a pipe in another process."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(sender,))
@@ -31,7 +31,7 @@ def _elsewhere(work: Callable[[Any], None]) -> Any:
 
 
 def _take(n_bytes: int) -> bool:
-    """Whether so much can be had at once."""
+    """Whether this much memory can be allocated at once."""
     try:
         np.ones(n_bytes, np.uint8)
     except MemoryError:
@@ -46,7 +46,7 @@ def _take_within_a_limit(sender: Any) -> None:
 
 def _limit_twice(sender: Any) -> None:
     limit_memory(10 * MIB)
-    limit_memory(10_000 * MIB)  # the present limit is not the highest that there may be
+    limit_memory(10_000 * MIB)  # the limit may be raised again
     sender.send([_take(200 * MIB)])
 
 

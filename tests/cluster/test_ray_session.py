@@ -14,7 +14,7 @@ from tests.other_user import needs_nobody, what_nobody_can_do
 
 
 def test_everything_embedded_listens_on_loopback_only(ray: Any) -> None:
-    ray.get(ray.remote(lambda: None).remote())  # its worker process is up
+    ray.get(ray.remote(lambda: None).remote())  # a worker process is up
     ours = {process.pid for process in psutil.Process().children(recursive=True)}
     listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in ours]
     assert listening
@@ -22,7 +22,7 @@ def test_everything_embedded_listens_on_loopback_only(ray: Any) -> None:
 
 
 def test_ray_starts_no_process_that_is_not_used(ray: Any) -> None:
-    """Each takes a second of a core before the first step."""
+    """Each unused process would take a second of a core before the first step."""
     ray.get(ray.remote(lambda: None).remote())
     running = " ".join(part for process in psutil.Process().children(recursive=True) for part in process.cmdline())
     assert "gcs_server" in running
@@ -31,7 +31,7 @@ def test_ray_starts_no_process_that_is_not_used(ray: Any) -> None:
 
 @needs_nobody
 def test_another_user_of_the_machine_can_do_nothing_to_its_files(ray: Any) -> None:
-    """Ray opens its folder to everybody."""
+    """Ray itself makes its folder writable for everybody."""
     ray.get(ray.remote(lambda: None).remote())
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     folder = next(parent for parent in session.parents if parent.name.startswith("pipetrain-"))

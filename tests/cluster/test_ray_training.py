@@ -52,7 +52,7 @@ def test_clipping_is_over_all_stages_and_exact(ray: Any) -> None:
 
 
 def test_training_begins_with_given_weights(ray: Any, tmp_path: Path) -> None:
-    """Each worker reads those of its own layers from the file."""
+    """Each worker reads the weights of its own layers from the file."""
     path = tmp_path / "begin.safetensors"
     before = train_reference(digits_job(), load_data(digits_job()).train, 3)
     save_file(dict(before.parameters), path)

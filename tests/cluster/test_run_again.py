@@ -19,7 +19,7 @@ from tests.jobs import digits_job
 
 
 def _killed(path: Path) -> None:
-    """What a run leaves whose process was killed, by SIGKILL too, before its first step."""
+    """Make the files of a run whose process was killed, also by SIGKILL, before its first step."""
     run_dir = RunDir.create(path, digits_job())
     run_dir.event("starting")
     run_dir.close()

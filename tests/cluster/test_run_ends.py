@@ -1,4 +1,4 @@
-"""How a run ends is what its user is told: the cause, and never less."""
+"""The end of a run: its user always gets the real cause."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from tests.small_disk import fill, small_disk
 
 
 def prepared(spec: JobSpec | None = None) -> Run:
-    """A run in threads of this process."""
+    """Prepare a run with threads of this process as workers."""
     return Run.prepare(spec or digits_job(), Where(local=True))
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
-    """What the run wrote."""
+    """Return the events that the run wrote."""
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
 def full(*_: Any, **__: Any) -> None:
-    """A disk without room."""
+    """Raise the error of a full disk."""
     raise OSError(28, "No space left on device", "model.safetensors")
 
 
 @dataclass
 class Recorder:
-    """A tracker that keeps what it is told."""
+    """A tracker that keeps what it gets."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -62,7 +62,7 @@ class Recorder:
 
 @pytest.fixture
 def tracker(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """The one tracker of every run."""
+    """Make a recorder the only tracker of every run."""
     found = Recorder()
 
     def make(spec: JobSpec, folder: Path, **options: Any) -> Trackers:
@@ -155,7 +155,7 @@ def test_the_last_word_has_room_and_is_kept_where_it_has_none(tmp_path: Path) ->
         with pytest.raises(OSError, match="No space left"):
             log.append("note", detail="x" * 10_000)
         log.append("failed", cause="c" * 20_000)
-        log.append("interrupted", cause="GeneratorExit")  # whoever is cleared away afterwards
+        log.append("interrupted", cause="GeneratorExit")  # from a generator that is closed afterwards
         found = [json.loads(line) for line in (disk / "events.jsonl").read_text().splitlines() if line.endswith("}")]
         assert (found[-1]["event"], found[-1]["attempt"], len(found[-1]["cause"])) == ("failed", 2, 20_000)
         log.close()
@@ -203,7 +203,7 @@ def test_what_others_put_into_a_run_directory_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("room", [0, 32 * 1024])
 def test_a_run_directory_that_the_disk_has_no_room_for_does_not_block_the_next(tmp_path: Path, room: int) -> None:
-    """32 KiB do for job.yaml, and not for the reserve."""
+    """32 KiB are enough for job.yaml, but not for the reserve."""
     with small_disk(tmp_path / "disk", "1m") as disk:
         filler = fill(disk)
         os.truncate(filler, filler.stat().st_size - room)
@@ -215,7 +215,7 @@ def test_a_run_directory_that_the_disk_has_no_room_for_does_not_block_the_next(t
 
 
 def _train(folder: Path, *options: str) -> int:
-    """The command's exit code, in this process."""
+    """Run the command in this process; return its exit code."""
     from cluster.cli import cli
 
     job = folder / "job.yaml"
@@ -266,7 +266,7 @@ def test_a_command_stopped_before_its_first_step_says_that_nothing_is_saved(
 
 def _runner(folder: Path, document: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> JobRunner:
     monkeypatch.setattr("cluster.run.job_runner.log_to_file", lambda path: None)
-    monkeypatch.setattr("threading.Timer.start", lambda timer: None)  # it would end this process
+    monkeypatch.setattr("threading.Timer.start", lambda timer: None)  # the timer would end this process
     assignment = Assignment(job="j", attempt=1, folder=str(folder), document=document, files={}, memory_per_cpu=2**30)
     runner = JobRunner(assignment)
     monkeypatch.setattr(runner, "_prepare", lambda spec, run_dir: prepared(spec))
@@ -274,7 +274,7 @@ def _runner(folder: Path, document: Mapping[str, Any], monkeypatch: pytest.Monke
 
 
 def _state(runner: JobRunner, state: State) -> State:
-    """What the service makes of what the runner answers."""
+    """Return the job's state that follows from the runner's answer."""
     ending = runner.ping(0)
     assert not isinstance(ending, bool)
     what = run_events.happening(ending)

@@ -1,4 +1,4 @@
-"""Errors of a run, as its user is told them."""
+"""Errors of a run in the form that users get."""
 
 from __future__ import annotations
 

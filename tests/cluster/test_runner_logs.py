@@ -1,4 +1,4 @@
-"""What workers on other hosts print comes to their log files in the order in which they printed it."""
+"""The log files have the output of workers on other hosts in the order in which they printed it."""
 
 from __future__ import annotations
 

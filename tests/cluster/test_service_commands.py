@@ -1,4 +1,4 @@
-"""What the commands of the job service make of its answers: a client of their own stands for it."""
+"""The commands of the job service with scripted answers: a fake client replaces the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.jobs import EXAMPLES, digits_job, pipetrain
 
 
 class _Job:
-    """A job that has ended with a code, or never ends."""
+    """A job that has ended with an exit code, or never ends."""
 
     reason = ""
 
@@ -41,7 +41,7 @@ class _Job:
 
 
 class _Client:
-    """Knows `jobs`."""
+    """A client of a service with these `jobs`."""
 
     jobs: dict[str, _Job]
     deleted: list[str]

@@ -28,7 +28,7 @@ class Show(Protocol):
 
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Show:
-    """`pipetrain show …` in this process, through the same `main` as the command."""
+    """Run `pipetrain show …` in this process, through the same `main` as the command."""
 
     def run(*arguments: str | Path) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["pipetrain", "show", *map(str, arguments)])
@@ -63,7 +63,7 @@ memory  keeps at most 3, 2, 1 micro-batches alive on stages 0 … 2
 
 
 def test_stages_are_named_where_workers_are_not_in_their_order(show: Show, tmp_path: Path) -> None:
-    """A lane order of its own was drawn as if worker 0 held stage 0."""
+    """A schedule in which worker 0 does not hold stage 0 was once drawn as if it did."""
     (tmp_path / "turned.csv").write_text("1F0,1B0\n0F0,0B0\n")
     assert show(tmp_path / "turned.csv").out.splitlines()[:5] == [
         "turned.csv · 2 stages · 1 micro-batch",

@@ -1,4 +1,4 @@
-"""Where a user is told why a run is slow: after `train`, in `describe` and in `top`."""
+"""The places that show why a run is slow: after `train`, in `describe` and in `top`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHY = (
 
 
 def figures(*shares: tuple[int, int]) -> JobFigures:
-    """Of workers that computed and waited so many per cent of 10 s; they hold a stage each."""
+    """Return figures of workers, with a stage each, that computed and waited these percentages of 10 s."""
     workers = tuple(
         WorkerFigures(
             worker=worker,
@@ -48,7 +48,7 @@ def figures(*shares: tuple[int, int]) -> JobFigures:
 
 
 class _Job(Job):
-    """A job that runs, with figures."""
+    """A running job with figures."""
 
     def stats(self) -> JobFigures | None:
         return figures((98, 2), (30, 70))
@@ -58,7 +58,7 @@ class _Job(Job):
 
 
 class _Client:
-    """Has that job."""
+    """A client of a service with that job."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What may be read on behalf of a job: protocols, folders, addresses; and that Arrow gets no Python object to read."""
+"""Rules for a job's data: protocols, folders, addresses; and Arrow never reads a Python object."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_uploaded_files_are_read_wherever_they_are(rows: Path) -> None:
 def test_a_file_that_is_put_in_place_of_the_checked_one_is_refused(
     rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at a path and its opening."""
+    """The file is replaced between the check of its path and its opening."""
     (tmp_path / "secret.csv").write_text("a,b\n1,2\n")
     stat = os.stat
 
@@ -187,7 +187,7 @@ def test_a_job_from_elsewhere_reads_nothing_of_this_machine(host: str, port: int
 def test_a_name_that_leads_here_and_a_redirect_are_found_when_they_are_followed(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's own address passes for public, the one that it redirects to does not."""
+    """The server's own address counts as public here, the one to which it redirects does not."""
     monkeypatch.setattr("cluster.data.urls.is_public", lambda address: address == "127.0.0.1")
     wanted = f"http://127.0.0.2:{port}/rows.csv"
     assert read_source(f"http://localhost:{port}/rows.csv", SourceRules(public_only=True))
@@ -200,7 +200,7 @@ def test_a_redirect_does_not_change_the_protocol_to_one_that_is_not_read(port: i
 
 
 def test_what_kept_us_from_a_url_is_told(port: int) -> None:
-    """Not that there is no such file, which sends its user to look for it."""
+    """The error was once "no such file", and users searched for the file."""
     assert refusal(f"http://127.0.0.1:{port}/nothing.csv").endswith("/nothing.csv: no such file")
     assert refusal(f"http://127.0.0.1:{port}/broken/x.csv").endswith(
         "cannot be read: its server answers 503 Service Unavailable"
@@ -239,7 +239,7 @@ def test_a_fifo_and_a_device_are_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_arrow_never_reads_an_object_of_python(rows: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its threads abort the process where they let go of one while the interpreter ends."""
+    """Arrow's threads abort the process if they release a Python object while the interpreter shuts down."""
     given: list[Any] = []
     read_csv, parquet_file = csv.read_csv, parquet.ParquetFile
     monkeypatch.setattr(csv, "read_csv", lambda file: given.append(file) or read_csv(file))  # type: ignore[func-returns-value]

@@ -20,7 +20,7 @@ from stages.errors import InvalidData
 
 
 def job(source: object, loss: Any = "cross_entropy", **changes: Any) -> JobSpec:
-    """A job on 2 inputs and 3 outputs."""
+    """Return a job with 2 inputs and 3 outputs."""
     outputs = changes.pop("outputs", 3)
     data = {"source": str(source), **changes.pop("data", {})}
     layers = changes.pop("layers", [{"linear": {"units": outputs}}])
@@ -277,7 +277,7 @@ def test_a_single_array_is_not_an_archive(tmp_path: Path) -> None:
 
 
 def test_rows_of_token_numbers_are_tokens(tmp_path: Path) -> None:
-    """Whole numbers below `model.vocabulary`; a label for each position, or for each row behind `flatten`."""
+    """Tokens are whole numbers below `model.vocabulary`. Each position has a label or, after `flatten`, each row."""
     layers = [{"embedding": {"units": 4}}, {"linear": {"units": 3}}]
     model = {"input": [2], "vocabulary": 5, "layers": layers, "loss": "cross_entropy"}
     tokens, labels = np.arange(20).reshape(10, 2) % 5, np.arange(20).reshape(10, 2) % 3

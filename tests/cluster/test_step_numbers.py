@@ -1,7 +1,7 @@
-"""One count of steps: whatever tells of a step gives it the same number, that of the updates made once it is done.
+"""One count of steps: every file and message gives a step the same number, the number of updates after it.
 
-One run of `pipetrain train` leaves its files; a service without processes then tells of the same files. Losses differ
-from step to step, so a loss says which step is meant.
+One run of `pipetrain train` makes the files, and a service without processes reads them. The losses of all steps
+differ, so a loss shows which step is meant.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LIVE, OVER = "livelive", "overover"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a run left: its folder, and what `train --json` printed."""
+    """The results of a run: its folder, and the output of `train --json`."""
 
     folder: Path
     printed: list[dict[str, Any]]
@@ -63,12 +63,12 @@ class Told:
 
     @property
     def training(self) -> dict[int, float]:
-        """The law: the loss of each step by its number."""
+        """Return what must hold: the loss of each step by its number."""
         return dict(zip(NUMBERS, self.losses("step"), strict=True))
 
     @property
     def mean_loss(self) -> float:
-        """The law: what is shown of a run is the mean over the rows of its last epoch."""
+        """Return what must be shown as the run's loss: the mean over the rows of its last epoch."""
         means = EpochMeans()
         for row in self.lines("metrics.jsonl"):
             if row["kind"] == "step":
@@ -78,13 +78,13 @@ class Told:
 
     @property
     def validation(self) -> dict[int, float]:
-        """The law: an evaluation has the number of the step before it."""
+        """Return what must hold: the loss of each evaluation by the number of the step before it."""
         return dict(zip([EPOCH, N], self.losses("eval"), strict=True))
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """Two epochs of six steps in two stages, all of them traced."""
+    """Train two epochs of six steps in two stages, and trace all of them."""
     folder = tmp_path_factory.mktemp("steps")
     (folder / "job.yaml").write_text(classifier(folder, stages=2).to_yaml())
     command = ["train", str(folder / "job.yaml"), "--local", "--run-dir", str(folder / "run"), "--trace", str(N)]
@@ -101,7 +101,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that tells of the run twice: as one that goes on, and as one that has ended."""
+    """A service that has the run twice: as a job that still runs, and as one that has ended."""
 
     client: Client
     jobs: Jobs
@@ -196,7 +196,7 @@ def test_traces_tell_it_in_every_slice(told: Told) -> None:
     assert list(starts.values()) == sorted(starts.values())
     done = CliRunner().invoke(cli, ["show", "1f1b", "--stages", "2", "--micro-batches", "2", "--format", "chrome"])
     shown = [event for event in json.loads(done.output) if event["ph"] == "X"]
-    assert {event["args"]["step"] for event in shown} == {1}, "a schedule that is shown is that of a first step"
+    assert {event["args"]["step"] for event in shown} == {1}, "the picture of a schedule shows the first step"
 
 
 def test_tensorboard_tells_it(told: Told) -> None:
@@ -276,7 +276,7 @@ def test_commands_tell_it(told: Told, service: Service) -> None:
 
 
 def test_a_failure_tells_the_step_that_was_under_way(tmp_path: Path) -> None:
-    spec = classifier(tmp_path, stages=2).replace(training__clip_norm=1.0)  # so that steps are told one by one
+    spec = classifier(tmp_path, stages=2).replace(training__clip_norm=1.0)  # so that steps are reported one by one
     run = Run.prepare(spec, Where(local=True), faults={1: Fault(step=7, action="1F2", what="raise")})
     folder = tmp_path / "run"
     with contextlib.closing(RunDir.create(folder, spec)) as run_dir, pytest.raises(StageFailed) as failed:
@@ -340,7 +340,7 @@ def test_a_frame_without_pandas_or_of_no_kind_says_what_would_be_right(
 
 
 def _as_written_before(run: Path) -> None:
-    """The files of a run as they were when a step's own number, and every epoch's, was counted from 0."""
+    """Rewrite the files of a run as older versions wrote them, with steps and epochs counted from 0."""
 
     def rewrite(name: str, change: Callable[[dict[str, Any]], None]) -> None:
         lines = [json.loads(line) for line in (run / name).read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""What a run leaves of its steps: accounts to the end, a picture, traces that are bounded and harm nobody."""
+"""A run's files about its steps: complete accounts, a timeline, and traces that are bounded and do not end the job."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_trace_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_killed_leaves_a_trace_of_the_steps_made_so_far(tmp_path: Path) -> None:
-    """What is there when the process is gone is an array of events without its end, which viewers open."""
+    """A killed process leaves a JSON array of events without its end, which trace viewers can open."""
     job, run = tmp_path / "job.yaml", tmp_path / "run"
     job.write_text(digits_job(stages=2).replace(training__epochs=100_000).to_yaml())
     command = [PIPETRAIN, "train", str(job), "--local", "--run-dir", str(run), "--trace", "100000"]
@@ -89,7 +89,7 @@ def test_a_run_that_is_killed_leaves_a_trace_of_the_steps_made_so_far(tmp_path: 
     try:
         deadline = time.monotonic() + 120
         while b'"step":3' not in (file.read_bytes() if (file := run / "trace.json").exists() else b""):
-            assert process.poll() is None, "it has ended"
+            assert process.poll() is None, "the process has ended"
             assert time.monotonic() < deadline, "no step was traced"
             time.sleep(0.01)
     finally:
@@ -97,8 +97,8 @@ def test_a_run_that_is_killed_leaves_a_trace_of_the_steps_made_so_far(tmp_path: 
         process.wait(60)
     text = (run / "trace.json").read_text()
     assert text.startswith("[")
-    assert not text.rstrip().endswith("]"), "it was cut"
-    whole = text[: text.rindex("\n")].rstrip(",") + "]"  # an event a line; the last may be cut
+    assert not text.rstrip().endswith("]"), "the trace is cut off"
+    whole = text[: text.rindex("\n")].rstrip(",") + "]"  # an event in each line; the last line may be cut off
     events = json.loads(whole)
     names = {event["args"]["name"] for event in events if event["ph"] == "M" and "name" in event["args"]}
     assert {"digits-test measured", "worker 0", "worker 1"} <= names

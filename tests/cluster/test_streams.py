@@ -1,4 +1,4 @@
-"""Streams about a job over a scripted connection: which breaks are borne, who is told, and what ends them."""
+"""Streams about a job over a scripted connection: which breaks are retried, which are reported, and what ends them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Code = grpc.StatusCode
 
 
 class Broken(grpc.RpcError):  # type: ignore[misc]
-    """How a call fails, as gRPC raises it."""
+    """The error that gRPC raises for a failed call."""
 
     def __init__(self, code: Any, text: str = "Socket closed") -> None:
         super().__init__(text)
@@ -38,7 +38,7 @@ class Broken(grpc.RpcError):  # type: ignore[misc]
 
 
 class Call:
-    """A stream that yields messages, raises what stands among them, and waits for its cancellation at a None."""
+    """A stream that yields messages, raises the errors among them, and at a None waits for its cancellation."""
 
     def __init__(self, script: list[Any]) -> None:
         self._script = script
@@ -58,7 +58,7 @@ class Call:
 
 
 class Connection:
-    """In place of a connection: each stream that is asked for follows the next script."""
+    """A fake connection: each new stream follows the next script."""
 
     metadata = ()
     address = ServiceAddress(target="h:1", source="the argument", token=None, token_source="", home=Path("/h"))
@@ -117,7 +117,7 @@ def test_a_watch_goes_on_from_its_last_cursor_after_every_kind_of_break(how: str
     updates = list(_watch(connection, on_break=told.append))
     assert [update.cursor for update in updates] == ["1.0.1", "1.0.2", "1.0.9"]
     assert [request.cursor for request in connection.requests] == ["", "1.0.2", "1.0.2"]
-    assert [type(error) for error in told] == [NoService], "of two breaks in a row the first is told"
+    assert [type(error) for error in told] == [NoService], "of two breaks in a row, the first is reported"
     assert all(call.cancelled.is_set() for call in connection.made), "no stream is left open"
 
 
@@ -143,7 +143,7 @@ def test_what_waiting_does_not_mend_is_raised_at_once() -> None:
 
 
 def test_a_watch_ends_with_the_job_even_if_the_connection_breaks_right_after_it() -> None:
-    """The final state came, and a stream that then breaks is asked again: it must say the same and end."""
+    """If the stream breaks after the final state, the next stream must send that state again and end."""
     connection = Connection([FINAL, Broken(Code.UNAVAILABLE)], [FINAL])
     assert [update.cursor for update in _watch(connection)] == ["1.0.9", "1.0.9"]
 
@@ -174,11 +174,11 @@ def test_a_reader_that_takes_its_time_is_no_silence(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_Silence, "_look", counted)
     connection = Connection([_update("1.0.1"), FINAL])
     for _ in _watch(connection):
-        now[0] += 1.0  # far more than what a service may be silent
+        now[0] += 1.0  # much longer than a service may be silent
         while looks.acquire(blocking=False):
             pass
-        for _ in range(2):  # the first one may have begun before
-            assert looks.acquire(timeout=30), "nobody looks for silence"
+        for _ in range(2):  # the first one may have begun earlier
+            assert looks.acquire(timeout=30), "no thread watches for silence"
         assert not connection.made[0].cancelled.is_set()
     assert len(connection.requests) == 1
 
@@ -198,7 +198,7 @@ def _chunk(worker: int, text: str) -> pb.LogChunk:
 
 
 def test_after_a_break_each_worker_s_log_goes_on_after_its_own_last_line() -> None:
-    """A new stream begins from the front, and may bring the workers in another order."""
+    """A new stream starts from the beginning, and may send the workers in another order."""
     first = [_chunk(RUNNER, "r1\n"), _chunk(0, "a1\na2\n"), Broken(Code.UNAVAILABLE)]
     second = [_chunk(0, "a1\na2\na3\n"), _chunk(RUNNER, "r1\nr2\n"), _chunk(1, "b1\n")]
     found = list(_logs(Connection(first, second), follow=True))
@@ -218,7 +218,7 @@ def test_a_log_that_is_followed_ends_when_the_job_has() -> None:
 
 def test_a_log_that_is_not_followed_is_read_once() -> None:
     def ask(method: str, request: Any) -> NoReturn:
-        raise AssertionError("nobody need know whether the job has ended")
+        raise AssertionError("no call queries whether the job has ended")
 
     connection = Connection([_chunk(0, "a1\r\u2028\n\nb\n")])
     connection.call = ask  # type: ignore[method-assign]

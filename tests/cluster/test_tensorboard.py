@@ -1,4 +1,4 @@
-"""What TensorBoard reads back of a run."""
+"""A run's event file, read again by TensorBoard."""
 
 from __future__ import annotations
 

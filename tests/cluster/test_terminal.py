@@ -41,7 +41,7 @@ from tests.jobs import EXAMPLES, PIPETRAIN
 
 
 def drawn(facts: LiveRun, width: int, height: int | None = None) -> list[str]:
-    """The lines on a terminal of `width` columns, without colours and without the blanks at their ends."""
+    """Return the lines of a terminal of `width` columns, without colours and trailing blanks."""
     console = Console(width=width, color_system=None, force_terminal=True)
     with console.capture() as captured:
         console.print(live_view(facts, width=width, height=height))
@@ -49,7 +49,7 @@ def drawn(facts: LiveRun, width: int, height: int | None = None) -> list[str]:
 
 
 def whole(n_workers: int = 2) -> LiveRun:
-    """Facts of which none is missing."""
+    """Return complete facts."""
     workers = tuple(
         LiveWorker(
             worker=worker,
@@ -117,7 +117,7 @@ _positive = st.none() | st.floats(1e-9, 1e9)
 
 @st.composite
 def any_facts(draw: st.DrawFn) -> LiveRun:
-    """Facts of which any may be missing."""
+    """Draw facts with any of them missing."""
     n_workers = draw(st.integers(0, 40))
     workers = []
     for worker in range(n_workers):
@@ -191,7 +191,7 @@ def test_a_spark_line_has_no_more_columns_than_it_may(values: list[float], colum
 
 
 def test_a_spark_line_follows_its_values() -> None:
-    assert spark_line([1, 2, 4, 8, 16, 32, 64, 128], 8) == "▁▂▃▄▅▆▇█"  # a loss falls by factors
+    assert spark_line([1, 2, 4, 8, 16, 32, 64, 128], 8) == "▁▂▃▄▅▆▇█"  # a logarithmic scale
     assert spark_line([-1, 0, 1], 3) == "▁▅█"
     assert spark_line([5, 5, 5], 3) == "▁▁▁"
     assert spark_line([8.0] * 50 + [1.0] * 50, 2) == "█▁"
@@ -223,12 +223,12 @@ def test_rows_give_speed_bubble_and_the_time_that_is_left() -> None:
         rows.take(step(number, seconds=1.5 if number % 2 else 0.5, bubble=0.1 if number % 2 else 0.5), now=2.0 * number)
     assert rows.samples_per_second == pytest.approx(100 / 10)
     assert rows.bubble == pytest.approx((5 * 0.5 * 0.5 + 5 * 1.5 * 0.1) / 10)
-    assert rows.seconds_left(100) == pytest.approx(90 * 2.0)  # of the clock: with what lies between two steps
+    assert rows.seconds_left(100) == pytest.approx(90 * 2.0)  # by the clock: including the time between two steps
     assert rows.seconds_left(None) is None
 
 
 def test_top_shows_the_speed_and_bubble_that_submit_shows() -> None:
-    """They were those of one step there, which differ by much from one to the next."""
+    """`top` once showed those of a single step, which vary much."""
     rows, stats = RecentRows(), JobStats(job="job1", name="a", attempt=1)
     for number in range(1, 201):
         row = step(number, seconds=0.01 if number % 4 else 0.04, bubble=0.2 if number % 4 else 0.8)
@@ -250,7 +250,7 @@ def test_a_job_that_begins_again_has_its_figures_anew() -> None:
 
 
 def test_lines_of_progress_tell_the_mean_of_the_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    """They told the last batch's loss, which may have few rows."""
+    """They once showed the loss of the last batch, which may have few rows."""
     with RunDisplay(Header("a run", steps_total=4)) as progress:
         progress.started()
         for row in (step(1, samples=90, loss=0.5), step(2, loss=9.5), EvalRow(2, 1, 0.7, None, 10)):
@@ -286,7 +286,7 @@ def test_a_worker_has_the_times_of_its_stages_and_its_own() -> None:
     assert (first["forward"], first["wait_steady"], second["forward"], second["evaluation"]) == (15, 17, 100, 80)
     assert predicted_bubbles(LINE, PLACEMENT) == pytest.approx([0.4, 0.2])
     assert predicted_bubbles({**LINE, "predicted": None}, PLACEMENT) is None
-    assert bubble_of(first) == pytest.approx((1 + 2 + 3 + 4 + 15) / (145 - 7))  # an evaluation is no part of a step
+    assert bubble_of(first) == pytest.approx((1 + 2 + 3 + 4 + 15) / (145 - 7))  # an evaluation is not part of a step
     assert bubble_of({"forward": 0}) is None
 
 
@@ -333,7 +333,7 @@ def test_points_of_a_message_are_evenly_apart_and_end_with_the_last() -> None:
 
 
 def on_a_terminal(*command: str, columns: int, **variables: str) -> tuple[int, str]:
-    """The exit code of a command, and all that a terminal of so many columns was sent."""
+    """Run a command on a terminal of this many columns; return its exit code and all its output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -350,7 +350,7 @@ def on_a_terminal(*command: str, columns: int, **variables: str) -> tuple[int, s
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # all who had it open are gone
+        except OSError:  # no process has the terminal open any more
             break
         if not part:
             break
@@ -393,4 +393,4 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
     )
     assert code == 0, sent
     styles = set(re.findall(r"\x1b\[([0-9;]*)m", sent))
-    assert all(int(part or 0) < 30 for style in styles for part in style.split(";"))  # 30 and above are colours
+    assert all(int(part or 0) < 30 for style in styles for part in style.split(";"))  # codes from 30 on are colours

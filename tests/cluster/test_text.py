@@ -1,4 +1,4 @@
-"""Text as data: tokens, rows, what is told of a text that does not fit; and text that a network writes."""
+"""Text as data: tokens, rows, errors of texts that do not fit; and text that a network writes."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_what_a_text_needs_is_told(tmp_path: Path) -> None:
 
 
 def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
-    """Trained for long enough to know its two sentences; what it writes follows from the seed."""
+    """The network is trained until it knows its two sentences; the seed determines what it writes."""
     source, run = _file(tmp_path / "a.txt", TEXT), tmp_path / "run"
     job = _job(source, windows="random")
     job["training"] |= {"steps": 150, "batch_size": 16, "micro_batches": 2}
@@ -182,7 +182,7 @@ def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_its_tokenizer(tmp_path: Path) -> None:
-    """The job file names one beside it; what it is trained on goes on without it."""
+    """The job file names a tokenizer next to it; the run works without that file afterwards."""
     pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 

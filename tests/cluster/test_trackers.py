@@ -16,7 +16,7 @@ from tests.jobs import digits_job
 
 
 class Recorder:
-    """A tracker that keeps what it is told, and can be held up or made to fail at any point."""
+    """A tracker that keeps what it gets, and can be blocked or made to fail at any point."""
 
     def __init__(self, *, fails: str = "", waits: threading.Event | None = None) -> None:
         self.calls: list[str] = []
@@ -65,7 +65,7 @@ def test_a_tracker_that_hangs_neither_stops_rows_nor_the_end(tmp_path: Path, mon
     monkeypatch.setattr(module, "CLOSE_S", 0.2)
     monkeypatch.setattr(module, "_QUEUED_ROWS", 2)
     held = threading.Event()
-    told = run(digits_job(), tmp_path, trackers={"slow": Recorder(waits=held)})  # it waits until this has come back
+    told = run(digits_job(), tmp_path, trackers={"slow": Recorder(waits=held)})
     held.set()
     assert told == [
         "tracker slow: does not keep up; rows are left out for it",
@@ -105,7 +105,7 @@ def test_a_run_that_ends_by_an_error_has_failed_and_one_that_was_closed_has_not(
 
 
 def test_without_trackers_there_is_nothing(tmp_path: Path) -> None:
-    before = set(threading.enumerate())  # some may be just ending: those of servers and trackers before
+    before = set(threading.enumerate())  # threads of earlier servers and trackers may be ending
     assert run(digits_job(), tmp_path) == []
     assert not [thread for thread in threading.enumerate() if thread not in before and "tracker" in thread.name]
     assert list(tmp_path.iterdir()) == []

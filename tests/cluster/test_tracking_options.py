@@ -1,4 +1,4 @@
-"""What a job asks to be tracked by."""
+"""A job's choice of trackers: `--track` and `tracking`."""
 
 from __future__ import annotations
 

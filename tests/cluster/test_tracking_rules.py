@@ -1,4 +1,4 @@
-"""What a job's trackers may write and reach: they act as the service's user, whoever named folder and server."""
+"""Rules for a job's trackers: they act as the service's user, although the job names folder and server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tracked(**tracking: Any) -> JobSpec:
 
 
 def refusal(rules: SourceRules, *, links: bool = False, **tracking: Any) -> str:
-    """Empty if the rules allow it."""
+    """Return the error's text; "" if the rules allow it."""
     try:
         require_tracking(tracked(**tracking), rules, links=links)
     except UserMistake as error:
@@ -56,7 +56,7 @@ def test_a_job_of_this_host_names_what_its_user_could(uri: str) -> None:
 
 @pytest.mark.parametrize("uri", SERVERS)
 def test_a_job_from_elsewhere_names_servers_at_public_addresses(uri: str) -> None:
-    assert refusal(ELSEWHERE, mlflow=uri) == "", "what a name leads to is seen when a connection is made"
+    assert refusal(ELSEWHERE, mlflow=uri) == "", "the address of a name is checked when a connection is made"
 
 
 @pytest.mark.parametrize("uri", OWN)
@@ -100,7 +100,7 @@ def test_folders_that_the_operator_allows(remote: bool, tmp_path: Path) -> None:
     (tmp_path / "logs" / "out").symlink_to(tmp_path)
     (tmp_path / "name").symlink_to(tmp_path / "logs")
     rules = SourceRules(tracking_roots=(str(tmp_path / "logs"),)).for_job(remote=remote)
-    rules = SourceRules.from_dict(json.loads(json.dumps(rules.as_dict())))  # as they go to Ray's agent
+    rules = SourceRules.from_dict(json.loads(json.dumps(rules.as_dict())))  # as they are sent to the Ray agent
     good, bad = f"{tmp_path}/logs/a", [f"{tmp_path}/logs-b", f"{tmp_path}/logs/../b", "/x", f"{tmp_path}/name/a"]
     for links in (False, True):
         assert refusal(rules, links=links, tensorboard=good) == ""
@@ -150,7 +150,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """On loopback: `asked` are the paths that it was asked for, `to` is where it redirects to."""
+    """A server on loopback: `asked` are the requested paths, `to` is where it redirects."""
     handler = type("Handler", (_Answers,), {"asked": [], "to": ""})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
@@ -205,7 +205,7 @@ def test_mlflow_reaches_no_address_of_this_machine_for_a_job_from_elsewhere(
 def test_mlflow_follows_no_redirect_to_this_machine(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's own address passes for public, the one that it redirects to does not."""
+    """The server's own address counts as public here, the one to which it redirects does not."""
     monkeypatch.setattr(module, "is_public", lambda address: address == "127.0.0.1")
     server.to = f"http://127.0.0.2:{server.port}/secret"
     (told,) = _run(f"http://127.0.0.1:{server.port}", tmp_path, public_only=True)
@@ -216,7 +216,7 @@ def test_mlflow_follows_no_redirect_to_this_machine(
 
 @pytest.mark.usefixtures("mlflow")
 def test_a_run_that_is_closed_later_is_closed_by_the_same_rule(server: Any, tmp_path: Path) -> None:
-    """By a process of the service's, which finds in the run directory where the run is open."""
+    """A process of the service closes it, and reads from the run directory where the run is open."""
     mark = {"uri": f"http://localhost:{server.port}", "run": "r", "cwd": str(tmp_path), "public_only": True}
     (tmp_path / ".mlflow-run").write_text(json.dumps(mark))
     command = [sys.executable, "-m", "cluster.trackers.closing", str(tmp_path), "failed"]

@@ -1,4 +1,4 @@
-"""`pipetrain up` says "up" for a service that is."""
+"""`pipetrain up` reports a service as up only if it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.small_disk import fill, small_disk
 
 
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Any:
-    """Wait for a service that does what the script says."""
+    """Wait for a service whose process is this shell script."""
     home = Home(tmp_path / "home")
     home.make()
     Home.write(home.service_file, {"http": "127.0.0.1:1", "grpc": "127.0.0.1:2"})
@@ -51,7 +51,7 @@ def test_a_service_that_has_ended_is_not_up(
 
 
 def test_a_start_that_is_stopped_does_not_hold_the_command_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waited for ever for a process that hears no SIGTERM."""
+    """A service that ignores SIGTERM is killed after its grace period. `up` once waited for ever."""
     monkeypatch.setattr(module, "_START_TIMEOUT_S", 0.2)
     monkeypatch.setattr("cluster.cli.down.TERM_S", 0.2)
     pid = tmp_path / "pid"
@@ -61,7 +61,7 @@ def test_a_start_that_is_stopped_does_not_hold_the_command_up(tmp_path: Path, mo
 
 
 def test_down_ends_a_service_whose_home_was_moved(tmp_path: Path) -> None:
-    """It said that nothing is up, while the service and its Ray went on."""
+    """`down` once reported that nothing is up, while the service and its Ray went on."""
     home = Home(tmp_path / "home")
     home.make()
     script = "import time; print(1, flush=True); time.sleep(1000)"

@@ -1,4 +1,4 @@
-"""`model.weights`: training goes on from given weights, and a file that does not fit is told in one line."""
+"""`model.weights`: training starts from given weights, and a file that does not fit gives an error of one line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _train(tmp_path: Path, name: str, document: dict[str, Any]) -> dict[str, Arr
 
 
 def test_training_goes_on_from_the_weights_of_a_run(tmp_path: Path) -> None:
-    """With no rate it stays where it began, the copy that a stage has of a tied weight too."""
+    """With a learning rate of 0 the weights do not change, not even a stage's copy of a tied weight."""
     document = _document(tmp_path)
     before = _train(tmp_path, "first", document)
     document["model"]["weights"] = "first/model.safetensors"

@@ -19,7 +19,7 @@ HERE = "127.0.0.1"
 
 
 def _pair(nodes: tuple[str, str], unattended_s: float = 20.0) -> tuple[ZmqChannel, ZmqChannel]:
-    """Two that are connected."""
+    """Return two connected channels."""
     limits = {"timeout_s": 20.0, "unattended_s": unattended_s}
     a, b = (ZmqChannel(w, node=node, host_ip=HERE, **limits) for w, node in enumerate(nodes))
     for channel in (a, b):
@@ -69,7 +69,7 @@ def test_the_sender_may_change_the_array_at_once_and_strided_ones_are_sent_right
 
 
 def test_two_full_links_do_not_deadlock(pair: tuple[ZmqChannel, ZmqChannel]) -> None:
-    """Both send far more than the queues hold before either receives."""
+    """Both channels send far more than the queues hold before either receives."""
     array = np.ones((64, 256), np.float32)
 
     def exchange(channel: ZmqChannel, other: int) -> int:
@@ -101,7 +101,7 @@ def _send_many(channel: ZmqChannel, count: int) -> None:
 
 @dataclass
 class _Stopped:
-    """A clock on which somebody has just asked, whenever one looks. `looked` is set when it was read a few times."""
+    """A clock that stands still, so that the last call always seems recent. `looked` is set after a few reads."""
 
     reads: int = 0
     looked: threading.Event = field(default_factory=threading.Event)
@@ -121,7 +121,7 @@ def test_waiting_goes_on_while_somebody_looks_after_the_worker() -> None:
         came = threads.submit(b.receive, tag)
         looked_again = clock.looked.wait(60)
         a.send(1, tag, array)
-        assert looked_again, "it looks again each time that its own limit has passed"
+        assert looked_again, "it checks again each time its own limit has passed"
         np.testing.assert_array_equal(came.result(60), array)
     a.close()
     b.close()
@@ -156,7 +156,7 @@ def test_a_stranger_gets_nothing_into_a_tcp_inbox() -> None:
     for with_key in (False, True):
         stranger = context.socket(zmq.PUSH)
         stranger.setsockopt(zmq.LINGER, 0)
-        if with_key:  # even one that knows where it connects to, with keys of its own
+        if with_key:  # even one that knows the address and has its own keys
             stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
             stranger.curve_serverkey = b.address.public_key
         stranger.connect(b.address.tcp)

@@ -1,4 +1,4 @@
-"""A short run with trackers, and what they get of it."""
+"""A short run with trackers, and the values that they must get."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TRAINED: dict[str, list[float]] = {
     "speed/samples_per_second": [512.0] * 3,
     "speed/step_seconds": [0.125] * 3,
     "pipeline/bubble": [0.375] * 3,
-    "pipeline/bubble_predicted": [0.25, 0.25],  # there is none at the first step
+    "pipeline/bubble_predicted": [0.25, 0.25],  # the first step has none
 }
 
 
 def rows() -> list[StepRow | EvalRow]:
-    """Three steps, an evaluation after them."""
+    """Return three steps and an evaluation after them."""
     steps: list[StepRow | EvalRow] = [
         StepRow(
             step=step,
@@ -44,12 +44,12 @@ def rows() -> list[StepRow | EvalRow]:
 
 
 def tracked(**tracking: object) -> JobSpec:
-    """The digits job with a `tracking` section."""
+    """Return the digits job with a `tracking` section."""
     return parse_job({**digits_job().document(), "tracking": tracking})
 
 
 def run(spec: JobSpec, folder: Path, outcome: Outcome = "finished", *, attempt: int = 1, **options: Any) -> list[str]:
-    """Feed the trackers as a run does; what they told."""
+    """Pass rows to the trackers as a run does; return their warnings."""
     told: list[str] = []
     trackers = Trackers(spec, folder, attempt=attempt, warn=told.append, **options)
     for row in rows():

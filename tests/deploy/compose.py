@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 
 class Failed(Exception):
-    """What was expected did not come."""
+    """An expected result did not come."""
 
 
 class Stack:
-    """A project of its own on free loopback ports. `compose` is the command, of one word or two."""
+    """A compose project with free loopback ports. `compose` is the command, in one word or two."""
 
     def __init__(self, compose: str, home: Path) -> None:
         self.project = f"pipetrain-test-{os.getpid()}-{secrets.token_hex(2)}"
@@ -41,33 +41,33 @@ class Stack:
         self._environment = {**os.environ, **ports, "PIPETRAIN_WORKER_CPUS": "1", "PIPETRAIN_HOME": str(home)}
 
     def compose(self, *arguments: str, within_s: float = _COMMAND_S, shown: bool = False) -> str:
-        """What `docker-compose ARGUMENTS` printed. Raises Failed with what it said where it did not succeed."""
+        """Run `docker-compose ARGUMENTS`; return its output. Raises Failed with its errors if it fails."""
         return self._run([*self._compose, *arguments], within_s, shown=shown)
 
     def docker(self, *arguments: str) -> str:
-        """What `docker ARGUMENTS` printed."""
+        """Run `docker ARGUMENTS`; return its output."""
         return self._run(["docker", *arguments], _COMMAND_S)
 
     def pipetrain(self, *arguments: str, code: int = 0, token: str | None = None, within_s: float = _COMMAND_S) -> str:
-        """What `pipetrain ARGUMENTS` printed, run on this host against the published port; it must end with `code`."""
+        """Run `pipetrain ARGUMENTS` here with the published port; return its output. It must exit with `code`."""
         service = {"PIPETRAIN_ADDRESS": f"127.0.0.1:{self.ports['PIPETRAIN_GRPC_PORT']}"}
         more = service if token is None else {**service, "PIPETRAIN_TOKEN": token}
         return self._run([PIPETRAIN, *arguments], within_s, code=code, more=more)
 
     def containers(self, service: str = "", *, stopped: bool = False) -> list[str]:
-        """The ids of the project's containers."""
+        """Return the ids of the project's containers."""
         wanted = [f"label=com.docker.compose.project={self.project}"]
         wanted += [f"label=com.docker.compose.service={service}"] if service else []
         filters = [part for one in wanted for part in ("--filter", one)]
         return self.docker("ps", "--quiet", "--no-trunc", *(["--all"] if stopped else []), *filters).split()
 
     def inspect(self, container: str) -> dict[str, Any]:
-        """What the engine knows about a container."""
+        """Return the engine's description of a container."""
         (found,) = json.loads(self.docker("inspect", container))
         return dict(found)
 
     def get(self, port: str, path: str, **query: str) -> tuple[int, Any]:
-        """Status and body of a GET on a published port; the body is decoded where it is JSON."""
+        """Return status and body of a GET on a published port; a JSON body is decoded."""
         url = f"http://127.0.0.1:{self.ports[port]}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         try:
             with _OPENER.open(url, timeout=10) as answer:
@@ -82,14 +82,14 @@ class Stack:
             return status, body.decode(errors="replace")
 
     def query(self, promql: str) -> list[dict[str, Any]]:
-        """The samples that Prometheus has now."""
+        """Return the samples that Prometheus has now."""
         status, answer = self.get("PROMETHEUS_PORT", "/api/v1/query", query=promql)
         if status != 200:
             raise Failed(f"Prometheus refuses {promql}: {answer}")
         return list(answer["data"]["result"])
 
     def left(self) -> list[str]:
-        """What there still is of the project: containers, volumes, networks."""
+        """Return what is left of the project: containers, volumes, networks."""
         mine = ("--filter", f"label=com.docker.compose.project={self.project}")
         found = [
             self.docker("ps", "--all", "--format", "container {{.Names}}", *mine),
@@ -128,7 +128,7 @@ class Stack:
 
 
 def wait_for(what: str, look: Callable[[], T | None], within_s: float) -> T:
-    """What `look` finds, asked until it finds something. Raises Failed with what was waited for."""
+    """Call `look` until it returns something; return that. Raises Failed, which names what was waited for."""
     deadline, last = time.monotonic() + within_s, ""
     while True:
         try:

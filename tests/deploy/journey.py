@@ -21,7 +21,7 @@ SHORT = "training.epochs=3"
 
 
 class Journey:
-    """The steps in order; each begins by saying what it does."""
+    """The steps in order. Each begins by printing what it does."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self.token, self._began = stack, "", time.monotonic()
@@ -31,7 +31,7 @@ class Journey:
         print(f"{time.monotonic() - self._began:5.0f} s  {text}", flush=True)
 
     def run(self) -> None:
-        """All of it."""
+        """Perform all steps."""
         self.say("build")
         self.stack.compose("build", *NODES, within_s=1800, shown=True)
         self._began = time.monotonic()
@@ -45,7 +45,7 @@ class Journey:
         self.say("passed")
 
     def up(self) -> None:
-        """Everything starts and is healthy, and the host's CLI is let in with the token."""
+        """All containers start and are healthy, and the host's CLI can use the service with the token."""
         self.say(f"up with {N_WORKERS} workers")
         self.start()
         read = ("exec", "-T", "coordinator", "cat", "/var/lib/pipetrain/token")
@@ -53,12 +53,12 @@ class Journey:
         self.pipetrain("list", code=2, token="0" * 64)
 
     def start(self) -> None:
-        """`up`; then all are healthy, and every worker's CPU is there."""
+        """Run `up`; then all containers are healthy, and every worker's CPU is there."""
         self.stack.compose("up", "-d", "--scale", f"worker={N_WORKERS}", *SERVICES, within_s=300, shown=True)
         wait_for("all containers healthy", self._all_healthy, 120)
 
     def look_at_containers(self) -> None:
-        """Ports on loopback only, none of Ray's; no role runs as root; memory is limited."""
+        """Ports are published on loopback only, and none of Ray's; no role runs as root; memory is limited."""
         self.say("ports on loopback, no root, memory limits")
         published = []
         for service in SERVICES:
@@ -99,7 +99,7 @@ class Journey:
         expect(bool(alerts) and not wrong, f"alert rules: {len(alerts)}, of which Prometheus cannot evaluate {wrong}")
 
     def lose_a_worker(self) -> None:
-        """The job whose worker container is killed fails with that as its cause; the service lives."""
+        """A job whose worker container is killed fails with that cause, and the service goes on."""
         started = self.pipetrain("submit", JOB, "--stages", str(N_WORKERS), "--set", LONG, "--no-wait", "--json")
         job = json.loads(started)
         self.say(f"a long job {job['id']}, watched until it makes steps")
@@ -127,7 +127,7 @@ class Journey:
         self.series('pipetrain_jobs{state="FAILED"} == 1')
 
     def bring_it_back(self) -> None:
-        """`up` again starts the container that was killed, and its node takes part."""
+        """Another `up` starts the killed container, and its node joins the cluster again."""
         self.say("up again brings the killed worker back")
         self.start()
         wait_for(f"{N_WORKERS} CPUs, none in use", lambda: self.cpus() == N_WORKERS and not self.cpus("cpus_used"), 90)
@@ -143,11 +143,11 @@ class Journey:
     # looking -------------------------------------------------------------------------------------------------------
 
     def pipetrain(self, *arguments: str, code: int = 0, token: str | None = None, within_s: float = 120) -> str:
-        """The command on this host, with the right token or another one."""
+        """Run the command on this host, with the right token or another one."""
         return self.stack.pipetrain(*arguments, code=code, token=token or self.token, within_s=within_s)
 
     def submit(self, setting: str, *, stages: int) -> dict[str, Any]:
-        """A job followed to its end, which must be a success."""
+        """Submit a job, and follow it to its end, which must be a success."""
         lines = self.pipetrain("submit", JOB, "--stages", str(stages), "--set", setting, "--json")
         job: dict[str, Any] = json.loads(lines.splitlines()[-1])
         expect(job["state"] == "SUCCEEDED", f"the job is {job['state']}: {job['reason']}")
@@ -155,22 +155,22 @@ class Journey:
         return job
 
     def status(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The job as it is now."""
+        """Return the job's present status."""
         return dict(json.loads(self.pipetrain("status", job["id"], "--json")))
 
     def workers(self, job: dict[str, Any]) -> list[dict[str, Any]]:
-        """Where each worker of the job was started."""
+        """Return the place of each worker of the job."""
         events = json.loads(self.pipetrain("describe", job["id"], "--json"))["events"]
         (started,) = (event for event in events if event["kind"] == "started")
         return list(started["details"]["workers"])
 
     def cpus(self, key: str = "cpus") -> float:
-        """CPUs of the cluster's nodes."""
+        """Return the CPUs of the cluster's nodes."""
         nodes = json.loads(self.pipetrain("cluster", "--json"))["nodes"]
         return float(sum(node[key] for node in nodes))
 
     def series(self, promql: str, *, n: int = 1) -> None:
-        """Wait until Prometheus has scraped so many series."""
+        """Wait until Prometheus has scraped this many series."""
         wait_for(f"{n} series of {promql}", lambda: len(self.stack.query(promql)) == n, 30)
 
     def _all_healthy(self) -> bool:
@@ -179,13 +179,14 @@ class Journey:
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise Failed where it does not hold."""
+    """Raise Failed if a condition does not hold."""
     if not holds:
         raise Failed(otherwise)
 
 
 def main() -> int:
-    """0 if all went well; else 1, with the reason and the last lines of every service. Removes all in any case."""
+    """Return 0 if all went well; else print the reason and the last lines of every service, and return 1. Removes the
+    project in any case."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="pipetrain-") as home:
         stack = Stack(sys.argv[1], Path(home))

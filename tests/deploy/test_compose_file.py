@@ -1,4 +1,4 @@
-"""docker-compose.yml, Dockerfile and what they mount, read without Docker. scripts/test-compose runs them for real."""
+"""docker-compose.yml, the Dockerfile and the mounted files, read without Docker. scripts/test-compose runs them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 NODES = ("head", "worker", "coordinator")
 OURS = {"coordinator": {7070, 7071}, "prometheus": {9090}, "grafana": {3000}}
-"""What may be published; Ray's ports are not among it."""
+"""The ports that may be published. Ray's ports may not."""
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 
 
@@ -54,7 +54,7 @@ def test_ports_are_published_on_loopback_and_none_of_rays() -> None:
         for port in service.get("ports", ()):
             found = re.fullmatch(r"127\.0\.0\.1:\$\{(\w+):-(\d+)\}:(\d+)", port)
             assert found is not None, f"{name}: {port}"
-            assert found[2] == found[3], "the usual port outside is the one inside"
+            assert found[2] == found[3], "the default published port is the container's port"
             variables.append(found[1])
             published.setdefault(name, set()).add(int(found[3]))
         assert "expose" not in service
@@ -132,7 +132,7 @@ def test_the_image_does_not_run_as_root() -> None:
     assert f"useradd --uid 10001 --create-home {users[0]}" in final
     home = _environment()["PIPETRAIN_HOME"]
     assert f"home:{home}" in SERVICES["coordinator"]["volumes"]
-    assert re.search(rf"install -d .*{home}", final), "a new volume takes its owner from the image"
+    assert re.search(rf"install -d .*{home}", final), "a new volume gets its owner from the image"
 
 
 def test_shared_memory_holds_rays_object_store() -> None:
@@ -172,7 +172,7 @@ def test_grafana_can_be_looked_at_and_not_changed() -> None:
     environment = SERVICES["grafana"]["environment"]
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
     assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
-    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true", "else admin's password is admin"
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true", "else the password of admin is admin"
 
 
 def test_what_the_image_is_made_of_is_not_ignored() -> None:
@@ -200,7 +200,7 @@ def test_docker_compose_takes_the_file() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """What the image sets by ENV."""
+    """Return the variables that the image sets by ENV."""
     joined = DOCKERFILE[DOCKERFILE.rindex("\nFROM") :].replace("\\\n", " ")
     (line,) = re.findall(r"^ENV (.+)$", joined, re.MULTILINE)
     return dict(part.split("=", 1) for part in line.split())

@@ -27,8 +27,8 @@ def _fail(
     within_s: float = 5,
     spec: JobSpec | None = None,
 ) -> str:
-    """The message of the failure, which is there so soon. Nothing may be left running."""
-    for _ in range(_TRIES):  # a busy machine may hold up one run, but not each
+    """Return the message of the failure, which must come within `within_s`. No process may be left running."""
+    for _ in range(_TRIES):  # a busy machine may delay one run, but not all of them
         told, took = _failure(
             ray, spec or digits_job(), {int(action[0]): Fault(step=7, action=action, what=what)}, kind
         )
@@ -80,10 +80,10 @@ def test_a_killed_process_is_named_and_what_the_others_waited_for(ray: Any) -> N
 
 def test_a_stopped_process_is_told_from_those_that_wait_for_it(ray: Any) -> None:
     spec = digits_job().replace(resources__hang_timeout=4.0)
-    told = _fail(ray, "hang", "1B5", WorkerHung, within_s=4 + 12, spec=spec)  # the limit, and the time to ask everybody
+    told = _fail(ray, "hang", "1B5", WorkerHung, within_s=4 + 12, spec=spec)  # the timeout, and the time for checks
     assert told.startswith("worker 1 (stage 1; process ")
     assert "no answer within 4 s" in told
-    assert "from worker 1" in told, "what the others wait for is told"
+    assert "from worker 1" in told, "the error says what the other workers wait for"
 
 
 def test_a_lost_array_is_told_with_who_waits_for_it_and_who_sent_it(ray: Any) -> None:
@@ -95,17 +95,17 @@ def test_a_lost_array_is_told_with_who_waits_for_it_and_who_sent_it(ray: Any) ->
 
 
 def test_a_slow_pipeline_in_which_nobody_hangs_is_left_alone(ray: Any) -> None:
-    """The last stage waits for the three before it, each of which computes longer than a worker may be still.
+    """The last stage waits for the three before it, and each of those computes for longer than the hang timeout.
 
-    A fault strikes before its action's input is waited for. So worker w is slow before micro-batch w, which is when
-    worker w - 1 is through: before micro-batch 0 all three would compute at once.
+    A fault strikes before the worker waits for its action's input. So worker w is slow before micro-batch w, when
+    worker w - 1 is done: before micro-batch 0, all three would compute at the same time.
     """
     spec = digits_job().replace(resources__hang_timeout=1.5)
     run = start_on_ray(ray, spec, {w: Fault(step=7, action=f"{w}F{w}", what="slow", seconds=1.9) for w in range(3)})
     with contextlib.closing(run.workers):
         rows = [row for row in run.train() if isinstance(row, TrainedStep)]
     assert len(rows) == 28
-    assert sum(rows[6].reports[3].account.stages[3][4:7]) > 3 * 1.5, "it waited for each longer than the limit"
+    assert sum(rows[6].reports[3].account.stages[3][4:7]) > 3 * 1.5, "it waited for each of them longer than the limit"
 
 
 def test_a_value_that_becomes_nan_is_told_with_layer_step_and_micro_batch(ray: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.recorded_jobs import classifier, train
 
-_SLOWEST_S = 400  # a whole Ray, four jobs and Prometheus, on a machine that may have other work
+_SLOWEST_S = 400  # a Ray, four jobs and Prometheus, on a machine that may be busy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""A real Prometheus with the rules that are shipped, and what PromQL texts name."""
+"""A real Prometheus with the shipped rules, and the series that PromQL texts name."""
 
 from __future__ import annotations
 
@@ -32,34 +32,35 @@ _SELECTOR = re.compile(r"\b((?:pipetrain_\w+|up|scrape_duration_seconds)(?:\{[^}
 
 
 def selectors(promql: str) -> list[str]:
-    """The series that a query reads: names, with their matchers where there are any."""
+    """Return the series that a query reads: names, with matchers if it has any."""
     return _SELECTOR.findall(promql)
 
 
 class Prometheus:
-    """Asks a server over its HTTP interface."""
+    """A client of a Prometheus server's HTTP interface."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def range(self, expr: str, seconds: int) -> list[dict[str, Any]]:
-        """The series of a query over the last seconds, a point each. Raises AssertionError for a wrong query."""
+        """Return the series of a query over the last seconds, with a point for each second. Raises AssertionError for a
+        wrong query."""
         now = time.time()
         found = self._get("query_range", query=expr, start=now - seconds, end=now, step=1)
         result: list[dict[str, Any]] = found["result"]
         return [{**series, "values": [point for point in series["values"] if point[1] != "NaN"]} for series in result]
 
     def instant(self, expr: str) -> list[dict[str, Any]]:
-        """The same for this moment."""
+        """Return the series of a query at this moment."""
         result: list[dict[str, Any]] = self._get("query", query=expr)["result"]
         return [{**series, "values": [series["value"]] if series["value"][1] != "NaN" else []} for series in result]
 
     def has_series(self, selector: str) -> bool:
-        """Whether any series was ever scraped that the selector matches."""
+        """Whether the selector matches any series that was ever scraped."""
         return bool(self._get("series", **{"match[]": selector}))
 
     def rules(self) -> list[dict[str, Any]]:
-        """The alert rules, with their health and the alerts that are active."""
+        """Return the alert rules, with their health and their active alerts."""
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def _get(self, what: str, **parameters: Any) -> Any:
@@ -75,7 +76,7 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(folder: Path, port: int, target: str) -> Iterator[Prometheus]:
-    """Prometheus with the shipped configuration, but for where the service is, and asking it every second."""
+    """Run Prometheus with the shipped configuration, but with this service's address and a scrape every second."""
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(ALERTS)]

@@ -1,4 +1,4 @@
-"""The shipped alert rules, by Prometheus' own tool."""
+"""The shipped alert rules, tested with Prometheus' own tool."""
 
 from __future__ import annotations
 

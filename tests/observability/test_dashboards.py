@@ -1,4 +1,4 @@
-"""Grafana's dashboards as files: current, laid out, described; their queries are run in test_prometheus.py."""
+"""Grafana's dashboards as files: current, laid out, described. test_prometheus.py runs their queries."""
 
 from __future__ import annotations
 

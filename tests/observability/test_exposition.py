@@ -1,4 +1,4 @@
-"""What /metrics says: in both formats, by the conventions, with few labels, and for how long."""
+"""The output of /metrics: both formats, Prometheus' conventions, few labels, and how long series live."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ ALL_KINDS = [
 
 
 def parse_openmetrics(text: str) -> list[Metric]:
-    """The families of a text in OpenMetrics' format."""
+    """Return the families of a text in OpenMetrics' format."""
     return list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
 
 
 def with_metrics(
     tmp_path: Path, run: Path, records: Sequence[JobRecord], look: Callable[[Jobs, Metrics], Awaitable[None]]
 ) -> None:
-    """Jobs of a service that follow run directories, and their metrics."""
+    """Make jobs of a service that follow run directories, and their metrics."""
 
     async def within() -> None:
         async with jobs_of(tmp_path / "home", records, run) as jobs:
@@ -114,7 +114,7 @@ def test_every_metric_is_declared_has_help_and_only_its_labels(tmp_path: Path, r
         for sample in found.samples:
             assert set(sample.labels) - {"le"} == set(family.labels)
             seen.add(name)
-    # nothing of the kind has happened, or is known of threads
+    # has not happened yet, or is unknown with threads as workers
     absent = {"pipetrain_job_failure_info", "pipetrain_job_end_time_seconds", "pipetrain_worker_memory_limit_bytes"}
     absent |= {"pipetrain_validation_perplexity", "pipetrain_validation_bits_per_byte"}  # its data is no text
     assert set(by_name) - seen == absent | {name for name in by_name if name.startswith("pipetrain_rpc")}
@@ -266,7 +266,7 @@ def test_the_queue_and_the_cluster(tmp_path: Path, run: Path) -> None:
         replace(record(f"wait{i}", stages=1, state=Queued()), submitted_at=now - age, attempt=0, started_at=None)
         for i, age in enumerate((500, 20))
     ]
-    admitted = replace(RUNNING, submitted_at=now + 50, started_at=now + 60)  # while this service is there
+    admitted = replace(RUNNING, submitted_at=now + 50, started_at=now + 60)  # after the start of this service
     text = exposed(tmp_path, run, *waiting, admitted)
     assert values(text, "pipetrain_jobs")[(("state", "QUEUED"),)] == 2
     assert values(text, "pipetrain_jobs")[(("state", "RUNNING"),)] == 1
@@ -274,9 +274,7 @@ def test_the_queue_and_the_cluster(tmp_path: Path, run: Path) -> None:
     assert values(text, "pipetrain_queue_wait_seconds_count") == {(): 1}
     assert values(text, "pipetrain_queue_wait_seconds_sum")[()] == pytest.approx(10, abs=1e-3)
     assert (values(text, "pipetrain_cluster_cpus")[()], values(text, "pipetrain_cluster_cpus_used")[()]) == (8, 3)
-    assert {s.labels["job"] for s in samples(text) if "job" in s.labels} == {RUNNING.id}, (
-        "jobs that wait have no series"
-    )
+    assert {s.labels["job"] for s in samples(text) if "job" in s.labels} == {RUNNING.id}, "waiting jobs have no series"
 
 
 def test_a_job_before_its_first_step_has_few_series_and_no_invented_ones(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real service: every query of every panel has an answer, and alerts fire by themselves."""
+"""A real Prometheus scrapes a real service: every query of every panel has a result, and alerts fire."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Scene:
-    """What Prometheus watches: a job of two stages that runs, and two that failed: for a NaN, for a lost worker."""
+    """The scraped service: a running job of two stages, and two failed jobs, with a NaN and with a lost worker."""
 
     prometheus: Prometheus
     http: str
@@ -84,7 +84,7 @@ def _submit(service: Service, folder: Path) -> tuple[Job, Job, Job]:
 
 
 def _overflowing(folder: Path) -> dict[str, Any]:
-    """A job whose learning rate is far too large: its values overflow within a few steps."""
+    """Return a job whose learning rate is far too large, so that its values overflow within a few steps."""
     document = classifier(folder, stages=1, epochs=50).document()
     document["training"]["optimizer"] = {"sgd": {"learning_rate": 1e30}}
     document["model"]["layers"] = [{"linear": {"units": 8}}, {"linear": {"units": 2}}]
@@ -92,7 +92,7 @@ def _overflowing(folder: Path) -> dict[str, Any]:
 
 
 def _filled(expr: str, job: str) -> str:
-    """A query as Grafana sends it."""
+    """Return a query as Grafana sends it."""
     for name, value in (
         ("$__rate_interval", "6s"),
         ("$__interval", "2s"),
@@ -106,7 +106,7 @@ def _filled(expr: str, job: str) -> str:
 
 
 def _answer(scene: Scene, target: dict[str, Any], job: str) -> list[dict[str, Any]]:
-    """The series of a target that have a value; waits until there is one."""
+    """Wait until the target has a series with a value; return all such series."""
     expr = _filled(target["expr"], job)
 
     def filled() -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def _answer(scene: Scene, target: dict[str, Any], job: str) -> list[dict[str, An
 
 
 def _settled(look: Callable[[], T], wanted: Callable[[T], bool]) -> T:
-    """What is there once it is as wanted; after a while what is there then, for an assertion to tell."""
+    """Return a value once it is as wanted; after a time limit, return it as it is, so that an assertion shows it."""
     deadline = time.monotonic() + _ANSWERS_S
     while not wanted(found := look()) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -156,9 +156,9 @@ def test_every_annotation_can_be_drawn(scene: Scene, mark: dict[str, Any]) -> No
         wait_for(partial(there, selector), f"no series of {selector}", _ANSWERS_S)
     if mark["useValueForTime"]:
         found = _settled(drawn, bool)
-        assert found, "a job began and one failed: there is something to draw"
+        assert found, "a job began and one failed, so there are annotations"
         times = [float(value) / 1000 for series in found for _, value in series["values"]]
-        assert all(time.time() - 3600 < at < time.time() + 5 for at in times), "milliseconds of lately"
+        assert all(time.time() - 3600 < at < time.time() + 5 for at in times), "recent times in milliseconds"
     else:
         drawn()  # raises for a wrong query
 
@@ -227,7 +227,7 @@ def _scrape(scene: Scene, accept: str) -> str:
 def test_the_real_output_has_every_metric(scene: Scene) -> None:
     wanted = {family.name.removesuffix("_total") if family.kind == "counter" else family.name for family in FAMILIES}
 
-    def names() -> set[str]:  # some are there only after a job's first steps
+    def names() -> set[str]:  # some exist only after a job's first steps
         return {family.name for family in parse_openmetrics(_scrape(scene, OPENMETRICS)) if family.samples}
 
     assert _settled(names, lambda found: found >= wanted) == wanted
@@ -251,6 +251,6 @@ def test_calls_are_counted_by_method_and_code(scene: Scene) -> None:
         series = scene.prometheus.instant("sum by (method, code) (pipetrain_rpcs_total)")
         return {(one["metric"]["method"], one["metric"]["code"]): float(one["values"][0][1]) for one in series}
 
-    found = _settled(counts, bool)  # none where a scrape took too long
+    found = _settled(counts, bool)  # none if a scrape took too long
     assert found["Submit", "OK"] == 3
     assert found["Get", "OK"] > 3

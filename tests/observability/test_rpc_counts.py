@@ -1,4 +1,4 @@
-"""Every call to the gRPC port is counted once, with the code that its caller got."""
+"""Every call to the gRPC port is counted once, with the status code that its caller got."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ METHODS = {
 
 
 def _served(calls: Callable[[grpc.aio.Channel], Awaitable[None]]) -> RpcCounts:
-    """The counts of a server after these calls."""
+    """Return the counts of a server after these calls."""
     counts = RpcCounts()
 
     async def within() -> None:
@@ -107,7 +107,7 @@ def test_calls_of_every_form_are_counted_by_method_and_code() -> None:
         "Abort": 1,
         "Broken": 1,
         "Last": 1,
-    }, "those with one answer are timed"
+    }, "only calls with one answer are timed"
 
 
 def test_a_caller_who_hangs_up_is_counted_as_cancelled() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.service.running import SMALL, Service
 
-_SLOWEST_S = 400  # a whole Ray and several processes a test, on a machine that may have other work
+_SLOWEST_S = 400  # a Ray and several processes for each test, on a machine that may be busy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,7 +23,7 @@ JobMaker = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service with two workers for the whole session; what kills or fills it makes its own."""
+    """One service with two workers for the whole session. Tests that kill or fill a service use their own."""
     running = Service(tmp_path_factory.mktemp("service") / "home", "--workers", "2")
     running.up()
     yield running
@@ -32,7 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="package")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 rows of four numbers and one to predict."""
+    """A file with 200 rows of four numbers and one to predict."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=(200, 4))
     file = tmp_path_factory.mktemp("data") / "rows.npz"
@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def small(data: Path) -> JobMaker:
-    """A small job, by its document; `epochs` of ten steps, and `a__b=c` for any other entry."""
+    """Return the document of a small job: `epochs` of ten steps, and `a__b=c` for any other entry."""
 
     def make(epochs: int = 3, **changes: Any) -> dict[str, Any]:
         document = {key: dict(value) if isinstance(value, dict) else value for key, value in SMALL.items()}

@@ -1,4 +1,4 @@
-"""A service as a user has it: `pipetrain up` on a home of its own, on loopback, at ports that are free."""
+"""A service as users start it: `pipetrain up` with a home of its own, on loopback, at free ports."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ SMALL: dict[str, Any] = {
 
 
 class Service:
-    """The service of one home. Every start may name the point at which it kills itself."""
+    """The service of one home. Each start may name a point at which the service kills itself."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder, self._options = folder, options
         self.home = Home(folder)
-        self._ports = [str(port) for port in free_ports(2)]  # the same after each start, as a user's are
+        self._ports = [str(port) for port in free_ports(2)]  # the same after each start, as for a user
 
     def up(self, kill_at: str = "") -> None:
-        """`pipetrain up --detach`."""
+        """Run `pipetrain up --detach`."""
         ports = ["--grpc-port", self._ports[0], "--http-port", self._ports[1]]
         command = [PIPETRAIN, "up", "--home", str(self.folder), *ports, "--detach"]
         done = self._run([*command, *self._options], {VARIABLE: kill_at} if kill_at else {})
         assert done.returncode == 0, done.stderr
 
     def down(self) -> str:
-        """`pipetrain down`; what it said."""
+        """Run `pipetrain down`; return its output."""
         done = self._run([PIPETRAIN, "down", "--home", str(self.folder)], {})
         assert done.returncode == 0, done.stderr
         return done.stderr
 
     def run(self, *arguments: str | Path, timeout: float = 250) -> subprocess.CompletedProcess[str]:
-        """Another command, at this service."""
+        """Run another command with this service."""
         return self._run([PIPETRAIN, *map(str, arguments)], {"PIPETRAIN_HOME": str(self.folder)}, timeout)
 
     def _run(
@@ -68,12 +68,12 @@ class Service:
 
     @property
     def client(self) -> Client:
-        """A client of it."""
+        """Return a client of it."""
         return Client(home=self.folder)
 
     @property
     def pid(self) -> int:
-        """The service's process."""
+        """The process id of the service."""
         found = Home.read(self.home.service_file)
         assert found is not None, "no service is up"
         return int(found["pid"])
@@ -84,18 +84,18 @@ class Service:
         self.await_death()
 
     def await_death(self) -> None:
-        """Until no process holds the home."""
+        """Wait until no process holds the home's lock."""
         wait_for(lambda: not self.home.is_locked(), "the service still runs")
 
     def rows(self, job: Job, attempt: int | None = None) -> list[Mapping[str, Any]]:
-        """The rows that the job's runner wrote, as they stand on disk; of one that it is writing the whole lines."""
+        """Return the rows that the job's runner has written to disk, without an unfinished line."""
         name = "metrics.jsonl" if attempt is None else f"metrics.attempt-{attempt}.jsonl"
         text = (self.home.run_directory(job.id) / name).read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
-    """Wait until something is so; fail where it never is."""
+    """Wait until a condition holds; fail if it does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, otherwise
@@ -103,7 +103,7 @@ def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 120
 
 
 def state_of(job: Job) -> str:
-    """The job's state now."""
+    """Return the job's present state."""
     return job.refresh().state
 
 
@@ -114,11 +114,11 @@ def until(job: Job, *states: str, seconds: float = 120) -> Job:
 
 
 def steps(rows: list[Row]) -> list[int]:
-    """The step numbers of a list of rows."""
+    """Return the step numbers of a list of rows."""
     return [row.step for row in rows if isinstance(row, StepRow)]
 
 
 def collect_without_gaps(events: list[Any]) -> list[str]:
-    """The kinds of events, whose numbers must be 1, 2, 3, …"""
+    """Return the kinds of a job's events, whose numbers must be 1, 2, 3, …"""
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     return [event.kind for event in events]

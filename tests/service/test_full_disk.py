@@ -1,4 +1,4 @@
-"""A service whose whole disk is full, for a while, under a job that trains."""
+"""A service whose disk is full for a while, during the training of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the interface answers: right things to right calls, and the reason to wrong ones."""
+"""The interface: correct answers to valid calls, and reasons for errors."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def test_everything_listens_on_loopback_only(service: Service) -> None:
     ours = {service.pid, *in_session(head)}
     listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in ours]
     assert len([c for c in listening if c.pid == service.pid]) == 2
-    assert len({c.pid for c in listening}) > 3, "Ray's servers were looked at"
+    assert len({c.pid for c in listening}) > 3, "the list has Ray's servers"
     assert {c.laddr.ip for c in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
     running = b" ".join(command_line(pid) for pid in ours)
     assert b"gcs_server" in running
-    assert not [name for name in (b"monitor.py", b"ray.util.client") if name in running], "nothing uses these of Ray's"
+    assert not [name for name in (b"monitor.py", b"ray.util.client") if name in running], "pipetrain does not use these"
 
 
 # jobs --------------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_a_text_that_cannot_be_stored_is_refused_the_same_on_both_ports(
 def test_files_that_hang_or_never_end_are_refused_and_disturb_nobody(
     wire: Wire, small: JobMaker, tmp_path: Path
 ) -> None:
-    """A fifo, a device and a file of 1 GiB, by more callers than the service has threads."""
+    """More callers than the service has threads name a fifo, a device and a file of 1 GiB."""
     os.mkfifo(tmp_path / "fifo.csv")
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     with (tmp_path / "large.csv").open("wb") as file:
@@ -135,7 +135,7 @@ def test_files_that_hang_or_never_end_are_refused_and_disturb_nobody(
         with pytest.raises(grpc.RpcError) as caught:
             wire.call("Submit", pb.SubmitRequest(document=document), timeout=120)
         message = str(caught.value.details())
-        if caught.value.code().name == "FAILED_PRECONDITION":  # on a busy machine the others' files take long to refuse
+        if caught.value.code().name == "FAILED_PRECONDITION":  # a busy machine takes long to refuse the others' files
             assert message.endswith("try again later")
         else:
             assert caught.value.code().name == "INVALID_ARGUMENT"
@@ -209,7 +209,7 @@ def test_list_finds_by_state_and_name_newest_first(service: Service, small: JobM
     for job in jobs:
         job.wait(timeout=120)
     found = service.client.list(name="listed")
-    for listed in (found, service.client.list(name="listed")):  # the second time from what is kept
+    for listed in (found, service.client.list(name="listed")):  # the second time from kept messages
         assert [job.as_dict() for job in listed] == [service.client.get(job.id).as_dict() for job in listed]
     assert [job.id for job in found] == [job.id for job in reversed(jobs)]
     assert service.client.list(states=["RUNNING"], name="listed") == []
@@ -403,7 +403,7 @@ _PATHS = ["model", "model.layers", "model.layers.1", "data.source", "training", 
 @given(document=_JSON | st.builds(changed, st.sampled_from(_PATHS), _JSON, st.just(LARGEST)))
 def test_fuzzed_jobs_get_their_problems(wire: Wire, document: Any) -> None:
     if isinstance(document, dict):
-        document["fuzzed"] = 1  # so that none is right by chance
+        document["fuzzed"] = 1  # so that no document is valid by chance
     code, message = wire.refused("Submit", pb.SubmitRequest(document=json.dumps(document)))
     assert code == "INVALID_ARGUMENT"
     assert message

@@ -1,4 +1,4 @@
-"""Stopping in every state, and jobs that do not disturb each other."""
+"""Stopping jobs in every state, and jobs that do not affect each other."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_stop_now_ends_a_job_that_hangs(service: Service, small: JobMaker) -> No
     job.stop(now=True)
     assert job.wait(timeout=120).state == "STOPPED"
     assert job.reason == "stopped at once, nothing saved"
-    assert time.monotonic() - began < 30, "it is not waited for as for one that hangs, which takes a minute"
+    assert time.monotonic() - began < 30, "the service does not wait as for a hanging runner, which takes a minute"
     _gone(pids)
 
 
@@ -78,7 +78,7 @@ def test_stop_of_a_job_that_has_ended_says_what_it_is(service: Service, small: J
 
 
 def _throws(job: Job) -> None:
-    """Its learning rate makes its loss infinite."""
+    """Return a job whose learning rate makes its loss infinite."""
 
 
 def _dies(job: Job) -> None:

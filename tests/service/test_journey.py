@@ -1,4 +1,4 @@
-"""The journey of the README, by the commands alone."""
+"""The journey of the README, with commands alone."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_whole_journey(service: Service, tmp_path: Path) -> None:
     assert last.keys() >= KEYS
     assert (last["state"], last["step"], last["steps_total"]) == ("SUCCEEDED", 160, 160)
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 161))
-    (tmp_path / "houses.csv").rename(tmp_path / "moved.csv")  # the service has its own by now
+    (tmp_path / "houses.csv").rename(tmp_path / "moved.csv")  # the service has a copy by now
     job = last["id"]
 
     listed = _json(service, "list", "-o", "json", "--name", "houses")
@@ -81,7 +81,7 @@ def test_the_whole_journey(service: Service, tmp_path: Path) -> None:
     assert again.returncode == 0
     second = again.stdout.strip()
     digest = hashlib.sha256((tmp_path / "houses.csv").read_bytes()).hexdigest()
-    assert [kept.name for kept in service.home.uploads.glob(f"*{digest}*")] == [f"{digest}.csv"], "kept once"
+    assert [kept.name for kept in service.home.uploads.glob(f"*{digest}*")] == [f"{digest}.csv"], "it is kept once"
     assert service.run("wait", second).returncode == 0
     assert service.run("delete", second).returncode == 0
     unknown = service.run("status", second)
@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_the_job_running(service: Service, small: JobMaker, tmp_pa
         text=True,
     )
     assert following.stderr is not None
-    assert any(": left-alone on 1 worker" in line for line in following.stderr), "it does not follow"
+    assert any(": left-alone on 1 worker" in line for line in following.stderr), "`--no-wait` does not follow the job"
     wait_for(lambda: bool(service.client.list(["RUNNING"], "left-alone")), "it does not run")
     following.send_signal(signal.SIGINT)
     _, errors = following.communicate(timeout=120)

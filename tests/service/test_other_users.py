@@ -1,4 +1,4 @@
-"""Other users of the machine, while the service is up."""
+"""Access of other users of the machine, while the service is up."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def test_another_user_can_do_nothing_to_home_and_to_the_files_of_ray(service: Se
     head = RayHead.left_by_another(service.home)
     assert head is not None
     folder = Path(head.folder)
-    assert list(folder.rglob("raylet")), "the socket of Ray that others must not reach"
+    assert list(folder.rglob("raylet")), "a socket of Ray that others must not reach"
     assert what_nobody_can_do(folder) == []
     assert what_nobody_can_do(service.folder) == []
 
 
 def test_no_port_that_ray_will_show_its_token_to_is_known_before_ray_listens(service: Service) -> None:
-    """Another user who reads it in the command line could listen there first."""
+    """Another user who reads the port in Ray's command line could listen there first."""
     head = RayHead.left_by_another(service.home)
     assert head is not None
     given = command_line(head.session).split(b"\0")

@@ -1,4 +1,4 @@
-"""Ray dies under the jobs: they are started again, and their events say so."""
+"""Ray dies while jobs run: they are started again, and their events say so."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def _wait_for_steps(job: Job, attempt: int) -> None:
 
 
 PARTS = (b"gcs_server", b"raylet/raylet", b"cluster.service.ray_head")
-"""What of Ray is killed, one after the other."""
+"""The servers of Ray that are killed, one after another."""
 
 
 @pytest.mark.timeout(600)
 def test_a_job_is_started_again_each_time_and_trains_the_same_weights(
     service: Service, small: JobMaker, tmp_path: Path
 ) -> None:
-    epochs = 800  # enough that it trains still when it is noticed that Ray is gone
+    epochs = 800  # enough to train still when the service notices the loss of Ray
     job = service.client.submit(small(epochs, pipeline__stages=2))
     rows: list[Row] = []
     follower = threading.Thread(target=lambda: rows.extend(job), daemon=True)

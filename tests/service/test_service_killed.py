@@ -1,4 +1,4 @@
-"""The service is killed at each named point, comes back, and nothing is lost, doubled or run twice."""
+"""The service is killed at each named point and starts again: nothing is lost, reported twice or run twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE_S = 200.0
 
 @pytest.fixture(scope="module")
 def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service of its own, and between its lives the same Ray."""
+    """A service for each test. Ray goes on while the service is killed and started again."""
     service = Service(tmp_path_factory.mktemp("killed") / "home", "--workers", "2")
     yield service
     service.down()
@@ -29,12 +29,12 @@ def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients ask again until the next service is up, which on a busy machine takes longer than they would."""
+    """Let clients retry for longer than usual: on a busy machine the next service takes long to start."""
     monkeypatch.setattr("cluster.client.connection.RETRY_S", _PATIENCE_S)
 
 
 class _Follower(threading.Thread):
-    """Watches a job from its beginning to its end, whatever happens to the service."""
+    """Watches a job from its beginning to its end, even if the service is killed meanwhile."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(daemon=True)
@@ -48,7 +48,7 @@ class _Follower(threading.Thread):
 
 
 class _Submission(threading.Thread):
-    """Submits; the client asks again when the service dies before it has answered."""
+    """Submits a job. The client repeats the call if the service dies before it answers."""
 
     def __init__(self, service: Service, document: dict[str, object]) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""A job's figures over the interface, what `top` makes of them, and streams that end with what is there."""
+"""A job's figures over the interface, the view of `top`, and streams that end with the present rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_running_jobs_figures_tell_where_its_workers_time_goes(service: Servic
             wait_for(lambda: (job.stats() or first).step > first.step, "no further step came")
             later: dict[str, JobFigures] = {}
 
-            def more_time() -> bool:  # it is told after a step's other figures, and not for each of them
+            def more_time() -> bool:  # it comes after a step's other figures, and not for every step
                 later.update(client.stats(job.id, "nosuchid"))
                 spent = [sum(worker.microseconds.values()) for worker in later[job.id].workers]
                 return all(
@@ -62,7 +62,7 @@ def test_a_running_jobs_figures_tell_where_its_workers_time_goes(service: Servic
             assert job.refresh().state == "RUNNING"
         finally:
             job.stop(now=True).wait()
-        assert job.stats() is not None  # for some minutes more
+        assert job.stats() is not None  # kept for some minutes
 
 
 def test_jobs_without_figures_are_left_out_and_too_many_are_refused(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Traces on request: of a job that runs, of one that waits, and what is said where there is none."""
+"""Traces on request: of a running job, of a waiting job, and the errors if there is none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_job_that_runs_records_its_next_steps_again_and_again(
         second = _measured_steps(tmp_path / "second.json")
         assert len(second) == 3
         assert second[0] > first[-1]
-        assert _measured_steps(job.trace(tmp_path / "last")) == second, "without steps: the last one that was saved"
+        assert _measured_steps(job.trace(tmp_path / "last")) == second, "without steps: the last saved trace"
         with pytest.raises(UserMistake, match="must be from 1 to"):
             job.request_trace(20_000)
         there = service.run("trace", job.id, "--steps", "2", "-o", "/proc/no/trace.json")

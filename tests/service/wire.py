@@ -1,4 +1,4 @@
-"""The interface as a program of another language would use it: the generated stub, metadata by hand."""
+"""The interface as programs in other languages use it: the generated stub, and metadata set by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.service.running import Service
 
 
 class Wire:
-    """A stub, and the metadata that lets it in."""
+    """A stub, and the metadata with the token."""
 
     def __init__(self, service: Service) -> None:
         found = Home.read(service.home.service_file)
@@ -28,11 +28,11 @@ class Wire:
         self.metadata = (("authorization", f"Bearer {service.home.token()}"),)
 
     def call(self, method: str, request: Any, timeout: float = 30) -> Any:
-        """The answer. Raises grpc.RpcError."""
+        """Make a call; return the answer. Raises grpc.RpcError."""
         return getattr(self.stub, method)(request, metadata=self.metadata, timeout=timeout)
 
     def refused(self, method: str, request: Any, metadata: Any = None) -> tuple[str, str]:
-        """The status code and the message of a call that must fail."""
+        """Make a call that must fail; return its status code and message."""
         try:
             answer = getattr(self.stub, method)(request, metadata=metadata or self.metadata, timeout=30)
             list(answer) if isinstance(answer, Iterator) else None
@@ -41,7 +41,7 @@ class Wire:
         raise AssertionError(f"{method} answered")
 
     def problems(self, method: str, request: Any) -> list[tuple[str, str]]:
-        """The field violations in the details of a call that must fail."""
+        """Make a call that must fail; return the field violations in its details."""
         try:
             self.call(method, request)
         except grpc.RpcError as error:
@@ -53,7 +53,7 @@ class Wire:
 
 
 def upload(content: bytes, sha256: str, *, offset: int = 0, size: int | None = None, ending: str = ".npz") -> Any:
-    """The messages of an upload: the header, and `content` in one part where there is any."""
+    """Yield the messages of an upload: the header, and `content` in one part unless it is empty."""
     yield pb.UploadRequest(
         header=pb.UploadHeader(
             sha256=sha256, size=len(content) if size is None else size, extension=ending, offset=offset

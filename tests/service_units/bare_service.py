@@ -1,6 +1,6 @@
-"""The two ports of a service in a process of their own, with nothing behind them: no store, no jobs, no Ray.
+"""Runs the two ports of a service in a separate process, without a store, jobs or Ray.
 
-It prints the ports of gRPC and HTTP. Whatever is called raises, but UploadData counts bytes, and so does HTTP.
+It prints the ports of gRPC and HTTP. UploadData and HTTP requests count their bytes; all other calls raise.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _app() -> FastAPI:
 
 
 async def _serve() -> None:
-    server.DASHBOARD = "json"  # the app below is not ours
+    server.DASHBOARD = "json"  # instead of the dashboard: the app below
     metrics: Any = SimpleNamespace(rpcs=RpcCounts())
     api: Any = _Api()
     servers = Servers(api, TOKEN, metrics)

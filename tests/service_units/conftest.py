@@ -10,5 +10,5 @@ from tests.service_units.senders import made_home
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """The home of a service, with its folders."""
+    """A home of a service, with its folders."""
     return made_home(tmp_path / "home")

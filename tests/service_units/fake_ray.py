@@ -1,8 +1,7 @@
-"""The part of Ray's interface that `RayAgent` uses, played by the test: actors by name, and pings that it answers.
+"""A fake of the part of Ray's interface that `RayAgent` uses: actors by name, and pings that the test answers.
 
-As in Ray: `get_actor` raises ValueError for a name that nobody has; a call's `remote` gives a reference at once; `wait`
-gives those that are ready, and `get` the answer or the RayError of an actor that died; the name of an actor that was
-killed is free.
+As in Ray: `get_actor` raises ValueError for an unknown name; `remote` returns a reference at once; `wait` returns the
+ready references; `get` returns the answer, or raises the RayError of a dead actor; the name of a killed actor is free.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 NODE_ID = "a1" * 28
-"""As long as Ray's."""
+"""An id as long as those of Ray's nodes."""
 
 
 class RayError(Exception):
-    """Base of what `get` raises."""
+    """The base class of the errors that `get` raises."""
 
 
 class Ref:
@@ -34,7 +33,7 @@ class Ref:
 
 
 class Actor:
-    """A runner. `calls` has what it was asked; `pings` the references that it has not answered, oldest first."""
+    """A runner. `calls` has the calls that it got, `pings` the references that it has not answered, oldest first."""
 
     def __init__(self, there: threading.Condition, options: dict[str, Any], arguments: tuple[Any, ...]) -> None:
         self.options, self.arguments = options, arguments
@@ -56,15 +55,15 @@ class Actor:
         return call
 
     def answer(self, answer: Any) -> None:
-        """Answer the oldest ping, once there is one."""
+        """Wait for a ping, and answer the oldest one."""
         with self._there:
-            assert self._there.wait_for(lambda: bool(self.pings), 30), "nobody asked"
+            assert self._there.wait_for(lambda: bool(self.pings), 30), "no ping came"
             ref = self.pings.pop(0)
         ref.resolve(answer)
 
 
 class FakeRay:
-    """In place of the module."""
+    """The fake of the module `ray`."""
 
     exceptions = SimpleNamespace(RayError=RayError)
 
@@ -99,7 +98,7 @@ class FakeRay:
         def make(*arguments: Any) -> Actor:
             if self.refusal is not None:
                 raise self.refusal
-            assert options["name"] not in self.actors, "Ray has one actor of a name"
+            assert options["name"] not in self.actors, "Ray allows an actor's name only once"
             return self.actors.setdefault(options["name"], Actor(self.there, options, arguments))
 
         return make

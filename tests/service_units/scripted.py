@@ -1,4 +1,4 @@
-"""Jobs without Ray: a home of its own, commands kept instead of sent, runners played by what they write."""
+"""Jobs without Ray: a home for each test, commands that are kept instead of sent, and runners' files from the test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NODE: Mapping[str, Any] = {"id": "n", "cpus": 4.0, "memory": 2**32}
 
 
 class Scripted:
-    """`sent` has the commands that Ray's agent would get."""
+    """The jobs of a home. `sent` has the commands that the Ray agent would get."""
 
     def __init__(self, folder: Path) -> None:
         self.home = Home(folder)
@@ -31,26 +31,26 @@ class Scripted:
         self.jobs.cluster_is([NODE])
 
     async def submit(self, job: str = "job1") -> None:
-        """Take a job in."""
+        """Submit a job."""
         await self.jobs.submit(job_record(job, submitted_at=time.time()), JobDocument(document="{}", files={}))
 
     def writes(self, event: str, job: str = "job1", **details: Any) -> None:
-        """The job's runner writes an event."""
+        """Write an event, as the job's runner does."""
         folder = self.home.run_directory(job)
         folder.mkdir(exist_ok=True)
         with (folder / "events.jsonl").open("a") as file:
             file.write(json.dumps({"event": event, "attempt": 1, **details}) + "\n")
 
     def state(self, job: str = "job1") -> str:
-        """The name of its state."""
+        """Return the name of the job's state."""
         return self.jobs.record(job).state.name
 
     def reason(self, job: str = "job1") -> str:
-        """What a caller is shown as the reason."""
+        """Return the reason of the job's state that callers see."""
         return self.jobs.view(self.jobs.record(job)).reason
 
     async def until(self, condition: Callable[[], bool], otherwise: Callable[[], object] = str) -> None:
-        """Wait until something is so."""
+        """Wait until a condition holds."""
         end = time.monotonic() + 20
         while not condition():
             assert time.monotonic() < end, otherwise()
@@ -59,7 +59,7 @@ class Scripted:
 
 @contextlib.asynccontextmanager
 async def scripted(folder: Path) -> AsyncIterator[Scripted]:
-    """With the loops of the service running."""
+    """Run the loops of the service in the block."""
     service = Scripted(folder)
     loops = [asyncio.create_task(loop) for loop in (service.jobs.keep_scheduling(), service.jobs.keep_following())]
     try:

@@ -1,11 +1,10 @@
-"""A service's jobs without Ray: what the agent would be told is noted, and runners are played by the test.
+"""A service's jobs without Ray: commands to the agent are recorded, and the test plays the runners.
 
-The protocol, as the real ones follow it. The service sends commands {"do": launch | adopt | stop | end | forget,
-"job", "attempt", …} (`cluster/service/ray_agent.py`), each perhaps twice. A runner that was launched writes lines into
-its run directory: events.jsonl (preparing, starting, started, then finished, stopped or failed; each with its attempt)
-and a row a step into metrics.jsonl. When its process is gone, however that came, the agent says so once:
-`Jobs.runner_gone`; when Ray is, `Jobs.cluster_lost`, and when it is there again, `Jobs.cluster_is` and
-`Jobs.connected`.
+The real protocol is this. The service sends commands {"do": launch | adopt | stop | end | forget, "job", "attempt", …}
+(`cluster/service/ray_agent.py`), each perhaps twice. A launched runner writes lines into its run directory:
+events.jsonl (preparing, starting, started, then finished, stopped or failed; each with its attempt) and a row for each
+step into metrics.jsonl. When its process has ended in any way, the agent reports that once: `Jobs.runner_gone`. If Ray
+ends, `Jobs.cluster_lost` follows, and when it is connected again, `Jobs.cluster_is` and `Jobs.connected`.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class FailingStore(Store):
 
 
 class Runner:
-    """What one attempt of a job leaves on disk."""
+    """The files that one attempt of a job writes."""
 
     def __init__(self, folder: Path, attempt: int) -> None:
         self._folder, self._attempt = folder, attempt
@@ -57,14 +56,14 @@ class Runner:
         return self
 
     def begins(self) -> Runner:
-        """All that it tells until it trains."""
+        """Write all events until the training begins."""
         self.tells("preparing", pid=2**22 + 1, host="elsewhere")  # no process of this host has that number
         counts = {"workers": 1, "stages": 1, "micro_batches": 2, "steps_total": 10}
         self.tells("starting", schedule="1f1b", **counts)
         return self.tells("started", workers=[{"worker": 0, "host": "elsewhere", "pid": 2**22 + 2}])
 
     def makes_steps(self, first: int, last: int) -> Runner:
-        """Rows of steps `first` … `last` − 1."""
+        """Write the rows of steps `first` … `last` − 1."""
         for step in range(first, last):
             self._append("metrics.jsonl", step_row(step).as_dict())
         return self
@@ -75,7 +74,7 @@ class Runner:
 
 
 def step_row(step: int) -> StepRow:
-    """A step's row, with a loss that tells it from others."""
+    """Return a step's row, with a loss that no other row has."""
     return StepRow(
         step=step, epoch=0, samples=8, loss=float(step), seconds=0.1, grad_norm=1.0, learning_rate=0.1, bubble=0.0,
         accuracy=None,
@@ -83,7 +82,7 @@ def step_row(step: int) -> StepRow:
 
 
 class Scene:
-    """Jobs on a home of their own, with what they sent."""
+    """Jobs with a home of their own, and the commands that they sent."""
 
     def __init__(self, folder: Path, *, max_queued: int = 100) -> None:
         self.home = Home(folder)
@@ -93,39 +92,39 @@ class Scene:
         self.jobs = Jobs(self.home, self.store, max_queued=max_queued, send=self.sent.append)
 
     async def submit(self, job: str, *, cpus: int = 1, priority: int = 0) -> JobRecord:
-        """Take in a job of one worker."""
+        """Submit a job with one worker."""
         return await self.jobs.submit(record(job, cpus=cpus, priority=priority), DOCUMENT)
 
     def runner(self, job: str, attempt: int = 1) -> Runner:
-        """The runner of an attempt."""
+        """Return the runner of an attempt."""
         return Runner(self.home.run_directory(job), attempt)
 
     def state(self, job: str) -> str:
-        """The name of the job's state."""
+        """Return the name of the job's state."""
         return self.jobs.record(job).state.name
 
     def told(self, job: str) -> list[str]:
-        """The kinds of its events, whose numbers must be 1, 2, 3, …"""
+        """Return the kinds of its events, whose numbers must be 1, 2, 3, …"""
         events = self.store.events(job)
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         return [event.kind for event in events]
 
     def commands(self, job: str) -> list[tuple[str, int]]:
-        """What the agent was told to do for a job."""
+        """Return the commands that the agent got for a job."""
         return [(command["do"], command["attempt"]) for command in self.sent if command["job"] == job]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the loop go on until something is so."""
+        """Let the event loop run until a condition holds."""
         async with asyncio.timeout(_WITHIN_S):
             while not condition():
                 await asyncio.sleep(0.005)
 
     async def until_state(self, job: str, state: str) -> None:
-        """Until the job is in that state."""
+        """Wait until the job is in a state."""
         await self.until(lambda: self.state(job) == state)
 
     async def run(self, job: str, *, cpus: int = 1) -> Runner:
-        """Submit a job and let it begin to train."""
+        """Submit a job, and let it begin to train."""
         await self.submit(job, cpus=cpus)
         await self.until(lambda: ("launch", 1) in self.commands(job))
         runner = self.runner(job).begins()
@@ -134,7 +133,7 @@ class Scene:
 
 
 def record(job: str, *, cpus: int = 1, priority: int = 0, submission_id: str = "") -> JobRecord:
-    """A job that was just submitted."""
+    """Return the record of a new job."""
     return job_record(
         job,
         name="small",
@@ -147,7 +146,7 @@ def record(job: str, *, cpus: int = 1, priority: int = 0, submission_id: str = "
 
 @asynccontextmanager
 async def scene(folder: Path, *, nodes: int = 1, max_queued: int = 100) -> AsyncIterator[Scene]:
-    """A scene that schedules and follows, as the service does."""
+    """Make a scene that schedules and follows jobs as the service does."""
     made = Scene(folder, max_queued=max_queued)
     made.jobs.cluster_is([NODE] * nodes)
     keeping = [asyncio.create_task(made.jobs.keep_scheduling()), asyncio.create_task(made.jobs.keep_following())]

@@ -1,4 +1,4 @@
-"""Senders of uploads: whole, in parts, broken off, or held at a gate."""
+"""Senders of uploads: whole, in parts, interrupted, or held at a gate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DAY_S = 86_400.0
 
 
 class Broken(Exception):
-    """The connection of a sender."""
+    """The error of a broken connection."""
 
 
 async def parts_of(parts: Sequence[bytes], *, breaks: bool = False) -> AsyncIterator[bytes]:
@@ -34,7 +34,7 @@ async def parts_of(parts: Sequence[bytes], *, breaks: bool = False) -> AsyncIter
 
 
 def split(content: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """Parts of at least one byte, as the interface takes them in."""
+    """Yield parts of at least one byte, as the interface requires."""
     places = sorted({0, *(cut % (len(content) + 1) for cut in cuts), len(content)})
     return [content[start:end] for start, end in pairwise(places)]
 
@@ -70,13 +70,13 @@ def kept(home: Home) -> dict[str, bytes]:
 async def send(
     uploads: Uploads, content: bytes, parts: Sequence[bytes], offset: int = 0, *, breaks: bool = False, size: int = -1
 ) -> tuple[int, bool]:
-    """Send parts of what is announced as `content`."""
+    """Send these parts, with a header for `content`."""
     size = len(content) if size < 0 else size
     return await uploads.take(digest_of(content), size, ".csv", offset, parts_of(parts, breaks=breaks))
 
 
 class Gate:
-    """Parts of which the first few come, and the others once the gate is opened; then perhaps the end breaks off."""
+    """Parts that stop after the first few until the gate is opened. The connection may break at the end."""
 
     def __init__(self, content: bytes, first: int, *, breaks: bool = False) -> None:
         self._content, self._first, self._breaks = content, first, breaks

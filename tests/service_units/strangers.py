@@ -1,4 +1,4 @@
-"""Callers without the token, who send as much as they can."""
+"""Callers without the token that send as much as they can."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HEADERS, _DATA, _SETTINGS, _END_HEADERS = 1, 0, 4, 4
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """The ports of `bare_service`, and its process."""
+    """The ports of `bare_service`, and its process id."""
 
     pid: int
     grpc_port: int
@@ -31,15 +31,15 @@ class Bare:
 
     @contextmanager
     def memory_within(self, most: int) -> Iterator[None]:
-        """What happens meanwhile must not take more bytes of memory than that, in its process, at any time."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # the peak is from now on
+        """Fail if the peak of the process's memory grows by more than this many bytes during the block."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # resets the peak
         before = self._bytes("VmRSS")
         yield
         taken = self._bytes("VmHWM") - before
         assert taken < most, f"{taken:,} bytes"
 
     def connections(self) -> int:
-        """Sockets that its process has open."""
+        """Return the number of sockets that its process has open."""
         found = 0
         for entry in Path(f"/proc/{self.pid}/fd").iterdir():
             with suppress(FileNotFoundError):  # closed meanwhile
@@ -53,7 +53,7 @@ class Bare:
 
 @contextmanager
 def bare_service() -> Iterator[Bare]:
-    """The two ports of a service, without anything behind them."""
+    """Run the two ports of a service without the service behind them."""
     command = [sys.executable, "-m", "tests.service_units.bare_service"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -65,8 +65,8 @@ def bare_service() -> Iterator[Bare]:
 
 
 def send_messages(port: int, method: str, *, connections: int, calls: int, n_bytes: int) -> Counter[str]:
-    """Call a method so many times on so many connections, each time with a message of so many bytes, all at once; how
-    often each status code was the answer."""
+    """Make these many calls of a method on each of these connections at once, each with a message of this many bytes;
+    return how often each status code was the answer."""
     message = b"\n" + b"\xff" * (n_bytes - 1)
     options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
     with ExitStack() as undo:
@@ -80,7 +80,7 @@ def send_messages(port: int, method: str, *, connections: int, calls: int, n_byt
 
 
 class Dribble:
-    """Connections that begin calls with large messages, and then send them a little at a time, answers unread."""
+    """Connections that begin calls with large messages, then send them a little at a time, and do not read answers."""
 
     def __init__(self, port: int, method: str, *, connections: int, calls: int) -> None:
         self.sent = 0
@@ -92,17 +92,17 @@ class Dribble:
             opened.setblocking(False)
             self._sockets.append(opened)
         self._streams = range(1, 2 * calls, 2)
-        begun = struct.pack(">BI", 0, 2_000_000) + b"x" * 500  # not compressed, and its size
+        begun = struct.pack(">BI", 0, 2_000_000) + b"x" * 500  # not compressed, and the message's size
         for stream in self._streams:
             self._send(_frame(_HEADERS, _END_HEADERS, stream, _request(method)) + _frame(_DATA, 0, stream, begun))
 
     @property
     def open(self) -> int:
-        """Connections that the service has not ended."""
+        """Return the connections that the service has not closed."""
         return len(self._sockets)
 
     def go_on(self, seconds: float) -> None:
-        """Send a part of each message, again and again."""
+        """Send further parts of each message."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for stream in self._streams:
@@ -114,7 +114,7 @@ class Dribble:
                 self.sent += opened.send(content)
             except BlockingIOError:
                 continue
-            except OSError:  # the service has enough of it
+            except OSError:  # the service has closed it
                 self._sockets.remove(opened)
 
     def __enter__(self) -> Dribble:
@@ -125,8 +125,8 @@ class Dribble:
 
 
 def flood(port: int, content: bytes, part: bytes, *, connections: int, parts: int) -> list[bytes]:
-    """Send `content` and then `part` so many times on each connection, all at once, as long as they are taken; the
-    first line that each was answered."""
+    """Send `content` and then `part` this many times on all connections at once, as long as the service accepts them;
+    return the first line of each answer."""
     answers: list[bytes] = []
 
     def one() -> None:
@@ -163,7 +163,9 @@ def _request(method: str) -> bytes:
         ("content-type", "application/grpc"),
         ("te", "trailers"),
     )
-    return b"".join(b"\0" + _text(name) + _text(value) for name, value in fields)  # literal, not indexed
+    return b"".join(
+        b"\0" + _text(name) + _text(value) for name, value in fields
+    )  # a literal header, not an indexed one
 
 
 def _text(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Connections of the HTTP port: who does not read its answer is closed, and a port that is full is told."""
+"""Connections of the HTTP port: one whose answer is not read is closed, and a full port is reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 class _App:
-    """Answers with so many MiB. `sent` is what was taken."""
+    """Answers with this many MiB. `sent` is how much of it the connection took."""
 
     def __init__(self, mib: int) -> None:
         self.mib, self.sent, self.ended = mib, 0, asyncio.Event()
@@ -41,7 +41,7 @@ class _App:
 
 @contextlib.asynccontextmanager
 async def _served(app: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """Reader and writer of a connection to it."""
+    """Serve the app; yield reader and writer of a connection to it."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=BoundedConnection, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
@@ -64,14 +64,14 @@ async def _read_all(reader: Any) -> int:
 
 
 def test_who_does_not_read_its_answer_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel keeps such a connection for ever, and there are 500."""
+    """The kernel would keep such a connection for ever, and the service takes only 500."""
     monkeypatch.setattr(module, "_READ_WITHIN_S", 0.2)
 
     async def scenario() -> None:
         app = _App(64)
         async with asyncio.timeout(30), _served(app) as (reader, writer):
             writer.write(REQUEST)
-            await app.ended.wait()  # what it sends after the end goes nowhere
+            await app.ended.wait()  # later parts are dropped
             assert await _read_all(reader) < 64 * MIB
 
     asyncio.run(scenario())
@@ -91,14 +91,14 @@ def test_who_reads_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_request_that_came_before_the_last_answer_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not waited for any more; once the connection was closed under it."""
+    """Its deadline must be cancelled; once it closed the connection during the answer."""
     monkeypatch.setattr(module, "_REQUEST_WITHIN_S", 0.2)
 
     async def scenario() -> None:
         app = _App(0)
 
         async def second(scope: Any, receive: Any, send: Any) -> None:
-            await asyncio.sleep(0.5)  # longer than a request may take to come
+            await asyncio.sleep(0.5)  # longer than the deadline of a request
             await app(scope, receive, send)
 
         answers: Iterator[Any] = iter([app, second])

@@ -1,4 +1,4 @@
-"""Run directories whose files were damaged, or replaced by what is no file: their job tells it, nobody else waits."""
+"""Run directories with damaged files, or with fifos and folders instead: only their job is affected, and says why."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.service_units.test_files import _entry
 
 
 def _replace(file: Path, kind: str) -> None:
-    """Put a fifo, which keeps its reader waiting, or a folder in a file's place."""
+    """Replace a file by a folder, or by a fifo, which makes its reader wait."""
     file.unlink(missing_ok=True)
     os.mkfifo(file) if kind == "fifo" else file.mkdir()
 
@@ -42,7 +42,7 @@ async def _trains(service: Scripted, job: str) -> None:
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
 @pytest.mark.parametrize("name", ["events.jsonl", "metrics.jsonl"])
 def test_a_job_whose_files_are_none_tells_it_ends_and_holds_nobody_up(tmp_path: Path, name: str, kind: str) -> None:
-    """A fifo stopped the service's loop for ever."""
+    """A fifo once stopped the service's event loop for ever."""
 
     async def play() -> None:
         async with scripted(tmp_path / "home") as service:
@@ -106,7 +106,7 @@ def test_an_attempt_is_put_aside_only_if_its_log_is_a_file(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
 def test_a_request_for_a_trace_that_is_no_file_is_dropped(tmp_path: Path, kind: str) -> None:
-    """The job that trains looks for one at each step."""
+    """A running job looks for one at each step."""
     run_dir = RunDir.create(tmp_path / "run", digits_job())
     _replace(tmp_path / "run" / "trace.request", kind)
     assert run_dir.trace_request() is None
@@ -147,7 +147,7 @@ def test_rows_that_are_none_are_left_out_and_the_others_are_told(tmp_path: Path)
 
 
 def test_events_that_are_no_events_are_left_out(tmp_path: Path) -> None:
-    deep = b"[" * 200_000 + b"\n"  # more than the parser can follow
+    deep = b"[" * 200_000 + b"\n"  # deeper than the parser can read
     events = [b"\xff\n", b"{\n", deep, b"[]\n", b'{"event": "note", "attempt": 1}\n']
     (tmp_path / "events.jsonl").write_bytes(b"".join(events))
     assert [event.content["event"] for event in RunFeed(tmp_path, 1, 0).new_events()] == ["note"]

@@ -1,4 +1,4 @@
-"""A store whose bytes were damaged: each look at it gives what was written, or one sentence with its path."""
+"""A store with damaged bytes: each read returns what was written, or raises one sentence with the store's path."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def _filled(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with twenty jobs."""
+    """Make a store with twenty jobs."""
     path = tmp_path_factory.mktemp("whole") / "jobs.sqlite3"
     asyncio.run(_filled(path))
     return path
@@ -72,7 +72,7 @@ async def _write(store: Store) -> None:
 
 
 def _look(path: Path) -> list[str]:
-    """What is wrong with how it is told that it is damaged."""
+    """Return what is wrong with the report of its damage."""
     wrong = []
     try:
         store = Store(path)
@@ -92,7 +92,7 @@ def _look(path: Path) -> list[str]:
 
 
 def _damaged(content: bytes, chance: random.Random) -> bytes:
-    """A copy with bytes changed, a stretch of noise, an end that is missing, or a page of zeros."""
+    """Make a copy with some changed bytes, a part of noise, a missing end, or a page of zeros."""
     damaged = bytearray(content)
     place = chance.randrange(len(content))
     match chance.randrange(4):
@@ -152,11 +152,11 @@ def test_a_damage_that_sqlite_does_not_see_is_told_as_such(whole: Path, tmp_path
 
 
 def test_a_store_without_a_byte_beside_what_jobs_left_is_damaged_and_not_new(tmp_path: Path) -> None:
-    """As a machine that lost its power may leave it: taken for a new one, all jobs were gone without a word."""
+    """A power failure may leave it so. It was once taken for a new store, and all jobs were gone without an error."""
     home = Home(tmp_path / "home")
     home.make()
     home.store.touch()
-    Store(home.store).close()  # one that a service was killed in making
+    Store(home.store).close()  # a service was killed while it made the store
     for file in home.folder.glob("jobs.sqlite3*"):
         file.unlink()
     home.store.touch()

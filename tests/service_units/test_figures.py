@@ -1,4 +1,4 @@
-"""The table of figures: what follows from a row of it."""
+"""The table of figures, and all that follows from one of its rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOUND = {
     **{one.shown.series: one.value(STEP) for one in STEP_FIGURES if one.shown.series},
     **{one.shown.series: one.value(EVALUATION) for one in EVAL_FIGURES if one.shown.series},
 }
-"""Every series, as these rows have it."""
+"""Every series of these rows."""
 
 
 def _stats() -> JobStats:
@@ -77,7 +77,7 @@ def test_a_figure_that_is_newer_than_the_protocol_travels_by_name() -> None:
     line = {**STEP.as_dict(), "clipped": 0.125}
     message = pb.MetricRow.FromString(row_to_wire(line, 1).SerializeToString())
     assert message.step.figures["clipped"] == 0.125
-    assert row_from_wire(message) == STEP, "a client that does not know it reads the rest"
+    assert row_from_wire(message) == STEP, "a client that does not know the figure reads the others"
 
 
 @pytest.mark.parametrize("value", ["a", None, [1.0]])
@@ -94,7 +94,7 @@ def test_a_figure_that_a_step_does_not_have_keeps_its_last_value() -> None:
     stats.take_row(json.loads(json.dumps(line.as_dict())))
     assert stats.latest["bubble_predicted"] == 0.2
     mean = (64 * 0.5 + 8 * 0.25) / 72
-    assert stats.latest["loss"] == pytest.approx(mean), "of the epoch so far"
+    assert stats.latest["loss"] == pytest.approx(mean), "the mean over the epoch so far"
     assert stats.series["loss"].points == [(3, 0.5), (4, 0.25)], "points are each step's own"
     assert stats.series["bubble_predicted"].points == [(3, 0.2)]
 

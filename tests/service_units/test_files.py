@@ -1,4 +1,4 @@
-"""Files and logs of a run directory, as callers get them: every byte, with its checksum; every line, once."""
+"""Files and logs of a run directory for callers: every byte, with its checksum; every line, once."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def test_a_file_that_was_cut_off_ends(tmp_path: Path) -> None:
     file.write_bytes(b"")
     found += parts
     assert b"".join(part.data for part in found) == _bytes(3 * PART)[:PART]
-    assert found[-1].sha256 == sha256(_bytes(3 * PART)[:PART]).hexdigest()  # and its size tells that it was longer
+    assert (
+        found[-1].sha256 == sha256(_bytes(3 * PART)[:PART]).hexdigest()
+    )  # the announced size shows that it was longer
 
 
 def test_a_caller_gets_all_files_but_hidden_ones_and_links(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_model_is_all_its_files_or_none(tmp_path: Path) -> None:
 
 
 def _read(folder: Path, entry: Entry, *, worker: int | None = None, tail: int = 0) -> dict[int, bytes]:
-    """All that a caller who does not follow is sent, by the process's number."""
+    """Return the log lines that a caller without `follow` gets, by the process's number."""
 
     async def collect() -> dict[int, bytes]:
         found: dict[int, bytes] = {}
@@ -155,7 +157,7 @@ def test_each_process_has_its_number(tmp_path: Path) -> None:
     _write(tmp_path / "logs" / "worker-x.log", b"of nobody\n")
     _write(tmp_path / "logs" / "worker-1.log.old", b"of nobody\n")
     found = _read(tmp_path, _entry())
-    assert list(found.items()) == list(content.items())  # in this order
+    assert list(found.items()) == list(content.items())  # the order counts, too
     for number in numbers:
         assert _read(tmp_path, _entry(), worker=number) == {number: content[number]}
     assert _read(tmp_path, _entry(), worker=7) == {}
@@ -169,8 +171,8 @@ def test_a_long_log_arrives_whole(tmp_path: Path) -> None:
 
 
 async def _follow(folder: Path, entry: Entry, parts: Sequence[tuple[int, bytes]]) -> dict[int, bytes]:
-    """Append each part to its worker's log, once all whole lines before it have arrived; then end the job. What was
-    sent, by worker."""
+    """Append each part to its worker's log after all earlier whole lines have arrived; then end the job. Return the
+    sent text by worker."""
     found: dict[int, bytes] = {}
     arrived = asyncio.Condition()
 

@@ -1,4 +1,4 @@
-"""What /healthz says: what works now, found out by doing it."""
+"""The report of /healthz: what works now, found by trying it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.small_disk import fill, small_disk
 
 
 def run(folder: Path, scenario: Callable[[Scripted, RayKeeper, Health], Any]) -> None:
-    """Play a scenario; Ray is said to be there."""
+    """Perform a scenario with Ray reported as up."""
 
     async def play() -> None:
         async with scripted(folder) as service:
@@ -40,7 +40,7 @@ def run(folder: Path, scenario: Callable[[Scripted, RayKeeper, Health], Any]) ->
 
 
 async def problems(health: Health, monkeypatch: pytest.MonkeyPatch | None = None) -> list[str]:
-    """What a look finds that does not use an older one."""
+    """Return the problems that a new check finds."""
     health._looked_at = float("-inf")
     found = await health.look()
     assert found["ok"] == (not found["problems"])
@@ -135,7 +135,7 @@ def test_a_loop_that_stood_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "_LATE_S", 0.2)
 
     async def scenario(service: Scripted, keeper: RayKeeper, health: Health) -> None:
-        await asyncio.sleep(0)  # the first beat has begun
+        await asyncio.sleep(0)  # the first measurement has begun
         time.sleep(1.0)
         await asyncio.sleep(0.3)
         assert any("the event loop stood still for" in told for told in await problems(health))

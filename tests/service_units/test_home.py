@@ -165,7 +165,7 @@ def test_the_token_stays_and_no_two_homes_share_one(tmp_path: Path) -> None:
 
 @needs_nobody
 def test_a_folder_of_another_user_is_no_home(tmp_path: Path) -> None:
-    """Its owner could open it again, and replace the token."""
+    """The folder's owner could make it readable again, and replace the token."""
     folder = tmp_path / "planted"
     folder.mkdir()
     os.chown(folder, 65534, 65534)
@@ -176,7 +176,7 @@ def test_a_folder_of_another_user_is_no_home(tmp_path: Path) -> None:
 
 @needs_nobody
 def test_what_stands_in_another_users_folder_is_no_order_to_us(tmp_path: Path) -> None:
-    """`down` would end the processes, and remove the folder, that its ray.json names."""
+    """`down` would end the processes that its ray.json names, and remove the folder."""
     folder = tmp_path / "planted"
     folder.mkdir()
     victim = Path(tempfile.mkdtemp(prefix="pipetrain-1-", dir=tmp_path))
@@ -203,7 +203,7 @@ def test_nothing_is_sent_to_the_service_that_another_users_folder_names(
         Home.write(home.service_file, {"grpc": "127.0.0.1:7", "http": "127.0.0.1:8"})
         assert find_service(home=folder).target == "127.0.0.1:7"
         os.chown(folder, 65534, 65534)
-        assert find_service(home=folder).target == "127.0.0.1:7", "root looks at anybody's"
+        assert find_service(home=folder).target == "127.0.0.1:7", "root may read the folders of all users"
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(NoService, match=r"planted: belongs to another user \(id 65534\), who would be sent"):
             find_service(home=folder)
@@ -287,7 +287,7 @@ with Home(Path(sys.argv[1])).locked():
 
 @contextmanager
 def _holder(home: Home) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock of a home until its input is closed, and its child that outlives it."""
+    """Start a process that holds the lock of a home until its input is closed, and a child that outlives it."""
     command = [sys.executable, "-c", _HOLDER, str(home.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         child = 0
@@ -308,7 +308,7 @@ def test_one_at_a_time_holds_the_lock(home: Home) -> None:
         assert again.is_locked()
         with pytest.raises(UserMistake, match="a service is starting or ending at"), again.locked():
             pass
-        assert again.is_locked()  # and who tried in vain has not let go of it
+        assert again.is_locked()  # the failed attempt has not unlocked it
     assert not home.is_locked()
     with pytest.raises(ZeroDivisionError), home.locked():
         _ = 1 / 0

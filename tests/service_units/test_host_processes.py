@@ -1,4 +1,4 @@
-"""Ending processes of this host: all that is meant, whatever state it is in, and nothing else."""
+"""Ending processes of this host: all processes of a session in any state, and no others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cluster.actors.host_processes import command_line, end_ray_process, end_ses
 from cluster.actors.ray_workers import ACTOR_NAME as WORKER_NAME
 from cluster.run.job_runner import ACTOR_NAME as RUNNER_NAME
 
-# Says a word and a process number for each that it started. `exec` keeps the numbers those of the sleeping processes.
+# Prints a word and a process id for each process that it starts. `exec` gives the sleeping processes these ids.
 _TREE = """
 trap '' TERM HUP INT
 sleep 1000 & echo child $!
@@ -39,7 +39,7 @@ def _until(condition: Callable[[], bool], otherwise: str) -> None:
 
 
 def _status(pid: int) -> str:
-    """As the kernel has it; that of a zombie where there is no such process."""
+    """Return the state of a process from the kernel; that of a zombie if it does not exist."""
     try:
         return str(psutil.Process(pid).status())
     except psutil.NoSuchProcess:
@@ -56,7 +56,7 @@ def _until_stopped(pid: int) -> None:
 
 @contextmanager
 def _tree() -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
-    """A session with children of all kinds: its leader, and the others by what they are."""
+    """Start a session with children of all kinds; return its leader, and the others by kind."""
     leader = subprocess.Popen(["sh", "-c", _TREE], stdout=subprocess.PIPE, text=True, start_new_session=True)
     found: dict[str, int] = {}
     try:
@@ -79,7 +79,7 @@ def _tree() -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
 
 @contextmanager
 def _sleeper(name: str = "sleep", **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that calls itself so."""
+    """Start a process with this name."""
     process = subprocess.Popen([name, "1000"], executable="/bin/sleep", **options)
     try:
         _until(lambda: command_line(process.pid).startswith(name.encode()), "never took its name")
@@ -90,7 +90,7 @@ def _sleeper(name: str = "sleep", **options: Any) -> Iterator[subprocess.Popen[b
 
 
 def _say_go(process: subprocess.Popen[str]) -> int:
-    """Let a process go on; the number that it says."""
+    """Let a process go on; return the process id that it prints."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write("go\n")
@@ -104,14 +104,14 @@ def _say_go(process: subprocess.Popen[str]) -> int:
 def test_a_session_ends_with_all_that_is_in_it() -> None:
     with _tree() as (leader, found), _tree() as (other, others), _sleeper() as ours:
         assert set(in_session(leader.pid)) == {leader.pid, *found.values()}
-        leader.send_signal(signal.SIGTERM)  # which it does not hear
+        leader.send_signal(signal.SIGTERM)  # which it ignores
         assert end_session(leader.pid)
         assert in_session(leader.pid) == []
         assert [name for name, pid in found.items() if _lives(pid)] == []
         assert leader.wait(10) == -signal.SIGKILL
-        assert set(in_session(other.pid)) == {other.pid, *others.values()}  # the neighbours live
+        assert set(in_session(other.pid)) == {other.pid, *others.values()}  # other sessions go on
         assert _lives(ours.pid)
-        assert end_session(leader.pid)  # the second time there is nothing to do
+        assert end_session(leader.pid)  # a second call has nothing to do
 
 
 def test_a_session_ends_that_its_leader_has_left() -> None:
@@ -181,7 +181,7 @@ def test_the_process_of_an_actor_is_ended(actor: str, method: str, stopped: bool
 def test_a_process_that_got_its_number_is_left_alone(name: str) -> None:
     with _sleeper(name) as process:
         end_ray_process(process.pid, RUNNER_NAME)
-        # a signal that was sent would be there before this one
+        # an earlier signal would arrive before this one
         process.send_signal(signal.SIGSTOP)
         _until_stopped(process.pid)
 
@@ -209,7 +209,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def test_a_process_that_is_stopped_ends_with_its_parent() -> None:
-    """Ray's agent of a service that was killed stayed for ever."""
+    """The Ray agent of a killed service once stayed for ever."""
     with subprocess.Popen([sys.executable, "-c", _PARENT, _CHILD], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())

@@ -1,4 +1,4 @@
-"""Random bytes as jobs, at every door: a file, gRPC and HTTP answer with problems, a line each, or take a job in."""
+"""Random bytes as jobs: a file, gRPC and HTTP return problems, a line each, or accept the job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.errors import UserMistake
 from tests.jobs import EXAMPLES
 
 JOBS = [path.read_bytes() for path in sorted(EXAMPLES.rglob("*.yaml"))]
-_WITHIN_S = 1.0  # of CPU
+_WITHIN_S = 1.0  # seconds of CPU time
 _yaml = st.text("[]{}:,-&*!#|>%@`\"'~<? \t\n\r\0\x1bab01.e_é\u2028\ufeff", max_size=12).map(
     lambda text: text.encode("utf-8", "surrogatepass")
 )
@@ -50,7 +50,7 @@ _bombs = st.sampled_from(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """An example with a few parts replaced, doubled, moved or cut."""
+    """Draw an example with a few parts replaced, doubled, moved or cut off."""
     text = draw(st.sampled_from(JOBS))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(text)))
@@ -61,7 +61,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 def _answers(door: Callable[[], JobSpec]) -> None:
-    """It is a job, or lines are said of it, soon. Whatever else is raised fails the test."""
+    """Check that it is accepted, or refused with lines, in a short time. Any other exception fails the test."""
     began = time.process_time()
     try:
         spec = door()
@@ -73,7 +73,7 @@ def _answers(door: Callable[[], JobSpec]) -> None:
     assert time.process_time() - began < _WITHIN_S
     assert lines
     assert all(len(line.splitlines()) == 1 for line in lines), lines
-    "\n".join(lines).encode()  # can be sent and printed
+    "\n".join(lines).encode()  # it can be sent and printed
 
 
 @settings(deadline=None, max_examples=200)
@@ -90,7 +90,7 @@ def test_random_bytes_are_a_job_or_lines_that_say_what_is_wrong(
     document, _ = read_yaml(text)
     try:
         as_json = json.dumps(document)
-    except (ValueError, TypeError):  # keys that JSON does not have, or a list within itself
+    except (ValueError, TypeError):  # keys that JSON does not allow, or a list that contains itself
         return
     _answers(lambda: _read_spec(as_json, "x"))
     _answers(lambda: read_job_text(as_json).spec({}))

@@ -1,4 +1,4 @@
-"""How what a user types finds a job: by its id, the beginning of one, or its name."""
+"""Finding a job by what a user types: its id, the beginning of its id, or its name."""
 
 from __future__ import annotations
 

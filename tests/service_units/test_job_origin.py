@@ -1,4 +1,4 @@
-"""Where a job came from is kept, and told to whoever reads its data. A runner that reads can be stopped."""
+"""The service keeps where a job came from, and passes it to processes that read its data. A reading runner can stop."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_the_origin_of_a_job_is_in_the_store_and_in_what_its_runner_is_told(remo
             await found.write(changes.insert(job, document, submitted(job)))
         finally:
             found.close()
-        again = Store(home.store)  # a service that was started again
+        again = Store(home.store)  # as a service after a restart
         try:
             (stored,) = again.unfinished()
             made = prepare_attempt(home, again, stored, 1, 1, rules)
         finally:
             again.close()
-        sent = json.loads(json.dumps(made.rules))  # as it goes to Ray's agent
+        sent = json.loads(json.dumps(made.rules))  # as it is sent to the Ray agent
         assert SourceRules.from_dict(sent) == SourceRules(
             roots=("/data",),
             protocols=("https", "file"),
@@ -96,7 +96,7 @@ def test_a_run_reads_data_and_schedule_by_its_rules(tmp_path: Path) -> None:
 def test_a_runner_that_waits_for_its_data_ends_when_it_is_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its file system may hang, and then nothing else would end it but a kill."""
+    """The data's file system may hang, and then only a kill would end the runner."""
     spec, reading, never = parse_job(SMALLEST), threading.Event(), threading.Event()
     runner = JobRunner(
         Assignment(job="j1", attempt=1, folder=str(tmp_path), document=spec.document(), files={}, memory_per_cpu=1)

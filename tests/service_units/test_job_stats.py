@@ -1,4 +1,4 @@
-"""What the service holds in memory of a run: right after any reading, and bounded."""
+"""The service's figures of a run in memory: correct after each read, and bounded in size."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_series_is_bounded_even_and_ends_with_the_newest(n: int) -> None:
         assert points[-1] == (n, float(n))
         assert points[0][0] <= max(1, n // 100)
         gaps = {b[0] - a[0] for a, b in pairwise(points[:-1])}
-        assert len(gaps) <= 1, "evenly apart, but for the newest"
+        assert len(gaps) <= 1, "evenly spaced, except the newest"
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 299, 301, SERIES_POINTS, 5 * SERIES_POINTS + 7, 50_003])
@@ -61,7 +61,7 @@ def test_points_of_a_rate_leave_no_step_out_however_thin_they_are(n: int) -> Non
             begin = step
         gaps = [b - a for a, b in pairwise([0, *(step for step, _ in points)])]
         assert len(set(gaps[:-1])) <= 1
-        assert not gaps or gaps[-1] >= gaps[0], "the last one is of no fewer steps than the others"
+        assert not gaps or gaps[-1] >= gaps[0], "the last point covers no fewer steps than the others"
 
 
 def _recent(*seconds: float) -> RecentSteps:
@@ -161,7 +161,7 @@ def test_figures_stay_for_a_while_after_the_end_and_then_go() -> None:
     assert board.queue_wait.sum == 3.0
     now[0] = 1000.0
     board.sweep()
-    assert board.jobs["job1"].ended_at is None, "a job that runs stays, however long"
+    assert board.jobs["job1"].ended_at is None, "the figures of a running job are kept without a limit"
     board.ended(_record(Failed(attempt=1, cause="it became nan", kind="NonFinite")))
     assert (board.failures, board.ended_jobs) == ({"NonFinite": 1}, {"FAILED": 1})
     now[0] += STATS_KEPT_S - 1
@@ -194,4 +194,4 @@ def test_an_attempt_that_ray_ended_is_counted_and_the_next_begins_anew() -> None
     second = board.begins(_record(Running(attempt=2, lost=1), attempt=2))
     assert (second.attempt, second.steps, second.losses) == (2, 0, 1)
     assert board.restarts == {"cluster_lost": 1}
-    assert board.queue_wait.cumulative()[-1][1] == 1.0, "a job waits for its turn once"
+    assert board.queue_wait.cumulative()[-1][1] == 1.0, "a job's wait is counted once"

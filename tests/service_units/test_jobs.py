@@ -1,4 +1,4 @@
-"""`Jobs` beside a scripted Ray and a store whose disk gets full: what is stored, told and sent, and when."""
+"""`Jobs` with a scripted Ray and a store whose disk gets full: what is stored, shown and sent, and when."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BEGUN = ["submitted", "admitted", "preparing", "starting", "started"]
 
 
 def play(folder: Path, script: Callable[[Scene], Coroutine[Any, Any, None]], **options: int) -> None:
-    """Perform a script on a scene of its own."""
+    """Perform a script on a new scene."""
 
     async def within() -> None:
         async with scene(folder / "home", **options) as made:
@@ -41,10 +41,10 @@ def test_a_job_goes_from_the_queue_to_its_end(tmp_path: Path) -> None:
         runner.makes_steps(0, 10).tells("finished", step=10)
         await made.until_state("a", "SUCCEEDED")
         assert made.told("a") == [*BEGUN, "finished"]
-        assert made.jobs.record("a").loss == 4.5, "of all rows of the epoch, though nobody watched"
+        assert made.jobs.record("a").loss == 4.5, "the mean over all rows of the epoch, even without a watcher"
         await made.jobs.runner_gone("a", 1, "its process ended")
         assert made.commands("a") == [("launch", 1), ("forget", 1)]
-        assert made.told("a") == [*BEGUN, "finished"], "what comes after the end changes nothing"
+        assert made.told("a") == [*BEGUN, "finished"], "events after the end change nothing"
 
     play(tmp_path, script)
 
@@ -291,7 +291,7 @@ def test_a_service_that_was_killed_finds_its_jobs_and_gives_the_commands_again(t
         await made.submit("waiting", cpus=2)
         await made.jobs.stop("running", now=False)
         sent: list[Any] = []
-        after = Jobs(made.home, made.store, max_queued=9, send=sent.append)  # what the next process reads
+        after = Jobs(made.home, made.store, max_queued=9, send=sent.append)  # as the next process reads the store
         assert {job.id for job in after.active()} == {"running", "starting"}
         assert [job.id for job in after.waiting(9)] == ["waiting"]
         await after.connected()
@@ -306,7 +306,7 @@ def test_a_runner_that_does_not_answer_is_told_of_and_ended_after_long(tmp_path:
         await made.run("a")
         made.jobs.runner_silent("a", 1, 30)
         assert made.jobs.view(made.jobs.record("a")).reason == "its runner has not answered for 30 s"
-        made.jobs.runner_silent("a", 2, 1000)  # not its present attempt
+        made.jobs.runner_silent("a", 2, 1000)  # a previous attempt
         made.jobs.runner_silent("a", 1, 0)
         assert made.jobs.view(made.jobs.record("a")).reason == ""
         assert made.commands("a") == [("launch", 1)]
@@ -328,7 +328,7 @@ def test_what_could_not_be_stored_did_not_happen(tmp_path: Path) -> None:
                 await change
         with pytest.raises(UnknownJob):
             made.jobs.record("b")
-        assert made.commands("a") == [("launch", 1)], "nothing is done before it is noted"
+        assert made.commands("a") == [("launch", 1)], "no command is sent before the change is noted"
         made.store.full = False
         await made.submit("b")
         await made.until_state("b", "STARTING")

@@ -1,4 +1,4 @@
-"""What callers can have written into the service's log."""
+"""The limit on lines that callers can cause in the service's log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_flood_of_one_kind_of_line_is_cut_short_and_told() -> None:
         refuse(number)
     assert lines == ["refused 0", "refused 1", "refused 2"]
     logger.warning("something else")
-    assert lines[3:] == ["something else"], "a flood hides nothing of another kind"
+    assert lines[3:] == ["something else"], "a flood does not hide other lines"
     now[0] = 60.0
     refuse(1000)
     refuse(1001)

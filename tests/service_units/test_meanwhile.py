@@ -1,4 +1,4 @@
-"""What happens to a job while something else is done with it: deleted while it is sent, stopped while others start."""
+"""Changes of a job during other work with it: it is deleted while it is sent, or stopped while others start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOBODY: Any = None
 
 
 def test_a_job_that_is_deleted_while_it_is_fetched_was_deleted(tmp_path: Path) -> None:
-    """It was "a mistake of the service: FileNotFoundError", with a traceback in the log."""
+    """The error was once "a mistake of the service: FileNotFoundError", with a traceback in the log."""
 
     async def fetch(service: Scripted, files: list[Path]) -> int:
         api = Api(service.jobs, NOBODY, NOBODY, NOBODY)
@@ -80,7 +80,7 @@ def test_a_job_that_is_stopped_while_another_starts_is_not_started(
             monkeypatch.setattr(service.jobs.noting, "apply", stop_the_other)
             await service.submit("job1")
             await service.submit("job2")
-            service.jobs.cluster_is([{"id": "n", "cpus": 4.0, "memory": 2**32}])  # both are chosen at once
+            service.jobs.cluster_is([{"id": "n", "cpus": 4.0, "memory": 2**32}])  # room for both jobs
             await service.until(lambda: service.state("job1") == "STARTING")
             await service.until(lambda: service.state("job2") == "STOPPED")
             await service.submit("job3")
@@ -92,7 +92,7 @@ def test_a_job_that_is_stopped_while_another_starts_is_not_started(
 
 
 def test_a_job_is_looked_for_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Among thousands with long names that are alike, the nearest takes seconds to find."""
+    """Finding the nearest of thousands of long, similar names takes seconds."""
     threads: list[str] = []
 
     def recorded(*given: Any) -> str:

@@ -1,4 +1,4 @@
-"""A store that cannot be written for now, and what can never be stored: one waits, the other ends its job."""
+"""A store that cannot be written now makes the service wait; an event that can never be stored fails its job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = sqlite3.OperationalError("database or disk is full")
 
 
 class Broken:
-    """Makes each write of a service's store fail with `error`, until it is None."""
+    """Makes each write of a service's store fail with `error`, unless that is None."""
 
     def __init__(self, service: Scripted) -> None:
         self.error: Exception | None = None
@@ -36,7 +36,7 @@ class Broken:
 
 
 def run(folder: Path, scenario: Callable[[Scripted, Broken], Any]) -> None:
-    """Play a scenario."""
+    """Perform a scenario."""
 
     async def play() -> None:
         async with scripted(folder) as service:
@@ -46,7 +46,7 @@ def run(folder: Path, scenario: Callable[[Scripted, Broken], Any]) -> None:
 
 
 async def started(service: Scripted) -> None:
-    """A job of which the runner was asked for, and trains."""
+    """Submit a job, and wait until it trains."""
     await service.submit()
     await service.until(lambda: service.state() == "STARTING")
     service.writes("started", workers=[])
@@ -62,7 +62,7 @@ def test_the_queue_goes_on_by_itself_after_a_write_that_failed(tmp_path: Path) -
         await service.until(lambda: broken.refused > 0)
         await service.until(lambda: "cannot be noted yet: no space left on device" in service.reason(), service.reason)
         assert service.state() == "QUEUED"
-        broken.error = None  # nobody submits, ends or asks anything
+        broken.error = None  # no further call or event comes
         await service.until(lambda: service.state() == "STARTING")
         assert [command["do"] for command in service.sent] == ["launch"]
 
@@ -150,8 +150,8 @@ def test_a_job_of_which_not_even_the_end_can_be_stored_ends_all_the_same(tmp_pat
         service.writes("note", detail="anything")
         await service.until(lambda: "job1" not in service.jobs.entries)
         refused = broken.refused
-        await asyncio.sleep(0.5)  # several rounds of the loop
-        assert broken.refused == refused, "it is not tried for ever"
+        await asyncio.sleep(0.5)  # several rounds of the following loop
+        assert broken.refused == refused, "the service does not try it for ever"
         assert [command["do"] for command in service.sent] == ["launch", "end"]
 
     run(tmp_path / "home", scenario)
@@ -171,7 +171,7 @@ def test_how_a_runner_ended_counts_though_its_run_directory_is_gone(tmp_path: Pa
 
 
 async def _submit_many(service: Scripted) -> None:
-    """The store's log may have room for some, and then it has none."""
+    """Submit jobs until the store's write-ahead log has no room left."""
     for number in range(200):
         await service.submit(f"more{number}")
 

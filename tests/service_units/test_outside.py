@@ -1,4 +1,4 @@
-"""Reading what jobs name outside the service's process: real readers, and what must never stop the service."""
+"""Reading jobs' files outside the service's process: real readers, and files that must never stop the service."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def readers(**settings: Any) -> AsyncIterator[Outside]:
 
 
 def run(ask: Callable[[Outside], Awaitable[Any]], **settings: Any) -> Any:
-    """What `ask` gives with readers of its own."""
+    """Return the result of `ask` with new readers."""
 
     async def all_of_it() -> Any:
         async with readers(**settings) as outside:
@@ -54,7 +54,7 @@ def reading(path: Path) -> JobSpec:
 
 
 def special(kind: str, tmp_path: Path) -> Path:
-    """A name that ends like a schedule's, and is none."""
+    """Make a special file with the ending of a schedule."""
     path = tmp_path / f"{kind.replace(' ', '-')}.csv"
     if kind == "a fifo":
         os.mkfifo(path)
@@ -94,7 +94,7 @@ def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_quest
         assert outside._spare is not None
         ahead = await outside._spare
         assert first == await plan_job(outside, spec, {}, FREE)
-        assert ahead.returncode is not None, "the second question was not given to the process that waited"
+        assert ahead.returncode is not None, "the second request did not get the waiting process"
         return first
 
     assert run(ask) == (json.dumps(expected.as_dict()), list(expected.refusals))
@@ -131,7 +131,7 @@ def test_a_hung_file_system_holds_up_only_who_asked_and_leaves_no_process() -> N
             *(schedule_workers(outside, f"{i}.csv", f"{i}.csv", FREE) for i in range(6)), return_exceptions=True
         )
         turns = 0
-        while not answers.done():  # the loop goes round meanwhile
+        while not answers.done():  # the event loop goes on meanwhile
             await asyncio.sleep(0.01)
             turns += 1
         assert turns > 20

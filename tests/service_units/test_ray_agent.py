@@ -1,4 +1,4 @@
-"""Ray's agent beside a fake Ray: what it does for each command, and what it tells of runners."""
+"""The Ray agent with a fake Ray: its action for each command, and its reports about runners."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _End(dict[str, Any]):
 
 
 class Agent:
-    """An agent in a thread, at work on a fake Ray."""
+    """An agent that runs in a thread with a fake Ray."""
 
     def __init__(self, ray: FakeRay) -> None:
         self.ray = ray
@@ -48,17 +48,17 @@ class Agent:
         self._told.put({"event": event, **details})
 
     def do(self, what: str, **details: Any) -> None:
-        """Give a command about the first attempt of job a."""
+        """Send a command about the first attempt of job a."""
         self._commands.put({"do": what, "job": "a", "attempt": 1, **details})
 
     def told(self) -> Mapping[str, Any]:
-        """The next event, but for what the cluster looks like."""
+        """Return the next event other than `cluster`."""
         while (event := self._told.get(timeout=30))["event"] == "cluster":
             pass
         return event
 
     def tells_nothing_before(self, command: str) -> None:
-        """All that was asked is done, in order, and nothing was told: the answer to `command` comes next."""
+        """Check that the agent has performed all earlier commands without an event: the answer to `command` is next."""
         self._commands.put({"do": command, "job": "marker", "attempt": 9})
         event = self.told()
         assert (event["event"], event["job"]) == ("absent", "marker"), event
@@ -68,7 +68,7 @@ class Agent:
         return self.ray.actors[runner_name("a", 1)]
 
     def launched(self) -> Actor:
-        """Launch it; its runner."""
+        """Launch the attempt; return its runner."""
         self.do("launch", assignment=ASSIGNMENT)
         assert self.told() == {"event": "launched", "job": "a", "attempt": 1}
         return self.runner
@@ -101,8 +101,8 @@ def test_a_launch_makes_a_runner_that_outlives_the_service_and_is_never_restarte
     assert runner.arguments == (Assignment(**ASSIGNMENT),)  # type: ignore[arg-type]
     options = runner.options
     assert (options["lifetime"], options["max_restarts"], options["max_task_retries"]) == ("detached", 0, 0)
-    assert options["num_cpus"] == 0, "its workers take the CPUs"
-    assert options["scheduling_strategy"].node_id == NODE_ID, "where its run directory is"
+    assert options["num_cpus"] == 0, "the runner reserves no CPUs; its workers do"
+    assert options["scheduling_strategy"].node_id == NODE_ID, "on the node with its run directory"
     assert runner.calls == ["run", "ping"]
 
 
@@ -187,7 +187,7 @@ def test_end_and_forget_end_the_runner_and_only_end_tells_of_it(agent: Agent, mo
     ended: list[tuple[int, str]] = []
     monkeypatch.setattr(ray_agent, "end_ray_process", lambda pid, name: ended.append((pid, name)))
     for command, pid in (("end", 41), ("forget", 42), ("end", 43)):
-        known = agent.launched() if pid != 43 else None  # the last one is gone already
+        known = agent.launched() if pid != 43 else None  # in the last case the runner is gone already
         agent.do(command, pid=pid)
         if command == "end":
             assert agent.told() == {"event": "lost", "job": "a", "attempt": 1, "cause": "its runner was ended"}
@@ -208,7 +208,7 @@ def test_a_runner_that_does_not_answer_is_told_of_again_and_again_until_it_does(
         assert (event["event"], event["job"]) == ("silent", "a")
     assert time.monotonic() - began > 0.1
     runner.answer(False)
-    while agent.told()["seconds"] != 0:  # those that were told before it did
+    while agent.told()["seconds"] != 0:  # events from before the answer
         pass
 
 

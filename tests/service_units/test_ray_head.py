@@ -1,4 +1,4 @@
-"""Ray's head, as a later service finds it by what ray.json says."""
+"""The Ray head that a later service finds by ray.json."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_head_is_known_by_its_folder_and_ended(home: Home, tmp_path: Path) -> 
 
 
 def test_a_session_of_something_else_with_its_number_is_left_alone(home: Home, tmp_path: Path) -> None:
-    """After the machine was started anew, say."""
+    """Such as after a reboot of the machine."""
     with _sleeping("/") as process:
         head = _head(process.pid, tmp_path / "ray")
         assert not head.alive()
@@ -60,7 +60,7 @@ def test_a_session_of_something_else_with_its_number_is_left_alone(home: Home, t
 
 @needs_nobody
 def test_another_user_cannot_pass_for_the_head(home: Home) -> None:
-    """Who gets its number, and waits at its address, would be shown its token."""
+    """A process with the head's id that listens at its address would get the token."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         with _sleeping(folder, user=65534) as process:
@@ -79,7 +79,7 @@ def test_another_user_cannot_pass_for_the_head(home: Home) -> None:
     ],
 )
 def test_a_note_that_is_damaged_leads_to_no_head(home: Home, damage: dict[str, object]) -> None:
-    """The head's processes would be ended and its folder removed, whatever stands there."""
+    """A wrong head's processes would be ended, and any folder in the file removed."""
     note = {"session": 1, "address": "a:1", "token": "t", "folder": "/tmp/pipetrain-1-abc", "cpus": 1}
     home.write(home.ray_file, note)
     assert RayHead.left_by_another(home) == RayHead(
@@ -90,7 +90,7 @@ def test_a_note_that_is_damaged_leads_to_no_head(home: Home, damage: dict[str, o
 
 
 def test_a_head_whose_service_is_killed_before_it_was_noted_does_not_begin() -> None:
-    """Nobody would find it again: it would stay for ever."""
+    """No service would find it again, so it would stay for ever."""
     command = [sys.executable, "-m", "cluster.service.ray_head", "start", "--head", "--no-such-option"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -103,7 +103,7 @@ def test_a_head_begins_when_it_was_noted(home: Home, tmp_path: Path, monkeypatch
     monkeypatch.setattr("sys.executable", str(fake))
     with pytest.raises(NotEnoughResources, match=r"^Ray cannot start here: as told \(all of it is in .*ray-head.log\)"):
         RayHead.start(home, 1)
-    assert json.loads(began.read_text())["address"] == "", "the note was there before"
+    assert json.loads(began.read_text())["address"] == "", "ray.json was written before"
 
 
 @pytest.mark.parametrize("where", ["its folder", "its log"])

@@ -1,4 +1,4 @@
-"""What keeps Ray there, beside an agent and a head that the test plays, and jobs that only note what they hear."""
+"""The keeper of Ray, with an agent and a head played by the test, and jobs that only record their calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NODES = [{"id": "n", "cpus": 2.0, "memory": 8}]
 
 
 class NotedJobs:
-    """In place of Jobs: what it was told, in order. `failures` are raised by the next calls of `runner_gone`."""
+    """A fake of Jobs that records its calls in order. The next calls of `runner_gone` raise `failures`."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []
@@ -50,7 +50,7 @@ class NotedJobs:
 
 
 class Agent:
-    """In place of the agent's process."""
+    """A fake of the agent's process."""
 
     def __init__(self, command: tuple[str, ...], environment: dict[str, str]) -> None:
         self.command, self.environment = command, environment
@@ -79,7 +79,7 @@ class Agent:
 
 
 class Head:
-    """In place of RayHead. `left` is what ray.json has; `refusals` are raised by the next starts."""
+    """A fake of RayHead. `left` is the head in ray.json; the next starts raise `refusals`."""
 
     left: Head | None
     started: list[Head]
@@ -110,7 +110,7 @@ class Head:
 
 
 class Scene:
-    """A keeper at work."""
+    """A running keeper."""
 
     def __init__(self, folder: Path, address: str | None) -> None:
         self.home, self.jobs, self.agents = Home(folder), NotedJobs(), list[Agent]()
@@ -122,7 +122,7 @@ class Scene:
         return self.agents[-1]
 
     async def agent(self, number: int = 0) -> Agent:
-        """The agent that was started as this one, counted from 0."""
+        """Wait for the agent with this number, from 0, in the order of their starts."""
         await self.until(lambda: len(self.agents) > number)
         return self.agents[number]
 
@@ -141,7 +141,7 @@ Play = Callable[..., None]
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Perform a script while a keeper keeps Ray."""
+    """Perform a script while a keeper runs."""
     monkeypatch.setattr(ray_keeper, "RayHead", Head)
     monkeypatch.setattr(ray_keeper, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(ray_keeper, "_AGAIN_S", 0.01)
@@ -168,7 +168,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
 
 
 def test_an_agent_that_does_not_answer_is_replaced(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stopped one, for example: `stop` would do nothing for ever."""
+    """An agent that is stopped (SIGSTOP), for example: without another one, no job could be stopped."""
     monkeypatch.setattr(ray_keeper, "_PING_EVERY_S", 0.01)
     monkeypatch.setattr(ray_keeper, "_SILENT_S", 0.05)
 
@@ -196,7 +196,7 @@ def test_ray_is_started_and_its_runners_are_found_again_once_the_agent_is_in(pla
         assert made.keeper.ray_address == "127.0.0.1:1"
         assert "--loopback" in agent.command
         assert agent.environment["RAY_AUTH_TOKEN"] == "of-the-head"
-        # what ran under a Ray before this one is lost, and that is told before anybody is looked for
+        # jobs of a previous Ray are lost; that is reported before their runners are looked for
         assert made.jobs.heard == [
             ("lost", "Ray ended while no service was up"), ("cluster", NODES), ("connected",),
         ]  # fmt: skip
@@ -224,7 +224,7 @@ def test_when_ray_dies_all_is_lost_once_and_another_is_started(play: Play) -> No
         Head.started[0].lives = False
         (await made.agent(1)).ready()
         await made.until(lambda: made.jobs.heard.count(("connected",)) == 2)
-        assert first.killed, "it may not have noticed"
+        assert first.killed, "the agent may not have noticed"
         assert Head.started[0].ended
         assert len(Head.started) == 2
         assert made.jobs.heard[3:] == [
@@ -345,7 +345,7 @@ def test_an_end_that_could_not_be_noted_is_told_again_until_it_is(play: Play) ->
         await made.until_heard("gone", "a", 1, "killed")
         assert made.jobs.failures == []
         assert made.jobs.heard.count(("gone", "a", 1, "killed")) == 1
-        assert ("silent", "b", 1, 30) in made.jobs.heard, "others are heard meanwhile"
+        assert ("silent", "b", 1, 30) in made.jobs.heard, "events of other runners are handled meanwhile"
 
     play(script)
 
@@ -396,7 +396,7 @@ def test_the_end_ends_the_agent_and_our_own_ray(play: Play) -> None:
 
 
 def test_the_end_ends_our_own_ray_though_its_note_is_gone(play: Play) -> None:
-    """With the home that was moved or deleted under a service that is then ended by its number."""
+    """ray.json is gone with a home that was moved or deleted while its service was up."""
 
     async def script(made: Scene) -> None:
         (await made.agent()).ready()
@@ -409,7 +409,7 @@ def test_the_end_ends_our_own_ray_though_its_note_is_gone(play: Play) -> None:
 
 
 def test_a_ray_that_does_not_answer_is_asked_again_and_said_to_be(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its GCS server was stopped, say. Jobs train on without it, so it is not for us to end them."""
+    """Its GCS server may be stopped, for example. Jobs go on without it, so the service does not end them."""
     monkeypatch.setattr(ray_keeper, "_CONNECT_S", 0.05)
 
     async def script(made: Scene) -> None:
@@ -427,7 +427,7 @@ def test_a_ray_that_does_not_answer_is_asked_again_and_said_to_be(play: Play, mo
 
 
 def test_an_agent_for_which_there_is_no_room_is_told_at_once(play: Play) -> None:
-    """The service did not say why it never came up."""
+    """The service once did not report why it never came up."""
     Head.left = Head()
 
     async def script(made: Scene) -> None:

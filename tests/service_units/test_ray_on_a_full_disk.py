@@ -1,4 +1,4 @@
-"""Ray's own files and processes, where a disk is full: what is started, told, and not left behind."""
+"""Ray's files and processes on a full disk: what is started and reported, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.small_disk import fill, small_disk
 
 
 def _play_head(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In place of Ray's head, a process that says nothing. The file that gets its number."""
+    """Replace Ray's head by a process that prints nothing; return the file that gets its process id."""
     fake, pid = folder / "python", folder / "pid"
     fake.write_text(f"#!/bin/sh\necho $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 60\n")
     fake.chmod(0o700)
@@ -46,7 +46,7 @@ def test_nothing_is_launched_while_ray_has_no_room_for_its_files(home: Home) -> 
 
 
 def test_a_head_that_cannot_be_noted_is_ended(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would know of it, and each new try would leave another one."""
+    """No service would know of it, and each new try would leave another one."""
     pid = _play_head(tmp_path, monkeypatch)
 
     def full(file: Path, content: Any) -> None:
@@ -64,16 +64,16 @@ def test_an_embedded_ray_without_room_says_so(tmp_path: Path, monkeypatch: pytes
     def init(**_: Any) -> None:
         raise Exception("The current node timed out during startup.")  # as Ray does
 
-    # not Ray itself: it would remember for the whole process how it was allowed to be reached when it was imported
+    # a fake: the real module keeps the authentication mode of its import for the whole process
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
-    for patch in ("loopback", "without_idlers"):  # they import parts of it
+    for patch in ("loopback", "without_idlers"):  # these import parts of Ray
         monkeypatch.setattr(f"cluster.actors.ray_session.{patch}", contextlib.nullcontext)
     with small_disk(tmp_path / "disk") as disk:
         monkeypatch.setattr("cluster.actors.ray_session.short_base", lambda: str(disk))
         with pytest.raises(NotEnoughResources, match="cannot start here: The current node timed out"):
             ray_session(None, cpus=1, memory=1).__enter__()
         filler = fill(disk)
-        os.truncate(filler, filler.stat().st_size - 2**19)  # a folder can be made, and little else
+        os.truncate(filler, filler.stat().st_size - 2**19)  # room for a folder, and little more
         with pytest.raises(NotEnoughResources, match=r"^Ray cannot start here: no space left on device: .*Ray keeps"):
             ray_session(None, cpus=1, memory=1).__enter__()
 

@@ -1,4 +1,4 @@
-"""What callers are told where the service cannot use its store."""
+"""The errors that callers get if the service cannot use its store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STORE = Path("/home/jobs.sqlite3")
 
 
 class Aborted(grpc.RpcError):  # type: ignore[misc]
-    """The call as its client sees it."""
+    """The end of a call, as its client sees it."""
 
     def __init__(self, code: Any, text: str, metadata: Any = ()) -> None:
         self._code, self._text, self._metadata = code, text, metadata
@@ -42,7 +42,7 @@ class Aborted(grpc.RpcError):  # type: ignore[misc]
 
 
 def answer(error: Exception) -> Aborted:
-    """How a call ends inside which this is raised."""
+    """Return the end of a call in which this error is raised."""
 
     class Context:
         async def abort(self, code: Any, text: str, trailing_metadata: Any = ()) -> None:
@@ -58,7 +58,7 @@ def answer(error: Exception) -> Aborted:
 
 
 def http(error: Exception) -> tuple[int, list[str]]:
-    """The status and problems of an HTTP request inside which this is raised."""
+    """Return the status and problems of an HTTP request in which this error is raised."""
     response = asyncio.run((_full if isinstance(error, OSError) else _error_response)(SimpleNamespace(), error))  # type: ignore[arg-type]
     return response.status_code, json.loads(bytes(response.body))["problems"]
 
@@ -102,7 +102,7 @@ def test_a_service_that_cannot_now_is_another_thing_than_none() -> None:
     gone = Aborted(grpc.StatusCode.UNAVAILABLE, "connection refused")
     assert isinstance(error_of(gone, address), NoService)
     assert connection.may_return(gone)
-    assert not connection.may_return(answer(StoreUnwritable("the home was moved"))), "it is said at once"
+    assert not connection.may_return(answer(StoreUnwritable("the home was moved"))), "the refusal comes at once"
     connection.close()
 
 

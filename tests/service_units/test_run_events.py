@@ -1,4 +1,4 @@
-"""What a runner wrote, as what happened to its job and as a line for people."""
+"""A runner's events as changes of its job's state, and as lines of text."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_event_means_and_says(event: dict[str, Any], means: object, says: str
 
 
 def test_what_a_real_run_wrote_takes_a_job_from_its_start_to_its_end(tmp_path: Path) -> None:
-    """Every line has a text and a time, and what it means can happen to a job in the state that it is in by then."""
+    """Every line has a text and a time, and its event is possible in the job's state at that point."""
     train(classifier(tmp_path, stages=2), tmp_path / "run")
     state: Any = Starting(attempt=1)
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]

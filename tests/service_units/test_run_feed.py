@@ -1,4 +1,4 @@
-"""Following a run directory: whole lines, each once, however what is written arrives, and whenever somebody dies."""
+"""Following a run directory: whole lines, each once, for any split of the writes and a crash at any point."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _line(content: object) -> bytes:
 
 @st.composite
 def splits(draw: st.DrawFn, of: st.SearchStrategy[bytes]) -> list[bytes]:
-    """Some bytes, in the parts in which they are appended."""
+    """Draw the parts in which some bytes are appended."""
     whole = draw(of)
     cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=8)))
     return [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
@@ -69,7 +69,7 @@ def test_each_whole_line_is_read_once(parts: Sequence[bytes], most: int) -> None
             _append(file, part)
             while lines := read_lines(file, place, most):
                 assert lines.endswith(b"\n")
-                assert len(lines) <= lines.index(b"\n") + most  # about as many as were asked for
+                assert len(lines) <= lines.index(b"\n") + most  # about as many bytes as requested
                 place += len(lines)
                 found += lines
             assert found == b"".join(_whole_lines(file.read_bytes()))
@@ -103,7 +103,7 @@ def test_rows_are_known_as_soon_as_they_are_whole(parts: Sequence[bytes], read_b
 
 @st.composite
 def event_lines(draw: st.DrawFn) -> list[bytes]:
-    """Lines of events.jsonl: of three attempts, torn ones that were ended later, and what is no event at all."""
+    """Draw lines of events.jsonl: events of three attempts, unfinished lines that were ended later, and other lines."""
     event = st.builds(
         lambda n, text: {"event": text, "attempt": n}, st.integers(1, 3), st.text('ab\n\r"{ä\u2028', max_size=4)
     )
@@ -114,7 +114,7 @@ def event_lines(draw: st.DrawFn) -> list[bytes]:
 
 
 def _events(lines: Sequence[bytes], attempt: int) -> list[tuple[Any, int]]:
-    """The events of an attempt among whole lines, and where each ends."""
+    """Return the events of an attempt among whole lines, with the offset at which each ends."""
     found, end = [], 0
     for line in lines:
         end += len(line)
@@ -171,8 +171,8 @@ def _mutations(event: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def _dies_before(n: int, action: Callable[[], object]) -> bool:
-    """Perform the action in a process that dies just before it changes the disk for the n-th time, counted from 0;
-    False if it came to its end before."""
+    """Perform the action in a process that dies just before its n-th change of the disk, counted from 0; return False
+    if the action ends before."""
     pid = os.fork()
     if pid == 0:
         left = n
@@ -202,10 +202,10 @@ CONTENTS = st.none() | splits(ROWS.map(lambda rows: b"".join(map(_line, rows))))
 @settings(max_examples=50)
 @given(st.lists(CONTENTS, min_size=1, max_size=4))
 def test_the_rows_of_each_attempt_are_found_at_any_time(contents: Sequence[bytes | None]) -> None:
-    """None: the attempt was lost before it wrote any. The last line of an attempt may be torn."""
+    """None: the attempt was lost before it wrote any row. The last line of an attempt may be unfinished."""
     with _folder() as folder:
         for present, content in enumerate(contents, 1):
-            for _ in range(3 if present > 1 else 0):  # before it is put aside, afterwards, and the second time
+            for _ in range(3 if present > 1 else 0):  # before the move, after it, and after a second one
                 for attempt in range(1, present):
                     file, expected = rows_file(folder, attempt, present), contents[attempt - 1] or b""
                     assert (file.read_bytes() if file.exists() else b"") == expected
@@ -262,7 +262,7 @@ def test_retiring_again_after_a_crash_at_any_point(tmp_path: Path, before: str) 
         if not died:
             break
         points += 1
-    assert points >= 1, "no point at which it changes the disk was seen"
+    assert points >= 1, "the action changed nothing on disk"
 
 
 def test_what_the_next_attempt_wrote_is_left_alone(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_what_the_next_attempt_wrote_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_torn_event_is_ended_after_a_crash_at_any_point(tmp_path: Path) -> None:
-    """A crash between putting the rows aside and ending the line once left the line torn for ever."""
+    """A crash between moving the rows aside and ending the line once left the line unfinished for ever."""
     files = {"metrics.jsonl": b"", "events.jsonl": b'{"event": "fini'}
     points, died = 0, True
     while died:
@@ -287,7 +287,7 @@ def test_a_torn_event_is_ended_after_a_crash_at_any_point(tmp_path: Path) -> Non
 
 
 def test_figures_can_be_looked_at_while_a_long_file_is_read_in(tmp_path: Path) -> None:
-    """A thread once took rows in while a scrape went through them: `deque mutated during iteration`."""
+    """A thread once added rows while a scrape iterated over them: `deque mutated during iteration`."""
     row = {
         "kind": "step",
         "epoch": 0,

@@ -1,4 +1,4 @@
-"""The job store: what was written is read again, whatever else is written with it, and whatever happens then."""
+"""The job store: everything that was written can be read again, after any concurrent writes and any crash."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Held:
-    """A change that keeps the writer busy until `release`, so that what comes meanwhile is one batch; afterwards
-    `commits` counts the transactions, its own among them."""
+    """A change that keeps the writer busy until `release`, so that changes meanwhile become one batch. Afterwards
+    `commits` is the number of transactions, including this one."""
 
     def __init__(self) -> None:
         self._begun, self._release = threading.Event(), threading.Event()
@@ -96,7 +96,7 @@ class Held:
     def __call__(self, connection: sqlite3.Connection) -> None:
         connection.set_trace_callback(self._statements.append)
         self._begun.set()
-        assert self._release.wait(10), "nobody released the writer"
+        assert self._release.wait(10), "the writer was not released"
 
     async def begin(self, store: Store) -> Awaitable[None]:
         task = asyncio.create_task(store.write(self))
@@ -116,7 +116,7 @@ class Held:
 
 @dataclass
 class Model:
-    """What a store shall hold."""
+    """The content that a store must have."""
 
     jobs: dict[str, JobRecord] = field(default_factory=dict)
     documents: dict[str, JobDocument] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class Model:
             table.pop(record.id, None)
 
     def check(self, store: Store) -> None:
-        """Each reading method gives what the model has."""
+        """Check that each reading method returns the content of the model."""
         newest = sorted(self.jobs.values(), key=lambda job: -job.order)
         assert list(store.select()) == newest
         for limit in (1, 2, 100):
@@ -237,7 +237,7 @@ def test_a_change_that_raises_is_undone_and_no_other(kinds: list[str]) -> None:
             if kind == "raises last":
                 raise LookupError(TROUBLE)
             if kind == "violates":
-                update(job_record(f"job-{number}", name="changed"), [_event(1)])(connection)  # there is an event 1
+                update(job_record(f"job-{number}", name="changed"), [_event(1)])(connection)  # event 1 exists already
             return done
 
         return trouble
@@ -246,7 +246,7 @@ def test_a_change_that_raises_is_undone_and_no_other(kinds: list[str]) -> None:
         held = Held()
         busy = await held.begin(store)
         tasks = [asyncio.create_task(store.write(change(*numbered))) for numbered in enumerate(kinds)]
-        await asyncio.sleep(0)  # each has handed its change over
+        await asyncio.sleep(0)  # each has queued its change
         held.release()
         await busy
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -276,7 +276,7 @@ def test_five_hundred_writes_at_once_share_their_transactions(store: Store) -> N
         taken = await asyncio.gather(*tasks)
         assert held.commits == 1 + math.ceil(n / module._MOST_AT_ONCE)
         assert all(new for _, new in taken)
-        assert [record.order for record, _ in taken] == list(range(1, n + 1))  # as they came
+        assert [record.order for record, _ in taken] == list(range(1, n + 1))  # in the order of their arrival
         assert list(store.select()) == [record for record, _ in reversed(taken)]
 
     asyncio.run(scenario())
@@ -365,7 +365,7 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path, answers: int) -> None
             found = store.get(job)
             assert found is not None
             assert (found.step, store.document(job), store.events(job)) == (7, DOCUMENT, [_event(1), _event(2)])
-        for record in store.select():  # and of the others, nothing by half
+        for record in store.select():  # the other changes are there as a whole or not at all
             assert len(store.events(record.id)) == record.events
             assert store.document(record.id) == DOCUMENT
 

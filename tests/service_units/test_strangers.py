@@ -1,4 +1,4 @@
-"""What callers without the token cost: memory of the service stays as it was, and who has the token is answered.
+"""The cost of callers without the token: the service's memory does not grow, and callers with the token get answers.
 
 Once, 20 connections that sent 32 MiB each took 3 GB.
 """
@@ -40,7 +40,7 @@ def bare() -> Iterator[Bare]:
 
 
 def _answers(bare: Bare) -> bool:
-    """Whether a caller with the token is answered on both ports; on gRPC's once what strangers left is worked off."""
+    """Whether a caller with the token gets answers on both ports. gRPC may finish the strangers' calls first."""
     with grpc.insecure_channel(f"127.0.0.1:{bare.grpc_port}") as channel:
         stub = PipetrainStub(channel)  # type: ignore[no-untyped-call]
         wait_for(lambda: _called(stub.Stats), "whoever has the token is not answered")
@@ -70,7 +70,7 @@ def test_large_messages_without_the_token_are_not_read(bare: Bare, method: str) 
 
 
 def test_large_messages_to_health_checks_are_not_read_either(bare: Bare) -> None:
-    """grpcio keeps the memory of what it reads with the connection: reading them one by one took 0.9 MB of each."""
+    """grpcio keeps the memory of a message with its connection: reading one after another took 0.9 MB of each."""
     with bare.memory_within(64 * 2**20):
         codes = send_messages(
             bare.grpc_port, "/grpc.health.v1.Health/Check", connections=200, calls=5, n_bytes=MAX_REQUEST_BYTES
@@ -80,7 +80,7 @@ def test_large_messages_to_health_checks_are_not_read_either(bare: Bare) -> None
 
 
 def test_a_health_check_without_the_token_is_of_the_service_as_a_whole(bare: Bare) -> None:
-    """Whatever it names, for that is not read; whoever shows the token is told that there is no such service."""
+    """The name in its request is not read. With the token, an unknown name gives an error."""
     asked = health_pb2.HealthCheckRequest(service="nobody")
     with grpc.insecure_channel(f"127.0.0.1:{bare.grpc_port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -107,7 +107,7 @@ def test_the_port_takes_so_many_connections_and_no_more(bare: Bare) -> None:
         held = [0]
 
         def settled() -> bool:
-            """Whether those that are too many were told so."""
+            """Whether the connections above the limit are closed."""
             dribble.go_on(0.1)
             held.append(bare.connections() - before)
             return dribble.open <= 1000

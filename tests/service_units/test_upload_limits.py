@@ -1,4 +1,4 @@
-"""Uploads that stall, that are too large, that nobody needs any more."""
+"""Uploads that stall, that are too large, or that no job needs any more."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from tests.service_units.senders import (
 
 
 def test_a_sender_that_stalls_gives_way(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It once kept all others out for as long as a byte came every minute."""
+    """A sender of one byte a minute once blocked all other senders of the same content."""
     monkeypatch.setattr(uploads_module, "_LOOK_S", 0.05)
 
     async def scenario() -> None:
         uploads, gate = Uploads(home), Gate(CONTENT, 40)
         stalled = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, gate.parts()))
         await gate.waits.wait()
-        assert await send(uploads, CONTENT, []) == (40, False)  # how the other one asks; so it comes in
+        assert await send(uploads, CONTENT, []) == (40, False)  # the other sender queries first, and so takes over
         with pytest.raises(WrongOffset, match="ask again how much is there"):
             await stalled
         assert await send(uploads, CONTENT, [CONTENT[40:]], 40) == (100, True)
@@ -58,7 +58,7 @@ def test_a_sender_that_gets_on_is_waited_for(home: Home, monkeypatch: pytest.Mon
         async def steadily() -> AsyncIterator[bytes]:
             for byte in CONTENT[:50]:
                 yield bytes([byte])
-                await asyncio.sleep(0.01)  # five a look
+                await asyncio.sleep(0.01)  # five bytes between two checks
             yield CONTENT[50:]
 
         one = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, steadily()))
@@ -96,7 +96,7 @@ def test_what_the_disk_has_no_room_for_is_refused_before_it_comes(home: Home, mo
         assert await send(uploads, b"x" * 50, [b"x" * 50]) == (50, True)
         gate.opened.set()
         assert await one == (100, True)
-        assert await send(uploads, b"y" * 60, [b"y" * 60]) == (60, True)  # nothing stays promised
+        assert await send(uploads, b"y" * 60, [b"y" * 60]) == (60, True)  # no room stays reserved
 
     run(scenario())
 
@@ -147,7 +147,7 @@ def test_what_is_kept_for_how_long_is_a_choice(home: Home) -> None:
             await send(uploads, content, [content])
             then = time.time() - age
             os.utime(upload_path(home, digest_of(content), "a.csv"), (then, then))
-        assert uploads.has(digest_of(b"named again"), "a.csv")  # a job that names it comes
+        assert uploads.has(digest_of(b"named again"), "a.csv")  # a job names it
         await uploads.sweep(set)
         assert set(kept(home).values()) == {b"young", b"named again"}
 
@@ -155,7 +155,7 @@ def test_what_is_kept_for_how_long_is_a_choice(home: Home) -> None:
 
 
 def test_it_is_swept_while_the_service_is_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once at its start only. A store that fails for a moment does not end it."""
+    """The service once swept only at its start. A store that fails for a moment must not end the sweeping."""
 
     async def scenario() -> None:
         uploads, asked = Uploads(home, keep_s=0.2), 0

@@ -1,4 +1,4 @@
-"""Uploads: each content whole and checked, or not at all, however often its sender breaks off."""
+"""Uploads: each content is kept whole and checked, or not at all, for any number of interruptions."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_a_content_arrives_in_any_parts(content: bytes, cuts: list[int], ending:
 def test_a_broken_upload_goes_on_where_it_broke(
     content: bytes, stops: list[tuple[int, bool, bool]], data: st.DataObject
 ) -> None:
-    """Each try sends some bytes and breaks off or ends there; a new service may come in between."""
+    """Each try sends some bytes, then breaks or ends; the service may be restarted in between."""
 
     async def scenario(home: Home) -> None:
         uploads, there = Uploads(home), 0
         for stop, breaks, anew in stops:
             uploads = Uploads(home) if anew else uploads
             if there < len(content):
-                assert await send(uploads, content, []) == (there, False)  # how a sender asks
+                assert await send(uploads, content, []) == (there, False)  # a sender's query
             reached = min(len(content), there + stop)
             parts = split(content[there:reached], data.draw(st.lists(st.integers(0, 60), max_size=3)))
             if breaks:
@@ -144,7 +144,7 @@ def test_what_is_there_is_not_taken_again(home: Home) -> None:
         for offset in (0, 7, 100):
             assert await send(uploads, CONTENT, [b"something else"], offset) == (100, True)
         assert kept(home) == {f"{digest}.csv": CONTENT}
-        assert time.time() - upload_path(home, digest, "a.csv").stat().st_mtime < DAY_S  # it was named just now
+        assert time.time() - upload_path(home, digest, "a.csv").stat().st_mtime < DAY_S  # a job has just named it
         assert not uploads.has(digest, "a.npz")
         assert await uploads.take(digest, 100, ".npz", 0, parts_of([CONTENT])) == (100, True)
         assert kept(home) == {f"{digest}.csv": CONTENT, f"{digest}.npz": CONTENT}
@@ -192,7 +192,7 @@ def test_the_second_of_two_who_bring_the_same_finds_it_there(home: Home, first: 
         one = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, gate.parts()))
         await gate.waits.wait()
         other = asyncio.create_task(uploads.take(digest_of(CONTENT), 100, ".csv", 0, second.parts()))
-        await send(uploads, b"another content", [b"another content"])  # which need not wait
+        await send(uploads, b"another content", [b"another content"])  # a second content need not wait
         assert not other.done()
         gate.opened.set()
         assert await one == await other == (100, True)
@@ -249,7 +249,7 @@ def test_many_who_bring_the_same_make_one_file(home: Home) -> None:
 
 
 def test_a_sender_can_ask_after_a_break_behind_the_last_byte(home: Home) -> None:
-    """It asks from the beginning, with nothing to send; that was once answered by WrongOffset for ever."""
+    """It queries from offset 0 without data. The answer was once WrongOffset for ever."""
 
     async def scenario() -> None:
         uploads = Uploads(home)

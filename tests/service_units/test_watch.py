@@ -1,4 +1,4 @@
-"""A watcher is told everything, in order and once, from wherever it begins, and the end last."""
+"""A watcher gets everything in order and once, from any cursor, and the final state last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.service_units.test_jobs import BEGUN, play
 
 
 class Watch:
-    """What one call of Watch was sent."""
+    """The updates that one call of Watch got."""
 
     def __init__(self, made: Scene, job: str, **request: Any) -> None:
         self._watcher = Watcher(made.jobs, job, pb.WatchRequest(id=job, **request))
@@ -34,18 +34,18 @@ class Watch:
 
     @property
     def losses(self) -> list[float]:
-        """Of the rows; in these tests each has a loss of its own."""
+        """Return the losses of the rows. In these tests, all losses differ."""
         return [row.step.loss for update in self.updates for row in update.rows]
 
     @property
     def states(self) -> list[str]:
-        """Each once."""
+        """Return the states in order, each once."""
         told = [state_name(update.job.state) for update in self.updates if update.HasField("job")]
         return list(dict.fromkeys(told))
 
 
 async def _whole_life(made: Scene) -> Watch:
-    """Follow a job from its submission on; two lives of three and of ten steps."""
+    """Follow a job from its submission on, through two attempts of three and of ten steps."""
     await made.submit("a")
     watch = Watch(made, "a")
     await made.until(lambda: ("launch", 1) in made.commands("a"))
@@ -131,7 +131,7 @@ def test_watchers_at_the_same_place_are_sent_the_same_bytes_and_who_goes_away_is
 
 
 def test_a_silent_job_is_told_of_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a client can tell a quiet job from a connection that is gone."""
+    """A client can thus distinguish a quiet job from a lost connection."""
     monkeypatch.setattr("cluster.service.watch._AT_LEAST_EVERY_S", 0.01)
 
     async def script(made: Scene) -> None:
