@@ -63,7 +63,11 @@ class Vocabulary:
             return places.astype(np.uint16 if self.size <= 65_536 else np.uint32)
         if self.kind == "numbers":
             return _numbers_of(text, self.size, source)
-        return np.array(_tokenizer(self.tokenizer).encode(text).ids, dtype=np.uint32)
+        tokenizer = _tokenizer(self.tokenizer)
+        try:
+            return np.array(tokenizer.encode(text).ids, dtype=np.uint32)
+        except Exception as error:  # of a text with a character that the tokenizer has no token for
+            raise InvalidData(f"{source}: the tokenizer does not take it: {' '.join(str(error).split())}") from None
 
     def decode(self, tokens: Numbers) -> str:
         """Return the text of token numbers."""

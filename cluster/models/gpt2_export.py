@@ -10,12 +10,14 @@ import numpy as np
 from cluster.models.gpt2_config import CONFIG, config_document
 from cluster.models.gpt2_import import TENSORS
 from cluster.models.gpt2_network import Gpt2, NoGpt2, as_gpt2
+from cluster.models.tokenizer_file import tokenizer_json
 from cluster.run.saved_model import FinishedRun, write_tensors, write_whole
 from coordinator import run_files
 from stages.arrays import Array
 from stages.errors import InvalidData, UserMistake
 
 _END = "<|endoftext|>"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _FORMAT = {"format": "pt"}
 """What readers of the layout look for in the file's metadata."""
 
@@ -32,14 +34,15 @@ def export_gpt2(run: FinishedRun, into: Path) -> tuple[Gpt2, int]:
     for pair in pairs:
         array = np.zeros(pair.shape, dtype=model.precision) if pair.ours is None else run.parameter(pair.ours)
         tensors[pair.theirs] = np.ascontiguousarray(array.T) if pair.turned else array
+    tokenizer = "" if run.vocabulary is None else tokenizer_json(run.vocabulary)
     into.mkdir(parents=True, exist_ok=True)
     if any(into.iterdir()):
         raise UserMistake(f"{into}: is there already, and not empty; choose another folder with -o")
-    vocabulary = run.vocabulary
-    end = None if vocabulary is None else vocabulary.number_of(_END)
     write_tensors(into / TENSORS, tensors, _FORMAT)
-    if vocabulary is not None and vocabulary.tokenizer:
-        write_whole(into / run_files.TOKENIZER, vocabulary.tokenizer.encode())
+    if tokenizer:
+        write_whole(into / run_files.TOKENIZER, tokenizer.encode())
+        write_whole(into / _TOKENIZER_CONFIG, b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n')
+    end = None if run.vocabulary is None else run.vocabulary.number_of(_END)
     config = config_document(sizes, model.precision, end)
     write_whole(into / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     return sizes, sum(pair.ours is None for pair in pairs)

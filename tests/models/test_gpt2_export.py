@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from cluster.models.gpt2_network import NoGpt2, as_gpt2
+from cluster.run.saved_model import open_run
 from coordinator.job.layer_entries import LayerEntry
 from stages.network import build_network
 from stages.shapes import Shape
@@ -66,6 +67,46 @@ def test_a_network_without_biases_has_zeros_there_and_the_same_outputs(tmp_path:
     assert pipetrain_here("import", "gpt2", tmp_path / "gpt2", "-o", tmp_path / "back").returncode == 0
     rows = rows_to_try(24)
     np.testing.assert_array_equal(logits_here(tmp_path / "back", rows), logits_here(run, rows))
+
+
+TEXT = "def f(x):\n\treturn 'é€😀'  # "
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes"])
+def test_what_tokens_stand_for_goes_along(tmp_path: Path, tokens: str) -> None:
+    """As a tokenizer.json, so that the text goes on in the same way after export and import."""
+    pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")
+    run = trained_on_text(tmp_path, tokens)
+    assert pipetrain_here("export", "gpt2", run, "-o", tmp_path / "gpt2").returncode == 0
+    assert pipetrain_here("import", "gpt2", tmp_path / "gpt2", "-o", tmp_path / "back").returncode == 0
+    before, after = open_run(run).vocabulary, open_run(tmp_path / "back").vocabulary
+    assert before is not None
+    assert after is not None
+    assert after.size == before.size
+    assert after.encode(TEXT, "").tolist() == before.encode(TEXT, "").tolist()
+    assert after.decode(before.encode(TEXT, "")) == TEXT
+    going_on = ("--prompt", "def f", "--tokens", "9")
+    told = [pipetrain_here("generate", folder, *going_on).stdout for folder in (run, tmp_path / "back")]
+    assert told[0] == told[1]
+    if tokens == "characters":
+        refused = pipetrain_here("generate", tmp_path / "back", "--prompt", "Ω")
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+        assert "--prompt: the tokenizer does not take it" in refused.stderr
+
+
+def trained_on_text(tmp_path: Path, tokens: str) -> Path:
+    """The run directory of a short training on TEXT."""
+    (tmp_path / "a.txt").write_text(TEXT * 40)
+    layers = [*CHAR_GPT[:4], {"linear": {"units": "classes", "bias": False, "tied_to": 0}}]
+    job = {
+        "model": {"layers": layers, "loss": "cross_entropy"},
+        "data": {"source": "a.txt", "tokens": tokens, "block": 24, "windows": "random", "validation": 0.1},
+        "training": {"steps": 2, "batch_size": 4, "optimizer": {"adamw": {"learning_rate": 0.01}}},
+    }
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    done = pipetrain_here("train", tmp_path / "job.yaml", "--local", "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "run"
 
 
 def _with(place: int, entry: object) -> list[Any]:

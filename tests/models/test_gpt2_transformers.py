@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.run.saved_model import open_run
 from tests.jobs import pipetrain_here
 from tests.models.gpt2_goldens import logits_here, logits_of, losses_here, losses_of, random_gpt2, rows_to_try
-from tests.models.test_gpt2_export import CHAR_GPT, trained
+from tests.models.test_gpt2_export import CHAR_GPT, TEXT, trained, trained_on_text
 
 pytest.importorskip("torch", reason="torch is not installed (pip install 'pipetrain[benchmark]')")
 pytest.importorskip("transformers", reason="transformers is not installed (pip install 'pipetrain[dev]')")
@@ -55,6 +56,17 @@ def test_transformers_takes_what_was_trained_here(tmp_path: Path) -> None:
     rows = rows_to_try(24)
     np.testing.assert_allclose(logits_here(run, rows), logits_of(theirs, rows), rtol=0, atol=1e-5)
     assert (theirs.config.resid_pdrop, theirs.config.attn_pdrop, theirs.config.embd_pdrop) == (0.1, 0.0, 0.0)
+
+
+def test_transformers_reads_the_tokenizer(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    run = trained_on_text(tmp_path, "characters")
+    assert pipetrain_here("export", "gpt2", run, "-o", tmp_path / "gpt2").returncode == 0
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "gpt2"), open_run(run).vocabulary
+    assert ours is not None
+    assert theirs.encode(TEXT) == ours.encode(TEXT, "").tolist()
+    assert theirs.decode(theirs.encode(TEXT)) == TEXT
 
 
 def test_the_goldens_are_what_the_script_makes() -> None:
