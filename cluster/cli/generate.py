@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.cli.texts import harmless
+from cluster.data.written_text import WrittenText
 from coordinator.plan.blas_threads import BlasThreads
-from coordinator.train.inference import infer
+from coordinator.train.continuation import Continuation
 from stages.arrays import Array
 from stages.errors import InvalidData
-from stages.spec import ModelSpec
 
 
 @click.command()
@@ -68,31 +68,16 @@ def generate(
                 f"{run}: was not trained on text; `pipetrain predict` writes its outputs for rows of numbers"
             )
         parameter: Callable[[str], Array] = trained.parameter if low_memory else cache(trained.parameter)
+        row = Continuation(trained.spec.model_spec(), parameter)
         written = vocabulary.encode(prompt, "--prompt").astype(np.int64).tolist()
         if not written:
             raise InvalidData("--prompt: is empty; give at least one token")
-        draw = TokenDraw(temperature, top_k, top_p, seed)
+        draw, text = TokenDraw(temperature, top_k, top_p, seed), WrittenText(vocabulary, written)
         click.echo(harmless(prompt), nl=False)
-        shown = len(vocabulary.decode(np.array(written)))
-        for _ in _continue(trained.spec.model_spec(), parameter, written, tokens, draw):
-            text = vocabulary.decode(np.array(written))
-            click.echo(harmless(text[shown:]), nl=False)
-            shown = len(text)
-        click.echo()
-
-
-def _continue(
-    model: ModelSpec, parameter: Callable[[str], Array], written: list[int], tokens: int, draw: TokenDraw
-) -> Iterator[int]:
-    """Append `tokens` tokens to `written`, one at a time, and yield each."""
-    positions = model.input.positions
-    for _ in range(tokens):
-        seen = written[-positions:]
-        window = np.zeros((1, positions), dtype=np.int64)
-        window[0, : len(seen)] = seen  # the zeros behind have no influence: a position sees only earlier ones
-        (outputs,) = infer(model, parameter, window, 1)
-        written.append(draw(outputs[:, len(seen) - 1]))
-        yield written[-1]
+        for _ in range(tokens):
+            written.append(draw(row.outputs(written)))
+            click.echo(harmless(text.take(written[-1])), nl=False)
+        click.echo(harmless(text.rest()))
 
 
 class TokenDraw:

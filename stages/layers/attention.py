@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from stages.arrays import Array
-from stages.layers.base import ELEMENT, Cost, Extra, Layer, LayerKind, LayerProblem
+from stages.layers.attention_past import attend_to_past
+from stages.layers.base import ELEMENT, Cost, Extra, Layer, LayerKind, LayerProblem, Past
 from stages.layers.linear import LinearOptions
 from stages.layers.options import option
 from stages.layers.sequential import LayerSpec
@@ -50,6 +51,7 @@ class DotProductAttention(Layer):
     """softmax(kᵀq / √(features of a head)) over the keys, then values · probabilities; see [Note: heads]."""
 
     input_gradient_reads = frozenset({"x"})
+    mixes_positions = True
 
     def __init__(self, shape: Shape, options: DotProductOptions) -> None:
         kv_heads = options.kv_heads or options.heads
@@ -74,6 +76,15 @@ class DotProductAttention(Layer):
         np.matmul(k.swapaxes(-1, -2), q, out=p)
         self._softmax(p)
         np.copyto(self._by_head(y), np.matmul(v, p))
+
+    def why_not_continued(self) -> str | None:
+        """See Layer."""
+        return None if self.causal else "attention sees the tokens behind a position too (causal: false)"
+
+    def continue_forward(self, x: Array, y: Array, p: Any, past: Past, *_: Any) -> None:
+        """See Layer. Keeps keys and values, (kv_heads, width, positions)."""
+        angles = _angles(self.width, self.positions, x.dtype.name) if self.rotary else None
+        np.copyto(y, attend_to_past(x, past, (self.heads, self.kv_heads, self.width), self.positions, angles))
 
     def backward_input(self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, *_: Any) -> None:
         """With P the probabilities, dP = vᵀdy and dS = P · (dP − Σ over keys of P · dP): dq = k·dS, dk = q·dSᵀ, dv =

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
 
 from stages.arrays import Array
 from stages.shapes import Shape
@@ -72,6 +74,14 @@ class Extra(NamedTuple):
     until_weight: bool = False
 
 
+@dataclass(slots=True)
+class Past:
+    """What a layer keeps of the first `length` positions of a row, to continue it: arrays of its own."""
+
+    length: int = 0
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
 class Cost(NamedTuple):
     """The cost of a row in F, I and W. `products` are the floating-point operations of matrix products; `elements` is
     other work, as the number of product operations that take as long."""
@@ -103,6 +113,9 @@ class Layer(ABC):
     is_transparent: ClassVar[bool] = False
     """Whether weights in front of this layer use the `weight_gain` of the layer after it instead."""
 
+    mixes_positions: ClassVar[bool] = False
+    """Whether a column of the output follows from other columns of the input too, in evaluation."""
+
     shape_in: Shape
     shape_out: Shape
     parameters: tuple[ParameterSpec, ...] = ()
@@ -117,6 +130,18 @@ class Layer(ABC):
         self, x: Array, y: Array, extras: Sequence[Array], p: Sequence[Array], at: Moment, *others: Array
     ) -> None:
         """Write the output for `x` into `y`. `p` are the parameters, `others` further inputs."""
+
+    def why_not_continued(self) -> str | None:
+        """Return why `continue_forward` cannot do what `forward` does; None if it can."""
+        return (
+            f"{type(self).__name__.lower()} looks at all positions of a row at once" if self.mixes_positions else None
+        )
+
+    def continue_forward(self, x: Array, y: Array, p: Sequence[Array], past: Past, *others: Array) -> None:
+        """Write what `forward` gives for the positions from `past.length` on of one row, which `x` holds alone. `past`
+        keeps what later positions need of these."""
+        extras = [np.empty((extra.features, x.shape[1]), dtype=x.dtype) for extra in self.extras]
+        self.forward(x, y, extras, p, EVALUATING, *others)
 
     def backward_input(
         self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, p: Sequence[Array], at: Moment

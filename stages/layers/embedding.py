@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stages.arrays import Array
-from stages.layers.base import ELEMENT, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec
+from stages.layers.base import ELEMENT, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec, Past
 from stages.layers.options import Init, option
 from stages.shapes import Shape
 
@@ -100,6 +100,10 @@ class Positions(Layer):
             np.add(gradients[0], total, out=gradients[0])
         else:
             np.copyto(gradients[0], total)
+
+    def continue_forward(self, x: Array, y: Array, p: Sequence[Array], past: Past, *others: Array) -> None:
+        """See Layer."""
+        np.add(x, p[0][past.length : past.length + x.shape[1]].T, out=y)
 
     def _by_row(self, a: Array) -> Array:
         return a.reshape(len(a), -1, self.shape_in.positions)

@@ -19,6 +19,7 @@ class Flatten(Layer):
     """
 
     is_transparent = True
+    mixes_positions = True
 
     def __init__(self, shape: Shape) -> None:
         self.shape_in, self.shape_out = shape, Shape(shape.numbers)

@@ -1,0 +1,83 @@
+"""Continues a text with a trained network: what was computed of earlier tokens is kept and used again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.arrays import Array
+from stages.errors import InvalidData
+from stages.layers.base import Past
+from stages.layers.embedding import as_tokens
+from stages.spec import ModelSpec
+
+
+class Continuation:
+    """A row of tokens that grows. Raises InvalidData for a network that has no outputs for each position, or in which a
+    position sees later ones.
+
+    `parameter(name)` returns a weight when its operation runs, so that weights can stay on disk: only one layer's
+    weights are held at a time. A row longer than `model.input` moves on: its first token is forgotten, so each token
+    has another position than before, and all of them are computed anew.
+    """
+
+    def __init__(self, model: ModelSpec, parameter: Callable[[str], Array]) -> None:
+        network = model.network
+        if not model.vocabulary or not network.output.positions:
+            raise InvalidData("the network has no output for each token, so it cannot continue a text")
+        for op in network.ops:
+            if (reason := op.layer.why_not_continued()) is not None:
+                raise InvalidData(f"layer {op}: {reason}, so the network cannot continue a text")
+        self._network, self._parameter, self._dtype = network, parameter, np.dtype(model.precision)
+        self._positions, self._owners = model.input.positions, network.owners
+        mixing = [op.index for op in network.ops if op.layer.mixes_positions]
+        self._last_mixing = mixing[-1] if mixing else -1
+        self._row: list[int] = []
+        self._pasts = [Past() for _ in network.ops]
+
+    def outputs(self, tokens: Sequence[int]) -> Array:
+        """Return the outputs (vocabulary,) behind the last of `tokens`, at least one. It takes the least time if they
+        begin with those of the call before."""
+        row = list(tokens[-self._positions :])
+        known = len(self._row)
+        if known >= len(row) or row[:known] != self._row:
+            known = 0
+        for past in self._pasts:
+            past.length = known
+        self._row = row
+        return self._forward(row[known:])
+
+    def _forward(self, tokens: Sequence[int]) -> Array:
+        network, n = self._network, len(tokens)
+        values: dict[int, Array] = {0: self._first(tokens)}
+        if self._last_mixing < 0:
+            self._keep_last(values)
+        for op in network.ops:
+            x, *others = (values[v] for v in op.inputs)
+            if op.layer.is_identity:
+                y = x
+            else:
+                y = np.empty((op.layer.shape_out.features, x.shape[1]), dtype=self._dtype)
+                past = self._pasts[op.index]
+                past.length += n - x.shape[1]  # if earlier columns were left out
+                p = tuple(self._parameter(self._owners.get(name, name)) for name, _ in op.parameters)
+                op.layer.continue_forward(x, y, p, past, *others)
+                del p
+            values[op.index + 1] = y
+            for v in [v for v in values if network.last_use[v] <= op.index]:
+                del values[v]
+            if op.index == self._last_mixing:
+                self._keep_last(values)
+        return values[len(network.ops)][:, -1]
+
+    def _first(self, tokens: Sequence[int]) -> Array:
+        columns: Array = np.empty((1, len(tokens)), dtype=self._dtype)
+        as_tokens(columns)[0] = tokens
+        return columns
+
+    def _keep_last(self, values: dict[int, Any]) -> None:
+        """Leave out all columns but the last: from here on no other has a part in its outputs."""
+        for v, array in values.items():
+            values[v] = np.ascontiguousarray(array[:, -1:])
