@@ -39,7 +39,9 @@ class Client:
 
     The address is the argument, else PIPETRAIN_ADDRESS, else the one in the file service.json of `home`. The token is
     the argument, else PIPETRAIN_TOKEN, else the one in the file `token` of `home`. `home` is the argument, else
-    PIPETRAIN_HOME, else ~/.pipetrain. The client sends nothing before the first call, and every call has a deadline.
+    PIPETRAIN_HOME, else ~/.pipetrain. The client sends nothing before the first call. No call waits longer than its
+    description says.
+
     Raises NoService if no address is found.
     """
 
