@@ -61,7 +61,7 @@ RUN_FILES = (
         "`predict`, torch",
     ),
     RunFile(MODEL_LAYERS, "the layers that the weights belong to", "the run, at its end", "`predict`, you"),
-    RunFile(TOKENIZER, "the tokenizer of a network on text that has one", "the run, at its end", "`generate`, you"),
+    RunFile(TOKENIZER, "the tokenizer, if the network's text has one", "the run, at its end", "`generate`, you"),
     RunFile(TRACE, "the steps that were traced last", "the run, if a trace was requested", "Perfetto"),
     RunFile(TRACE_REQUEST, "how many steps the run must trace", "the service", "the run, which removes it"),
     RunFile(f"{LOGS}/runner.log", "what the job's runner prints", "the runner", "the service, you"),

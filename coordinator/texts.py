@@ -40,7 +40,7 @@ def share(value: float | None, digits: int = 1, absent: str = _ABSENT) -> str:
 
 
 def text_measures(perplexity: float | None, bits_per_byte: float | None) -> list[str]:
-    """What is known of these two: `["perplexity 6.621", "2.727 bits/byte"]`."""
+    """Return the texts of the values that are known: `["perplexity 6.621", "2.727 bits/byte"]`."""
     perplexities = [] if perplexity is None else [f"perplexity {perplexity:.4g}"]
     return perplexities + ([] if bits_per_byte is None else [f"{bits_per_byte:.4g} bits/byte"])
 

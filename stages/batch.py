@@ -18,7 +18,7 @@ class Batch:
         self.order, self._rows, self._cuts = order, rows, cuts
         self.losses: dict[int, tuple[float, int | None]] = {}
         self.divisor: int | None = None
-        """What the summed loss is divided by; known before the first micro-batch's gradient."""
+        """The divisor of the summed loss; set before the first micro-batch's gradient."""
 
     def inputs(self, data: Dataset | None, j: int) -> Array:
         """Return the inputs of micro-batch j in the layout of the first stage, see Dataset.inputs."""
@@ -35,12 +35,12 @@ class Batch:
         return data.targets(self._rows[self._cuts[j] : self._cuts[j + 1]])
 
     def loss_divisor(self, loss: Loss, data: Dataset, columns_of_a_row: int, outputs: int) -> int:
-        """What the batch's summed loss is divided by: of all its rows, however it is cut."""
+        """Return the divisor of the batch's summed loss, which counts all its rows, however it is cut."""
         if self.divisor is None:
             rows = self.order.last - self.order.first
             columns = rows * columns_of_a_row
             if loss.ignore_index is not None:
-                columns = loss.counted(data.targets(self._rows))
+                columns = loss.n_counted(data.targets(self._rows))
             self.divisor = loss.count(columns, outputs)
         return self.divisor
 

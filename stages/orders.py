@@ -113,7 +113,7 @@ class WorkerMemory(NamedTuple):
 class StepReport(NamedTuple):
     """One worker's account of one step.
 
-    Only the worker of the last stage gives `loss_total`, `divisor` (what the mean divides it by) and `correct`.
+    Only the worker of the last stage gives `loss_total`, `divisor` (for the mean loss) and `correct`.
     `account` covers the time since the report of the step before, so it includes updates, evaluations and waiting for
     orders. `sent` has (messages, bytes) by receiving worker in the same time. `saved_bytes` is the peak of kept
     activations by stage. `timeline` (actions with start and end in seconds of the host's monotonic clock) and `memory`
@@ -145,7 +145,7 @@ class Settled(NamedTuple):
 
 
 class EvaluateReport(NamedTuple):
-    """The loss, summed over the split's rows, and what the mean divides it by. Meaningful only from the worker that
+    """The loss, summed over the split's rows, and its divisor for the mean. Meaningful only from the worker that
     holds the last stage."""
 
     rows: int

@@ -11,7 +11,7 @@ import numpy as np
 from stages.arrays import Array, aligned_empty
 
 Write = Callable[[str, Array], None]
-"""Writes the parameter of a name into an array of its shape."""
+"""Writes the parameter with a given name into an array of its shape."""
 
 
 @dataclass(frozen=True, slots=True)

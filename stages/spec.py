@@ -41,7 +41,7 @@ class ModelSpec:
 
     @cached_property
     def loss_function(self) -> Loss:
-        """What `loss` stands for."""
+        """The loss that `loss` names."""
         return build_loss(self.loss)
 
     @property

@@ -32,7 +32,7 @@ class TiedUses:
             self._copies[tie.name] = tie.owner_name
 
     def fill(self, write: Write) -> None:
-        """Write the copies; `write` gets the names of their owners."""
+        """Write the copies with `write`, which gets the names of the owners."""
         for name, owner in self._copies.items():
             write(owner, self.values[name])
 

@@ -307,7 +307,7 @@ class Worker:
                 continue
             assert data is not None, "the worker of the last stage has the targets"
             targets: Targets = data.targets(slice(a, b))
-            columns = y.shape[1] if loss.ignore_index is None else loss.counted(targets)
+            columns = y.shape[1] if loss.ignore_index is None else loss.n_counted(targets)
             result = loss.evaluate(y, targets, 1)
             if not np.isfinite(result.total):
                 raise NonFinite(f"the loss of {order.split} rows became {result.total} after step {self._step}")

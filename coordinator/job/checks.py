@@ -120,7 +120,7 @@ def _data(facts: Facts) -> Iterator[str]:
     if source is not None and loss is not None and is_text(source):
         kind = LossEntry.model_validate(loss).kind
         if not build_loss(kind).takes_labels:
-            yield f"model.loss: got {kind!r}, but the data is text, whose tokens are labels; must be cross_entropy"
+            yield f"model.loss: got {kind!r}, but tokens of text are labels, must be cross_entropy"
     if source is not None and target is not None and extension(source) not in TABLES:
         yield f"data.target: got {show(target)}, but only .csv and .parquet have columns; remove it for {show(source)}"
 

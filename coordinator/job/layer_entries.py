@@ -83,7 +83,7 @@ def _inner(options: BaseModel) -> Any:
 
 
 def plain_options(section: BaseModel, kind: Any) -> Any:
-    """A section as an object of the options class `kind`."""
+    """Return a section as an object of the options class `kind`."""
     values: dict[str, Any] = {}
     hints = get_type_hints(kind)
     for field in fields(kind):

@@ -38,11 +38,11 @@ class LossBase(Section):
         return kind
 
     def spec(self) -> LossSpec:
-        """The loss as workers are told about it."""
+        """Return the loss as workers receive it."""
         return LossSpec(self.kind, plain_options(getattr(self, self.kind), LOSSES[self.kind].options))
 
     def document(self) -> str | dict[str, Any]:
-        """As a job file has it: the name alone if every option is as it would be anyway."""
+        """Return the loss as a job file has it: only the name if every option has its default."""
         options: Section = getattr(self, self.kind)
         given = options.model_dump(exclude_defaults=True)
         return {self.kind: given} if given else self.kind

@@ -23,7 +23,7 @@ from stages.layers import REFUSED
 Path = tuple[str | int, ...]
 
 _KINDS: dict[type[BaseModel], Sequence[str]] = {LayerEntry: LAYER_KINDS, LossEntry: LOSS_KINDS}
-"""What the entries that are one of several kinds may be."""
+"""The names that entries with one of several kinds may have."""
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 3, 8, 8, 6
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -145,7 +145,7 @@ def _section_text(owner: type[BaseModel]) -> str:
 
 
 def _plain_name(key: str | int) -> str:
-    """`BatchNorm1d` and `batch_norm` as `batchnorm`."""
+    """Return `BatchNorm1d` and `batch_norm` as `batchnorm`."""
     return re.sub(r"\dd$|[^a-z]", "", str(key).lower())
 
 

@@ -1,8 +1,8 @@
 """`training.schedule`: the learning rate as a pure function of the update's number.
 
-[Note: rates] Let k be the number of updates made before (or, `by: epochs`, of whole epochs), n how many there will be,
-w the warm-up, r the optimizer's `learning_rate` and r₀ `min_rate`. For k < w the rate is r · (k + 1) / w. Behind it let
-j = k − w and x = j / (n − w):
+[Note: rates] Let k be the number of updates (with `by: epochs`, of whole epochs) before this one, n the number of all,
+w the warm-up, r the optimizer's `learning_rate` and r₀ `min_rate`. For k < w the rate is r · (k + 1) / w. After that,
+let j = k − w and x = j / (n − w):
 
     constant      r                                   cosine       r₀ + (r − r₀) · (1 + cos πx) / 2
     linear        r + (r₀ − r) · x                    wsd          r, then linear to r₀ over the last share `decay`
@@ -27,18 +27,18 @@ _WHOLE = "a whole number, at least 0"
 
 
 class Rate(Section, ABC):
-    """What every schedule has."""
+    """The common part of all schedules of the rate."""
 
     warmup: int = Field(default=0, ge=0, le=2**62, description=_WHOLE)
     by: Literal["steps", "epochs"] = Field(default="steps", description="steps or epochs")
 
     @abstractmethod
     def after_warmup(self, rate: float, j: int, n: int) -> float:
-        """The rate, with `j` units of `n` done."""
+        """Return the rate after `j` of `n` units."""
 
 
 class ConstantRate(Rate):
-    """The rate stays."""
+    """The rate stays constant."""
 
     def after_warmup(self, rate: float, j: int, n: int) -> float:
         """See Rate."""
@@ -50,7 +50,7 @@ class _Falling(Rate):
 
 
 class LinearRate(_Falling):
-    """The rate falls along a line."""
+    """The rate falls linearly."""
 
     def after_warmup(self, rate: float, j: int, n: int) -> float:
         """See Rate."""
@@ -66,7 +66,7 @@ class CosineRate(_Falling):
 
 
 class WsdRate(_Falling):
-    """Warm-up, stable, decay: the rate stays, and falls along a line at the end (Hu et al. 2024)."""
+    """Warm-up, stable, decay: the rate stays constant, and falls linearly at the end (Hu et al. 2024)."""
 
     decay: float = Field(default=0.2, gt=0, le=1, description="a share of the updates, above 0 and at most 1")
 
@@ -77,7 +77,7 @@ class WsdRate(_Falling):
 
 
 class ExponentialRate(_Falling):
-    """The rate is multiplied by a factor each time."""
+    """The rate is multiplied by `factor` after each unit."""
 
     factor: float = Field(gt=0, le=1, description="a number above 0, at most 1")
 
@@ -87,7 +87,7 @@ class ExponentialRate(_Falling):
 
 
 class StepRate(_Falling):
-    """The rate is multiplied by a factor now and then."""
+    """The rate is multiplied by `factor` after every `every` units."""
 
     factor: float = Field(default=0.1, gt=0, le=1, description="a number above 0, at most 1")
     every: int = Field(ge=1, le=2**62, description="a whole number, at least 1")
@@ -98,10 +98,10 @@ class StepRate(_Falling):
 
 
 class OneCycleRate(Rate):
-    """Up, then down (Smith & Topin 2019), as torch.optim.lr_scheduler.OneCycleLR with its cosines."""
+    """The rate rises, then falls (Smith & Topin 2019), as in torch.optim.lr_scheduler.OneCycleLR with cosines."""
 
     up: float = Field(default=0.3, gt=0, lt=1, description="a share of the updates between 0 and 1")
-    start: float = Field(default=25.0, ge=1, description="what the rate is divided by at the start, at least 1")
+    start: float = Field(default=25.0, ge=1, description="the divisor of the rate at the start, at least 1")
     min_rate: float = Field(default=0.0, ge=0, description="a number, at least 0")
 
     def after_warmup(self, rate: float, j: int, n: int) -> float:
@@ -140,28 +140,29 @@ class ScheduleSection(Section):
 
     @property
     def chosen(self) -> Rate:
-        """The schedule that is there."""
+        """The chosen schedule."""
         (name,) = self.model_fields_set
         found: Rate = getattr(self, name)
         return found
 
     @property
     def name(self) -> str:
-        """Of the schedule that is there."""
+        """The name of the chosen schedule."""
         (name,) = self.model_fields_set
         return name
 
     def warmup_steps(self, steps_per_epoch: int) -> int:
-        """Updates of the warm-up."""
+        """Return the number of updates of the warm-up."""
         schedule = self.chosen
         return schedule.warmup * (1 if schedule.by == "steps" else max(1, steps_per_epoch))
 
     def document(self) -> dict[str, Any]:
-        """As a job file has it."""
+        """Return the section as a job file has it."""
         return {self.name: self.chosen.model_dump()}
 
     def rates(self, learning_rate: float, steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-        """The rate of update number `step`, from 1, of `steps` in all; see [Note: rates]."""
+        """Return a function that gives the rate of update number `step`, from 1, of `steps` in all; see [Note:
+        rates]."""
         schedule = self.chosen
         unit = 1 if schedule.by == "steps" else max(1, steps_per_epoch)
         total = -(-steps // unit)

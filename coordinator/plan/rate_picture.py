@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a job: as a picture of text, and at the steps where something changes."""
+"""Shows the learning rate over the steps of a job: as a picture of text, and as a list of notable steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Notable:
-    """A step worth telling: its learning rate, and why."""
+    """A notable step: its learning rate, and why it is notable."""
 
     step: int
     rate: float
@@ -21,13 +21,13 @@ class Notable:
 
 
 _MOST_LOOKS = 50_000
-"""Of a job with more steps, so many of them are looked at, evenly apart."""
+"""If a job has more steps, only this many are evaluated, evenly spaced."""
 _MOST_TURNS = 6
 
 
 def notable_steps(rate: Callable[[int], float], steps: int, warmup_steps: int) -> list[Notable]:
-    """The first step, the end of the warm-up, the largest rate, where a rate that stays begins to change or one that
-    changes begins to stay (the first few), the middle and the last step."""
+    """Return the first step, the end of the warm-up, the largest rate, the first few steps at which a constant rate
+    begins to change or a changing rate becomes constant, the middle and the last step."""
     looks = min(steps, _MOST_LOOKS)
     seen = {1 + k * (steps - 1) // max(1, looks - 1): 0.0 for k in range(looks)}
     seen = {step: rate(step) for step in seen}
@@ -45,15 +45,15 @@ def notable_steps(rate: Callable[[int], float], steps: int, warmup_steps: int) -
 
 
 def _turns(rates: Mapping[int, float]) -> list[tuple[int, str]]:
-    """Where a rate that stayed changes, and where one that changed stays."""
+    """Return the steps at which a constant rate begins to change or a changing rate becomes constant."""
     numbers, values = list(rates), list(rates.values())
     stays = [a == b for a, b in pairwise(values)]
     turns = [k for k in range(1, len(stays)) if stays[k] != stays[k - 1]]
-    return [(numbers[k], "stays from here on" if stays[k] else "changes behind this step") for k in turns[:_MOST_TURNS]]
+    return [(numbers[k], "constant from here" if stays[k] else "changes after this step") for k in turns[:_MOST_TURNS]]
 
 
 def rate_picture(rate: Callable[[int], float], steps: int, *, width: int = 72, height: int = 10) -> list[str]:
-    """Lines: columns of blocks over the steps, from 0 to the largest rate; a column is as high as the
+    """Return the lines of a picture: columns of blocks over the steps, from 0 to the largest rate. A column shows the
     largest rate of its steps."""
     width = max(1, min(width, steps))
     edges = [i * steps // width for i in range(width + 1)]
@@ -76,6 +76,6 @@ def rate_picture(rate: Callable[[int], float], steps: int, *, width: int = 72, h
 
 
 def _largest(rate: Callable[[int], float], first: int, last: int) -> float:
-    """Of at most 64 of these steps, evenly apart."""
+    """Return the largest rate of at most 64 of these steps, evenly spaced."""
     looks = min(64, last - first + 1)
     return max(rate(first + k * (last - first) // max(1, looks - 1)) for k in range(looks))

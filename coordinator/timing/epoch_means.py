@@ -9,7 +9,7 @@ def loss_per_row(loss: float, samples: int, *, summed: bool) -> float:
 
 
 def weight(samples: int, counted: int | None) -> int:
-    """How much a step's loss counts in a mean: as many rows as it has; if the loss ignores some targets, the others."""
+    """Return the weight of a step in a mean: its rows or, if the loss ignores some targets, the targets that count."""
     return samples if counted is None else counted
 
 

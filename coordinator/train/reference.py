@@ -54,7 +54,7 @@ def _train(spec: JobSpec, train: Dataset, steps: int, parameters: Mapping[str, A
     for step, rows in enumerate(islice(batches, min(steps, spec.training.n_steps(len(bounds)))), start=1):
         columns = len(rows) * model.network.output.columns
         if loss.ignore_index is not None:
-            columns = loss.counted(train.targets(rows))
+            columns = loss.n_counted(train.targets(rows))
         n = loss.count(columns, stage.n_out)
         total, cuts = 0.0, np.cumsum([0, *micro_batch_sizes(len(rows), spec.training.micro_batches)])
         stage.begin_step(len(cuts) - 1)

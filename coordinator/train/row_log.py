@@ -1,4 +1,4 @@
-"""`training.log_every`: several steps as one row, of which nothing is lost that a sum or a mean can tell."""
+"""`training.log_every`: joins several steps into one row, which keeps their sums and means."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from coordinator.train.rows import TrainedStep
 
 
 class RowLog:
-    """Joins the steps of an epoch. A row ends with the step whose number `every` divides, and before another epoch."""
+    """Joins steps of an epoch. A row ends at each step whose number is a multiple of `every`, and at the end of an
+    epoch."""
 
     def __init__(self, every: int) -> None:
         self._every = every
         self._steps: list[TrainedStep] = []
 
     def take(self, row: TrainedStep) -> Iterator[TrainedStep]:
-        """Take in a step; the rows that are complete now."""
+        """Take in a step. Yield the rows that are complete now."""
         if self._steps and self._steps[-1].epoch != row.epoch:
             yield from self.rest()
         self._steps.append(row)
@@ -25,15 +26,16 @@ class RowLog:
             yield from self.rest()
 
     def rest(self) -> Iterator[TrainedStep]:
-        """The row of the steps that are in no row yet, if there are any: before an evaluation, and at the end."""
+        """Yield the row of the steps that are in no row yet, if there are any. For evaluations, and for the end."""
         steps, self._steps = self._steps, []
         if steps:
             yield steps[0] if len(steps) == 1 else joined(steps)
 
 
 def joined(steps: list[TrainedStep]) -> TrainedStep:
-    """The row of several steps of one epoch: samples and seconds are sums, and so is a loss that is a sum; loss and
-    accuracy are means over what they are means over in each step, the bubble over time; all else is the last step's."""
+    """Return the row of several steps of one epoch. Samples and seconds are sums, and so is a loss that is a sum. Other
+    losses and the accuracy are means with the steps' weights, the bubble is a mean over time. All other figures are
+    the last step's, those of memory the last sample's."""
     last, seconds = steps[-1], sum(step.seconds for step in steps)
     weights = [weight(step.samples, step.counted) for step in steps]
     all_of_them = max(1, sum(weights))

@@ -66,7 +66,7 @@ _ACCURACY = Metric(
     "pipetrain_accuracy_ratio",
     "Share of rows classified right in the present epoch so far (kind train), in the last evaluation (validation).",
 )
-_PERPLEXITY = Metric("pipetrain_validation_perplexity", "Perplexity of the last evaluation; jobs on text only.")
+_PERPLEXITY = Metric("pipetrain_validation_perplexity", "Perplexity of the last evaluation; only for jobs on text.")
 _BITS = Metric(
     "pipetrain_validation_bits_per_byte",
     "Bits that the network needs for a byte of the validation text, in the last evaluation.",
@@ -153,13 +153,15 @@ class StepRow:
     steps: int | None = field(
         default=None,
         metadata=shown(
-            "steps that the row stands for, if more than one (`training.log_every`): `samples` and `seconds` are their "
-            "sums, `loss`, `accuracy` and `bubble` their means, and all else is the last step's"
+            "number of steps that the row joins, if more than one (`training.log_every`): `samples` and `seconds` are "
+            "their sums, `loss`, `accuracy` and `bubble` their means, and all else is the last step's"
         ),
     )
     counted: int | None = field(
         default=None,
-        metadata=shown("targets that `loss` and `accuracy` are means over, if the job's loss ignores some; else None"),
+        metadata=shown(
+            "number of targets that count in `loss` and `accuracy`, if the job's loss ignores some; else None"
+        ),
     )
     memory_most: float | None = field(
         default=None,
@@ -213,8 +215,8 @@ class EvalRow:
     perplexity: float | None = field(
         default=None,
         metadata=shown(
-            "e to the power of `loss`, the mean over tokens; None if the data is not text, or the loss is no logarithm "
-            "of a probability (with `label_smoothing`)",
+            "e to the power of `loss`, the mean over tokens; None if the data is not text, or with `label_smoothing`, "
+            "since the loss is then not the logarithm of a probability",
             series="validation_perplexity",
             tracker="validation/perplexity",
             metric=_PERPLEXITY,
@@ -223,8 +225,9 @@ class EvalRow:
     bits_per_byte: float | None = field(
         default=None,
         metadata=shown(
-            "the loss of all tokens in bits, divided by the bytes of their text, whatever the tokens are; None if "
-            "`perplexity` is, if the loss ignores tokens, and for files of token numbers, whose text is not known",
+            "the loss of all tokens in bits, divided by the bytes of their text, so that it does not depend on the "
+            "kind of tokens; None if `perplexity` is None, if the loss ignores tokens, and for files of token numbers, "
+            "whose text is not known",
             "bits",
             series="validation_bits_per_byte",
             tracker="validation/bits_per_byte",

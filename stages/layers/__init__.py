@@ -48,10 +48,10 @@ KINDS: dict[str, LayerKind] = {
 
 
 REFUSED: dict[str, str] = {
-    "batchnorm": "which is not there, since its result would depend on how a batch is cut into micro-batches; use "
-    "layer_norm or rms_norm, which look at one sample alone",
+    "batchnorm": "which does not exist, since its result would depend on how a batch is cut into micro-batches; use "
+    "layer_norm or rms_norm, which use only one sample",
 }
-"""Layers that people look for: letters of the name alone, and why there is no such layer."""
+"""Layers that users may expect: the letters of the name, and why there is no such layer."""
 
 
 def entry(kind: str, **options: Any) -> LayerSpec:

@@ -1,4 +1,4 @@
-"""The losses, by the names that job files use. A new one is a file here and a row of the table."""
+"""The losses, by the names that job files use. A new loss is a file here and a row of the table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ LOSSES: dict[str, LossKind] = {
 
 
 def loss_entry(kind: str, **options: Any) -> LossSpec:
-    """`loss_entry("huber", delta=0.5)`. Raises KeyError for an unknown kind, TypeError for options that it has not."""
+    """Return a loss's entry: `loss_entry("huber", delta=0.5)`. Raises KeyError for an unknown kind, TypeError for an
+    unknown option."""
     return LossSpec(kind, LOSSES[kind].options(**options))
 
 
 def build_loss(spec: LossSpec | str) -> Loss:
-    """The loss that a spec, or a name without options, stands for."""
+    """Return the loss of a spec, or of a name without options."""
     spec = loss_entry(spec) if isinstance(spec, str) else spec
     return LOSSES[spec.kind].build(spec.options)

@@ -12,7 +12,7 @@ from stages.losses.base import Loss, LossKind, LossResult, Targets
 
 class BinaryCrossEntropy(Loss):
     """−y log σ(f) − (1 − y) log(1 − σ(f)), the mean over rows and outputs, as torch.nn.BCEWithLogitsLoss. An output is
-    right if it is above 0 just where its target is above 1/2."""
+    right if it is above 0 and its target above 1/2, or neither is."""
 
     classifies = True
     targets_between = (0.0, 1.0)

@@ -33,7 +33,7 @@ class CrossEntropy(Loss):
 
     @property
     def is_log_likelihood(self) -> bool:
-        """See Loss. A smoothed loss is none."""
+        """See Loss. A smoothed loss is no log-likelihood."""
         return self._smoothing == 0
 
     def count(self, columns: int, outputs: int) -> int:
@@ -47,7 +47,7 @@ class CrossEntropy(Loss):
         right = f.argmax(axis=0) == targets
         if ignored is not None and len(ignored):
             labels = targets.copy()
-            labels[ignored] = 0  # any class that is there: what comes of it is set to 0
+            labels[ignored] = 0  # any existing class: its results are set to 0
             right[ignored] = False
         shifted = f - f.max(axis=0)
         gradient = np.exp(shifted)

@@ -1,4 +1,4 @@
-"""Losses of the difference between an output and its target: squares, magnitudes, and Huber's between the two."""
+"""Losses of the difference between an output and its target: its square, its magnitude, and Huber's mix of both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SumOfSquares(Loss):
 
 
 class _MeanLoss(Loss):
-    """The mean over rows and outputs."""
+    """Base of losses that are a mean over rows and outputs."""
 
     def count(self, columns: int, outputs: int) -> int:
         """See Loss."""
@@ -62,7 +62,7 @@ class HuberOptions:
 
 
 class Huber(_MeanLoss):
-    """The mean of (f − y)² / 2 where |f − y| ≤ δ, else of δ (|f − y| − δ / 2) (Huber 1964), as torch.nn.HuberLoss."""
+    """The mean of (f − y)² / 2 if |f − y| ≤ δ, else of δ (|f − y| − δ / 2) (Huber 1964), as torch.nn.HuberLoss."""
 
     def __init__(self, options: HuberOptions) -> None:
         self._delta = options.delta

@@ -26,7 +26,7 @@ def test_notable_steps() -> None:
     cosine = _told({"cosine": {"warmup": 10}}, warmup=10)
     assert cosine == {1: "first step", 10: "end of the warm-up", 50: "middle", 100: "last step"}
     wsd = _told({"wsd": {"decay": 0.2}})
-    assert wsd[81] == "changes behind this step"
+    assert wsd[81] == "changes after this step"
     steps = _told({"step": {"every": 40}})
     assert {40, 41, 80, 81} <= steps.keys()
     assert _told("constant", steps=1) == {1: "first step"}

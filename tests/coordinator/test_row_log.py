@@ -1,4 +1,4 @@
-"""Several steps as one row: what can be added up is kept."""
+"""Several steps as one row, which keeps their sums and means."""
 
 from __future__ import annotations
 

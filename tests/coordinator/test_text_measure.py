@@ -1,4 +1,4 @@
-"""Perplexity and bits per byte: what they are, and where they mean something."""
+"""Perplexity and bits per byte: their values, and the jobs for which they have a meaning."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_labels_of_any_whole_type_can_be_ignored() -> None:
     for ignored, counted in ((-100, 4), (0, 2)):
         loss = build_loss(loss_entry("cross_entropy", ignore_index=ignored))
         results = [loss.evaluate(f.copy(), labels.astype(kind), 2) for kind in (np.uint16, np.uint32, np.int64)]
-        assert loss.counted(labels.astype(np.uint16)) == counted
+        assert loss.n_counted(labels.astype(np.uint16)) == counted
         assert len({result.total for result in results}) == 1
     assert (results[0].gradient[:, [1, 3]] == 0).all()
     nothing = loss.evaluate(f, np.zeros(4, np.uint16), 0)
