@@ -164,7 +164,7 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
             "model.layers.0",
             "batch_norm",
             "model.layers[0]: got 'batch_norm', which does not exist, since its result would depend on how a batch is "
-            "cut into micro-batches; use layer_norm or rms_norm, which look at one sample alone",
+            "cut into micro-batches; use layer_norm or rms_norm, which use only one sample",
         ),
         ("model.layers.0", "linear", f"model.layers[0].linear.units: missing, must be {UNITS}"),
         (
