@@ -37,7 +37,8 @@ def attend_to_past(
     np.subtract(scores, scores.max(axis=-2, keepdims=True), out=scores)
     np.exp(scores, out=scores)
     np.divide(scores, scores.sum(axis=-2, keepdims=True), out=scores)
-    return np.matmul(values[:, None], scores).reshape(heads * width, n)
+    result: Array = np.matmul(values[:, None], scores).reshape(heads * width, n)
+    return result
 
 
 def _turned(a: Array, cos: Array, sin: Array) -> Array:
