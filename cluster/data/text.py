@@ -80,12 +80,12 @@ class Vocabulary:
         return str(_tokenizer(self.tokenizer).decode(tokens.tolist()))
 
     def number_of(self, token: str) -> int | None:
-        """The number of a token of the tokenizer; None if it has none of this name."""
+        """Return the number of a tokenizer's token; None if there is no tokenizer or no such token."""
         found: int | None = _tokenizer(self.tokenizer).token_to_id(token) if self.tokenizer else None
         return found
 
     def n_bytes(self, tokens: Numbers) -> int | None:
-        """Bytes of the text (UTF-8) of token numbers; None if they are numbers alone."""
+        """Return the bytes of the text (UTF-8) of token numbers; None if the numbers have no text."""
         if self.kind == "numbers":
             return None
         if self.kind == "bytes":
@@ -143,7 +143,7 @@ def text_rows(spec: JobSpec, source: str, vocabulary: Vocabulary) -> Dataset:
 
 
 def target_bytes(rows: Dataset, vocabulary: Vocabulary | None) -> int | None:
-    """Bytes of the text that is predicted: of all blocks, one behind another. None if it is not known."""
+    """Return the bytes of the predicted text of all blocks, one after another. None if they are not known."""
     y = rows.y
     if vocabulary is None or not isinstance(y, Windows) or y.stride != y.block:
         return None

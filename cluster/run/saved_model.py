@@ -1,4 +1,4 @@
-"""A trained model on disk: the files of a run directory that `evaluate`, `predict`, `generate` and others read."""
+"""Writes and reads trained models: the files of a run directory for `evaluate`, `predict`, `generate` and others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def save_model(
     vocabulary: Vocabulary | None,
 ) -> None:
     """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer.
-    Each file is whole, or not there. Raises OSError."""
+    Each file is written whole or not at all. Raises OSError."""
     write_tensors(folder / run_files.MODEL, parameters, {"format": MODEL_FORMAT})
     if vocabulary is not None and vocabulary.tokenizer:
         write_whole(folder / run_files.TOKENIZER, vocabulary.tokenizer.encode())
@@ -39,7 +39,7 @@ def save_model(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str]) -> None:
-    """Write a .safetensors file, which is whole, or not there. Raises OSError."""
+    """Write a .safetensors file, whole or not at all. Raises OSError."""
     temporary = path.with_name(run_files.unfinished(path.name))
     try:
         save_file(dict(tensors), temporary, metadata=metadata)
@@ -50,7 +50,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, 
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, which is whole, or not there. Raises OSError."""
+    """Write a file, whole or not at all. Raises OSError."""
     temporary = path.with_name(run_files.unfinished(path.name))
     try:
         temporary.write_bytes(content)

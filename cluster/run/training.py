@@ -168,7 +168,7 @@ class Run:
         self.warn(text)
 
     def _logged(self, trainer: Trainer, observer: StepObserver) -> Iterator[Row]:
-        """The rows that are recorded and shown: see `training.log_every`. The observer is told of every step."""
+        """Yield the rows to record and to show (see `training.log_every`). The observer gets every step."""
         log = RowLog(self.spec.training.log_every)
         try:
             for row in trainer.rows():
@@ -178,7 +178,7 @@ class Run:
                 else:
                     observer.step(row)
                     yield from log.take(row)
-        except PipetrainError:  # what was made before it is not lost
+        except PipetrainError:  # the rows before the error are not lost
             yield from log.rest()
             raise
         yield from log.rest()

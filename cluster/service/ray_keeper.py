@@ -202,7 +202,7 @@ class RayKeeper:
         session = event["session"]
         if not self.own:
             if self._session is not None and self._session != session:
-                await jobs.cluster_lost("the Ray cluster was started anew")
+                await jobs.cluster_lost("the Ray cluster was restarted")
             self._home.write(self._home.ray_file, {"session_name": session, "address": self.address})
         self.state = "up"
         self.up.set()

@@ -24,7 +24,7 @@ async def ask_for_trace(jobs: Jobs, job: str, steps: int) -> str:
         raise Refused(f"job {job} is {record.state.name}; only steps that are still to be made can be recorded")
     request = secrets.token_hex(8)
     if not await asyncio.to_thread(_put, jobs.home.run_directory(job), {"steps": steps, "id": request}):
-        raise Refused(f"job {job} was asked for a trace that it has not begun yet; ask again when that is saved")
+        raise Refused(f"job {job} already has a request for a trace; try again when that trace is saved")
     return request
 
 

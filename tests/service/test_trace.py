@@ -45,7 +45,7 @@ def test_a_job_that_waits_records_its_first_steps(service: Service, small: JobMa
     blocker = until(service.client.submit(small(100_000, pipeline__stages=2)), "RUNNING")
     job = service.client.submit(small(3, pipeline__stages=2))
     job.request_trace(4)
-    with pytest.raises(Refused, match="was asked for a trace that it has not begun yet"):
+    with pytest.raises(Refused, match="already has a request for a trace"):
         job.request_trace(4)
     blocker.stop(now=True).wait(timeout=120)
     job.wait(timeout=120, check=True)

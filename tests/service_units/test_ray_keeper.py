@@ -299,9 +299,9 @@ def test_a_joined_cluster_that_was_started_anew_has_lost_all_runners(play: Play)
         made.agents[1].stdout.feed_eof()
         (await made.agent(2)).ready("s2")
         await made.until(lambda: made.jobs.heard.count(("connected",)) == 3)
-        lost = made.jobs.heard.index(("lost", "the Ray cluster was started anew"))
+        lost = made.jobs.heard.index(("lost", "the Ray cluster was restarted"))
         assert made.jobs.heard[lost:] == [
-            ("lost", "the Ray cluster was started anew"),
+            ("lost", "the Ray cluster was restarted"),
             ("cluster", NODES),
             ("connected",),
         ]
