@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from stages.actions import Action
 from stages.arrays import Array
 from stages.errors import NonFinite
 from stages.layers.base import Moment
-from stages.network import name_order
+from stages.network import Op, name_order
 from stages.stage import Stage
 
 _ADVICE = "try a lower learning rate, clip_norm, or float64"
@@ -38,14 +38,21 @@ def check_gradient(stage: Stage, dx: Array, step: int, action: Action) -> None:
     )
 
 
-def check_gradients_total(squared_norms: Mapping[str, float], step: int) -> None:
+def check_gradients_total(squared_norms: Mapping[str, float], step: int, ops: Sequence[Op]) -> None:
     """Raise NonFinite if a parameter's gradient, summed over micro-batches, has NaN or infinity."""
     for name, value in sorted(squared_norms.items(), key=lambda item: name_order(item[0])[0], reverse=True):
         if not np.isfinite(value):
             raise NonFinite(
-                f"the gradient of {name} became NaN or infinite in step {step}, "
+                f"the gradient of {_parameter(name, ops)} became NaN or infinite in step {step}, "
                 f"in the sum over micro-batches; {_ADVICE}"
             )
+
+
+def _parameter(name: str, ops: Sequence[Op]) -> str:
+    """`3.weight`, or `2.3.0.1.0.weight (transformer block 3, attention, linear)`."""
+    owner = next((op for op in ops if op.name == name.rpartition(".")[0]), None)
+    place = str(owner).partition(" ")[2]
+    return f"{name} {place}" if place and owner is not None else name
 
 
 def is_finite(array: Array) -> bool:

@@ -68,8 +68,9 @@ class Op:
         return tuple((f"{self.name}.{p.name}", p) for p in self.layer.parameters)
 
     def __str__(self) -> str:
-        """The operation's name for people: `4` in a flat list, else `2.3.0.1 (attention)`."""
-        return self.name if len(self.path) == 1 else f"{self.name} ({self.kind})"
+        """The operation's name for people: `4` in a flat list, else `2.3.0.1.0 (transformer block 3, attention,
+        linear)`."""
+        return self.name if len(self.path) == 1 else f"{self.name} ({described(self.path, self.inside, self.kind)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,18 @@ class Network:
 def path_name(path: Path) -> str:
     """(4, 1) as `4.1`."""
     return ".".join(map(str, path))
+
+
+def described(path: Path, inside: Sequence[str], kind: str) -> str:
+    """Return where a layer is, as people read it: `transformer block 3, attention, linear`. `inside` names the entries
+    around it; blocks are counted as in `path`, from 0."""
+    parts = []
+    for i, name in enumerate(inside):
+        if KINDS[name].of_blocks:
+            parts.append(f"{name} block {path[i + 1]}")
+        elif not KINDS[name].groups_only:
+            parts.append(name)
+    return ", ".join([*parts, kind])
 
 
 def name_order(name: str) -> tuple[tuple[int, ...], str]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Tokens = NDArray[Any]
+"""Token numbers (n,), an array or a mapped file (numpy.memmap)."""
+_PART = 2**20
+_ROWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,14 +51,27 @@ class Windows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tokens. Inputs and targets share them, so only the inputs count them."""
-        return 0 if self.shift else self.tokens.nbytes
+        """Bytes of the tokens in memory: none of a mapped file. Inputs and targets share them, so only the inputs count
+        them."""
+        return 0 if self.shift or isinstance(self.tokens, np.memmap) else self.tokens.nbytes
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """Return a copy of these rows, (number of rows, block); `rows` is a slice or an array of row numbers."""
         numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
-        places = (numbers * self.stride + self.shift)[:, None] + np.arange(self.block)
-        found: NDArray[Any] = self.tokens[places]
+        starts = numbers * self.stride + self.shift
+        if isinstance(self.tokens, np.memmap):
+            return self._read(starts.tolist())
+        found: NDArray[Any] = self.tokens[starts[:, None] + np.arange(self.block)]
+        return found
+
+    def _read(self, starts: list[int]) -> NDArray[Any]:
+        """Read rows of a mapped file, a few at a time: the kernel maps far more around each than is asked for."""
+        found: NDArray[Any] = np.empty((len(starts), self.block), dtype=self.dtype)
+        for i, start in enumerate(starts):
+            found[i] = self.tokens[start : start + self.block]
+            if i % _ROWS_AT_ONCE == 0:
+                release(self.tokens)
+        release(self.tokens)
         return found
 
     def checksum(self, crc: int) -> int:
@@ -59,5 +79,21 @@ class Windows:
         crc = zlib.crc32(f"{self.shape}{self.stride}{self.shift}".encode(), crc)
         if self.shift:
             return crc
-        little_endian = self.tokens.astype(self.tokens.dtype.newbyteorder("<"), copy=False)
-        return zlib.crc32(np.ascontiguousarray(little_endian).data.cast("B"), crc) if len(self.tokens) else crc
+        for _, part in in_parts(self.tokens):
+            little_endian = part.astype(part.dtype.newbyteorder("<"), copy=False)
+            crc = zlib.crc32(np.ascontiguousarray(little_endian).data.cast("B"), crc)
+        return crc
+
+
+def in_parts(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
+    """Yield the tokens in parts, with the place of each part's first: of a file, one part at a time is in memory."""
+    for start in range(0, len(tokens), _PART):
+        yield start, tokens[start : start + _PART]
+        release(tokens)
+
+
+def release(tokens: Tokens) -> None:
+    """Give back the memory of what was read of a mapped file: the kernel has it still if it has room."""
+    mapping = getattr(tokens, "_mmap", None)  # of numpy.memmap, and of its slices
+    if mapping is not None:
+        mapping.madvise(mmap.MADV_DONTNEED)

@@ -194,7 +194,7 @@ class Worker:
         for s, stage in self.stages.items():
             norms |= stage.parameters.squared_norms()
             ledger.book(s, UPDATE)
-        check_gradients_total(norms, order.step)
+        check_gradients_total(norms, order.step, self._setup.model.network.ops)
         self._round += 1
         return self._step_report(order, batch, norms)
 

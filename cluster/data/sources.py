@@ -20,6 +20,7 @@ from cluster.data.files import AnyArray, Arrays, Table, read_source
 from cluster.data.rules import SourceRules
 from cluster.data.tables import arrays_of, require_columns, split_columns
 from cluster.data.text import Vocabulary, load_text
+from cluster.data.token_files import require_below
 from coordinator.job.source_names import is_text
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset, train_validation_split
@@ -67,7 +68,7 @@ def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
     if is_text(data.source):
         train, held_out, vocabulary = load_text(spec, rules)
         resolved = spec.resolved(train.x.block, vocabulary.size)
-        _require_vocabulary(resolved, vocabulary)
+        _require_vocabulary(resolved, vocabulary, train, held_out)
         return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary)
     everything, columns = _load(spec, data.source, None, rules)
     if isinstance(data.validation, str):
@@ -84,7 +85,7 @@ def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
     return JobData(spec=spec, train=train, validation=held_out, columns=columns)
 
 
-def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary) -> None:
+def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary, train: Dataset, held_out: Dataset) -> None:
     """Raise InvalidData if the model does not take tokens, has fewer tokens than the data, or other rows."""
     model, source = spec.model_spec(), spec.data.source
     if not model.vocabulary:
@@ -93,12 +94,20 @@ def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary) -> None:
         )
     smallest = min(model.vocabulary, model.network.output.features)
     if vocabulary.size > smallest:
+        if vocabulary.kind == "numbers":
+            require_below(train.x.tokens, smallest, source)
+            second = isinstance(spec.data.validation, str)
+            place = (spec.data.validation, 0) if second else (source, len(train.x.tokens))
+            require_below(held_out.x.tokens, smallest, str(place[0]), before=place[1])
         raise InvalidData(
             f"{source}: has {vocabulary.size} tokens, but the model knows {smallest}; leave model.input and vocabulary "
             "out, and write units: classes"
         )
     if model.input.positions != spec.data.block:
-        raise InvalidData(f"{source}: data.block is {spec.data.block}, but model.input is {model.input.positions}")
+        raise InvalidData(
+            f"{source}: data.block is {spec.data.block}, but the model has {model.input.positions} positions "
+            "(model.input); change one, or leave model.input out"
+        )
 
 
 def load_arrays(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> Dataset:

@@ -14,13 +14,14 @@ import sysconfig
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.data.files import open_source
 from cluster.data.rules import SourceRules
+from cluster.data.token_files import open_tokens, require_below, vocabulary_size
 from coordinator import run_files
 from coordinator.job.source_names import extension
 from coordinator.job.spec import JobSpec
@@ -31,9 +32,6 @@ from stages.windows import Windows
 Numbers = NDArray[Any]
 TOKENIZER = "tokenizer"
 """The kind of a vocabulary from a tokenizer's file."""
-_HEADER = 256
-"""The number of 32-bit numbers before the tokens of some .bin files; the first one says which type follows."""
-_MAGIC = {20240520: "<u2", 20240801: "<u4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +157,10 @@ def _read(
 ) -> tuple[Numbers, Vocabulary]:
     if source != "stdlib" and extension(source) in (".bin", ".npy"):
         with open_source(source, rules) as file:
-            tokens = _numbers(file, source)
-        size = int(tokens.max()) + 1 if len(tokens) else 1
+            tokens = open_tokens(file, source)
+        size = vocabulary_size(tokens, source)
         if known is not None and size > known.size:
-            place = int((tokens >= known.size).argmax())
-            raise InvalidData(
-                f"{source}: token {tokens[place]}, number {place + 1}, is not in the vocabulary of {known.size} tokens"
-            )
+            require_below(tokens, known.size, source)
         return tokens, known or Vocabulary("numbers", size)
     text = _text(source, rules)
     vocabulary = known or _vocabulary(text, kind or "characters", rules)
@@ -214,21 +209,6 @@ def _of_line(line: str, number: int, source: str) -> str:
         return str(json.loads(line)["text"])
     except (ValueError, KeyError, TypeError):
         raise InvalidData(f'{source}: line {number} is not a JSON object with an entry "text"') from None
-
-
-def _numbers(file: IO[bytes], source: str) -> Numbers:
-    if extension(source) == ".npy":
-        array = np.load(file, allow_pickle=False)
-        if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and array.min() < 0):
-            raise InvalidData(f"{source}: must hold one row of token numbers, is of {array.dtype} {list(array.shape)}")
-        return np.asarray(array)
-    content = file.read()
-    header = np.frombuffer(content[: 4 * _HEADER], dtype="<u4") if len(content) >= 4 * _HEADER else np.zeros(3, "<u4")
-    if header[0] in _MAGIC:
-        return np.frombuffer(content, dtype=_MAGIC[int(header[0])], offset=4 * _HEADER)
-    if len(content) % 2:
-        raise InvalidData(f"{source}: has {len(content):,} bytes, must hold numbers of 16 bits")
-    return np.frombuffer(content, dtype="<u2")
 
 
 def _codes(text: str) -> Numbers:

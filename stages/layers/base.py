@@ -172,3 +172,7 @@ class LayerKind:
     adds_input: bool = False
     takes_tokens: bool = False
     """Whether its input may be token numbers."""
+    of_blocks: bool = False
+    """Whether the layers that it stands for are blocks, one like another, which people count."""
+    groups_only: bool = False
+    """Whether its name says nothing about a layer inside it."""

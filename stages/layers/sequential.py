@@ -64,6 +64,6 @@ def _layers(options: SequentialOptions, shape: Shape) -> Sequence[LayerSpec]:
     return options.layers
 
 
-SEQUENTIAL = LayerKind(name="sequential", options=SequentialOptions, expand=_layers)
-RESIDUAL = LayerKind(name="residual", options=SequentialOptions, expand=_layers, adds_input=True)
-REPEAT = LayerKind(name="repeat", options=RepeatOptions, expand=_repeated)
+SEQUENTIAL = LayerKind(name="sequential", options=SequentialOptions, expand=_layers, groups_only=True)
+RESIDUAL = LayerKind(name="residual", options=SequentialOptions, expand=_layers, adds_input=True, groups_only=True)
+REPEAT = LayerKind(name="repeat", options=RepeatOptions, expand=_repeated, of_blocks=True)

@@ -82,4 +82,4 @@ def _residual(*layers: LayerSpec) -> LayerSpec:
     return LayerSpec("residual", SequentialOptions(layers=layers))
 
 
-TRANSFORMER = LayerKind(name="transformer", options=TransformerOptions, expand=_expand)
+TRANSFORMER = LayerKind(name="transformer", options=TransformerOptions, expand=_expand, of_blocks=True)

@@ -89,6 +89,33 @@ def test_one_bad_element_is_enough_wherever_it_is_and_however_the_array_lies(pre
 def test_of_sums_over_micro_batches_the_last_layer_is_named_first() -> None:
     """The order is that of the backward pass, from the loss. Layer 10 comes after layer 9, although its name sorts
     first."""
-    check_gradients_total({"0.weight": 1.0, "10.weight": 0.0}, 7)
+    check_gradients_total({"0.weight": 1.0, "10.weight": 0.0}, 7, ())
     with pytest.raises(NonFinite, match=r"^the gradient of 10\.bias became NaN or infinite in step 7, in the sum"):
-        check_gradients_total({"0.weight": np.nan, "9.weight": np.inf, "10.bias": np.nan, "10.weight": 1.0}, 7)
+        check_gradients_total({"0.weight": np.nan, "9.weight": np.inf, "10.bias": np.nan, "10.weight": 1.0}, 7, ())
+
+
+def test_a_layer_in_a_block_is_named_as_people_count() -> None:
+    """`2.1.0.1.0` alone says little: it is block 1 of the transformer, in its attention."""
+    blocks = entry("transformer", heads=1, times=2)
+    repeated = entry("repeat", times=2, layers=(entry("residual", layers=(entry("linear", units=4),)),))
+    layers = (entry("embedding", units=4), entry("positions"), blocks, repeated, entry("linear", units=5))
+    model = ModelSpec(input_shape=(3,), vocabulary=5, layers=layers, loss="cross_entropy", seed=1)
+    ops = model.network.ops
+    names = {op.name: str(op) for op in ops}
+    assert names["2.1.0.1.0"] == "2.1.0.1.0 (transformer block 1, attention, linear)"
+    assert names["2.1.1"] == "2.1.1 (transformer block 1, add)"
+    assert names["2.0.1.2"] == "2.0.1.2 (transformer block 0, gelu)"
+    assert names["3.1.0.0"] == "3.1.0.0 (repeat block 1, linear)"
+    assert names["4"] == "4"
+    stage = Stage(model, 0, len(ops), SgdSpec(learning_rate=0.1))
+    stage.parameters.value("2.1.0.1.0.weight")[0, 0] = np.nan
+    tokens = np.array([[0, 1, 2]])
+    y = stage.infer(tokens)
+    with pytest.raises(NonFinite) as told:
+        check_output(stage, tokens, y, EVALUATING, "step 7", Action.parse("0F0"))
+    assert str(told.value).startswith(
+        "the output of layer 2.1.0.1.0 (transformer block 1, attention, linear) became NaN or infinite in step 7"
+    )
+    with pytest.raises(NonFinite) as told:
+        check_gradients_total({"2.0.1.3.weight": np.nan, "0.weight": 1.0}, 7, ops)
+    assert str(told.value).startswith("the gradient of 2.0.1.3.weight (transformer block 0, linear) became NaN")

@@ -1,0 +1,78 @@
+"""Files of token numbers, mapped into memory: what is not asked for is not read, and nothing of it is held.
+
+.bin             numbers of 16 bits; of 16 or 32 bits after a header of 256 whole numbers that says which
+.npy             an array of one dimension
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from coordinator.job.source_names import extension
+from stages.errors import InvalidData
+from stages.windows import Tokens, in_parts
+
+_HEADER = 256
+"""The number of 32-bit numbers before the tokens of some .bin files; the first one says which type follows."""
+_MAGIC = {20240520: "<u2", 20240801: "<u4"}
+
+
+def open_tokens(file: IO[bytes], source: str) -> Tokens:
+    """Return the numbers of an open file, which may be closed then. Raises InvalidData."""
+    dtype, offset = _npy_header(file, source) if extension(source) == ".npy" else _bin_header(file)
+    n_bytes = file.seek(0, os.SEEK_END) - offset
+    if n_bytes % dtype.itemsize:
+        raise InvalidData(f"{source}: has {n_bytes:,} bytes, must hold numbers of {8 * dtype.itemsize} bits")
+    n = n_bytes // dtype.itemsize
+    if n == 0:
+        return np.empty(0, dtype)
+    if isinstance(file, io.BytesIO):  # fetched from a URL: it is in memory already
+        return np.frombuffer(file.getbuffer(), dtype, offset=offset)
+    return np.memmap(file, dtype, "r", offset, (n,))
+
+
+def vocabulary_size(tokens: Tokens, source: str) -> int:
+    """Return the largest number and 1. Raises InvalidData for a negative one."""
+    size = 1
+    for start, part in in_parts(tokens):
+        if part.min() < 0:
+            place = int((part < 0).argmax())
+            raise InvalidData(f"{source}: token {part[place]}, number {start + place + 1}, is negative")
+        size = max(size, int(part.max()) + 1)
+    return size
+
+
+def require_below(tokens: Tokens, size: int, source: str, *, before: int = 0) -> None:
+    """Raise InvalidData, with the first number and its place, unless all are below `size`. `before` is how many numbers
+    of the source come before them."""
+    for start, part in in_parts(tokens):
+        wrong = part >= size
+        if wrong.any():
+            place = int(wrong.argmax())
+            raise InvalidData(
+                f"{source}: token {part[place]}, number {before + start + place + 1}, is not in the vocabulary "
+                f"of {size} tokens"
+            )
+
+
+def _npy_header(file: IO[bytes], source: str) -> tuple[np.dtype[Any], int]:
+    try:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except (ValueError, EOFError) as error:
+        raise InvalidData(f"{source}: cannot be read as .npy: {' '.join(str(error).split())[:160]}") from None
+    if len(shape) != 1 or dtype.kind not in "iu":
+        raise InvalidData(f"{source}: must hold one row of token numbers, is of {dtype} {list(shape)}")
+    return dtype, file.tell()
+
+
+def _bin_header(file: IO[bytes]) -> tuple[np.dtype[Any], int]:
+    start = file.read(4 * _HEADER)
+    magic = int.from_bytes(start[:4], "little") if len(start) == 4 * _HEADER else 0
+    return (np.dtype(_MAGIC[magic]), 4 * _HEADER) if magic in _MAGIC else (np.dtype("<u2"), 0)

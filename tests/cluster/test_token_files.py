@@ -1,0 +1,110 @@
+"""Files of token numbers: mapped into memory, so that what is held does not grow with the file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.data.files import open_source
+from cluster.data.token_files import open_tokens, require_below, vocabulary_size
+from stages.data import Dataset
+from stages.errors import InvalidData
+from stages.windows import Tokens, Windows
+
+_MEASURE = """
+import sys
+import numpy as np
+from cluster.data.sources import load_data
+from coordinator.job.spec import parse_job
+from stages.data import epoch_order
+from stages.process_memory import status_bytes
+from stages.spec import ModelSpec
+
+spec = parse_job({
+    "model": {
+        "input": [256], "vocabulary": 50, "loss": "cross_entropy",
+        "layers": [{"embedding": {"units": 4}}, {"linear": {"units": 50}}],
+    },
+    "data": {"source": sys.argv[1], "block": 256, "validation": 0.1},
+    "training": {"steps": 1, "batch_size": 8, "optimizer": {"sgd": {"learning_rate": 0.1}}},
+})
+warm = load_data(spec.relocated({sys.argv[1]: sys.argv[2]}))
+warm.fingerprint()
+before = status_bytes("VmHWM")
+data = load_data(spec)
+data.fingerprint()
+order = epoch_order(0, 0, len(data.train))
+for batch in range(0, len(order), 64):
+    assert data.train.inputs(order[batch : batch + 64]).shape[1] % 256 == 0
+print(status_bytes("VmHWM") - before, data.nbytes)
+"""
+
+
+def _open(path: Path) -> Tokens:
+    with open_source(str(path)) as file:
+        return open_tokens(file, str(path))
+
+
+@pytest.mark.parametrize("kind", ["bin", "npy"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
+    """Of 64 MiB, read from end to end three times and in the order of an epoch, less than 16 MiB are held at a time."""
+    for name, n in (("small", 2**16), ("large", 2**25)):
+        tokens = (np.arange(n) % 50).astype("<u2")
+        if kind == "bin":
+            tokens.tofile(tmp_path / f"{name}.bin")
+        else:
+            np.save(tmp_path / f"{name}.npy", tokens)
+    arguments = [sys.executable, "-c", _MEASURE, *(str(tmp_path / f"{name}.{kind}") for name in ("large", "small"))]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    grown, held = map(int, done.stdout.split())
+    assert held == 0
+    assert grown < 16 * 2**20
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<u4", "<i8", "|u1"])
+def test_rows_and_checksums_are_those_of_an_array(tmp_path: Path, dtype: str) -> None:
+    tokens = (np.arange(900) % 200).astype(dtype)
+    np.save(tmp_path / "a.npy", tokens)
+    found = _open(tmp_path / "a.npy")
+    assert isinstance(found, np.memmap)
+    assert vocabulary_size(found, "a") == 200
+    ours, theirs = (
+        Dataset(x=Windows(part, 8, 8), y=Windows(part, 8, 8, shift=1)) for part in (found, np.array(tokens))
+    )
+    np.testing.assert_array_equal(ours.x[np.array([3, 7])], theirs.x[np.array([3, 7])])
+    np.testing.assert_array_equal(ours.targets(slice(2, 5)), theirs.targets(slice(2, 5)))
+    assert ours.fingerprint() == theirs.fingerprint()
+
+
+def _check(path: Path) -> None:
+    tokens = _open(path)
+    vocabulary_size(tokens, str(path))
+    require_below(tokens, 70, str(path))
+
+
+def test_what_is_wrong_with_a_file_is_one_line_with_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    for array, told in (
+        (np.arange(9.0), "must hold one row of token numbers, is of float64 [9]"),
+        (np.zeros((3, 3), np.uint16), "must hold one row of token numbers, is of uint16 [3, 3]"),
+        (np.array([3, 1, -2]), "token -2, number 3, is negative"),
+        (np.array([3, 1, 70, 90]), "token 70, number 3, is not in the vocabulary of 70 tokens"),
+    ):
+        np.save(path, array)
+        with pytest.raises(InvalidData) as refused:
+            _check(path)
+        assert str(refused.value) == f"{path}: {told}"
+    for content, told in ((b"no", "cannot be read as .npy"), (path.read_bytes()[:-3], "must hold numbers of 64 bits")):
+        path.write_bytes(content)
+        with pytest.raises(InvalidData, match=told):
+            _open(path)
+
+
+def test_an_empty_file_has_no_tokens(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"")
+    assert len(_open(tmp_path / "a.bin")) == 0
