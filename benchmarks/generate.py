@@ -1,9 +1,9 @@
-"""Tokens a second that a network writes: with what it knows of earlier tokens, and with the whole text for each token.
+"""Measures how many tokens a second a network generates: with kept keys and values, and with the whole text each time.
 
     python -m benchmarks.generate [--blocks 4 --units 128 --heads 4 --positions 64 --vocabulary 96]
 
-The two take turns, and the median of five is shown; 60 tokens behind a prompt of 4, on one thread. Behind the last
-position the text moves on, and all of it is computed anew: shown apart.
+The two ways take turns, and the median of five is shown, for 60 tokens after a prompt of 4, on one thread. After the
+last position the text moves on, and all of it is computed again for each token; the table has a row for that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stages.stage import Stage
 
 
 def main() -> None:
-    """See the module."""
+    """Run the measurements and print a table."""
     arguments = argparse.ArgumentParser()
     for name, default in (("blocks", 4), ("units", 128), ("heads", 4), ("positions", 64), ("vocabulary", 96)):
         arguments.add_argument(f"--{name}", type=int, default=default)

@@ -1,1 +1,1 @@
-"""What runs inside a worker: hand-written forward and backward passes in NumPy."""
+"""The code that runs inside a worker: hand-written forward and backward passes in NumPy."""

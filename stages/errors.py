@@ -124,7 +124,7 @@ class StageFailed(JobFailed):
 
 
 class WorkerLost(JobFailed):
-    """A worker process ended without being asked to."""
+    """A worker process ended unexpectedly."""
 
 
 class WorkerHung(JobFailed):

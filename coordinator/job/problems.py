@@ -102,7 +102,7 @@ def _find(loc: Path, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo 
     """Return the innermost section on the way, the leaf's field (None for a section or an unknown key), and the path in
     the file.
 
-    Pydantic adds members of a union behind a leaf; they are not in the file and are left out.
+    Pydantic adds members of a union after a leaf; they are not in the file and are left out.
     """
     owner, field, path = root, None, list[str | int]()
     here: object = root

@@ -4,7 +4,7 @@
 
     worker 0  0F0 0F1 [0B0] 0B1  <-- 0B0 stuck, waits for 1B0
 
-`draw_timed` shows a dry run on its clock, a column a tick, dots where a worker idles:
+`draw_timed` shows a dry run on its clock, a column a tick, dots for idle time:
 
     time      0    5
     worker 0  F0F1··B0──

@@ -354,7 +354,7 @@ def reason(state: State) -> str:
     """Return one line: why the job is in this state. A queued job's reason comes from the queue (`job_queue.py`)."""
     match state:
         case Starting() | Running() if state.stop is not None:
-            return "ending its processes" if state.stop.now else "asked to stop: finishes the steps under way and saves"
+            return "ending its processes" if state.stop.now else "stopping: finishes the steps in progress and saves"
         case Starting():
             return state.detail
         case Recovering():

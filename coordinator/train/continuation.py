@@ -1,4 +1,4 @@
-"""Continues a text with a trained network: what was computed of earlier tokens is kept and used again."""
+"""Continues a text with a trained network. Arrays computed for earlier tokens are kept and reused."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stages.spec import ModelSpec
 
 
 class Continuation:
-    """A row of tokens that grows. Raises InvalidData for a network that has no outputs for each position, or in which a
-    position sees later ones.
+    """A row of tokens that grows. Raises InvalidData if the network has no outputs for each position, or if a position
+    depends on later ones.
 
     `parameter(name)` returns a weight when its operation runs, so that weights can stay on disk: only one layer's
-    weights are held at a time. A row longer than `model.input` moves on: its first token is forgotten, so each token
-    has another position than before, and all of them are computed anew.
+    weights are held at a time. If a row is longer than `model.input`, its first token is dropped. Then each token
+    has another position than before, and all tokens are computed again.
     """
 
     def __init__(self, model: ModelSpec, parameter: Callable[[str], Array]) -> None:
@@ -38,8 +38,8 @@ class Continuation:
         self._pasts = [Past() for _ in network.ops]
 
     def outputs(self, tokens: Sequence[int]) -> Array:
-        """Return the outputs (vocabulary,) behind the last of `tokens`, at least one. It takes the least time if they
-        begin with those of the call before."""
+        """Return the outputs (vocabulary,) at the last of `tokens`, of which there is at least one. The call is fast if
+        `tokens` begins with the tokens of the call before."""
         row = list(tokens[-self._positions :])
         known = len(self._row)
         if known >= len(row) or row[:known] != self._row:
@@ -61,7 +61,7 @@ class Continuation:
             else:
                 y = np.empty((op.layer.shape_out.features, x.shape[1]), dtype=self._dtype)
                 past = self._pasts[op.index]
-                past.length += n - x.shape[1]  # if earlier columns were left out
+                past.length += n - x.shape[1]  # in case earlier columns were dropped
                 p = tuple(self._parameter(self._owners.get(name, name)) for name, _ in op.parameters)
                 op.layer.continue_forward(x, y, p, past, *others)
                 del p
@@ -78,6 +78,6 @@ class Continuation:
         return columns
 
     def _keep_last(self, values: dict[int, Any]) -> None:
-        """Leave out all columns but the last: from here on no other has a part in its outputs."""
+        """Drop all columns but the last: from here on its outputs depend on no other column."""
         for v, array in values.items():
             values[v] = np.ascontiguousarray(array[:, -1:])

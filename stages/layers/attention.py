@@ -79,7 +79,7 @@ class DotProductAttention(Layer):
 
     def why_not_continued(self) -> str | None:
         """See Layer."""
-        return None if self.causal else "attention sees the tokens behind a position too (causal: false)"
+        return None if self.causal else "attention also uses the tokens after a position (causal: false)"
 
     def continue_forward(self, x: Array, y: Array, p: Any, past: Past, *_: Any) -> None:
         """See Layer. Keeps keys and values, (kv_heads, width, positions)."""

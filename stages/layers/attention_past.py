@@ -1,4 +1,4 @@
-"""Attention that continues a row: keys and values of earlier positions are kept instead of being computed again."""
+"""Attention that continues a row: it keeps the keys and values of earlier positions instead of computing them again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def attend_to_past(
 ) -> Array:
     """Return the output (heads · width, n) of causal attention for n positions from `past.length` on.
 
-    `x` holds their queries, keys and values as [Note: heads] says; `sizes` is (heads, kv_heads, width). `past` gets the
-    keys, which are turned already, and the values. `angles` are the cosines and sines (width / 2, positions) of rotary.
+    `x` has their queries, keys and values as in [Note: heads]; `sizes` is (heads, kv_heads, width). The keys, already
+    rotated, and the values are added to `past`. `angles` are the cosines and sines (width / 2, positions) of rotary.
     """
     heads, shared, width = sizes
     start, n = past.length, x.shape[1]

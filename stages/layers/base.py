@@ -76,7 +76,7 @@ class Extra(NamedTuple):
 
 @dataclass(slots=True)
 class Past:
-    """What a layer keeps of the first `length` positions of a row, to continue it: arrays of its own."""
+    """The arrays that a layer keeps of the first `length` positions of a row, to continue the row."""
 
     length: int = 0
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Layer(ABC):
     """Whether weights in front of this layer use the `weight_gain` of the layer after it instead."""
 
     mixes_positions: ClassVar[bool] = False
-    """Whether a column of the output follows from other columns of the input too, in evaluation."""
+    """Whether, in evaluation, a column of the output also depends on other columns of the input."""
 
     shape_in: Shape
     shape_out: Shape
@@ -132,14 +132,14 @@ class Layer(ABC):
         """Write the output for `x` into `y`. `p` are the parameters, `others` further inputs."""
 
     def why_not_continued(self) -> str | None:
-        """Return why `continue_forward` cannot do what `forward` does; None if it can."""
+        """Return why `continue_forward` cannot replace `forward`; None if it can."""
         return (
             f"{type(self).__name__.lower()} looks at all positions of a row at once" if self.mixes_positions else None
         )
 
     def continue_forward(self, x: Array, y: Array, p: Sequence[Array], past: Past, *others: Array) -> None:
-        """Write what `forward` gives for the positions from `past.length` on of one row, which `x` holds alone. `past`
-        keeps what later positions need of these."""
+        """Write the output of `forward` for the positions of one row from `past.length` on; `x` has only these
+        positions. `past` keeps the arrays that later positions need."""
         extras = [np.empty((extra.features, x.shape[1]), dtype=x.dtype) for extra in self.extras]
         self.forward(x, y, extras, p, EVALUATING, *others)
 

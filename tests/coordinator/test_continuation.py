@@ -1,4 +1,4 @@
-"""A text is continued with what is known of its earlier tokens: the same numbers as of the whole text at once."""
+"""A text continued with kept arrays of earlier tokens has the same numbers as the whole text computed at once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _parameters(spec: JobSpec) -> dict[str, Array]:
 
 
 def _whole(spec: JobSpec, parameters: dict[str, Array], tokens: list[int]) -> Array:
-    """Outputs behind the last token, with the whole window in one go."""
+    """Return the outputs at the last token, computed for the whole window at once."""
     seen = tokens[-POSITIONS:]
     window = np.zeros((1, POSITIONS), dtype=np.int64)
     window[0, : len(seen)] = seen
@@ -66,7 +66,7 @@ def _whole(spec: JobSpec, parameters: dict[str, Array], tokens: list[int]) -> Ar
 @pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("float64", 1e-12)])
 @pytest.mark.parametrize("name", BODIES)
 def test_outputs_are_those_of_the_whole_text(name: str, precision: str, limit: float) -> None:
-    """From one token on, past the end of the positions; a prompt of several tokens; and a text that is another one."""
+    """From one token to beyond the last position; then a prompt of several tokens; then another text."""
     spec = _job(BODIES[name], precision)
     parameters = _parameters(spec)
     row = Continuation(spec.model_spec(), parameters.__getitem__)
@@ -94,8 +94,8 @@ def test_a_network_that_cannot_continue_a_text_says_which_layer_and_why() -> Non
 
 
 def test_one_layer_s_weights_are_held_at_a_time(tmp_path: Path) -> None:
-    """Read from the file as `--low-memory` does: 24 matrices of 640 KiB, of which one is there at a time, while
-    keys, values and outputs are small."""
+    """Weights are read from the file as with `--low-memory`: 24 matrices of 640 KiB, of which one at a time is in
+    memory, while keys, values and outputs are small."""
     spec = _job([{"transformer": {"heads": 2, "times": 4, "bias": False}}], "float32", units=200)
     parameters = _parameters(spec)
     write_tensors(tmp_path / "model.safetensors", parameters, {})

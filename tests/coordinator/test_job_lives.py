@@ -67,7 +67,7 @@ LIVES: dict[str, tuple[Sequence[Happening], str]] = {
         ClusterLost: RECOVERING (Ray was lost; attempt 2 starts when there is room)
         Admitted: STARTING (starting its runner) → Launch(attempt=2)
         Started: RUNNING (attempt 2)
-        StopRequested: RUNNING (asked to stop: finishes the steps under way and saves) → SendStop(attempt=2, now=False)
+        StopRequested: RUNNING (stopping: finishes the steps in progress and saves) → SendStop(attempt=2, now=False)
         StopRequested: RUNNING (ending its processes) → SendStop(attempt=2, now=True)
         RunnerLost: STOPPED (stopped at once, nothing saved)
         exit 130
@@ -77,9 +77,9 @@ LIVES: dict[str, tuple[Sequence[Happening], str]] = {
         [Admitted(), StopRequested(1.0), Preparation("reading its data"), Started(), RunStopped(7, saved=True)],
         """
         Admitted: STARTING (starting its runner) → Launch(attempt=1)
-        StopRequested: STARTING (asked to stop: finishes the steps under way and saves) → SendStop(attempt=1, now=False)
-        Preparation: STARTING (asked to stop: finishes the steps under way and saves)
-        Started: RUNNING (asked to stop: finishes the steps under way and saves)
+        StopRequested: STARTING (stopping: finishes the steps in progress and saves) → SendStop(attempt=1, now=False)
+        Preparation: STARTING (stopping: finishes the steps in progress and saves)
+        Started: RUNNING (stopping: finishes the steps in progress and saves)
         RunStopped: STOPPED (stopped at step 7, weights saved)
         exit 130
         """,
@@ -106,7 +106,7 @@ LIVES: dict[str, tuple[Sequence[Happening], str]] = {
         """
         Admitted: STARTING (starting its runner) → Launch(attempt=1)
         Started: RUNNING
-        StopRequested: RUNNING (asked to stop: finishes the steps under way and saves) → SendStop(attempt=1, now=False)
+        StopRequested: RUNNING (stopping: finishes the steps in progress and saves) → SendStop(attempt=1, now=False)
         ClusterLost: STOPPED (was to stop when Ray was lost; nothing saved)
         exit 130
         """,

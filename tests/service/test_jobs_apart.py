@@ -39,7 +39,7 @@ def test_stop_in_the_queue_ends_the_job_at_once(service: Service, small: JobMake
 def test_stop_while_it_starts_ends_it_before_it_trains(service: Service, small: JobMaker) -> None:
     job = until(service.client.submit(small(100_000)), "STARTING")
     assert job.stop().state == "STARTING"
-    assert job.reason == "asked to stop: finishes the steps under way and saves"
+    assert job.reason == "stopping: finishes the steps in progress and saves"
     assert job.wait(timeout=120).state == "STOPPED"
     assert job.step < 100
 
