@@ -85,8 +85,8 @@ def test_a_network_that_cannot_continue_a_text_says_which_layer_and_why() -> Non
 
     sees_all = _job([{"transformer": {"heads": 3, "causal": False}}])
     assert told(sees_all) == (
-        "layer 1.0.0.1.1 (transformer block 0, attention, dot_product_attention): attention sees the tokens "
-        "behind a position too (causal: false), so "
+        "layer 1.0.0.1.1 (transformer block 0, attention, dot_product_attention): attention also uses "
+        "the tokens after a position (causal: false), so "
         "the network cannot continue a text"
     )
     classifier = _job(["flatten"], head={"linear": {"units": 3}})
