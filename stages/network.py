@@ -29,9 +29,10 @@ Path = tuple[int, ...]
 class LayerError(Exception):
     """A layer does not fit: the path of the entry and what is wrong with it."""
 
-    def __init__(self, path: Path, kind: str, problem: str) -> None:
-        super().__init__(f"{path_name(path)} ({kind}): {problem}")
-        self.path, self.kind, self.problem = path, kind, problem
+    def __init__(self, path: Path, inside: Sequence[str], kind: str, problem: str) -> None:
+        place = described(path, inside, kind)
+        super().__init__(f"{path_name(path)} ({place}): {problem}")
+        self.path, self.kind, self.place, self.problem = path, kind, place, problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +223,7 @@ class NetworkBuilder:
             assert kind.expand is not None, f"{kind.name} is neither built nor expanded"
             entries = kind.expand(spec.options, shape)
         except LayerProblem as problem:
-            raise LayerError(path, spec.kind, str(problem)) from None
+            raise LayerError(path, inside, spec.kind, str(problem)) from None
         result = value
         for i, inner in enumerate(entries):
             result = self.add(inner, (*path, i), (*inside, kind.name), result)
@@ -231,6 +232,7 @@ class NetworkBuilder:
         if self.shapes[result] != shape:
             raise LayerError(
                 path,
+                inside,
                 spec.kind,
                 f"its layers turn {shape} into {self.shapes[result]}; to be added, both need the same shape",
             )
@@ -309,9 +311,13 @@ def owner_of(op: Op, parameter: ParameterSpec, ops: Sequence[Op]) -> tuple[Op, P
     ]
     where = f"tied_to: got {parameter.tied_to}"
     if not owners or owners[0][0].index >= op.index:
-        raise LayerError(op.path, op.kind, f"{where}, must be an earlier entry of model.layers that has a weight")
+        raise LayerError(
+            op.path, op.inside, op.kind, f"{where}, must be an earlier entry of model.layers that has a weight"
+        )
     owner, spec = owners[0]
     if spec.shape != parameter.shape:
         theirs, ours = list(spec.shape), list(parameter.shape)
-        raise LayerError(op.path, op.kind, f"{where}, whose weight has the shape {theirs}, but this layer's has {ours}")
+        raise LayerError(
+            op.path, op.inside, op.kind, f"{where}, whose weight has the shape {theirs}, but this layer's has {ours}"
+        )
     return owner, spec

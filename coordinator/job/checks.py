@@ -94,7 +94,7 @@ def _model(facts: Facts) -> Generator[str, None, int | None]:
             value = builder.add(entry.spec(), (k,), (), value)
         builder.check_ties()
     except LayerError as error:
-        inner = f" {path_name(error.path)}.{error.kind}" if len(error.path) > 1 else f".{error.kind}"
+        inner = f", layer {path_name(error.path)} ({error.place})" if len(error.path) > 1 else f".{error.kind}"
         yield f"model.layers[{error.path[0]}]{inner}: {error.problem}"
         return None
     if len(builder.ops) > MAX_LAYERS:
