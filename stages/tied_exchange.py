@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.actions import Kind
 from stages.arrays import Array
-from stages.ledger import SEND, WAIT_DRAIN, WAIT_WARMUP, WEIGHT_GRADIENT, Ledger
+from stages.ledger import SEND, UPDATE, WAIT_DRAIN, WAIT_WARMUP, WEIGHT_GRADIENT, Ledger
 from stages.orders import WorkerSetup
 from stages.stage import Stage
 from stages.trained import stage_of
@@ -37,15 +37,18 @@ class TiedExchange:
     def bring_gradients_home(self) -> None:
         """Add the gradients of all uses of a weight to its owner's, in the order of the users."""
         for tie, user, owner in self._ties:
-            if user in self._stages:
+            if user in self._stages and owner not in self._stages:
                 gradient = self._stages[user].uses.gradients[tie.name]
                 self._carrier.send(owner, Kind.BACKWARD_WEIGHT, tie.user.index, gradient)
                 self._ledger.book(user, SEND)
         for tie, user, owner in self._ties:
             if owner in self._stages:
-                sender = self._placement[user]
-                gradient = self._carrier.receive(owner, Kind.BACKWARD_WEIGHT, tie.user.index, sender)
-                self._ledger.book(owner, WAIT_DRAIN)
+                if user in self._stages:
+                    gradient = self._stages[user].uses.gradients[tie.name]
+                else:
+                    sender = self._placement[user]
+                    gradient = self._carrier.receive(owner, Kind.BACKWARD_WEIGHT, tie.user.index, sender)
+                    self._ledger.book(owner, WAIT_DRAIN)
                 total = self._stages[owner].parameters.gradient(tie.owner_name)
                 np.add(total, gradient, out=total)
                 self._ledger.book(owner, WEIGHT_GRADIENT)
@@ -54,12 +57,16 @@ class TiedExchange:
         """After the update, send the owner's value to the other stages that use it."""
         apart = [tie for tie in self._ties if tie[1] != tie[2]]
         for tie, user, owner in apart:
-            if owner in self._stages:
+            if owner in self._stages and user not in self._stages:
                 value = self._stages[owner].parameters.value(tie.owner_name)
                 self._carrier.send(user, Kind.BACKWARD, tie.user.index, value)
                 self._ledger.book(owner, SEND)
         for tie, user, owner in apart:
             if user in self._stages:
-                value = self._carrier.receive(user, Kind.BACKWARD, tie.user.index, self._placement[owner])
+                if owner in self._stages:
+                    value = self._stages[owner].parameters.value(tie.owner_name)
+                else:
+                    value = self._carrier.receive(user, Kind.BACKWARD, tie.user.index, self._placement[owner])
+                    self._ledger.book(user, WAIT_WARMUP)
                 np.copyto(self._stages[user].uses.values[tie.name], value)
-                self._ledger.book(user, WAIT_WARMUP)
+                self._ledger.book(user, UPDATE)

@@ -13,8 +13,8 @@ from coordinator.program.replay import Replay, replay
 from coordinator.texts import size
 from coordinator.timing.prediction import as_performed, durations, products
 from stages.actions import Kind
-from stages.network import Network
-from stages.trained import STEPS_RUN_AHEAD, performed_lane
+from stages.network import Network, Op
+from stages.trained import STEPS_RUN_AHEAD, performed_lane, stage_of
 from stages.worker import CHUNKS_AHEAD
 
 
@@ -109,6 +109,7 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
             message_bytes=max(
                 _message_bytes(dry, w, model.network, bounds, rows, item, blueprint.first_trained),
                 _chunk_bytes(blueprint, w, chunk * item),
+                _tied_bytes(blueprint, w),
             ),
             data_bytes=data_bytes if any(placement[s] == w for s in ends) else 0,
             busy=dry.busy[w] / dry.makespan,
@@ -164,6 +165,18 @@ def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
         for s in range(1, len(placement))
         if placement[s] == worker != placement[s - 1]
     )
+
+
+def _tied_bytes(blueprint: Blueprint, worker: int) -> int:
+    """Return the bytes of tied weights that are under way at an update: at the end of a step their gradients, then the
+    new values, each to a worker or, as the network's copy, from it."""
+    model, bounds, placement = blueprint.spec.model_spec(), blueprint.bounds, blueprint.program.placement
+
+    def worker_of(op: Op) -> int:
+        return placement[stage_of(op.index, bounds)]
+
+    at = [(worker_of(tie.user), worker_of(tie.owner), tie) for tie in model.network.ties]
+    return sum(model.itemsize * math.prod(t.shape) for user, owner, t in at if (user == worker) != (owner == worker))
 
 
 def _message_bytes(

@@ -49,16 +49,17 @@ class CrossEntropy(Loss):
             labels = targets.copy()
             labels[ignored] = 0  # any existing class: its results are set to 0
             right[ignored] = False
-        shifted = f - f.max(axis=0)
-        gradient = np.exp(shifted)
+        gradient = f - f.max(axis=0)
+        at_labels, mean = gradient[labels, columns], gradient.mean(axis=0) if self._smoothing else None
+        np.exp(gradient, out=gradient)  # in place: of many classes, one more array would be the peak of the memory
         normaliser = gradient.sum(axis=0)
         logarithm = np.log(normaliser)
-        per_column = logarithm - shifted[labels, columns]
+        per_column = logarithm - at_labels
         gradient /= normaliser
         gradient[labels, columns] -= 1
-        if self._smoothing:
+        if mean is not None:
             even = self._smoothing / outputs
-            per_column = (1 - self._smoothing) * per_column + self._smoothing * (logarithm - shifted.mean(axis=0))
+            per_column = (1 - self._smoothing) * per_column + self._smoothing * (logarithm - mean)
             gradient[labels, columns] += self._smoothing
             gradient -= even
         if ignored is not None:

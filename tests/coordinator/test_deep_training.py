@@ -18,9 +18,11 @@ from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
 from coordinator.train.rows import StepRow, take_row
 from coordinator.train.trainer import Trainer
+from stages.actions import Kind
 from stages.data import Dataset, epoch_order
 from stages.stage import Stage
 from stages.windows import Windows
+from stages.worker import Worker
 from stages.worker_memory import worker_memory
 from tests.stages.torch_transformer import torch_network
 
@@ -116,6 +118,19 @@ def test_rows_tell_how_many_tokens_counted() -> None:
         assert isinstance(step, StepRow)
         take_row(means, step)
     assert means.loss == pytest.approx(np.average([step.loss for step in steps], weights=counted), rel=1e-15)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_tied_weight_in_one_process_is_neither_sent_nor_copied(stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Kind] = []
+    send = Worker.send
+    monkeypatch.setattr(Worker, "send", lambda self, s, kind, *rest: (sent.append(kind), send(self, s, kind, *rest)))
+    spec = _job(stages=stages, workers=1, schedule="interleaved-1f1b")
+    blueprint = make_blueprint(spec, len(DATA))
+    with contextlib.closing(LocalWorkers(blueprint, train=DATA)) as workers:
+        found = train_pipeline(blueprint, workers, DATA, 3)
+    assert compare(found, train_reference(_job(), DATA, 3)).equal
+    assert set(sent) == ({Kind.FORWARD, Kind.BACKWARD_INPUT} if stages == 2 else set())
 
 
 def test_a_cut_behind_every_operation_changes_nothing() -> None:

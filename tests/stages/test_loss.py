@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -31,6 +32,21 @@ def test_values_and_gradients_are_torch_s(name: str) -> None:
     found = loss.evaluate(f, targets, count)
     assert found.total / count == pytest.approx(golden["loss"], rel=1e-14)
     np.testing.assert_allclose(found.gradient, golden["gradient"], rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_over_many_classes_takes_one_array_beside_the_outputs(smoothing: float) -> None:
+    """Of 50,000 classes, one more would be the most that a step needs; `plan` counts one."""
+    loss = build_loss(loss_entry("cross_entropy", label_smoothing=smoothing))
+    f = np.random.default_rng(1).normal(size=(4000, 64))
+    targets = np.arange(64)
+    tracemalloc.start()
+    try:
+        loss.evaluate(f, targets, 64)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * f.nbytes
 
 
 @pytest.mark.parametrize("name", CASES)
