@@ -55,7 +55,7 @@ class Vocabulary:
             if wrong.any():
                 place = int(wrong.argmax())
                 raise InvalidData(
-                    f"{source}: character {text[place]!r}, number {place + 1}, is not in the vocabulary of "
+                    f"{source}: character {text[place]!r} at position {place + 1} is not in the vocabulary of "
                     f"{self.size} characters that the model was trained on"
                 )
             return places.astype(np.uint16 if self.size <= 65_536 else np.uint32)
@@ -115,7 +115,7 @@ def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset,
     last tokens. Raises InvalidData."""
     data = spec.data
     if data.block is None:
-        raise InvalidData(f"{data.source}: data.block is missing, it says how many tokens a row has, such as 64")
+        raise InvalidData(f"{data.source}: data.block is missing: the number of tokens in a row, such as 64")
     tokens, vocabulary = _read(data.source, data.tokens, None, rules)
     if isinstance(data.validation, str):
         held_out, _ = _read(data.validation, data.tokens, vocabulary, rules)
@@ -127,8 +127,8 @@ def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset,
     for rows, part, kind in ((train, tokens, "training"), (validation, held_out, "validation")):
         if not len(rows):
             raise InvalidData(
-                f"{data.source}: {len(part)} tokens for {kind} make no row of {data.block} tokens and the one behind "
-                "them; give more text, or a smaller data.block"
+                f"{data.source}: {len(part)} tokens for {kind} are too few for a row of {data.block} tokens and the "
+                "token after it; give more text, or a smaller data.block"
             )
     return train, validation, vocabulary
 
@@ -227,7 +227,7 @@ def _numbers_of(text: str, size: int, source: str) -> Numbers:
     if wrong.any():
         place = int(wrong.argmax())
         raise InvalidData(
-            f"{source}: token {found[place]}, number {place + 1}, is not in the vocabulary of {size} tokens"
+            f"{source}: token {found[place]} at position {place + 1} is not in the vocabulary of {size} tokens"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Files of token numbers, mapped into memory: what is not asked for is not read, and nothing of it is held.
+"""Reads files of token numbers, mapped into memory: only the parts in use are read, and memory holds no copy.
 
 .bin             numbers of 16 bits; of 16 or 32 bits after a header of 256 whole numbers that says which
 .npy             an array of one dimension
@@ -23,7 +23,7 @@ _MAGIC = {20240520: "<u2", 20240801: "<u4"}
 
 
 def open_tokens(file: IO[bytes], source: str) -> Tokens:
-    """Return the numbers of an open file, which may be closed then. Raises InvalidData."""
+    """Return the numbers of an open file, which the caller may close afterwards. Raises InvalidData."""
     dtype, offset = _npy_header(file, source) if extension(source) == ".npy" else _bin_header(file)
     n_bytes = file.seek(0, os.SEEK_END) - offset
     if n_bytes % dtype.itemsize:
@@ -31,31 +31,31 @@ def open_tokens(file: IO[bytes], source: str) -> Tokens:
     n = n_bytes // dtype.itemsize
     if n == 0:
         return np.empty(0, dtype)
-    if isinstance(file, io.BytesIO):  # fetched from a URL: it is in memory already
+    if isinstance(file, io.BytesIO):  # from a URL: already in memory
         return np.frombuffer(file.getbuffer(), dtype, offset=offset)
     return np.memmap(file, dtype, "r", offset, (n,))
 
 
 def vocabulary_size(tokens: Tokens, source: str) -> int:
-    """Return the largest number and 1. Raises InvalidData for a negative one."""
+    """Return the largest number plus 1. Raises InvalidData for a negative number."""
     size = 1
     for start, part in in_parts(tokens):
         if part.min() < 0:
             place = int((part < 0).argmax())
-            raise InvalidData(f"{source}: token {part[place]}, number {start + place + 1}, is negative")
+            raise InvalidData(f"{source}: token {part[place]} at position {start + place + 1} is negative")
         size = max(size, int(part.max()) + 1)
     return size
 
 
 def require_below(tokens: Tokens, size: int, source: str, *, before: int = 0) -> None:
-    """Raise InvalidData, with the first number and its place, unless all are below `size`. `before` is how many numbers
-    of the source come before them."""
+    """Raise InvalidData for the first number that is not below `size`. `before` is the number of tokens before these
+    in the source."""
     for start, part in in_parts(tokens):
         wrong = part >= size
         if wrong.any():
             place = int(wrong.argmax())
             raise InvalidData(
-                f"{source}: token {part[place]}, number {before + start + place + 1}, is not in the vocabulary "
+                f"{source}: token {part[place]} at position {before + start + place + 1} is not in the vocabulary "
                 f"of {size} tokens"
             )
 
@@ -68,7 +68,7 @@ def _npy_header(file: IO[bytes], source: str) -> tuple[np.dtype[Any], int]:
     except (ValueError, EOFError) as error:
         raise InvalidData(f"{source}: cannot be read as .npy: {' '.join(str(error).split())[:160]}") from None
     if len(shape) != 1 or dtype.kind not in "iu":
-        raise InvalidData(f"{source}: must hold one row of token numbers, is of {dtype} {list(shape)}")
+        raise InvalidData(f"{source}: must hold token numbers in one dimension, is of {dtype} {list(shape)}")
     return dtype, file.tell()
 
 

@@ -33,7 +33,7 @@ def as_our_error(error: Exception, folder: Path, *, there: bool = True) -> Pipet
     if isinstance(error, MemoryError):
         return HostFailed(
             "out of memory: the process that reads the data and collects the weights needs more than its share of the "
-            "host; smaller data, or fewer jobs at once"
+            "host; use less data, or run fewer jobs at a time"
         )
     if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
         return HostFailed(f"{os.strerror(error.errno).lower()}: {error.filename or folder}")

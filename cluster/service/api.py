@@ -268,7 +268,7 @@ class Api:
                     yield pb.FetchChunk(path=part.path, size=part.size, data=part.data, sha256=part.sha256)
             except FileNotFoundError:
                 self._jobs.record(job)
-                raise Refused(f"job {job}: {file.name} was put aside while the others were sent; ask again") from None
+                raise Refused(f"job {job}: {file.name} was moved while the files were sent; try again") from None
 
     # checks --------------------------------------------------------------------------------------------------------
 
@@ -282,7 +282,9 @@ class Api:
     def _require_files(self, files: Mapping[str, str]) -> None:
         missing = [path for path, sha256 in files.items() if not self._uploads.has(sha256, path)]
         if missing:
-            raise Refused("\n".join(f"{path}: its content was not uploaded; UploadData takes it" for path in missing))
+            raise Refused(
+                "\n".join(f"{path}: its content was not uploaded; send it with UploadData" for path in missing)
+            )
 
     async def _needs(self, spec: JobSpec, files: Mapping[str, str]) -> Needs:
         workers = spec.pipeline.n_workers
@@ -338,9 +340,11 @@ async def _next(requests: AsyncIterator[pb.UploadRequest]) -> pb.UploadRequest |
         async with asyncio.timeout(_UPLOAD_SILENCE_S):
             return await anext(requests, None)
     except DecodeError:
-        raise UserMistake("the request is no UploadRequest") from None
+        raise UserMistake("the request is not an UploadRequest") from None
     except TimeoutError:
-        raise Refused(f"nothing came for {_UPLOAD_SILENCE_S:g} s; what came before is kept, go on from there") from None
+        raise Refused(
+            f"no data for {_UPLOAD_SILENCE_S:g} s; the service keeps what it has: continue from there"
+        ) from None
 
 
 async def _parts(requests: AsyncIterator[pb.UploadRequest]) -> AsyncIterator[bytes]:

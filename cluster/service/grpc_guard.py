@@ -100,7 +100,7 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio 
         return _turned_away(
             handler,
             grpc.StatusCode.UNAUTHENTICATED,
-            "the call shows no token, or another one; the right one is in the file `token` of the service's home",
+            "the call has no token or a wrong one; the right one is in the file `token` of the service's home",
         )
 
 

@@ -61,7 +61,7 @@ class Health:
         if self._keeper.state != "up":
             return [f"Ray: {self._keeper.state}"]
         answers = await self._keeper.agent_answers(_AGENT_S)
-        problem = f"Ray's agent, through which jobs start and stop, did not answer within {_AGENT_S:g} s"
+        problem = f"the Ray agent, which starts and stops jobs, did not answer within {_AGENT_S:g} s"
         return [] if answers else [problem]
 
     def _lateness(self) -> float:
@@ -73,7 +73,7 @@ class Health:
             found.append(f"the event loop stood still for {self._lateness():.1f} s a moment ago")
         still = time.monotonic() - self._jobs.following.round_at
         if still > _LATE_S:
-            found.append(f"jobs have not been looked at for {still:.0f} s")
+            found.append(f"the service has not looked at running jobs for {still:.0f} s")
         return found
 
     async def _looked(self) -> list[str]:

@@ -153,7 +153,7 @@ class Jobs:
         known = self.store.by_submission(record.submission_id) is not None
         if not known and len(self._queue) + self._arriving >= self.max_queued:
             raise QueueFull(
-                f"{len(self._queue):,} jobs wait, which is as many as the queue takes; wait until some have started, "
+                f"{len(self._queue):,} jobs wait, which is the limit of the queue; wait until some have started, "
                 "or start the service with a larger --max-queued"
             )
         self._arriving += 1
@@ -166,7 +166,7 @@ class Jobs:
             self._place(Entry(stored))
         elif self.store.document(stored.id) != document:
             raise SubmissionIdTaken(
-                f"submission id {record.submission_id!r} belongs to job {stored.id}, which is another job than this one"
+                f"submission id {record.submission_id!r} belongs to job {stored.id}, which has another document"
             )
         return self.record(stored.id)
 

@@ -52,7 +52,7 @@ async def errors_as_status(context: Any) -> AsyncIterator[None]:
             await _abort(context, refusal)
         _log.exception("a call failed")
         await context.abort(
-            grpc.StatusCode.INTERNAL, f"a mistake of the service: {type(error).__name__}: {error}; its log has more"
+            grpc.StatusCode.INTERNAL, f"a bug in the service: {type(error).__name__}: {error}; see its log"
         )
 
 

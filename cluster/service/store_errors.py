@@ -75,7 +75,7 @@ def damaged(path: Path, why: str) -> str:
     why = " ".join("".join(c if c.isprintable() else " " for c in why).split())
     return (
         f"{path}: the job store is damaged ({why}); put a copy of it back, or move it away (with {path.name}-wal and "
-        f"{path.name}-shm) to begin with an empty one; what jobs left in {path.parent / 'runs'} stays as it is"
+        f"{path.name}-shm) to begin with an empty one; the files of jobs in {path.parent / 'runs'} stay"
     )
 
 

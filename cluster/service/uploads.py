@@ -179,7 +179,7 @@ class Uploads:
                 first = await sender.next(parts)
         if there > size:
             partial.unlink()
-            raise WrongChecksum(f"size: more than the {size} bytes that were announced came; nothing is kept")
+            raise WrongChecksum(f"size: got more than the announced {size} bytes; nothing is kept")
         if there < size:
             return there, False
         await asyncio.to_thread(_finish, partial, whole, sha256)

@@ -118,7 +118,7 @@ def test_every_machine_has_a_text() -> None:
     [
         ("a.txt", b"\xff\xfe", "is not text in UTF-8: invalid start byte at byte 0"),
         ("a.txt", b"", "is empty"),
-        ("a.txt", b"short text here", "2 tokens for validation make no row"),
+        ("a.txt", b"short text here", "2 tokens for validation are too few for a row"),
         ("a.jsonl", b'{"text": "a"}\n{"txt": 1}\n', 'line 2 is not a JSON object with an entry "text"'),
         ("a.bin", b"123", "has 3 bytes, must hold numbers of 16 bits"),
     ],
@@ -178,7 +178,7 @@ def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
         "generate", run, "--tokens", 20, "--seed", 3, "--low-memory"
     )
     refused = CliRunner().invoke(cli, ["generate", str(run), "--prompt", "Ω"])
-    assert "character 'Ω', number 1, is not in the vocabulary" in str(refused.exception)
+    assert "character 'Ω' at position 1 is not in the vocabulary" in str(refused.exception)
 
 
 def test_a_run_keeps_its_tokenizer(tmp_path: Path) -> None:
@@ -212,7 +212,10 @@ def test_a_network_on_numbers_goes_on_with_numbers(tmp_path: Path) -> None:
     done = pipetrain_here("generate", tmp_path / "run", "--prompt", "1 2 3", "--tokens", "2")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 5
-    for prompt, line in (("1 x", "give some such as '12 7 3', got '1 x'"), ("1 20", "token 20, number 2, is not in")):
+    for prompt, line in (
+        ("1 x", "give some such as '12 7 3', got '1 x'"),
+        ("1 20", "token 20 at position 2 is not in"),
+    ):
         refused = pipetrain_here("generate", tmp_path / "run", "--prompt", prompt)
         assert refused.returncode == 2
         assert line in refused.stderr

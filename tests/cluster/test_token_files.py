@@ -1,4 +1,4 @@
-"""Files of token numbers: mapped into memory, so that what is held does not grow with the file."""
+"""Files of token numbers are mapped into memory, so that memory use does not grow with the file."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _open(path: Path) -> Tokens:
 
 @pytest.mark.parametrize("kind", ["bin", "npy"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
-    """Of 64 MiB, read from end to end three times and in the order of an epoch, less than 16 MiB are held at a time."""
+    """Reading 64 MiB from end to end three times, and in the order of an epoch, holds less than 16 MiB at a time."""
     for name, n in (("small", 2**16), ("large", 2**25)):
         tokens = (np.arange(n) % 50).astype("<u2")
         if kind == "bin":
@@ -90,10 +90,10 @@ def _check(path: Path) -> None:
 def test_what_is_wrong_with_a_file_is_one_line_with_the_place(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     for array, told in (
-        (np.arange(9.0), "must hold one row of token numbers, is of float64 [9]"),
-        (np.zeros((3, 3), np.uint16), "must hold one row of token numbers, is of uint16 [3, 3]"),
-        (np.array([3, 1, -2]), "token -2, number 3, is negative"),
-        (np.array([3, 1, 70, 90]), "token 70, number 3, is not in the vocabulary of 70 tokens"),
+        (np.arange(9.0), "must hold token numbers in one dimension, is of float64 [9]"),
+        (np.zeros((3, 3), np.uint16), "must hold token numbers in one dimension, is of uint16 [3, 3]"),
+        (np.array([3, 1, -2]), "token -2 at position 3 is negative"),
+        (np.array([3, 1, 70, 90]), "token 70 at position 3 is not in the vocabulary of 70 tokens"),
     ):
         np.save(path, array)
         with pytest.raises(InvalidData) as refused:

@@ -163,7 +163,7 @@ def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(service: Servi
 def test_the_same_submission_id_is_the_same_job(service: Service, small: JobMaker) -> None:
     first = service.client.submit(small(1), submission_id="once")
     assert service.client.submit(small(1), submission_id="once").id == first.id
-    with pytest.raises(Refused, match=f"belongs to job {first.id}, which is another job"):
+    with pytest.raises(Refused, match=f"belongs to job {first.id}, which has another document"):
         service.client.submit(small(2), submission_id="once")
     first.wait(timeout=120)
 
@@ -230,7 +230,7 @@ def test_a_full_queue_says_so(tmp_path: Path, small: JobMaker) -> None:
         waiting = [service.client.submit(small(1)) for _ in range(2)]
         code, message = Wire(service).refused("Submit", pb.SubmitRequest(document=_document(small)))
         assert code == "RESOURCE_EXHAUSTED"
-        assert message.startswith("2 jobs wait, which is as many as the queue takes")
+        assert message.startswith("2 jobs wait, which is the limit of the queue")
         urgent = waiting[0]
         urgent.stop()
         urgent = service.client.submit(small(1), priority=5)
@@ -332,7 +332,7 @@ def test_half_an_upload_is_resumed_and_trained_on(wire: Wire, service: Service, 
     request = pb.SubmitRequest(document=document, files={"/elsewhere/rows.npz": sha256})
     code, message = wire.refused("Submit", request)
     assert code == "FAILED_PRECONDITION"
-    assert message == "/elsewhere/rows.npz: its content was not uploaded; UploadData takes it"
+    assert message == "/elsewhere/rows.npz: its content was not uploaded; send it with UploadData"
     asked = stub(upload(b"", sha256, size=len(content)), **options)
     assert (asked.received, asked.complete) == (half, False)
     code, message = wire.refused("UploadData", upload(content, sha256))

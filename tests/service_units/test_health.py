@@ -63,7 +63,7 @@ def test_ray_and_its_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     async def scenario(service: Scripted, keeper: RayKeeper, health: Health) -> None:
         keeper.send = asked.append  # type: ignore[method-assign, assignment]
         (told,) = await problems(health)
-        assert told == "Ray's agent, through which jobs start and stop, did not answer within 0.05 s"
+        assert told == "the Ray agent, which starts and stops jobs, did not answer within 0.05 s"
         assert asked == [{"do": "ping"}]
         keeper.state = "lost; looking for it"
         assert await problems(health) == ["Ray: lost; looking for it"]

@@ -22,7 +22,7 @@ NOBODY: Any = None
 
 
 def test_a_job_that_is_deleted_while_it_is_fetched_was_deleted(tmp_path: Path) -> None:
-    """The error was once "a mistake of the service: FileNotFoundError", with a traceback in the log."""
+    """The error was once "a bug in the service: FileNotFoundError", with a traceback in the log."""
 
     async def fetch(service: Scripted, files: list[Path]) -> int:
         api = Api(service.jobs, NOBODY, NOBODY, NOBODY)
@@ -35,7 +35,7 @@ def test_a_job_that_is_deleted_while_it_is_fetched_was_deleted(tmp_path: Path) -
             there = service.home.run_directory("job1") / "events.jsonl"
             gone = there.with_name("timeline.json")
             assert await fetch(service, [there]) == 1
-            with pytest.raises(Refused, match=r"job job1: timeline\.json was put aside while the others were sent"):
+            with pytest.raises(Refused, match=r"job job1: timeline\.json was moved while the files were sent"):
                 await fetch(service, [there, gone])
             await service.jobs.stop("job1", now=True)
             await service.jobs.runner_gone("job1", 1, "it was ended")

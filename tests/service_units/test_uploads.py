@@ -128,7 +128,7 @@ def test_of_more_bytes_than_were_announced_nothing_is_kept(home: Home, before: i
         with pytest.raises(Broken):
             await send(uploads, CONTENT, [CONTENT[:before]] if before else [], breaks=True)
         sent = [b"x" * n for n in parts]
-        with pytest.raises(WrongChecksum, match="more than the 100 bytes that were announced"):
+        with pytest.raises(WrongChecksum, match="got more than the announced 100 bytes"):
             await send(uploads, CONTENT, sent, before)
         assert kept(home) == {}
         assert await send(uploads, CONTENT, [CONTENT]) == (100, True)
