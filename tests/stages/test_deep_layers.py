@@ -197,7 +197,7 @@ def test_dtype_stays_float32_in_deep_networks() -> None:
     [
         ((entry("linear", units=3),), "0 (linear): its input consists of tokens; put embedding before it"),
         ((entry("embedding", units=10), entry("transformer", heads=3)),
-         "1.0.0.1 (attention): heads: got 3, must divide the 10 features of its input"),
+         "1.0.0.1 (transformer block 0, attention): heads: got 3, must divide the 10 features of its input"),
         ((entry("embedding", units=6), entry("residual", layers=(entry("linear", units=5),))),
          "1 (residual): its layers turn 6 × 7 positions into 5 × 7 positions; to be added, both need the same shape"),
         ((entry("embedding", units=6), entry("linear", units=13, tied_to=1)),
