@@ -104,3 +104,7 @@ class OptimizerSection(Section):
         """Return the section as a job file has it."""
         (name,) = self.model_fields_set
         return {name: self.chosen.model_dump()}
+
+
+OPTIMIZERS: tuple[str, ...] = tuple(OptimizerSection.model_fields)
+"""The names of the optimizers."""

@@ -15,7 +15,9 @@ from cluster.dashboard.site import Site
 from cluster.dashboard.submission import NotSubmitted, submit_text
 from cluster.dashboard.yaml_lines import Problem
 from cluster.service.peers import is_remote_address
+from coordinator.job.layer_entries import CLASSES
 from coordinator.job.loss_entries import LOSS_KINDS
+from coordinator.job.optimizer_sections import OPTIMIZERS
 from coordinator.job.source_names import BUILT_IN
 from coordinator.job.yaml_text import read_yaml, write_yaml
 from coordinator.schedules import SCHEDULES
@@ -147,34 +149,43 @@ class _Form:
     def __init__(self) -> None:
         with ui.element("div").classes("fields"):
             self._name = self._text("Name", "digits")
-            self._input = self._text("Input shape", "64")
+            self._input = self._text("Input shape; none for text", "64")
             self._loss = ui.select(list(LOSS_KINDS), label="Loss", value="cross_entropy").props("outlined dense")
             self._source = self._text("Data: a name, path or URL", "digits", wide=True)
             self._source.set_autocomplete(list(BUILT_IN))
-            self._layers = self._text("Layers: units, or a kind", "256, relu, 256, relu, 10", wide=True)
+            self._layers = self._text("Layers: units, or as in a job file", "256, relu, 256, relu, 10", wide=True)
+            self._block = self._number("Tokens of a row, for text", None)
             self._epochs = self._number("Epochs", 30)
             self._batch = self._number("Batch size", 256)
             self._micro_batches = self._number("Micro-batches", 8)
+            self._optimizer = ui.select(list(OPTIMIZERS), label="Optimizer", value="sgd").props("outlined dense")
             self._rate = self._number("Learning rate", 0.1)
-            self._momentum = self._number("Momentum", 0.9)
+            self._momentum = self._number("Momentum, of sgd", 0.9)
             self._stages = self._number("Stages", 2)
             self._schedule = ui.select(list(SCHEDULES), label="Schedule", value="1f1b").props("outlined dense")
 
     def document(self) -> dict[str, Any]:
         """Return the job that the form describes. It is checked like a job file, not here."""
+        shape, block = _parts(self._input.value, _value), _whole(self._block.value)
+        rate: dict[str, Any] = {"learning_rate": self._rate.value}
+        if self._optimizer.value == "sgd":
+            rate["momentum"] = self._momentum.value
         return {
             "name": self._name.value,
             "model": {
-                "input": _parts(self._input.value, _value),
+                **({"input": shape} if shape else {}),
                 "layers": _parts(self._layers.value, _layer),
                 "loss": self._loss.value,
             },
-            "data": {"source": (self._source.value or "").strip()},
+            "data": {
+                "source": (self._source.value or "").strip(),
+                **({} if block is None else {"block": block}),
+            },
             "training": {
                 "epochs": _whole(self._epochs.value),
                 "batch_size": _whole(self._batch.value),
                 "micro_batches": _whole(self._micro_batches.value),
-                "optimizer": {"sgd": {"learning_rate": self._rate.value, "momentum": self._momentum.value}},
+                "optimizer": {self._optimizer.value: rate},
             },
             "pipeline": {"stages": _whole(self._stages.value), "schedule": self._schedule.value},
         }
@@ -183,13 +194,21 @@ class _Form:
         field = ui.input(label, value=value).props("outlined dense")
         return field.classes("wide") if wide else field
 
-    def _number(self, label: str, value: float) -> ui.number:
+    def _number(self, label: str, value: float | None) -> ui.number:
         return ui.number(label, value=value).props("outlined dense step=any")
 
 
 def _parts(content: str | None, read: Callable[[str], Any]) -> list[Any]:
-    """Read the parts between commas."""
-    return [read(part.strip()) for part in (content or "").split(",") if part.strip()]
+    """Read the parts between commas; a comma inside brackets, as in `transformer: {heads: 4, times: 2}`, is one of its
+    part."""
+    parts, depth = [""], 0
+    for character in content or "":
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [read(part.strip()) for part in parts if part.strip()]
 
 
 def _value(part: str) -> Any:
@@ -199,7 +218,7 @@ def _value(part: str) -> Any:
 
 def _layer(part: str) -> Any:
     value = _value(part)
-    return {"linear": {"units": value}} if isinstance(value, int) else value
+    return {"linear": {"units": value}} if isinstance(value, int) or value == CLASSES else value
 
 
 def _whole(value: float | None) -> float | int | None:
