@@ -28,7 +28,7 @@ def test_no_two_public_classes_have_one_name() -> None:
     for place, node in _definitions():
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             places[node.name].append(place)
-    assert len(places) > 200, "nothing was looked at"
+    assert len(places) > 200, "no file was checked"
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 

@@ -121,7 +121,7 @@ def _mentions(pattern: re.Pattern[str], texts: list[Path]) -> Iterator[tuple[str
 def test_commands_shown_to_users_exist() -> None:
     shown = sorted(set(_mentions(COMMAND, TEXTS)))
     known = cli.list_commands(cli.make_context("pipetrain", [], resilient_parsing=True))
-    assert "train" in {command for _, command in shown}, "nothing was looked at"
+    assert "train" in {command for _, command in shown}, "no file was checked"
     assert [(place, command) for place, command in shown if command not in known] == []
 
 
@@ -135,7 +135,7 @@ def test_every_command_can_be_loaded() -> None:
 
 def test_scripts_shown_to_users_exist_and_can_be_run() -> None:
     shown = set(_mentions(SCRIPT, [*TEXTS, ROOT / ".ci" / "run"]))
-    assert "scripts/install" in {script for _, script in shown}, "nothing was looked at"
+    assert "scripts/install" in {script for _, script in shown}, "no file was checked"
     assert [(place, script) for place, script in sorted(shown) if not os.access(ROOT / script, os.X_OK)] == []
 
 

@@ -66,7 +66,7 @@ def _state(seen: Seen | None, still: float = 0.0, silent: float = 0.0) -> State:
     ids=[
         "all wait for one that computes",
         "one that computes has used no CPU for less than the limit",
-        "who waits for a later stage",
+        "a worker waits for a later stage",
         "one prepares",
         "no orders: the coordinator's turn",
         "the one that waits does not wait for long",
@@ -117,7 +117,7 @@ def test_nobody_hangs(states: list[State]) -> None:
         "an array was lost, and its sender has ended the step",
         "the sender has no orders",
         "a circle",
-        "a link that takes nothing in",
+        "a link that does not receive",
     ],
 )
 def test_who_hangs_is_named_with_what_the_others_wait_for(states: list[State], worker: int, why: str) -> None:
