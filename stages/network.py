@@ -185,8 +185,8 @@ def path_name(path: Path) -> str:
 
 
 def described(path: Path, inside: Sequence[str], kind: str) -> str:
-    """Return where a layer is, as people read it: `transformer block 3, attention, linear`. `inside` names the entries
-    around it; blocks are counted as in `path`, from 0."""
+    """Return the place of a layer in words: `transformer block 3, attention, linear`. `inside` names the entries around
+    it; blocks count from 0, as in `path`."""
     parts = []
     for i, name in enumerate(inside):
         if KINDS[name].of_blocks:

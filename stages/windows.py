@@ -51,8 +51,8 @@ class Windows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tokens in memory: none of a mapped file. Inputs and targets share them, so only the inputs count
-        them."""
+        """Bytes of the tokens in memory; a mapped file takes none. Inputs and targets share the tokens, so only the
+        inputs count them."""
         return 0 if self.shift or isinstance(self.tokens, np.memmap) else self.tokens.nbytes
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
@@ -65,7 +65,7 @@ class Windows:
         return found
 
     def _read(self, starts: list[int]) -> NDArray[Any]:
-        """Read rows of a mapped file, a few at a time: the kernel maps far more around each than is asked for."""
+        """Read rows of a mapped file, a few at a time, because the kernel maps much more than each of them."""
         found: NDArray[Any] = np.empty((len(starts), self.block), dtype=self.dtype)
         for i, start in enumerate(starts):
             found[i] = self.tokens[start : start + self.block]
@@ -86,14 +86,14 @@ class Windows:
 
 
 def in_parts(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
-    """Yield the tokens in parts, with the place of each part's first: of a file, one part at a time is in memory."""
+    """Yield the tokens in parts, each with the index of its first token. Of a file, one part at a time is in memory."""
     for start in range(0, len(tokens), _PART):
         yield start, tokens[start : start + _PART]
         release(tokens)
 
 
 def release(tokens: Tokens) -> None:
-    """Give back the memory of what was read of a mapped file: the kernel has it still if it has room."""
+    """Free the memory of the read parts of a mapped file; the kernel still caches them if it has memory."""
     mapping = getattr(tokens, "_mmap", None)  # of numpy.memmap, and of its slices
     if mapping is not None:
         mapping.madvise(mmap.MADV_DONTNEED)

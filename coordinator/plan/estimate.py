@@ -168,8 +168,8 @@ def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
 
 
 def _tied_bytes(blueprint: Blueprint, worker: int) -> int:
-    """Return the bytes of tied weights that are under way at an update: at the end of a step their gradients, then the
-    new values, each to a worker or, as the network's copy, from it."""
+    """Return the bytes of tied weights that wait for the worker or are sent by it at an update: first gradients, at the
+    end of a step, then new values. A sent array counts because the channel holds a copy."""
     model, bounds, placement = blueprint.spec.model_spec(), blueprint.bounds, blueprint.program.placement
 
     def worker_of(op: Op) -> int:

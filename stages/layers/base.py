@@ -173,6 +173,6 @@ class LayerKind:
     takes_tokens: bool = False
     """Whether its input may be token numbers."""
     of_blocks: bool = False
-    """Whether the layers that it stands for are blocks, one like another, which people count."""
+    """Whether it stands for equal blocks, which names of layers count."""
     groups_only: bool = False
-    """Whether its name says nothing about a layer inside it."""
+    """Whether names of layers inside it leave it out, because it only groups them."""

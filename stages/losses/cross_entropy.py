@@ -51,7 +51,7 @@ class CrossEntropy(Loss):
             right[ignored] = False
         gradient = f - f.max(axis=0)
         at_labels, mean = gradient[labels, columns], gradient.mean(axis=0) if self._smoothing else None
-        np.exp(gradient, out=gradient)  # in place: of many classes, one more array would be the peak of the memory
+        np.exp(gradient, out=gradient)  # in place: with many classes, one more array would raise the peak of memory
         normaliser = gradient.sum(axis=0)
         logarithm = np.log(normaliser)
         per_column = logarithm - at_labels

@@ -124,7 +124,12 @@ def test_rows_tell_how_many_tokens_counted() -> None:
 def test_a_tied_weight_in_one_process_is_neither_sent_nor_copied(stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Kind] = []
     send = Worker.send
-    monkeypatch.setattr(Worker, "send", lambda self, s, kind, *rest: (sent.append(kind), send(self, s, kind, *rest)))
+
+    def recording_send(self: Worker, stage: int, kind: Kind, *rest: Any) -> None:
+        sent.append(kind)
+        send(self, stage, kind, *rest)
+
+    monkeypatch.setattr(Worker, "send", recording_send)
     spec = _job(stages=stages, workers=1, schedule="interleaved-1f1b")
     blueprint = make_blueprint(spec, len(DATA))
     with contextlib.closing(LocalWorkers(blueprint, train=DATA)) as workers:

@@ -95,7 +95,7 @@ def test_of_sums_over_micro_batches_the_last_layer_is_named_first() -> None:
 
 
 def test_a_layer_in_a_block_is_named_as_people_count() -> None:
-    """`2.1.0.1.0` alone says little: it is block 1 of the transformer, in its attention."""
+    """The path `2.1.0.1.0` alone says little, so the name adds: block 1 of the transformer, in its attention."""
     blocks = entry("transformer", heads=1, times=2)
     repeated = entry("repeat", times=2, layers=(entry("residual", layers=(entry("linear", units=4),)),))
     layers = (entry("embedding", units=4), entry("positions"), blocks, repeated, entry("linear", units=5))

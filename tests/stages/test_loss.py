@@ -36,7 +36,7 @@ def test_values_and_gradients_are_torch_s(name: str) -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_over_many_classes_takes_one_array_beside_the_outputs(smoothing: float) -> None:
-    """Of 50,000 classes, one more would be the most that a step needs; `plan` counts one."""
+    """With 50,000 classes, one more array would be the largest part of a step's memory; `plan` counts only one."""
     loss = build_loss(loss_entry("cross_entropy", label_smoothing=smoothing))
     f = np.random.default_rng(1).normal(size=(4000, 64))
     targets = np.arange(64)
