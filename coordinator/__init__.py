@@ -1,1 +1,2 @@
-"""The part that decides: job files, partitions, schedules and the training loop. It does no I/O of its own."""
+"""The part that decides: job files, partitions, schedules and the training loop. It reads job and schedule files; callers
+do all other I/O."""
