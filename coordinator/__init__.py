@@ -1,2 +1,2 @@
-"""The part that decides: job files, partitions, schedules and the training loop. It reads job and schedule files; callers
-do all other I/O."""
+"""The part that decides: job files, partitions, schedules and the training loop. It reads job and schedule files;
+callers do all other I/O."""
