@@ -1,7 +1,8 @@
 """Measurements that a person runs by hand; nothing in the product imports them.
 
-Every network here is `layers` times a linear layer of `width` × `width` with a bias, a ReLU between two of them,
-trained in float32 with the mean squared error by SGD, on two worker processes with one BLAS thread each.
+A network is either `layers` times a linear layer of `width` × `width` with a bias, a ReLU between two of them, trained
+with the mean squared error by SGD (`Config`), or a GPT trained with cross-entropy by AdamW (`GptConfig`): in float32,
+on two worker processes with one BLAS thread each.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ WORKERS = 2
 
 LEARNING_RATE = 0.01
 MOMENTUM = 0.9
+GPT_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,42 @@ CONFIGS = (
     Config(width=64, layers=8, batch=256, micro_batches=8),
 )
 """The four networks of the table in RESULTS.md."""
+
+VOCABULARY = 65
+"""Characters of the text that a GPT is trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GptConfig:
+    """A GPT without biases in its linear layers, with a head of its own, and how a batch goes through it."""
+
+    width: int
+    heads: int
+    tokens: int
+    layers: int
+    """Blocks."""
+    batch: int
+    micro_batches: int
+
+    def __str__(self) -> str:
+        return f"GPT {self.layers} × {self.width}, {self.heads} heads, {self.tokens} tokens, batch {self.batch}"
+
+    @property
+    def step_flops(self) -> int:
+        """Operations of a step's matrix products, those of attention over all pairs of tokens."""
+        linear = self.layers * 12 * self.width**2 + self.width * VOCABULARY
+        attention = self.layers * 2 * self.tokens * self.width
+        return 6 * self.batch * self.tokens * (linear + attention)
+
+
+GPT_CONFIGS = (
+    GptConfig(width=128, heads=4, tokens=64, layers=4, batch=12, micro_batches=4),
+    GptConfig(width=384, heads=6, tokens=256, layers=6, batch=8, micro_batches=4),
+    GptConfig(width=768, heads=12, tokens=256, layers=4, batch=4, micro_batches=4),
+)
+"""The three transformers of the table in RESULTS.md."""
+
+AnyConfig = Config | GptConfig
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from benchmarks import LEARNING_RATE, MOMENTUM, WORKERS, Config
+from benchmarks import GPT_LEARNING_RATE, LEARNING_RATE, MOMENTUM, VOCABULARY, WORKERS, AnyConfig, Config, GptConfig
 from cluster.actors.ray_workers import RayWorkers
 from cluster.data.sources import load_data
 from coordinator.job.spec import JobSpec, parse_job
@@ -21,8 +21,15 @@ _BATCHES = 2  # in the data file, which is one epoch
 _MANY_EPOCHS = 1_000_000
 
 
-def job_for(config: Config, folder: Path, *, schedule: str, group: int, stages: int = WORKERS) -> JobSpec:
+def job_for(config: AnyConfig, folder: Path, *, schedule: str, group: int, stages: int = WORKERS) -> JobSpec:
     """Return the configuration as a job. Its random data is written to `folder` once."""
+    sections = _gpt(config, folder) if isinstance(config, GptConfig) else _mlp(config, folder)
+    training = {"epochs": _MANY_EPOCHS, "batch_size": config.batch, "micro_batches": config.micro_batches}
+    pipeline = {"stages": stages, "schedule": schedule, "weight_grad_group": group}
+    return parse_job({**sections, "training": {**training, **sections["training"]}, "pipeline": pipeline})
+
+
+def _mlp(config: Config, folder: Path) -> dict[str, Any]:
     rows = _BATCHES * config.batch
     source = folder / f"{config.width}-{config.batch}.npz"
     if not source.exists():
@@ -30,20 +37,30 @@ def job_for(config: Config, folder: Path, *, schedule: str, group: int, stages: 
         x, y = (rng.standard_normal((rows + 1, config.width), dtype=np.float32) for _ in range(2))
         np.savez(source, x=x, y=y)
     layers: list[object] = [{"linear": {"units": config.width}}, "relu"] * config.layers
-    return parse_job(
-        {
-            "name": f"mlp-{config.width}",
-            "model": {"input": [config.width], "layers": layers[:-1], "loss": "mse"},
-            "data": {"source": str(source), "validation": 1 / (rows + 1)},  # one row: it is never evaluated
-            "training": {
-                "epochs": _MANY_EPOCHS,
-                "batch_size": config.batch,
-                "micro_batches": config.micro_batches,
-                "optimizer": {"sgd": {"learning_rate": LEARNING_RATE, "momentum": MOMENTUM}},
-            },
-            "pipeline": {"stages": stages, "schedule": schedule, "weight_grad_group": group},
-        }
-    )
+    return {
+        "name": f"mlp-{config.width}",
+        "model": {"input": [config.width], "layers": layers[:-1], "loss": "mse"},
+        "data": {"source": str(source), "validation": 1 / (rows + 1)},  # one row: it is never evaluated
+        "training": {"optimizer": {"sgd": {"learning_rate": LEARNING_RATE, "momentum": MOMENTUM}}},
+    }
+
+
+def _gpt(config: GptConfig, folder: Path) -> dict[str, Any]:
+    source, rows = folder / f"gpt-{config.tokens}-{config.batch}.txt", _BATCHES * config.batch
+    if not source.exists():
+        rng = np.random.default_rng(0)
+        letters = [chr(ord("0") + n) for n in range(VOCABULARY)]
+        text = "".join(letters) + "".join(rng.choice(letters, (rows + 1) * config.tokens + 1))
+        source.write_text(text, encoding="utf-8")
+    linear = {"units": "classes", "bias": False}
+    block = {"heads": config.heads, "times": config.layers, "bias": False}
+    layers = [{"embedding": {"units": config.width}}, "positions", {"transformer": block}, "layer_norm"]
+    return {
+        "name": f"gpt-{config.width}",
+        "model": {"layers": [*layers, {"linear": linear}], "loss": "cross_entropy", "init": {"std": 0.02}},
+        "data": {"source": str(source), "block": config.tokens, "validation": 1 / (rows + 1.5)},
+        "training": {"optimizer": {"adamw": {"learning_rate": GPT_LEARNING_RATE}}},
+    }
 
 
 class OurPeer:
@@ -52,7 +69,7 @@ class OurPeer:
     def __init__(self, ray: Any, spec: JobSpec) -> None:
         data = load_data(spec)
         self._rows = len(data.train)
-        self.blueprint = make_blueprint(spec, self._rows)
+        self.blueprint = make_blueprint(data.spec, self._rows)
         self.workers = RayWorkers(ray, self.blueprint, fingerprint=data.fingerprint())
 
     def measure(self, steps: int, warm_up: int = 1) -> list[float]:

@@ -28,7 +28,7 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks import CONFIGS, LEARNING_RATE, MOMENTUM, WORKERS, Config
+from benchmarks import CONFIGS, GPT_CONFIGS, MOMENTUM, WORKERS, AnyConfig, Config, GptConfig
 from benchmarks.processes import Processes
 
 START_TIMEOUT_S = 120.0
@@ -53,7 +53,7 @@ class Layout:
             return [rank, 2 * WORKERS - 1 - rank]
         return [rank + WORKERS * turn for turn in range(self.stages_per_worker)]
 
-    def runs(self, config: Config) -> bool:
+    def runs(self, config: AnyConfig) -> bool:
         """Whether torch accepts `config` for this schedule, in micro-batches of one size."""
         stages = WORKERS * self.stages_per_worker
         micro_batches = config.micro_batches
@@ -80,9 +80,13 @@ SCHEDULES: Mapping[str, Layout] = {
 """Torch's schedules by torch's names; "-4" and "-1" are the same class with 4 stages and 1 stage a worker."""
 
 
-def schedules_for(config: Config) -> list[str]:
+def schedules_for(config: AnyConfig) -> list[str]:
     """Return the names of all schedules that torch can run on `config`."""
     return [name for name, layout in SCHEDULES.items() if layout.runs(config)]
+
+
+ONE_PROCESS = "one process, 2 threads"
+"""Instead of a schedule: the whole network in one process without a pipeline, with a thread for each CPU."""
 
 
 class TorchPeer:
@@ -94,21 +98,22 @@ class TorchPeer:
 
     def __init__(
         self,
-        config: Config,
+        config: AnyConfig,
         schedule: str,
         python: str,
         *,
         momentum: float = MOMENTUM,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        if not SCHEDULES[schedule].runs(config):
+        if schedule != ONE_PROCESS and not SCHEDULES[schedule].runs(config):
             raise ValueError(f"torch cannot run {schedule} on {config}")
         job = json.dumps({"config": asdict(config), "schedule": schedule, "momentum": momentum})
         loopback = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
         with ExitStack() as undo:
             folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="torch-peer-"))
             command = [python, "-m", "benchmarks.torch_peer", "--job", job, "--rendezvous", f"{folder}/rendezvous"]
-            commands = [[*command, "--rank", str(rank)] for rank in range(WORKERS)]
+            ranks = range(1 if schedule == ONE_PROCESS else WORKERS)
+            commands = [[*command, "--rank", str(rank)] for rank in ranks]
             title = f"torch {schedule} on {config}"
             self._processes = undo.enter_context(Processes(title, commands, {**loopback, **(environment or {})}))
             self._processes.answers(START_TIMEOUT_S)
@@ -137,20 +142,28 @@ class TorchPeer:
         self._resources.close()
 
 
+def _config(values: Mapping[str, int]) -> AnyConfig:
+    return GptConfig(**values) if "heads" in values else Config(**values)
+
+
 def serve(job: Mapping[str, Any], rank: int, rendezvous: str) -> None:
     """Run as worker `rank`: for each line "warm_up steps" on stdin, run the steps and print when they ended."""
     import torch
     import torch.distributed as dist
 
-    torch.set_num_threads(1)
+    config, alone = _config(job["config"]), job["schedule"] == ONE_PROCESS
+    torch.set_num_threads(WORKERS if alone else 1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{rendezvous}",
         rank=rank,
-        world_size=WORKERS,
+        world_size=1 if alone else WORKERS,
         timeout=timedelta(seconds=START_TIMEOUT_S),
     )
-    step = build_step(Config(**job["config"]), SCHEDULES[job["schedule"]], rank, job["momentum"])
+    if alone:
+        step = _step_of_whole_network(config, job["momentum"])
+    else:
+        step = build_step(config, SCHEDULES[job["schedule"]], rank, job["momentum"])
     for _ in range(2):
         step()
     print("[]", flush=True)
@@ -165,20 +178,29 @@ def serve(job: Mapping[str, Any], rank: int, rendezvous: str) -> None:
     dist.destroy_process_group()
 
 
-def build_step(config: Config, layout: Layout, rank: int, momentum: float) -> Callable[[], None]:
+def _step_of_whole_network(config: AnyConfig, momentum: float) -> Callable[[], None]:
+    from benchmarks import torch_networks
+
+    return torch_networks.whole_network_step(config, momentum)
+
+
+def build_step(config: AnyConfig, layout: Layout, rank: int, momentum: float) -> Callable[[], None]:
     """Return a function without arguments that runs one training step of worker `rank`."""
     import torch
     from torch.distributed.pipelining import PipelineStage, schedules
+
+    from benchmarks import torch_networks
 
     stage_count = WORKERS * layout.stages_per_worker
     mine = layout.stages_of(rank)
     stages = []
     for index in mine:
-        modules = list(stage_modules(config, index, stage_count))
+        modules = torch_networks.stage_modules(config, index, stage_count)
         stages.append(PipelineStage(torch.nn.Sequential(*modules), index, stage_count, torch.device("cpu")))
+    loss = torch_networks.loss_function(config)
 
     def mean_loss(output: Any, target: Any) -> Any:
-        return torch.nn.functional.mse_loss(output, target) / config.micro_batches
+        return loss(output, target) / config.micro_batches
 
     schedule_class = schedules.get_schedule_class(layout.schedule)
     single = issubclass(schedule_class, schedules.PipelineScheduleSingle)
@@ -186,9 +208,8 @@ def build_step(config: Config, layout: Layout, rank: int, momentum: float) -> Ca
         stages[0] if single else stages, config.micro_batches, loss_fn=mean_loss, scale_grads=False
     )
     parameters = [parameter for stage in stages for parameter in stage.submod.parameters()]
-    optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=momentum, fused=True)
-    torch.manual_seed(config.layers)
-    x, y = torch.randn(2, config.batch, config.width)
+    optimizer = torch_networks.optimizer(config, parameters, momentum)
+    x, y = torch_networks.batch(config)
     inputs = (x,) if 0 in mine else ()
     target = {"target": y} if stage_count - 1 in mine else {}
 
@@ -200,19 +221,8 @@ def build_step(config: Config, layout: Layout, rank: int, momentum: float) -> Ca
     return step
 
 
-def stage_modules(config: Config, stage: int, stage_count: int) -> Iterator[Any]:
-    """Return the torch modules of one stage; the network's last layer has no ReLU after it."""
-    import torch
-
-    for layer in range(config.layers * stage // stage_count, config.layers * (stage + 1) // stage_count):
-        torch.manual_seed(layer)
-        yield torch.nn.Linear(config.width, config.width)
-        if layer < config.layers - 1:
-            yield torch.nn.ReLU()
-
-
 def print_table(
-    configs: Iterable[Config], python: str, steps: int, rounds: int, environment: Mapping[str, str]
+    configs: Iterable[AnyConfig], python: str, steps: int, rounds: int, environment: Mapping[str, str]
 ) -> None:
     """Measure every schedule on each network, the schedules taking turns, and print the best round's median."""
     print(f"{'width, layers, batch, micro-batches':36}{'schedule':26}{'samples/s':>10}{'GFLOP/s':>9}  medians, ms")
@@ -247,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         serve(json.loads(options.job), int(options.rank), options.rendezvous)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peers' folders are removed too
-        configs = [config for config in CONFIGS if not options.width or config.width in options.width]
+        configs = [config for config in (*CONFIGS, *GPT_CONFIGS) if not options.width or config.width in options.width]
         environment = KEEP_MEMORY if options.keep_memory else {}
         print_table(configs, options.python, options.steps, options.rounds, environment)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 """float32 or float64. Activations and their gradients: shape (features, rows), C-contiguous inside a stage."""
 
+CACHE_NUMBERS = 32_768
+"""Numbers of an array that stay in the cache during several passes (see benchmarks/RESULTS.md)."""
 _ALIGNMENT = 64  # bytes: a cache line, and the width of AVX-512
 
 
@@ -19,6 +23,21 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     raw = np.empty(size + _ALIGNMENT, dtype=np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+@lru_cache(maxsize=256)
+def ones(n: int, dtype: str) -> Array:
+    """Return a read-only vector of ones. A product with it is the fastest sum."""
+    vector: Array = np.ones(n, dtype=dtype)
+    vector.flags.writeable = False
+    return vector
+
+
+def row_blocks(a: Array) -> Iterator[slice]:
+    """Return slices of the rows of `a` (features, columns), each small enough to stay in the cache during several
+    passes."""
+    step = max(1, CACHE_NUMBERS // a.shape[1])
+    return (slice(i, i + step) for i in range(0, len(a), step))
 
 
 class Buffers:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
+from stages.layers.base import Layer
 from stages.network import Network, Op
 from stages.steps import Buffer, Do, Event, Slots, Step, allocate
 
@@ -93,6 +94,11 @@ class _Names:
         shape = self.network.shapes[v]
         return self.new(shape.features, shape.columns)
 
+    def scratch(self, layer: Layer, half: int) -> tuple[int, ...]:
+        """Name the work space of this half of the layer, if it has any."""
+        numbers = layer.scratch[half]
+        return (self.new(numbers, layer.shape_in.columns),) if numbers else ()
+
 
 def compile_stage(network: Network, first: int, last: int, *, recompute: bool = False) -> Compiled:
     """Compile operations `first` … `last` − 1. With `recompute`, F keeps only the inputs of segments (see `segments`),
@@ -163,6 +169,7 @@ def _forward(names: _Names, first: int, last: int) -> list[Event]:
         columns = layer.shape_in.columns
         extras = tuple(names.new(extra.features, columns) for extra in layer.extras)
         names.value[result], names.extras[op.index] = y, extras
+        extras += names.scratch(layer, 0)
         shares = tuple((y, n) for n in (x, *others)) if layer.in_place else ()
         events.append(
             Event(Do.FORWARD, op, x=x, y=y, extras=extras, others=tuple(others), writes=(y, *extras), shares=shares)
@@ -222,16 +229,17 @@ def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[
         dx = dy
         if not (layer.is_identity or layer.passes_gradient):
             dx, reads = names.of_value(v), layer.input_gradient_reads
+            scratch = names.scratch(layer, 1)
             events.append(
                 Event(
                     Do.INPUT_GRADIENT,
                     op,
                     x=x if "x" in reads else -1,
                     y=y if "y" in reads else -1,
-                    extras=extras,
+                    extras=(*extras, *scratch),
                     dy=dy,
                     dx=dx,
-                    writes=(dx,),
+                    writes=(dx, *scratch),
                     shares=((dx, dy),) if layer.in_place else (),
                 )
             )

@@ -22,7 +22,7 @@ from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.channel import unattended_limit
 from stages.errors import InvalidData
 from stages.orders import Failure, Order, Result, WorkerSetup
-from stages.process_memory import peak_resident_bytes
+from stages.process_memory import keep_freed_memory, peak_resident_bytes
 from stages.progress import Doing, Seen
 from stages.worker import Worker
 
@@ -90,6 +90,7 @@ class WorkerActor:
             data_bytes = 0
             # the environment sets this too, but OpenBLAS takes no more threads from it than there are cores
             self._threads = BlasThreads(blas_threads(spec))
+            keep_freed_memory()
             warm_up_blas(spec.precision)
             with contextlib.ExitStack() as files:
                 places: Mapping[str, str] = {}

@@ -22,7 +22,7 @@ from coordinator.job.source_names import TOKENS, WHAT_A_SOURCE_IS, extension, is
 from coordinator.texts import BYTES_OF
 from stages.spec import InitSpec
 
-SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
+SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2")
 """The built-in schedules, by the names that `pipeline.schedule` takes."""
 
 LARGEST = 2**63 - 1  # whole numbers of a job fit into 64 bits

@@ -12,7 +12,7 @@ from coordinator.job.nearest import did_you_mean
 from coordinator.schedules.gpipe import gpipe
 from coordinator.schedules.interleaved import interleaved
 from coordinator.schedules.one_f_one_b import one_f_one_b
-from coordinator.schedules.zero_bubble import zero_bubble_h1
+from coordinator.schedules.zero_bubble import zero_bubble_h1, zero_bubble_h2
 from stages.actions import Program
 from stages.errors import InvalidSchedule
 
@@ -23,6 +23,7 @@ SCHEDULES: dict[str, Callable[[int, int, int], Program]] = {
     "1f1b": one_f_one_b,
     "interleaved-1f1b": interleaved,
     "zb-h1": zero_bubble_h1,
+    "zb-h2": zero_bubble_h2,
 }
 """Every built-in schedule: (stages, micro-batches, workers) → Program, for any three numbers of at least 1."""
 

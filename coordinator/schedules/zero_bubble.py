@@ -1,6 +1,8 @@
-"""ZB-H1 (Qi et al. 2023, Zero Bubble Pipeline Parallelism, arXiv:2401.10241, §2.1)."""
+"""ZB-H1 and ZB-H2 (Qi et al. 2023, Zero Bubble Pipeline Parallelism, arXiv:2401.10241, §2.1 and §2.2)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from coordinator.schedules.greedy import WorkerState, even_rounds, perform, queue_up, round_robin
 from coordinator.schedules.one_f_one_b import one_f_one_b
@@ -15,7 +17,23 @@ def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Progr
     that keeps most in 1F1B (with one stage a worker, min(m, p)); before it would keep more, it does a W.
     """
     limits = [_most_in_flight(lane) for lane in one_f_one_b(n_stages, n_micro_batches, n_workers).lanes]
-    most = max(limits)
+    return _zero_bubble("zb-h1", n_stages, n_micro_batches, limits)
+
+
+def zero_bubble_h2(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
+    """ZB-H1 whose workers go further ahead: with a stage a worker, worker w keeps at most 2 (p − w) − 1 micro-batches.
+
+    With F = I = W and m ≥ 2p − 1 no worker idles between its first and its last action of a step. Each begins later
+    than the one before it; where updates need no decision of all workers (no clipping), it ends later, too, and the
+    next step begins at once: then nobody ever waits.
+    """
+    lanes = one_f_one_b(n_stages, n_micro_batches, n_workers).lanes
+    return _zero_bubble("zb-h2", n_stages, n_micro_batches, [2 * _most_in_flight(lane) - 1 for lane in lanes])
+
+
+def _zero_bubble(name: str, n_stages: int, n_micro_batches: int, limits: Sequence[int]) -> Program:
+    """Worker w keeps at most `limits[w]` micro-batches from F to I, and nobody more than the largest from F to W."""
+    n_workers, most = len(limits), max(limits)
 
     def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:
         if forward is not None and state.in_flight < limits[worker]:
@@ -26,7 +44,7 @@ def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Progr
 
     rounds = even_rounds(n_micro_batches, n_workers)
     queues = queue_up(round_robin(n_stages, n_workers), rounds, Kind.BACKWARD_INPUT)
-    return perform("zb-h1", n_stages, n_micro_batches, queues, rule)
+    return perform(name, n_stages, n_micro_batches, queues, rule)
 
 
 def _most_in_flight(lane: Lane) -> int:

@@ -4,19 +4,24 @@
 product, each head of each row is a matrix (features of a head, positions). With scores of shape (keys, queries) no
 array need be transposed: values · probabilities already has the layout of the layer's output. Several heads of queries
 may share a head of keys and values (Ainslie et al. 2023): head h of the queries uses head h // (heads / kv_heads).
+
+[Note: softmax after the product] The layer keeps unnormalised weights e^(s − M), where M is the largest score of the
+head in this row, and divides the outputs by the sum of the weights: outputs are fewer than weights. If a query's scores
+are so far below M that its sum loses digits (a tiny sum shows it), the layer computes this head again with the largest
+score of each query as M. Queries are computed in chunks; in a causal layer a chunk uses only the keys up to its end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array
+from stages.arrays import Array, ones
 from stages.layers.attention_past import attend_to_past
 from stages.layers.base import ELEMENT, Cost, Extra, Layer, LayerKind, LayerProblem, Past
 from stages.layers.linear import LinearOptions
@@ -25,6 +30,8 @@ from stages.layers.sequential import LayerSpec
 from stages.shapes import Shape
 
 ROTARY_BASE = 10_000.0
+CHUNK = 64
+"""Queries in one product. Smaller chunks compute fewer pairs above the diagonal, larger products are faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +55,10 @@ class AttentionOptions(DotProductOptions):
 
 
 class DotProductAttention(Layer):
-    """softmax(kᵀq / √(features of a head)) over the keys, then values · probabilities; see [Note: heads]."""
+    """softmax(kᵀq / √(features of a head)) over the keys, then values · probabilities; see [Note: heads] and [Note:
+    softmax after the product]."""
 
-    input_gradient_reads = frozenset({"x"})
+    input_gradient_reads = frozenset({"y"})
     mixes_positions = True
 
     def __init__(self, shape: Shape, options: DotProductOptions) -> None:
@@ -60,22 +68,42 @@ class DotProductAttention(Layer):
         self.width = shape.features // (options.heads + 2 * kv_heads)
         self.positions = shape.positions
         self.shape_in, self.shape_out = shape, shape.with_features(self.width * options.heads)
-        self.extras = (Extra(options.heads * shape.positions),)
+        self._chunks = tuple(self._cut())
+        self._pairs = sum(keys * (last - first) for first, last, keys in self._chunks)
+        weights = -(-options.heads * self._pairs // shape.positions)
+        self.extras = (Extra(shape.features + kv_heads), Extra(weights), Extra(options.heads))
+        most = max(last - first for first, last, _ in self._chunks)
+        self.scratch = 0, options.heads * (2 * self.width + 1 + most)
+
+    def _cut(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (first, last, keys) of each chunk: queries first … last − 1 use the first `keys` keys."""
+        for first in range(0, self.positions, CHUNK):
+            last = min(first + CHUNK, self.positions)
+            yield first, last, last if self.causal else self.positions
 
     def cost(self) -> Cost:
-        """See Layer. The probabilities of a causal layer above the diagonal are computed and thrown away."""
-        product = 2.0 * self.heads * self.positions**2 * self.width
-        scores = ELEMENT * self.heads * self.positions**2
+        """See Layer."""
+        product, scores = 2.0 * self.heads * self._pairs * self.width, ELEMENT * self.heads * self._pairs
         copies = ELEMENT * self.shape_in.numbers
-        return Cost((2 * product, 4 * product, 0.0), (2 * scores + copies, 2 * scores + 2 * copies, 0.0))
+        return Cost((2 * product, 4 * product, 0.0), (4 * scores + copies, scores + copies, 0.0))
 
     def forward(self, x: Array, y: Array, extras: Sequence[Array], *_: Any) -> None:
-        """See Layer. Keeps the probabilities, (rows, kv_heads, heads of each, keys, queries)."""
-        q, k, v = self._heads(x)
-        p = self._probabilities(extras[0], len(q))
-        np.matmul(k.swapaxes(-1, -2), q, out=p)
-        self._softmax(p)
-        np.copyto(self._by_head(y), np.matmul(v, p))
+        """See Layer. Keep queries, keys and values by head, the weights of each chunk, and the inverse of their sums."""
+        heads, weights, inverse = self._views(extras)
+        q, k, v = heads
+        for part, value in zip(self._parts(x), (q, k, v[..., :-1, :]), strict=True):
+            np.copyto(value, part)
+        v[..., -1, :] = 1
+        if self.rotary:
+            np.copyto(q, self._turned(q))
+            np.copyto(k, self._turned(k))
+        np.multiply(q, self._scale(q), out=q)
+        out = self._by_head(y)
+        for (first, last, keys), e in zip(self._chunks, weights, strict=True):
+            self._weigh(q[..., first:last], k[..., :keys], e, inverse[..., first:last])
+            part = out[..., first:last]
+            np.matmul(v[..., :-1, :keys], e, out=part)
+            np.multiply(part, inverse[..., first:last], out=part)
 
     def why_not_continued(self) -> str | None:
         """See Layer."""
@@ -87,45 +115,83 @@ class DotProductAttention(Layer):
         np.copyto(y, attend_to_past(x, past, (self.heads, self.kv_heads, self.width), self.positions, angles))
 
     def backward_input(self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, *_: Any) -> None:
-        """With P the probabilities, dP = vᵀdy and dS = P · (dP − Σ over keys of P · dP): dq = k·dS, dk = q·dSᵀ, dv =
-        dy·Pᵀ; q carries the 1/√width of the scores."""
-        q, k, v = self._heads(x)
-        p = self._probabilities(extras[0], len(q))
-        d = np.ascontiguousarray(self._by_head(dy))
+        """With E the weights, 1/Z the inverse sums, P = E/Z, d = dy/Z and dP = vᵀdy: dv = d·Eᵀ and dS = P · (dP − Σ
+        over features of y · dy) = E · (vᵀd − Σ of y · d): the difference is one product, of v above ones and d above
+        −Σ. Then dq = k·dS and dk = q·dSᵀ, where q carries the 1/√width of the scores."""
+        (q, k, v), weights, inverse = self._views(extras)
+        d, product, scores = self._scratch(extras[3], len(q))
+        np.multiply(self._by_head(dy), inverse, out=d[..., :-1, :])
+        np.multiply(self._by_head(y), d[..., :-1, :], out=product)
+        np.negative(product.sum(axis=-2), out=d[..., -1, :])
         dq, dk, dv = self._parts(dx)
-        shared = self.heads != self.kv_heads
-        total = np.matmul(d, p.swapaxes(-1, -2))
-        np.copyto(dv, total.sum(axis=2, keepdims=True) if shared else total)
-        ds = np.matmul(v.swapaxes(-1, -2), d)
-        mean = np.einsum("rghkq,rghkq->rghq", p, ds)
-        np.subtract(ds, mean[..., None, :], out=ds)
-        np.multiply(ds, p, out=ds)
-        g = np.matmul(k, ds)
-        np.multiply(g, self._scale(g), out=g)
-        np.copyto(dq, self._turned(g, back=True))
-        g = np.matmul(q, ds.swapaxes(-1, -2))
-        if shared:
-            g = g.sum(axis=2, keepdims=True)
-        np.copyto(dk, self._turned(g, back=True))
+        for (first, last, keys), e in zip(reversed(self._chunks), reversed(weights), strict=True):
+            ds = _first_numbers(scores, e.shape)
+            np.matmul(v[..., :keys].swapaxes(-1, -2), d[..., first:last], out=ds)
+            np.multiply(ds, e, out=ds)
+            np.matmul(k[..., :keys], ds, out=dq[..., first:last])
+            for total, left, right in ((dv, d[..., :-1, first:last], e), (dk, q[..., first:last], ds)):
+                self._add(total[..., :keys], left, right, product, keys, begins=last == self.positions)
+        np.multiply(dq, self._scale(dq), out=dq)
+        if self.rotary:
+            np.copyto(dq, self._turned(dq, back=True))
+            np.copyto(dk, self._turned(dk, back=True))
 
-    def _probabilities(self, extra: Array, rows: int) -> Array:
-        t = self.positions
-        return extra.reshape(rows, self.kv_heads, self.heads // self.kv_heads, t, t)
-
-    def _softmax(self, scores: Array) -> None:
-        """Apply softmax over the keys, in place. In a causal layer the scores of keys after the query count as −∞."""
+    def _weigh(self, q: Array, k: Array, e: Array, inverse: Array) -> None:
+        """e ← the weights of a chunk, inverse ← 1 / Σ over the keys; see [Note: softmax after the product]."""
+        keys, queries = e.shape[-2:]
+        np.matmul(k.swapaxes(-1, -2), q, out=e)
+        flat = e.reshape(-1, keys * queries)
+        np.subtract(flat, flat.max(axis=1, keepdims=True), out=flat)
+        np.exp(e, out=e)
         if self.causal:
-            np.add(scores, _mask(self.positions, scores.dtype.name), out=scores)
-        np.subtract(scores, scores.max(axis=-2, keepdims=True), out=scores)
-        np.exp(scores, out=scores)
-        np.divide(scores, scores.sum(axis=-2, keepdims=True), out=scores)
+            corner = e[..., keys - queries :, :]
+            np.multiply(corner, _seen(queries, e.dtype.name), out=corner)
+        np.matmul(ones(keys, e.dtype.name)[None], e, out=inverse)
+        limits = np.finfo(e.dtype)
+        weak = (inverse < limits.tiny / limits.eps**2).any(axis=(-2, -1))
+        for row, group, head in np.argwhere(weak) if weak.any() else ():
+            self._weigh_alone(q[row, group, head], k[row, group, 0], e[row, group, head])
+            inverse[row, group, head] = e[row, group, head].sum(axis=0)
+        np.divide(1, inverse, out=inverse)
 
-    def _heads(self, x: Array) -> tuple[Array, Array, Array]:
-        """Return contiguous queries (rows, kv_heads, heads of each, width, positions), scaled; keys and values (…, 1,
-        …)."""
-        q, k, v = (np.ascontiguousarray(part) for part in self._parts(x))
-        q, k = self._turned(q), self._turned(k)
-        return np.multiply(q, self._scale(q)), k, v
+    def _weigh_alone(self, q: Array, k: Array, e: Array) -> None:
+        """e ← the weights of one head, with the largest score of each query as M."""
+        keys, queries = e.shape
+        np.matmul(k.T, q, out=e)
+        if self.causal:
+            e[keys - queries :][_seen(queries, e.dtype.name) == 0] = -np.inf
+        np.subtract(e, e.max(axis=0), out=e)
+        np.exp(e, out=e)
+
+    def _add(self, total: Array, left: Array, right: Array, space: Array, keys: int, *, begins: bool) -> None:
+        """total ← left · rightᵀ if it `begins`, else total + left · rightᵀ; summed over heads that share keys and values."""
+        shared = self.heads != self.kv_heads
+        if begins and not shared:
+            np.matmul(left, right.swapaxes(-1, -2), out=total)
+            return
+        product = _first_numbers(space, (*space.shape[:-1], keys))
+        np.matmul(left, right.swapaxes(-1, -2), out=product)
+        part = product.sum(axis=2, keepdims=True) if shared else product
+        if begins:
+            np.copyto(total, part)
+        else:
+            np.add(total, part, out=total)
+
+    def _views(self, extras: Sequence[Array]) -> tuple[tuple[Array, Array, Array], list[Array], Array]:
+        """Return what forward keeps, by row and head: queries, keys, values with a row of ones below them; the weights
+        of each chunk (rows, kv_heads, heads of each, keys, queries); inverse sums (…, 1, positions)."""
+        g, w, t = self.kv_heads, self.width, self.positions
+        each, flat = self.heads // g, extras[0].reshape(-1)
+        rows = extras[2].size // (self.heads * t)
+        q, k, v = _cut_up(flat, [(rows, g, each, w, t), (rows, g, 1, w, t), (rows, g, 1, w + 1, t)])
+        shapes = [(rows, g, each, keys, last - first) for first, last, keys in self._chunks]
+        return (q, k, v), _cut_up(extras[1].reshape(-1), shapes), extras[2].reshape(rows, g, each, 1, t)
+
+    def _scratch(self, array: Array, rows: int) -> list[Array]:
+        g, w, t = self.kv_heads, self.width, self.positions
+        each = self.heads // g
+        most = max(last - first for first, last, _ in self._chunks)
+        return _cut_up(array.reshape(-1), [(rows, g, each, w + 1, t), (rows, g, each, w, t), (rows, g, each, most, t)])
 
     def _parts(self, a: Array) -> Sequence[Array]:
         """Return the parts of queries, keys and values of an array with the layer's input features, as views by
@@ -147,8 +213,6 @@ class DotProductAttention(Layer):
 
     def _turned(self, a: Array, *, back: bool = False) -> Array:
         """Rotate features i and i + width/2 of each position by the angle position · base^(−2i / width)."""
-        if not self.rotary:
-            return a
         cos, sin = _angles(self.width, self.positions, a.dtype.name)
         sin = -sin if back else sin
         half = self.width // 2
@@ -159,13 +223,26 @@ class DotProductAttention(Layer):
         return result
 
 
-@lru_cache(maxsize=16)
-def _mask(positions: int, dtype: str) -> Array:
-    """Return an array (keys, queries): 0 if the query attends to the key, else −∞."""
-    mask: Array = np.zeros((positions, positions), dtype=dtype)
-    mask[np.tril_indices(positions, -1)] = -np.inf
-    mask.flags.writeable = False
-    return mask
+def _first_numbers(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return a contiguous array of this shape that begins where the larger contiguous one begins."""
+    return array.reshape(-1)[: math.prod(shape)].reshape(shape)
+
+
+def _cut_up(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """Return views of a vector with these shapes, one after another."""
+    found, start = [], 0
+    for shape in shapes:
+        found.append(flat[start : start + math.prod(shape)].reshape(shape))
+        start += math.prod(shape)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _seen(positions: int, dtype: str) -> Array:
+    """Return an array (keys, queries): 1 if the query attends to the key, else 0."""
+    seen: Array = np.triu(np.ones((positions, positions), dtype=dtype))
+    seen.flags.writeable = False
+    return seen
 
 
 @lru_cache(maxsize=16)

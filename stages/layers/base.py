@@ -27,7 +27,8 @@ class LayerProblem(Exception):
 class Moment(NamedTuple):
     """Step and place of a micro-batch, for layers that draw random numbers.
 
-    `seed` is the model's; `first` is the index of the micro-batch's first row among the rows of its step.
+    A backward pass follows only if `training`. `seed` is the model's; `first` is the index of the micro-batch's first
+    row among the rows of its step.
     """
 
     training: bool = False
@@ -120,6 +121,9 @@ class Layer(ABC):
     shape_out: Shape
     parameters: tuple[ParameterSpec, ...] = ()
     extras: tuple[Extra, ...] = ()
+    scratch: tuple[int, int] = (0, 0)
+    """Numbers for each column that forward and the input gradient need as work space. If they are not 0, the last array
+    of `extras` is that space."""
 
     @abstractmethod
     def cost(self) -> Cost:

@@ -21,12 +21,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.arrays import Array
+from stages.arrays import CACHE_NUMBERS, Array
 from stages.layers.activations import Activation
-from stages.layers.base import LayerKind
+from stages.layers.base import Extra, LayerKind, Moment
 from stages.layers.options import option
+from stages.shapes import Shape
 
-_BLOCK = 32_768  # elements: measured with 4,096 to 65,536, see benchmarks/RESULTS.md
 _Float32 = NDArray[np.float32]
 
 
@@ -37,12 +37,11 @@ def _constant(value: float) -> _Float32:
 
 # R = P / S as polynomials in h = t/2, the highest power first; S begins with h⁴ itself
 _COEFFICIENTS_OF_P = 0.1994092543386781, 0.7477256773673641, 1.1802368599285684, 0.8608508998958521
-_P = tuple(map(_constant, _COEFFICIENTS_OF_P))
 _TWICE_P = tuple(_constant(2 * value) for value in _COEFFICIENTS_OF_P)
 _S = tuple(map(_constant, (3.7433056100181425, 6.203338470672641, 5.10789947990384, 1.7217019021829612)))
 _LARGEST_H = _constant(7.5)
-_ZERO, _HALF, _MINUS_2 = map(_constant, (0.0, 0.5, -2.0))
-_TWO_OVER_ROOT_2_PI = _constant(2 / math.sqrt(2 * math.pi))
+_HALF, _MINUS_2 = map(_constant, (0.5, -2.0))
+_FOUR_OVER_ROOT_2_PI = _constant(4 / math.sqrt(2 * math.pi))
 _SIGN_BIT = np.array(-(2**31), dtype=np.int32)
 _HALF_BITS = np.array(0x3F000000, dtype=np.int32)
 
@@ -62,22 +61,30 @@ class GeluOptions:
 
 
 class _Gelu(Activation):
-    """Base of both forms."""
+    """Base of both forms. Forward keeps the slope instead of x: it has computed most of the slope for the output."""
 
     weight_gain = 2.0
-    input_gradient_reads = frozenset({"x"})
+    input_gradient_reads = frozenset()
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.extras = (Extra(shape.features),)
+
+    def backward_input(self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, *_: Any) -> None:
+        """∂ℓ/∂x = ∂ℓ/∂y · slope."""
+        np.multiply(dy, extras[0], out=dx)
 
 
-def in_blocks(block: Callable[..., None], n_scratch: int, *arrays: Array, out: Array) -> None:
-    """Call `block(*parts, part of out, *scratch)` for parts that stay in the cache, until all elements are done.
-    `n_scratch` is the number of scratch vectors. `out` is contiguous and may be one of `arrays`."""
-    flat_out = out.reshape(-1)
-    assert np.shares_memory(flat_out[:1], out[:1]), "the output of a layer is contiguous"
-    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-    scratch = _scratch(n_scratch, min(flat_out.size, _BLOCK), out.dtype)
-    for a in range(0, flat_out.size, _BLOCK):
-        b = min(a + _BLOCK, flat_out.size)
-        block(*(array[a:b] for array in flat), flat_out[a:b], *(row[: b - a] for row in scratch))
+def in_blocks(block: Callable[..., None], n_scratch: int, *arrays: Array, out: Array | Sequence[Array]) -> None:
+    """Call `block(*parts, *parts of out, *scratch)` for parts that stay in the cache, until all elements are done.
+    `n_scratch` is the number of scratch vectors. Outputs are contiguous and may be among `arrays`."""
+    outputs = [array.reshape(-1) for array in ([out] if isinstance(out, np.ndarray) else out)]
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays] + outputs
+    size = outputs[0].size
+    scratch = _scratch(n_scratch, min(size, CACHE_NUMBERS), outputs[0].dtype)
+    for a in range(0, size, CACHE_NUMBERS):
+        b = min(a + CACHE_NUMBERS, size)
+        block(*(array[a:b] for array in flat), *(row[: b - a] for row in scratch))
 
 
 def _phi(x: Array) -> Array:
@@ -91,7 +98,7 @@ def _phi(x: Array) -> Array:
 def _scratch(n: int, size: int, dtype: np.dtype[Any]) -> Sequence[Array]:
     kept: Array | None = getattr(_of_thread, dtype.name, None)
     if kept is None or len(kept) < n or kept.shape[1] < size:
-        kept = np.empty((max(n, 4), size), dtype=dtype)
+        kept = np.empty((max(n, 5), size), dtype=dtype)
         setattr(_of_thread, dtype.name, kept)
     return list(kept[:n])
 
@@ -102,60 +109,56 @@ class Gelu(_Gelu):
     In float64 by SciPy's Φ; in float32 see [Note: exact GELU in float32].
     """
 
-    def forward(self, x: Array, y: Array, *_: Any) -> None:
-        """See Layer."""
+    def forward(self, x: Array, y: Array, extras: Sequence[Array], p: Any, at: Moment, *_: Any) -> None:
+        """See Layer. The slope is Φ(x) + x · φ(x), φ the normal density."""
         if x.dtype == np.float32:
-            in_blocks(_forward, 4, x, out=y)
-        else:
-            np.multiply(x, _phi(x), out=y)
-
-    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
-        """∂ℓ/∂x = ∂ℓ/∂y · (Φ(x) + x · φ(x)), φ the normal density."""
-        if x.dtype == np.float32:
-            in_blocks(_backward, 4, x, dy, out=dx)
+            in_blocks(_forward_and_slope if at.training else _forward, 5, x, out=(y, extras[0]))
             return
-        derivative = np.exp(x * x * -0.5)
-        derivative *= 1 / math.sqrt(2 * math.pi)
-        derivative *= x
-        derivative += _phi(x)
-        np.multiply(dy, derivative, out=dx)
+        slope, distribution = extras[0], _phi(x)
+        if at.training:
+            np.multiply(x, x, out=slope)
+            np.multiply(slope, -0.5, out=slope)
+            np.exp(slope, out=slope)
+            np.multiply(slope, 1 / math.sqrt(2 * math.pi), out=slope)
+            np.multiply(slope, x, out=slope)
+            np.add(slope, distribution, out=slope)
+        np.multiply(x, distribution, out=y)
 
 
-def _forward(x: Any, y: Any, relu: Any, h: Any, r: Any, s: Any) -> None:
+def _forward(x: Any, y: Any, _: Any, relu: Any, h: Any, r: Any, s: Any, product: Any) -> None:
+    """y ← max(x, 0) − |x| · Φ(−|x|)."""
     np.multiply(x, _HALF, out=relu)
     np.abs(relu, out=h)
     np.add(relu, h, out=relu)
-    _ratio_and_exp(h, r, s, _TWICE_P)
-    np.multiply(r, h, out=r)
-    np.multiply(r, s, out=r)
-    np.subtract(relu, r, out=y)
+    _ratio_and_exp(h, r, s)
+    np.multiply(r, h, out=product)
+    np.multiply(product, s, out=product)
+    np.subtract(relu, product, out=y)
 
 
-def _backward(x: Any, dy: Any, dx: Any, sign: Any, h: Any, r: Any, s: Any) -> None:
+def _forward_and_slope(x: Any, y: Any, slope: Any, relu: Any, h: Any, r: Any, s: Any, product: Any) -> None:
     """Φ(x) + x·φ(x) is B = (R − t/√(2π)) · exp(−t²/2) for x < 0, and 1 − B else: the sign bit of x chooses."""
-    bits = sign.view(np.int32)
-    np.bitwise_and(x.view(np.int32), _SIGN_BIT, out=bits)
-    np.multiply(x, _HALF, out=h)
-    np.abs(h, out=h)
-    _ratio_and_exp(h, r, s, _P)
-    np.multiply(h, _TWO_OVER_ROOT_2_PI, out=h)
+    bits, ones = slope.view(np.int32), relu.view(np.int32)
+    np.bitwise_and(x.view(np.int32), _SIGN_BIT, out=bits)  # before y: it may be x itself
+    _forward(x, y, slope, relu, h, r, s, product)
+    np.multiply(h, _FOUR_OVER_ROOT_2_PI, out=h)
     np.subtract(h, r, out=r)
+    np.multiply(r, _HALF, out=r)
     np.multiply(r, s, out=r)  # −B
     np.bitwise_xor(r.view(np.int32), bits, out=r.view(np.int32))
-    np.bitwise_or(bits, _HALF_BITS, out=bits)  # ±1/2
-    np.add(sign, _HALF, out=sign)  # 1 or 0
-    np.add(r, sign, out=r)
-    np.multiply(dy, r, out=dx)
+    np.bitwise_or(bits, _HALF_BITS, out=ones)  # ±1/2
+    np.add(relu, _HALF, out=relu)  # 1 or 0
+    np.add(r, relu, out=slope)
 
 
-def _ratio_and_exp(h: Any, r: Any, s: Any, p: Sequence[_Float32]) -> None:
-    """From h = |x|/2: h ← h, at most 7.5; r ← p(h) / S(h); s ← exp(−2h²)."""
-    np.clip(h, _ZERO, _LARGEST_H, out=h)
-    np.multiply(h, p[0], out=r)
-    for coefficient in p[1:-1]:
+def _ratio_and_exp(h: Any, r: Any, s: Any) -> None:
+    """From h = |x|/2: h ← h, at most 7.5; r ← 2R; s ← exp(−2h²)."""
+    np.minimum(h, _LARGEST_H, out=h)
+    np.multiply(h, _TWICE_P[0], out=r)
+    for coefficient in _TWICE_P[1:-1]:
         np.add(r, coefficient, out=r)
         np.multiply(r, h, out=r)
-    np.add(r, p[-1], out=r)
+    np.add(r, _TWICE_P[-1], out=r)
     np.add(h, _S[0], out=s)
     for coefficient in _S[1:]:
         np.multiply(s, h, out=s)
@@ -173,14 +176,12 @@ class GeluTanh(_Gelu):
     float32 within 2 units in the last place, or 1e-7, of the exact value of this form; the derivative within 3e-7.
     """
 
-    def forward(self, x: Array, y: Array, *_: Any) -> None:
-        """See Layer."""
+    def forward(self, x: Array, y: Array, extras: Sequence[Array], p: Any, at: Moment, *_: Any) -> None:
+        """See Layer. With σ = 1 / (1 + e^−2u) the slope is σ + x · σ · (1 − σ) · 2u′."""
         with np.errstate(over="ignore"):  # e^−2u is infinite where the output is −0
+            if at.training:
+                in_blocks(_tanh_slope, 3, x, out=extras[0])
             in_blocks(_tanh_forward, 1, x, out=y)
-
-    def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
-        """∂ℓ/∂x = ∂ℓ/∂y · (σ + x · σ · (1 − σ) · 2u′), σ = 1 / (1 + e^−2u)."""
-        in_blocks(_tanh_backward, 3, x, dy, out=dx)
 
 
 def _tanh_forward(x: Any, y: Any, e: Any) -> None:
@@ -193,7 +194,7 @@ def _tanh_forward(x: Any, y: Any, e: Any) -> None:
     np.divide(x, e, out=y)
 
 
-def _tanh_backward(x: Any, dy: Any, dx: Any, e: Any, v: Any, d: Any) -> None:
+def _tanh_slope(x: Any, slope: Any, e: Any, v: Any, d: Any) -> None:
     largest = _TANH_LARGEST[x.dtype.name]
     np.clip(x, -largest, largest, out=v)
     np.square(v, out=d)
@@ -209,8 +210,7 @@ def _tanh_backward(x: Any, dy: Any, dx: Any, e: Any, v: Any, d: Any) -> None:
     np.multiply(e, v, out=e)  # 1 − σ
     np.multiply(d, e, out=d)
     np.add(d, 1, out=d)
-    np.multiply(d, v, out=d)
-    np.multiply(dy, d, out=dx)
+    np.multiply(d, v, out=slope)
 
 
 GELU = LayerKind(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array
+from stages.arrays import Array, ones
 from stages.layers.base import ELEMENT, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec
 from stages.layers.options import Init, option
 from stages.products import add_product, multiply
@@ -64,18 +63,11 @@ class Linear(Layer):
         """∂ℓ/∂Ω = ∂ℓ/∂f hᵀ and ∂ℓ/∂β = the sum of ∂ℓ/∂f over columns. The addition happens inside the product."""
         add_product(dy, x.T, gradients[0], accumulate=accumulate)
         if len(gradients) > 1:
-            summed = np.matmul(dy, _ones(dy.shape[1], dy.dtype.name))
+            summed = np.matmul(dy, ones(dy.shape[1], dy.dtype.name))
             if accumulate:
                 np.add(gradients[1], summed, out=gradients[1])
             else:
                 np.copyto(gradients[1], summed)
-
-
-@lru_cache(maxsize=64)
-def _ones(n: int, dtype: str) -> Array:
-    ones: Array = np.ones(n, dtype=dtype)
-    ones.flags.writeable = False
-    return ones
 
 
 def _build(options: LinearOptions, shape: Shape, path: tuple[int, ...]) -> Layer:

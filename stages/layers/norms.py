@@ -1,4 +1,8 @@
-"""Layer normalisation (Ba, Kiros & Hinton 2016) and its form without a mean (Zhang & Sennrich 2019)."""
+"""Layer normalisation (Ba, Kiros & Hinton 2016) and its form without a mean (Zhang & Sennrich 2019).
+
+[Note: norms] Backward reads n = (x − mean) · scale twice and x never, so forward keeps n instead of x. All passes go
+over blocks of features that stay in the cache; sums over the features are added block after block.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array
+from stages.arrays import Array, ones, row_blocks
 from stages.layers.base import ELEMENT, Cost, Extra, Layer, LayerKind, ParameterSpec
 from stages.layers.options import option
 from stages.shapes import Shape
@@ -30,20 +34,37 @@ class RmsNormOptions:
 
 
 class _Norm(Layer):
-    """Base of norms: each column is normalised over its features. Forward keeps one or two numbers for each column."""
+    """Base of norms: each column is normalised over its features. Forward keeps the normalised n instead of x, and the
+    scale of each column; see [Note: norms]."""
 
-    input_gradient_reads = frozenset({"x"})
-    weight_gradient_reads = frozenset({"x", "dy"})
+    weight_gradient_reads = frozenset({"dy"})
     in_place = True
 
     def __init__(self, shape: Shape, epsilon: float) -> None:
         self.shape_in = self.shape_out = shape
         self.epsilon = epsilon
+        self.extras = (Extra(shape.features, until_weight=True), Extra(1))
 
     def cost(self) -> Cost:
         """See Layer."""
         once = ELEMENT * self.shape_in.numbers
-        return Cost(elements=(2 * once, 2 * once, once))
+        return Cost(elements=(once, once, once / 2))
+
+    def _finish(self, centred: Array, n: Array, y: Array, scale: Array, p: Sequence[Array]) -> None:
+        """n ← centred · scale and y ← γ · n + β."""
+        for rows in row_blocks(n):
+            np.multiply(centred[rows], scale, out=n[rows])
+            np.multiply(n[rows], p[0][rows, None], out=y[rows])
+            if len(p) > 1:
+                np.add(y[rows], p[1][rows, None], out=y[rows])
+
+    def backward_weight(
+        self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
+    ) -> None:
+        """∂ℓ/∂γ = Σ ∂ℓ/∂y · n and ∂ℓ/∂β = Σ ∂ℓ/∂y over the columns."""
+        _put(gradients[0], np.einsum("fc,fc->f", dy, extras[0]), accumulate)
+        if len(gradients) > 1:
+            _put(gradients[1], np.matmul(dy, ones(dy.shape[1], dy.dtype.name)), accumulate)
 
 
 class LayerNorm(_Norm):
@@ -54,46 +75,31 @@ class LayerNorm(_Norm):
         n = (shape.features,)
         bias = (ParameterSpec(name="bias", shape=n),) if options.bias else ()
         self.parameters = (ParameterSpec(name="weight", shape=n, constant=1.0), *bias)
-        self.extras = (Extra(2, until_weight=True),)
 
     def forward(self, x: Array, y: Array, extras: Sequence[Array], p: Sequence[Array], *_: Any) -> None:
         """See Layer."""
-        mean, scale = extras[0]
-        _column_means(x, mean)
-        np.subtract(x, mean, out=y)
-        _column_means_of_products(y, y, scale)
-        _inverse_root(scale, self.epsilon)
-        np.multiply(y, scale, out=y)
-        np.multiply(y, p[0][:, None], out=y)
-        if len(p) > 1:
-            np.add(y, p[1][:, None], out=y)
+        n, scale = extras[0], extras[1][0]
+        mean = np.matmul(ones(len(x), x.dtype.name), x)
+        np.divide(mean, len(x), out=mean)
+        scale[:] = 0
+        for rows in row_blocks(x):
+            np.subtract(x[rows], mean, out=n[rows])
+            np.add(scale, np.einsum("fc,fc->c", n[rows], n[rows]), out=scale)
+        _inverse_root_of_mean(scale, len(x), self.epsilon)
+        self._finish(n, n, y, scale, p)
 
     def backward_input(
         self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, p: Sequence[Array], *_: Any
     ) -> None:
-        """With n = (x − mean) · scale and d = γ · ∂ℓ/∂y: ∂ℓ/∂x = scale · (d − mean of d − n · mean of d·n)."""
-        mean, scale = extras[0]
-        n = np.subtract(x, mean)
-        np.multiply(n, scale, out=n)
-        np.multiply(dy, p[0][:, None], out=dx)
-        means = np.empty((2, x.shape[1]), dtype=x.dtype)
-        _column_means_of_products(dx, n, means[1])
-        _column_means(dx, means[0])
-        np.multiply(n, means[1], out=n)
-        np.subtract(dx, n, out=dx)
-        np.subtract(dx, means[0], out=dx)
-        np.multiply(dx, scale, out=dx)
-
-    def backward_weight(
-        self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
-    ) -> None:
-        """∂ℓ/∂γ = Σ ∂ℓ/∂y · n and ∂ℓ/∂β = Σ ∂ℓ/∂y over the columns."""
-        mean, scale = extras[0]
-        n = np.subtract(x, mean)
-        np.multiply(n, scale, out=n)
-        _put(gradients[0], np.einsum("fc,fc->f", dy, n), accumulate)
-        if len(gradients) > 1:
-            _put(gradients[1], dy.sum(axis=1), accumulate)
+        """With d = γ · ∂ℓ/∂y: ∂ℓ/∂x = scale · (d − mean of d − n · mean of d·n)."""
+        n, scale = extras[0], extras[1][0]
+        mean = np.matmul(p[0], dy)
+        np.divide(mean, len(n), out=mean)
+        mean_with_n = _scaled_by(p[0], dy, n, dx)
+        for rows in row_blocks(dx):
+            np.subtract(dx[rows], n[rows] * mean_with_n, out=dx[rows])
+            np.subtract(dx[rows], mean, out=dx[rows])
+            np.multiply(dx[rows], scale, out=dx[rows])
 
 
 class RmsNorm(_Norm):
@@ -102,51 +108,39 @@ class RmsNorm(_Norm):
     def __init__(self, shape: Shape, options: RmsNormOptions) -> None:
         super().__init__(shape, options.epsilon)
         self.parameters = (ParameterSpec(name="weight", shape=(shape.features,), constant=1.0),)
-        self.extras = (Extra(1, until_weight=True),)
 
     def forward(self, x: Array, y: Array, extras: Sequence[Array], p: Sequence[Array], *_: Any) -> None:
         """See Layer."""
-        scale = extras[0][0]
-        _column_means_of_products(x, x, scale)
-        _inverse_root(scale, self.epsilon)
-        np.multiply(x, scale, out=y)
-        np.multiply(y, p[0][:, None], out=y)
+        n, scale = extras[0], extras[1][0]
+        np.einsum("fc,fc->c", x, x, out=scale)
+        _inverse_root_of_mean(scale, len(x), self.epsilon)
+        self._finish(x, n, y, scale, p)
 
     def backward_input(
         self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, p: Sequence[Array], *_: Any
     ) -> None:
-        """With n = x · scale and d = γ · ∂ℓ/∂y: ∂ℓ/∂x = scale · (d − n · mean of d·n)."""
-        scale = extras[0][0]
-        n = np.multiply(x, scale)
-        np.multiply(dy, p[0][:, None], out=dx)
-        mean = np.empty(x.shape[1], dtype=x.dtype)
-        _column_means_of_products(dx, n, mean)
-        np.multiply(n, mean, out=n)
-        np.subtract(dx, n, out=dx)
-        np.multiply(dx, scale, out=dx)
-
-    def backward_weight(
-        self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
-    ) -> None:
-        """∂ℓ/∂γ = Σ ∂ℓ/∂y · n over the columns."""
-        n = np.multiply(x, extras[0][0])
-        _put(gradients[0], np.einsum("fc,fc->f", dy, n), accumulate)
+        """With d = γ · ∂ℓ/∂y: ∂ℓ/∂x = scale · (d − n · mean of d·n)."""
+        n, scale = extras[0], extras[1][0]
+        mean_with_n = _scaled_by(p[0], dy, n, dx)
+        for rows in row_blocks(dx):
+            np.subtract(dx[rows], n[rows] * mean_with_n, out=dx[rows])
+            np.multiply(dx[rows], scale, out=dx[rows])
 
 
-def _column_means(a: Array, out: Array) -> None:
-    np.add.reduce(a, axis=0, out=out)
-    np.divide(out, len(a), out=out)
+def _scaled_by(gamma: Array, dy: Array, n: Array, dx: Array) -> Array:
+    """dx ← γ · ∂ℓ/∂y; the mean of dx · n over the features."""
+    total = np.zeros(dy.shape[1], dtype=dy.dtype)
+    for rows in row_blocks(dx):
+        np.multiply(dy[rows], gamma[rows, None], out=dx[rows])
+        np.add(total, np.einsum("fc,fc->c", dx[rows], n[rows]), out=total)
+    return np.divide(total, len(dx), out=total)
 
 
-def _column_means_of_products(a: Array, b: Array, out: Array) -> None:
-    np.einsum("fc,fc->c", a, b, out=out)
-    np.divide(out, len(a), out=out)
-
-
-def _inverse_root(variance: Array, epsilon: float) -> None:
-    np.add(variance, epsilon, out=variance)
-    np.sqrt(variance, out=variance)
-    np.divide(1, variance, out=variance)
+def _inverse_root_of_mean(squares: Array, count: int, epsilon: float) -> None:
+    np.divide(squares, count, out=squares)
+    np.add(squares, epsilon, out=squares)
+    np.sqrt(squares, out=squares)
+    np.divide(1, squares, out=squares)
 
 
 def _put(gradient: Array, value: Any, accumulate: bool) -> None:

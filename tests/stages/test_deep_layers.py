@@ -36,6 +36,9 @@ BODIES: dict[str, tuple[LayerSpec, ...]] = {
 }
 
 
+TRAINING = Moment(training=True)
+
+
 def _model(body: tuple[LayerSpec, ...], precision: Any = "float64") -> ModelSpec:
     ends = entry("embedding", units=WIDTH), entry("positions")
     return ModelSpec(
@@ -49,7 +52,7 @@ def _model(body: tuple[LayerSpec, ...], precision: Any = "float64") -> ModelSpec
 
 
 def _step(
-    stages: list[Stage], tokens: Any, dy: Array, *, together: bool = False, at: Moment = EVALUATING
+    stages: list[Stage], tokens: Any, dy: Array, *, together: bool = False, at: Moment = TRAINING
 ) -> tuple[Array, dict[str, Array]]:
     """Return outputs and parameter gradients of one step of two micro-batches."""
     outputs, cuts = [], (0, 2, len(tokens))
@@ -162,16 +165,17 @@ def test_gradients_are_the_finite_differences(spec: LayerSpec, shape: Shape) -> 
     p = [rng.normal(size=parameter.shape) for parameter in layer.parameters]
     dy = rng.normal(size=(layer.shape_out.features, rows * layer.shape_out.columns))
     extras = [np.empty((extra.features, x.shape[1])) for extra in layer.extras]
+    scratch = [[np.full((n, x.shape[1]), np.nan)] if n else [] for n in layer.scratch]
+    y = np.empty_like(dy)
 
     def loss() -> float:
-        y = np.empty_like(dy)
-        layer.forward(x, y, extras, p, EVALUATING)
+        layer.forward(x, y, extras + scratch[0], p, TRAINING)
         return float((y * dy).sum())
 
     expected = [numerical_gradient(loss, value) for value in (x, *p)]
     loss()
     dx, gradients = np.empty_like(x), [np.zeros_like(value) for value in p]
-    layer.backward_input(x, dy, extras, dy, dx, p, EVALUATING)
+    layer.backward_input(x, y, extras + scratch[1], dy, dx, p, TRAINING)
     if p:
         layer.backward_weight(x, extras, dy, gradients, accumulate=False)
         layer.backward_weight(x, extras, dy, gradients, accumulate=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
 from stages.arrays import Array
-from stages.layers.base import EVALUATING
+from stages.layers.base import EVALUATING, Moment
 from stages.layers.gelu import Gelu, GeluTanh
 from stages.shapes import Shape
 
@@ -47,10 +47,13 @@ def _tanh_slope(x: _Float64) -> _Float64:
     return np.asarray(1 / (1 + e) + x * e / (1 + e) ** 2 * _C * (1 + 3 * 0.044715 * x**2))
 
 
+TRAINING = Moment(training=True)
+
+
 def _apply(layer: Gelu | GeluTanh, x: Array) -> tuple[Array, Array]:
-    y, slope = np.empty_like(x), np.empty_like(x)
-    layer.forward(x, y, (), (), EVALUATING)
-    layer.backward_input(x, y, (), np.ones_like(x), slope, (), EVALUATING)
+    y, kept, slope = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    layer.forward(x, y, [kept], (), TRAINING)
+    layer.backward_input(x, y, [kept], np.ones_like(x), slope, (), TRAINING)
     return y, slope
 
 
@@ -107,6 +110,6 @@ def test_a_strided_input_is_taken_in() -> None:
     x = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32).T
     layer = Gelu(Shape(4))
     expected, found = np.empty((4, 5), np.float32), np.empty((4, 5), np.float32)
-    layer.forward(np.ascontiguousarray(x), expected, (), (), EVALUATING)
-    layer.forward(x, found, (), (), EVALUATING)
+    layer.forward(np.ascontiguousarray(x), expected, [np.empty_like(expected)], (), EVALUATING)
+    layer.forward(x, found, [np.empty_like(found)], (), EVALUATING)
     np.testing.assert_array_equal(found, expected)

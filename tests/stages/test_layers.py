@@ -5,32 +5,35 @@ import pytest
 
 from stages.arrays import Array
 from stages.layers.activations import LeakyRelu, Relu, Sigmoid, Silu, Softplus, Tanh
-from stages.layers.base import EVALUATING, Layer
+from stages.layers.base import EVALUATING, Layer, Moment
 from stages.layers.gelu import Gelu, GeluTanh
 from stages.layers.linear import Linear, LinearOptions
 from stages.shapes import Shape
 from tests.finite_difference import numerical_gradient
 
 FOUR = Shape(4)
+TRAINING = Moment(training=True)
 ACTIVATIONS = [
     Relu(FOUR), LeakyRelu(FOUR, 0.1), LeakyRelu(FOUR, 0.0), Tanh(FOUR), Sigmoid(FOUR), Gelu(FOUR), GeluTanh(FOUR),
     Silu(FOUR), Softplus(FOUR),
 ]  # fmt: skip
 
 
-def _apply(layer: Layer, x: Array) -> Array:
+def _apply(layer: Layer, x: Array) -> tuple[Array, list[Array]]:
+    """The output, and what forward keeps beside it."""
     out = np.empty((layer.shape_out.features, x.shape[1]), dtype=x.dtype)
-    layer.forward(x, out, (), (), EVALUATING)
-    return out
+    extras = [np.empty((extra.features, x.shape[1]), dtype=x.dtype) for extra in layer.extras]
+    layer.forward(x, out, extras, (), TRAINING)
+    return out, extras
 
 
 @pytest.mark.parametrize("layer", ACTIVATIONS, ids=lambda layer: type(layer).__name__)
 def test_activation_gradient_is_the_finite_difference(layer: Layer) -> None:
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
-    expected = numerical_gradient(lambda: float((_apply(layer, x) * dy).sum()), x)
+    expected = numerical_gradient(lambda: float((_apply(layer, x)[0] * dy).sum()), x)
     dx = np.empty_like(x)
-    layer.backward_input(x, _apply(layer, x), (), dy, dx, (), EVALUATING)
+    layer.backward_input(x, *_apply(layer, x), dy, dx, (), TRAINING)
     np.testing.assert_allclose(dx, expected, rtol=1e-7, atol=1e-8)
 
 
@@ -38,13 +41,13 @@ def test_activation_gradient_is_the_finite_difference(layer: Layer) -> None:
 def test_activation_may_write_over_what_it_reads(layer: Layer) -> None:
     rng = np.random.default_rng(1)
     x, dy = rng.normal(size=(4, 5)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
-    y = _apply(layer, x)
+    y, extras = _apply(layer, x)
     dx = np.empty_like(x)
-    layer.backward_input(x, y, (), dy, dx, (), EVALUATING)
+    layer.backward_input(x, y, extras, dy, dx, (), TRAINING)
     assert y.dtype == dx.dtype == np.float32
-    layer.backward_input(x, y, (), dy, dy, (), EVALUATING)
+    layer.backward_input(x, y, extras, dy, dy, (), TRAINING)
     np.testing.assert_array_equal(dy, dx)
-    layer.forward(x, x, (), (), EVALUATING)
+    layer.forward(x, x, extras, (), TRAINING)
     np.testing.assert_array_equal(x, y)
 
 
@@ -52,7 +55,7 @@ def test_activation_may_write_over_what_it_reads(layer: Layer) -> None:
 def test_activation_of_extreme_values_does_not_overflow(layer: Layer) -> None:
     x = np.array([[-1e4, -90.0, 0.0, 90.0, 1e4]], dtype=np.float32)
     with np.errstate(over="raise", invalid="raise"):
-        assert np.isfinite(_apply(layer, np.repeat(x, 4, axis=0))).all()
+        assert np.isfinite(_apply(layer, np.repeat(x, 4, axis=0))[0]).all()
 
 
 @pytest.mark.parametrize("bias", [True, False])
