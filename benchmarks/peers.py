@@ -22,7 +22,7 @@ from benchmarks.ours import OurPeer, job_for
 from benchmarks.torch_peer import ONE_PROCESS, TorchPeer, schedules_for
 from cluster.actors.ray_session import ray_session
 
-OURS = (("1f1b", 1), ("gpipe", 8), ("zb-h1", 1), ("zb-h1", 4))
+OURS = (("1f1b", 1), ("gpipe", 8), ("zb-h1", 1), ("zb-h1", 4), ("zb-h2", 1))
 """Our schedules, each with a weight-gradient group."""
 TORCH = ("1F1B", "GPipe", "InterleavedZeroBubble-1", "ZBVZeroBubble", "DualPipeV")
 """Torch's schedules that won for any network, or nearly did, when `python -m benchmarks.torch_peer` measured all

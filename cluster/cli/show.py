@@ -60,7 +60,7 @@ def show(
     form: str,
     output: Path | None,
 ) -> None:
-    """Draw SCHEDULE: gpipe, 1f1b, interleaved-1f1b, zb-h1, or a .csv file in torch's format."""
+    """Draw SCHEDULE: gpipe, 1f1b, interleaved-1f1b, zb-h1, zb-h2, or a .csv file in torch's format."""
     program = _program(schedule, stages, micro_batches, workers)
     dry = replay(program, weight_grad_group=weight_grad_group)
     if form == "text":

@@ -21,18 +21,18 @@ def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Progr
 
 
 def zero_bubble_h2(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
-    """ZB-H1 whose workers go further ahead: with a stage a worker, worker w keeps at most 2 (p − w) − 1 micro-batches.
+    """ZB-H1 with more forward passes first: worker w of p, with one stage, keeps at most 2 (p − w) − 1 micro-batches.
 
-    With F = I = W and m ≥ 2p − 1 no worker idles between its first and its last action of a step. Each begins later
-    than the one before it; where updates need no decision of all workers (no clipping), it ends later, too, and the
-    next step begins at once: then nobody ever waits.
+    With F = I = W and m ≥ 2p − 1 no worker idles between its first and its last action of a step. Each worker begins
+    and ends later than the one before it. If updates need no decision of all workers (no clipping), the next step
+    begins at once, and no worker ever waits.
     """
     lanes = one_f_one_b(n_stages, n_micro_batches, n_workers).lanes
     return _zero_bubble("zb-h2", n_stages, n_micro_batches, [2 * _most_in_flight(lane) - 1 for lane in lanes])
 
 
 def _zero_bubble(name: str, n_stages: int, n_micro_batches: int, limits: Sequence[int]) -> Program:
-    """Worker w keeps at most `limits[w]` micro-batches from F to I, and nobody more than the largest from F to W."""
+    """Worker w keeps at most `limits[w]` micro-batches from F to I; no worker keeps more than `max(limits)` to W."""
     n_workers, most = len(limits), max(limits)
 
     def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:

@@ -88,7 +88,7 @@ class DotProductAttention(Layer):
         return Cost((2 * product, 4 * product, 0.0), (4 * scores + copies, scores + copies, 0.0))
 
     def forward(self, x: Array, y: Array, extras: Sequence[Array], *_: Any) -> None:
-        """See Layer. Keep queries, keys and values by head, the weights of each chunk, and the inverse of their sums."""
+        """See Layer. Keep queries, keys and values by head, the weights of each chunk, and their inverse sums."""
         heads, weights, inverse = self._views(extras)
         q, k, v = heads
         for part, value in zip(self._parts(x), (q, k, v[..., :-1, :]), strict=True):
@@ -164,7 +164,7 @@ class DotProductAttention(Layer):
         np.exp(e, out=e)
 
     def _add(self, total: Array, left: Array, right: Array, space: Array, keys: int, *, begins: bool) -> None:
-        """total ← left · rightᵀ if it `begins`, else total + left · rightᵀ; summed over heads that share keys and values."""
+        """Set total to left · rightᵀ if it `begins`, else add that; summed over heads that share keys and values."""
         shared = self.heads != self.kv_heads
         if begins and not shared:
             np.matmul(left, right.swapaxes(-1, -2), out=total)

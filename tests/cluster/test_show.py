@@ -113,7 +113,7 @@ def test_an_unknown_name_gets_the_nearest(show: Show) -> None:
     assert show("1fb1") == Outcome(
         2,
         "",
-        "error: '1fb1' is not a schedule; there are gpipe, 1f1b, interleaved-1f1b, zb-h1 and .csv files; "
+        "error: '1fb1' is not a schedule; there are gpipe, 1f1b, interleaved-1f1b, zb-h1, zb-h2 and .csv files; "
         "did you mean 1f1b?\n",
     )
 

@@ -68,6 +68,15 @@ def test_zb_h1_with_several_stages_a_worker_idles_a_third_of_interleaved() -> No
                 assert performed("zb-h1", p * v, m, p).makespan == 3 * v * m + p - 1, (p, m, v)
 
 
+def test_in_zb_h2_no_worker_idles_between_its_first_and_its_last_action() -> None:
+    for p in P:
+        for m in range(2 * p - 1, 13):
+            dry = performed("zb-h2", p, m, p)
+            lengths = [lane[-1].end - lane[0].start for lane in dry.spans]
+            assert lengths == [3 * m] * p, (p, m)
+            assert [lane[0].start for lane in dry.spans] == list(range(p)), (p, m)
+
+
 @pytest.mark.parametrize("m", M)
 def test_however_uneven_1f1b_is_no_slower_than_gpipe_and_zb_h1_than_1f1b(m: int) -> None:
     for stages, workers in UNEVEN:
@@ -86,6 +95,9 @@ def test_peaks_of_alive_micro_batches() -> None:
             assert performed("1f1b", p, m, p).peak_alive == stairs
             assert performed("zb-h1", p, m, p).peak_saved_for_input == stairs
             assert max(performed("zb-h1", p, m, p).peak_alive) == min(m, p)
+            further = performed("zb-h2", p, m, p)
+            assert further.peak_saved_for_input == tuple(min(m, 2 * (p - s) - 1) for s in range(p))
+            assert max(further.peak_alive) == min(m, 2 * p - 1)
 
 
 @pytest.mark.parametrize("m", M)
@@ -139,6 +151,11 @@ GOLDEN = {
     "zb-h1": """
         0F0 0F1 0F2 0I0 0W0 0I1 0W1 0I2 0W2
         1F0 1F1 1I0 1F2 1I1 1W0 1I2 1W1 1W2
+        2F0 2I0 2F1 2I1 2F2 2I2 2W0 2W1 2W2
+        """,
+    "zb-h2": """
+        0F0 0F1 0F2 0I0 0W0 0I1 0W1 0I2 0W2
+        1F0 1F1 1F2 1I0 1W0 1I1 1W1 1I2 1W2
         2F0 2I0 2F1 2I1 2F2 2I2 2W0 2W1 2W2
         """,
     "interleaved-1f1b": """

@@ -11,7 +11,7 @@ import pytest
 
 from stages.arrays import Array
 from stages.layers import LayerSpec, entry
-from stages.layers.base import EVALUATING, Moment
+from stages.layers.base import Moment
 from stages.network import LayerError, Network
 from stages.shapes import Shape
 from stages.spec import ModelSpec, SgdSpec
