@@ -12,7 +12,7 @@ from torch.nn import functional
 from benchmarks import GPT_LEARNING_RATE, LEARNING_RATE, VOCABULARY, AnyConfig, Config, GptConfig
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc]  # torch is not looked into
     """A transformer block with its norms in front, no biases in its linear layers, one product for q, k and v."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -32,7 +32,7 @@ class Block(nn.Module):
         return x + self.down(functional.gelu(self.up(self.norm_2(x))))
 
 
-class Tokens(nn.Module):
+class Tokens(nn.Module):  # type: ignore[misc]
     """Learned vectors of tokens and of positions, added."""
 
     def __init__(self, tokens: int, width: int) -> None:
@@ -96,7 +96,7 @@ def whole_network_step(config: AnyConfig, momentum: float) -> Callable[[], None]
     apply, loss, (x, y) = optimizer(config, parameters, momentum), loss_function(config), batch(config)
 
     def step() -> None:
-        loss(network(x), y).backward()  # type: ignore[no-untyped-call]
+        loss(network(x), y).backward()
         apply.step()
         apply.zero_grad(set_to_none=True)
 
