@@ -25,7 +25,7 @@ from coordinator.job.yaml_text import write_yaml
 from stages.arrays import Array
 from stages.errors import InvalidData, UserMistake
 
-TENSORS = "model.safetensors"
+TENSORS = run_files.MODEL
 _INDEX = "model.safetensors.index.json"
 _PICKLE = "pytorch_model.bin"
 _PREFIX = "transformer."
