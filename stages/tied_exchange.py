@@ -54,7 +54,7 @@ class TiedExchange:
                 self._ledger.book(owner, WEIGHT_GRADIENT)
 
     def bring_values_back(self) -> None:
-        """After the update, send the owner's value to the other stages that use it."""
+        """After the update, bring the owner's value to the other stages that use it."""
         apart = [tie for tie in self._ties if tie[1] != tie[2]]
         for tie, user, owner in apart:
             if owner in self._stages and user not in self._stages:
