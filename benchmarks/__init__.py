@@ -45,18 +45,19 @@ CONFIGS = (
 """The four networks of the table in RESULTS.md."""
 
 VOCABULARY = 65
-"""Characters of the text that a GPT is trained on."""
+"""The number of different characters in the text that a GPT is trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GptConfig:
-    """A GPT without biases in its linear layers, with a head of its own, and how a batch goes through it."""
+    """A GPT without biases in its linear layers and with an untied head, and the cut of its batches into
+    micro-batches."""
 
     width: int
     heads: int
     tokens: int
     layers: int
-    """Blocks."""
+    """The number of blocks."""
     batch: int
     micro_batches: int
 

@@ -111,7 +111,7 @@ def _compete(
 
 
 def _variants(config: AnyConfig) -> list[AnyConfig]:
-    """The network with the numbers of micro-batches that are tried."""
+    """Return the network with each number of micro-batches to try."""
     if not isinstance(config, GptConfig):
         return [config]
     return [replace(config, micro_batches=m) for m in GPT_MICRO_BATCHES[config.batch]]

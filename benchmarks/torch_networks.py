@@ -1,4 +1,4 @@
-"""The networks of the measurements in torch: stages, a batch, the loss and the optimizer."""
+"""The measured networks in torch: stages, a batch, the loss and the optimizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from benchmarks import GPT_LEARNING_RATE, LEARNING_RATE, VOCABULARY, AnyConfig, Config, GptConfig
 
 
-class Block(nn.Module):  # type: ignore[misc]  # torch is not looked into
+class Block(nn.Module):  # type: ignore[misc]  # mypy does not read torch
     """A transformer block with its norms in front, no biases in its linear layers, one product for q, k and v."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -23,7 +23,7 @@ class Block(nn.Module):  # type: ignore[misc]  # torch is not looked into
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, tokens, width) to the same."""
+        """Map (rows, tokens, width) to the same shape."""
         rows, tokens, width = x.shape
         parts = self.qkv(self.norm_1(x)).view(rows, tokens, 3, self.heads, width // self.heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4)
@@ -33,20 +33,21 @@ class Block(nn.Module):  # type: ignore[misc]  # torch is not looked into
 
 
 class Tokens(nn.Module):  # type: ignore[misc]
-    """Learned vectors of tokens and of positions, added."""
+    """The sum of learned vectors of tokens and of positions."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
         self.tokens, self.positions = nn.Embedding(VOCABULARY, width), nn.Parameter(torch.randn(tokens, width) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, tokens) to (rows, tokens, width)."""
+        """Map (rows, tokens) to (rows, tokens, width)."""
         vectors: Tensor = self.tokens(x) + self.positions
         return vectors
 
 
 def stage_modules(config: AnyConfig, stage: int, stage_count: int) -> Iterator[nn.Module]:
-    """The modules of one stage of `stage_count`: of a GPT, the first has the embedding too, the last the head."""
+    """Yield the modules of one of `stage_count` stages. Of a GPT, the first also has the embedding, the last the
+    head."""
     first, last = config.layers * stage // stage_count, config.layers * (stage + 1) // stage_count
     if isinstance(config, Config):
         for layer in range(first, last):
@@ -66,7 +67,7 @@ def stage_modules(config: AnyConfig, stage: int, stage_count: int) -> Iterator[n
 
 
 def batch(config: AnyConfig) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of one step."""
+    """Return inputs and targets of one step."""
     torch.manual_seed(config.layers)
     if isinstance(config, GptConfig):
         x, y = torch.randint(0, VOCABULARY, (2, config.batch, config.tokens))
@@ -76,21 +77,21 @@ def batch(config: AnyConfig) -> tuple[Tensor, Tensor]:
 
 
 def loss_function(config: AnyConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    """The mean loss of outputs and targets."""
+    """Return the function of the mean loss of outputs and targets."""
     if isinstance(config, GptConfig):
         return lambda output, target: functional.cross_entropy(output.flatten(0, 1), target.flatten())
     return functional.mse_loss
 
 
 def optimizer(config: AnyConfig, parameters: Sequence[Any], momentum: float) -> torch.optim.Optimizer:
-    """Torch's fastest form of the optimizer."""
+    """Return torch's fastest form of the optimizer."""
     if isinstance(config, GptConfig):
         return torch.optim.AdamW(parameters, lr=GPT_LEARNING_RATE, fused=True)
     return torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=momentum, fused=True)
 
 
 def whole_network_step(config: AnyConfig, momentum: float) -> Callable[[], None]:
-    """A training step of the network in this process, all rows of the batch at once."""
+    """Return a training step of the network in this process, with all rows of the batch at once."""
     network = nn.Sequential(*stage_modules(config, 0, 1))
     parameters = list(network.parameters())
     apply, loss, (x, y) = optimizer(config, parameters, momentum), loss_function(config), batch(config)

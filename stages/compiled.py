@@ -95,7 +95,7 @@ class _Names:
         return self.new(shape.features, shape.columns)
 
     def scratch(self, layer: Layer, half: int) -> tuple[int, ...]:
-        """Name the work space of this half of the layer, if it has any."""
+        """Return a new name for the work space of this pass of the layer, if it needs any."""
         numbers = layer.scratch[half]
         return (self.new(numbers, layer.shape_in.columns),) if numbers else ()
 

@@ -1,7 +1,7 @@
 """Layer normalisation (Ba, Kiros & Hinton 2016) and its form without a mean (Zhang & Sennrich 2019).
 
-[Note: norms] Backward reads n = (x − mean) · scale twice and x never, so forward keeps n instead of x. All passes go
-over blocks of features that stay in the cache; sums over the features are added block after block.
+[Note: norms] The backward pass reads n = (x − mean) · scale twice and never x, so forward keeps n instead of x. All
+passes go over blocks of features that stay in the cache; sums over the features are added block after block.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ WIDTH = 3
 
 
 def _run(layer: DotProductAttention, x: Array, dy: Array) -> tuple[Array, Array]:
-    """The output and ∂ℓ/∂x. Work space begins as NaN, so that a number that is read before it is written shows."""
+    """Return the output and ∂ℓ/∂x. Work space begins as NaN, so that a number read before it is written shows."""
     y, dx = np.empty_like(dy), np.empty_like(x)
     extras = [np.full((extra.features, x.shape[1]), np.nan, dtype=x.dtype) for extra in layer.extras]
     spaces = [[np.full((n, x.shape[1]), np.nan, dtype=x.dtype)] if n else [] for n in layer.scratch]
@@ -29,7 +29,7 @@ def _run(layer: DotProductAttention, x: Array, dy: Array) -> tuple[Array, Array]
 
 
 def _defined(x: Array, rows: int, heads: int, kv_heads: int, causal: bool) -> Array:
-    """softmax(kᵀq / √width) · v, head by head, in the definition's own order."""
+    """Return softmax(kᵀq / √width) · v, head by head, in the order of the definition."""
     t = x.shape[1] // rows
     parts = np.split(x.reshape(-1, rows, t), [heads * WIDTH, (heads + kv_heads) * WIDTH])
     q, k, v = (part.reshape(-1, WIDTH, rows, t) for part in parts)

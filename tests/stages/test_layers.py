@@ -20,7 +20,7 @@ ACTIVATIONS = [
 
 
 def _apply(layer: Layer, x: Array) -> tuple[Array, list[Array]]:
-    """The output, and what forward keeps beside it."""
+    """Return the output, and the arrays that forward keeps."""
     out = np.empty((layer.shape_out.features, x.shape[1]), dtype=x.dtype)
     extras = [np.empty((extra.features, x.shape[1]), dtype=x.dtype) for extra in layer.extras]
     layer.forward(x, out, extras, (), TRAINING)
