@@ -64,8 +64,8 @@ class Vocabulary:
         tokenizer = _tokenizer(self.tokenizer)
         try:
             return np.array(tokenizer.encode(text).ids, dtype=np.uint32)
-        except Exception as error:  # of a text with a character that the tokenizer has no token for
-            raise InvalidData(f"{source}: the tokenizer does not take it: {' '.join(str(error).split())}") from None
+        except Exception as error:  # the tokenizer has no token for a character
+            raise InvalidData(f"{source}: the tokenizer cannot encode it: {' '.join(str(error).split())}") from None
 
     def decode(self, tokens: Numbers) -> str:
         """Return the text of token numbers."""

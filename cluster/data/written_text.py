@@ -1,4 +1,4 @@
-"""Text that is written token by token."""
+"""Turns tokens into text one by one, while a network writes them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from cluster.data.text import Vocabulary
 
 _BROKEN = "\ufffd"
-"""What stands for bytes that are no whole character (yet)."""
+"""The character that stands for bytes which are not a whole character (yet)."""
 _LOOKS_BACK = 16
-"""Tokens of a tokenizer that are decoded again with each new one: what one stands for depends on its neighbours."""
+"""The tokens that are decoded again with each new one: the text of a tokenizer's token depends on its neighbours."""
 
 
 class WrittenText:
-    """The text of tokens that follow `tokens`, as it becomes known: a character of several tokens comes with the last
-    of them."""
+    """The text of the tokens after `tokens`, as it becomes known. A character of several tokens comes with the last of
+    them."""
 
     def __init__(self, vocabulary: Vocabulary, tokens: Iterable[int]) -> None:
         self._vocabulary = vocabulary
@@ -26,7 +26,7 @@ class WrittenText:
         self._shown = len(self._decode(self._recent))
 
     def take(self, token: int) -> str:
-        """Return the text that is known now and was not before."""
+        """Take the next token; return the text that has become known with it."""
         kind = self._vocabulary.kind
         if kind == "bytes":
             return self._bytes.decode(bytes([token]))
@@ -44,7 +44,7 @@ class WrittenText:
         return piece
 
     def rest(self) -> str:
-        """Return what is left at the end: `\ufffd` for a character that is not whole."""
+        """Return the rest of the text at the end: `\ufffd` for an incomplete character."""
         if self._vocabulary.kind == "bytes":
             return self._bytes.decode(b"", final=True)
         return self._decode(self._recent)[self._shown :]

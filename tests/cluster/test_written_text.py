@@ -1,4 +1,4 @@
-"""Text that is written token by token is the text of all tokens."""
+"""Text that is decoded token by token equals the text of all tokens."""
 
 from __future__ import annotations
 

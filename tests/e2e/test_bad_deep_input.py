@@ -104,7 +104,7 @@ def test_the_reason_against_batch_norm_says_what_to_use() -> None:
 
 @pytest.mark.parametrize("command", ["plan", "train"])
 def test_a_token_outside_of_the_vocabulary_is_told_with_its_place(tmp_path: Path, command: str) -> None:
-    """In the part for training, in the part for validation, and in a second file."""
+    """The token is in the part for training, in the part for validation, or in a second file."""
     tokens = np.arange(600) % 12
     for place, second in ((77, None), (550, None), (30, "b.npy")):
         wrong = tokens.copy()

@@ -1,7 +1,7 @@
-"""A small random GPT-2 with what `transformers` computes of it, for machines that have no torch.
+"""A small random GPT-2 and the results that `transformers` computes with it, for machines without torch.
 
-`python -m tests.models.gpt2_goldens` makes golden/gpt2.npz anew: tensors under their names in model.safetensors,
-config.json, tokens with their logits, and the losses of some steps of AdamW from there.
+`python -m tests.models.gpt2_goldens` makes golden/gpt2.npz again: tensors under their names in model.safetensors,
+config.json, tokens with their logits, and the losses of some steps of AdamW that start from these weights.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ GOLDEN = Path(__file__).parent / "golden" / "gpt2.npz"
 SIZES = {"n_layer": 3, "n_head": 4, "n_embd": 32, "vocab_size": 97, "n_positions": 24}
 TOKENS = np.random.default_rng(11).integers(0, SIZES["vocab_size"], 400).astype(np.uint16)
 STEPS, BATCH, RATE, SEED = 10, 4, 3e-3, 0
-"""Of the training; the other settings are AdamW's own in torch."""
+"""The settings of the training. All other settings are torch's defaults for AdamW."""
 
 
 def random_gpt2(seed: int, **config: Any) -> Any:
-    """A GPT-2 whose parameters are large enough that each of them matters, in evaluation mode."""
+    """Return a GPT-2 in evaluation mode, with parameters so large that each of them changes the result."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -42,13 +42,13 @@ def random_gpt2(seed: int, **config: Any) -> Any:
 
 
 def tensors_of(model: Any) -> dict[str, Any]:
-    """Copies of what model.safetensors has."""
+    """Return copies of the tensors in model.safetensors."""
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     return {name: value.numpy().copy() for name, value in model.state_dict().items() if name not in tied}
 
 
 def logits_of(model: Any, rows: Any) -> Any:
-    """(rows, positions, tokens), computed in float64."""
+    """Return logits (rows, positions, tokens), computed in float64."""
     import torch
 
     with torch.no_grad():
@@ -56,7 +56,7 @@ def logits_of(model: Any, rows: Any) -> Any:
 
 
 def losses_of(model: Any) -> list[float]:
-    """Losses of STEPS steps on the rows that `pipetrain train` takes of TOKENS with `windows: random`."""
+    """Return the losses of STEPS steps on the rows of TOKENS that `pipetrain train` uses with `windows: random`."""
     import torch
 
     positions = model.config.n_positions
@@ -76,18 +76,18 @@ def losses_of(model: Any) -> list[float]:
 
 
 def rows_to_try(positions: int) -> Any:
-    """Some rows of tokens."""
+    """Return some rows of tokens."""
     return TOKENS[: 3 * positions].reshape(3, positions)
 
 
 def golden() -> dict[str, Any]:
-    """What golden/gpt2.npz has."""
+    """Return the content of golden/gpt2.npz."""
     with np.load(GOLDEN) as file:
         return dict(file)
 
 
 def write_folder(folder: Path, tensors: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
-    """A folder as `save_pretrained` leaves it."""
+    """Write a folder as `save_pretrained` does."""
     folder.mkdir(exist_ok=True)
     save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config))
@@ -95,14 +95,14 @@ def write_folder(folder: Path, tensors: Mapping[str, Any], config: Mapping[str, 
 
 
 def golden_folder(folder: Path) -> Path:
-    """The golden model as a folder."""
+    """Write the golden model as a folder."""
     found = golden()
     tensors = {name: value for name, value in found.items() if name.startswith("transformer.")}
     return write_folder(folder, tensors, json.loads(str(found["config"])))
 
 
 def logits_here(run_directory: Path, rows: Any) -> Any:
-    """What `pipetrain predict` gives."""
+    """Return the logits of `pipetrain predict`."""
     given, made = run_directory / "x.npz", run_directory / "y.npz"
     np.savez(given, x=rows)
     done = pipetrain_here("predict", run_directory, "--input", given, "--output", made)
@@ -112,7 +112,7 @@ def logits_here(run_directory: Path, rows: Any) -> Any:
 
 
 def losses_here(run_directory: Path, *options: str) -> list[float]:
-    """Of the steps of `losses_of`, by `pipetrain train` with further options."""
+    """Return the losses of the steps of `losses_of`, from `pipetrain train` with further options."""
     np.save(run_directory / "tokens.npy", TOKENS)
     optimizer = f"{{adamw: {{learning_rate: {RATE}, decay_vectors: true}}}}"
     done = pipetrain_here(

@@ -1,4 +1,4 @@
-"""A trained network in GPT-2's layout, and which networks the layout cannot hold."""
+"""The export of a trained network in GPT-2's layout, and errors for networks that do not fit that layout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHAR_GPT = [
 
 
 def trained(tmp_path: Path, layers: list[Any]) -> Path:
-    """The run directory of a short training."""
+    """Train for a short time; return the run directory."""
     np.save(tmp_path / "tokens.npy", TOKENS)
     job = {
         "model": {"input": [24], "vocabulary": 97, "layers": layers, "loss": "cross_entropy", "init": {"std": 0.3}},
@@ -74,7 +74,7 @@ TEXT = "def f(x):\n\treturn 'é€😀'  # "
 
 @pytest.mark.parametrize("tokens", ["characters", "bytes"])
 def test_what_tokens_stand_for_goes_along(tmp_path: Path, tokens: str) -> None:
-    """As a tokenizer.json, so that the text goes on in the same way after export and import."""
+    """A tokenizer.json is exported too, so that the same text is written after export and import."""
     pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")
     run = trained_on_text(tmp_path, tokens)
     assert pipetrain_here("export", "gpt2", run, "-o", tmp_path / "gpt2").returncode == 0
@@ -91,11 +91,11 @@ def test_what_tokens_stand_for_goes_along(tmp_path: Path, tokens: str) -> None:
     if tokens == "characters":
         refused = pipetrain_here("generate", tmp_path / "back", "--prompt", "Ω")
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
-        assert "--prompt: the tokenizer does not take it" in refused.stderr
+        assert "--prompt: the tokenizer cannot encode it" in refused.stderr
 
 
 def trained_on_text(tmp_path: Path, tokens: str) -> Path:
-    """The run directory of a short training on TEXT."""
+    """Train on TEXT for a short time; return the run directory."""
     (tmp_path / "a.txt").write_text(TEXT * 40)
     layers = [*CHAR_GPT[:4], {"linear": {"units": "classes", "bias": False, "tied_to": 0}}]
     job = {

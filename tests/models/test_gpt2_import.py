@@ -1,4 +1,4 @@
-"""A model in GPT-2's layout as a job with weights, beside what `transformers` computed of it once."""
+"""The import of a model in GPT-2's layout as a job with weights, compared with stored results of `transformers`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _import(folder: Path, into: Path, *options: str) -> Path:
 
 
 def _content(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The tensors and the config of a folder."""
+    """Return the tensors and the config of a folder."""
     return load_file(folder / "model.safetensors"), json.loads((folder / CONFIG).read_text())
 
 
@@ -49,7 +49,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path) -> None:
     "options", [["--stages", "1"], ["--stages", "5", "--set", "training.micro_batches=3"]], ids=["1 stage", "5 stages"]
 )
 def test_training_goes_on_as_transformers_does(tmp_path: Path, options: list[str]) -> None:
-    """Through the whole of `pipetrain train`, the tied head's copy too."""
+    """This uses all of `pipetrain train`, including the copy of the tied head."""
     made = _import(golden_folder(tmp_path / "gpt2"), tmp_path / "made")
     expected = golden()["losses"]
     assert expected[-1] < 0.9 * expected[0]
@@ -88,7 +88,7 @@ def test_it_is_told_what_was_made_and_the_short_form_is_used(tmp_path: Path) -> 
 
 
 def test_a_folder_that_was_moved_still_trains_and_writes(tmp_path: Path) -> None:
-    """The job names its files beside it."""
+    """The job names files relative to its own folder."""
     _import(golden_folder(tmp_path / "gpt2"), tmp_path / "made").rename(tmp_path / "moved")
     assert len(losses_here(tmp_path / "moved")) == 10
     done = pipetrain_here("generate", tmp_path / "moved", "--prompt", "5 6 7", "--tokens", "4")
@@ -98,7 +98,7 @@ def test_a_folder_that_was_moved_still_trains_and_writes(tmp_path: Path) -> None
 
 
 def test_names_without_the_prefix_and_masks_are_read(tmp_path: Path) -> None:
-    """As GPT2Model alone, and as older versions, save it."""
+    """GPT2Model alone saves names without the prefix, and older versions save masks, too."""
     tensors, config = _content(golden_folder(tmp_path / "gpt2"))
     plain = {name.removeprefix("transformer."): value for name, value in tensors.items()}
     plain |= {"h.0.attn.bias": np.ones((1, 1, 24, 24), "u1"), "h.2.attn.masked_bias": np.array(-1e4, "f4")}

@@ -1,4 +1,4 @@
-"""examples/gpt2-small.yaml is GPT-2 small, and its plan says what the network must take."""
+"""examples/gpt2-small.yaml is GPT-2 small, and its plan predicts at least the memory that the network needs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_it_is_gpt2_small() -> None:
 
 @pytest.mark.parametrize(("stages", "most"), [(1, 2.5), (2, 2.0), (4, 1.5)])
 def test_the_plan_counts_each_parameter_once(stages: int, most: float) -> None:
-    """With its gradient and two vectors of the optimizer. The last stage also has a copy of the tied weight and its
-    gradient. `most` is the largest worker in GiB."""
+    """Each parameter counts once, with its gradient and two vectors of the optimizer. The last stage also has a
+    copy of the tied weight and its gradient. `most` is the memory of the largest worker in GiB."""
     spec = load_job(EXAMPLES / "gpt2-small.yaml").resolved(BLOCK, 256).replace(stages=stages, partition="auto")
     plan = estimate(make_blueprint(spec, 1000), data_bytes=0, validation_rows=10)
     tied = 4 * 50_257 * 768

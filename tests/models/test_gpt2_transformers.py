@@ -1,4 +1,4 @@
-"""Import and export beside `transformers` itself: its own folders, its logits, its losses."""
+"""Import and export compared with `transformers` itself: its folders, its logits, its losses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_there_and_back(tmp_path: Path, config: dict[str, Any]) -> None:
 
 
 def test_transformers_takes_what_was_trained_here(tmp_path: Path) -> None:
-    """A network without biases, with dropout, a tied head and a short form, as examples/char-gpt.yaml is."""
+    """The network has no biases, but dropout, a tied head and a short form, as in examples/char-gpt.yaml."""
     from transformers import AutoModelForCausalLM
 
     run = trained(tmp_path, CHAR_GPT)
