@@ -115,7 +115,7 @@ def test_a_token_outside_of_the_vocabulary_is_told_with_its_place(tmp_path: Path
         data = {"source": "a.npy", **({"validation": second} if second else {})}
         told = _refused(tmp_path, command, _job(tmp_path, head={"linear": {"units": 12}}, model=RESOLVED, data=data))
         file = tmp_path / (second or "a.npy")
-        assert told == f"{file}: token {12 + place}, number {place + 1}, is not in the vocabulary of 12 tokens"
+        assert told == f"{file}: token {12 + place} at position {place + 1} is not in the vocabulary of 12 tokens"
 
 
 @pytest.mark.parametrize("command", ["plan", "train"])
