@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -17,20 +19,32 @@ from cluster.data.weights import check_weights
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import Estimate, estimate
+from coordinator.plan.layer_table import LayerRow, folded, layer_rows
 from coordinator.plan.rate_picture import notable_steps, rate_picture
 from coordinator.texts import counted, number, size
 from stages.data import batch_bounds
 from stages.errors import NotEnoughResources
+from stages.network import path_name
 
 
 @click.command()
 @job_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--layers", is_flag=True, help="Show each operation of the network, without folding alike blocks.")
 @click.option("--rates", is_flag=True, help="Draw the learning rate over the steps instead.")
 def plan(
-    job: Path, stages: int | None, schedule: str | None, overrides: tuple[str, ...], as_json: bool, rates: bool
+    job: Path,
+    stages: int | None,
+    schedule: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    layers: bool,
+    rates: bool,
 ) -> None:
     """Show the stages of JOB.yaml: layers, parameters, FLOPs, bytes, predicted bubble and bottleneck.
+
+    If layers are made of layers, such as a transformer, a table of them comes first; it has a line for blocks that are
+    alike, and the number of these blocks.
 
     The command exits with 2 if a worker's stages need more than memory_per_worker.
     """
@@ -44,8 +58,11 @@ def plan(
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes, validation_rows=len(data.validation))
     if as_json:
-        click.echo(json.dumps(found.as_dict()))
+        click.echo(json.dumps({**found.as_dict(), "operations": [asdict(row) for row in layer_rows(blueprint)]}))
     else:
+        rows = layer_rows(blueprint)
+        if layers or any(len(row.path) > 1 for row in rows):
+            _print_layers(spec.name, rows if layers else folded(rows))
         _print(blueprint, found)
     if found.refusals:
         raise NotEnoughResources("\n".join(found.refusals))
@@ -67,6 +84,19 @@ def _rates(spec: JobSpec, rows: int, *, as_json: bool) -> None:
     click.echo()
     for one in notable:
         click.echo(f"{one.step:>12,}  {number(one.rate):<10} {one.what}")
+
+
+def _print_layers(name: str, rows: Sequence[LayerRow]) -> None:
+    """Print a line for each operation, and for each group of alike ones the number of its first one."""
+    times = any(row.times > 1 for row in rows)
+    table = Table(title=f"{name}: layers")
+    headings = ["number", "layer", "kind", "output", "parameters", "FLOPs/step", "kept until backward"]
+    for heading in [*headings, "times"] if times else headings:
+        table.add_column(heading, justify="left" if heading in ("layer", "kind", "output") else "right")
+    for row in rows:
+        cells = [str(row.number), path_name(row.path), row.kind, row.output, f"{row.parameters:,}", f"{row.flops:.3g}"]
+        table.add_row(*cells, size(row.kept_bytes, "up"), *([f"× {row.times}"] if times else []))
+    console().print(table)
 
 
 def _print(blueprint: Blueprint, found: Estimate) -> None:
