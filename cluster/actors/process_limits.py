@@ -36,11 +36,17 @@ def begin_measuring() -> int:
     return status_bytes("VmRSS")
 
 
-def warm_up_blas(precision: str) -> None:
-    """Let both BLAS libraries allocate their work space now, so that it does not count as the job's memory."""
+_WIDEST, _ROWS = 2**15, 768
+"""A product of so many rows and columns uses all of OpenBLAS's work space; one of fewer rows leaves most of it out."""
+
+
+def warm_up_blas(precision: str, widest: int = 0) -> None:
+    """Let both BLAS libraries allocate their work space now, so that it does not count as the job's memory. The work
+    space of a product grows with the rows of its weight; `widest` is the largest number of them."""
     import numpy as np
     from scipy.linalg import blas
 
     a = np.ones((256, 256), dtype=precision)
     np.matmul(a, a)
-    (blas.sgemm if precision == "float32" else blas.dgemm)(1.0, a.T, a.T)
+    b, c = np.ones((_ROWS, 256), dtype=precision), np.ones((min(max(256, widest), _WIDEST), 256), dtype=precision)
+    (blas.sgemm if precision == "float32" else blas.dgemm)(1.0, b.T, c.T, trans_a=1)

@@ -91,7 +91,7 @@ class WorkerActor:
             # the environment sets this too, but OpenBLAS takes no more threads from it than there are cores
             self._threads = BlasThreads(blas_threads(spec))
             keep_freed_memory()
-            warm_up_blas(spec.precision)
+            warm_up_blas(spec.precision, _widest(setup))
             with contextlib.ExitStack() as files:
                 places: Mapping[str, str] = {}
                 rules = None if self._link is None else self._link.rules
@@ -191,6 +191,13 @@ class WorkerActor:
         if "MemoryError" not in f"{type(error).__name__} {error}" or self._limit is None:
             return ""
         return f" ({self._limit_name} allows {self._limit:,} bytes; `pipetrain plan` shows how much is needed)"
+
+
+def _widest(setup: WorkerSetup) -> int:
+    """Return the most rows of a weight in the worker's stages."""
+    ops, bounds = setup.model.network.ops, setup.bounds
+    own = [op for s in setup.stages for op in ops[bounds[s] : bounds[s + 1]]]
+    return max((parameter.shape[0] for op in own for parameter in op.layer.parameters), default=0)
 
 
 def log_entry(failure: Failure) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cluster.actors.process_limits import begin_measuring, data_bytes, limit_memory, warm_up_blas
 from stages.process_memory import peak_resident_bytes
@@ -69,6 +70,29 @@ def _warm_up(sender: Any) -> None:
         np.matmul(a, a)
         found.append(data_bytes() - before)
     sender.send(found)
+
+
+def _wide_product(sender: Any) -> None:
+    from scipy.linalg import blas
+
+    with threadpool_limits(1):  # as in a worker with one CPU
+        _multiply_wide(sender, blas)
+
+
+def _multiply_wide(sender: Any, blas: Any) -> None:
+    warm_up_blas("float32", 50_000)
+    a, b = np.ones((256, 768), "f4", order="F"), np.ones((256, 50_000), "f4", order="F")
+    total = np.ones((768, 50_000), "f4", order="F")
+    begin_measuring()
+    before = peak_resident_bytes()
+    blas.sgemm(1.0, a, b, trans_a=1, beta=1.0, c=total, overwrite_c=1)
+    sender.send([peak_resident_bytes() - before])
+
+
+def test_the_work_space_of_a_wide_product_is_there_before_the_job_is_measured() -> None:
+    """The weight gradient of a large vocabulary: 25 MiB, which a plan cannot know."""
+    (more,) = _elsewhere(_wide_product)
+    assert more < 4 * MIB
 
 
 def test_memory_within_the_limit_is_had_and_beyond_it_is_a_memory_error_that_can_be_told() -> None:
