@@ -90,8 +90,8 @@ class WorkerActor:
             data_bytes = 0
             # the environment sets this too, but OpenBLAS takes no more threads from it than there are cores
             self._threads = BlasThreads(blas_threads(spec))
-            keep_freed_memory()
             warm_up_blas(spec.precision, _widest(setup))
+            keep_freed_memory()  # now: what warming up took is given back
             with contextlib.ExitStack() as files:
                 places: Mapping[str, str] = {}
                 rules = None if self._link is None else self._link.rules
