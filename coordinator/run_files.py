@@ -50,7 +50,12 @@ class RunFile:
 
 RUN_FILES = (
     RunFile(JOB, "the job with every default", "the run, at its start", "`predict`, you"),
-    RunFile(METRICS, "a row for each step and each evaluation", "the run", "the service, you"),
+    RunFile(
+        METRICS,
+        "a row for each step or, with `training.log_every`, several; and for each evaluation",
+        "the run",
+        "the service, you",
+    ),
     RunFile(ACCOUNTS, "where workers' time went, summed since the start", "the run, after steps", "the service, you"),
     RunFile(EVENTS, "what happened: started, waiting, finished, failed …", "the run", "the service, you"),
     RunFile(TIMELINE, "what every worker did when, in one step of about the last second", "the run", "the service"),

@@ -178,7 +178,7 @@ class Run:
                 else:
                     observer.step(row)
                     yield from log.take(row)
-        except PipetrainError:  # the rows before the error are not lost
+        except Exception:  # the rows before the error are not lost
             yield from log.rest()
             raise
         yield from log.rest()

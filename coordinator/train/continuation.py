@@ -30,8 +30,17 @@ class Continuation:
         for op in network.ops:
             if (reason := op.layer.why_not_continued()) is not None:
                 raise InvalidData(f"layer {op}: {reason}, so the network cannot continue a text")
-        self._network, self._parameter, self._dtype = network, parameter, np.dtype(model.precision)
-        self._positions, self._owners = model.input.positions, network.owners
+        self._parameter, self._dtype, self._positions = parameter, np.dtype(model.precision), model.input.positions
+        self._output = len(network.ops)
+        self._operations = [
+            (
+                op,
+                [network.owners.get(name, name) for name, _ in op.parameters],
+                [v for v, last in enumerate(network.last_use) if last == op.index],
+            )
+            for op in network.ops
+        ]
+        """Each operation, the names of its weights, and the values that no later one needs."""
         mixing = [op.index for op in network.ops if op.layer.mixes_positions]
         self._last_mixing = mixing[-1] if mixing else -1
         self._row: list[int] = []
@@ -50,11 +59,11 @@ class Continuation:
         return self._forward(row[known:])
 
     def _forward(self, tokens: Sequence[int]) -> Array:
-        network, n = self._network, len(tokens)
+        n = len(tokens)
         values: dict[int, Array] = {0: self._first(tokens)}
         if self._last_mixing < 0:
             self._keep_last(values)
-        for op in network.ops:
+        for op, names, ended in self._operations:
             x, *others = (values[v] for v in op.inputs)
             if op.layer.is_identity:
                 y = x
@@ -62,15 +71,15 @@ class Continuation:
                 y = np.empty((op.layer.shape_out.features, x.shape[1]), dtype=self._dtype)
                 past = self._pasts[op.index]
                 past.length += n - x.shape[1]  # in case earlier columns were dropped
-                p = tuple(self._parameter(self._owners.get(name, name)) for name, _ in op.parameters)
+                p = [self._parameter(name) for name in names]
                 op.layer.continue_forward(x, y, p, past, *others)
                 del p
             values[op.index + 1] = y
-            for v in [v for v in values if network.last_use[v] <= op.index]:
+            for v in ended:
                 del values[v]
             if op.index == self._last_mixing:
                 self._keep_last(values)
-        return values[len(network.ops)][:, -1]
+        return values[self._output][:, -1]
 
     def _first(self, tokens: Sequence[int]) -> Array:
         columns: Array = np.empty((1, len(tokens)), dtype=self._dtype)

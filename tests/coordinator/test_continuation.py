@@ -77,6 +77,17 @@ def test_outputs_are_those_of_the_whole_text(name: str, precision: str, limit: f
         np.testing.assert_allclose(found, expected, rtol=0, atol=limit * np.abs(expected).max())
 
 
+def test_the_likeliest_text_is_the_same() -> None:
+    spec = _job(BODIES["transformer"], "float32")
+    parameters = _parameters(spec)
+    row, continued, whole = Continuation(spec.model_spec(), parameters.__getitem__), [1], [1]
+    for _ in range(3 * POSITIONS):
+        continued.append(int(row.outputs(continued).argmax()))
+        whole.append(int(_whole(spec, parameters, whole).argmax()))
+    assert continued == whole
+    assert len(set(continued)) > 2
+
+
 def test_a_network_that_cannot_continue_a_text_says_which_layer_and_why() -> None:
     def told(spec: JobSpec) -> str:
         with pytest.raises(InvalidData) as refused:

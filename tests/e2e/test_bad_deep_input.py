@@ -129,8 +129,12 @@ def test_a_tokenizer_that_is_none_is_one_line(tmp_path: Path, command: str) -> N
 
 
 def test_a_layer_in_a_block_whose_output_is_not_finite_is_named_as_people_count(tmp_path: Path) -> None:
-    job = _job(tmp_path, training={"optimizer": {"sgd": {"learning_rate": 1e30}}}, model={"init": {"std": 0.5}})
+    """And the step before it is recorded, although no row was due yet."""
+    training = {"optimizer": {"sgd": {"learning_rate": 1e30}}, "log_every": 10}
+    job = _job(tmp_path, training=training, model={"init": {"std": 0.5}})
     done = pipetrain_here("train", job, "--local", "--run-dir", tmp_path / "run")
     assert done.returncode == 1
     assert "(transformer block 0, " in done.stderr.splitlines()[-1]
     assert "became NaN or infinite in step 2" in done.stderr.splitlines()[-1]
+    (row,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert (row["kind"], row["step"], row["samples"]) == ("step", 1, 4)

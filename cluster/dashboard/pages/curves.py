@@ -34,13 +34,13 @@ class CurveKind:
 KINDS = (
     CurveKind(
         "Loss",
-        (Line("training, each step", "c1"), Line("validation", "c2", dashed=True)),
+        (Line("training", "c1"), Line("validation", "c2", dashed=True)),
         ("loss", "validation_loss"),
         log=True,
     ),
     CurveKind(
         "Accuracy",
-        (Line("training, each step", "c1"), Line("validation", "c2", dashed=True)),
+        (Line("training", "c1"), Line("validation", "c2", dashed=True)),
         ("accuracy", "validation_accuracy"),
         "share",
     ),

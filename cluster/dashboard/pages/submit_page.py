@@ -149,7 +149,7 @@ class _Form:
     def __init__(self) -> None:
         with ui.element("div").classes("fields"):
             self._name = self._text("Name", "digits")
-            self._input = self._text("Input shape; none for text", "64")
+            self._input = self._text("Input; not for text", "64")
             self._loss = ui.select(list(LOSS_KINDS), label="Loss", value="cross_entropy").props("outlined dense")
             self._source = self._text("Data: a name, path or URL", "digits", wide=True)
             self._source.set_autocomplete(list(BUILT_IN))
