@@ -20,7 +20,7 @@ _COMMANDS = {
     "evaluate": "Show the loss and accuracy of a trained network on any data.",
     "predict": "Write the outputs of a trained network for new inputs.",
     "generate": "Continue a text with a network trained on text.",
-    "import": "Make a job and weights of a model in GPT-2's layout.",
+    "import": "Make a job and its weights from a model in GPT-2's layout.",
     "export": "Write a trained network in GPT-2's layout.",
     "plan": "Show a job's stages, memory, predicted bubble and bottleneck before it runs.",
     "show": "Draw a schedule.",

@@ -29,8 +29,8 @@ from stages.losses import mean
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run: str, address: str | None, home: Path | None, source: str | None, as_json: bool) -> None:
-    """Show the loss of a trained network over all rows; for classifiers its accuracy, of text perplexity and bits per
-    byte.
+    """Show the loss of a trained network over all rows; for classifiers also its accuracy, for networks on text also
+    the perplexity and the bits per byte.
 
     RUN is a run directory, or the id or the name of a job of the service.
     """
@@ -48,8 +48,8 @@ def evaluate(run: str, address: str | None, home: Path | None, source: str | Non
 
 
 def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
-    """Return the number of rows, their loss, for classifiers their accuracy, from 0 to 1, and of text perplexity and
-    bits per byte."""
+    """Return the number of rows and their loss; for classifiers also their accuracy, from 0 to 1, and for text the
+    perplexity and the bits per byte."""
     spec, model = run.spec, run.spec.model_spec()
     data = load_data(spec).validation if source is None else _other(run, source)
     rows, output = min(spec.training.evaluate_batch_size, len(data)), model.network.output

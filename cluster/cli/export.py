@@ -1,4 +1,4 @@
-"""`pipetrain export`: a trained network in another program's layout."""
+"""`pipetrain export`: write a trained network in another program's layout."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cluster.models.gpt2_export import export_gpt2
 def export(layout: str, run: str, address: str | None, home: Path | None, output: Path) -> None:
     """Write the trained network of RUN into the folder DIR, in Hugging Face's GPT-2 layout.
 
-    RUN is a run directory, or the id or the name of a job of the service. A network that the layout cannot hold is
-    refused, with the first layer that differs.
+    RUN is a run directory, or the id or the name of a job of the service. If the layout cannot hold the network, the
+    command names the first layer that differs.
     """
     with trained_run(run, address=address, home=home) as trained:
         sizes, zeros = export_gpt2(trained, output)
     click.echo(f"{output}: {sizes_text(sizes)}")
     if zeros:
-        click.echo(f"{zeros} biases that the network leaves out are zeros there")
+        click.echo(f"{zeros} biases that the network does not have are written as zeros")

@@ -1,4 +1,4 @@
-"""`pipetrain import`: a model in another program's layout becomes a job with weights."""
+"""`pipetrain import`: make a job and its weights from a model in another program's layout."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from coordinator.texts import counted
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="A new folder; runs/NAME of DIR by default."
 )
-@click.option("--block", type=click.IntRange(1), help="Keep so many positions only: less to compute in training.")
+@click.option(
+    "--block",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Keep only the first N positions, so that training computes less.",
+)
 def import_(layout: str, folder: Path, output: Path | None, block: int | None) -> None:
-    """Make a job and weights of the model in the folder DIR, in Hugging Face's GPT-2 layout.
+    """Make a job and its weights from the model in the folder DIR, which has Hugging Face's GPT-2 layout.
 
-    OUT is then like the run directory of a finished job: `generate`, `evaluate`, `predict` and `export` take it, and
-    its job.yaml trains on from these weights.
+    OUT is then like the run directory of a finished job: `generate`, `evaluate`, `predict` and `export` accept it, and
+    training with its job.yaml begins with these weights.
     """
     into = output or Path("runs") / (folder.absolute().name or "gpt2")
     made = import_gpt2(folder, into, block=block)
@@ -35,7 +40,7 @@ def import_(layout: str, folder: Path, output: Path | None, block: int | None) -
 
 
 def sizes_text(sizes: Gpt2) -> str:
-    """`3 blocks of 32 features with 4 heads, 24 positions, 97 tokens`."""
+    """Return sizes as text: `3 blocks of 32 features with 4 heads, 24 positions, 97 tokens`."""
     return (
         f"{counted(sizes.blocks, 'block')} of {sizes.features:,} features with {counted(sizes.heads, 'head')}, "
         f"{sizes.positions:,} positions, {sizes.vocabulary:,} tokens"

@@ -69,7 +69,7 @@ def plan(
 
 
 def _rates(spec: JobSpec, rows: int, *, as_json: bool) -> None:
-    """Draw the learning rate over the job's steps, and tell it at those where it turns."""
+    """Draw the learning rate over the job's steps, and list it at the notable steps."""
     training = spec.training
     a_epoch = len(batch_bounds(rows, training.batch_size))
     steps, rate = training.n_steps(a_epoch), training.rates(a_epoch)

@@ -36,7 +36,7 @@ def predict(run: str, address: str | None, home: Path | None, source: str, outpu
 
     If the network has outputs for each position, the shapes are (rows, positions, outputs) and (rows, positions).
 
-    A network on text takes token numbers x (rows, positions).
+    The input of a network on text is an array x of token numbers (rows, positions).
 
     RUN is a run directory, or the id or the name of a job of the service.
     """

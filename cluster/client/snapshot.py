@@ -77,12 +77,13 @@ class JobSnapshot:
 
     @property
     def validation_perplexity(self) -> float | None:
-        """Perplexity of the last evaluation; jobs on text only."""
+        """The perplexity in the last evaluation; None unless the job is on text."""
         return self._optional("validation_perplexity")
 
     @property
     def validation_bits_per_byte(self) -> float | None:
-        """Bits that the network needs for a byte of the validation text, in the last evaluation; jobs on text only."""
+        """The bits that the network needs for a byte of the validation text, in the last evaluation; None unless the
+        job is on text."""
         return self._optional("validation_bits_per_byte")
 
     @property

@@ -36,8 +36,10 @@ class Job(BaseModel):
     loss: float | None = Field(description="mean training loss over the rows of the present epoch so far")
     validation_loss: float | None = Field(description="mean loss over the validation rows, last evaluation")
     validation_accuracy: float | None = Field(description="share of validation rows classified correctly, 0 to 1")
-    validation_perplexity: float | None = Field(description="of the last evaluation; jobs on text only")
-    validation_bits_per_byte: float | None = Field(description="of the last evaluation; jobs on text only")
+    validation_perplexity: float | None = Field(description="perplexity in the last evaluation; jobs on text only")
+    validation_bits_per_byte: float | None = Field(
+        description="bits for a byte of the validation text in the last evaluation; jobs on text only"
+    )
     submitted_at: str
     started_at: str | None
     ended_at: str | None

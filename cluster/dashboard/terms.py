@@ -20,8 +20,8 @@ TERMS = {
     "validation loss": "The loss on rows that are not trained on, in the last evaluation; a loss that is a sum is "
     "shown per row",
     "validation accuracy": "The share of validation rows whose largest output is the right label",
-    "perplexity": "Of how many tokens the network seems to choose the next at random: e to the power of the "
-    "validation loss; jobs on text only",
+    "perplexity": "The number of tokens among which the network seems to choose the next one at random: e to the power "
+    "of the validation loss; jobs on text only",
     "bits/byte": "Bits that the network needs for a byte of the validation text, whatever its tokens are",
     "samples/s": "Training rows a second over the last steps",
     "last step": "When the last step ended",

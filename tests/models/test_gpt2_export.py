@@ -63,7 +63,7 @@ def test_what_was_imported_is_exported_bit_by_bit(tmp_path: Path) -> None:
 def test_a_network_without_biases_has_zeros_there_and_the_same_outputs(tmp_path: Path) -> None:
     run = trained(tmp_path, CHAR_GPT)
     done = pipetrain_here("export", "gpt2", run, "-o", tmp_path / "gpt2")
-    assert done.stdout.splitlines()[1] == "13 biases that the network leaves out are zeros there"
+    assert done.stdout.splitlines()[1] == "13 biases that the network does not have are written as zeros"
     assert pipetrain_here("import", "gpt2", tmp_path / "gpt2", "-o", tmp_path / "back").returncode == 0
     rows = rows_to_try(24)
     np.testing.assert_array_equal(logits_here(tmp_path / "back", rows), logits_here(run, rows))
