@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 @service_command
 def stop(client: Client, job_id: str, now: bool, waiting: bool) -> None:
-    """Stop a job. The job finishes the steps that it has begun and saves its weights, unless --now is given.
+    """Stop a job. The job finishes the steps in progress and saves its weights, unless --now is given.
 
     If the job has ended already, the command changes nothing and succeeds.
     """

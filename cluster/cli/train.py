@@ -54,7 +54,7 @@ def train(
 ) -> int:
     """Train JOB.yaml and write a run directory.
 
-    Ctrl-C ends the training after the steps that have begun, and saves the weights; a second Ctrl-C ends it at once. If
+    Ctrl-C ends the training after the steps in progress, and saves the weights; a second Ctrl-C ends it at once. If
     the run in --run-dir ended before its first step, the directory is used again.
     """
     if local and address:
@@ -105,7 +105,7 @@ def _train(run: Run, directory: RunDir, progress: RunDisplay) -> RunResult:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         run.stop()
-        progress.note("stopping after the steps that have begun; press Ctrl-C again to end at once")
+        progress.note("stopping after the steps in progress; press Ctrl-C again to end at once")
 
     def on_start(places: object) -> None:
         signal.signal(signal.SIGINT, on_signal)  # Ray has set its own handlers before this

@@ -72,7 +72,7 @@ class Job(JobSnapshot):
     def stop(self, *, now: bool = False) -> Self:
         """Request that the job stops, and return the job at once. `wait` waits until it has ended.
 
-        The job finishes the steps that have begun and saves its weights; with `now` it does neither. A job that has
+        The job finishes the steps in progress and saves its weights; with `now` it does neither. A job that has
         ended stays as it is.
         """
         self._take(self._connection.call("Stop", pb.StopRequest(id=self.id, now=now)))

@@ -28,7 +28,7 @@ async def attempt(action: Awaitable[T], done: str | Callable[[T], str]) -> bool:
 
 
 async def stop_job(site: Site, job: str) -> None:
-    """Request that a job stops after the steps that have begun."""
+    """Request that a job stops after the steps in progress."""
     await attempt(site.jobs.stop(job, False), stop_noted)
 
 
@@ -40,7 +40,7 @@ def stop_noted(record: JobRecord) -> str:
         case Starting():
             return f"Job {record.id} is stopping; it is still starting, and ends as soon as it can"
         case Running():
-            return f"Job {record.id} is stopping; it finishes the steps that have begun and saves its weights"
+            return f"Job {record.id} is stopping; it finishes the steps in progress and saves its weights"
         case Stopped() as state:
             return f"Job {record.id} is STOPPED: {state.how}"
     return f"Job {record.id} had ended before: it is {record.state.name}"

@@ -297,6 +297,7 @@ def test_a_job_as_a_dict_has_the_same_keys_in_every_state(job_of: Callable[..., 
     assert list(fresh.as_dict()) == list(done.as_dict())
     assert json.loads(json.dumps(fresh.as_dict())) == fresh.as_dict()
     missing = {"steps_total", "loss", "validation_loss", "validation_accuracy", "started_at", "ended_at", "exit_code"}
+    missing |= {"validation_perplexity", "validation_bits_per_byte"}
     assert {key for key, value in fresh.as_dict().items() if value is None} == missing
     assert done.as_dict()["ended_at"] == "1970-01-01T00:00:12.000Z"
     assert (fresh.done, done.done) == (False, True)

@@ -25,8 +25,8 @@ _ABOUT = {
     "smaller bubble, but more messages.",
     "zb-h1": "Weight gradients are computed later, in gaps that would be bubbles: a third of the bubble of 1f1b with "
     "the same memory, if F, I and W take equally long.",
-    "zb-h2": "As zb-h1, but workers run more forward passes first: no worker idles between its first and its last "
-    "action of a step, and up to twice as many micro-batches are kept.",
+    "zb-h2": "Like zb-h1, but workers run more forward passes first: no worker idles between its first and its last "
+    "action of a step, but a stage keeps up to twice as many micro-batches.",
 }
 
 

@@ -149,18 +149,18 @@ class _Form:
     def __init__(self) -> None:
         with ui.element("div").classes("fields"):
             self._name = self._text("Name", "digits")
-            self._input = self._text("Input; not for text", "64")
+            self._input = self._text("Input shape (not for text)", "64")
             self._loss = ui.select(list(LOSS_KINDS), label="Loss", value="cross_entropy").props("outlined dense")
             self._source = self._text("Data: a name, path or URL", "digits", wide=True)
             self._source.set_autocomplete(list(BUILT_IN))
-            self._layers = self._text("Layers: units, or as in a job file", "256, relu, 256, relu, 10", wide=True)
-            self._block = self._number("Tokens of a row, for text", None)
+            self._layers = self._text("Layers: units, or entries of a job file", "256, relu, 256, relu, 10", wide=True)
+            self._block = self._number("Tokens per row (text only)", None)
             self._epochs = self._number("Epochs", 30)
             self._batch = self._number("Batch size", 256)
             self._micro_batches = self._number("Micro-batches", 8)
             self._optimizer = ui.select(list(OPTIMIZERS), label="Optimizer", value="sgd").props("outlined dense")
             self._rate = self._number("Learning rate", 0.1)
-            self._momentum = self._number("Momentum, of sgd", 0.9)
+            self._momentum = self._number("Momentum (sgd only)", 0.9)
             self._stages = self._number("Stages", 2)
             self._schedule = ui.select(list(SCHEDULES), label="Schedule", value="1f1b").props("outlined dense")
 
@@ -199,7 +199,7 @@ class _Form:
 
 
 def _parts(content: str | None, read: Callable[[str], Any]) -> list[Any]:
-    """Read the parts between commas; a comma inside brackets, as in `transformer: {heads: 4, times: 2}`, is one of its
+    """Read the parts between commas. A comma inside brackets, as in `transformer: {heads: 4, times: 2}`, belongs to its
     part."""
     parts, depth = [""], 0
     for character in content or "":
