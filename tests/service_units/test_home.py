@@ -205,7 +205,7 @@ def test_nothing_is_sent_to_the_service_that_another_users_folder_names(
         os.chown(folder, 65534, 65534)
         assert find_service(home=folder).target == "127.0.0.1:7", "root may read the folders of all users"
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
-        with pytest.raises(NoService, match=r"planted: belongs to another user \(id 65534\), who would be sent"):
+        with pytest.raises(NoService, match=r"planted: belongs to another user \(id 65534\), who would receive"):
             find_service(home=folder)
 
 
