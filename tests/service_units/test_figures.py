@@ -23,7 +23,7 @@ STEP = StepRow(
     step=3, epoch=1, samples=64, loss=0.5, seconds=0.25, grad_norm=2.0, learning_rate=0.1, bubble=0.3, accuracy=0.75,
     bubble_predicted=0.2, memory_most=300, memory_mean=200,
 )  # fmt: skip
-EVALUATION = EvalRow(step=3, epoch=1, loss=0.4, accuracy=0.875, samples=16)
+EVALUATION = EvalRow(step=3, epoch=1, loss=0.4, accuracy=0.875, samples=16, perplexity=1.5, bits_per_byte=0.75)
 FOUND = {
     **{one.shown.series: one.value(STEP) for one in STEP_FIGURES if one.shown.series},
     **{one.shown.series: one.value(EVALUATION) for one in EVAL_FIGURES if one.shown.series},
