@@ -1,7 +1,7 @@
 """The layers of a job, one row for each operation: what `plan` shows of a nested or long model.
 
-[Note: folding] Entries of a `repeat` or `transformer` that are alike differ in one number of their path alone. `folded`
-keeps the rows of the first of several alike neighbours and counts the others in `times`.
+[Note: folding] Equal entries of a `repeat` or `transformer` differ only in one number of their path. `folded` keeps the
+rows of the first of several equal neighbours and counts all of them in `times`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def _kept_numbers(compiled: Compiled) -> dict[int, int]:
 
 
 def folded(rows: Sequence[LayerRow], depth: int = 0) -> tuple[LayerRow, ...]:
-    """Return the rows with alike neighbours folded; see [Note: folding]. Of bytes kept, a row has the most of any."""
+    """Return the rows with equal neighbours folded; see [Note: folding]. `kept_bytes` is the largest of the folded
+    rows."""
     entries = [list(group) for _, group in groupby(rows, key=lambda row: row.path[: depth + 1])]
     found: list[LayerRow] = []
     for _, alike in groupby(entries, key=lambda entry: _signature(entry, depth + 1)):

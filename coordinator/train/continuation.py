@@ -40,7 +40,7 @@ class Continuation:
             )
             for op in network.ops
         ]
-        """Each operation, the names of its weights, and the values that no later one needs."""
+        """For each operation: itself, the names of its weights, and the values that no later operation needs."""
         mixing = [op.index for op in network.ops if op.layer.mixes_positions]
         self._last_mixing = mixing[-1] if mixing else -1
         self._row: list[int] = []

@@ -45,7 +45,9 @@ def test_the_sums_of_the_rows_are_those_of_the_stages(stages: int, recompute: st
         assert [row.number for row in own] == list(stage.layers)
         assert sum(row.parameters for row in own) == stage.parameters
         assert sum(row.flops for row in own) == stage.flops
-        taken_in = stage.memory.saved - 3 * sum(row.kept_bytes for row in own)  # the stage's input is of no operation
+        taken_in = stage.memory.saved - 3 * sum(
+            row.kept_bytes for row in own
+        )  # the stage's input belongs to no operation
         assert taken_in >= 0
         if recompute == "none" and stages == 1:
             assert taken_in == 3 * 2 * TOKENS * 4, "three micro-batches of two rows of tokens"
