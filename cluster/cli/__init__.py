@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from stages.errors import InvalidSchedule, JobFailed, PipetrainError
 
 _COMMANDS = {
-    "train": "Train a job and leave its run directory.",
+    "train": "Train a job and write its run directory.",
     "evaluate": "Show the loss and accuracy of a trained network on any data.",
     "predict": "Write the outputs of a trained network for new inputs.",
     "generate": "Continue a text with a network trained on text.",
@@ -24,7 +24,7 @@ _COMMANDS = {
     "export": "Write a trained network in GPT-2's layout.",
     "plan": "Show a job's stages, memory, predicted bubble and bottleneck before it runs.",
     "show": "Draw a schedule.",
-    "verify": "Prove that every schedule and stage count trains the same weights.",
+    "verify": "Prove that every schedule and number of stages trains the same weights.",
     "lecture": "Compare each value of backpropagation with its formula and a finite difference.",
     "up": "Start the local cluster and the job service.",
     "down": "Stop what `pipetrain up` started.",

@@ -14,7 +14,9 @@ from cluster.models.gpt2_export import export_gpt2
 @click.command()
 @click.argument("layout", type=click.Choice(["gpt2"]), metavar="gpt2")
 @run_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new folder to write."
+)
 def export(layout: str, run: str, address: str | None, home: Path | None, output: Path) -> None:
     """Write the trained network of RUN into the folder DIR, in Hugging Face's GPT-2 layout.
 

@@ -16,7 +16,11 @@ from coordinator.texts import counted
 @click.argument("layout", type=click.Choice(["gpt2"]), metavar="gpt2")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="A new folder; runs/NAME of DIR by default."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="The new folder to write; runs/NAME by default, with the name of DIR.",
 )
 @click.option(
     "--block",
