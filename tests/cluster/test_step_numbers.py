@@ -325,7 +325,9 @@ def test_a_frame_has_each_step_once_though_the_job_was_started_again(
     frame = job.to_frame()
     assert frame["loss"].to_dict() == dict.fromkeys(range(1, made + 1), 2.0)
     assert str(frame["loss"].dtype) == "float64"
-    assert set(job.to_frame("evaluations").columns) == {"epoch", "samples", "loss", "accuracy"}
+    assert set(job.to_frame("evaluations").columns) == {
+        *("epoch", "samples", "loss", "accuracy", "perplexity", "bits_per_byte", "counted")
+    }
 
 
 def test_a_frame_without_pandas_or_of_no_kind_says_what_would_be_right(
