@@ -45,6 +45,21 @@ def test_there_and_back(tmp_path: Path, config: dict[str, Any]) -> None:
         np.testing.assert_allclose(losses_here(tmp_path / "made"), losses_of(model.train()), rtol=1e-4)
 
 
+def test_both_go_on_with_the_same_tokens(tmp_path: Path) -> None:
+    """Always the likeliest one, up to all positions of the model."""
+    import torch
+
+    model = random_gpt2(3)
+    model.save_pretrained(tmp_path / "gpt2")
+    assert pipetrain_here("import", "gpt2", tmp_path / "gpt2", "-o", tmp_path / "made").returncode == 0
+    more = model.config.n_positions - 3
+    expected = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=more, do_sample=False)[0].tolist()
+    done = pipetrain_here(
+        "generate", tmp_path / "made", "--prompt", "5 6 7", "--tokens", str(more), "--temperature", "0"
+    )
+    assert [int(word) for word in done.stdout.split()] == expected
+
+
 def test_transformers_takes_what_was_trained_here(tmp_path: Path) -> None:
     """The network has no biases, but dropout, a tied head and a short form, as in examples/char-gpt.yaml."""
     from transformers import AutoModelForCausalLM
