@@ -34,6 +34,11 @@ def number(value: float | None, absent: str = _ABSENT) -> str:
     return f"{value:,.0f}" if math.isfinite(value) and abs(value) >= 1000 else f"{value:.4g}"
 
 
+def per_second(samples: float) -> str:
+    """A speed as `1,234` samples a second, or `0.062` of a network that takes seconds for one."""
+    return f"{samples:,.0f}" if samples >= 10 else f"{samples:.2g}"
+
+
 def share(value: float | None, digits: int = 1, absent: str = _ABSENT) -> str:
     """A share from 0 to 1 as `31.2%`, with `digits` digits after the point."""
     return absent if value is None else f"{value:.{digits}%}"

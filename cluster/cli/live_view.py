@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cluster.cli.live_facts import LiveRun, LiveWorker
-from coordinator.texts import share, size
+from coordinator.texts import per_second, share, size
 
 _SPARK = "▁▂▃▄▅▆▇█"
 _KINDS = (("compute", "█", "green"), ("wait", "░", "red"), ("send", "▒", "yellow"), ("other", "·", "dim"))
@@ -109,7 +109,7 @@ def _losses(facts: LiveRun, width: int) -> Text | None:
 
 
 def _speed(facts: LiveRun, width: int) -> Text | None:
-    speed = "" if facts.samples_per_second is None else f"{facts.samples_per_second:,.0f} samples/s"
+    speed = "" if facts.samples_per_second is None else f"{per_second(facts.samples_per_second)} samples/s"
     bubble = "" if facts.bubble is None else f"bubble {facts.bubble:.0%}"
     predicted = "" if facts.bubble_predicted is None else f"predicted {facts.bubble_predicted:.0%}"
     texts = (speed, bubble, predicted, _memory(facts))

@@ -50,12 +50,12 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    from coordinator.texts import number, share
+    from coordinator.texts import number, per_second, share
     from coordinator.train.rows import StepRow
 
     if not isinstance(row, StepRow):
         return (f"{row.step}", f"{row.epoch}", "", "", number(row.loss_per_row, ""), share(row.accuracy, 2, ""), "", "")
-    speed = f"{row.samples / row.seconds:,.0f}" if row.seconds else ""
+    speed = per_second(row.samples / row.seconds) if row.seconds else ""
     return (
         f"{row.step}",
         f"{row.epoch}",

@@ -19,7 +19,7 @@ from cluster.cli.live_facts import LiveRun, LiveWorker, RecentRows, RecentTimes,
 from cluster.cli.live_view import live_view
 from cluster.cli.texts import harmless
 from cluster.run.worker_times import predicted_bubbles, worker_times
-from coordinator.texts import text_measures
+from coordinator.texts import per_second, text_measures
 from coordinator.train.rows import EvalRow, Row, StepRow, TrainedStep
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class RunDisplay:
         rows = self._rows
         if rows.last is not None:
             yield f"mean loss {rows.means.loss:.4g}"
-            yield f"{rows.samples_per_second or 0.0:,.0f} samples/s"
+            yield f"{per_second(rows.samples_per_second or 0.0)} samples/s"
             predicted = rows.last.bubble_predicted
             yield f"bubble {rows.bubble or 0.0:.0%}" + ("" if predicted is None else f" (predicted {predicted:.0%})")
         if evaluation is not None:

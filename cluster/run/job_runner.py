@@ -25,7 +25,7 @@ from cluster.run.run_errors import as_our_error, with_names
 from cluster.run.training import Run, Where, failure_details, record_failure
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
-from coordinator.texts import text_measures
+from coordinator.texts import per_second, text_measures
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.rows import EvalRow, Row, take_row
 from coordinator.train.workers import WorkerPlace
@@ -267,7 +267,7 @@ class _RunLog:
             take_row(self._means, row)
             if now < self._next:
                 return
-            speed = f"{row.samples / row.seconds:,.0f} samples/s"
+            speed = f"{per_second(row.samples / row.seconds)} samples/s"
             mean = f"mean loss {self._means.loss:.4g}"
             log_line(f"epoch {row.epoch}, step {row.step}/{run.steps_total}: {mean}, {speed}")
         self._next = now + _LOG_EVERY_S

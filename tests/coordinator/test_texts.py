@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.texts import counted, number, share, size, span
+from coordinator.texts import counted, number, per_second, share, size, span
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ from coordinator.texts import counted, number, share, size, span
 )
 def test_counted(n: int, noun: str, text: str) -> None:
     assert counted(n, noun) == text
+
+
+def test_a_slow_network_has_a_speed() -> None:
+    speeds = (12345.6, 81.4, 9.96, 1.04, 0.0316, 0.0)
+    assert [per_second(speed) for speed in speeds] == ["12,346", "81", "10", "1", "0.032", "0"]
 
 
 def test_what_is_not_known_is_a_dash_or_what_the_place_asks_for() -> None:

@@ -15,7 +15,7 @@ from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
 from coordinator import run_files
-from coordinator.texts import number, share, span
+from coordinator.texts import number, per_second, share, span
 
 _Act = Callable[[str], Awaitable[None]]
 
@@ -62,7 +62,7 @@ def row_view(record: JobRecord, view: JobView, stats: JobStats | None, losses: l
         stages=str(record.stages or ""),
         schedule=record.schedule.rpartition("/")[2],
         batch=f"{record.batch_size:,}" if record.batch_size else "",
-        rate="" if record.samples_per_second is None else f"{record.samples_per_second:,.0f}",
+        rate="" if record.samples_per_second is None else per_second(record.samples_per_second),
         when=", ".join(filter(None, (_when(record, now), time_left(record, stats)))),
         submitted=f"submitted {time.strftime('%b %d, %H:%M', time.localtime(record.submitted_at))}",
         times=times_of(record),
