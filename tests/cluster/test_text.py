@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 
 from cluster.cli import cli
 from cluster.cli.generate import TokenDraw
+from cluster.client import Client
 from cluster.data.rules import SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import Vocabulary, target_bytes
@@ -144,7 +147,7 @@ def test_what_a_text_needs_is_told(tmp_path: Path) -> None:
         parse_job({**_job("digits"), "data": {"source": "digits"}})
 
 
-def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
+def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network is trained until it knows its two sentences; the seed determines what it writes."""
     source, run = _file(tmp_path / "a.txt", TEXT), tmp_path / "run"
     job = _job(source, windows="random")
@@ -177,8 +180,23 @@ def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path) -> None:
     assert command("generate", run, "--tokens", 20, "--seed", 3) == command(
         "generate", run, "--tokens", 20, "--seed", 3, "--low-memory"
     )
-    refused = CliRunner().invoke(cli, ["generate", str(run), "--prompt", "Ω"])
-    assert "character 'Ω' at position 1 is not in the vocabulary" in str(refused.exception)
+    assert command("generate", run, "--tokens", 20, "--seed", 3) != command(
+        "generate", run, "--tokens", 20, "--seed", 4
+    )
+    refused = pipetrain_here("generate", run, "--prompt", "the Ω")
+    assert refused.returncode == 2
+    assert "character 'Ω' at position 5 is not in the vocabulary" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+    def fetch(folder: str, what: str) -> None:
+        assert what == "model"
+        for name in ("job.yaml", "model.json", "model.safetensors"):
+            shutil.copy(run / name, folder)
+
+    monkeypatch.setattr(Client, "get", lambda client, name: SimpleNamespace(fetch=fetch))
+    monkeypatch.setenv("PIPETRAIN_TOKEN", "t" * 32)
+    monkeypatch.setenv("PIPETRAIN_ADDRESS", "127.0.0.1:1")
+    assert command("generate", "some-job", "--prompt", "the cat sat", "--tokens", 12, "--temperature", 0) == careful
 
 
 def test_a_run_keeps_its_tokenizer(tmp_path: Path) -> None:
