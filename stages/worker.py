@@ -307,12 +307,11 @@ class Worker:
                 continue
             assert data is not None, "the worker of the last stage has the targets"
             targets: Targets = data.targets(slice(a, b))
-            columns = y.shape[1] if loss.ignore_index is None else loss.n_counted(targets)
             result = loss.evaluate(y, targets, 1)
             if not np.isfinite(result.total):
                 raise NonFinite(f"the loss of {order.split} rows became {result.total} after step {self._step}")
             total, correct, rows = total + result.total, correct + (result.correct or 0), rows + b - a
-            counted += columns
+            counted += loss.n_counted(targets)
         for s in self.stages:
             for j in range(max(0, n_chunks - CHUNKS_AHEAD), n_chunks):
                 self._await_taken(s, j)

@@ -57,7 +57,7 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
     with BlasThreads(None):
         for i, f in enumerate(infer(model, run.parameter, data.x, rows)):
             y = data.targets(slice(i * rows, (i + 1) * rows))
-            counted += f.shape[1] if loss.ignore_index is None else loss.n_counted(y)
+            counted += loss.n_counted(y)
             result = loss.evaluate(f, y, 1)
             total, correct = total + result.total, correct + (result.correct or 0)
     count = loss.count(counted, output.features)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from stages.arrays import Array
@@ -49,8 +50,9 @@ class Loss(ABC):
         return False
 
     def n_counted(self, targets: Targets) -> int:
-        """Return how many of these labels count."""
-        return targets.size - int((targets == self.ignore_index).sum())
+        """Return the number of columns whose target counts."""
+        ignored = 0 if self.ignore_index is None else int(np.count_nonzero(targets == self.ignore_index))
+        return int(targets.shape[-1]) - ignored
 
     @abstractmethod
     def count(self, columns: int, outputs: int) -> int:

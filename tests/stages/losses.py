@@ -43,8 +43,7 @@ def case(name: str, outputs: int = 4, columns: int = 9) -> tuple[Loss, Array, Ta
 
 def divisor(loss: Loss, targets: Targets, outputs: int) -> int:
     """Return the number by which the summed loss of these targets is divided."""
-    columns = targets.shape[-1] if loss.ignore_index is None else loss.n_counted(targets)
-    return loss.count(columns, outputs)
+    return loss.count(loss.n_counted(targets), outputs)
 
 
 def torch_loss(spec: LossSpec) -> Any:
