@@ -195,3 +195,16 @@ def test_memory_is_predicted_as_it_is_held(recompute: str) -> None:
                 assert memory.saved == stage.peak_saved_bytes
                 assert memory.pool == stage.buffers.held_bytes
                 assert (memory.weights, memory.gradients, memory.optimizer) == held[s]
+
+
+def test_the_peak_of_memory_of_zb_h1_does_not_grow_with_micro_batches() -> None:
+    peaks = set()
+    for m in (3, 6, 12):
+        spec = _job(stages=3, schedule="zb-h1").replace(training__micro_batches=m, training__batch_size=2 * m)
+        blueprint = make_blueprint(spec, len(DATA))
+        assert blueprint.program.n_micro_batches == m
+        with contextlib.closing(LocalWorkers(blueprint, train=DATA)) as workers:
+            train_pipeline(blueprint, workers, DATA, 2)
+            stages = [stage for worker in workers._workers for stage in worker.stages.values()]
+            peaks.add(tuple((stage.peak_saved_bytes, stage.buffers.held_bytes) for stage in stages))
+    assert len(peaks) == 1, peaks
