@@ -47,10 +47,12 @@ def _mlp(config: Config, folder: Path) -> dict[str, Any]:
 
 def _gpt(config: GptConfig, folder: Path) -> dict[str, Any]:
     source, rows = folder / f"gpt-{config.tokens}-{config.batch}.txt", _BATCHES * config.batch
+    held_out = config.tokens + 1  # characters of one row, which is never evaluated
+    length = rows * config.tokens + 1 + held_out
     if not source.exists():
         rng = np.random.default_rng(0)
         letters = [chr(ord("0") + n) for n in range(VOCABULARY)]
-        text = "".join(letters) + "".join(rng.choice(letters, (rows + 1) * config.tokens + 1))
+        text = "".join(letters) + "".join(rng.choice(letters, length - VOCABULARY))
         source.write_text(text, encoding="utf-8")
     linear = {"units": "classes", "bias": False}
     block = {"heads": config.heads, "times": config.layers, "bias": False}
@@ -58,7 +60,7 @@ def _gpt(config: GptConfig, folder: Path) -> dict[str, Any]:
     return {
         "name": f"gpt-{config.width}",
         "model": {"layers": [*layers, {"linear": linear}], "loss": "cross_entropy", "init": {"std": 0.02}},
-        "data": {"source": str(source), "block": config.tokens, "validation": 1 / (rows + 1.5)},
+        "data": {"source": str(source), "block": config.tokens, "validation": held_out / length},
         "training": {"optimizer": {"adamw": {"learning_rate": GPT_LEARNING_RATE}}},
     }
 

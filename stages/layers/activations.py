@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from stages.arrays import Array
-from stages.layers.base import ELEMENT, Cost, Layer, LayerKind
+from stages.layers.base import Cost, Layer, LayerKind, passes
 from stages.layers.options import NoOptions, option
 from stages.shapes import Shape
 
@@ -19,14 +19,15 @@ class Activation(Layer):
 
     in_place = True
     input_gradient_reads = frozenset({"y"})
+    passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
+    """Passes over the elements that take as long as F and as I."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape_in = self.shape_out = shape
 
     def cost(self) -> Cost:
         """See Layer."""
-        once = ELEMENT * self.shape_in.numbers
-        return Cost(elements=(once, once, 0.0))
+        return passes(self.shape_in.numbers, *self.passes)
 
 
 class Relu(Activation):
@@ -54,6 +55,7 @@ class LeakyRelu(Activation):
     """a[z] = z where z > 0, else slope · z, with 0 ≤ slope < 1."""
 
     weight_gain = 2.0
+    passes = (1.0, 4.0)
 
     def __init__(self, shape: Shape, slope: float) -> None:
         super().__init__(shape)
@@ -72,6 +74,8 @@ class LeakyRelu(Activation):
 class Tanh(Activation):
     """a[z] = tanh z."""
 
+    passes = (5.0, 1.0)
+
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
         np.tanh(x, out=y)
@@ -85,6 +89,8 @@ class Tanh(Activation):
 
 class Sigmoid(Activation):
     """a[z] = 1 / (1 + e^−z), computed from e^−|z| so that nothing overflows."""
+
+    passes = (10.0, 1.0)
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
@@ -101,6 +107,7 @@ class Silu(Activation):
     """a[z] = z / (1 + e^−z) (Hendrycks & Gimpel 2016; as torch.nn.SiLU)."""
 
     weight_gain = 2.0
+    passes = (10.0, 10.0)
     input_gradient_reads = frozenset({"x"})
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
@@ -116,6 +123,7 @@ class Softplus(Activation):
     """a[z] = log(1 + e^z), computed so that nothing overflows."""
 
     weight_gain = 2.0
+    passes = (45.0, 10.0)
     input_gradient_reads = frozenset({"x"})
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:

@@ -85,7 +85,7 @@ class DotProductAttention(Layer):
         """See Layer."""
         product, scores = 2.0 * self.heads * self._pairs * self.width, ELEMENT * self.heads * self._pairs
         copies = ELEMENT * self.shape_in.numbers
-        return Cost((2 * product, 4 * product, 0.0), (4 * scores + copies, scores + copies, 0.0))
+        return Cost((2 * product, 4 * product, 0.0), (8 * scores + copies, 2 * scores + 4 * copies, 0.0))
 
     def forward(self, x: Array, y: Array, extras: Sequence[Array], *_: Any) -> None:
         """See Layer. Keep queries, keys and values by head, the weights of each chunk, and their inverse sums."""

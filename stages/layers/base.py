@@ -95,6 +95,15 @@ ELEMENT = 40.0
 """One pass over an element takes about as long as this many operations of a product."""
 
 
+def passes(numbers: int, forward: float, input_gradient: float, weight_gradient: float = 0.0) -> Cost:
+    """Return the cost of element-wise work: F, I and W take as long as so many passes over the numbers of a row.
+
+    The layers' figures are measured for float32 (`python -m benchmarks.layer_costs` compares them), and rounded.
+    """
+    once = ELEMENT * numbers
+    return Cost(elements=(once * forward, once * input_gradient, once * weight_gradient))
+
+
 class Layer(ABC):
     """One operation of the network on one input (`n_inputs` of them for a sum)."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stages.arrays import Array
-from stages.layers.base import ELEMENT, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec, Past
+from stages.layers.base import Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec, Past, passes
 from stages.layers.options import Init, option
 from stages.shapes import Shape
 
@@ -41,8 +41,7 @@ class Embedding(Layer):
 
     def cost(self) -> Cost:
         """See Layer."""
-        once = ELEMENT * self.shape_out.numbers
-        return Cost(elements=(once, 0.0, 2 * once))
+        return passes(self.shape_out.numbers, 3, 0, 10)
 
     def forward(self, x: Array, y: Array, extras: Any, p: Sequence[Array], *_: Any) -> None:
         """See Layer."""
@@ -84,8 +83,7 @@ class Positions(Layer):
 
     def cost(self) -> Cost:
         """See Layer."""
-        once = ELEMENT * self.shape_out.numbers
-        return Cost(elements=(once, 0.0, once))
+        return passes(self.shape_out.numbers, 2, 0, 3)
 
     def forward(self, x: Array, y: Array, extras: Any, p: Sequence[Array], *_: Any) -> None:
         """See Layer."""

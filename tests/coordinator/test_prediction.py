@@ -138,7 +138,7 @@ def test_a_worker_without_time_has_no_bubble() -> None:
 
 
 def _plan(kinds: str, partition: list[int], width: int = 64, **pipeline: Any) -> Blueprint:
-    names: dict[str, Any] = {"L": {"linear": {"units": width, "bias": False}}, "g": "gelu", "f": "flatten"}
+    names: dict[str, Any] = {"L": {"linear": {"units": width, "bias": False}}, "r": "relu", "f": "flatten"}
     document = {
         "model": {"input": [width], "layers": [names[kind] for kind in kinds], "loss": "mse"},
         "data": {"source": "data.npz"},
@@ -156,8 +156,8 @@ def _plan(kinds: str, partition: list[int], width: int = 64, **pipeline: Any) ->
     [
         ("LLLL", [1, 1, 1, 1], 1),
         ("LLLL", [1, 1, 1, 1], 4),
-        ("LggggLL", [1, 4, 1, 1], 1),
-        ("gfLgL", [1, 2, 2], 3),
+        ("LrrrrLL", [1, 4, 1, 1], 1),
+        ("rfLrL", [1, 2, 2], 3),
         ("LLLL", [4], 1),
     ],
 )
@@ -174,7 +174,7 @@ def test_the_plan_says_what_a_run_with_such_times_would_predict(
     for s, (a, b) in enumerate(pairwise(blueprint.bounds)):
         f = i = w = 0.0
         for k in range(a, b):
-            once = {"L": 2.0 * width**2, "g": 40.0 * width, "f": 0.0}[kinds[k]]
+            once = {"L": 2.0 * width**2, "r": 40.0 * width, "f": 0.0}[kinds[k]]
             f += once + (40.0 * width if kinds[k] == "L" else 0.0)
             i += once if k > first else 0.0
             w += once if kinds[k] == "L" else 0.0
