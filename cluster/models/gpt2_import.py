@@ -106,7 +106,12 @@ def _job(folder: Path, sizes: Gpt2, *, has_tokenizer: bool) -> dict[str, Any]:
 
 def _vocabulary(folder: Path, sizes: Gpt2) -> Vocabulary:
     path = folder / run_files.TOKENIZER
-    return read_tokenizer(str(path)) if path.is_file() else Vocabulary("numbers", sizes.vocabulary)
+    if not path.is_file():
+        return Vocabulary("numbers", sizes.vocabulary)
+    found = read_tokenizer(str(path))
+    if found.size > sizes.vocabulary:
+        raise InvalidData(f"{path}: has {found.size} tokens, but the model knows {sizes.vocabulary} by its {CONFIG}")
+    return found
 
 
 def _tensors_of(folder: Path) -> Path:

@@ -152,6 +152,16 @@ def test_a_tokenizer_comes_along(tmp_path: Path) -> None:
     assert evaluated.returncode == 0, evaluated.stderr
 
 
+def test_a_tokenizer_of_more_tokens_is_refused(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")
+    folder = golden_folder(tmp_path / "gpt2")
+    words = {f"w{n}": n for n in range(98)}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0")).save(str(folder / "tokenizer.json"))
+    done = pipetrain_here("import", "gpt2", folder, "-o", tmp_path / "made")
+    assert done.returncode == 2
+    assert "tokenizer.json: has 98 tokens, but the model knows 97 by its config.json" in done.stderr
+
+
 def _tensors(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     def apply(folder: Path) -> None:
         tensors, config = _content(folder)
