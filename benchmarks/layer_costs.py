@@ -79,7 +79,7 @@ def _times(spec: JobSpec, rows: int) -> dict[tuple[str, str], float]:
         for half, name in zip("FIW", ("forward", "backward_input", "backward_weight"), strict=True):
             setattr(op.layer, name, timed((op.kind, half), getattr(op.layer, name)))
     stage = Stage(model, 0, len(model.network.ops), spec.optimizer())
-    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (1, rows * model.input.positions), dtype=np.int32)
+    tokens: Any = np.random.default_rng(0).integers(0, VOCABULARY, (1, rows * model.input.positions), dtype=np.int32)
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for step in range(_STEPS + 2):
         spent.clear()
