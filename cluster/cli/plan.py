@@ -78,7 +78,7 @@ def _rates(spec: JobSpec, rows: int, *, as_json: bool) -> None:
         told = [{"step": one.step, "learning_rate": one.rate, "what": one.what} for one in notable]
         click.echo(json.dumps({"steps": steps, "learning_rates": told}))
         return
-    click.echo(f"{spec.name}: learning rate, {training.schedule.name}, over {counted(steps, 'step')}\n")
+    click.echo(f"{spec.name}: learning rate, {training.schedule.kind}, over {counted(steps, 'step')}\n")
     width = min(100, shutil.get_terminal_size((84, 24)).columns)
     click.echo("\n".join(rate_picture(rate, steps, width=width - 12)))
     click.echo()

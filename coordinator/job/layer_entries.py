@@ -8,9 +8,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 
-from coordinator.job.base_section import Section, as_tuple
+from coordinator.job.base_section import OneOf, Section, as_tuple
 from stages.layers import KINDS, LayerSpec
 
 LAYER_KINDS: tuple[str, ...] = tuple(KINDS)
@@ -18,34 +18,14 @@ CLASSES = "classes"
 """The value of `units` if it follows from the data."""
 
 
-class LayerBase(Section):
+class LayerBase(OneOf):
     """One entry of `model.layers`: exactly one kind with its options; `relu` alone is short for `relu: {}`."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _expand(cls, value: object) -> object:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {kind: _options(kind, options) for kind, options in value.items()}
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> LayerBase:
-        if len(self.model_fields_set) != 1:
-            raise ValueError
-        return self
-
-    @property
-    def kind(self) -> str:
-        """The kind that is set."""
-        return next(kind for kind in LAYER_KINDS if getattr(self, kind) is not None)
-
-    @property
-    def chosen(self) -> Section:
-        """The options of that kind."""
-        section: Section = getattr(self, self.kind)
-        return section
+    def long_form(cls, kind: object, options: object) -> object:
+        """`residual: [relu]` is short for `residual: {layers: [relu]}`."""
+        takes_layers = kind in KINDS and "layers" in {f.name for f in fields(KINDS[str(kind)].options)}
+        return {"layers": options} if isinstance(options, list) and takes_layers else options
 
     @property
     def is_open(self) -> bool:
@@ -55,27 +35,19 @@ class LayerBase(Section):
 
     def spec(self) -> LayerSpec:
         """Return the layer as workers receive it."""
-        return LayerSpec(self.kind, plain_options(getattr(self, self.kind), KINDS[self.kind].options))
+        return LayerSpec(self.kind, plain_options(self.chosen, KINDS[self.kind].options))
 
     def document(self) -> object:
         """Return the layer as a job file has it, without options that are null by default."""
-        options = getattr(self, self.kind).model_dump()
-        if inner := _inner(getattr(self, self.kind)):
+        options = self.chosen.model_dump()
+        if inner := _inner(self.chosen):
             options["layers"] = [layer.document() for layer in inner]
             if len(options) == 1:
                 return {self.kind: options["layers"]}
-        for name, field in type(getattr(self, self.kind)).model_fields.items():
+        for name, field in type(self.chosen).model_fields.items():
             if options[name] is None and field.default is None:
                 del options[name]
         return {self.kind: options} if options else self.kind
-
-
-def _options(kind: object, options: object) -> object:
-    """`residual: [relu]` is short for `residual: {layers: [relu]}`."""
-    if options is None:
-        return {}
-    wrapped = isinstance(options, list) and kind in KINDS and "layers" in {f.name for f in fields(KINDS[kind].options)}
-    return {"layers": options} if wrapped else options
 
 
 def _inner(options: BaseModel) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from coordinator.job.base_section import Section, as_tuple
+from coordinator.job.base_section import OneOf, Section, as_tuple
 from stages.spec import AdamSpec, LionSpec, OptimizerSpec, SgdSpec
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -68,42 +68,24 @@ class LionSection(Section):
         return LionSpec(**self.model_dump(exclude={"decay_vectors"}), decays_vectors=self.decay_vectors)
 
 
-class OptimizerSection(Section):
+class OptimizerSection(OneOf):
     """`training.optimizer`: one optimizer by name."""
+
+    name_suffices = False
 
     sgd: SgdSection | None = None
     adam: AdamSection | None = None
     adamw: AdamwSection | None = None
     lion: LionSection | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, value: object) -> object:
-        if isinstance(value, dict):
-            return {name: {} if options is None else options for name, options in value.items()}
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> OptimizerSection:
-        if len(self.model_fields_set) != 1:
-            raise ValueError
-        return self
-
-    @property
-    def chosen(self) -> SgdSection | AdamSection | AdamwSection | LionSection:
-        """The section of the chosen optimizer."""
-        found = self.sgd or self.adam or self.adamw or self.lion
-        assert found is not None, "exactly one is set"
-        return found
-
     def spec(self) -> OptimizerSpec:
         """Return the optimizer as workers receive it."""
-        return self.chosen.spec()
+        chosen: SgdSection | AdamSection | AdamwSection | LionSection = self.chosen
+        return chosen.spec()
 
     def document(self) -> dict[str, Any]:
         """Return the section as a job file has it."""
-        (name,) = self.model_fields_set
-        return {name: self.chosen.model_dump()}
+        return {self.kind: self.chosen.model_dump()}
 
 
 OPTIMIZERS: tuple[str, ...] = tuple(OptimizerSection.model_fields)

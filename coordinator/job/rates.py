@@ -19,9 +19,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from coordinator.job.base_section import Section
+from coordinator.job.base_section import OneOf, Section
 
 _WHOLE = "a whole number, at least 0"
 
@@ -112,7 +112,7 @@ class OneCycleRate(Rate):
         return _cosine(rate, self.min_rate, min(1.0, (j - top) / max(1e-9, n - 1 - top)))
 
 
-class ScheduleSection(Section):
+class ScheduleSection(OneOf):
     """`training.schedule`: one schedule by name; `constant` alone is short for `constant: {}`."""
 
     constant: ConstantRate | None = None
@@ -123,47 +123,19 @@ class ScheduleSection(Section):
     step: StepRate | None = None
     one_cycle: OneCycleRate | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, value: object) -> object:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {name: {} if options is None else options for name, options in value.items()}
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> ScheduleSection:
-        if len(self.model_fields_set) != 1:
-            raise ValueError
-        return self
-
-    @property
-    def chosen(self) -> Rate:
-        """The chosen schedule."""
-        (name,) = self.model_fields_set
-        found: Rate = getattr(self, name)
-        return found
-
-    @property
-    def name(self) -> str:
-        """The name of the chosen schedule."""
-        (name,) = self.model_fields_set
-        return name
-
     def warmup_steps(self, steps_per_epoch: int) -> int:
         """Return the number of updates of the warm-up."""
-        schedule = self.chosen
+        schedule: Rate = self.chosen
         return schedule.warmup * (1 if schedule.by == "steps" else max(1, steps_per_epoch))
 
     def document(self) -> dict[str, Any]:
         """Return the section as a job file has it."""
-        return {self.name: self.chosen.model_dump()}
+        return {self.kind: self.chosen.model_dump()}
 
     def rates(self, learning_rate: float, steps: int, steps_per_epoch: int) -> Callable[[int], float]:
         """Return a function that gives the rate of update number `step`, from 1, of `steps` in all; see [Note:
         rates]."""
-        schedule = self.chosen
+        schedule: Rate = self.chosen
         unit = 1 if schedule.by == "steps" else max(1, steps_per_epoch)
         total = -(-steps // unit)
 
