@@ -12,16 +12,20 @@ import numpy as np
 
 from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.cli.texts import harmless
+from cluster.data.text import Vocabulary
 from cluster.data.written_text import WrittenText
 from coordinator.plan.blas_threads import BlasThreads
 from coordinator.train.continuation import Continuation
 from stages.arrays import Array
 from stages.errors import InvalidData
 
+_LINE_BREAK = "\n"
+"""The prompt if the user gives none."""
+
 
 @click.command()
 @run_argument
-@click.option("--prompt", default="\n", show_default="a line break", help="The beginning of the text.")
+@click.option("--prompt", show_default="a line break", help="The beginning of the text.")
 @click.option(
     "--tokens", default=200, show_default=True, type=click.IntRange(1, 100_000), help="How many tokens to write."
 )
@@ -49,7 +53,7 @@ def generate(
     run: str,
     address: str | None,
     home: Path | None,
-    prompt: str,
+    prompt: str | None,
     tokens: int,
     temperature: float,
     top_k: int | None,
@@ -69,15 +73,27 @@ def generate(
             )
         parameter: Callable[[str], Array] = trained.parameter if low_memory else cache(trained.parameter)
         row = Continuation(trained.spec.model_spec(), parameter)
-        written = vocabulary.encode(prompt, "--prompt").astype(np.int64).tolist()
-        if not written:
-            raise InvalidData("--prompt: is empty; give at least one token")
+        beginning, written = _begin(vocabulary, prompt)
         draw, text = TokenDraw(temperature, top_k, top_p, seed), WrittenText(vocabulary, written)
-        click.echo(harmless(prompt), nl=False)
+        click.echo(harmless(beginning), nl=False)
         for _ in range(tokens):
             written.append(draw(row.outputs(written)))
             click.echo(harmless(text.take(written[-1])), nl=False)
         click.echo(harmless(text.rest()))
+
+
+def _begin(vocabulary: Vocabulary, prompt: str | None) -> tuple[str, list[int]]:
+    """Return the beginning of the text, and its tokens: a line break without a `prompt`. Raises InvalidData."""
+    if prompt is None and vocabulary.kind == "numbers":
+        raise InvalidData("give --prompt, such as '12 7 3': the model was trained on token numbers")
+    lacks_it = vocabulary.kind == "characters" and _LINE_BREAK not in vocabulary.characters
+    text = _LINE_BREAK if prompt is None else prompt
+    written = [] if prompt is None and lacks_it else vocabulary.encode(text, "--prompt").astype(np.int64).tolist()
+    if not written and prompt is None:
+        raise InvalidData("give --prompt: without it a text begins with a line break, for which the model has no token")
+    if not written:
+        raise InvalidData("--prompt: is empty; give at least one token")
+    return text, written
 
 
 class TokenDraw:

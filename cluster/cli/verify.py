@@ -19,6 +19,7 @@ from cluster.data.sources import JobData, load_data
 from cluster.data.weights import begin_with, check_weights
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.partition import parts_name
 from coordinator.schedules import SCHEDULES
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import Comparison, compare, train_pipeline
@@ -27,6 +28,7 @@ from coordinator.train.workers import Workers
 from stages.arrays import Array
 from stages.data import batch_bounds
 from stages.errors import InvalidSchedule, UserMistake
+from stages.spec import ModelSpec
 
 
 @click.command()
@@ -67,7 +69,7 @@ def verify(
     blueprints = [
         make_blueprint(_with(base, count, schedule), len(data.train))
         for schedule in _schedules(schedules)
-        for count in _stage_counts(stages, len(base.model_spec().network.ops))
+        for count in _stage_counts(stages, base.model_spec())
     ]
     weights, begin = check_weights(base), begin_with(base)
     expected = train_reference(base, data.train, steps, begin)
@@ -88,16 +90,17 @@ def _with(base: JobSpec, count: int, schedule: str) -> JobSpec:
     return base.replace(stages=count, schedule=schedule)
 
 
-def _stage_counts(text: str | None, layers: int) -> list[int]:
+def _stage_counts(text: str | None, model: ModelSpec) -> list[int]:
+    n = len(model.network.ops)
     if text is None:
-        return [count for count in (1, 2, 3, 4) if count <= layers]
+        return [count for count in (1, 2, 3, 4) if count <= n]
     try:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         raise UserMistake(f"--stages: {text!r} is not a list of whole numbers such as 1,2,4") from None
     for count in counts:
-        if not 1 <= count <= layers:
-            raise UserMistake(f"--stages: {count} stages for {layers} layers; from 1 to {layers}")
+        if not 1 <= count <= n:
+            raise UserMistake(f"--stages: {count} stages for {n} {parts_name(model)}; from 1 to {n}")
     return counts
 
 

@@ -58,8 +58,9 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
     Raises InvalidData with one line that names the source, the place in it and what to do.
     """
     found = _load_data(spec, rules)
-    for part, kind in ((found.train, "training"), (found.validation, "validation")):
-        require_counted(part.y, found.spec.model_spec(), spec.data.source, kind)
+    model = found.spec.model_spec()
+    require_counted(found.train.y, model, spec.data.source, "training")
+    require_counted(found.validation.y, model, spec.data.validation_source, "validation")
     return found
 
 

@@ -124,10 +124,13 @@ def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset,
         tokens, held_out = tokens[:n], tokens[n:]
     stride = 1 if data.windows == "random" else data.block
     train, validation = _rows(tokens, data.block, stride), _rows(held_out, data.block, data.block)
-    for rows, part, kind in ((train, tokens, "training"), (validation, held_out, "validation")):
+    for rows, part, kind, source in (
+        (train, tokens, "training", data.source),
+        (validation, held_out, "validation", data.validation_source),
+    ):
         if not len(rows):
             raise InvalidData(
-                f"{data.source}: {len(part)} tokens for {kind} are too few for a row of {data.block} tokens and the "
+                f"{source}: {len(part)} tokens for {kind} are too few for a row of {data.block} tokens and the "
                 "token after it; give more text, or a smaller data.block"
             )
     return train, validation, vocabulary
@@ -183,7 +186,7 @@ def read_tokenizer(path: str, rules: SourceRules | None = None) -> Vocabulary:
     try:
         size = _tokenizer(content).get_vocab_size()
     except ValueError as error:
-        raise InvalidData(f"data.tokens: {path} is no tokenizer: {' '.join(str(error).split())}") from None
+        raise InvalidData(f"{path}: is no tokenizer.json: {' '.join(str(error).split())}") from None
     return Vocabulary(TOKENIZER, size, tokenizer=content)
 
 
@@ -239,7 +242,7 @@ def _tokenizer(content: str) -> Any:
     try:
         from tokenizers import Tokenizer  # an optional extra
     except ImportError:
-        raise InvalidData("data.tokens: a tokenizer.json needs a package: pip install 'pipetrain[text]'") from None
+        raise InvalidData("a tokenizer.json needs a package: pip install 'pipetrain[text]'") from None
     try:
         return Tokenizer.from_str(content)
     except Exception as error:  # the library raises plain Exceptions

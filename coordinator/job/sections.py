@@ -208,6 +208,11 @@ class DataSection(Section):
     )
     windows: Literal["blocks", "random"] = Field(default="blocks", description="blocks or random")
 
+    @property
+    def validation_source(self) -> str:
+        """The source of the validation rows: a second one, or the only one."""
+        return self.validation if isinstance(self.validation, str) else self.source
+
 
 class TrainingSection(Section):
     """`training`: for how long, in batches of which size, with which optimizer."""

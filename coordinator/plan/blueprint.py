@@ -9,7 +9,7 @@ from pathlib import Path
 from coordinator.job.spec import JobSpec
 from coordinator.plan.measured_costs import measure_layers
 from coordinator.plan.memory_limit import MemoryLimit
-from coordinator.plan.partition import Bounds, balanced_bounds, explicit_bounds, layer_costs
+from coordinator.plan.partition import Bounds, balanced_bounds, explicit_bounds, layer_costs, parts_name
 from coordinator.program.replay import check
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv
@@ -126,6 +126,6 @@ def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
     model, limit = spec.model_spec(), spec.resources.memory_per_worker
     costs = measure_layers(spec, max(sizes)) if spec.pipeline.partition == "measured" else layer_costs(model)
     if limit is None:
-        return balanced_bounds(costs, program.n_stages)
+        return balanced_bounds(costs, program.n_stages, parts=parts_name(model))
     fits = MemoryLimit(model, spec.optimizer(), program, sizes, spec.pipeline.weight_grad_group, limit)
-    return balanced_bounds(costs, program.n_stages, fits)
+    return balanced_bounds(costs, program.n_stages, fits, parts=parts_name(model))

@@ -74,6 +74,11 @@ def layer_flops(model: ModelSpec) -> tuple[float, ...]:
     return tuple(found)
 
 
+def parts_name(model: ModelSpec) -> str:
+    """Return what a stage is made of, in a user's words: `layers` if every entry of model.layers is one operation."""
+    return "layers" if len(model.layers) == len(model.network.ops) else "operations"
+
+
 def explicit_bounds(layers_per_stage: Sequence[int]) -> Bounds:
     """Return the bounds of a list such as [2, 3, 1]."""
     bounds = [0]
@@ -83,7 +88,11 @@ def explicit_bounds(layers_per_stage: Sequence[int]) -> Bounds:
 
 
 def balanced_bounds(
-    costs: Sequence[float], n_stages: int, fits: Callable[[int, int, int], bool] | None = None
+    costs: Sequence[float],
+    n_stages: int,
+    fits: Callable[[int, int, int], bool] | None = None,
+    *,
+    parts: str = "layers",
 ) -> Bounds:
     """Return the cut into `n_stages` non-empty stages whose largest cost is smallest; of several, the evenest.
 
@@ -94,7 +103,7 @@ def balanced_bounds(
     """
     n = len(costs)
     if n_stages > n:
-        raise InvalidJob([f"pipeline.stages: {n_stages} stages for {n} layers; at most {n}"])
+        raise InvalidJob([f"pipeline.stages: {n_stages} stages for {n} {parts}; at most {n}"])
     before = np.cumsum([0.0, *costs])
     # for the first s stages over layers 0 … last − 1: the largest cost and the sum of squared costs; infinite for none
     largest, squares = np.full(n + 1, np.inf), np.full(n + 1, np.inf)

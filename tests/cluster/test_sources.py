@@ -249,6 +249,9 @@ def test_targets_that_a_loss_cannot_take_are_named(tmp_path: Path) -> None:
     path = npz(tmp_path / "d.npz", x=X, y=np.full(10, -1))
     told = f"{path}: every label for training is -1, which the loss ignores; change ignore_index"
     assert problem(job(path, ignoring)) == told
+    whole = npz(tmp_path / "whole.npz", x=X, y=Y)
+    second = job(whole, ignoring, data={"validation": str(path)})
+    assert problem(second) == told.replace("training", "validation")
 
 
 @pytest.mark.parametrize("ending", [".npz", ".csv", ".parquet"])

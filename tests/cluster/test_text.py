@@ -134,6 +134,22 @@ def test_a_text_that_cannot_be_used_is_one_line(tmp_path: Path, name: str, conte
     assert line in str(told.value)
 
 
+def test_a_second_text_that_is_too_short_is_named(tmp_path: Path) -> None:
+    source, short = _file(tmp_path / "a.txt", TEXT), _file(tmp_path / "b.txt", "the cat")
+    with pytest.raises(InvalidData) as told:
+        _load(source, validation=str(short))
+    assert str(told.value).startswith(f"{short}: 7 tokens for validation are too few for a row of 8 tokens")
+    with pytest.raises(InvalidData) as told:
+        _load(short, validation=str(source), tokens="bytes")
+    assert str(told.value).startswith(f"{short}: 7 tokens for training are too few")
+
+
+def test_parts_of_a_network_with_a_short_form_are_called_operations(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(json.dumps(_job(_file(tmp_path / "a.txt", TEXT))))
+    refused = pipetrain_here("verify", tmp_path / "job.yaml", "--local", "--stages", "99")
+    assert refused.stderr == "error: --stages: 99 stages for 13 operations; from 1 to 13\n"
+
+
 def test_what_a_text_needs_is_told(tmp_path: Path) -> None:
     source = _file(tmp_path / "a.txt", TEXT)
     with pytest.raises(InvalidData, match=r"data\.block is missing"):
@@ -237,11 +253,33 @@ def test_a_network_on_numbers_goes_on_with_numbers(tmp_path: Path) -> None:
         refused = pipetrain_here("generate", tmp_path / "run", "--prompt", prompt)
         assert refused.returncode == 2
         assert line in refused.stderr
+    refused = pipetrain_here("generate", tmp_path / "run")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "error: give --prompt, such as '12 7 3': the model was trained on token numbers\n",
+    )
+    refused = pipetrain_here("generate", tmp_path / "run", "--prompt", "")
+    assert (refused.returncode, refused.stderr) == (2, "error: --prompt: is empty; give at least one token\n")
+
+
+def test_a_model_without_line_breaks_needs_a_prompt(tmp_path: Path) -> None:
+    _file(tmp_path / "a.txt", TEXT.replace("\n", " "))
+    (tmp_path / "job.yaml").write_text(json.dumps(_job("a.txt")))
+    done = pipetrain_here("train", tmp_path / "job.yaml", "--local", "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    refused = pipetrain_here("generate", tmp_path / "run")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "error: give --prompt: without it a text begins with a line break, for which the model has no token\n",
+    )
+    refused = pipetrain_here("generate", tmp_path / "run", "--prompt", "\n")
+    assert "--prompt: character '\\n' at position 1 is not in the vocabulary" in refused.stderr
+    assert pipetrain_here("generate", tmp_path / "run", "--prompt", "the", "--tokens", "2").returncode == 0
 
 
 def test_a_file_that_is_no_tokenizer_is_one_line(tmp_path: Path) -> None:
     source = _file(tmp_path / "a.txt", TEXT)
-    for content, line in (("{}", "is no tokenizer: "), ("\0", "is no tokenizer: "), (None, "no such file")):
+    for content, line in (("{}", "is no tokenizer.json: "), ("\0", "is no tokenizer.json: "), (None, "no such file")):
         place = tmp_path / "t.json"
         if content is None:
             place.unlink()
@@ -249,7 +287,7 @@ def test_a_file_that_is_no_tokenizer_is_one_line(tmp_path: Path) -> None:
             place.write_text(content)
         with pytest.raises(InvalidData) as told:
             _load(source, tokens=str(place))
-        assert line in str(told.value)
+        assert str(told.value).startswith(f"{place}: {line}")
         assert len(str(told.value).splitlines()) == 1
     (tmp_path / "t.json").write_text("{}")
     spec = parse_job(_job(source, tokens=str(tmp_path / "t.json")))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coordinator.plan.memory import predict_stage
 from coordinator.plan.memory_limit import MemoryLimit
-from coordinator.plan.partition import balanced_bounds, layer_costs, layer_flops
+from coordinator.plan.partition import balanced_bounds, layer_costs, layer_flops, parts_name
 from coordinator.schedules import SCHEDULES, build
 from stages.actions import Program
 from stages.errors import InvalidJob
@@ -56,6 +56,17 @@ def test_a_stage_that_would_not_fit_is_avoided_where_it_can_be() -> None:
 def test_more_stages_than_layers_is_refused() -> None:
     with pytest.raises(InvalidJob, match="3 stages for 2 layers; at most 2"):
         balanced_bounds([1.0, 2.0], 3)
+
+
+def test_parts_of_a_nested_network_are_called_operations() -> None:
+    flat = (entry("linear", units=4), entry("relu"))
+    nested = (*flat, entry("residual", layers=flat))
+    assert [parts_name(ModelSpec(input_shape=(4,), layers=layers, loss="mse")) for layers in (flat, nested)] == [
+        "layers",
+        "operations",
+    ]
+    with pytest.raises(InvalidJob, match="9 stages for 2 operations; at most 2"):
+        balanced_bounds([1.0, 2.0], 9, parts="operations")
 
 
 def test_the_first_linear_layer_has_no_input_gradient() -> None:

@@ -123,7 +123,7 @@ def test_a_tokenizer_that_is_none_is_one_line(tmp_path: Path, command: str) -> N
     pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")
     (tmp_path / "tokenizer.json").write_text('{"a": 1}')
     told = _refused(tmp_path, command, _job(tmp_path, data={"tokens": "tokenizer.json"}))
-    assert told.startswith(f"data.tokens: {tmp_path / 'tokenizer.json'} is no tokenizer: ")
+    assert told.startswith(f"{tmp_path / 'tokenizer.json'}: is no tokenizer.json: ")
     told = _refused(tmp_path, command, _job(tmp_path, data={"tokens": "none.json"}))
     assert told == f"{tmp_path / 'none.json'}: no such file"
 

@@ -212,7 +212,7 @@ C_ATTN = "transformer.h.1.attn.c_attn.weight"
         (_renamed("pytorch_model.bin"), "", "pytorch_model.bin is a pickle, which is not read"),
         (_renamed("weights"), "", "has config.json, but no model.safetensors"),
         (lambda f: (f / "model.safetensors").write_bytes(b"{}"), TENSORS, "is no safetensors file: "),
-        (lambda f: (f / "tokenizer.json").write_text("{}"), "", "tokenizer.json is no tokenizer: "),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "", "gpt2/tokenizer.json: is no tokenizer.json: "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(
