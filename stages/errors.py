@@ -17,6 +17,9 @@ PipetrainError
     ├── NonFinite          a value became NaN or infinite; carries layer, step, micro-batch
     ├── HostFailed         the machine: no space on the device, no memory, the run directory deleted
     └── UnexpectedError    a bug, ours or a library's; carries the original traceback
+
+Exit codes are also set in `main` of cluster/cli/__init__.py (Ctrl-C, errors of the operating system) and in `exit_code`
+of coordinator/queue/job_states.py (commands that follow a job of the service).
 """
 
 from __future__ import annotations

@@ -37,7 +37,10 @@ class TiedUses:
             write(owner, self.values[name])
 
     def add_to(self, own: Parameters) -> None:
-        """Add the gradient of each use to its owner's, in the order of the users. All owners must be in this stage."""
+        """Add the gradient of each use to its owner's, in the order of the users.
+
+        Used by the reference, where one stage has all owners; workers use TiedExchange.
+        """
         for tie in self._ties:
             total = own.gradient(tie.owner_name)
             np.add(total, self.gradients[tie.name], out=total)
