@@ -6,6 +6,7 @@ None means "not known" and is written as `absent`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 BYTES_OF = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40} | {
@@ -22,6 +23,12 @@ def counted(n: int, noun: str) -> str:
     """`1 stage`, `3 stages`, `2 micro-batches`, `1,000 steps`."""
     plural = "es" if noun.endswith("ch") else "s"
     return f"{n:,} {noun}{plural if n != 1 else ''}"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first `most` names and how many there are besides: `a, b, c and 4 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def number(value: float | None, absent: str = _ABSENT) -> str:

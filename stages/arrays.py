@@ -33,6 +33,14 @@ def ones(n: int, dtype: str) -> Array:
     return vector
 
 
+def set_or_add(gradient: Array, value: Array, *, accumulate: bool) -> None:
+    """Set a gradient, or (`accumulate`) add to it."""
+    if accumulate:
+        np.add(gradient, value, out=gradient)
+    else:
+        np.copyto(gradient, value)
+
+
 def row_blocks(a: Array) -> Iterator[slice]:
     """Return slices of the rows of `a` (features, columns), each small enough to stay in the cache during several
     passes."""

@@ -39,6 +39,7 @@ class TiedExchange:
         for tie, user, owner in self._ties:
             if user in self._stages and owner not in self._stages:
                 gradient = self._stages[user].uses.gradients[tie.name]
+                # the kinds are only tags: a lane sends no array of BACKWARD_WEIGHT or BACKWARD
                 self._carrier.send(owner, Kind.BACKWARD_WEIGHT, tie.user.index, gradient)
                 self._ledger.book(user, SEND)
         for tie, user, owner in self._ties:

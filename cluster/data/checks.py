@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.data.files import AnyArray
 from stages.data import FloatArray
@@ -42,7 +43,7 @@ def _tokens(x: AnyArray, vocabulary: int, source: str, columns: Sequence[str] | 
     with np.errstate(invalid="ignore"):
         wrong = ~((x >= 0) & (x < vocabulary) & (x == np.floor(x)))
     if wrong.any():
-        row, column = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        row, column = _first_place(wrong)
         raise InvalidData(
             f"{source}: token {x[row, column]} in {_place(row, column, 'x', columns)} is not in the vocabulary of "
             f"{vocabulary} tokens; they are numbered from 0"
@@ -87,7 +88,7 @@ def _require_between(
 ) -> None:
     wrong = (targets < least) | (targets > most)
     if wrong.any():
-        row, column = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        row, column = _first_place(wrong)
         raise InvalidData(
             f"{source}: {_place(row, column, 'y', columns)} is {targets[row, column]:g}, but "
             f"the loss takes targets from {least:g} to {most:g}"
@@ -109,7 +110,7 @@ def _labels(
         with np.errstate(invalid="ignore"):
             wrong = ~np.isfinite(y) | (y != np.floor(y))
     if wrong.any():
-        row, column = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        row, column = _first_place(wrong)
         raise InvalidData(
             f"{source}: label {y[row, column]} in {_place(row, column, 'y', columns)} is not a whole number; "
             f"cross_entropy needs classes 0 to {classes - 1}"
@@ -118,7 +119,7 @@ def _labels(
     if ignored is not None:
         wrong &= y != ignored
     if wrong.any():
-        row, column = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        row, column = _first_place(wrong)
         raise InvalidData(
             f"{source}: label {y[row, column]} in {_place(row, column, 'y', columns)} is not a class from 0 to "
             f"{classes - 1}; number the classes from 0 or give the last layer more units"
@@ -132,7 +133,7 @@ def _finite(values: AnyArray, name: str, model: ModelSpec, source: str, columns:
     finite = np.isfinite(cast)
     if finite.all():
         return cast
-    row, column = (int(i) for i in np.unravel_index(int((~finite).argmax()), cast.shape))
+    row, column = _first_place(~finite)
     original = float(values[row, column])
     place = _place(row, column, name, columns)
     if math.isfinite(original):
@@ -140,6 +141,12 @@ def _finite(values: AnyArray, name: str, model: ModelSpec, source: str, columns:
             f"{source}: {place} is {original:g}, too large for {model.precision}; scale it or use float64"
         )
     raise InvalidData(f"{source}: {place} is {original}; remove the row or fill the value in")
+
+
+def _first_place(wrong: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return row and column of the first True."""
+    row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    return int(row), int(column)
 
 
 def _place(row: int, column: int, name: str, columns: Sequence[str] | None) -> str:

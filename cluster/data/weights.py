@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from cluster.data.files import one_line, open_source
 from cluster.data.rules import SourceRules
 from coordinator.job.spec import JobSpec
+from coordinator.texts import some
 from stages.arrays import Array
 from stages.errors import InvalidData
 from stages.spec import ModelSpec
@@ -21,7 +21,6 @@ REAL = ("F64", "F32", "F16")
 _BLOCK = 2**22
 """Numbers read at a time: a whole parameter might not fit into memory together with its stage."""
 _CRC_BYTES = 2**22
-_SHOWN = 3
 
 
 class WeightsFile:
@@ -51,9 +50,9 @@ class WeightsFile:
         network = model.network
         wanted = {name: spec.shape for op in network.ops for name, spec in op.parameters if spec.tied_to is None}
         if missing := [name for name in wanted if name not in self.shapes]:
-            raise InvalidData(f"{self.path}: has no {_some(missing)}, with which the model would begin")
+            raise InvalidData(f"{self.path}: has no {some(missing)}, with which the model would begin")
         if unknown := [name for name in self.shapes if name not in wanted]:
-            raise InvalidData(f"{self.path}: has {_some(unknown)}, which is no parameter of the model")
+            raise InvalidData(f"{self.path}: has {some(unknown)}, which is no parameter of the model")
         for name, shape in wanted.items():
             if self.shapes[name] != shape:
                 raise InvalidData(
@@ -112,8 +111,3 @@ def begin_with(spec: JobSpec) -> dict[str, Array] | None:
             found[name] = np.empty(shape, dtype=spec.precision)
             weights.read(name, found[name])
         return found
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

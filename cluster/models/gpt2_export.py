@@ -9,12 +9,13 @@ import numpy as np
 
 from cluster.models.gpt2_config import CONFIG, config_document
 from cluster.models.gpt2_import import TENSORS
-from cluster.models.gpt2_network import Gpt2, NoGpt2, as_gpt2
+from cluster.models.gpt2_network import Gpt2, NotGpt2, as_gpt2
+from cluster.models.new_folder import require_free
 from cluster.models.tokenizer_file import tokenizer_json
 from cluster.run.saved_model import FinishedRun, write_tensors, write_whole
 from coordinator import run_files
 from stages.arrays import Array
-from stages.errors import InvalidData, UserMistake
+from stages.errors import InvalidData
 
 _END = "<|endoftext|>"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -25,10 +26,11 @@ _FORMAT = {"format": "pt"}
 def export_gpt2(run: FinishedRun, into: Path) -> tuple[Gpt2, int]:
     """Write the network of a run into the new folder `into`; its sizes, and how many biases it left out, which become
     zeros. Raises InvalidData if it is no GPT-2, UserMistake if `into` holds something, OSError."""
+    require_free(into)
     model = run.spec.model_spec()
     try:
         sizes, pairs = as_gpt2(model.network)
-    except NoGpt2 as difference:
+    except NotGpt2 as difference:
         raise InvalidData(f"{run.spec.name}: GPT-2's layout cannot hold this network: {difference}") from None
     tensors: dict[str, Array] = {}
     for pair in pairs:
@@ -36,8 +38,6 @@ def export_gpt2(run: FinishedRun, into: Path) -> tuple[Gpt2, int]:
         tensors[pair.theirs] = np.ascontiguousarray(array.T) if pair.turned else array
     tokenizer = "" if run.vocabulary is None else tokenizer_json(run.vocabulary)
     into.mkdir(parents=True, exist_ok=True)
-    if any(into.iterdir()):
-        raise UserMistake(f"{into}: is there already, and not empty; choose another folder with -o")
     write_tensors(into / TENSORS, tensors, _FORMAT)
     if tokenizer:
         write_whole(into / run_files.TOKENIZER, tokenizer.encode())

@@ -18,10 +18,12 @@ from cluster.data.text import Vocabulary, read_tokenizer
 from cluster.data.weights import REAL, WeightsFile
 from cluster.models.gpt2_config import CONFIG, model_document, read_config
 from cluster.models.gpt2_network import Gpt2, Pair, as_gpt2
+from cluster.models.new_folder import require_free
 from cluster.run.saved_model import save_model, write_whole
 from coordinator import run_files
 from coordinator.job.spec import parse_job
 from coordinator.job.yaml_text import write_yaml
+from coordinator.texts import some
 from stages.arrays import Array
 from stages.errors import InvalidData, UserMistake
 
@@ -30,7 +32,6 @@ _INDEX = "model.safetensors.index.json"
 _PICKLE = "pytorch_model.bin"
 _PREFIX = "transformer."
 _MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
-_SHOWN = 3
 NUMBERS = "tokens.bin"
 """The data of a model without a tokenizer: a file that its user puts there."""
 
@@ -50,6 +51,7 @@ def import_gpt2(folder: Path, into: Path, *, block: int | None = None) -> Import
     With `block` the model keeps its first `block` positions only. Raises InvalidData with a line that names what is
     wrong, UserMistake if `into` holds something, OSError if it cannot be written.
     """
+    require_free(into)
     if not folder.is_dir():
         raise InvalidData(f"{folder}: is no folder, must be that of a GPT-2")
     sizes, attention_dropout = read_config(folder)
@@ -66,7 +68,7 @@ def import_gpt2(folder: Path, into: Path, *, block: int | None = None) -> Import
         found, pairs = as_gpt2(spec.model_spec().network)
         assert found == cut, f"the job stands for {found}, not for {cut}"
         parameters = dict(_parameters(tensors, names, pairs, precision))
-    _make_room(into)
+    into.mkdir(parents=True, exist_ok=True)
     write_whole(into / run_files.JOB, (_HEAD + write_yaml(document)).encode())
     save_model(into, spec, parameters, None, vocabulary)
     dropped = f"attn_pdrop {attention_dropout:g}: attention has no dropout of its own"
@@ -146,9 +148,9 @@ def _require_tensors(tensors: WeightsFile, names: Mapping[str, str], sizes: Gpt2
     wanted = _shapes(sizes)
     head = {"lm_head.weight"} if sizes.tied else set()
     if missing := [name for name in wanted if name not in names]:
-        raise InvalidData(f"{tensors.path}: has no {_some(missing)}, which a GPT-2 of its {CONFIG} has")
+        raise InvalidData(f"{tensors.path}: has no {some(missing)}, which a GPT-2 of its {CONFIG} has")
     if unknown := [names[name] for name in names if name not in wanted and name not in head]:
-        raise InvalidData(f"{tensors.path}: has {_some(unknown)}, which a GPT-2 of its {CONFIG} has not")
+        raise InvalidData(f"{tensors.path}: has {some(unknown)}, which a GPT-2 of its {CONFIG} has not")
     for name, shape in wanted.items():
         given = tensors.shapes[names[name]]
         if given != shape:
@@ -182,14 +184,3 @@ def _parameters(
         array = tensors.array(names[pair.theirs.removeprefix(_PREFIX)]).astype(precision, copy=False)
         array = array.T if pair.turned else array[: pair.shape[0]]  # of the positions, those that are kept
         yield pair.ours, np.ascontiguousarray(array)
-
-
-def _make_room(into: Path) -> None:
-    into.mkdir(parents=True, exist_ok=True)
-    if any(into.iterdir()):
-        raise UserMistake(f"{into}: is there already, and not empty; choose another folder with -o")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -95,7 +95,7 @@ class Noting:
                 if (attempt is not None and entry.attempt != attempt) or (attempt is None and before.state.ended):
                     return
                 state, commands = (before.state, ()) if happening is None else decide(before.state, happening)
-                if state != before.state or happening is None or not isinstance(happening, StopRequested):
+                if state != before.state or not isinstance(happening, StopRequested):
                     event = EventRecord(
                         seq=before.events + 1,
                         time=at or time.time(),

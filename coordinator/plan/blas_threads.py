@@ -36,6 +36,7 @@ class BlasThreads:
         paths = [library.filepath for library in found.lib_controllers]
         ours = [path for path in paths if _serves_scipy(path)] or paths
         self._limits = ExitStack()
+        # the inner call chooses now and returns the former choice, which `close` restores
         self._limits.callback(let_all_go_through_scipy, let_all_go_through_scipy(threads != 1))
         if threads is not None:
             self._limits.enter_context(found.select(filepath=ours).limit(limits=threads))

@@ -219,13 +219,13 @@ def _message_bytes(
         if source not in ended:
             continue
         numbers = network.crossing_numbers(bounds[s]) if forward else network.gradient_numbers(bounds[s + 1])
-        size = numbers * rows[action.micro_batch] * item
+        nbytes = numbers * rows[action.micro_batch] * item
         if forward and s <= first_trained and program.placement[s - 1] != worker:
-            run_ahead += STEPS_RUN_AHEAD * size
+            run_ahead += STEPS_RUN_AHEAD * nbytes
             continue
         arrives = ended[source]
         used = max(end, math.nextafter(arrives, math.inf))  # even an I that costs nothing receives its array
-        changes += [(arrives, size), (used, -size)]
+        changes += [(arrives, nbytes), (used, -nbytes)]
     now = most = 0
     for _, change in sorted(changes):
         now += change

@@ -19,7 +19,7 @@ class Activation(Layer):
 
     in_place = True
     input_gradient_reads = frozenset({"y"})
-    passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
+    pass_counts: ClassVar[tuple[float, float]] = (1.0, 1.0)
     """Passes over the elements that take as long as F and as I."""
 
     def __init__(self, shape: Shape) -> None:
@@ -27,7 +27,7 @@ class Activation(Layer):
 
     def cost(self) -> Cost:
         """See Layer."""
-        return passes(self.shape_in.numbers, *self.passes)
+        return passes(self.shape_in.numbers, *self.pass_counts)
 
 
 class Relu(Activation):
@@ -55,7 +55,7 @@ class LeakyRelu(Activation):
     """a[z] = z where z > 0, else slope · z, with 0 ≤ slope < 1."""
 
     weight_gain = 2.0
-    passes = (1.0, 4.0)
+    pass_counts = (1.0, 4.0)
 
     def __init__(self, shape: Shape, slope: float) -> None:
         super().__init__(shape)
@@ -74,7 +74,7 @@ class LeakyRelu(Activation):
 class Tanh(Activation):
     """a[z] = tanh z."""
 
-    passes = (5.0, 1.0)
+    pass_counts = (5.0, 1.0)
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
@@ -90,7 +90,7 @@ class Tanh(Activation):
 class Sigmoid(Activation):
     """a[z] = 1 / (1 + e^−z), computed from e^−|z| so that nothing overflows."""
 
-    passes = (10.0, 1.0)
+    pass_counts = (10.0, 1.0)
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
@@ -107,7 +107,7 @@ class Silu(Activation):
     """a[z] = z / (1 + e^−z) (Hendrycks & Gimpel 2016; as torch.nn.SiLU)."""
 
     weight_gain = 2.0
-    passes = (10.0, 10.0)
+    pass_counts = (10.0, 10.0)
     input_gradient_reads = frozenset({"x"})
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
@@ -123,7 +123,7 @@ class Softplus(Activation):
     """a[z] = log(1 + e^z), computed so that nothing overflows."""
 
     weight_gain = 2.0
-    passes = (45.0, 10.0)
+    pass_counts = (45.0, 10.0)
     input_gradient_reads = frozenset({"x"})
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:

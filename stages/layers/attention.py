@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array, ones
+from stages.arrays import Array, ones, set_or_add
 from stages.layers.attention_past import attend_to_past
 from stages.layers.base import ELEMENT, Cost, Extra, Layer, LayerKind, LayerProblem, Past
 from stages.layers.linear import LinearOptions
@@ -119,7 +119,7 @@ class DotProductAttention(Layer):
         over features of y · dy) = E · (vᵀd − Σ of y · d): the difference is one product, of v above ones and d above
         −Σ. Then dq = k·dS and dk = q·dSᵀ, where q carries the 1/√width of the scores."""
         (q, k, v), weights, inverse = self._views(extras)
-        d, product, scores = self._scratch(extras[3], len(q))
+        d, product, scores = self._scratch(extras[-1], len(q))
         np.multiply(self._by_head(dy), inverse, out=d[..., :-1, :])
         np.multiply(self._by_head(y), d[..., :-1, :], out=product)
         np.negative(product.sum(axis=-2), out=d[..., -1, :])
@@ -172,10 +172,7 @@ class DotProductAttention(Layer):
         product = _first_numbers(space, (*space.shape[:-1], keys))
         np.matmul(left, right.swapaxes(-1, -2), out=product)
         part = product.sum(axis=2, keepdims=True) if shared else product
-        if begins:
-            np.copyto(total, part)
-        else:
-            np.add(total, part, out=total)
+        set_or_add(total, part, accumulate=not begins)
 
     def _views(self, extras: Sequence[Array]) -> tuple[tuple[Array, Array, Array], list[Array], Array]:
         """Return what forward keeps, by row and head: queries, keys, values with a row of ones below them; the weights

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array
+from stages.arrays import Array, set_or_add
 from stages.layers.base import Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec, Past, passes
 from stages.layers.options import Init, option
 from stages.shapes import Shape
@@ -94,10 +94,7 @@ class Positions(Layer):
     ) -> None:
         """∂ℓ/∂weight: the sum of ∂ℓ/∂y over the rows."""
         total = self._by_row(dy).sum(axis=1).T
-        if accumulate:
-            np.add(gradients[0], total, out=gradients[0])
-        else:
-            np.copyto(gradients[0], total)
+        set_or_add(gradients[0], total, accumulate=accumulate)
 
     def continue_forward(self, x: Array, y: Array, p: Sequence[Array], past: Past, *others: Array) -> None:
         """See Layer."""

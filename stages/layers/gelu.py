@@ -65,7 +65,7 @@ class _Gelu(Activation):
 
     weight_gain = 2.0
     input_gradient_reads = frozenset()
-    passes = (13.0, 0.5)
+    pass_counts = (13.0, 0.5)
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)

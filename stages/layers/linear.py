@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array, ones
+from stages.arrays import Array, ones, set_or_add
 from stages.layers.base import ELEMENT, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec
 from stages.layers.options import Init, option
 from stages.products import add_product, multiply
@@ -64,10 +64,7 @@ class Linear(Layer):
         add_product(dy, x.T, gradients[0], accumulate=accumulate)
         if len(gradients) > 1:
             summed = np.matmul(dy, ones(dy.shape[1], dy.dtype.name))
-            if accumulate:
-                np.add(gradients[1], summed, out=gradients[1])
-            else:
-                np.copyto(gradients[1], summed)
+            set_or_add(gradients[1], summed, accumulate=accumulate)
 
 
 def _build(options: LinearOptions, shape: Shape, path: tuple[int, ...]) -> Layer:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array, ones, row_blocks
+from stages.arrays import Array, ones, row_blocks, set_or_add
 from stages.layers.base import Cost, Extra, Layer, LayerKind, ParameterSpec, passes
 from stages.layers.options import option
 from stages.shapes import Shape
@@ -61,9 +61,9 @@ class _Norm(Layer):
         self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
     ) -> None:
         """∂ℓ/∂γ = Σ ∂ℓ/∂y · n and ∂ℓ/∂β = Σ ∂ℓ/∂y over the columns."""
-        _put(gradients[0], np.einsum("fc,fc->f", dy, extras[0]), accumulate)
+        set_or_add(gradients[0], np.einsum("fc,fc->f", dy, extras[0]), accumulate=accumulate)
         if len(gradients) > 1:
-            _put(gradients[1], np.matmul(dy, ones(dy.shape[1], dy.dtype.name)), accumulate)
+            set_or_add(gradients[1], np.matmul(dy, ones(dy.shape[1], dy.dtype.name)), accumulate=accumulate)
 
 
 class LayerNorm(_Norm):
@@ -140,13 +140,6 @@ def _inverse_root_of_mean(squares: Array, count: int, epsilon: float) -> None:
     np.add(squares, epsilon, out=squares)
     np.sqrt(squares, out=squares)
     np.divide(1, squares, out=squares)
-
-
-def _put(gradient: Array, value: Any, accumulate: bool) -> None:
-    if accumulate:
-        np.add(gradient, value, out=gradient)
-    else:
-        np.copyto(gradient, value)
 
 
 LAYER_NORM = LayerKind(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.texts import counted, number, per_second, share, size, span
+from coordinator.texts import counted, number, per_second, share, size, some, span
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,14 @@ from coordinator.texts import counted, number, per_second, share, size, span
 )
 def test_counted(n: int, noun: str, text: str) -> None:
     assert counted(n, noun) == text
+
+
+def test_a_long_list_of_names_is_cut() -> None:
+    assert [some(names) for names in (["a"], ["a", "b", "c"], ["a", "b", "c", "d"])] == [
+        "a",
+        "a, b, c",
+        "a, b, c and 1 more",
+    ]
 
 
 def test_a_slow_network_has_a_speed() -> None:

@@ -11,8 +11,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from cluster.models.gpt2_network import NoGpt2, as_gpt2
-from cluster.run.saved_model import open_run
+from cluster.models.gpt2_network import NotGpt2, as_gpt2
+from cluster.run.saved_model import FinishedRun, open_run
 from coordinator.job.layer_entries import LayerEntry
 from stages.network import build_network
 from stages.shapes import Shape
@@ -150,7 +150,7 @@ NETWORK = [{"linear": {"units": 64}}, "gelu", {"linear": {"units": 32}}]
 def test_what_the_layout_cannot_hold_is_told(layers: list[Any], line: str) -> None:
     specs = [LayerEntry.model_validate(entry).spec() for entry in layers]
     network = build_network(Shape(1, positions=24, vocabulary=97), specs)
-    with pytest.raises(NoGpt2) as told:
+    with pytest.raises(NotGpt2) as told:
         as_gpt2(network)
     assert line in str(told.value)
 
@@ -164,6 +164,26 @@ def test_a_refusal_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "gpt2").exists()
     digits = pipetrain_here("export", "gpt2", tmp_path / "nothing", "-o", tmp_path / "gpt2")
     assert "has no job.yaml, so it is not the run directory of a finished job" in digits.stderr
+
+
+def test_a_folder_that_is_not_free_is_refused_before_tensors_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, into = trained(tmp_path, CHAR_GPT), tmp_path / "gpt2"
+
+    def read(*_: object) -> None:
+        raise AssertionError("tensors are read")
+
+    monkeypatch.setattr(FinishedRun, "parameter", read)
+    into.write_text("")
+    done = pipetrain_here("export", "gpt2", run, "-o", into)
+    assert (done.returncode, done.stderr) == (2, f"error: {into}: is a file; choose another folder with -o\n")
+    into.unlink()
+    into.mkdir()
+    (into / "a").touch()
+    done = pipetrain_here("export", "gpt2", run, "-o", into)
+    told = f"error: {into}: is there already, and not empty; choose another folder with -o\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_an_own_head_and_float64_are_kept(tmp_path: Path) -> None:
