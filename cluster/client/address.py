@@ -83,7 +83,10 @@ def _find_target(address: str | None, home: Path) -> tuple[str, str]:
     path = home / SERVICE_FILE
     text = _read(path)
     if text is None:
-        raise NoService(f"no service is up at {home}; start one with `{command_for(home, 'up')}`, or give its address")
+        raise NoService(
+            f"no service is up at {home}; start one with `{command_for(home, 'up')}`, give --home (or {HOME_VARIABLE}) "
+            "if yours has another home, or give its address"
+        )
     try:
         found = _checked(json.loads(text)["grpc"], str(path)), str(path)
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -88,7 +88,7 @@ def test_no_service_was_ever_started(tmp_path: Path) -> None:
         Client(home=tmp_path / "nowhere")
     assert caught.value.problems == (
         f"no service is up at {tmp_path / 'nowhere'}; start one with `pipetrain up --home {tmp_path / 'nowhere'}`, "
-        "or give its address",
+        "give --home (or PIPETRAIN_HOME) if yours has another home, or give its address",
     )
 
 
