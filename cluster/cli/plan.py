@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from coordinator.texts import counted, number, size
 from stages.data import batch_bounds
 from stages.errors import NotEnoughResources
 from stages.network import path_name
+
+_WIDE = 120
+"""Columns of a terminal below which the tables leave out what `--json` has in any case."""
 
 
 @click.command()
@@ -88,15 +91,27 @@ def _rates(spec: JobSpec, rows: int, *, as_json: bool) -> None:
 
 def _print_layers(name: str, rows: Sequence[LayerRow]) -> None:
     """Print a line for each operation, and for each group of alike ones the number of its first one."""
-    times = any(row.times > 1 for row in rows)
+    screen = console()
+    columns: dict[str, Callable[[LayerRow], str]] = {
+        "number": lambda row: str(row.number),
+        "layer": lambda row: path_name(row.path),
+        "kind": lambda row: row.kind,
+        "output": lambda row: row.output,
+        "parameters": lambda row: f"{row.parameters:,}",
+        "FLOPs/step": lambda row: f"{row.flops:.3g}",
+        "kept until backward": lambda row: size(row.kept_bytes, "up"),
+        "times": lambda row: f"× {row.times}",
+    }
+    if all(row.times == 1 for row in rows):
+        del columns["times"]
+    if screen.width < _WIDE:
+        del columns["number"], columns["FLOPs/step"], columns["kept until backward"]
     table = Table(title=f"{name}: layers")
-    headings = ["number", "layer", "kind", "output", "parameters", "FLOPs/step", "kept until backward"]
-    for heading in [*headings, "times"] if times else headings:
+    for heading in columns:
         table.add_column(heading, justify="left" if heading in ("layer", "kind", "output") else "right")
     for row in rows:
-        cells = [str(row.number), path_name(row.path), row.kind, row.output, f"{row.parameters:,}", f"{row.flops:.3g}"]
-        table.add_row(*cells, size(row.kept_bytes, "up"), *([f"× {row.times}"] if times else []))
-    console().print(table)
+        table.add_row(*(text(row) for text in columns.values()))
+    screen.print(table)
 
 
 def _print(blueprint: Blueprint, found: Estimate) -> None:
@@ -106,29 +121,20 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
         title=f"{spec.name}: {program.name}, {counted(program.n_micro_batches, 'micro-batch')} "
         f"of {max(blueprint.micro_batch_rows)} rows"
     )
-    for heading in (
-        "stage",
-        "worker",
-        "layers",
-        "parameters",
-        "FLOPs/step",
-        "weights",
-        "gradients",
-        "optimizer",
-        "saved at peak",
-        "buffers",
-    ):
+    kinds = ["weights", "gradients", "optimizer", "buffers", "of them saved"] if screen.width >= _WIDE else ["bytes"]
+    for heading in ("stage", "worker", "layers", "parameters", "FLOPs/step", *kinds):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
     for s in found.stages:
         names = _layers(s.layers, [spec.model_spec().network.ops[k].kind for k in s.layers])
         memory = s.memory
+        parts = memory.weights, memory.gradients, memory.optimizer, memory.pool, memory.saved
         table.add_row(
             str(s.stage),
             str(s.worker),
             names,
             f"{s.parameters:,}",
             f"{s.flops:.3g}",
-            *(size(b) for b in (memory.weights, memory.gradients, memory.optimizer, memory.saved, memory.pool)),
+            *(size(b) for b in (parts if screen.width >= _WIDE else [memory.total])),
         )
     screen.print(table)
     table = Table(title="workers: bytes for the job, without Python and its libraries")
