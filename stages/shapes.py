@@ -34,6 +34,16 @@ class Shape:
         """Return a shape with the same positions and `features` real numbers at each."""
         return Shape(features, self.positions)
 
+    @property
+    def described(self) -> str:
+        """What a sample has: `8 features`, `6 features at each of 7 positions`, `7 tokens` or `the shape [8, 8]`."""
+        if self.vocabulary:
+            return f"{self.positions} tokens"
+        if len(self.dims) > 1:
+            return f"the shape {list(self.dims)}"
+        features = f"{self.features} feature{'s' if self.features != 1 else ''}"
+        return f"{features} at each of {self.positions} positions" if self.positions else features
+
     def __str__(self) -> str:
         if self.vocabulary:
             return f"{self.positions} tokens"

@@ -11,19 +11,19 @@ from stages.spec import ModelSpec
 
 
 class TiedUses:
-    """The uses of tied weights in operations `first` … `last` − 1. `values[name]` is the weight that the use `name`
+    """The uses of tied weights in operations `first` … `stop` − 1. `values[name]` is the weight that the use `name`
     reads: the owner's own array if the owner is in the same stage, else a copy. `gradients[name]` is the gradient of
     the use. See stages.network.Tie."""
 
-    def __init__(self, model: ModelSpec, first: int, last: int, own: Parameters) -> None:
-        self._ties = [tie for tie in model.network.ties if first <= tie.user.index < last]
+    def __init__(self, model: ModelSpec, first: int, stop: int, own: Parameters) -> None:
+        self._ties = [tie for tie in model.network.ties if first <= tie.user.index < stop]
         self._copies: dict[str, str] = {}
         self.values: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
         for tie in self._ties:
             self.gradients[tie.name] = aligned_empty(tie.shape, dtype_of(model))
             self.gradients[tie.name][...] = 0
-            if first <= tie.owner.index < last:
+            if first <= tie.owner.index < stop:
                 self.values[tie.name] = own.value(tie.owner_name)
                 continue
             copy = self.values[tie.name] = aligned_empty(tie.shape, dtype_of(model))

@@ -37,8 +37,8 @@ def import_(layout: str, folder: Path, output: Path | None, block: int | None) -
     into = output or Path("runs") / (folder.absolute().name or "gpt2")
     made = import_gpt2(folder, into, block=block)
     click.echo(f"{into}: {sizes_text(made.sizes)}; {made.parameters:,} parameters")
-    for line in made.left_out:
-        click.echo(f"left out: {line}")
+    for line in made.ignored:
+        click.echo(line)
     source = "FILE.txt" if (into / run_files.TOKENIZER).exists() else "TOKENS.bin"
     click.echo(f"train it on: pipetrain train {into / run_files.JOB} --set data.source={source}")
 

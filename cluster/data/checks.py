@@ -65,7 +65,7 @@ def fitting_targets(y: AnyArray, n_rows: int, model: ModelSpec, source: str, col
     output = model.network.output
     outputs, flat, loss = output.numbers, y.reshape(n_rows, -1), model.loss_function
     if loss.takes_labels:
-        labels = _labels(flat, output.features, output.columns, source, columns, loss.ignore_index)
+        labels = _labels(flat, model, source, columns)
         return labels if output.positions else labels[:, 0]
     if flat.shape[1] != outputs:
         what = f"target columns ({', '.join(columns[:5])})" if columns is not None else "numbers a row in y"
@@ -95,15 +95,19 @@ def _require_between(
         )
 
 
-def _labels(
-    y: AnyArray, classes: int, places: int, source: str, columns: Sequence[str] | None, ignored: int | None
-) -> AnyArray:
-    """(rows, places)"""
+def _labels(y: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None) -> AnyArray:
+    """Return labels (rows, places) int64. Raises InvalidData."""
+    classes, places, ignored = (
+        model.network.output.features,
+        model.network.output.columns,
+        model.loss_function.ignore_index,
+    )
+    loss = model.loss if isinstance(model.loss, str) else model.loss.kind
     if y.shape[1] != places:
         right = "one label" if places == 1 else f"{places} labels"
         raise InvalidData(
             f"{source}: y has {y.shape[1]} numbers a row, must be {right} a row from 0 to {classes - 1}; "
-            "cross_entropy takes the class's number, not a vector"
+            f"{loss} takes the class's number, not a vector"
         )
     wrong = np.zeros(y.shape, dtype=bool)
     if y.dtype.kind == "f":
@@ -113,7 +117,7 @@ def _labels(
         row, column = _first_place(wrong)
         raise InvalidData(
             f"{source}: label {y[row, column]} in {_place(row, column, 'y', columns)} is not a whole number; "
-            f"cross_entropy needs classes 0 to {classes - 1}"
+            f"{loss} needs classes 0 to {classes - 1}"
         )
     wrong = (y < 0) | (y >= classes)
     if ignored is not None:

@@ -76,9 +76,9 @@ class SourceRules:
             raise InvalidData(f"{source}: {protocol(source)} is not read by this service, only {allowed}")
 
     def require_place(self, path: str, descriptor: int | None = None) -> None:
-        """Raise InvalidData if a path, with links and `..` followed, is not below one of `roots`.
+        """Raise InvalidData if a path is not below one of `roots` after its links and `..` are resolved.
 
-        `descriptor` is the opened file; if given, its real place is checked.
+        `descriptor` is the opened file; if it is given, the check uses the real path of that file.
         """
         if self.roots is None or path in self.files:
             return

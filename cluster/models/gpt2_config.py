@@ -71,7 +71,8 @@ def _check(config: Mapping[str, Any], path: Path) -> None:
     """Raises InvalidData for the first entry that is wrong, or that no layer here can follow."""
     for name, only in _ONLY.items():
         if config[name] is not only:
-            raise InvalidData(f"{path}: {name} is {_shown(config[name])}; only models with {json.dumps(only)} are read")
+            right = f"{json.dumps(only)}: pipetrain's attention has no other form"
+            raise InvalidData(f"{path}: {name} is {_shown(config[name])}, must be {right}")
     for name in (*_SIZES, *(["n_inner"] if config["n_inner"] is not None else [])):
         if not _is_number(config[name], int) or not 1 <= config[name] <= _LARGEST:
             raise InvalidData(f"{path}: {name} is {_shown(config[name])}, must be a whole number, at least 1")

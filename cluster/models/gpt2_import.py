@@ -38,11 +38,12 @@ NUMBERS = "tokens.bin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What was made of a model: its sizes, its parameters, and what of it was left out, a line each."""
+    """The result of an import: the model's sizes, how many parameters it has, and a line for each setting that is
+    ignored."""
 
     sizes: Gpt2
     parameters: int
-    left_out: tuple[str, ...]
+    ignored: tuple[str, ...]
 
 
 def import_gpt2(folder: Path, into: Path, *, block: int | None = None) -> Imported:
@@ -71,11 +72,11 @@ def import_gpt2(folder: Path, into: Path, *, block: int | None = None) -> Import
     into.mkdir(parents=True, exist_ok=True)
     write_whole(into / run_files.JOB, (_HEAD + write_yaml(document)).encode())
     save_model(into, spec, parameters, None, vocabulary)
-    dropped = f"attn_pdrop {attention_dropout:g}: attention has no dropout of its own"
+    dropped = f"attn_pdrop {attention_dropout:g} is ignored: pipetrain has no dropout inside attention"
     return Imported(
         sizes=cut,
         parameters=sum(p.size for p in parameters.values()),
-        left_out=(dropped,) if attention_dropout else (),
+        ignored=(dropped,) if attention_dropout else (),
     )
 
 
@@ -148,9 +149,9 @@ def _require_tensors(tensors: WeightsFile, names: Mapping[str, str], sizes: Gpt2
     wanted = _shapes(sizes)
     head = {"lm_head.weight"} if sizes.tied else set()
     if missing := [name for name in wanted if name not in names]:
-        raise InvalidData(f"{tensors.path}: has no {some(missing)}, which a GPT-2 of its {CONFIG} has")
+        raise InvalidData(f"{tensors.path}: lacks {some(missing)}, which its {CONFIG} implies")
     if unknown := [names[name] for name in names if name not in wanted and name not in head]:
-        raise InvalidData(f"{tensors.path}: has {some(unknown)}, which a GPT-2 of its {CONFIG} has not")
+        raise InvalidData(f"{tensors.path}: has {some(unknown)}, which its {CONFIG} does not provide for")
     for name, shape in wanted.items():
         given = tensors.shapes[names[name]]
         if given != shape:
@@ -170,7 +171,7 @@ def _require_tensors(tensors: WeightsFile, names: Mapping[str, str], sizes: Gpt2
 
 
 def _shapes(sizes: Gpt2) -> dict[str, tuple[int, ...]]:
-    """Of all tensors of a model, by their names without the prefix."""
+    """Return the shapes of all tensors of a model, by their names without the prefix."""
     spec = parse_job(_job(Path("gpt2"), sizes, has_tokenizer=False))
     _, pairs = as_gpt2(spec.model_spec().network)
     return {pair.theirs.removeprefix(_PREFIX): pair.their_shape for pair in pairs}

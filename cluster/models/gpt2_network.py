@@ -74,7 +74,7 @@ class Pair:
 
 
 class NotGpt2(Exception):
-    """The network is none: the first difference, on one line."""
+    """The network is not a GPT-2; the text is the first difference, on one line."""
 
 
 def as_gpt2(network: Network) -> tuple[Gpt2, tuple[Pair, ...]]:
@@ -109,7 +109,7 @@ class _Reader:
         self._norm("transformer.ln_f")
         head = self._head(vocabulary)
         if (behind := self._next()) is not None:
-            raise NotGpt2(f"layer {behind.name} is {behind.kind}, and GPT-2 ends before it")
+            raise NotGpt2(f"layer {behind.name} is {behind.kind}, but GPT-2 ends before it")
         return Gpt2(
             vocabulary=vocabulary,
             positions=positions.layer.shape_in.positions,
@@ -155,8 +155,8 @@ class _Reader:
     def _differs(self, wanted: str) -> NotGpt2:
         op = self._next()
         if op is None:
-            return NotGpt2(f"it ends with layer {self._ops[-1].name}, and GPT-2 has {wanted} behind it")
-        return NotGpt2(f"layer {op.name} is {op.kind}, and GPT-2 has {wanted} there")
+            return NotGpt2(f"it ends with layer {self._ops[-1].name}, but GPT-2 has {wanted} behind it")
+        return NotGpt2(f"layer {op.name} is {op.kind}, but GPT-2 has {wanted} there")
 
     def _norm(self, name: str) -> None:
         op = self._take("layer_norm", self._next())
@@ -168,9 +168,9 @@ class _Reader:
         op = self._take("linear", self._next())
         given = op.layer.shape_out.features
         if units is not None and given != units:
-            raise NotGpt2(f"layer {op.name} has {given} units, and GPT-2 has {units} there")
+            raise NotGpt2(f"layer {op.name} has {given} units, but GPT-2 has {units} there")
         if op.layer.parameters[0].tied_to is not None:
-            raise NotGpt2(f"layer {op.name} uses the weight of another layer, and in GPT-2 the last one alone does")
+            raise NotGpt2(f"layer {op.name} uses the weight of another layer, but in GPT-2 only the last layer does")
         self._note(op, name, turned=True)
         return given
 
@@ -184,7 +184,7 @@ class _Reader:
             (layer.rotary, "is rotary"),
         ):
             if is_other:
-                raise NotGpt2(f"layer {op.name} {what}, and GPT-2's attention cannot be so")
+                raise NotGpt2(f"layer {op.name} {what}, but GPT-2's attention cannot be so")
         self._same("heads", layer.heads)
 
     def _activation(self) -> None:
@@ -214,19 +214,19 @@ class _Reader:
         op = self._take("linear", self._next())
         units = op.layer.shape_out.features
         if units != vocabulary:
-            raise NotGpt2(f"layer {op.name} has {units} units, and GPT-2 one for each of {vocabulary} tokens")
+            raise NotGpt2(f"layer {op.name} has {units} units, but GPT-2 has one for each of {vocabulary} tokens")
         if len(op.layer.parameters) > 1:
-            raise NotGpt2(f"layer {op.name} has a bias, and GPT-2's last layer has none; write bias: false")
+            raise NotGpt2(f"layer {op.name} has a bias, but GPT-2's last layer has none; write bias: false")
         tied_to = op.layer.parameters[0].tied_to
         if tied_to is None:
             self._note(op, "lm_head", biases=False)
         elif (tied_to,) != self._ops[0].path:
-            raise NotGpt2(f"layer {op.name} uses the weight of entry {tied_to}, and in GPT-2 that of the embedding")
+            raise NotGpt2(f"layer {op.name} uses the weight of entry {tied_to}, but GPT-2 uses that of the embedding")
         return op
 
     def _same(self, what: str, value: Any) -> None:
         if self._seen.setdefault(what, value) != value:
-            raise NotGpt2(f"its blocks differ in {what} ({self._seen[what]} and {value}), and those of GPT-2 are alike")
+            raise NotGpt2(f"its blocks differ in {what} ({self._seen[what]} and {value}), but those of GPT-2 are alike")
 
     def _note(self, op: Op, name: str, *, turned: bool = False, biases: bool = True) -> None:
         self.pairs += _pairs(op, name, turned=turned)

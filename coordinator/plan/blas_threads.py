@@ -27,8 +27,8 @@ def blas_threads(spec: JobSpec) -> int:
 
 
 class BlasThreads:
-    """Limits the BLAS of products to `threads` threads (None: no change) and any other BLAS to one, until `close`. A
-    context manager."""
+    """A context manager that limits the BLAS of products to `threads` threads (None: no change) and every other BLAS to
+    one thread. `close` restores the former numbers."""
 
     def __init__(self, threads: int | None) -> None:
         load_blas()  # so that the controller finds it

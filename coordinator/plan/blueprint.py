@@ -22,10 +22,10 @@ from stages.trained import first_trained_stage
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A job resolved against the number of its training rows.
+    """A job with all that follows from the number of its training rows.
 
-    `programs[m]` is the program of a step of m micro-batches; `rows_by_count[m]` has the rows of each micro-batch in
-    the largest such step.
+    `programs[m]` is the program of steps with m micro-batches; `rows_by_count[m]` has the rows of each micro-batch in
+    the step with the most rows among them.
     """
 
     spec: JobSpec

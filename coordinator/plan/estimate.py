@@ -81,7 +81,8 @@ class Estimate:
 def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> Estimate:
     """Return the plan of a job whose rows take `data_bytes` in each worker that holds the first or last stage.
 
-    Buffers count as in the step or evaluation that needs most, because they are freed between steps of different sizes.
+    The bytes of buffers are those of the step or evaluation that needs most: steps of another size free the buffers of
+    the step before.
     """
     spec, program, rows = blueprint.spec, blueprint.program, blueprint.micro_batch_rows
     model, bounds, placement = spec.model_spec(), blueprint.bounds, program.placement
@@ -188,11 +189,11 @@ def _message_bytes(
     item: int,
     first_trained: int,
 ) -> int:
-    """Return the most bytes that wait for `worker` in the dry run: arrays sent to it, and ∂ℓ/∂f of its own loss.
+    """Return the most bytes that wait for `worker` at once in the dry run: arrays sent to it, and ∂ℓ/∂f of its loss.
 
-    An array waits from the end of the action that made it to the end of the action that uses it. The largest array
-    that the worker sends counts once more, because the channel holds a copy until it is sent. Untrained stages of other
-    workers run ahead, so their arrays of STEPS_RUN_AHEAD whole steps may wait.
+    An array waits from the end of the action that makes it to the end of the action that uses it. The largest array
+    that the worker sends is added once, because the channel holds a copy until it is sent. Untrained stages of other
+    workers run ahead, so the arrays of STEPS_RUN_AHEAD whole steps from them may wait.
     """
     program, last = dry.program, dry.program.n_stages - 1
     ended = {

@@ -1,10 +1,13 @@
 """Predicts the bytes that each stage of a program holds.
 
-[Note: footprint and occupancy] Two independent things decide what a stage holds. The layers decide how many buffers of
-which size one micro-batch takes in F, I and W (`Footprint`, from the steps that stages run). The lane decides how many
-micro-batches are in which state at once (`Occupancy`). For each shape of buffers, the pool holds the most that were
-lent at once: a maximum over a few states of the lane, weighted by the layers' counts. So the memory of many cuts of the
-same layers can be computed without a walk along the lane for each.
+[Note: footprint and occupancy] Two independent things decide what a stage holds:
+
+    its layers   how many buffers of each shape a micro-batch takes in F, I and W (`Footprint`, from the stage's steps)
+    its lane     how many micro-batches are in which state at once (`Occupancy`)
+
+For each shape, the pool holds as many buffers as were ever lent at once. That is a maximum over a few states of the
+lane: in each, micro-batches times the buffers that each of them takes. So the memory of many cuts of the same layers
+can be computed without walking along the lane for each cut.
 """
 
 from __future__ import annotations
@@ -43,17 +46,22 @@ class StageMemory:
 
 @dataclass(frozen=True, slots=True)
 class _Buffers:
-    """Numbers of buffers of one shape that a micro-batch takes. F takes `forward` at once; of these, `for_input` stay
-    in use until I and `for_weight` until W. I takes `backward` more at once; of these, `gradients` stay in use until W.
-    A product of W joins `joined` at once. If I and W are done operation by operation, they take `together` at once."""
+    """How many buffers of one shape a micro-batch takes."""
 
     forward: int
+    """The most that F takes at once."""
     for_input: int
+    """Those of F that stay in use until I."""
     for_weight: int
+    """Those of F that stay in use until W."""
     backward: int
+    """The most that I takes at once, besides those of F."""
     gradients: int
+    """Those of I that stay in use until W."""
     joined: int
+    """The most that a product of W takes to join several micro-batches."""
     together: int
+    """The most that I and W take at once if they are done operation by operation, besides those of F."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,9 @@ class Footprint:
     buffers: Mapping[Buffer, _Buffers]
 
     @staticmethod
-    def of(model: ModelSpec, first: int, last: int, *, recompute: bool = False) -> Footprint:
-        """Return the footprint of operations `first` … `last` − 1, from the lists of steps that the stage runs."""
-        compiled, item = compile_stage(model.network, first, last, recompute=recompute), model.itemsize
+    def of(model: ModelSpec, first: int, stop: int, *, recompute: bool = False) -> Footprint:
+        """Return the footprint of operations `first` … `stop` − 1, from the lists of steps that the stage runs."""
+        compiled, item = compile_stage(model.network, first, stop, recompute=recompute), model.itemsize
         kept = Counter(compiled.buffers[s] for s in compiled.kept)
         for_weight = Counter(compiled.buffers[s] for s in compiled.kept_for_weight)
         gradients = Counter(compiled.buffers[s] for s in compiled.gradients)
@@ -89,10 +97,10 @@ class Footprint:
             )
             for b in kept | forward | backward | joined | together
         }
-        own = sum(padded * item for padded in _parameter_sizes(model, first, last, 64 // item))
-        ties = [tie for tie in model.network.ties if first <= tie.user.index < last]
+        own = sum(padded * item for padded in _parameter_sizes(model, first, stop, 64 // item))
+        ties = [tie for tie in model.network.ties if first <= tie.user.index < stop]
         used = [math.prod(tie.shape) * item for tie in ties]
-        copied = sum(size for tie, size in zip(ties, used, strict=True) if not first <= tie.owner.index < last)
+        copied = sum(size for tie, size in zip(ties, used, strict=True) if not first <= tie.owner.index < stop)
         return Footprint(item, own + copied, own + sum(used), own, buffers)
 
     def saved(self, for_input: int, for_weight: int) -> int:
@@ -137,13 +145,15 @@ def _joined(compiled: Compiled) -> Counter[Buffer]:
 
 
 State = tuple[int, int, int]
-"""Micro-batches of one size between F and I, between F and their product of W, and between I and that product."""
+"""How many micro-batches of one size are between F and I, between F and their product of W, and between I and that
+product."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """The states in which buffers for some number of rows are taken: by F, by I, by joining a group for its product,
-    and by I and W together. A state is left out if another one is at least as large in every number."""
+    """The states of the lane in which buffers for a certain number of rows are taken: by F, by I, by W to join a group
+    for its product, and by I and W together. A state is left out if another is at least as large in all three
+    numbers."""
 
     forward: Sequence[State] = ()
     backward: Sequence[State] = ()
@@ -153,8 +163,9 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """How many micro-batches one stage holds along its lane: `peaks[r]` for arrays of r rows; `saved_rows` are pairs of
-    the rows that wait for I and for W after an F, also without pairs that another one reaches in both."""
+    """How many micro-batches one stage holds along its lane. `peaks[r]` is for arrays of r rows. A pair of `saved_rows`
+    has the rows that wait for I and those that wait for W after an F. A pair is left out if another is at least as
+    large in both numbers."""
 
     peaks: Mapping[int, Peaks]
     saved_rows: Sequence[tuple[int, int]]
@@ -252,18 +263,18 @@ def stage_memory(footprint: Footprint, occupancy: Occupancy, optimizer: Optimize
     )
 
 
-def inference_bytes(model: ModelSpec, first: int, last: int, rows: int) -> int:
-    """Return the bytes of buffers while operations `first` … `last` − 1 run forward on `rows` rows and keep nothing."""
-    compiled = compile_stage(model.network, first, last)
+def inference_bytes(model: ModelSpec, first: int, stop: int, rows: int) -> int:
+    """Return the bytes of buffers while operations `first` … `stop` − 1 run forward on `rows` rows and keep nothing."""
+    compiled = compile_stage(model.network, first, stop)
     most = _most(compiled, compiled.infer)
     return sum(buffer.numbers * n for buffer, n in most.items()) * rows * model.itemsize
 
 
-def parameter_count(model: ModelSpec, first: int, last: int) -> int:
-    """Return how many numbers the parameters of operations `first` … `last` − 1 have."""
-    return sum(_parameter_sizes(model, first, last, 1))
+def parameter_count(model: ModelSpec, first: int, stop: int) -> int:
+    """Return how many numbers the parameters of operations `first` … `stop` − 1 have."""
+    return sum(_parameter_sizes(model, first, stop, 1))
 
 
-def _parameter_sizes(model: ModelSpec, first: int, last: int, line: int) -> list[int]:
-    sizes = [p.numbers for op in model.network.ops[first:last] for p in op.layer.parameters if p.tied_to is None]
+def _parameter_sizes(model: ModelSpec, first: int, stop: int, line: int) -> list[int]:
+    sizes = [p.numbers for op in model.network.ops[first:stop] for p in op.layer.parameters if p.tied_to is None]
     return [-(-size // line) * line for size in sizes]

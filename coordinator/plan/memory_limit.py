@@ -12,10 +12,11 @@ from stages.spec import ModelSpec, OptimizerSpec
 
 
 class MemoryLimit:
-    """Decides whether stages of `program` fit into `limit` bytes a worker, which a worker's stages share evenly.
+    """Decides whether a stage of `program` fits into its share of `limit`, the bytes of a worker. All stages of one
+    worker have the same share.
 
-    If the layers of a stage fit, they also fit without their last one, and without their first one unless that is the
-    model's first.
+    The answer is monotone, as `balanced_bounds` needs it: layers that fit also fit without the last of them and, unless
+    that is the model's first layer, without the first of them.
     """
 
     def __init__(
@@ -28,24 +29,24 @@ class MemoryLimit:
         self._footprints: dict[object, Footprint] = {}
         self._occupancy = cache(self._occupancy_of)
 
-    def __call__(self, stage: int, first: int, last: int) -> bool:
-        """Whether `stage` may hold layers `first` … `last` − 1."""
+    def __call__(self, stage: int, first: int, stop: int) -> bool:
+        """Whether `stage` may hold layers `first` … `stop` − 1."""
         placement = self._program.placement
-        trained = last > self._trains_from
-        needed = stage_memory(self._footprint(first, last), self._occupancy(stage, trained), self._optimizer).total
+        trained = stop > self._trains_from
+        needed = stage_memory(self._footprint(first, stop), self._occupancy(stage, trained), self._optimizer).total
         return needed <= self._limit // placement.count(placement[stage])
 
-    def _footprint(self, first: int, last: int) -> Footprint:
+    def _footprint(self, first: int, stop: int) -> Footprint:
         """Return the footprint of these layers. Deep networks repeat themselves: equal parts are computed only once."""
         network = self._model.network
-        around = tuple(tuple(v - cut for v in network.crossing(cut)) for cut in (first, last))
+        around = tuple(tuple(v - cut for v in network.crossing(cut)) for cut in (first, stop))
         shapes = tuple(network.shapes[v] for v in network.crossing(first))
-        back = tuple(tuple(v - cut for v in network.gradients(cut)) for cut in (first, last))
-        owned = tuple(tie.owner.index >= first for tie in network.ties if first <= tie.user.index < last)
-        key = self._kinds[first:last], around, shapes, back, owned
+        back = tuple(tuple(v - cut for v in network.gradients(cut)) for cut in (first, stop))
+        owned = tuple(tie.owner.index >= first for tie in network.ties if first <= tie.user.index < stop)
+        key = self._kinds[first:stop], around, shapes, back, owned
         found = self._footprints.get(key)
         if found is None:
-            found = self._footprints[key] = Footprint.of(self._model, first, last)
+            found = self._footprints[key] = Footprint.of(self._model, first, stop)
         return found
 
     def _occupancy_of(self, stage: int, trained: bool) -> Occupancy:

@@ -94,32 +94,35 @@ def balanced_bounds(
     *,
     parts: str = "layers",
 ) -> Bounds:
-    """Return the cut into `n_stages` non-empty stages whose largest cost is smallest; of several, the evenest.
+    """Return the cut into `n_stages` non-empty stages whose largest cost is smallest; of several cuts, the evenest.
 
-    `fits(stage, first, last)` is whether a stage may hold these layers (memory). It must be monotone: layers that fit
-    also fit without the last one and, except layer 0, without the first; so it is called at most twice for each stage
-    and layer. If no cut fits, it is ignored: the plan then names the stage that is too large. Dynamic programming over
-    (stages, layers), exact for any numbers. Raises InvalidJob for more stages than layers.
+    `fits(stage, first, stop)` says whether a stage may hold layers `first` … `stop` − 1 (memory). It must be monotone:
+    layers that fit also fit without the last of them and, unless that is layer 0, without the first of them. So it is
+    called at most twice for each stage and layer. If no cut fits, `fits` is ignored, and the plan names the stage that
+    is too large.
+
+    Dynamic programming over (stages, layers), exact for any numbers. Raises InvalidJob if there are more stages than
+    layers, which the message calls `parts`.
     """
     n = len(costs)
     if n_stages > n:
         raise InvalidJob([f"pipeline.stages: {n_stages} stages for {n} {parts}; at most {n}"])
     before = np.cumsum([0.0, *costs])
-    # for the first s stages over layers 0 … last − 1: the largest cost and the sum of squared costs; infinite for none
+    # for the first s stages over layers 0 … stop − 1: the largest cost and the sum of squared costs; infinite for none
     largest, squares = np.full(n + 1, np.inf), np.full(n + 1, np.inf)
     largest[0] = squares[0] = 0.0
     cuts: list[dict[int, int]] = []
     for s in range(n_stages):
-        lasts = range(s + 1, n - (n_stages - s - 1) + 1)
+        stops = range(s + 1, n - (n_stages - s - 1) + 1)
         now_largest, now_squares, cut = np.full(n + 1, np.inf), np.full(n + 1, np.inf), dict[int, int]()
-        for last, lowest in zip(lasts, _lowest_first(s, lasts, fits), strict=True):
-            cost = before[last] - before[lowest:last]
-            most = np.maximum(largest[lowest:last], cost)
+        for stop, lowest in zip(stops, _lowest_first(s, stops, fits), strict=True):
+            cost = before[stop] - before[lowest:stop]
+            most = np.maximum(largest[lowest:stop], cost)
             if not most.size or not np.isfinite(most.min()):
                 continue
-            total = np.where(most == most.min(), squares[lowest:last] + cost * cost, np.inf)
+            total = np.where(most == most.min(), squares[lowest:stop] + cost * cost, np.inf)
             best = int(total.argmin())
-            now_largest[last], now_squares[last], cut[last] = most[best], total[best], lowest + best
+            now_largest[stop], now_squares[stop], cut[stop] = most[best], total[best], lowest + best
         largest, squares = now_largest, now_squares
         cuts.append(cut)
     if n not in cuts[-1]:
@@ -130,14 +133,14 @@ def balanced_bounds(
     return tuple(reversed(bounds))
 
 
-def _lowest_first(stage: int, lasts: range, fits: Callable[[int, int, int], bool] | None) -> list[int]:
-    """Return for each `last` the lowest first layer with which the stage fits; `last` itself if there is none."""
+def _lowest_first(stage: int, stops: range, fits: Callable[[int, int, int], bool] | None) -> list[int]:
+    """Return for each `stop` the lowest first layer with which the stage fits; `stop` itself if there is none."""
     first, only_0 = stage, stage == 0
-    if fits is None or fits(stage, first, lasts[-1]):
-        return [first] * len(lasts)
+    if fits is None or fits(stage, first, stops[-1]):
+        return [first] * len(stops)
     found = []
-    for last in lasts:
-        while first < last and not fits(stage, first, last):
-            first = last if only_0 else first + 1
+    for stop in stops:
+        while first < stop and not fits(stage, first, stop):
+            first = stop if only_0 else first + 1
         found.append(first)
     return found

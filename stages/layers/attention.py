@@ -1,14 +1,15 @@
 """Attention (Vaswani et al. 2017, eq. 1): heads of queries, keys and values, and its short form with projections.
 
-[Note: heads] The input holds the features of all queries, then of all keys, then of all values, head after head. For a
-product, each head of each row is a matrix (features of a head, positions). With scores of shape (keys, queries) no
-array need be transposed: values · probabilities already has the layout of the layer's output. Several heads of queries
+[Note: heads] The input holds the features of all queries, then of all keys, then of all values, head after head. In
+products, each head of each row is a matrix (features of a head, positions). Scores have the shape (keys, queries), so
+that values · probabilities has the layout of the layer's output and no array is transposed. Several heads of queries
 may share a head of keys and values (Ainslie et al. 2023): head h of the queries uses head h // (heads / kv_heads).
 
-[Note: softmax after the product] The layer keeps unnormalised weights e^(s − M), where M is the largest score of the
-head in this row, and divides the outputs by the sum of the weights: outputs are fewer than weights. If a query's scores
-are so far below M that its sum loses digits (a tiny sum shows it), the layer computes this head again with the largest
-score of each query as M. Queries are computed in chunks; in a causal layer a chunk uses only the keys up to its end.
+[Note: softmax after the product] Queries are computed in chunks; in a causal layer a chunk uses only the keys up to its
+end. The layer keeps unnormalised weights e^(s − M) of the scores s, where M is the largest score of a head in this row
+and chunk. It divides the outputs, which are fewer than the weights, by the sum of the weights. If all scores of a query
+are far below M, that sum is tiny and has lost digits: then the layer computes the weights of this head again, with the
+largest score of each query as M.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 
 from stages.arrays import Array, ones, set_or_add
 from stages.layers.attention_past import attend_to_past
-from stages.layers.base import ELEMENT, Cost, Extra, Layer, LayerKind, LayerProblem, Past
+from stages.layers.base import ELEMENT, Cost, Extra, Layer, LayerKind, LayerProblem, Past, wrong_input
 from stages.layers.linear import LinearOptions
 from stages.layers.options import option
 from stages.layers.sequential import LayerSpec
@@ -69,17 +70,17 @@ class DotProductAttention(Layer):
         self.positions = shape.positions
         self.shape_in, self.shape_out = shape, shape.with_features(self.width * options.heads)
         self._chunks = tuple(self._cut())
-        self._pairs = sum(keys * (last - first) for first, last, keys in self._chunks)
+        self._pairs = sum(keys * (stop - first) for first, stop, keys in self._chunks)
         weights = -(-options.heads * self._pairs // shape.positions)
         self.extras = (Extra(shape.features + kv_heads), Extra(weights), Extra(options.heads))
-        most = max(last - first for first, last, _ in self._chunks)
+        most = max(stop - first for first, stop, _ in self._chunks)
         self.scratch = 0, options.heads * (2 * self.width + 1 + most)
 
     def _cut(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (first, last, keys) of each chunk: queries first … last − 1 use the first `keys` keys."""
+        """Yield (first, stop, keys) of each chunk: queries first … stop − 1 use the first `keys` keys."""
         for first in range(0, self.positions, CHUNK):
-            last = min(first + CHUNK, self.positions)
-            yield first, last, last if self.causal else self.positions
+            stop = min(first + CHUNK, self.positions)
+            yield first, stop, stop if self.causal else self.positions
 
     def cost(self) -> Cost:
         """See Layer."""
@@ -99,11 +100,11 @@ class DotProductAttention(Layer):
             np.copyto(k, self._turned(k))
         np.multiply(q, self._scale(q), out=q)
         out = self._by_head(y)
-        for (first, last, keys), e in zip(self._chunks, weights, strict=True):
-            self._weigh(q[..., first:last], k[..., :keys], e, inverse[..., first:last])
-            part = out[..., first:last]
+        for (first, stop, keys), e in zip(self._chunks, weights, strict=True):
+            self._weigh(q[..., first:stop], k[..., :keys], e, inverse[..., first:stop])
+            part = out[..., first:stop]
             np.matmul(v[..., :-1, :keys], e, out=part)
-            np.multiply(part, inverse[..., first:last], out=part)
+            np.multiply(part, inverse[..., first:stop], out=part)
 
     def why_not_continued(self) -> str | None:
         """See Layer."""
@@ -115,22 +116,29 @@ class DotProductAttention(Layer):
         np.copyto(y, attend_to_past(x, past, (self.heads, self.kv_heads, self.width), self.positions, angles))
 
     def backward_input(self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, *_: Any) -> None:
-        """With E the weights, 1/Z the inverse sums, P = E/Z, d = dy/Z and dP = vᵀdy: dv = d·Eᵀ and dS = P · (dP − Σ
-        over features of y · dy) = E · (vᵀd − Σ of y · d): the difference is one product, of v above ones and d above
-        −Σ. Then dq = k·dS and dk = q·dSᵀ, where q carries the 1/√width of the scores."""
+        """With E the weights, Z their sums, Σ a sum over features, ∘ element by element, and q that has the 1/√width:
+
+            d  = dy / Z
+            dv = d Eᵀ
+            dS = E ∘ (vᵀd − Σ y ∘ d)
+            dq = k dS / √width
+            dk = q dSᵀ
+
+        The bracket is one matrix product: vᵀ with a column of ones, times d with the row −Σ y ∘ d below it.
+        """
         (q, k, v), weights, inverse = self._views(extras)
         d, product, scores = self._scratch(extras[-1], len(q))
         np.multiply(self._by_head(dy), inverse, out=d[..., :-1, :])
         np.multiply(self._by_head(y), d[..., :-1, :], out=product)
         np.negative(product.sum(axis=-2), out=d[..., -1, :])
         dq, dk, dv = self._parts(dx)
-        for (first, last, keys), e in zip(reversed(self._chunks), reversed(weights), strict=True):
+        for (first, stop, keys), e in zip(reversed(self._chunks), reversed(weights), strict=True):
             ds = _first_numbers(scores, e.shape)
-            np.matmul(v[..., :keys].swapaxes(-1, -2), d[..., first:last], out=ds)
+            np.matmul(v[..., :keys].swapaxes(-1, -2), d[..., first:stop], out=ds)
             np.multiply(ds, e, out=ds)
-            np.matmul(k[..., :keys], ds, out=dq[..., first:last])
-            for total, left, right in ((dv, d[..., :-1, first:last], e), (dk, q[..., first:last], ds)):
-                self._add(total[..., :keys], left, right, product, keys, begins=last == self.positions)
+            np.matmul(k[..., :keys], ds, out=dq[..., first:stop])
+            for total, left, right in ((dv, d[..., :-1, first:stop], e), (dk, q[..., first:stop], ds)):
+                self._add(total[..., :keys], left, right, product, keys, begins=stop == self.positions)
         np.multiply(dq, self._scale(dq), out=dq)
         if self.rotary:
             np.copyto(dq, self._turned(dq, back=True))
@@ -164,7 +172,8 @@ class DotProductAttention(Layer):
         np.exp(e, out=e)
 
     def _add(self, total: Array, left: Array, right: Array, space: Array, keys: int, *, begins: bool) -> None:
-        """Set total to left · rightᵀ if it `begins`, else add that; summed over heads that share keys and values."""
+        """Set `total` to left · rightᵀ if it `begins`, else add that product. Products of heads of queries that share a
+        head of keys and values are summed."""
         shared = self.heads != self.kv_heads
         if begins and not shared:
             np.matmul(left, right.swapaxes(-1, -2), out=total)
@@ -181,13 +190,13 @@ class DotProductAttention(Layer):
         each, flat = self.heads // g, extras[0].reshape(-1)
         rows = extras[2].size // (self.heads * t)
         q, k, v = _cut_up(flat, [(rows, g, each, w, t), (rows, g, 1, w, t), (rows, g, 1, w + 1, t)])
-        shapes = [(rows, g, each, keys, last - first) for first, last, keys in self._chunks]
+        shapes = [(rows, g, each, keys, stop - first) for first, stop, keys in self._chunks]
         return (q, k, v), _cut_up(extras[1].reshape(-1), shapes), extras[2].reshape(rows, g, each, 1, t)
 
     def _scratch(self, array: Array, rows: int) -> list[Array]:
         g, w, t = self.kv_heads, self.width, self.positions
         each = self.heads // g
-        most = max(last - first for first, last, _ in self._chunks)
+        most = max(stop - first for first, stop, _ in self._chunks)
         return _cut_up(array.reshape(-1), [(rows, g, each, w + 1, t), (rows, g, each, w, t), (rows, g, each, most, t)])
 
     def _parts(self, a: Array) -> Sequence[Array]:
@@ -251,7 +260,7 @@ def _angles(width: int, positions: int, dtype: str) -> tuple[Array, Array]:
 
 def _check(options: DotProductOptions, shape: Shape) -> None:
     if not shape.positions or shape.vocabulary:
-        raise LayerProblem(f"its input must be vectors at positions, but is {shape}; put embedding before it")
+        raise wrong_input("be vectors at positions", shape, "put embedding before it")
     kv_heads = options.kv_heads or options.heads
     if options.heads % kv_heads:
         raise LayerProblem(f"kv_heads: got {kv_heads}, must divide heads, which is {options.heads}")

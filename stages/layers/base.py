@@ -24,11 +24,16 @@ class LayerProblem(Exception):
     """The reason why a layer cannot be built: one line for the user, shown after the layer's path."""
 
 
-class Moment(NamedTuple):
-    """Step and place of a micro-batch, for layers that draw random numbers.
+def wrong_input(must: str, shape: Shape, hint: str = "") -> LayerProblem:
+    """Return the problem that a layer's input does not have the shape that it `must` have."""
+    return LayerProblem(f"its input must {must}, but has {shape.described}{hint and '; '}{hint}")
 
-    A backward pass follows only if `training`. `seed` is the model's; `first` is the index of the micro-batch's first
-    row among the rows of its step.
+
+class Moment(NamedTuple):
+    """The step of a micro-batch and its place in the step, for layers that draw random numbers.
+
+    No backward pass follows unless `training`. `seed` is the model's seed; `first` is the index of the micro-batch's
+    first row among the rows of its step.
     """
 
     training: bool = False
@@ -42,8 +47,8 @@ EVALUATING = Moment()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """How a weight is drawn: with the standard deviation `std` if the layer's own `init` gives one, else with that of
-    the model's `init`, else with `default_std`, else by the lecture's rule from `fan_in`."""
+    """How a weight is drawn. Its standard deviation is the first of these that is given: `std` (from the layer's own
+    `init`), that of the model's `init`, `default_std`. If none is, it follows from `fan_in` by the lecture's rule."""
 
     fan_in: int
     std: float | None = None
@@ -84,8 +89,8 @@ class Past:
 
 
 class Cost(NamedTuple):
-    """The cost of a row in F, I and W. `products` are the floating-point operations of matrix products; `elements` is
-    other work, as the number of product operations that take as long."""
+    """The cost of a row in F, I and W. `products`: the floating-point operations of matrix products. `elements`: all
+    other work, in operations of a product that together take equally long."""
 
     products: tuple[float, float, float] = (0.0, 0.0, 0.0)
     elements: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -96,7 +101,8 @@ ELEMENT = 40.0
 
 
 def passes(numbers: int, forward: float, input_gradient: float, weight_gradient: float = 0.0) -> Cost:
-    """Return the cost of element-wise work: F, I and W take as long as so many passes over the numbers of a row.
+    """Return the cost of element-wise work. F takes as long as `forward` passes over the numbers of a row, I as long as
+    `input_gradient` passes and W as long as `weight_gradient` passes.
 
     The layers' figures are measured for float32 (`python -m benchmarks.layer_costs` compares them), and rounded.
     """
@@ -119,9 +125,9 @@ class Layer(ABC):
     weight_gradient_reads: ClassVar[frozenset[Reads]] = frozenset()
     """Which of x and dy the weight gradient reads."""
     weight_gain: ClassVar[float] = 1.0
-    """Weights in front of this layer are drawn with the standard deviation sqrt(weight_gain / fan_in)."""
+    """The layer before this one draws its weights with the standard deviation sqrt(weight_gain / fan_in)."""
     is_transparent: ClassVar[bool] = False
-    """Whether weights in front of this layer use the `weight_gain` of the layer after it instead."""
+    """Whether the layer before this one uses the `weight_gain` of the layer after this one instead."""
 
     mixes_positions: ClassVar[bool] = False
     """Whether, in evaluation, a column of the output also depends on other columns of the input."""
@@ -131,8 +137,8 @@ class Layer(ABC):
     parameters: tuple[ParameterSpec, ...] = ()
     extras: tuple[Extra, ...] = ()
     scratch: tuple[int, int] = (0, 0)
-    """Numbers for each column that forward and the input gradient need as work space. If they are not 0, the last array
-    of `extras` is that space."""
+    """The work space of forward and of the input gradient, in numbers for each column. A pass that has work space gets
+    it as the last array of `extras`."""
 
     @abstractmethod
     def cost(self) -> Cost:
@@ -159,14 +165,14 @@ class Layer(ABC):
     def backward_input(
         self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, p: Sequence[Array], at: Moment
     ) -> None:
-        """Write ∂ℓ/∂x into `dx`. `x` and `y` mean something only if `input_gradient_reads` names them."""
+        """Write ∂ℓ/∂x into `dx`. The content of `x` or `y` is undefined unless `input_gradient_reads` names it."""
         raise AssertionError(f"{type(self).__name__} passes its gradient on, or takes tokens: it has no input gradient")
 
     def backward_weight(
         self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
     ) -> None:
         """Set the parameters' gradients, or (`accumulate`) add to them. The arrays may hold the columns of several
-        micro-batches. `x` and `dy` mean something only if `weight_gradient_reads` names them."""
+        micro-batches. The content of `x` or `dy` is undefined unless `weight_gradient_reads` names it."""
         raise AssertionError(f"{type(self).__name__} has no parameters")
 
 
@@ -174,8 +180,8 @@ class Layer(ABC):
 class LayerKind:
     """A kind of layer that a job file can name; `options` is the dataclass of its options.
 
-    `build(options, shape_in, path)` makes the layer. A short form has `expand(options, shape_in)` instead, which
-    returns the layers that it stands for. If `adds_input`, their input is added to their output.
+    `build(options, shape_in, path)` returns the layer. A short form has `expand(options, shape_in)` instead, which
+    returns the layers that it stands for. If `adds_input`, the input of these layers is added to their output.
     """
 
     name: str
@@ -186,6 +192,6 @@ class LayerKind:
     takes_tokens: bool = False
     """Whether its input may be token numbers."""
     of_blocks: bool = False
-    """Whether it stands for equal blocks, which names of layers count."""
+    """Whether it stands for equal blocks, so that the name of a layer inside it has the number of the block."""
     groups_only: bool = False
-    """Whether names of layers inside it leave it out, because it only groups them."""
+    """Whether it only groups layers, so that the names of layers inside it leave it out."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stages.arrays import Array, set_or_add
-from stages.layers.base import Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec, Past, passes
+from stages.layers.base import Cost, Draw, Layer, LayerKind, ParameterSpec, Past, passes, wrong_input
 from stages.layers.options import Init, option
 from stages.shapes import Shape
 
@@ -28,7 +28,7 @@ class EmbeddingOptions:
 class Embedding(Layer):
     """y[:, column] = weight[token of the column], weight (vocabulary, units), as torch.nn.Embedding.
 
-    The tokens are the bits of x, read as whole numbers of the same size: see `as_tokens`. They have no gradient.
+    x holds the tokens as the bits of integers (see `as_tokens`). Tokens have no gradient.
     """
 
     weight_gradient_reads = frozenset({"x", "dy"})
@@ -105,7 +105,8 @@ class Positions(Layer):
 
 
 def as_tokens(array: Array) -> Any:
-    """View a stage's array that holds tokens as integers: the same bits, not read as real numbers."""
+    """Return the tokens of a stage's array: a view that reads its bits as integers of the same size, not as real
+    numbers."""
     return array.view(f"i{array.dtype.itemsize}")
 
 
@@ -119,13 +120,13 @@ def _draw(init: Init | None) -> Draw:
 
 def _embedding(options: EmbeddingOptions, shape: Shape, path: tuple[int, ...]) -> Layer:
     if not shape.vocabulary:
-        raise LayerProblem(f"its input must be tokens, but is {shape}; only the first layer of a text model takes them")
+        raise wrong_input("be tokens", shape, "only the first layer of a text model takes them")
     return Embedding(shape, options)
 
 
 def _positions(options: PositionsOptions, shape: Shape, path: tuple[int, ...]) -> Layer:
     if not shape.positions:
-        raise LayerProblem(f"its input must be vectors at positions, but is {shape}; put embedding before it")
+        raise wrong_input("be vectors at positions", shape, "put embedding before it")
     return Positions(shape, options)
 
 

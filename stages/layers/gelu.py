@@ -2,10 +2,12 @@
 
 [Note: exact GELU in float32] With t = |x|, Φ(−t) = R(t) · exp(−t²/2), where R(t) = P(t) / S(t) is a rational minimax
 approximation on 0 ≤ t ≤ 15, beyond which Φ(−t) is 0 in float32. All coefficients are positive, so nothing cancels, and
-x · Φ(x) = max(x, 0) − t · Φ(−t) keeps its relative accuracy in the negative tail, where 1 + erf loses it. Over all
-float32 values of x (`python -m benchmarks.gelu`) the value is within 2 units in the last place, or 1e-7, of the exact
-one, and the derivative within 2e-7; for −13 ≤ x < 0 the value is within the relative error 6e-7 + x² · 6e-8: what exp
-in float32 leaves of −x²/2.
+x · Φ(x) = max(x, 0) − t · Φ(−t) keeps its relative accuracy in the negative tail, where 1 + erf loses it. The errors
+over all float32 values of x (`python -m benchmarks.gelu`) are at most:
+
+    value                  2 units in the last place, or 1e-7
+    derivative             2e-7
+    value, −13 ≤ x < 0     relative 6e-7 + x² · 6e-8, because −x²/2 is rounded before exp
 
 All is computed in blocks that stay in the cache. The result for an element does not depend on its place.
 """
@@ -43,7 +45,7 @@ _LARGEST_H = _constant(7.5)
 _HALF, _MINUS_2 = map(_constant, (0.5, -2.0))
 _FOUR_OVER_ROOT_2_PI = _constant(4 / math.sqrt(2 * math.pi))
 _SIGN_BIT = np.array(-(2**31), dtype=np.int32)
-_HALF_BITS = np.array(0x3F000000, dtype=np.int32)
+_HALF_BITS = np.array(0x3F000000, dtype=np.int32)  # 0.5 in float32; with a sign bit, ±0.5
 
 _TANH_SCALE = 2 * math.sqrt(2 / math.pi)
 _TANH_CUBE = 0.044715
@@ -138,7 +140,8 @@ def _forward(x: Any, y: Any, _: Any, relu: Any, h: Any, r: Any, s: Any, product:
 
 
 def _forward_and_slope(x: Any, y: Any, slope: Any, relu: Any, h: Any, r: Any, s: Any, product: Any) -> None:
-    """Φ(x) + x·φ(x) is B = (R − t/√(2π)) · exp(−t²/2) for x < 0, and 1 − B else: the sign bit of x chooses."""
+    """y as `_forward`, and slope ← Φ(x) + x·φ(x). With B = (R − t/√(2π)) · exp(−t²/2) the slope is B if x < 0, else
+    1 − B; the sign bit of x chooses."""
     bits, ones = slope.view(np.int32), relu.view(np.int32)
     np.bitwise_and(x.view(np.int32), _SIGN_BIT, out=bits)  # before y: it may be x itself
     _forward(x, y, slope, relu, h, r, s, product)

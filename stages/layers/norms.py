@@ -94,7 +94,7 @@ class LayerNorm(_Norm):
         n, scale = extras[0], extras[1][0]
         mean = np.matmul(p[0], dy)
         np.divide(mean, len(n), out=mean)
-        mean_with_n = _scaled_by(p[0], dy, n, dx)
+        mean_with_n = _scale_and_mean(p[0], dy, n, dx)
         for rows in row_blocks(dx):
             np.subtract(dx[rows], n[rows] * mean_with_n, out=dx[rows])
             np.subtract(dx[rows], mean, out=dx[rows])
@@ -120,14 +120,14 @@ class RmsNorm(_Norm):
     ) -> None:
         """With d = γ · ∂ℓ/∂y: ∂ℓ/∂x = scale · (d − n · mean of d·n)."""
         n, scale = extras[0], extras[1][0]
-        mean_with_n = _scaled_by(p[0], dy, n, dx)
+        mean_with_n = _scale_and_mean(p[0], dy, n, dx)
         for rows in row_blocks(dx):
             np.subtract(dx[rows], n[rows] * mean_with_n, out=dx[rows])
             np.multiply(dx[rows], scale, out=dx[rows])
 
 
-def _scaled_by(gamma: Array, dy: Array, n: Array, dx: Array) -> Array:
-    """dx ← γ · ∂ℓ/∂y; the mean of dx · n over the features."""
+def _scale_and_mean(gamma: Array, dy: Array, n: Array, dx: Array) -> Array:
+    """Write γ · ∂ℓ/∂y into dx; return the mean of dx · n over the features, (columns,)."""
     total = np.zeros(dy.shape[1], dtype=dy.dtype)
     for rows in row_blocks(dx):
         np.multiply(dy[rows], gamma[rows, None], out=dx[rows])

@@ -8,7 +8,7 @@ import numpy as np
 
 from stages.arrays import Array
 from stages.layers.activations import sigmoid, silu_derivative
-from stages.layers.base import Cost, Layer, LayerKind, LayerProblem, passes
+from stages.layers.base import Cost, Layer, LayerKind, passes, wrong_input
 from stages.layers.options import NoOptions
 from stages.shapes import Shape
 
@@ -45,7 +45,7 @@ class Swiglu(Layer):
 
 def _build(options: NoOptions, shape: Shape, path: tuple[int, ...]) -> Layer:
     if shape.features % 2 or len(shape.dims) > 1:
-        raise LayerProblem(f"its input must have an even number of features, but is {shape}")
+        raise wrong_input("have an even number of features", shape)
     return Swiglu(shape)
 
 

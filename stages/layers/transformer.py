@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.layers.attention import AttentionOptions
-from stages.layers.base import LayerKind, LayerProblem
+from stages.layers.base import LayerKind, wrong_input
 from stages.layers.dropout import DropoutOptions
 from stages.layers.gelu import GeluOptions
 from stages.layers.linear import LinearOptions
@@ -48,7 +48,7 @@ class TransformerOptions:
 
 def _expand(options: TransformerOptions, shape: Shape) -> Sequence[LayerSpec]:
     if shape.vocabulary or not shape.positions:
-        raise LayerProblem(f"its input must be vectors at positions, but is {shape}; put embedding before it")
+        raise wrong_input("be vectors at positions", shape, "put embedding before it")
     ffn = options.ffn or 4 * shape.features
     norm = _norm(options)
     kind, activation = _ACTIVATIONS[options.activation]

@@ -56,12 +56,13 @@ class Loss(ABC):
 
     @abstractmethod
     def count(self, columns: int, outputs: int) -> int:
-        """Return the divisor of the summed loss of `columns` columns, all of which count: as in torch's defaults."""
+        """Return the divisor of the loss summed over `columns` columns that all count, as in torch's default
+        reduction."""
 
     @abstractmethod
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
-        """Return loss and gradient of outputs `f` (outputs, columns), which may be overwritten. The gradient is divided
-        by `count`, that of the whole batch, or by 1 if no target counts."""
+        """Return the loss and the gradient of outputs `f` (outputs, columns), which it may overwrite. The gradient is
+        divided by `count`, the divisor of the whole batch, or by 1 if no target of the batch counts."""
 
 
 @dataclass(frozen=True, slots=True)

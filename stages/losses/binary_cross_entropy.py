@@ -11,8 +11,8 @@ from stages.losses.base import Loss, LossKind, LossResult, Targets
 
 
 class BinaryCrossEntropy(Loss):
-    """−y log σ(f) − (1 − y) log(1 − σ(f)), the mean over rows and outputs, as torch.nn.BCEWithLogitsLoss. An output is
-    right if it is above 0 and its target above 1/2, or neither is."""
+    """The mean over rows and outputs of −y log σ(f) − (1 − y) log(1 − σ(f)), as torch.nn.BCEWithLogitsLoss. An output
+    is right if f > 0 and its target is above 1/2, or if f ≤ 0 and its target is at most 1/2."""
 
     classifies = True
     targets_between = (0.0, 1.0)

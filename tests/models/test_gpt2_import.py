@@ -64,7 +64,7 @@ def test_it_is_told_what_was_made_and_the_short_form_is_used(tmp_path: Path) -> 
     job = tmp_path / "made" / "job.yaml"
     assert done.stdout.splitlines() == [
         f"{tmp_path / 'made'}: 3 blocks of 32 features with 4 heads, 24 positions, 97 tokens; 42,048 parameters",
-        "left out: attn_pdrop 0.1: attention has no dropout of its own",
+        "attn_pdrop 0.1 is ignored: pipetrain has no dropout inside attention",
         f"train it on: pipetrain train {job} --set data.source=TOKENS.bin",
     ]
     spec = load_job(job)
@@ -196,17 +196,17 @@ C_ATTN = "transformer.h.1.attn.c_attn.weight"
         (_config(n_layer=0), CONFIG, "n_layer is 0, must be a whole number, at least 1"),
         (_config(resid_pdrop=1.5), CONFIG, "resid_pdrop is 1.5, must be a number from 0 to below 1"),
         (_config(layer_norm_epsilon=None), CONFIG, "layer_norm_epsilon is null, must be a number above 0"),
-        (_config(scale_attn_by_inverse_layer_idx=True), CONFIG, "scale_attn_by_inverse_layer_idx is true; only models"),
-        (_config(add_cross_attention=True), CONFIG, "add_cross_attention is true; only models with false are read"),
-        (_config(n_layer=4), TENSORS, "has no h.3.ln_1.weight, h.3.ln_1.bias, h.3.attn.c_attn.weight and 9"),
+        (_config(scale_attn_by_inverse_layer_idx=True), CONFIG, "layer_idx is true, must be false: pipetrain's"),
+        (_config(add_cross_attention=True), CONFIG, "cross_attention is true, must be false: pipetrain's attention"),
+        (_config(n_layer=4), TENSORS, "lacks h.3.ln_1.weight, h.3.ln_1.bias, h.3.attn.c_attn.weight and 9"),
         (_config(n_layer=2), TENSORS, "has transformer.h.2.attn.c_attn.bias"),
         (_config(n_inner=100), TENSORS, "transformer.h.0.mlp.c_fc.weight has the shape [32, 128], must be"),
-        (_config(tie_word_embeddings=False), TENSORS, "has no lm_head.weight, which a GPT-2 of its"),
-        (_tensors(lambda t: t.pop(C_ATTN)), TENSORS, "has no h.1.attn.c_attn.weight, which a GPT-2"),
+        (_config(tie_word_embeddings=False), TENSORS, "lacks lm_head.weight, which its config.json implies"),
+        (_tensors(lambda t: t.pop(C_ATTN)), TENSORS, "lacks h.1.attn.c_attn.weight, which its"),
         (_tensors(lambda t: t.update({C_ATTN: np.zeros((96, 32))})), TENSORS, "[96, 32], must be [32, 96]"),
         (_tensors(lambda t: t.update({C_ATTN: np.zeros((32, 96), "i8")})), TENSORS, "is of I64, must be of"),
         (_tensors(lambda t: t.update({"wte.weight": t[WTE]})), TENSORS, "has both transformer.wte.weight and"),
-        (_tensors(lambda t: t.update({"score.weight": t[WTE]})), TENSORS, "has score.weight, which a GPT-2"),
+        (_tensors(lambda t: t.update({"score.weight": t[WTE]})), TENSORS, "has score.weight, which its"),
         (_tensors(lambda t: t.update({"lm_head.weight": -t[WTE]})), TENSORS, "lm_head.weight is not wte"),
         (_renamed("model.safetensors.index.json"), "", "its weights are in several files (model.saf"),
         (_renamed("pytorch_model.bin"), "", "pytorch_model.bin is a pickle, which is not read"),

@@ -209,10 +209,10 @@ def test_dtype_stays_float32_in_deep_networks() -> None:
         ((entry("embedding", units=6), entry("linear", units=12, tied_to=0)),
          "1 (linear): tied_to: got 0, whose weight has the shape [13, 6], but this layer's has [12, 6]"),
         ((entry("embedding", units=6), entry("embedding", units=6)),
-         "1 (embedding): its input must be tokens, but is 6 × 7 positions; only the first layer of a text model takes "
-         "them"),
+         "1 (embedding): its input must be tokens, but has 6 features at each of 7 positions; only the first layer "
+         "of a text model takes them"),
         ((entry("embedding", units=6), entry("flatten"), entry("positions")),
-         "2 (positions): its input must be vectors at positions, but is 42; put embedding before it"),
+         "2 (positions): its input must be vectors at positions, but has 42 features; put embedding before it"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_with_its_path(layers: tuple[LayerSpec, ...], problem: str) -> None:
