@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cluster.cli.run_or_job import run_argument, trained_run
+from cluster.data.checks import require_counted
 from cluster.data.sources import load_arrays, load_data
 from cluster.data.text import target_bytes, text_rows
 from cluster.run.saved_model import FinishedRun
@@ -72,7 +73,10 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
 
 
 def _other(run: FinishedRun, source: str) -> Dataset:
-    """Read rows of another source with the run's columns or vocabulary."""
+    """Return the rows of another source, read with the run's columns or vocabulary. Raises InvalidData."""
     if run.vocabulary is not None:
-        return text_rows(run.spec, source, run.vocabulary)
-    return load_arrays(run.spec, source, run.columns)
+        rows = text_rows(run.spec, source, run.vocabulary)
+    else:
+        rows = load_arrays(run.spec, source, run.columns)
+    require_counted(rows.y, run.spec.model_spec(), source, "evaluation", "give other data")
+    return rows

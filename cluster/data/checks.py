@@ -76,11 +76,11 @@ def fitting_targets(y: AnyArray, n_rows: int, model: ModelSpec, source: str, col
     return targets
 
 
-def require_counted(y: Any, model: ModelSpec, source: str, kind: str) -> None:
+def require_counted(y: Any, model: ModelSpec, source: str, kind: str, hint: str = "change ignore_index") -> None:
     """Raise InvalidData if the loss ignores all of these labels: rows of them, or windows over tokens."""
     ignored = model.loss_function.ignore_index
     if ignored is not None and not any((y[a : a + _AT_ONCE] != ignored).any() for a in range(0, len(y), _AT_ONCE)):
-        raise InvalidData(f"{source}: every label for {kind} is {ignored}, which the loss ignores; change ignore_index")
+        raise InvalidData(f"{source}: every label for {kind} is {ignored}, which the loss ignores; {hint}")
 
 
 def _require_between(

@@ -129,18 +129,25 @@ def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset,
         (validation, held_out, "validation", data.validation_source),
     ):
         if not len(rows):
-            raise InvalidData(
-                f"{source}: {len(part)} tokens for {kind} are too few for a row of {data.block} tokens and the "
-                "token after it; give more text, or a smaller data.block"
+            raise _too_few(
+                source, f"{len(part)} tokens for {kind}", data.block, "give more text, or a smaller data.block"
             )
     return train, validation, vocabulary
 
 
 def text_rows(spec: JobSpec, source: str, vocabulary: Vocabulary) -> Dataset:
     """Return all blocks of another source as rows, with the vocabulary of a run. Raises InvalidData."""
-    assert spec.data.block is not None, "a run on text has a block"
+    block = spec.data.block
+    assert block is not None, "a run on text has a block"
     tokens, _ = _read(source, spec.data.tokens, vocabulary, None)
-    return _rows(tokens, spec.data.block, spec.data.block)
+    rows = _rows(tokens, block, block)
+    if not len(rows):
+        raise _too_few(source, f"{len(tokens)} tokens", block, "give more text")
+    return rows
+
+
+def _too_few(source: str, tokens: str, block: int, hint: str) -> InvalidData:
+    return InvalidData(f"{source}: {tokens} are too few for a row of {block} tokens and the token after it; {hint}")
 
 
 def target_bytes(rows: Dataset, vocabulary: Vocabulary | None) -> int | None:

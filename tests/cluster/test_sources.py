@@ -15,8 +15,10 @@ from pyarrow import parquet
 
 from cluster.data.sources import load_arrays, load_data, load_inputs
 from coordinator.job.spec import JobSpec, parse_job
+from coordinator.job.yaml_text import write_yaml
 from stages.data import train_validation_split
 from stages.errors import InvalidData
+from tests.jobs import pipetrain_here
 
 
 def job(source: object, loss: Any = "cross_entropy", **changes: Any) -> JobSpec:
@@ -252,6 +254,17 @@ def test_targets_that_a_loss_cannot_take_are_named(tmp_path: Path) -> None:
     whole = npz(tmp_path / "whole.npz", x=X, y=Y)
     second = job(whole, ignoring, data={"validation": str(path)})
     assert problem(second) == told.replace("training", "validation")
+
+
+def test_evaluation_of_ignored_labels_alone_has_no_loss(tmp_path: Path) -> None:
+    spec = job(npz(tmp_path / "d.npz", x=X, y=Y), {"cross_entropy": {"ignore_index": -1}})
+    (tmp_path / "job.yaml").write_text(write_yaml(spec.document()))
+    done = pipetrain_here("train", tmp_path / "job.yaml", "--local", "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    path = npz(tmp_path / "n.npz", x=X, y=np.full(10, -1))
+    refused = pipetrain_here("evaluate", tmp_path / "run", "--data", path)
+    told = f"error: {path}: every label for evaluation is -1, which the loss ignores; give other data\n"
+    assert (refused.returncode, refused.stderr) == (2, told)
 
 
 @pytest.mark.parametrize("ending", [".npz", ".csv", ".parquet"])

@@ -191,6 +191,10 @@ def test_a_run_on_text_is_evaluated_and_writes(tmp_path: Path, monkeypatch: pyte
     assert told["accuracy"] > 0.6
     other = _file(tmp_path / "other.txt", TEXT[:200])
     assert json.loads(command("evaluate", run, "--data", other, "--json"))["loss"] < 1.0
+    short = _file(tmp_path / "short.txt", "the cat")
+    refused = pipetrain_here("evaluate", run, "--data", short)
+    told = f"error: {short}: 7 tokens are too few for a row of 8 tokens and the token after it; give more text\n"
+    assert (refused.returncode, refused.stderr) == (2, told)
     careful = command("generate", run, "--prompt", "the cat sat", "--tokens", 12, "--temperature", 0)
     assert careful.startswith("the cat sat on the ")
     assert command("generate", run, "--tokens", 20, "--seed", 3) == command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,15 @@ def test_what_cannot_be_read_is_one_line(
     assert str(folder / place if place else folder) in told
     assert line in told
     assert not (tmp_path / "made").exists()
+
+
+def test_a_tokenizer_without_its_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = golden_folder(tmp_path / "gpt2")
+    (folder / "tokenizer.json").write_text('{"not": "seen before"}')
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    done = pipetrain_here("import", "gpt2", folder, "-o", tmp_path / "made")
+    told = "error: a tokenizer.json needs a package: pip install 'pipetrain[text]'\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_other_folders_are_one_line(tmp_path: Path) -> None:
