@@ -57,7 +57,7 @@ class Windows:
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """Return a copy of these rows, (number of rows, block); `rows` is a slice or an array of row numbers."""
-        numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         starts = numbers * self.stride + self.shift
         if isinstance(self.tokens, np.memmap):
             return self._read(starts.tolist())

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import functools
-import http.server
 import io
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from coordinator.job.spec import JobSpec, parse_job
 from coordinator.job.yaml_text import write_yaml
 from stages.data import train_validation_split
 from stages.errors import InvalidData
+from tests.file_server import files_served
 from tests.jobs import pipetrain_here
 
 
@@ -134,17 +132,8 @@ def test_file_urls_are_local_paths(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
+    with files_served(tmp_path) as address:
+        yield address
 
 
 def test_a_web_server_without_ranges_is_read(server: str, tmp_path: Path) -> None:

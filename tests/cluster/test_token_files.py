@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cluster.data.files import open_source
+from cluster.data.sources import load_data
 from cluster.data.token_files import open_tokens, require_below, vocabulary_size
+from coordinator.job.spec import parse_job
 from stages.data import Dataset
 from stages.errors import InvalidData
 from stages.windows import Tokens, Windows
+from tests.file_server import files_served
 
 _MEASURE = """
 import sys
@@ -99,6 +103,21 @@ def test_what_is_wrong_with_a_file_is_one_line_with_the_place(tmp_path: Path) ->
         with pytest.raises(InvalidData) as refused:
             _check(path)
         assert str(refused.value) == f"{path}: {told}"
+    whole = path.read_bytes()
+    for content, told in (
+        (whole[:-8], "is damaged: its header says 4 numbers, but the file holds 3"),
+        (whole + bytes(8), "is damaged: its header says 4 numbers, but the file holds 5"),
+        (whole.replace(b"(4,), }", b"(-4,),}"), "is damaged: its header says -4 numbers, but the file holds 4"),
+        (whole.replace(b"(4,)", b"(4,("), "cannot be read as .npy"),
+        (whole.replace(b"'descr'", b"[descr]"), "cannot be read as .npy"),
+        (whole.replace(b"'shape': (4,)", b"[[]]: 1, 2: 3"), "cannot be read as .npy"),
+        (whole.replace(b"{'descr'", b"{" + b"(" * 7), "cannot be read as .npy"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InvalidData, match=told) as refused:
+            _open(path)
+        assert len(str(refused.value).splitlines()) == 1
+    path.write_bytes(whole)
     for content, told in ((b"no", "cannot be read as .npy"), (path.read_bytes()[:-3], "must hold numbers of 64 bits")):
         path.write_bytes(content)
         with pytest.raises(InvalidData, match=told):
@@ -108,3 +127,34 @@ def test_what_is_wrong_with_a_file_is_one_line_with_the_place(tmp_path: Path) ->
 def test_an_empty_file_has_no_tokens(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"")
     assert len(_open(tmp_path / "a.bin")) == 0
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.npy"])
+def test_tokens_of_a_url_are_read(tmp_path: Path, name: str) -> None:
+    tokens = np.arange(900, dtype="<u2")
+    np.save(tmp_path / "a.npy", tokens)
+    tokens.tofile(tmp_path / "a.bin")
+    with files_served(tmp_path) as address:
+        job = {
+            "model": {
+                "layers": [{"embedding": {"units": 4}}, {"linear": {"units": "classes"}}],
+                "loss": "cross_entropy",
+            },
+            "data": {"source": f"{address}/{name}", "block": 8},
+            "training": {"steps": 1, "batch_size": 2, "optimizer": {"sgd": {"learning_rate": 0.1}}},
+        }
+        data = load_data(parse_job(job))
+    assert data.train.x[1:2].tolist() == [list(range(8, 16))]
+    assert data.spec.model_spec().vocabulary == 900
+
+
+def test_a_slice_of_rows_costs_no_more_than_its_rows() -> None:
+    """Of ten million rows, a list of all their numbers would take 80 MB."""
+    rows = Windows(np.zeros(10_000_020, np.uint16), 8, 1)
+    tracemalloc.start()
+    try:
+        assert rows[5:7].shape == (2, 8)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(Windows(np.arange(12), 3, 2)[-1:-4:-2], [[8, 9, 10], [4, 5, 6]])
