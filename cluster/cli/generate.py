@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,14 @@ _LINE_BREAK = "\n"
 """The prompt if the user gives none."""
 
 
+class _Range(click.FloatRange):
+    """A range that does not contain NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return self.fail(f"{value} is not a number.", param, ctx) if math.isnan(number) else number
+
+
 @click.command()
 @run_argument
 @click.option("--prompt", show_default="a line break", help="The beginning of the text.")
@@ -33,14 +42,14 @@ _LINE_BREAK = "\n"
     "--temperature",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0.0, 100.0),
+    type=_Range(0.0, 100.0),
     help="Above 1 draws unlikely tokens more often, below 1 less often; 0 always takes the likeliest token.",
 )
 @click.option("--top-k", metavar="K", type=click.IntRange(1), help="Draw from the K likeliest tokens only.")
 @click.option(
     "--top-p",
     metavar="P",
-    type=click.FloatRange(0.0, 1.0, min_open=True),
+    type=_Range(0.0, 1.0, min_open=True),
     help="Draw only from the fewest likeliest tokens whose probabilities add up to at least P.",
 )
 @click.option(
@@ -77,7 +86,7 @@ def generate(
         draw, text = TokenDraw(temperature, top_k, top_p, seed), WrittenText(vocabulary, written)
         click.echo(harmless(beginning), nl=False)
         for _ in range(tokens):
-            written.append(draw(row.outputs(written)))
+            written.append(draw(row.outputs(written)[: vocabulary.n_known]))
             click.echo(harmless(text.take(written[-1])), nl=False)
         click.echo(harmless(text.rest()))
 
@@ -104,11 +113,14 @@ class TokenDraw:
         self._stream = np.random.default_rng(seed)
 
     def __call__(self, outputs: Array) -> int:
-        """Draw a token from the outputs (vocabulary,) of the position before it."""
+        """Draw a token from the outputs (vocabulary,) of the position before it. Raises InvalidData."""
+        if not np.isfinite(outputs).all():
+            raise InvalidData("the network's outputs are not finite, so no token can be drawn; its weights are damaged")
         if self._temperature == 0:
             return int(outputs.argmax())
-        scaled = outputs.astype(np.float64) / self._temperature
-        probabilities = np.exp(scaled - scaled.max())
+        below = outputs.astype(np.float64) - float(outputs.max())
+        with np.errstate(over="ignore"):  # −∞ has the right probability, 0
+            probabilities = np.exp(below / self._temperature)
         probabilities /= probabilities.sum()
         likeliest = np.argsort(-probabilities, kind="stable")[: self._top_k]
         if self._top_p is not None:

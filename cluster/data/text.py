@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import sysconfig
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.data import tokenizer
 from cluster.data.files import open_source
 from cluster.data.rules import SourceRules
 from cluster.data.token_files import open_tokens, require_below, vocabulary_size
@@ -44,10 +44,15 @@ class Vocabulary:
     characters: str = ""
     tokenizer: str = ""
 
+    @property
+    def n_known(self) -> int:
+        """How many tokens stand for something. A network may have outputs for more; these must not be drawn."""
+        return len(self.characters) if self.kind == "characters" else self.size
+
     def encode(self, text: str, source: str) -> Numbers:
         """Return the token numbers of a text. Raises InvalidData if the vocabulary does not have all of it."""
         if self.kind == "bytes":
-            return np.frombuffer(text.encode(), dtype=np.uint8)
+            return np.frombuffer(_utf8(text, source), dtype=np.uint8)
         if self.kind == "characters":
             known, codes = _codes(self.characters), _codes(text)
             places = np.searchsorted(known, codes).clip(max=len(known) - 1)
@@ -61,11 +66,8 @@ class Vocabulary:
             return places.astype(np.uint16 if self.size <= 65_536 else np.uint32)
         if self.kind == "numbers":
             return _numbers_of(text, self.size, source)
-        tokenizer = _tokenizer(self.tokenizer)
-        try:
-            return np.array(tokenizer.encode(text).ids, dtype=np.uint32)
-        except Exception as error:  # the tokenizer has no token for a character
-            raise InvalidData(f"{source}: the tokenizer cannot encode it: {' '.join(str(error).split())}") from None
+        _utf8(text, source)
+        return tokenizer.encode(self.tokenizer, text, self.size, source)
 
     def decode(self, tokens: Numbers) -> str:
         """Return the text of token numbers."""
@@ -75,12 +77,11 @@ class Vocabulary:
             return "".join(self.characters[n] for n in tokens.tolist())
         if self.kind == "numbers":
             return " ".join(map(str, tokens.tolist()))
-        return str(_tokenizer(self.tokenizer).decode(tokens.tolist()))
+        return tokenizer.decode(self.tokenizer, tokens)
 
     def number_of(self, token: str) -> int | None:
         """Return the number of a tokenizer's token; None if there is no tokenizer or no such token."""
-        found: int | None = _tokenizer(self.tokenizer).token_to_id(token) if self.tokenizer else None
-        return found
+        return tokenizer.number_of(self.tokenizer, token) if self.tokenizer else None
 
     def n_bytes(self, tokens: Numbers) -> int | None:
         """Return the bytes of the text (UTF-8) of token numbers; None if the numbers have no text."""
@@ -104,10 +105,9 @@ class Vocabulary:
         kind, size, characters = str(document["tokens"]), int(document["size"]), str(document["characters"])
         if kind != TOKENIZER and extension(kind) != ".json":
             return Vocabulary(kind, size, characters)
-        path = folder / (
-            run_files.TOKENIZER if kind == TOKENIZER else kind
-        )  # older versions stored its path as the kind
-        return Vocabulary(TOKENIZER, size, tokenizer=path.read_text(encoding="utf-8"))
+        # older versions stored its path as the kind
+        path = folder / (run_files.TOKENIZER if kind == TOKENIZER else Path(kind).name)
+        return Vocabulary(TOKENIZER, size, tokenizer=_tokenizer_text(path.read_bytes(), str(path)))
 
 
 def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset, Dataset, Vocabulary]:
@@ -189,12 +189,15 @@ def _vocabulary(text: str, kind: str, rules: SourceRules | None) -> Vocabulary:
 def read_tokenizer(path: str, rules: SourceRules | None = None) -> Vocabulary:
     """Return the vocabulary of a tokenizer.json. Raises InvalidData."""
     with open_source(path, rules) as file:
-        content = file.read().decode(errors="replace")
+        content = _tokenizer_text(file.read(), path)
+    return Vocabulary(TOKENIZER, tokenizer.size_of(content, path), tokenizer=content)
+
+
+def _tokenizer_text(content: bytes, path: str) -> str:
     try:
-        size = _tokenizer(content).get_vocab_size()
-    except ValueError as error:
-        raise InvalidData(f"{path}: is no tokenizer.json: {' '.join(str(error).split())}") from None
-    return Vocabulary(TOKENIZER, size, tokenizer=content)
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"{path}: is no tokenizer.json: {error.reason} at byte {error.start}") from None
 
 
 def _text(source: str, rules: SourceRules | None) -> str:
@@ -211,14 +214,29 @@ def _text(source: str, rules: SourceRules | None) -> str:
         raise InvalidData(f"{source}: is empty")
     if extension(source) == ".txt":
         return text
-    return "\n".join(_of_line(line, number, source) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    return "\n".join(_of_line(line, number, source) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
 def _of_line(line: str, number: int, source: str) -> str:
     try:
-        return str(json.loads(line)["text"])
-    except (ValueError, KeyError, TypeError):
+        text = json.loads(line)["text"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # RecursionError: nested too deep
         raise InvalidData(f'{source}: line {number} is not a JSON object with an entry "text"') from None
+    if not isinstance(text, str):
+        raise InvalidData(f'{source}: line {number}: its entry "text" is {json.dumps(text)[:40]}, must be a text')
+    _utf8(text, f"{source}: line {number}")
+    return text
+
+
+def _utf8(text: str, source: str) -> bytes:
+    """Return the bytes of a text. Raises InvalidData if UTF-8 cannot hold it."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidData(
+            f"{source}: character {text[error.start]!r} at position {error.start + 1} is half of a surrogate pair, "
+            "which UTF-8 cannot hold"
+        ) from None
 
 
 def _codes(text: str) -> Numbers:
@@ -240,17 +258,3 @@ def _numbers_of(text: str, size: int, source: str) -> Numbers:
             f"{source}: token {found[place]} at position {place + 1} is not in the vocabulary of {size} tokens"
         )
     return found
-
-
-@lru_cache(maxsize=2)
-def _tokenizer(content: str) -> Any:
-    """Return the tokenizer of a file's content. Raises InvalidData if the library is missing, ValueError if the content
-    is not a tokenizer."""
-    try:
-        from tokenizers import Tokenizer  # an optional extra
-    except ImportError:
-        raise InvalidData("a tokenizer.json needs a package: pip install 'pipetrain[text]'") from None
-    try:
-        return Tokenizer.from_str(content)
-    except Exception as error:  # the library raises plain Exceptions
-        raise ValueError(str(error)) from None

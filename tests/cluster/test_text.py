@@ -123,6 +123,10 @@ def test_every_machine_has_a_text() -> None:
         ("a.txt", b"", "is empty"),
         ("a.txt", b"short text here", "2 tokens for validation are too few for a row"),
         ("a.jsonl", b'{"text": "a"}\n{"txt": 1}\n', 'line 2 is not a JSON object with an entry "text"'),
+        ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', 'line 2: its entry "text" is null, must be a text'),
+        ("a.jsonl", b'{"text": ["a", 1]}\n', 'line 1: its entry "text" is ["a", 1], must be a text'),
+        ("a.jsonl", b'{"text": "a\\ud800"}\n', "line 1: character '\\ud800' at position 2 is half of a surrogate pair"),
+        ("a.jsonl", b"[" * 100_000, 'line 1 is not a JSON object with an entry "text"'),
         ("a.bin", b"123", "has 3 bytes, must hold numbers of 16 bits"),
     ],
 )
@@ -364,3 +368,17 @@ def test_windows_are_indexed_as_an_array_of_rows() -> None:
     np.testing.assert_array_equal(y[1:3], whole[1:3] + 1)
     np.testing.assert_array_equal(x[np.array([4, 0])], whole[[4, 0]])
     assert len(Windows(tokens[:5], 5, 5)) == 0
+
+
+def test_only_a_line_feed_ends_a_line_of_jsonl(tmp_path: Path) -> None:
+    """JSON allows other characters that Unicode calls line ends within a text."""
+    lines = ["a\u2028b", "c\x85d", "e\u2029f"]
+    content = "\r\n".join(json.dumps({"text": line}, ensure_ascii=False) for line in lines * 9)
+    data = _load(_file(tmp_path / "a.jsonl", content))
+    assert data.vocabulary is not None
+    assert data.vocabulary.decode(data.train.x[0:2].reshape(-1)) == "\n".join(lines * 9)[:16]
+
+
+def test_a_prompt_that_utf8_cannot_hold_is_one_line() -> None:
+    with pytest.raises(InvalidData, match=r"^--prompt: character '\\udcff' at position 2 is half of a surrogate pair"):
+        Vocabulary("bytes", 256).encode("a\udcff", "--prompt")

@@ -1,0 +1,84 @@
+"""What `pipetrain generate` draws, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.numpy import load_file, save_file
+
+from cluster.cli import cli
+from cluster.cli.generate import TokenDraw
+from stages.errors import InvalidData
+
+TEXT = "the cat sat on the mat.\nthe dog sat on the log.\n" * 20
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def _trained(folder: Path, **data: Any) -> Path:
+    """Return the run of a network with outputs for 300 tokens, of which the last ones are by far the likeliest."""
+    (folder / "a.txt").write_text(TEXT)
+    job = {
+        "model": {
+            "input": [8],
+            "vocabulary": 300,
+            "loss": "cross_entropy",
+            "layers": [{"embedding": {"units": 4}}, {"linear": {"units": 300}}],
+        },
+        "data": {"source": "a.txt", "block": 8, "validation": 0.1, **data},
+        "training": {"steps": 1, "batch_size": 4, "optimizer": {"sgd": {"learning_rate": 0.1}}},
+    }
+    (folder / "job.yaml").write_text(json.dumps(job))
+    done = _run("train", folder / "job.yaml", "--local", "--run-dir", folder / "run")
+    assert done.exit_code == 0, done.output
+    _change(folder / "run", lambda name, array: array + 50 * (np.arange(len(array)) > 290) if "bias" in name else array)
+    return folder / "run"
+
+
+def _change(run: Path, change: Any) -> None:
+    path = run / "model.safetensors"
+    tensors = {name: change(name, array) for name, array in load_file(path).items()}
+    save_file({name: np.ascontiguousarray(array.astype(np.float32)) for name, array in tensors.items()}, path)
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes"])
+def test_only_tokens_of_the_vocabulary_are_drawn(tmp_path: Path, tokens: str) -> None:
+    run = _trained(tmp_path, tokens=tokens)
+    for temperature in (0, 1):
+        done = _run("generate", run, "--prompt", "the", "--tokens", 20, "--temperature", temperature)
+        assert (done.exit_code, done.exception) == (0, None)
+        if tokens == "characters":
+            assert set(done.output) <= set(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--temperature", "nan"), "nan is not a number."),
+        (("--top-p", "nan"), "nan is not a number."),
+    ],
+)
+def test_a_number_must_be_one(tmp_path: Path, options: tuple[str, str], line: str) -> None:
+    done = _run("generate", tmp_path, *options)
+    assert done.exit_code == 2
+    assert line in done.output
+
+
+@pytest.mark.filterwarnings("error")
+def test_almost_no_temperature_takes_the_likeliest() -> None:
+    outputs = np.array([1.0, 3.0, -1e30, 2.0])
+    assert {TokenDraw(1e-310, None, top_p, seed)(outputs) for seed in range(9) for top_p in (None, 0.5)} == {1}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_outputs_that_are_not_finite_are_told(value: float, temperature: float) -> None:
+    with pytest.raises(InvalidData, match="the network's outputs are not finite"):
+        TokenDraw(temperature, None, None, 0)(np.array([0.0, value, 1.0]))
