@@ -10,6 +10,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _LARGEST_ON_HEAP = 32 * 2**20  # glibc takes no more
 
 
+def return_freed_memory() -> None:
+    """Return freed memory to the kernel, so that what is measured from now on is not taken from it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep the memory of freed arrays of up to 32 MiB for the next array. By default glibc returns large
     blocks to the kernel, and the page faults of a new block cost more than most passes over it. Does nothing with

@@ -395,5 +395,6 @@ class Worker:
             return None
         index = order.epoch_index
         if self._epoch_order is None or self._epoch_order[0] != index:
+            self._epoch_order = None  # so that memory never holds two
             self._epoch_order = (index, epoch_order(self._setup.model.seed, index, len(data.x)))
         return self._epoch_order[1][order.first : order.last]

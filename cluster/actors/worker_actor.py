@@ -22,7 +22,7 @@ from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.channel import unattended_limit
 from stages.errors import InvalidData
 from stages.orders import Failure, Order, Result, WorkerSetup
-from stages.process_memory import keep_freed_memory, peak_resident_bytes
+from stages.process_memory import keep_freed_memory, peak_resident_bytes, return_freed_memory
 from stages.progress import Doing, Seen
 from stages.worker import Worker
 
@@ -91,7 +91,6 @@ class WorkerActor:
             # the environment sets this too, but OpenBLAS takes no more threads from it than there are cores
             self._threads = BlasThreads(blas_threads(spec))
             warm_up_blas(spec.precision, _widest(setup))
-            keep_freed_memory()  # now: what warming up took is given back
             with contextlib.ExitStack() as files:
                 places: Mapping[str, str] = {}
                 rules = None if self._link is None else self._link.rules
@@ -115,6 +114,7 @@ class WorkerActor:
                         raise self._another("file of weights", path)
                     for stage in self._worker.stages.values():
                         stage.fill(given.read)
+            begin_measuring()  # the pages of a file of weights, which was mapped, are not the job's
         except Exception as error:
             return self._logged(Result(failure=self._failure(error)))
         if self._link is not None:
@@ -122,7 +122,9 @@ class WorkerActor:
         return Result()
 
     def _take_limit(self, spec: JobSpec, data_bytes: int) -> None:
+        return_freed_memory()  # of warming up and of reading data
         self._baseline = begin_measuring() - data_bytes
+        keep_freed_memory()
         self._limit = spec.resources.memory_per_worker
         if self._limit is None and self._link is not None:
             self._limit = self._link.memory_limit(spec.resources.cpus_per_worker)

@@ -45,6 +45,11 @@ class JobData:
         """The bytes of all arrays."""
         return sum(array.nbytes for part in (self.train, self.validation) for array in (part.x, part.y))
 
+    @property
+    def order_bytes(self) -> int:
+        """Bytes of the order of an epoch's rows, which a worker draws when the epoch begins."""
+        return 8 * len(self.train)
+
     def fingerprint(self) -> int:
         """Return a CRC-32 of both sets, by which a worker that reads the data itself detects that it has changed."""
         both = f"{self.train.fingerprint()} {self.validation.fingerprint()} {self.columns}"

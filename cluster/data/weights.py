@@ -44,6 +44,7 @@ class WeightsFile:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        del self._tensors  # the file stays mapped as long as this lives
 
     def require_fit(self, model: ModelSpec) -> None:
         """Raise InvalidData unless the file has exactly the model's parameters, each in its shape."""

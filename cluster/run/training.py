@@ -105,7 +105,11 @@ class Run:
 
     def refusals(self) -> tuple[str, ...]:
         """Return a line for each worker whose memory limit is too small for its stages."""
-        return estimate(self.blueprint, data_bytes=self.data.nbytes, validation_rows=len(self.data.validation)).refusals
+        return estimate(
+            self.blueprint,
+            data_bytes=self.data.nbytes + self.data.order_bytes,
+            validation_rows=len(self.data.validation),
+        ).refusals
 
     @property
     def steps_total(self) -> int:

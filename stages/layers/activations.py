@@ -1,4 +1,4 @@
-"""Activations a[·] and their derivatives, element by element."""
+"""Activations a[·] and their derivatives, element by element, in blocks, so that intermediate results are small."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.arrays import Array
+from stages.arrays import Array, row_blocks
 from stages.layers.base import Cost, Layer, LayerKind, passes
 from stages.layers.options import NoOptions, option
 from stages.shapes import Shape
@@ -41,7 +41,8 @@ class Relu(Activation):
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y where y > 0, else 0."""
-        np.multiply(dy, y > 0, out=dx)
+        for rows in row_blocks(y):
+            np.multiply(dy[rows], y[rows] > 0, out=dx[rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +64,14 @@ class LeakyRelu(Activation):
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
-        np.maximum(x, x * self.slope, out=y)
+        for rows in row_blocks(x):
+            np.maximum(x[rows], x[rows] * self.slope, out=y[rows])
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (1 where y > 0, else slope): the sign of y is the sign of x."""
-        derivative = np.where(y > 0, dy.dtype.type(1), dy.dtype.type(self.slope))
-        np.multiply(dy, derivative, out=dx)
+        for rows in row_blocks(y):
+            derivative = np.where(y[rows] > 0, dy.dtype.type(1), dy.dtype.type(self.slope))
+            np.multiply(dy[rows], derivative, out=dx[rows])
 
 
 class Tanh(Activation):
@@ -82,9 +85,10 @@ class Tanh(Activation):
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (1 − y²)."""
-        derivative = np.multiply(y, y)
-        np.subtract(1, derivative, out=derivative)
-        np.multiply(dy, derivative, out=dx)
+        for rows in row_blocks(y):
+            derivative = np.multiply(y[rows], y[rows])
+            np.subtract(1, derivative, out=derivative)
+            np.multiply(dy[rows], derivative, out=dx[rows])
 
 
 class Sigmoid(Activation):
@@ -94,13 +98,15 @@ class Sigmoid(Activation):
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
-        np.copyto(y, sigmoid(x))
+        for rows in row_blocks(x):
+            np.copyto(y[rows], sigmoid(x[rows]))
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · y · (1 − y)."""
-        derivative = np.subtract(1, y)
-        np.multiply(derivative, y, out=derivative)
-        np.multiply(dy, derivative, out=dx)
+        for rows in row_blocks(y):
+            derivative = np.subtract(1, y[rows])
+            np.multiply(derivative, y[rows], out=derivative)
+            np.multiply(dy[rows], derivative, out=dx[rows])
 
 
 class Silu(Activation):
@@ -112,11 +118,13 @@ class Silu(Activation):
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
-        np.multiply(x, sigmoid(x), out=y)
+        for rows in row_blocks(x):
+            np.multiply(x[rows], sigmoid(x[rows]), out=y[rows])
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · σ · (1 + x · (1 − σ))."""
-        np.multiply(dy, silu_derivative(x, sigmoid(x)), out=dx)
+        for rows in row_blocks(x):
+            np.multiply(dy[rows], silu_derivative(x[rows], sigmoid(x[rows])), out=dx[rows])
 
 
 class Softplus(Activation):
@@ -132,7 +140,8 @@ class Softplus(Activation):
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · σ(x)."""
-        np.multiply(dy, sigmoid(x), out=dx)
+        for rows in row_blocks(x):
+            np.multiply(dy[rows], sigmoid(x[rows]), out=dx[rows])
 
 
 def sigmoid(x: Array) -> Array:

@@ -96,8 +96,8 @@ class DotProductAttention(Layer):
             np.copyto(value, part)
         v[..., -1, :] = 1
         if self.rotary:
-            np.copyto(q, self._turned(q))
-            np.copyto(k, self._turned(k))
+            self._turn(q)
+            self._turn(k)
         np.multiply(q, self._scale(q), out=q)
         out = self._by_head(y)
         for (first, stop, keys), e in zip(self._chunks, weights, strict=True):
@@ -141,8 +141,8 @@ class DotProductAttention(Layer):
                 self._add(total[..., :keys], left, right, product, keys, begins=stop == self.positions)
         np.multiply(dq, self._scale(dq), out=dq)
         if self.rotary:
-            np.copyto(dq, self._turned(dq, back=True))
-            np.copyto(dk, self._turned(dk, back=True))
+            self._turn(dq, back=True)
+            self._turn(dk, back=True)
 
     def _weigh(self, q: Array, k: Array, e: Array, inverse: Array) -> None:
         """e ← the weights of a chunk, inverse ← 1 / Σ over the keys; see [Note: softmax after the product]."""
@@ -217,16 +217,16 @@ class DotProductAttention(Layer):
     def _scale(self, like: Array) -> Any:
         return like.dtype.type(1 / math.sqrt(self.width))
 
-    def _turned(self, a: Array, *, back: bool = False) -> Array:
-        """Rotate features i and i + width/2 of each position by the angle position · base^(−2i / width)."""
+    def _turn(self, a: Array, *, back: bool = False) -> None:
+        """Rotate features i and i + width/2 of each position by the angle position · base^(−2i / width), in place."""
         cos, sin = _angles(self.width, self.positions, a.dtype.name)
         sin = -sin if back else sin
         half = self.width // 2
-        first, second = a[..., :half, :], a[..., half:, :]
-        result: Array = np.empty_like(a)
-        result[..., :half, :] = first * cos - second * sin
-        result[..., half:, :] = second * cos + first * sin
-        return result
+        for row in a:  # one at a time: intermediate results are small
+            first, second = row[..., :half, :], row[..., half:, :]
+            turned = first * cos - second * sin
+            np.copyto(second, second * cos + first * sin)
+            np.copyto(first, turned)
 
 
 def _first_numbers(array: Array, shape: tuple[int, ...]) -> Array:

@@ -46,27 +46,26 @@ class Dropout(Layer):
     def forward(self, x: Array, y: Array, extras: Any, p: Any, at: Moment, *_: Any) -> None:
         """See Layer."""
         if at.training:
-            np.multiply(x, self._factors(x, at), out=y)
+            self._drop(x, y, at)
         elif y is not x:
             np.copyto(y, x)
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, p: Any, at: Moment) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · the factors of forward, which are drawn again."""
-        np.multiply(dy, self._factors(dy, at), out=dx)
+        self._drop(dy, dx, at)
 
-    def _factors(self, like: Array, at: Moment) -> Array:
-        """Return the factors (features, columns): 0 for dropped elements, else the scale."""
+    def _drop(self, a: Array, out: Array, at: Moment) -> None:
+        """Multiply by the factors, 0 for dropped elements, else the scale. One row at a time: its factors are small."""
         shape = self.shape_in
         key = np.random.SeedSequence([at.seed, 2, *self.path]).generate_state(2, np.uint64)
-        rows = like.shape[1] // shape.columns
-        factors = np.empty((shape.features, rows, shape.columns), dtype=like.dtype)
-        words = -(-shape.numbers // 4)
-        for i in range(rows):
+        by_row = shape.features, a.shape[1] // shape.columns, shape.columns
+        source, result = a.reshape(by_row), out.reshape(by_row)
+        words, scale = -(-shape.numbers // 4), a.dtype.type(self.scale)
+        for i in range(by_row[1]):
             stream = np.random.Philox(counter=[0, at.first + i, at.step, 0], key=key)
             numbers = stream.random_raw(words).astype("<u8", copy=False).view("<u2")[: shape.numbers]
-            factors[:, i, :] = (numbers >= self.below).reshape(shape.features, shape.columns)
-        np.multiply(factors, like.dtype.type(self.scale), out=factors)
-        return factors.reshape(like.shape)
+            factors = (numbers >= self.below).reshape(shape.features, shape.columns) * scale
+            np.multiply(source[:, i, :], factors, out=result[:, i, :])
 
 
 DROPOUT = LayerKind(

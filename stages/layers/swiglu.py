@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array
+from stages.arrays import Array, row_blocks
 from stages.layers.activations import sigmoid, silu_derivative
 from stages.layers.base import Cost, Layer, LayerKind, passes, wrong_input
 from stages.layers.options import NoOptions
@@ -29,18 +29,20 @@ class Swiglu(Layer):
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
         a, b = x[: len(y)], x[len(y) :]
-        np.multiply(a, sigmoid(a), out=y)
-        np.multiply(y, b, out=y)
+        for rows in row_blocks(y):
+            np.multiply(a[rows], sigmoid(a[rows]), out=y[rows])
+            np.multiply(y[rows], b[rows], out=y[rows])
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂b = ∂ℓ/∂y · a · σ(a) and ∂ℓ/∂a = ∂ℓ/∂y · b · the derivative of a · σ(a)."""
         n = len(dy)
-        a, b = x[:n], x[n:]
-        s = sigmoid(a)
-        np.multiply(a, s, out=dx[n:])
-        np.multiply(dx[n:], dy, out=dx[n:])
-        np.multiply(silu_derivative(a, s), b, out=dx[:n])
-        np.multiply(dx[:n], dy, out=dx[:n])
+        a, b, da, db = x[:n], x[n:], dx[:n], dx[n:]
+        for rows in row_blocks(dy):
+            s = sigmoid(a[rows])
+            np.multiply(a[rows], s, out=db[rows])
+            np.multiply(db[rows], dy[rows], out=db[rows])
+            np.multiply(silu_derivative(a[rows], s), b[rows], out=da[rows])
+            np.multiply(da[rows], dy[rows], out=da[rows])
 
 
 def _build(options: NoOptions, shape: Shape, path: tuple[int, ...]) -> Layer:

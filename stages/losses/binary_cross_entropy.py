@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.arrays import Array
+from stages.arrays import Array, row_blocks
 from stages.layers.activations import sigmoid
 from stages.layers.options import NoOptions
 from stages.losses.base import Loss, LossKind, LossResult, Targets
@@ -23,12 +23,15 @@ class BinaryCrossEntropy(Loss):
 
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. max(f, 0) − f y + log(1 + e^−|f|) cannot overflow; ∂ℓ/∂f = σ(f) − y."""
-        losses = np.maximum(f, 0) - f * targets + np.log1p(np.exp(-np.abs(f)))
-        correct = int(np.count_nonzero((f > 0) == (targets > 0.5)))
-        gradient = sigmoid(f)
-        gradient -= targets
+        total, correct, gradient = 0.0, 0, np.empty_like(f)
+        for rows in row_blocks(f):
+            z, y = f[rows], targets[rows]
+            losses = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
+            total += float(losses.sum(dtype=np.float64))
+            correct += int(np.count_nonzero((z > 0) == (y > 0.5)))
+            np.subtract(sigmoid(z), y, out=gradient[rows])
         gradient /= count
-        return LossResult(float(losses.sum(dtype=np.float64)), correct, gradient)
+        return LossResult(total, correct, gradient)
 
 
 BINARY_CROSS_ENTROPY = LossKind(name="binary_cross_entropy", options=NoOptions, build=lambda _: BinaryCrossEntropy())

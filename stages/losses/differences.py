@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.arrays import Array
+from stages.arrays import Array, row_blocks
 from stages.layers.options import NoOptions, option
 from stages.losses.base import Loss, LossKind, LossResult, Targets
 
@@ -69,12 +69,13 @@ class Huber(_MeanLoss):
 
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. With c the difference, cut to −δ … δ: the loss is c · (difference − c / 2) and ∂ℓ/∂f = c."""
-        difference = f - targets
-        cut = np.clip(difference, -self._delta, self._delta)
-        difference -= cut / 2
-        total = float(np.multiply(cut, difference, out=difference).sum(dtype=np.float64))
-        cut /= count
-        return LossResult(total, None, cut)
+        total, gradient = 0.0, f - targets
+        for rows in row_blocks(gradient):
+            difference = gradient[rows]
+            cut = np.clip(difference, -self._delta, self._delta)
+            total += float((cut * (difference - cut / 2)).sum(dtype=np.float64))
+            np.divide(cut, count, out=difference)
+        return LossResult(total, None, gradient)
 
 
 MEAN_SQUARE = LossKind(name="mse", options=NoOptions, build=lambda _: MeanSquare())
