@@ -158,8 +158,9 @@ def _require_tensors(tensors: WeightsFile, names: Mapping[str, str], sizes: Gpt2
             raise InvalidData(
                 f"{tensors.path}: {names[name]} has the shape {list(given)}, must be {list(shape)} by its {CONFIG}"
             )
-        if tensors.dtype(names[name]) not in REAL:
-            kind = tensors.dtype(names[name])
+    for name in [*wanted, *head & names.keys()]:
+        kind = tensors.dtype(names[name])
+        if kind not in REAL:
             raise InvalidData(f"{tensors.path}: {names[name]} is of {kind}, must be of {', '.join(REAL)}")
     if head & names.keys():
         own, shared = tensors.array(names["lm_head.weight"]), tensors.array(names["wte.weight"])

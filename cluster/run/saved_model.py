@@ -6,13 +6,16 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cluster.data.files import one_line
 from cluster.data.text import Vocabulary
+from cluster.data.weights import REAL
 from cluster.run.run_errors import os_error_of
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, load_job, parse_job
@@ -71,13 +74,29 @@ class FinishedRun:
     """The meaning of its tokens; None if the network is not for text."""
 
     def parameter(self, name: str) -> Array:
-        """Return a parameter by its name in model.safetensors. Raises InvalidData if the file does not have it."""
+        """Return a parameter by its name in model.safetensors, in the job's precision. Raises InvalidData if the file
+        does not have it in the model's shape."""
         try:
             with safe_open(self.weights, framework="numpy") as file:
-                array: Array = file.get_tensor(name)
+                kind, array = file.get_slice(name).get_dtype(), None
+                if kind in REAL:
+                    array = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
-            raise InvalidData(f"{self.weights}: {name} cannot be read: {error}") from None
-        return array
+            raise InvalidData(f"{self.weights}: {name} cannot be read: {one_line(error)}") from None
+        if array is None:
+            raise InvalidData(f"{self.weights}: {name} is of {kind}, must be of {', '.join(REAL)}")
+        wanted = self._shapes[name]
+        if array.shape != wanted:
+            raise InvalidData(
+                f"{self.weights}: {name} has the shape {list(array.shape)}, but the model's has {list(wanted)}"
+            )
+        converted: Array = array.astype(self.spec.precision, copy=False)
+        return converted
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        ops = self.spec.model_spec().network.ops
+        return {name: parameter.shape for op in ops for name, parameter in op.parameters}
 
 
 def open_run(path: Path) -> FinishedRun:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Collection, Generator, Iterator
 from typing import Any
 
+import numpy as np
+
 from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_ACTIONS, MAX_LAYERS
 from coordinator.job.loss_entries import LossEntry
@@ -65,6 +67,7 @@ def cross_problems(document: object, wrong: Collection[Path]) -> Iterator[str]:
     ones."""
     facts = Facts(document, wrong)
     operations = yield from _model(facts)
+    yield from _precision(facts)
     yield from _data(facts)
     yield from _training(facts)
     yield from _pipeline(facts, operations)
@@ -112,6 +115,12 @@ def _loss(facts: Facts, outputs: int) -> Iterator[str]:
     loss = LossEntry.model_validate(given).spec()
     if outputs < build_loss(loss).least_outputs:
         yield f"model.loss: got {loss.kind!r}, needs at least 2 outputs (one a class), but the last layer gives 1"
+
+
+def _precision(facts: Facts) -> Iterator[str]:
+    delta, precision = facts.get("model", "loss", "huber", "delta"), facts.get("precision", default="float32")
+    if delta is not None and precision == "float32" and np.float32(min(delta, 1.0)) == 0:
+        yield f"model.loss.huber.delta: got {show(delta)}, which is 0 in float32, so that nothing would be learned"
 
 
 def _data(facts: Facts) -> Iterator[str]:

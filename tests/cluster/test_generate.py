@@ -82,3 +82,31 @@ def test_almost_no_temperature_takes_the_likeliest() -> None:
 def test_outputs_that_are_not_finite_are_told(value: float, temperature: float) -> None:
     with pytest.raises(InvalidData, match="the network's outputs are not finite"):
         TokenDraw(temperature, None, None, 0)(np.array([0.0, value, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda name, array: array[1:], "0.weight has the shape [299, 4], but the model's has [300, 4]"),
+        (lambda name, array: array.reshape(-1), "0.weight has the shape [1200], but the model's has [300, 4]"),
+    ],
+)
+def test_weights_of_another_shape_are_one_line(tmp_path: Path, change: Any, line: str) -> None:
+    run = _trained(tmp_path)
+    _change(run, change)
+    for command in (("generate", run, "--prompt", "the"), ("evaluate", run)):
+        with pytest.raises(InvalidData) as told:
+            CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False, standalone_mode=False)
+        assert str(told.value) == f"{run}/model.safetensors: {line}"
+
+
+def test_weights_in_another_precision_are_converted(tmp_path: Path) -> None:
+    """Other programs write such files; a network of mixed precisions would not run."""
+    run = _trained(tmp_path)
+    before = _run("generate", run, "--prompt", "the", "--tokens", 9).output
+    path = run / "model.safetensors"
+    save_file({name: array.astype(np.float64) for name, array in load_file(path).items()}, path)
+    after = _run("generate", run, "--prompt", "the", "--tokens", 9)
+    assert (after.exit_code, after.output) == (0, before)
+    save_file({name: array.astype(np.int32) for name, array in load_file(path).items()}, path)
+    assert "is of I32, must be of F64, F32, F16" in str(_run("generate", run, "--prompt", "the").exception)

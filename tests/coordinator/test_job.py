@@ -159,6 +159,8 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
         ),
         ("model.loss", {"mse": {}, "l1": {}}, "model.loss: got {'l1': {}, 'mse': {}}, must be cross_entropy, "
          "binary_cross_entropy, mse, sum_of_squares, l1 or huber"),
+        ("model.loss", {"huber": {"delta": 1e-50}}, "model.loss.huber.delta: got 1e-50, which is 0 in float32, so that "
+         "nothing would be learned"),
         ("model.loss", {"huber": {"delta": 0}}, "model.loss.huber.delta: got 0, must be a number above 0"),
         (
             "model.layers.0",

@@ -180,6 +180,23 @@ def _renamed(to: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "model.safetensors").rename(folder / to)
 
 
+def _head_in(kind: str) -> Callable[[Path], object]:
+    """Add a head of numbers that NumPy does not have: only the name of its type in the header tells."""
+
+    def apply(folder: Path) -> None:
+        tensors, config = _content(folder)
+        rows, columns = tensors[WTE].shape
+        stand_in = np.zeros((rows, columns), np.int16 if kind == "BF16" else np.int8)
+        write_folder(folder, {**tensors, "lm_head.weight": stand_in}, config)
+        path = folder / TENSORS
+        content, written = path.read_bytes(), b'"I16"' if kind == "BF16" else b'"I8"'
+        n = int.from_bytes(content[:8], "little")
+        header = content[8 : 8 + n].rstrip().replace(written, f'"{kind}"'.encode())
+        path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + n :])
+
+    return apply
+
+
 C_ATTN = "transformer.h.1.attn.c_attn.weight"
 
 
@@ -209,6 +226,8 @@ C_ATTN = "transformer.h.1.attn.c_attn.weight"
         (_tensors(lambda t: t.update({"wte.weight": t[WTE]})), TENSORS, "has both transformer.wte.weight and"),
         (_tensors(lambda t: t.update({"score.weight": t[WTE]})), TENSORS, "has score.weight, which its"),
         (_tensors(lambda t: t.update({"lm_head.weight": -t[WTE]})), TENSORS, "lm_head.weight is not wte"),
+        (_head_in("BF16"), TENSORS, "lm_head.weight is of BF16, must be of F64, F32, F16"),
+        (_head_in("F8_E4M3"), TENSORS, "lm_head.weight is of F8_E4M3, must be of F64, F32, F16"),
         (_renamed("model.safetensors.index.json"), "", "its weights are in several files (model.saf"),
         (_renamed("pytorch_model.bin"), "", "pytorch_model.bin is a pickle, which is not read"),
         (_renamed("weights"), "", "has config.json, but no model.safetensors"),
