@@ -18,6 +18,8 @@ from coordinator.job.source_names import extension
 from stages.errors import InvalidData
 from stages.windows import Tokens, in_parts
 
+MOST_TOKENS = 2**31 - 1
+"""The largest vocabulary of a model."""
 _HEADER = 256
 """The number of 32-bit numbers before the tokens of some .bin files; the first one says which type follows."""
 _MAGIC = {20240520: "<u2", 20240801: "<u4"}
@@ -40,12 +42,18 @@ def open_tokens(file: IO[bytes], source: str) -> Tokens:
 
 
 def vocabulary_size(tokens: Tokens, source: str) -> int:
-    """Return the largest number plus 1. Raises InvalidData for a negative number."""
+    """Return the largest number plus 1. Raises InvalidData for a number that is negative or too large for any model."""
     size = 1
     for start, part in in_parts(tokens):
         if part.min() < 0:
             place = int((part < 0).argmax())
             raise InvalidData(f"{source}: token {part[place]} at position {start + place + 1} is negative")
+        if part.max() >= MOST_TOKENS:
+            place = int((part >= MOST_TOKENS).argmax())
+            raise InvalidData(
+                f"{source}: token {part[place]} at position {start + place + 1} is too large, must be below "
+                f"{MOST_TOKENS:,}"
+            )
         size = max(size, int(part.max()) + 1)
     return size
 

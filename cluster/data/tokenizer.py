@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.data.files import one_line
+from cluster.data.token_files import MOST_TOKENS
 from stages.errors import InvalidData, PipetrainError
 
 OF_THE_RUN = "the run's tokenizer"
@@ -25,7 +26,10 @@ def size_of(content: str, source: str) -> int:
     """Return the largest token number of the file's content plus 1, at least 2. Raises InvalidData."""
     found = _tokenizer(content, source)
     with _told(f"{source}: is no tokenizer.json"):
-        return max(2, 1 + max(found.get_vocab(with_added_tokens=True).values(), default=0))
+        size = max(2, 1 + max(found.get_vocab(with_added_tokens=True).values(), default=0))
+    if size > MOST_TOKENS:
+        raise InvalidData(f"{source}: its token {size - 1} is too large, must be below {MOST_TOKENS:,}")
+    return size
 
 
 def encode(content: str, text: str, size: int, source: str) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from cluster.cli import cli
 from cluster.cli.generate import TokenDraw
 from stages.errors import InvalidData
+from tests.jobs import pipetrain_here
 
 TEXT = "the cat sat on the mat.\nthe dog sat on the log.\n" * 20
 
@@ -40,6 +41,26 @@ def _trained(folder: Path, **data: Any) -> Path:
     assert done.exit_code == 0, done.output
     _change(folder / "run", lambda name, array: array + 50 * (np.arange(len(array)) > 290) if "bias" in name else array)
     return folder / "run"
+
+
+def test_a_damaged_tokenizer_or_weights_of_a_run_are_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"the": 0, "cat": 250, "?": 1}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(5)
+    tokenizer.save(str(tmp_path / "own.json"))
+    run = _trained(tmp_path, tokens="own.json")
+    assert pipetrain_here("generate", run, "--prompt", "the cat", "--tokens", "3").returncode == 0
+    _change(run, lambda name, array: array * np.nan)
+    refused = pipetrain_here("generate", run, "--prompt", "the cat")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "the network's outputs are not finite" in refused.stderr
+    (run / "tokenizer.json").write_text('{"version": "1.0"}')
+    refused = pipetrain_here("generate", run, "--prompt", "the cat")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert refused.stderr.startswith("error: the run's tokenizer: is no tokenizer.json: ")
 
 
 def _change(run: Path, change: Any) -> None:

@@ -97,6 +97,10 @@ def test_what_is_wrong_with_a_file_is_one_line_with_the_place(tmp_path: Path) ->
         (np.arange(9.0), "must hold token numbers in one dimension, is of float64 [9]"),
         (np.zeros((3, 3), np.uint16), "must hold token numbers in one dimension, is of uint16 [3, 3]"),
         (np.array([3, 1, -2]), "token -2 at position 3 is negative"),
+        (
+            np.array([3, 2**32 - 1], np.uint32),
+            "token 4294967295 at position 2 is too large, must be below 2,147,483,647",
+        ),
         (np.array([3, 1, 70, 90]), "token 70 at position 3 is not in the vocabulary of 70 tokens"),
     ):
         np.save(path, array)

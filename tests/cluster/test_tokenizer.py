@@ -19,7 +19,12 @@ WORDS = {"type": "WordLevel", "vocab": {"hello": 0, "world": 1, "[UNK]": 2}, "un
 
 def _content(**entries: Any) -> str:
     names = ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
-    plain = {"version": "1.0", "added_tokens": [], **dict.fromkeys(names), "pre_tokenizer": {"type": "Whitespace"}}
+    plain: dict[str, Any] = {
+        "version": "1.0",
+        "added_tokens": [],
+        **dict.fromkeys(names),
+        "pre_tokenizer": {"type": "Whitespace"},
+    }
     return json.dumps({**plain, "model": WORDS, **entries})
 
 
@@ -63,6 +68,8 @@ def test_the_size_is_that_of_the_largest_number(tmp_path: Path) -> None:
     assert vocabulary.encode("hello world", "a.txt").tolist() == [0, 1000]
     assert vocabulary.decode(np.array([0, 500, 1000])) == "hello world"
     assert _read(tmp_path, added_tokens=_added(3)).size == 4
+    with pytest.raises(InvalidData, match=r"t\.json: its token 4000000000 is too large, must be below 2,147,483,647$"):
+        _read(tmp_path, model={**WORDS, "vocab": {"hello": 0, "world": 4_000_000_000, "[UNK]": 2}})
 
 
 def test_a_token_beyond_the_size_is_refused() -> None:
