@@ -25,7 +25,7 @@ OF_THE_RUN = "the run's tokenizer"
 def size_of(content: str, source: str) -> int:
     """Return the largest token number of the file's content plus 1, at least 2. Raises InvalidData."""
     found = _tokenizer(content, source)
-    with _told(f"{source}: is no tokenizer.json"):
+    with _as_invalid_data(f"{source}: is no tokenizer.json"):
         size = max(2, 1 + max(found.get_vocab(with_added_tokens=True).values(), default=0))
     if size > MOST_TOKENS:
         raise InvalidData(f"{source}: its token {size - 1} is too large, must be below {MOST_TOKENS:,}")
@@ -35,7 +35,7 @@ def size_of(content: str, source: str) -> int:
 def encode(content: str, text: str, size: int, source: str) -> NDArray[Any]:
     """Return the token numbers of a text, all below `size`. Raises InvalidData if the tokenizer lacks a part of it."""
     found = _tokenizer(content)
-    with _told(f"{source}: the tokenizer cannot encode it"):
+    with _as_invalid_data(f"{source}: the tokenizer cannot encode it"):
         tokens = np.array(found.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
     if len(tokens) and tokens.max() >= size:
         raise InvalidData(f"{source}: the tokenizer gives the token {tokens.max()}, must be below {size}, its size")
@@ -45,20 +45,20 @@ def encode(content: str, text: str, size: int, source: str) -> NDArray[Any]:
 def decode(content: str, tokens: NDArray[Any]) -> str:
     """Return the text of token numbers; nothing for those without a token. Raises InvalidData."""
     found = _tokenizer(content)
-    with _told(f"{OF_THE_RUN}: cannot decode tokens"):
+    with _as_invalid_data(f"{OF_THE_RUN}: cannot decode tokens"):
         return str(found.decode(tokens.tolist()))
 
 
 def number_of(content: str, token: str) -> int | None:
     """Return the number of a token; None if there is no such token. Raises InvalidData."""
     found = _tokenizer(content)
-    with _told(f"{OF_THE_RUN}: cannot find a token"):
+    with _as_invalid_data(f"{OF_THE_RUN}: cannot find a token"):
         number: int | None = found.token_to_id(token)
     return number
 
 
 def _tokenizer(content: str, source: str = OF_THE_RUN) -> Any:
-    with _told(f"{source}: is no tokenizer.json"):
+    with _as_invalid_data(f"{source}: is no tokenizer.json"):
         return _loaded(content)
 
 
@@ -75,7 +75,7 @@ def _loaded(content: str) -> Any:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _as_invalid_data(what: str) -> Iterator[None]:
     """Turn every error of the library into InvalidData. It raises plain Exceptions, and for a damaged file also the
     panics of its Rust code, which are no Exceptions."""
     try:
