@@ -113,7 +113,7 @@ def open_run(path: Path) -> FinishedRun:
             spec = parse_job({**spec.document(), "model": layers["model"]})
     except InvalidJob as error:
         raise InvalidData(f"{path / run_files.JOB}: {error.problems[0]}") from None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise InvalidData(f"{path / run_files.MODEL_LAYERS}: cannot be read: {error}") from None
     return FinishedRun(spec, None if columns is None else tuple(columns), path / run_files.MODEL, vocabulary)
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from cluster.cli import cli
 from cluster.cli.generate import TokenDraw
+from cluster.run.saved_model import open_run
 from stages.errors import InvalidData
 from tests.jobs import pipetrain_here
 
@@ -131,3 +132,13 @@ def test_weights_in_another_precision_are_converted(tmp_path: Path) -> None:
     assert (after.exit_code, after.output) == (0, before)
     save_file({name: array.astype(np.int32) for name, array in load_file(path).items()}, path)
     assert "is of I32, must be of F64, F32, F16" in str(_run("generate", run, "--prompt", "the").exception)
+
+
+def test_a_damaged_description_of_the_layers_is_one_line(tmp_path: Path) -> None:
+    run = _trained(tmp_path)
+    for content in ("[" * 100_000, "[]", '{"vocabulary": {"tokens": "bytes"}}', "\udcff"):
+        (run / "model.json").write_bytes(content.encode(errors="surrogateescape"))
+        with pytest.raises(InvalidData) as told:
+            open_run(run)
+        assert str(told.value).startswith(f"{run}/model.json: cannot be read: ")
+        assert len(str(told.value).splitlines()) == 1
