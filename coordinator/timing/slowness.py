@@ -75,7 +75,10 @@ def _evaluations(run: _Run) -> str | None:
     share = _mean(run.evaluate)
     if share < _MUCH:
         return None
-    return f"evaluations take {share:.0%} of the time: evaluate less often (`training.evaluate_every`), or use fewer validation rows"
+    return (
+        f"evaluations take {share:.0%} of the time: evaluate less often (`training.evaluate_every`), or use fewer "
+        "validation rows"
+    )
 
 
 def _uneven(run: _Run) -> str | None:

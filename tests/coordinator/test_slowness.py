@@ -49,7 +49,8 @@ def told(workers: Sequence[Shares], predicted: float | None = None, cpus: int | 
             [(50, 10, 0, 40, 0)] * 2,
             0.1,
             2,
-            "evaluations take 40% of the time: evaluate less often (`training.evaluate_every`), or use fewer validation rows",
+            "evaluations take 40% of the time: evaluate less often (`training.evaluate_every`), or use fewer "
+            "validation rows",
         ),
         (
             [(98, 1, 1, 0, 0), (30, 69, 1, 0, 0), (40, 59, 1, 0, 0)],
