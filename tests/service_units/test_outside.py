@@ -86,7 +86,9 @@ def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_quest
     spec = parse_job(SMALLEST)
     data = load_data(spec)
     expected = estimate(
-        make_blueprint(spec, len(data.train)), data_bytes=data.nbytes, validation_rows=len(data.validation)
+        make_blueprint(spec, len(data.train)),
+        data_bytes=data.nbytes + data.order_bytes,
+        validation_rows=len(data.validation),
     )
 
     async def ask(outside: Outside) -> Any:
