@@ -130,9 +130,10 @@ def test_the_service_closes_what_a_job_left_open_and_is_not_held_up(
             await service.jobs.runner_gone("job1", 1, "its runner was ended")
             assert service.state() == "STOPPED"
             turns = 0
-            while (tmp_path / "home" / "runs" / "job1" / ".mlflow-run").exists():
-                await asyncio.sleep(0.01)
-                turns += 1
+            async with asyncio.timeout(120):
+                while (tmp_path / "home" / "runs" / "job1" / ".mlflow-run").exists():
+                    await asyncio.sleep(0.01)
+                    turns += 1
             await service.jobs.tracking_ended(60)
             return turns
 
