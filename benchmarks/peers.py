@@ -47,16 +47,19 @@ class Contestant:
 
     name: str
     peer: Peer
-    steps: int = 3
+    steps: int = 2
+    warm_up: int = 1
     seconds: list[float] = field(default_factory=list)
 
     def turn(self, *, counts: bool) -> None:
         """Measure a turn. The first turn does not count; it decides how many steps the following turns have."""
-        taken = self.peer.measure(self.steps, warm_up=2)
+        taken = self.peer.measure(self.steps, warm_up=self.warm_up)
         if counts:
             self.seconds += taken
         else:
-            self.steps = max(3, min(400, round(_ROUND_S / statistics.median(taken))))
+            median = statistics.median(taken)
+            self.steps = max(2, min(400, round(_ROUND_S / median)))
+            self.warm_up = 1 if median > _ROUND_S / 2 else 2
 
     @property
     def median(self) -> float:

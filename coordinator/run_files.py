@@ -19,6 +19,7 @@ TRACE_REQUEST = "trace.request"
 MODEL = "model.safetensors"
 MODEL_LAYERS = "model.json"
 TOKENIZER = "tokenizer.json"
+PREPROCESSING = "preprocessing.json"
 TENSORBOARD = "tensorboard"
 LOGS = "logs"
 RESERVE = ".reserve"
@@ -27,8 +28,9 @@ MLFLOW_OPEN = ".mlflow-run"
 """Names the open run at MLflow and its server. If it exists although the run has ended, the service closes that run."""
 
 MODEL_FILES = (JOB, MODEL_LAYERS, MODEL)
-"""The files of a trained model: `evaluate` and `predict` read only these, and TOKENIZER if it exists."""
-MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, TENSORBOARD)
+"""The files of a trained model: `evaluate` and `predict` read only these, and of TOKENIZER and PREPROCESSING what
+exists."""
+MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, PREPROCESSING, TENSORBOARD)
 """The files that a run makes before its first step."""
 MADE = (*MADE_BEFORE_STEPS, TRACE, TRACE_REQUEST, TOKENIZER, MODEL_LAYERS, MODEL)
 """The files that a run of `pipetrain train` makes and `--overwrite` removes."""
@@ -67,6 +69,7 @@ RUN_FILES = (
     ),
     RunFile(MODEL_LAYERS, "the layers that the weights belong to", "the run, at its end", "`predict`, you"),
     RunFile(TOKENIZER, "the tokenizer, if the network's text has one", "the run, at its end", "`generate`, you"),
+    RunFile(PREPROCESSING, "how a table's columns became numbers", "the run, at its start", "`predict`, you"),
     RunFile(TRACE, "the steps that were traced last", "the run, if a trace was requested", "Perfetto"),
     RunFile(TRACE_REQUEST, "how many steps the run must trace", "the service", "the run, which removes it"),
     RunFile(f"{LOGS}/runner.log", "what the job's runner prints", "the runner", "the service, you"),

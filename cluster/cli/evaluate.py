@@ -73,10 +73,10 @@ def _evaluate(run: FinishedRun, source: str | None) -> dict[str, float]:
 
 
 def _other(run: FinishedRun, source: str) -> Dataset:
-    """Return the rows of another source, read with the run's columns or vocabulary. Raises InvalidData."""
+    """Return the rows of another source, read with the run's preprocessing or vocabulary. Raises InvalidData."""
     if run.vocabulary is not None:
         rows = text_rows(run.spec, source, run.vocabulary)
     else:
-        rows = load_arrays(run.spec, source, run.columns)
+        rows = load_arrays(run.spec, source, run.preprocessing)
     require_counted(rows.y, run.spec.model_spec(), source, "evaluation", "give other data")
     return rows

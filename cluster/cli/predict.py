@@ -44,9 +44,9 @@ def predict(run: str, address: str | None, home: Path | None, source: str, outpu
         raise UserMistake(f"--output: {output} must end in .npz")
     with trained_run(run, address=address, home=home) as trained, BlasThreads(None):
         spec = trained.spec
-        if is_text(source):
+        if is_text(source, spec.data.block):
             raise UserMistake(f"--input: {source} is text; give token numbers in an .npz, or use `pipetrain generate`")
-        x = load_inputs(spec, source, trained.columns)
+        x = load_inputs(spec, source, trained.preprocessing)
         chunks = infer(spec.model_spec(), trained.parameter, x, spec.training.evaluate_batch_size)
         arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}
         if spec.model_spec().network.output.positions:

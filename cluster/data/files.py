@@ -31,10 +31,18 @@ class Arrays:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Table:
-    """The content of a .csv or .parquet file: pyarrow's columns by name, in the file's order."""
+    """The content of a file with named columns: pyarrow's columns by name, in the file's order.
+
+    `index` names the columns that are an index by the file's own account. `notes` say what the reader found, such as
+    its delimiter. `lines` are the lines of the file on which its rows begin, as an editor counts them; None if it has
+    no lines.
+    """
 
     columns: dict[str, Any]
     n_rows: int
+    index: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    lines: AnyArray | None = None
 
 
 def read_source(source: str, rules: SourceRules | None = None) -> Arrays | Table:

@@ -12,33 +12,40 @@ local path or a URL. `rules` limit which sources are allowed.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from cluster.data.applying import inputs_of, targets_of
 from cluster.data.checks import fitting_inputs, fitting_targets, require_counted
 from cluster.data.files import AnyArray, Arrays, Table, read_source
+from cluster.data.fitting import fit
+from cluster.data.preprocessing import Preprocessing
+from cluster.data.roles import assign_roles
 from cluster.data.rules import SourceRules
-from cluster.data.tables import arrays_of, require_columns, split_columns
 from cluster.data.text import Vocabulary, load_text
 from cluster.data.token_files import require_below
-from coordinator.job.source_names import is_text
+from coordinator.job.data_section import DataSection
 from coordinator.job.spec import JobSpec
-from stages.data import Dataset, train_validation_split
+from stages.data import Dataset, RowNumbers, train_validation_split
 from stages.errors import InvalidData
+from stages.losses import build_loss
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class JobData:
-    """The rows of a job. `columns` name a table's inputs in their order; None for arrays without names.
+    """The rows of a job. `preprocessing` says how a table's columns became numbers; None for arrays without names.
 
     `spec` is the job with all values that follow from its data; `vocabulary` has the meaning of tokens, for text.
+    `said` are lines for the user about what was read.
     """
 
     spec: JobSpec
     train: Dataset
     validation: Dataset
-    columns: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
     vocabulary: Vocabulary | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -52,7 +59,8 @@ class JobData:
 
     def fingerprint(self) -> int:
         """Return a CRC-32 of both sets, by which a worker that reads the data itself detects that it has changed."""
-        both = f"{self.train.fingerprint()} {self.validation.fingerprint()} {self.columns}"
+        columns = None if self.preprocessing is None else self.preprocessing.columns
+        both = f"{self.train.fingerprint()} {self.validation.fingerprint()} {columns}"
         return zlib.crc32(both.encode("utf-8", "surrogatepass"))
 
 
@@ -71,24 +79,63 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
 
 def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
     data = spec.data
-    if is_text(data.source):
+    if data.is_text:
         train, held_out, vocabulary = load_text(spec, rules)
         resolved = spec.resolved(train.x.block, vocabulary.size)
         _require_vocabulary(resolved, vocabulary, train, held_out)
         return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary)
-    everything, columns = _load(spec, data.source, None, rules)
+    content = read_source(data.source, rules)
+    if isinstance(content, Table):
+        return load_table(spec, content, rules)
+    everything = _fitting(spec, content, data.source)
     if isinstance(data.validation, str):
-        validation, _ = _load(spec, data.validation, columns, rules)
-        return JobData(spec=spec, train=everything, validation=validation, columns=columns)
-    train_rows, validation_rows = train_validation_split(len(everything), data.validation, spec.seed)
-    if not len(train_rows) or not len(validation_rows):
-        kind = "validation" if len(train_rows) else "training"
+        validation = _fitting(spec, _arrays(data.validation, rules), data.validation)
+        return JobData(spec=spec, train=everything, validation=validation)
+    train_rows, validation_rows = split_rows(data, len(everything), spec.seed)
+    return JobData(spec=spec, train=everything.take(train_rows), validation=everything.take(validation_rows))
+
+
+def load_table(spec: JobSpec, table: Table, rules: SourceRules | None) -> JobData:
+    """Return the data of a job on a table: fit the rules of preprocessing to its training rows, and apply them."""
+    data, source = spec.data, spec.data.source
+    roles = assign_roles(table, data, source)
+    if isinstance(data.validation, str):
+        train_rows, validation_rows = np.arange(table.n_rows), None
+    else:
+        train_rows, validation_rows = split_rows(data, table.n_rows, spec.seed)
+    loss = build_loss(spec.model.loss.spec())
+    units = spec.model_spec().network.output.features if spec.is_resolved else None
+    fitted = fit(table, roles, data, train_rows, loss, units)
+    classes = None if fitted.target.classes is None else len(fitted.target.classes)
+    spec = spec.fitted(len(fitted.features), classes, roles.target)
+    everything = _table_rows(spec, table, fitted, source)
+    if validation_rows is None:
+        train, validation = everything, load_arrays(spec, str(data.validation), fitted, rules)
+    else:
+        train, validation = everything.take(train_rows), everything.take(validation_rows)
+    said = (what_is_read(fitted, len(train), len(validation)), *table.notes)
+    return JobData(spec=spec, train=train, validation=validation, preprocessing=fitted, said=said)
+
+
+def what_is_read(rules: Preprocessing, train: int, validation: int) -> str:
+    """Return a line about a table's columns and rows: "inputs (3): a, b, c · target: y (classes: no, yes) · …"."""
+    target = ", ".join(rules.target.names)
+    kind = "numbers" if rules.target.classes is None else f"classes: {', '.join(rules.target.classes)}"
+    inputs = f"inputs ({len(rules.columns)}): {', '.join(rules.columns)}"
+    return f"{inputs} · target: {target} ({kind}) · {train:,} rows train, {validation:,} validation"
+
+
+def split_rows(data: DataSection, n_rows: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
+    """Return the numbers of training and validation rows. Raises InvalidData if one part would be empty."""
+    assert not isinstance(data.validation, str), "a second source splits nothing"
+    train, validation = train_validation_split(n_rows, data.validation, seed)
+    if not len(train) or not len(validation):
+        kind = "validation" if len(train) else "training"
         raise InvalidData(
-            f"{data.source}: a share of {data.validation} of its {len(everything)} rows leaves none for {kind}; "
+            f"{data.source}: a share of {data.validation} of its {n_rows} rows leaves none for {kind}; "
             "change data.validation or give a second source"
         )
-    train, held_out = everything.take(train_rows), everything.take(validation_rows)
-    return JobData(spec=spec, train=train, validation=held_out, columns=columns)
+    return train, validation
 
 
 def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary, train: Dataset, held_out: Dataset) -> None:
@@ -116,44 +163,52 @@ def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary, train: Dataset, h
         )
 
 
-def load_arrays(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> Dataset:
+def load_arrays(
+    spec: JobSpec, source: str, preprocessing: Preprocessing | None = None, rules: SourceRules | None = None
+) -> Dataset:
     """Return the inputs and targets of any source, checked against the job's model.
 
-    `columns` are the input columns that the model was trained on (`JobData.columns`); a table may then have them in
-    another order and among other columns. Raises InvalidData.
+    `preprocessing` are the rules that the model was trained with (`JobData.preprocessing`); a table may then have its
+    columns in another order and among other columns. Raises InvalidData.
     """
-    return _load(spec, source, columns)[0]
+    content = read_source(source, rules)
+    if isinstance(content, Arrays):
+        return _fitting(spec, content, source)
+    if preprocessing is None:
+        raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x and y")
+    return _table_rows(spec, content, preprocessing, source)
 
 
-def load_inputs(spec: JobSpec, source: str, columns: Sequence[str] | None = None) -> AnyArray:
+def load_inputs(spec: JobSpec, source: str, preprocessing: Preprocessing | None = None) -> AnyArray:
     """Return the inputs (rows, features) of any source, checked against the job's model. It needs no targets.
 
-    Without `columns` (see `load_arrays`) every column of a table is an input except those of `data.target`.
-    Raises InvalidData.
+    For `preprocessing` see `load_arrays`. Raises InvalidData.
     """
     content = read_source(source)
     if isinstance(content, Arrays):
         return fitting_inputs(content.x, spec.model_spec(), source)
-    if columns is None:
-        columns = [name for name in content.columns if name not in (spec.data.target or ())]
-    require_columns(content, columns, source)
-    return fitting_inputs(arrays_of(content, columns, (), source).x, spec.model_spec(), source, columns)
+    if preprocessing is None:
+        raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x")
+    x = inputs_of(content, preprocessing, spec.precision, source)
+    return fitting_inputs(x, spec.model_spec(), source, preprocessing.features)
 
 
-def _load(
-    spec: JobSpec, source: str, columns: Sequence[str] | None, rules: SourceRules | None = None
-) -> tuple[Dataset, tuple[str, ...] | None]:
-    content, model = read_source(source, rules), spec.model_spec()
-    inputs: Sequence[str] | None = None
-    targets: Sequence[str] | None = None
+def _arrays(source: str, rules: SourceRules | None) -> Arrays:
+    content = read_source(source, rules)
     if isinstance(content, Table):
-        inputs, targets = split_columns(content, spec.data.target, source)
-        if columns is not None:
-            require_columns(content, columns, source)
-            inputs = columns
-        content = arrays_of(content, inputs, targets, source)
+        raise InvalidData(f"{source}: has columns, but data.source has arrays; give both in the same form")
+    return content
+
+
+def _fitting(spec: JobSpec, content: Arrays, source: str) -> Dataset:
     if content.y is None:
         raise InvalidData(f"{source}: has no array y; write it with numpy.savez(file, x=x, y=y)")
-    x = fitting_inputs(content.x, model, source, inputs)
-    y = fitting_targets(content.y, len(x), model, source, targets)
-    return Dataset(x=x, y=y), None if inputs is None else tuple(inputs)
+    x = fitting_inputs(content.x, spec.model_spec(), source)
+    return Dataset(x=x, y=fitting_targets(content.y, len(x), spec.model_spec(), source, None))
+
+
+def _table_rows(spec: JobSpec, table: Table, preprocessing: Preprocessing, source: str) -> Dataset:
+    model = spec.model_spec()
+    x = fitting_inputs(inputs_of(table, preprocessing, spec.precision, source), model, source, preprocessing.features)
+    y = targets_of(table, preprocessing, spec.precision, source)
+    return Dataset(x=x, y=fitting_targets(y, len(x), model, source, preprocessing.target.names))

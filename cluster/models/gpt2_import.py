@@ -71,7 +71,7 @@ def import_gpt2(folder: Path, into: Path, *, block: int | None = None) -> Import
         parameters = dict(_parameters(tensors, names, pairs, precision))
     into.mkdir(parents=True, exist_ok=True)
     write_whole(into / run_files.JOB, (_HEAD + write_yaml(document)).encode())
-    save_model(into, spec, parameters, None, vocabulary)
+    save_model(into, spec, parameters, vocabulary)
     dropped = f"attn_pdrop {attention_dropout:g} is ignored: pipetrain has no dropout inside attention"
     return Imported(
         sizes=cut,

@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import orjson
 
+from cluster.data.preprocessing import Preprocessing
 from cluster.data.text import Vocabulary
 from cluster.run.earlier_run import lock_folder, make_room
 from cluster.run.event_log import EventLog
@@ -160,12 +161,16 @@ class RunDir:
         self,
         spec: JobSpec,
         parameters: Mapping[str, Array],
-        columns: Sequence[str] | None,
         vocabulary: Vocabulary | None = None,
     ) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer,
         each whole or not at all. Raises OSError."""
-        save_model(self.path, spec, parameters, columns, vocabulary)
+        save_model(self.path, spec, parameters, vocabulary)
+
+    def save_preprocessing(self, rules: Preprocessing) -> None:
+        """Write preprocessing.json, whole or not at all. Raises OSError."""
+        content = json.dumps(rules.document(), indent=2, ensure_ascii=False) + "\n"
+        write_whole(self.path / run_files.PREPROCESSING, content.encode("utf-8", "surrogatepass"))
 
     def begin_trace(self) -> BinaryIO:
         """Open a file for a trace. After `show_trace` it is trace.json, even while it grows. Raises OSError."""

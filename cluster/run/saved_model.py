@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cluster.data.files import one_line
+from cluster.data.preprocessing import NumberRule, Preprocessing, TargetRule
 from cluster.data.text import Vocabulary
 from cluster.data.weights import REAL
 from cluster.run.run_errors import os_error_of
@@ -29,7 +30,6 @@ def save_model(
     folder: Path,
     spec: JobSpec,
     parameters: Mapping[str, Array],
-    columns: Sequence[str] | None,
     vocabulary: Vocabulary | None,
 ) -> None:
     """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer.
@@ -37,7 +37,7 @@ def save_model(
     write_tensors(folder / run_files.MODEL, parameters, {"format": MODEL_FORMAT})
     if vocabulary is not None and vocabulary.tokenizer:
         write_whole(folder / run_files.TOKENIZER, vocabulary.tokenizer.encode())
-    described = _describe(spec, columns, vocabulary)
+    described = _describe(spec, vocabulary)
     write_whole(folder / run_files.MODEL_LAYERS, (json.dumps(described, indent=2) + "\n").encode())
 
 
@@ -68,10 +68,11 @@ class FinishedRun:
     """A trained run, read from disk. `parameter` reads weights one by one."""
 
     spec: JobSpec
-    columns: tuple[str, ...] | None
     weights: Path
     vocabulary: Vocabulary | None = None
     """The meaning of its tokens; None if the network is not for text."""
+    preprocessing: Preprocessing | None = None
+    """How columns become its inputs; None if it was trained on arrays or text."""
 
     def parameter(self, name: str) -> Array:
         """Return a parameter by its name in model.safetensors, in the job's precision. Raises InvalidData if the file
@@ -107,7 +108,7 @@ def open_run(path: Path) -> FinishedRun:
     try:
         spec = load_job(path / run_files.JOB)
         layers = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8"))
-        columns, told = layers.get("columns"), layers.get("vocabulary")
+        told = layers.get("vocabulary")
         vocabulary = None if told is None else Vocabulary.from_document(told, path)
         if not spec.is_resolved:  # model.json has the sizes that follow from the data
             spec = parse_job({**spec.document(), "model": layers["model"]})
@@ -115,10 +116,29 @@ def open_run(path: Path) -> FinishedRun:
         raise InvalidData(f"{path / run_files.JOB}: {error.problems[0]}") from None
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise InvalidData(f"{path / run_files.MODEL_LAYERS}: cannot be read: {error}") from None
-    return FinishedRun(spec, None if columns is None else tuple(columns), path / run_files.MODEL, vocabulary)
+    preprocessing = _read_preprocessing(path) or _without_rules(spec, layers.get("columns"))
+    return FinishedRun(spec, path / run_files.MODEL, vocabulary, preprocessing)
 
 
-def _describe(spec: JobSpec, columns: Sequence[str] | None, vocabulary: Vocabulary | None) -> dict[str, Any]:
+def _read_preprocessing(folder: Path) -> Preprocessing | None:
+    file = folder / run_files.PREPROCESSING
+    try:
+        return Preprocessing.from_document(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise InvalidData(f"{file}: cannot be read: {error}") from None
+
+
+def _without_rules(spec: JobSpec, columns: Sequence[str] | None) -> Preprocessing | None:
+    """Return the rules of a run of an older version, which used columns of numbers as they were."""
+    if columns is None:
+        return None
+    target = TargetRule(names=spec.data.target or (), offsets=(0.0,), divisors=(1.0,))
+    return Preprocessing(inputs=tuple(NumberRule(name=name) for name in columns), target=target)
+
+
+def _describe(spec: JobSpec, vocabulary: Vocabulary | None) -> dict[str, Any]:
     model = spec.model_spec()
     layers = [
         {"index": op.index, "kind": op.kind, "in": op.layer.shape_in.numbers, "out": op.layer.shape_out.numbers}
@@ -133,7 +153,6 @@ def _describe(spec: JobSpec, columns: Sequence[str] | None, vocabulary: Vocabula
         "loss": spec.model.loss.document(),
         "layers": layers,
         "model": {key: value for key, value in spec.document()["model"].items() if key != "weights"},
-        "columns": None if columns is None else list(columns),
         "vocabulary": None if vocabulary is None else vocabulary.document(),
     }
 

@@ -137,6 +137,10 @@ class Run:
         """
         blueprint = self.blueprint
         try:
+            if self.data.preprocessing is not None:
+                run_dir.save_preprocessing(self.data.preprocessing)
+            for line in self.data.said:
+                run_dir.event("data", detail=line)
             run_dir.event(
                 "starting",
                 workers=blueprint.n_workers,
@@ -230,7 +234,7 @@ class Run:
             saved = trainer.steps_done > 0
             run_dir.require_there()
             if saved:
-                run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.columns, self.data.vocabulary)
+                run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.vocabulary)
             trackers.close("stopped" if stopped else "finished")  # only once the weights are saved
         self.result = RunResult(
             steps=trainer.steps_done,

@@ -46,8 +46,8 @@ def files_to_fetch(folder: Path, *, model: bool) -> list[Path]:
         found = [folder / name for name in run_files.MODEL_FILES]
         if not all(file.exists() for file in found):
             raise Refused("it has saved no model; a job saves one when it succeeds, or when it is stopped in time")
-        tokenizer = folder / run_files.TOKENIZER
-        return [*found, tokenizer] if tokenizer.is_file() else found
+        optional = (folder / name for name in (run_files.TOKENIZER, run_files.PREPROCESSING))
+        return [*found, *(file for file in optional if file.is_file())]
     everything = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     found = [path for path in everything if not path.name.startswith(".")]
     if not found:

@@ -16,7 +16,7 @@ from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_ACTIONS, MAX_LAYERS
 from coordinator.job.loss_entries import LossEntry
 from coordinator.job.problems import Path, show
-from coordinator.job.source_names import TABLES, extension, is_text
+from coordinator.job.source_names import has_columns, is_text
 from stages.losses import build_loss
 from stages.network import LayerError, NetworkBuilder, path_name
 from stages.shapes import input_shape
@@ -84,7 +84,7 @@ def _model(facts: Facts) -> Generator[str, None, int | None]:
         yield f"model.input: got {show(given)}, with vocabulary it must be a sample's number of tokens, such as [64]"
         given = None
     layers = facts.get("model", "layers")
-    if given is None and facts.lacks("model", "input") and not is_text(facts.get("data", "source", default="") or ""):
+    if given is None and facts.lacks("model", "input") and not _gives_input(facts):
         yield "model.input: missing, must be the shape of one sample, a list of whole numbers such as [64]"
     if given is None or vocabulary is None or layers is None or not facts.n_layers():
         return None if facts.lacks("model", "input") else facts.n_layers()
@@ -108,6 +108,12 @@ def _model(facts: Facts) -> Generator[str, None, int | None]:
     return len(builder.ops)
 
 
+def _gives_input(facts: Facts) -> bool:
+    """Whether the shape of a sample follows from the data."""
+    source = facts.get("data", "source", default="") or ""
+    return is_text(source, facts.get("data", "block")) or has_columns(source)
+
+
 def _loss(facts: Facts, outputs: int) -> Iterator[str]:
     given = facts.get("model", "loss")
     if given is None:
@@ -126,11 +132,11 @@ def _precision(facts: Facts) -> Iterator[str]:
 def _data(facts: Facts) -> Iterator[str]:
     source, target = facts.get("data", "source"), facts.get("data", "target")
     loss = facts.get("model", "loss")
-    if source is not None and loss is not None and is_text(source):
+    if source is not None and loss is not None and is_text(source, facts.get("data", "block")):
         kind = LossEntry.model_validate(loss).kind
         if not build_loss(kind).takes_labels:
             yield f"model.loss: got {kind!r}, but tokens of text are labels, must be cross_entropy"
-    if source is not None and target is not None and extension(source) not in TABLES:
+    if source is not None and target is not None and not has_columns(source):
         yield f"data.target: got {show(target)}, but only .csv and .parquet have columns; remove it for {show(source)}"
 
 

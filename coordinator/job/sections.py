@@ -12,13 +12,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from coordinator.job.base_section import Section, as_tuple
+from coordinator.job.data_section import one_line
 from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_DIMENSIONS, MAX_LAYERS
 from coordinator.job.loss_entries import LOSS_KINDS, LossEntry
 from coordinator.job.nearest import closest
 from coordinator.job.optimizer_sections import OptimizerSection
 from coordinator.job.rates import ConstantRate, ScheduleSection
-from coordinator.job.source_names import TOKENS, WHAT_A_SOURCE_IS, extension, is_url, source_problem
+from coordinator.job.source_names import extension, is_url
 from coordinator.texts import BYTES_OF
 from stages.spec import InitSpec
 
@@ -51,39 +52,10 @@ def bytes_text(n_bytes: int) -> str | int:
     return n_bytes
 
 
-def _one_line(name: str) -> bool:
-    """Whether a file's name fits on one line of a message and has no null byte, which systems refuse."""
-    return len(name.splitlines()) == 1 and "\0" not in name
-
-
-def _source(value: object) -> str:
-    if not isinstance(value, str) or not _one_line(value):
-        raise ValueError
-    if problem := source_problem(value):
-        raise ValueError(problem.partition("; ")[2])
-    return value
-
-
-def _validation(value: object) -> float | str:
-    if isinstance(value, str):
-        return _source(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise ValueError
-    return float(value)
-
-
-def _tokens(value: object) -> str | None:
-    if value is None or value in TOKENS:
-        return None if value is None else str(value)
-    if not isinstance(value, str) or not _one_line(value) or extension(value) != ".json":
-        raise ValueError
-    return value
-
-
 def _weights(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not _one_line(value) or is_url(value) or extension(value) != ".safetensors":
+    if not isinstance(value, str) or not one_line(value) or is_url(value) or extension(value) != ".safetensors":
         raise ValueError
     return value
 
@@ -109,7 +81,7 @@ def _recompute(value: object) -> Literal["none", "full", "auto"] | tuple[int, ..
 
 
 def _schedule(value: object) -> str:
-    if not isinstance(value, str) or not _one_line(value):
+    if not isinstance(value, str) or not one_line(value):
         raise ValueError
     if value not in SCHEDULES and not value.lower().endswith(".csv"):
         raise ValueError
@@ -130,14 +102,10 @@ def _at_most(most: int, value: object) -> object:
     return as_tuple(value)
 
 
-def _columns(value: object) -> object:
-    return (value,) if isinstance(value, str) else as_tuple(value)
-
-
 def _folder(value: object) -> bool | str:
     if isinstance(value, bool):
         return value
-    if not isinstance(value, str) or not value or not _one_line(value):
+    if not isinstance(value, str) or not value or not one_line(value):
         raise ValueError
     return value
 
@@ -145,7 +113,7 @@ def _folder(value: object) -> bool | str:
 def _tracking_uri(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not _one_line(value):
+    if not isinstance(value, str) or not one_line(value):
         raise ValueError
     if value.lower().startswith(("file:", "/", ".")):
         raise ValueError("MLflow no longer keeps runs in folders; write sqlite:///mlflow.db for a database file")
@@ -188,30 +156,6 @@ class ModelSection(Section):
     weights: Annotated[str | None, PlainValidator(_weights)] = Field(
         default=None, description="a .safetensors file with all parameters to begin with, or null"
     )
-
-
-class DataSection(Section):
-    """`data`: where the rows come from, which columns are predicted, which rows are kept for validation."""
-
-    source: Annotated[str, PlainValidator(_source)] = Field(description=WHAT_A_SOURCE_IS)
-    target: Annotated[tuple[str, ...] | None, BeforeValidator(_columns)] = Field(
-        default=None, min_length=1, description="a list of column names"
-    )
-    validation: Annotated[float | str, PlainValidator(_validation)] = Field(
-        default=0.2, description="a share of the rows between 0 and 1, or a second source"
-    )
-    tokens: Annotated[str | None, PlainValidator(_tokens)] = Field(
-        default=None, description="characters, bytes or a tokenizer.json, for text"
-    )
-    block: int | None = Field(
-        default=None, ge=1, le=2**20, description="a whole number of tokens, at least 1, for text"
-    )
-    windows: Literal["blocks", "random"] = Field(default="blocks", description="blocks or random")
-
-    @property
-    def validation_source(self) -> str:
-        """The source of the validation rows: a second one, or the only one."""
-        return self.validation if isinstance(self.validation, str) else self.source
 
 
 class TrainingSection(Section):

@@ -13,6 +13,9 @@ BUILT_IN: tuple[str, ...] = ("digits", "diabetes", "stdlib")
 TEXTS: tuple[str, ...] = (".txt", ".jsonl", ".bin", ".npy")
 """Files of text or of token numbers, which `data.block` cuts into rows."""
 
+TEXTS_OR_ROWS: tuple[str, ...] = (".jsonl", ".npy")
+"""Files of text or tokens if `data.block` is given, otherwise of rows."""
+
 TOKENS: tuple[str, ...] = ("characters", "bytes")
 """The kinds of tokens that need no tokenizer.json."""
 
@@ -44,9 +47,16 @@ _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*)://"
 _IPV6_HOST = re.compile(r"^https?://(?:[^/?#@]*@)?\[[0-9A-Fa-f:.%]*\]", re.IGNORECASE)
 
 
-def is_text(source: str) -> bool:
-    """Whether the source is text or tokens."""
-    return source == "stdlib" or (source not in BUILT_IN and extension(source) in TEXTS)
+def is_text(source: str, block: object) -> bool:
+    """Whether the source is text or tokens. Files of JSON lines and arrays are if `block` (`data.block`) is given."""
+    if source in BUILT_IN:
+        return source == "stdlib"
+    return extension(source) in TEXTS and (block is not None or extension(source) not in TEXTS_OR_ROWS)
+
+
+def has_columns(source: str) -> bool:
+    """Whether the source is a table with named columns."""
+    return source not in BUILT_IN and extension(source) in TABLES
 
 
 def is_url(source: str) -> bool:

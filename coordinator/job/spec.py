@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from coordinator import run_files
 from coordinator.job.base_section import Section
 from coordinator.job.checks import cross_problems
+from coordinator.job.data_section import DataSection
 from coordinator.job.entries import too_much, wrong_texts
 from coordinator.job.layer_entries import CLASSES
 from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
@@ -25,7 +26,6 @@ from coordinator.job.overrides import apply_override, apply_replacement
 from coordinator.job.problems import problems_of
 from coordinator.job.sections import (
     LARGEST,
-    DataSection,
     ModelSection,
     PipelineSection,
     ResourcesSection,
@@ -65,7 +65,9 @@ class JobSpec(Section):
         Raises InvalidJob if entries that follow from the data are still open (see `resolved`).
         """
         if not self.is_resolved:
-            raise InvalidJob(["model.input: missing, must be the shape of one sample; only text data can give it"])
+            raise InvalidJob(
+                ["model.input: missing, must be the shape of one sample; only text and tables can give it"]
+            )
         return self._network
 
     @property
@@ -83,6 +85,21 @@ class JobSpec(Section):
         model.setdefault("vocabulary", vocabulary)
         model["input"] = model.get("input") or [positions]
         model["layers"] = _with_units(model["layers"], model["vocabulary"])
+        return parse_job(document)
+
+    def fitted(self, n_inputs: int, n_classes: int | None, target: Sequence[str] | None = None) -> JobSpec:
+        """Return the same job with `model.input`, `units: classes` and `data.target` filled in for rows of numbers.
+
+        `n_inputs`: numbers of a row; `n_classes`: None if the targets are numbers. Raises InvalidJob.
+        """
+        document = self.document()
+        model = document["model"]
+        if model.get("input") is None:
+            model["input"] = [n_inputs]
+        if n_classes is not None:
+            model["layers"] = _with_units(model["layers"], n_classes)
+        if target is not None:
+            document["data"]["target"] = list(target)
         return parse_job(document)
 
     @cached_property
@@ -107,14 +124,12 @@ class JobSpec(Section):
         document: dict[str, Any] = _plain(self.model_dump())
         document["model"]["layers"] = [layer.document() for layer in self.model.layers]
         document["model"]["loss"] = self.model.loss.document()
+        document["data"] = _plain(self.data.document())
         document["training"]["optimizer"] = _plain(self.training.optimizer.document())
         document["training"]["schedule"] = self.training.schedule.document()
         if self.training.log_every == 1:
             del document["training"]["log_every"]
-        if self.data.windows == "blocks":
-            del document["data"]["windows"]
         for section, names in (
-            ("data", ("tokens", "block")),
             ("model", ("input", "vocabulary", "init", "weights")),
             ("training", ("epochs", "steps", "evaluate_every")),
         ):

@@ -29,6 +29,6 @@ def text_measure(spec: JobSpec, source: str, n_bytes: int | None) -> TextMeasure
     """Return the measure of a job on text; None for other jobs, and if the loss is not the logarithm of a
     probability."""
     loss = spec.model_spec().loss_function
-    if not is_text(source) or not loss.is_log_likelihood:
+    if not is_text(source, spec.data.block) or not loss.is_log_likelihood:
         return None
     return TextMeasure(n_bytes if loss.ignore_index is None else None)

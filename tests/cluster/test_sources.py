@@ -22,7 +22,8 @@ from tests.jobs import pipetrain_here
 def job(source: object, loss: Any = "cross_entropy", **changes: Any) -> JobSpec:
     """Return a job with 2 inputs and 3 outputs."""
     outputs = changes.pop("outputs", 3)
-    data = {"source": str(source), **changes.pop("data", {})}
+    scale = {"scale": "none"} if str(source).endswith((".csv", ".parquet")) else {}
+    data = {"source": str(source), **scale, **changes.pop("data", {})}
     layers = changes.pop("layers", [{"linear": {"units": outputs}}])
     return parse_job(
         {
@@ -67,7 +68,7 @@ def test_digits_are_scaled_and_split_as_documented() -> None:
     assert np.array_equal(data.train.x, (x[train_rows] / 16).astype(np.float32))
     assert np.array_equal(data.validation.x, (x[validation_rows] / 16).astype(np.float32))
     assert np.array_equal(data.train.y, y[train_rows])
-    assert (str(data.train.x.dtype), str(data.train.y.dtype), data.columns) == ("float32", "int64", None)
+    assert (str(data.train.x.dtype), str(data.train.y.dtype), data.preprocessing) == ("float32", "int64", None)
 
 
 def test_diabetes_has_mean_0_and_deviation_1_in_every_column() -> None:
@@ -94,10 +95,15 @@ def test_all_formats_give_the_same_data(tmp_path: Path) -> None:
     assert found == [found[0]] * 3
 
 
-def test_the_last_column_is_the_target_by_default(tmp_path: Path) -> None:
-    data = load_data(job(csv(tmp_path / "d.csv"), "mse", outputs=1))
-    assert data.columns == ("a", "kind")
+def test_a_column_called_y_is_the_target_by_default(tmp_path: Path) -> None:
+    data = load_data(job(csv(tmp_path / "d.csv", CSV.replace("b", "y", 1)), "mse", outputs=1))
+    assert data.preprocessing is not None
+    assert data.preprocessing.columns == ("a", "kind")
     assert (str(data.train.y.dtype), data.train.y.shape) == ("float32", (8, 1))
+    assert problem(job(csv(tmp_path / "e.csv"), "mse", outputs=1)) == (
+        f"{tmp_path}/e.csv: no column is called y or target; name the column to predict, as in data.target: NAME, of: "
+        "a, kind, b"
+    )
 
 
 def test_several_targets_keep_their_given_order(tmp_path: Path) -> None:
@@ -147,10 +153,11 @@ def test_other_sources_are_held_to_the_same_model(tmp_path: Path) -> None:
     test = load_arrays(spec, str(npz(tmp_path / "t.npz", x=X[:4], y=Y[:4])))
     assert (test.x.tolist(), test.y.tolist()) == (X[:4].tolist(), [0, 1, 2, 0])
     assert load_inputs(spec, str(npz(tmp_path / "x.npz", x=X[:4]))).tolist() == X[:4].tolist()
-    assert load_inputs(spec, str(csv(tmp_path / "x.csv", "b,a\n1,2\n")), ("a", "b")).tolist() == [[2, 1]]
-    assert load_inputs(spec, str(tmp_path / "d.csv")).tolist() == X.tolist()
+    rules = load_data(spec).preprocessing
+    assert load_inputs(spec, str(csv(tmp_path / "x.csv", "b,a\n1,2\n")), rules).tolist() == [[2, 1]]
+    assert load_inputs(spec, str(tmp_path / "d.csv"), rules).tolist() == X.tolist()
     with pytest.raises(InvalidData, match=r"x\.csv: has no column 'kind', only b, a"):
-        load_arrays(spec, str(tmp_path / "x.csv"))
+        load_arrays(spec, str(tmp_path / "x.csv"), rules)
     with pytest.raises(InvalidData, match=r"^data source: got 'digit', must be .* did you mean digits\?$"):
         load_inputs(spec, "digit")
 

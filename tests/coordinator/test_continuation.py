@@ -110,7 +110,7 @@ def test_one_layer_s_weights_are_held_at_a_time(tmp_path: Path) -> None:
     spec = _job([{"transformer": {"heads": 2, "times": 4, "bias": False}}], "float32", units=200)
     parameters = _parameters(spec)
     write_tensors(tmp_path / "model.safetensors", parameters, {})
-    run = FinishedRun(spec, None, tmp_path / "model.safetensors")
+    run = FinishedRun(spec, tmp_path / "model.safetensors")
     largest = max(value.nbytes for value in parameters.values())
     assert sum(value.nbytes for value in parameters.values()) > 11 * largest
     del parameters
