@@ -1,0 +1,62 @@
+"""What a data file holds: arrays, or columns with names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Arrays:
+    """The content of an .npz file or a built-in source. x: (rows, …); y: (rows, …), or None."""
+
+    x: AnyArray
+    y: AnyArray | None
+
+
+class Lines:
+    """The lines of a file on which its rows begin, counted as an editor does. Most files have no problem, so `count`,
+    which returns them as (rows,) int64, is called when they are first asked for."""
+
+    def __init__(self, count: Callable[[], AnyArray]) -> None:
+        self._count = count
+        self._lines: AnyArray | None = None
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Return the line of a row, or the lines of several rows."""
+        return self._all()[rows]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._all())
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
+        """Return all lines as (rows,) int64."""
+        return np.array(self._all(), dtype=dtype, copy=copy)
+
+    def _all(self) -> AnyArray:
+        if self._lines is None:
+            self._lines = self._count()
+        return self._lines
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Table:
+    """The content of a file with named columns: pyarrow's columns by name, in the file's order.
+
+    `index` names the columns that are an index by the file's own account. `notes` say what the reader found, such as
+    its delimiter. `lines` are the lines of the file on which its rows begin, as an editor counts them; None if it has
+    no lines.
+    """
+
+    columns: dict[str, Any]
+    n_rows: int
+    index: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    lines: Lines | AnyArray | None = None
