@@ -159,6 +159,14 @@ THROUGHPUT = Row(
             width=12,
             max=1,
         ),
+        lines(
+            "Perplexity and bits per byte",
+            "Of the validation text in the last evaluation; jobs on text only.",
+            Query(f"pipetrain_validation_perplexity{{{_JOB}}}", "perplexity"),
+            Query(f"pipetrain_validation_bits_per_byte{{{_JOB}}}", "bits per byte"),
+            width=12,
+            min=0,
+        ),
     ),
 )
 
