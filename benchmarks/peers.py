@@ -131,13 +131,13 @@ def _report(config: AnyConfig, ours: list[Contestant], theirs: list[Contestant],
     for side, contestants in (("ours", ours), ("torch", [*theirs, alone])):
         for contestant in sorted(contestants, key=lambda c: c.median):
             rate, flops = config.batch / contestant.median, config.step_flops / contestant.median / 1e9
-            print(f"  {side:<6} {contestant.name:<30} {rate:>10,.0f} samples/s {flops:>7.1f} GFLOP/s", flush=True)
+            print(f"  {side:<6} {contestant.name:<30} {rate:>10,.4g} samples/s {flops:>7.1f} GFLOP/s", flush=True)
     targets = GPT_TARGETS if isinstance(config, GptConfig) else TARGETS
     best, other = min(ours, key=lambda c: c.median), min(theirs, key=lambda c: c.median)
     return (
-        f"| {config} | {config.batch / best.median:,.0f} ({best.name}) "
-        f"| {config.batch / other.median:,.0f} ({other.name}) "
-        f"| {other.median / best.median:.2f} | ≥ {targets[config.width]} | {config.batch / alone.median:,.0f} |"
+        f"| {config} | {config.batch / best.median:,.3g} ({best.name}) "
+        f"| {config.batch / other.median:,.3g} ({other.name}) "
+        f"| {other.median / best.median:.2f} | ≥ {targets[config.width]} | {config.batch / alone.median:,.3g} |"
     )
 
 
