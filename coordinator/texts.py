@@ -21,7 +21,7 @@ _ABSENT = "–"
 
 def counted(n: int, noun: str) -> str:
     """`1 stage`, `3 stages`, `2 micro-batches`, `1,000 steps`."""
-    plural = "es" if noun.endswith("ch") else "s"
+    plural = "es" if noun.endswith(("ch", "s")) else "s"
     return f"{n:,} {noun}{plural if n != 1 else ''}"
 
 

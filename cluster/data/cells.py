@@ -1,17 +1,91 @@
-"""The cells of a table's columns as NumPy and Arrow arrays: numbers with NaN for empty ones, or texts."""
+"""The cells of a table's columns as NumPy arrays: numbers with NaN for empty cells, or the numbers of known texts."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.data.problems import Problems, shown
+
 Numbers = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+EMPTY_TEXTS = frozenset(
+    ("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None")
+)
+"""Texts that stand for an empty cell, as most programs write it."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
+_EXACT = 2.0**53
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberCells:
+    """A column of numbers. `values` (rows,): as the file stores them, floats if there are empty cells, which are
+    NaN."""
+
+    name: str
+    values: NDArray[Any]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.values)
+
+    def block(self, start: int, stop: int) -> Numbers:
+        """Return a copy of some rows as float64."""
+        return self.values[start:stop].astype(np.float64)
+
+    def empty(self) -> Mask | None:
+        """Return for each row whether its cell is empty; None if there is no such cell."""
+        if self.values.dtype.kind != "f":
+            return None
+        found = np.isnan(self.values)
+        return found if found.any() else None
+
+    def value(self, row: int) -> float:
+        """Return a row's number."""
+        return float(self.values[row])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CategoryCells:
+    """A column whose cells have one of a few `texts`. `codes` (rows,) int32: places in `texts`, -1 for empty cells.
+
+    Texts are sorted: if the file has numbers, as numbers (which are then in `numbers`), else by their characters.
+    """
+
+    name: str
+    codes: NDArray[np.int32]
+    texts: tuple[str, ...]
+    numbers: Numbers | None = None
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.codes)
+
+    def empty(self) -> Mask | None:
+        """Return for each row whether its cell is empty; None if there is no such cell."""
+        found = self.codes < 0
+        return found if found.any() else None
+
+    def value(self, row: int) -> str:
+        """Return a row's text, empty for an empty cell."""
+        return self.texts[self.codes[row]] if self.codes[row] >= 0 else ""
+
+    def counts(self, rows: NDArray[Any] | slice = slice(None)) -> NDArray[np.int64]:
+        """Return how many of these rows have each text."""
+        codes = self.codes[rows]
+        return np.bincount(codes[codes >= 0], minlength=len(self.texts))
+
+
+Cells = NumberCells | CategoryCells
 
 
 def is_numeric(column: Any) -> bool:
-    """Whether the file stores the column as numbers or truth values."""
+    """Whether the file stores the column as numbers or truth values, or all of its cells are empty."""
     import pyarrow as pa
 
     kind = column.type
@@ -20,30 +94,102 @@ def is_numeric(column: Any) -> bool:
         or pa.types.is_floating(kind)
         or pa.types.is_boolean(kind)
         or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
     )
 
 
-def number_cells(column: Any) -> Numbers:
-    """Return a numeric column as float64 (rows,), NaN for empty cells."""
+def is_date(column: Any) -> bool:
+    """Whether the file stores the column as dates, with or without a time of day."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_date(column.type) or pa.types.is_timestamp(column.type))
+
+
+def is_text(column: Any) -> bool:
+    """Whether the file stores the column as texts, or as places in a list of texts."""
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def number_cells(name: str, column: Any, problems: Problems) -> NumberCells:
+    """Return a column as numbers. Texts that are numbers are parsed, dates become days since 1970-01-01, truth values
+    0 and 1. Adds a problem for each text that is no number, and for columns of other types."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
-    cells: Numbers = np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+    if is_text(column):
+        return numbers_of_texts(category_cells(name, column), problems, "a number")
+    if is_date(column):
+        exact = pa.timestamp("us", tz=getattr(column.type, "tz", None))
+        microseconds = pc.cast(pc.cast(column, exact, safe=False), pa.int64())
+        return NumberCells(name, _plain(pc.cast(microseconds, pa.float64(), safe=False)) / 86_400_000_000)
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if not is_numeric(column):
+        problems.add(f"column {shown(name)} is of type {column.type}, which is no number; write {name}: drop")
+        return NumberCells(name, np.zeros(len(column)))
+    if pa.types.is_boolean(column.type):
+        column = pc.cast(column, pa.int8())
+    if column.null_count or pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
+        column = pc.cast(column, pa.float64(), safe=False)
+    return _finite(NumberCells(name, _plain(column)), problems)
+
+
+def _finite(cells: NumberCells, problems: Problems) -> NumberCells:
+    if cells.values.dtype.kind == "f" and (infinite := np.isinf(cells.values)).any():
+        problems.add_cells(cells.name, infinite, cells.value, "a finite number, or empty")
     return cells
 
 
-def text_cells(column: Any) -> Any:
-    """Return a column as Arrow texts (rows,), null for empty cells and empty texts."""
+def numbers_of_texts(cells: CategoryCells, problems: Problems, right: str) -> NumberCells:
+    """Return the numbers that the texts of a column are. Adds a problem, "must be `right`", for every other text."""
+    wrong = np.array([*(not is_number(text) for text in cells.texts), False])
+    found = np.array([*(0.0 if bad else float(text) for text, bad in zip(cells.texts, wrong, strict=False)), np.nan])
+    if wrong.any():
+        problems.add_cells(cells.name, wrong[cells.codes], cells.value, right)
+    return _finite(NumberCells(cells.name, found[cells.codes]), problems)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    return _NUMBER.fullmatch(text.strip()) is not None
+
+
+def category_cells(name: str, column: Any) -> CategoryCells:
+    """Return a column as places in the list of its texts. Numbers and truth values are texts too: `1`, `0.5`, `true`;
+    a whole number is the same text in all types."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = pc.cast(column, pa.string())
-    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if not is_numeric(column) and not is_text(column):
+        column = pc.cast(column, pa.string())
+    if pa.types.is_null(column.type):
+        return CategoryCells(name, np.full(len(column), -1, dtype=np.int32), ())
+    numeric = is_numeric(column) and not pa.types.is_boolean(column.type)
+    encoded = pa.chunked_array(column.dictionary_encode().unify_dictionaries())
+    chunks = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    codes = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int32)
+    values = encoded.chunk(0).dictionary.to_pylist() if chunks else []
+    texts = [_text(value) for value in values]
+    known = {text for text in texts if text not in EMPTY_TEXTS}
+    ordered = sorted(known, key=lambda text: (float(text), text)) if numeric else sorted(known)
+    place = {text: k for k, text in enumerate(ordered)}
+    moved = np.array([*(place.get(text, -1) for text in texts), -1], dtype=np.int32)
+    numbers = np.array([float(text) for text in ordered]) if numeric else None
+    return CategoryCells(name, moved[codes], tuple(ordered), numbers)
 
 
-def empty_cells(column: Any) -> NDArray[np.bool_]:
-    """Return for each row whether its cell is empty: null, NaN or an empty text."""
-    if is_numeric(column):
-        return np.isnan(number_cells(column))
-    return np.asarray(text_cells(column).is_null().to_numpy())
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if abs(value) < _EXACT and value == int(value) else repr(value)
+    return str(value)
+
+
+def _plain(column: Any) -> NDArray[Any]:
+    return np.asarray(column.to_numpy())

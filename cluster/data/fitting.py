@@ -2,72 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
-from cluster.data.cells import is_numeric, number_cells, text_cells
-from cluster.data.files import Table
-from cluster.data.preprocessing import CategoryRule, NumberRule, Preprocessing, TargetRule
+from cluster.data.cells import CategoryCells, Cells, Mask, NumberCells
+from cluster.data.moments import median, moments, most_frequent
+from cluster.data.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
 from cluster.data.roles import Roles
 from coordinator.job.data_section import ColumnSection, DataSection
-from stages.data import RowNumbers
 from stages.losses import Loss
 
 
-def fit(
-    table: Table, roles: Roles, data: DataSection, train: RowNumbers, loss: Loss, units: int | None
-) -> Preprocessing:
-    """Return the rules, fitted to the rows `train`. `units`: outputs of the last layer; None if they follow from the
-    classes.
+def fit_inputs(
+    cells: Mapping[str, Cells], roles: Roles, data: DataSection, rows: Mask | None, *, tokens: bool
+) -> tuple[InputRule, ...]:
+    """Return the rules of the input columns, fitted to the rows that are True (None: all rows).
 
-    The classes are those of all rows of the table.
+    With `tokens`, numbers are token numbers, which are never scaled.
     """
-    inputs = tuple(_input_rule(name, table.columns[name], data.column(name), train) for name in roles.inputs)
-    return Preprocessing(
-        inputs=inputs, target=_target(table, roles, data, train, loss, units), key=roles.key, left_out=roles.left_out
-    )
+    default = "none" if tokens else "standard"
+    return tuple(_input_rule(cells[name], data.column(name), rows, default) for name in roles.inputs)
 
 
-def _input_rule(name: str, column: Any, said: ColumnSection, train: RowNumbers) -> NumberRule | CategoryRule:
-    missing = said.missing or "error"
-    if said.kind == "number" or (said.kind is None and is_numeric(column)):
-        values = number_cells(column)[train]
-        offset, divisor = _scaling(values[~np.isnan(values)], said.scale or "standard")
-        return NumberRule(name=name, scale=said.scale or "standard", offset=offset, divisor=divisor, missing=missing)
-    categories = text_cells(column).take(train).unique().drop_null().to_pylist()
-    return CategoryRule(name=name, categories=tuple(sorted(categories)), missing=missing)
-
-
-def _scaling(values: np.ndarray[Any, np.dtype[np.float64]], scale: str) -> tuple[float, float]:
-    if scale == "none" or not len(values):
-        return 0.0, 1.0
-    if scale == "minmax":
-        low, high = float(values.min()), float(values.max())
-        return low, high - low or 1.0
-    return float(values.mean()), float(values.std()) or 1.0
-
-
-def _target(
-    table: Table, roles: Roles, data: DataSection, train: RowNumbers, loss: Loss, units: int | None
+def fit_target(
+    cells: Mapping[str, Cells],
+    roles: Roles,
+    data: DataSection,
+    rows: Mask | None,
+    loss: Loss,
+    classes: tuple[str, ...] | None,
 ) -> TargetRule:
-    if loss.takes_labels:
-        return TargetRule(names=roles.target, classes=_classes(table.columns[roles.target[0]], units))
-    scale = "none" if loss.targets_between is not None else "standard"
-    scales = [data.columns[name].scale if name in data.columns else None for name in roles.target]
-    found = [
-        _scaling(number_cells(table.columns[name])[train], own or data.scale or scale)
-        for name, own in zip(roles.target, scales, strict=True)
-    ]
+    """Return the rule of the target: its `classes`, or the scaling of its numbers, fitted to the rows.
+
+    Numbers are standardised by default if the loss is a mean of differences. Its value then does not depend on the
+    target's unit.
+    """
+    if classes is not None or loss.takes_labels:
+        return TargetRule(names=roles.target, classes=classes)
+    default = "none" if loss.is_sum or loss.targets_between is not None else "standard"
+    common = data.scale if loss.targets_between is None else None
+    scales, found = [], []
+    for name in roles.target:
+        column = cells[name]
+        assert isinstance(column, NumberCells), "targets without classes are numbers"
+        given = data.columns.get(name, ColumnSection()).scale
+        scales.append(given or common or default)
+        found.append(_scaling(column, rows, scales[-1]))
     return TargetRule(
-        names=roles.target, scale=scale, offsets=tuple(a for a, _ in found), divisors=tuple(b for _, b in found)
+        names=roles.target,
+        scale=scales[0] if len(set(scales)) == 1 else "mixed",
+        offsets=tuple(offset for offset, _ in found),
+        divisors=tuple(divisor for _, divisor in found),
     )
 
 
-def _classes(column: Any, units: int | None) -> tuple[str, ...]:
-    if not is_numeric(column):
-        return tuple(sorted(text_cells(column).unique().drop_null().to_pylist()))
-    distinct = np.unique(number_cells(column))
-    if units is not None and distinct.min() >= 0 and distinct.max() < units:
-        return tuple(str(k) for k in range(units))
-    return tuple(f"{value:g}" for value in distinct)
+def _input_rule(cells: Cells, said: ColumnSection, rows: Mask | None, default: str) -> InputRule:
+    missing = said.missing or "error"
+    if isinstance(cells, CategoryCells):
+        return _category_rule(cells, missing, rows)
+    scale = default if default == "none" else said.scale or default
+    offset, divisor = _scaling(cells, rows, scale)
+    fill = None
+    if missing == "mean":
+        fill = moments(cells, rows).mean
+    elif missing in ("median", "most_frequent"):
+        fill = median(cells, rows) if missing == "median" else most_frequent(cells, rows)
+    return NumberRule(name=cells.name, scale=scale, offset=offset, divisor=divisor, missing=missing, fill=fill)
+
+
+def _category_rule(cells: CategoryCells, missing: str, rows: Mask | None) -> CategoryRule:
+    counts = cells.counts(slice(None) if rows is None else rows)
+    known = np.flatnonzero(counts)
+    fill = cells.texts[int(counts.argmax())] if missing == "most_frequent" and len(known) else None
+    missing = missing if missing in ("drop", "most_frequent") else "error"
+    return CategoryRule(
+        name=cells.name, categories=tuple(cells.texts[k] for k in known.tolist()), missing=missing, fill=fill
+    )
+
+
+def _scaling(cells: NumberCells, rows: Mask | None, scale: str) -> tuple[float, float]:
+    """Return offset and divisor. A constant column has the divisor 1."""
+    if scale == "none":
+        return 0.0, 1.0
+    found = moments(cells, rows)
+    if scale == "minmax":
+        return found.low, found.high - found.low or 1.0
+    return found.mean, found.std or 1.0

@@ -49,6 +49,9 @@ class CategoryRule:
         return tuple(f"{self.name}={value}" for value in self.categories)
 
 
+InputRule = NumberRule | CategoryRule
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRule:
     """What is predicted. `classes`: the names of the labels 0, 1, …; None if the targets are numbers, which are then
@@ -65,7 +68,7 @@ class TargetRule:
 class Preprocessing:
     """The rules of all columns. `left_out` has the columns that are not used, each with the reason."""
 
-    inputs: tuple[NumberRule | CategoryRule, ...]
+    inputs: tuple[InputRule, ...]
     target: TargetRule
     key: str | None = None
     left_out: tuple[tuple[str, str], ...] = ()

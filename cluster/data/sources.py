@@ -5,31 +5,29 @@
     x = load_inputs(spec, "new.npz")             # inputs alone: `predict --input`
 
 Sources are `digits`, `diabetes`, text (see `cluster.data.text`), and files: .npz (arrays x and y), .csv and .parquet
-(named columns; `data.target` names the columns to predict, by default the last one; all others are inputs). A file is a
-local path or a URL. `rules` limit which sources are allowed.
+(named columns, see `cluster.data.table_data`). A file is a local path or a URL. `rules` limit which are allowed.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.data.applying import inputs_of, targets_of
 from cluster.data.checks import fitting_inputs, fitting_targets, require_counted
 from cluster.data.files import AnyArray, Arrays, Table, read_source
-from cluster.data.fitting import fit
 from cluster.data.preprocessing import Preprocessing
-from cluster.data.roles import assign_roles
 from cluster.data.rules import SourceRules
+from cluster.data.saying import what_is_read
+from cluster.data.splitting import split_rows
+from cluster.data.table_data import rows_by_rules, training_rows
 from cluster.data.text import Vocabulary, load_text
 from cluster.data.token_files import require_below
-from coordinator.job.data_section import DataSection
 from coordinator.job.spec import JobSpec
-from stages.data import Dataset, RowNumbers, train_validation_split
+from stages.data import Dataset, RowNumbers
 from stages.errors import InvalidData
-from stages.losses import build_loss
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -58,22 +56,23 @@ class JobData:
         return 8 * len(self.train)
 
     def fingerprint(self) -> int:
-        """Return a CRC-32 of both sets, by which a worker that reads the data itself detects that it has changed."""
-        columns = None if self.preprocessing is None else self.preprocessing.columns
-        both = f"{self.train.fingerprint()} {self.validation.fingerprint()} {columns}"
+        """Return a CRC-32 of both sets and of the rules, by which a worker that reads the data itself detects that it
+        has changed."""
+        rules = None if self.preprocessing is None else json.dumps(self.preprocessing.document())
+        both = f"{self.train.fingerprint()} {self.validation.fingerprint()} {rules}"
         return zlib.crc32(both.encode("utf-8", "surrogatepass"))
 
 
 def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
-    """Read `data.source`. Validation rows come from `data.validation` if that is a source; else it is the share of rows
-    to split off.
+    """Read `data.source`. Validation rows come from `data.validation` if that is a source; else they are split off.
 
     Raises InvalidData with one line that names the source, the place in it and what to do.
     """
     found = _load_data(spec, rules)
     model = found.spec.model_spec()
     require_counted(found.train.y, model, spec.data.source, "training")
-    require_counted(found.validation.y, model, spec.data.validation_source, "validation")
+    if len(found.validation):
+        require_counted(found.validation.y, model, spec.data.validation_source, "validation")
     return found
 
 
@@ -86,56 +85,47 @@ def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
         return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary)
     content = read_source(data.source, rules)
     if isinstance(content, Table):
-        return load_table(spec, content, rules)
+        return _load_table(spec, content, rules)
     everything = _fitting(spec, content, data.source)
     if isinstance(data.validation, str):
         validation = _fitting(spec, _arrays(data.validation, rules), data.validation)
         return JobData(spec=spec, train=everything, validation=validation)
-    train_rows, validation_rows = split_rows(data, len(everything), spec.seed)
+    train_rows, validation_rows = _split_arrays(spec, everything)
     return JobData(spec=spec, train=everything.take(train_rows), validation=everything.take(validation_rows))
 
 
-def load_table(spec: JobSpec, table: Table, rules: SourceRules | None) -> JobData:
+def _split_arrays(spec: JobSpec, everything: Dataset) -> tuple[RowNumbers, RowNumbers]:
+    """Return the rows of arrays for training and for validation; stratified only if the job says so."""
+    data, classes = spec.data, None
+    names: tuple[str, ...] = ()
+    if data.stratified and data.validation and spec.model_spec().loss_function.takes_labels and everything.y.ndim == 1:
+        found, classes = np.unique(everything.y, return_inverse=True)
+        names = tuple(map(str, found.tolist()))
+    return split_rows(data, len(everything), spec.seed, classes=classes, names=names)
+
+
+def _load_table(spec: JobSpec, table: Table, rules: SourceRules | None) -> JobData:
     """Return the data of a job on a table: fit the rules of preprocessing to its training rows, and apply them."""
-    data, source = spec.data, spec.data.source
-    roles = assign_roles(table, data, source)
-    if isinstance(data.validation, str):
-        train_rows, validation_rows = np.arange(table.n_rows), None
-    else:
-        train_rows, validation_rows = split_rows(data, table.n_rows, spec.seed)
-    loss = build_loss(spec.model.loss.spec())
-    units = spec.model_spec().network.output.features if spec.is_resolved else None
-    fitted = fit(table, roles, data, train_rows, loss, units)
-    classes = None if fitted.target.classes is None else len(fitted.target.classes)
-    spec = spec.fitted(len(fitted.features), classes, roles.target)
-    everything = _table_rows(spec, table, fitted, source)
-    if validation_rows is None:
-        train, validation = everything, load_arrays(spec, str(data.validation), fitted, rules)
-    else:
-        train, validation = everything.take(train_rows), everything.take(validation_rows)
-    said = (what_is_read(fitted, len(train), len(validation)), *table.notes)
-    return JobData(spec=spec, train=train, validation=validation, preprocessing=fitted, said=said)
-
-
-def what_is_read(rules: Preprocessing, train: int, validation: int) -> str:
-    """Return a line about a table's columns and rows: "inputs (3): a, b, c · target: y (classes: no, yes) · …"."""
-    target = ", ".join(rules.target.names)
-    kind = "numbers" if rules.target.classes is None else f"classes: {', '.join(rules.target.classes)}"
-    inputs = f"inputs ({len(rules.columns)}): {', '.join(rules.columns)}"
-    return f"{inputs} · target: {target} ({kind}) · {train:,} rows train, {validation:,} validation"
-
-
-def split_rows(data: DataSection, n_rows: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
-    """Return the numbers of training and validation rows. Raises InvalidData if one part would be empty."""
-    assert not isinstance(data.validation, str), "a second source splits nothing"
-    train, validation = train_validation_split(n_rows, data.validation, seed)
-    if not len(train) or not len(validation):
-        kind = "validation" if len(train) else "training"
-        raise InvalidData(
-            f"{data.source}: a share of {data.validation} of its {n_rows} rows leaves none for {kind}; "
-            "change data.validation or give a second source"
-        )
-    return train, validation
+    notes = table.notes
+    read = training_rows(spec, table)
+    validation, said = read.validation, read.said
+    if isinstance(second := spec.data.validation, str):
+        content = read_source(second, rules)
+        if isinstance(content, Arrays):
+            validation = _fitting(read.spec, content, second)
+        else:
+            other = rows_by_rules(read.spec, content, read.rules, second, targets=True)
+            assert other.y is not None, "targets were asked for"
+            validation = Dataset(x=other.x, y=other.y)
+            said = (*said, *(f"{second}: {line}" for line in (*content.notes, *other.said)))
+    line = what_is_read(read.rules, len(read.train), len(validation), read.dropped)
+    return JobData(
+        spec=read.spec,
+        train=read.train,
+        validation=validation,
+        preprocessing=read.rules,
+        said=(line, *notes, *said),
+    )
 
 
 def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary, train: Dataset, held_out: Dataset) -> None:
@@ -176,7 +166,9 @@ def load_arrays(
         return _fitting(spec, content, source)
     if preprocessing is None:
         raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x and y")
-    return _table_rows(spec, content, preprocessing, source)
+    rows = rows_by_rules(spec, content, preprocessing, source, targets=True)
+    assert rows.y is not None, "targets were asked for"
+    return Dataset(x=rows.x, y=rows.y)
 
 
 def load_inputs(spec: JobSpec, source: str, preprocessing: Preprocessing | None = None) -> AnyArray:
@@ -189,8 +181,7 @@ def load_inputs(spec: JobSpec, source: str, preprocessing: Preprocessing | None 
         return fitting_inputs(content.x, spec.model_spec(), source)
     if preprocessing is None:
         raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x")
-    x = inputs_of(content, preprocessing, spec.precision, source)
-    return fitting_inputs(x, spec.model_spec(), source, preprocessing.features)
+    return rows_by_rules(spec, content, preprocessing, source, targets=False).x
 
 
 def _arrays(source: str, rules: SourceRules | None) -> Arrays:
@@ -205,10 +196,3 @@ def _fitting(spec: JobSpec, content: Arrays, source: str) -> Dataset:
         raise InvalidData(f"{source}: has no array y; write it with numpy.savez(file, x=x, y=y)")
     x = fitting_inputs(content.x, spec.model_spec(), source)
     return Dataset(x=x, y=fitting_targets(content.y, len(x), spec.model_spec(), source, None))
-
-
-def _table_rows(spec: JobSpec, table: Table, preprocessing: Preprocessing, source: str) -> Dataset:
-    model = spec.model_spec()
-    x = fitting_inputs(inputs_of(table, preprocessing, spec.precision, source), model, source, preprocessing.features)
-    y = targets_of(table, preprocessing, spec.precision, source)
-    return Dataset(x=x, y=fitting_targets(y, len(x), model, source, preprocessing.target.names))

@@ -121,6 +121,10 @@ class DataSection(Section):
     )
     windows: Literal["blocks", "random"] = Field(default="blocks", description="blocks or random")
 
+    def __hash__(self) -> int:
+        """As of equal sections; the mapping of columns has no hash."""
+        return hash(self.model_dump_json())
+
     @property
     def validation_source(self) -> str:
         """The source of the validation rows: a second one, or the only one."""

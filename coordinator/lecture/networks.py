@@ -58,7 +58,7 @@ class LectureNetwork:
                 "seed": 7,
                 "precision": "float64",
                 "model": {"input": [len(inputs)], "layers": layers[:n_layers], "loss": "sum_of_squares"},
-                "data": {"source": source, "target": targets, "validation": source},
+                "data": {"source": source, "target": targets, "scale": "none", "validation": source},
                 "training": {
                     "epochs": 20,
                     "batch_size": self.rows,

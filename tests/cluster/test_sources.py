@@ -207,20 +207,27 @@ def test_arrays_that_do_not_fit_are_named_in_one_line(arrays: dict[str, Any], ex
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (CSV.replace("\n4,", "\nfour,"), "column 'a' is not of numbers: row 3 is 'four'; write it as numbers"),
-        (CSV.replace("\n4,", "\n,"), "row 3 of column 'a' is empty; fill it in or remove the row"),
-        (CSV.replace("\n4,", "\n4.5e999,"), "row 3 of column 'a' is inf; remove the row or fill the value in"),
-        (CSV.replace("4,2,5", "4,7,5"), "label 7 in row 3 of column 'kind' is not a class from 0 to 2; number the "
-         "classes from 0 or give the last layer more units"),
+        (CSV.replace("\n4,", "\nfour,"), "row 3, column 'a': got 'four', must be a number as most cells of this "
+         "column; or write data.columns: {a: category}"),
+        (CSV.replace("\n4,", "\n,"), "empty cells in a (1, row 3); fill them in, or write data.missing: drop, mean, "
+         "median or most_frequent (for categories drop or most_frequent)"),
+        (CSV.replace("\n4,", "\n4.5e999,"), "row 3, column 'a': got inf, must be a finite number, or empty"),
+        (CSV.replace("\n4,", "\n4e200,"), "row 3, column 'a': got 4e+200, must be small enough for float32; scale "
+         "it, or write precision: float64"),
+        (CSV.replace("4,2,5", "4,7,5"), "column 'kind', the target, has 4 classes (0, 1, 2, 7), but the last "
+         "layer gives 3 outputs; write units: classes in the last layer"),
+        (CSV.replace("4,2,5", "4,1.5,5"), "column 'kind', the target, holds numbers such as 1.5, but the loss takes "
+         "classes; write model.loss: mse to predict numbers, or data.columns: {kind: category}"),
         (CSV.replace("kind", "kin"), "has no column 'kind'; did you mean 'kin'?"),
         (CSV.replace("kind", "a"), "has several columns called 'a'; give each its own name"),
         (CSV.partition("\n")[2], "its first line is 0, 0, 1; it must name the columns"),
         (CSV.partition("\n")[0] + "\n", "holds no rows"),
-        ("a,kind\n1,2\n", "has 1 input columns, but model.input is [2] = 2; change one"),
+        ("a,kind\n" + "1,2\n" * 10, "model.input is [2] = 2, but the columns give 1 number a row: a; leave model.input "
+         "out"),
         ("kind\n1\n", "no column is left for the inputs; the target takes kind"),
         ("", "cannot be read as .csv: Empty CSV file"),
     ],
-    ids=range(11),
+    ids=range(13),
 )  # fmt: skip
 def test_tables_that_do_not_fit_are_named_in_one_line(text: str, expected: str, tmp_path: Path) -> None:
     path = csv(tmp_path / "d.csv", text)

@@ -86,7 +86,7 @@ def test_all_problems_are_reported_at_once() -> None:
             ],
             "loss": "cross_entropi",
         },
-        "data": {"source": "digit", "validation": 2},
+        "data": {"source": "digit", "validation": 1.5},
         "training": {
             "epochs": "two",
             "batch_size": 32,
@@ -113,7 +113,8 @@ def test_all_problems_are_reported_at_once() -> None:
         "model.loss: got 'cross_entropi', must be cross_entropy, binary_cross_entropy, mse, sum_of_squares, l1 or "
         "huber; did you mean cross_entropy?",
         f"data.source: got 'digit', must be {WHAT_A_SOURCE_IS}; did you mean digits?",
-        "data.validation: got 2, must be a share of the rows between 0 and 1, or a second source",
+        "data.validation: got 1.5, must be a share of the rows between 0 and 1, a number of rows, a second source, or "
+        "0 for none",
         "training.epochs: got 'two', must be a whole number, at least 1; or give steps",
         "training.optimizer.sgd.learning_rate: got -1, must be a number above 0",
         "pipeline.schedule: got '1f1c', must be gpipe, 1f1b, interleaved-1f1b, zb-h1, zb-h2 or a .csv file; "

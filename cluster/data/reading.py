@@ -1,0 +1,118 @@
+"""Reads the columns of a table as cells: of a training file by what the job says and by their types, of any other file
+by the rules that were fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cluster.data.cells import (
+    CategoryCells,
+    Cells,
+    NumberCells,
+    category_cells,
+    is_date,
+    is_number,
+    is_numeric,
+    is_text,
+    number_cells,
+    numbers_of_texts,
+)
+from cluster.data.files import Table
+from cluster.data.preprocessing import CategoryRule, Preprocessing
+from cluster.data.problems import Problems, shown
+from cluster.data.roles import Roles
+from cluster.data.tables import require_columns
+from coordinator.job.data_section import DataSection
+from coordinator.texts import counted
+from stages.losses import Loss
+
+MOST_CATEGORIES = 64
+"""A column of texts with more different values is a category only if the job says so."""
+
+
+def training_cells(table: Table, roles: Roles, data: DataSection, loss: Loss, problems: Problems) -> dict[str, Cells]:
+    """Take the used columns out of the table, and return their cells. Adds a problem for each column whose meaning is
+    not clear, and for each cell that does not fit."""
+    found: dict[str, Cells] = {}
+    for name in roles.inputs:
+        found[name] = _input_cells(name, table.columns.pop(name), data.column(name).kind, problems)
+    for name in roles.target:
+        said = data.column(name).kind
+        found[name] = _target_cells(name, table.columns.pop(name), said, loss, len(roles.target) == 1, problems)
+    if roles.group is not None and roles.group not in found:
+        found[roles.group] = category_cells(roles.group, table.columns.pop(roles.group))
+    return found
+
+
+def cells_by_rules(table: Table, rules: Preprocessing, problems: Problems, *, targets: bool) -> dict[str, Cells]:
+    """Take the columns that the rules need out of the table, and return their cells. Raises InvalidData if one is not
+    there."""
+    wanted: Mapping[str, Any] = {rule.name: rule for rule in rules.inputs}
+    names = [*wanted, *(rules.target.names if targets else ())]
+    require_columns(table, names, problems.source)
+    found: dict[str, Cells] = {}
+    for name in names:
+        column = table.columns.pop(name)
+        rule = wanted.get(name)
+        category = isinstance(rule, CategoryRule) or (rule is None and rules.target.classes is not None)
+        found[name] = category_cells(name, column) if category else number_cells(name, column, problems)
+    return found
+
+
+def _input_cells(name: str, column: Any, said: str | None, problems: Problems) -> Cells:
+    if said == "category":
+        return category_cells(name, column)
+    if said == "number" or is_numeric(column):
+        return number_cells(name, column, problems)
+    if is_date(column):
+        problems.add(
+            f"column {shown(name)} holds dates; write data.columns: {{{name}: drop}}, or {name}: number for days since "
+            "1970-01-01"
+        )
+        return NumberCells(name, np.zeros(len(column)))
+    if not is_text(column):
+        return number_cells(name, column, problems)
+    return _clear_texts(category_cells(name, column), problems)
+
+
+def _clear_texts(cells: CategoryCells, problems: Problems) -> Cells:
+    """Return the cells of a column of texts whose kind the job does not say: a category, if it looks like one."""
+    name, counts = cells.name, cells.counts()
+    filled, distinct = int(counts.sum()), len(cells.texts)
+    numbers = int(sum(n for text, n in zip(cells.texts, counts.tolist(), strict=True) if is_number(text)))
+    if filled and numbers == filled:
+        problems.add(
+            f"column {shown(name)} holds texts that are numbers, such as {shown(cells.texts[0])}; write data.columns: "
+            f"{{{name}: number}}, or {name}: category"
+        )
+    elif 2 * numbers > filled:
+        right = f"a number as most cells of this column; or write data.columns: {{{name}: category}}"
+        return numbers_of_texts(cells, problems, right)
+    elif distinct > MOST_CATEGORIES or 2 * distinct >= len(cells):
+        problems.add(
+            f"column {shown(name)} has {distinct:,} different texts in {counted(len(cells), 'row')}; write "
+            f"data.columns: {{{name}: drop}}, or {name}: category for an input for each of them"
+        )
+    return cells
+
+
+def _target_cells(name: str, column: Any, said: str | None, loss: Loss, single: bool, problems: Problems) -> Cells:
+    texts = is_text(column) or str(column.type) == "bool"
+    if said == "number" or not single:
+        return number_cells(name, column, problems)
+    two_classes = loss.targets_between == (0.0, 1.0) and loss.classifies
+    if loss.takes_labels or said == "category" or (two_classes and texts):
+        return category_cells(name, column)
+    if is_text(column):
+        cells = category_cells(name, column)
+        if 2 * sum(map(is_number, cells.texts)) > len(cells.texts):
+            return numbers_of_texts(cells, problems, "a number, which the loss takes")
+        problems.add(
+            f"column {shown(name)}, the target, holds texts such as {shown(next(iter(cells.texts), ''))}, but the loss "
+            "takes numbers; write model.loss: cross_entropy, with units: classes in the last layer"
+        )
+        return cells
+    return number_cells(name, column, problems)

@@ -1,0 +1,57 @@
+"""What is said to a user about the data of a job."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from cluster.data.preprocessing import CategoryRule, InputRule, Preprocessing
+from coordinator.texts import counted, some
+
+_MOST_NAMES = 20
+
+
+def what_is_read(rules: Preprocessing, train: int, validation: int, dropped: str = "") -> str:
+    """Return a line about a table's columns and rows: "inputs (3): a, b, c · target: y (classes: no, yes) · …"."""
+    target = some(rules.target.names, _MOST_NAMES)
+    kind = "numbers" if rules.target.classes is None else f"classes: {some(rules.target.classes, _MOST_NAMES)}"
+    return " · ".join(
+        [
+            f"inputs ({len(rules.columns):,}): {some(rules.columns, _MOST_NAMES)}",
+            f"target: {target} ({kind})",
+            rows_text(train, validation),
+            *([dropped] if dropped else []),
+        ]
+    )
+
+
+def rows_text(train: int, validation: int) -> str:
+    """Return "288 rows train, 72 validation"; without validation "360 rows train, no validation"."""
+    return f"{counted(train, 'row')} train, {f'{validation:,}' if validation else 'no'} validation"
+
+
+def left_out_line(left_out: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield a line about the columns that are not used, if there are any."""
+    if left_out:
+        yield f"left out ({len(left_out):,}): {some([f'{name} ({why})' for name, why in left_out], _MOST_NAMES)}"
+
+
+def features_problem(inputs: Sequence[InputRule], given: Sequence[int] | None) -> str | None:
+    """Return the problem if `model.input` does not fit the columns, with the numbers that each of them gives."""
+    n_features = sum(len(rule.features) for rule in inputs)
+    if given is None or math.prod(given) == n_features:
+        return None
+    listed = [
+        f"{rule.name} ({len(rule.features)}: {some(rule.categories, 5)})"
+        if isinstance(rule, CategoryRule)
+        else rule.name
+        for rule in inputs
+    ]
+    return (
+        f"model.input is {list(given)} = {math.prod(given)}, but the columns give {counted(n_features, 'number')} a "
+        f"row: {some(listed, _MOST_NAMES)}; leave model.input out"
+    )
+
+
+def _values(rule: InputRule) -> str:
+    return f" ({len(rule.categories)}: {some(rule.categories, 5)})" if isinstance(rule, CategoryRule) else ""
