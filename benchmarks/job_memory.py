@@ -44,7 +44,7 @@ def _measure(ray: Any, data: JobData, stages: int, steps: int) -> tuple[Sequence
     """Return the predicted and the measured bytes of each worker, and the seconds of the fastest step but the first."""
     rows, spec = len(data.train), data.spec.replace(stages=stages)
     blueprint = make_blueprint(spec, rows)
-    plan = estimate(blueprint, data_bytes=data.nbytes + data.order_bytes, validation_rows=1)
+    plan = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=1)
     predicted = [worker.total for worker in plan.workers]
     workers = RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), weights=check_weights(spec))
     with contextlib.closing(workers):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stages.file_numbers import FileRows, compact
 from stages.windows import Windows
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -24,7 +25,7 @@ RowNumbers = npt.NDArray[np.int64]
 class Dataset:
     """Rows of inputs and their targets; row i of `x` belongs to row i of `y`.
 
-    Both are arrays, or `Windows` over tokens, which are indexed like arrays.
+    Both are arrays, or what is indexed like arrays: `Windows` over tokens, `FileRows` of a large file.
 
     x: (rows, features), float32 or float64: the job's precision; or token numbers (rows, positions), integers.
     y: labels (rows,) int64 for cross_entropy, or (rows, positions) with tokens; else targets (rows, outputs) of x's
@@ -39,8 +40,26 @@ class Dataset:
         return len(self.x)
 
     def take(self, rows: RowNumbers | slice) -> Dataset:
-        """Return the given rows, in that order: views for a slice, copies for row numbers."""
-        return Dataset(x=self.x[rows], y=self.y[rows])
+        """Return the given rows, in that order: views for a slice, copies for row numbers. Rows of a file stay there,
+        and inputs and targets share the numbers of their rows."""
+        chosen: Any = rows
+        if any(isinstance(part, FileRows) for part in (self.x, self.y)):
+            chosen = compact(np.arange(len(self))[rows] if isinstance(rows, slice) else rows, len(self))
+        x, y = (part.take(chosen) if isinstance(part, FileRows) else part[chosen] for part in (self.x, self.y))
+        return Dataset(x=x, y=y)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        x, y = self.x, self.y
+        shared = isinstance(x, FileRows) and isinstance(y, FileRows) and x.chosen is y.chosen
+        return int(x.nbytes + (0 if shared else y.nbytes))
+
+    def read_bytes(self, n_rows: int) -> int:
+        """Return the bytes that so many rows of a file take in memory when they are read. Rows of arrays take none:
+        they are there already."""
+        files = [part for part in (self.x, self.y) if isinstance(part, FileRows)]
+        return sum(min(n_rows, len(self)) * part.width * part.dtype.itemsize for part in files)
 
     def inputs(self, rows: RowNumbers | slice) -> Any:
         """Return the inputs of these rows in the layout of the first stage: (features, rows), or tokens (1,
@@ -55,7 +74,7 @@ class Dataset:
         """Return a CRC-32 of shapes, dtypes and bytes. Equal data has the same fingerprint on every machine."""
         crc = 0
         for array in (self.x, self.y):
-            if isinstance(array, Windows):
+            if isinstance(array, Windows | FileRows):
                 crc = array.checksum(crc)
                 continue
             little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)

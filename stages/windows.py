@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Tokens = NDArray[Any]
-"""Token numbers (n,), an array or a mapped file (numpy.memmap)."""
+from stages.file_numbers import FileNumbers
+
+Tokens = NDArray[Any] | FileNumbers
+"""Token numbers (n,), an array or those of a file."""
 _PART = 2**20
-_ROWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +25,7 @@ class Windows:
     targets, so there are (n − 1 − block) // stride + 1 rows. A row is copied only when it is read.
     """
 
-    tokens: NDArray[Any]
+    tokens: Tokens
     block: int
     stride: int
     shift: int = 0
@@ -51,27 +51,17 @@ class Windows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tokens in memory; a mapped file takes none. Inputs and targets share the tokens, so only the
+        """Bytes of the tokens in memory; those of a file take none. Inputs and targets share the tokens, so only the
         inputs count them."""
-        return 0 if self.shift or isinstance(self.tokens, np.memmap) else self.tokens.nbytes
+        return 0 if self.shift else self.tokens.nbytes
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """Return a copy of these rows, (number of rows, block); `rows` is a slice or an array of row numbers."""
         numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         starts = numbers * self.stride + self.shift
-        if isinstance(self.tokens, np.memmap):
-            return self._read(starts.tolist())
+        if isinstance(self.tokens, FileNumbers):
+            return self.tokens.read(starts.tolist(), self.block, self.dtype)
         found: NDArray[Any] = self.tokens[starts[:, None] + np.arange(self.block)]
-        return found
-
-    def _read(self, starts: list[int]) -> NDArray[Any]:
-        """Read rows of a mapped file, a few at a time, because the kernel maps much more than each of them."""
-        found: NDArray[Any] = np.empty((len(starts), self.block), dtype=self.dtype)
-        for i, start in enumerate(starts):
-            found[i] = self.tokens[start : start + self.block]
-            if i % _ROWS_AT_ONCE == 0:
-                release(self.tokens)
-        release(self.tokens)
         return found
 
     def checksum(self, crc: int) -> int:
@@ -85,15 +75,10 @@ class Windows:
         return crc
 
 
-def in_parts(tokens: Tokens) -> Iterator[tuple[int, Tokens]]:
+def in_parts(tokens: Tokens) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield the tokens in parts, each with the index of its first token. Of a file, one part at a time is in memory."""
+    if isinstance(tokens, FileNumbers):
+        yield from tokens.parts()
+        return
     for start in range(0, len(tokens), _PART):
         yield start, tokens[start : start + _PART]
-        release(tokens)
-
-
-def release(tokens: Tokens) -> None:
-    """Free the memory of the read parts of a mapped file; the kernel still caches them if it has memory."""
-    mapping = getattr(tokens, "_mmap", None)  # of numpy.memmap, and of its slices
-    if mapping is not None:
-        mapping.madvise(mmap.MADV_DONTNEED)

@@ -59,7 +59,7 @@ def plan(
         _rates(spec, len(data.train), as_json=as_json)
         return
     blueprint = make_blueprint(spec, len(data.train))
-    found = estimate(blueprint, data_bytes=data.nbytes + data.order_bytes, validation_rows=len(data.validation))
+    found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
     if as_json:
         click.echo(json.dumps({**found.as_dict(), "operations": [asdict(row) for row in layer_rows(blueprint)]}))
     else:

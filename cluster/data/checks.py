@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.data.array_files import FileArray
 from cluster.data.files import AnyArray
 from stages.data import FloatArray
 from stages.errors import InvalidData
+from stages.file_numbers import FileRows
 from stages.spec import ModelSpec
 
 _AT_ONCE = 65_536
 
 
-def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None) -> AnyArray:
-    """Return x as (rows, features) in the model's precision. `columns` name the features of a table.
+def fitting_inputs(
+    x: AnyArray | FileArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None
+) -> AnyArray | FileRows:
+    """Return x as (rows, features) in the model's precision. `columns` name the features of a table. An array that
+    stays in its file is read once, in parts.
 
     Samples of any shape with as many numbers as `model.input` are flattened in C order. Raises InvalidData.
     """
@@ -32,26 +37,39 @@ def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence
     if given != wanted:
         what = f"{given} input columns" if columns is not None else f"{given} numbers a row in x"
         raise InvalidData(f"{source}: has {what}, but model.input is {list(model.input_shape)} = {wanted}; change one")
-    x = x.reshape(len(x), wanted)
-    return (
-        _tokens(x, model.vocabulary, source, columns) if model.vocabulary else _finite(x, "x", model, source, columns)
-    )
+
+    def converted(rows: AnyArray, first: int) -> AnyArray:
+        if model.vocabulary:
+            return _tokens(rows, model.vocabulary, source, columns, first)
+        return _finite(rows, "x", model, source, columns, first)
+
+    return _from_file(x, converted) if isinstance(x, FileArray) else converted(x.reshape(len(x), wanted), 0)
 
 
-def _tokens(x: AnyArray, vocabulary: int, source: str, columns: Sequence[str] | None) -> AnyArray:
-    """x as whole numbers (rows, positions), each below `vocabulary`."""
+def _from_file(array: FileArray, converted: Callable[[AnyArray, int], AnyArray]) -> FileRows:
+    """Check the rows of a file in parts, by a function of a part's rows and the number of the first of them."""
+    dtype, crc = array.dtype, 0
+    for first, rows, crc_so_far in array.parts():
+        dtype, crc = converted(rows, first).dtype, crc_so_far
+    return FileRows(numbers=array.numbers, width=array.width, dtype=dtype, crc=crc)
+
+
+def _tokens(x: AnyArray, vocabulary: int, source: str, columns: Sequence[str] | None, first: int) -> AnyArray:
+    """x as whole numbers (rows, positions), each below `vocabulary`. `first` is the number of its first row."""
     with np.errstate(invalid="ignore"):
         wrong = ~((x >= 0) & (x < vocabulary) & (x == np.floor(x)))
     if wrong.any():
         row, column = _first_place(wrong)
         raise InvalidData(
-            f"{source}: token {x[row, column]} in {_place(row, column, 'x', columns)} is not in the vocabulary of "
-            f"{vocabulary} tokens; they are numbered from 0"
+            f"{source}: token {x[row, column]} in {_place(first + row, column, 'x', columns)} is not in the vocabulary "
+            f"of {vocabulary} tokens; they are numbered from 0"
         )
     return np.ascontiguousarray(x, dtype=np.uint32)
 
 
-def fitting_targets(y: AnyArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None) -> AnyArray:
+def fitting_targets(
+    y: AnyArray | FileArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None
+) -> AnyArray | FileRows:
     """Return y as labels (rows,) or (rows, positions) int64 for a loss that takes them, else as (rows, outputs) in the
     model's precision.
 
@@ -62,40 +80,46 @@ def fitting_targets(y: AnyArray, n_rows: int, model: ModelSpec, source: str, col
     if y.ndim == 0 or len(y) != n_rows:
         given = len(y) if y.ndim else "no"
         raise InvalidData(f"{source}: x has {n_rows} rows but y has {given}; each row of x needs its row of y")
-    output = model.network.output
-    outputs, flat, loss = output.numbers, y.reshape(n_rows, -1), model.loss_function
-    if loss.takes_labels:
-        labels = _labels(flat, model, source, columns)
-        return labels if output.positions else labels[:, 0]
-    if flat.shape[1] != outputs:
+    output, loss, width = model.network.output, model.loss_function, math.prod(y.shape[1:])
+    if not loss.takes_labels and width != output.numbers:
         what = f"target columns ({', '.join(columns[:5])})" if columns is not None else "numbers a row in y"
-        raise InvalidData(f"{source}: has {flat.shape[1]} {what}, but the last layer gives {outputs}; change one")
-    targets = _finite(flat, "y", model, source, columns)
-    if loss.targets_between is not None:
-        _require_between(targets, *loss.targets_between, source, columns)
-    return targets
+        raise InvalidData(f"{source}: has {width} {what}, but the last layer gives {output.numbers}; change one")
+
+    def converted(rows: AnyArray, first: int) -> AnyArray:
+        if loss.takes_labels:
+            return _labels(rows, model, source, columns, first)
+        targets = _finite(rows, "y", model, source, columns, first)
+        if loss.targets_between is not None:
+            _require_between(targets, *loss.targets_between, source, columns, first)
+        return targets
+
+    if isinstance(y, FileArray):
+        return _from_file(y, converted)
+    found = converted(y.reshape(n_rows, width), 0)
+    return found[:, 0] if loss.takes_labels and not output.positions else found
 
 
 def require_counted(y: Any, model: ModelSpec, source: str, kind: str, hint: str = "change ignore_index") -> None:
     """Raise InvalidData if the loss ignores all of these labels: rows of them, or windows over tokens."""
     ignored = model.loss_function.ignore_index
-    if ignored is not None and not any((y[a : a + _AT_ONCE] != ignored).any() for a in range(0, len(y), _AT_ONCE)):
+    together = max(1, _AT_ONCE // math.prod(y.shape[1:]))
+    if ignored is not None and not any((y[a : a + together] != ignored).any() for a in range(0, len(y), together)):
         raise InvalidData(f"{source}: every label for {kind} is {ignored}, which the loss ignores; {hint}")
 
 
 def _require_between(
-    targets: FloatArray, least: float, most: float, source: str, columns: Sequence[str] | None
+    targets: FloatArray, least: float, most: float, source: str, columns: Sequence[str] | None, first: int
 ) -> None:
     wrong = (targets < least) | (targets > most)
     if wrong.any():
         row, column = _first_place(wrong)
         raise InvalidData(
-            f"{source}: {_place(row, column, 'y', columns)} is {targets[row, column]:g}, but "
+            f"{source}: {_place(first + row, column, 'y', columns)} is {targets[row, column]:g}, but "
             f"the loss takes targets from {least:g} to {most:g}"
         )
 
 
-def _labels(y: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None) -> AnyArray:
+def _labels(y: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None, first: int) -> AnyArray:
     """Return labels (rows, places) int64. Raises InvalidData."""
     classes, places, ignored = (
         model.network.output.features,
@@ -116,7 +140,7 @@ def _labels(y: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] |
     if wrong.any():
         row, column = _first_place(wrong)
         raise InvalidData(
-            f"{source}: label {y[row, column]} in {_place(row, column, 'y', columns)} is not a whole number; "
+            f"{source}: label {y[row, column]} in {_place(first + row, column, 'y', columns)} is not a whole number; "
             f"{loss} needs classes 0 to {classes - 1}"
         )
     wrong = (y < 0) | (y >= classes)
@@ -125,13 +149,15 @@ def _labels(y: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] |
     if wrong.any():
         row, column = _first_place(wrong)
         raise InvalidData(
-            f"{source}: label {y[row, column]} in {_place(row, column, 'y', columns)} is not a class from 0 to "
+            f"{source}: label {y[row, column]} in {_place(first + row, column, 'y', columns)} is not a class from 0 to "
             f"{classes - 1}; number the classes from 0 or give the last layer more units"
         )
     return np.ascontiguousarray(y, dtype=np.int64)
 
 
-def _finite(values: AnyArray, name: str, model: ModelSpec, source: str, columns: Sequence[str] | None) -> FloatArray:
+def _finite(
+    values: AnyArray, name: str, model: ModelSpec, source: str, columns: Sequence[str] | None, first: int
+) -> FloatArray:
     with np.errstate(over="ignore"):
         cast: FloatArray = np.ascontiguousarray(values, dtype=model.precision)
     finite = np.isfinite(cast)
@@ -139,7 +165,7 @@ def _finite(values: AnyArray, name: str, model: ModelSpec, source: str, columns:
         return cast
     row, column = _first_place(~finite)
     original = float(values[row, column])
-    place = _place(row, column, name, columns)
+    place = _place(first + row, column, name, columns)
     if math.isfinite(original):
         raise InvalidData(
             f"{source}: {place} is {original:g}, too large for {model.precision}; scale it or use float64"
@@ -158,6 +184,6 @@ def _place(row: int, column: int, name: str, columns: Sequence[str] | None) -> s
     return f"{name}[{row}, {column}]" if columns is None else f"row {row + 1} of column {columns[column]!r}"
 
 
-def _require_numbers(array: np.ndarray[Any, Any], name: str, source: str) -> None:
+def _require_numbers(array: AnyArray | FileArray, name: str, source: str) -> None:
     if array.dtype.kind not in "biuf":
         raise InvalidData(f"{source}: {name} is of type {array.dtype}, must be of real numbers")

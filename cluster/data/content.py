@@ -9,15 +9,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.data.array_files import FileArray
+
 AnyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Arrays:
-    """The content of an .npz file or a built-in source. x: (rows, …); y: (rows, …), or None."""
+    """The content of an .npz file or a built-in source. x: (rows, …); y: (rows, …), or None. A large array stays in its
+    file."""
 
-    x: AnyArray
-    y: AnyArray | None
+    x: AnyArray | FileArray
+    y: AnyArray | FileArray | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about what stays in its file."""
+        return tuple(a.told(name) for name, a in (("x", self.x), ("y", self.y)) if isinstance(a, FileArray))
 
 
 class Lines:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from cluster.data.checks import fitting_inputs, fitting_targets, require_counted
-from cluster.data.files import AnyArray, Arrays, Table, read_source
+from cluster.data.files import Arrays, Table, read_source
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.rules import SourceRules
 from cluster.data.saying import what_is_read
@@ -47,13 +48,14 @@ class JobData:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all arrays."""
-        return sum(array.nbytes for part in (self.train, self.validation) for array in (part.x, part.y))
+        """The bytes of all arrays in memory. Rows that stay in their file take none."""
+        return self.train.nbytes + self.validation.nbytes
 
     @property
-    def order_bytes(self) -> int:
-        """Bytes of the order of an epoch's rows, which a worker draws when the epoch begins."""
-        return 8 * len(self.train)
+    def reading_bytes(self) -> int:
+        """Bytes that a worker takes to read rows: for the order of an epoch's rows, which it draws when the epoch
+        begins, and, if rows stay in their file, for those of one part of an evaluation."""
+        return 8 * len(self.train) + self.validation.read_bytes(self.spec.training.evaluate_batch_size)
 
     def fingerprint(self) -> int:
         """Return a CRC-32 of both sets and of the rules, by which a worker that reads the data itself detects that it
@@ -89,9 +91,10 @@ def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
     everything = _fitting(spec, content, data.source)
     if isinstance(data.validation, str):
         validation = _fitting(spec, _arrays(data.validation, rules), data.validation)
-        return JobData(spec=spec, train=everything, validation=validation)
+        return JobData(spec=spec, train=everything, validation=validation, said=content.notes)
     train_rows, validation_rows = _split_arrays(spec, everything)
-    return JobData(spec=spec, train=everything.take(train_rows), validation=everything.take(validation_rows))
+    train, validation = everything.take(train_rows), everything.take(validation_rows)
+    return JobData(spec=spec, train=train, validation=validation, said=content.notes)
 
 
 def _split_arrays(spec: JobSpec, everything: Dataset) -> tuple[RowNumbers, RowNumbers]:
@@ -171,8 +174,9 @@ def load_arrays(
     return Dataset(x=rows.x, y=rows.y)
 
 
-def load_inputs(spec: JobSpec, source: str, preprocessing: Preprocessing | None = None) -> AnyArray:
-    """Return the inputs (rows, features) of any source, checked against the job's model. It needs no targets.
+def load_inputs(spec: JobSpec, source: str, preprocessing: Preprocessing | None = None) -> Any:
+    """Return the inputs (rows, features) of any source, as an array or `FileRows`, checked against the job's model. It
+    needs no targets.
 
     For `preprocessing` see `load_arrays`. Raises InvalidData.
     """

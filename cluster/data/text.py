@@ -27,7 +27,8 @@ from coordinator.job.source_names import extension
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset
 from stages.errors import InvalidData
-from stages.windows import Windows
+from stages.file_numbers import FileNumbers
+from stages.windows import Tokens, Windows
 
 Numbers = NDArray[Any]
 TOKENIZER = "tokenizer"
@@ -153,18 +154,19 @@ def _too_few(source: str, tokens: str, block: int, hint: str) -> InvalidData:
 def target_bytes(rows: Dataset, vocabulary: Vocabulary | None) -> int | None:
     """Return the bytes of the predicted text of all blocks, one after another. None if they are not known."""
     y = rows.y
-    if vocabulary is None or not isinstance(y, Windows) or y.stride != y.block:
+    if vocabulary is None or vocabulary.kind == "numbers" or not isinstance(y, Windows) or y.stride != y.block:
         return None
-    return vocabulary.n_bytes(y.tokens[y.shift : y.shift + len(y) * y.block])
+    tokens = y.tokens[y.shift : y.shift + len(y) * y.block]
+    return vocabulary.n_bytes(tokens.whole() if isinstance(tokens, FileNumbers) else tokens)
 
 
-def _rows(tokens: Numbers, block: int, stride: int) -> Dataset:
+def _rows(tokens: Tokens, block: int, stride: int) -> Dataset:
     return Dataset(x=Windows(tokens, block, stride), y=Windows(tokens, block, stride, shift=1))
 
 
 def _read(
     source: str, kind: str | None, known: Vocabulary | None, rules: SourceRules | None
-) -> tuple[Numbers, Vocabulary]:
+) -> tuple[Tokens, Vocabulary]:
     if source != "stdlib" and extension(source) in (".bin", ".npy"):
         with open_source(source, rules) as file:
             tokens = open_tokens(file, source)

@@ -1,4 +1,4 @@
-"""Reads files of token numbers, mapped into memory: only the parts in use are read, and memory holds no copy.
+"""Files of token numbers: only the parts in use are read, and memory holds no copy.
 
 .bin             numbers of 16 bits; of 16 or 32 bits after a header of 256 whole numbers that says which
 .npy             an array of one dimension
@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from cluster.data.files import one_line
 from coordinator.job.source_names import extension
 from stages.errors import InvalidData
+from stages.file_numbers import FileNumbers, OpenFile
 from stages.windows import Tokens, in_parts
 
 MOST_TOKENS = 2**31 - 1
@@ -38,7 +39,7 @@ def open_tokens(file: IO[bytes], source: str) -> Tokens:
         return np.empty(0, dtype)
     if isinstance(file, io.BytesIO):  # from a URL: already in memory
         return np.frombuffer(file.getvalue(), dtype, offset=offset)
-    return np.memmap(file, dtype, "r", offset, (n,))
+    return FileNumbers(OpenFile(file.fileno(), source), dtype, offset, n)
 
 
 def vocabulary_size(tokens: Tokens, source: str) -> int:

@@ -35,7 +35,7 @@ class StepObserver:
     ) -> None:
         self._name, self._run_dir, self._workers, self._trainer = name, run_dir, workers, trainer
         self._places = {place.worker: {"host": place.host, "pid": place.pid} for place in workers.places()}
-        plan = estimate(blueprint, data_bytes=data.nbytes + data.order_bytes, validation_rows=len(data.validation))
+        plan = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
         self._activations = [stage.memory.saved for stage in plan.stages]
         self._next_look = self._next_account = 0.0
         self._unwritten: dict[str, Any] | None = None

@@ -107,7 +107,7 @@ class Run:
         """Return a line for each worker whose memory limit is too small for its stages."""
         return estimate(
             self.blueprint,
-            data_bytes=self.data.nbytes + self.data.order_bytes,
+            data_bytes=self.data.nbytes + self.data.reading_bytes,
             validation_rows=len(self.data.validation),
         ).refusals
 

@@ -72,7 +72,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     spec = data.spec
     check_weights(spec, replace(rules, most_bytes=None))  # no limit of size: it keeps only names and shapes
     blueprint = make_blueprint(spec, len(data.train))
-    found = estimate(blueprint, data_bytes=data.nbytes + data.order_bytes, validation_rows=len(data.validation))
+    found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
     return {"plan": json.dumps(found.as_dict()), "refusals": list(found.refusals)}
 
 

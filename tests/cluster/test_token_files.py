@@ -1,7 +1,8 @@
-"""Files of token numbers are mapped into memory, so that memory use does not grow with the file."""
+"""Files of token numbers are read as they are needed, so that memory use does not grow with the file."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -16,6 +17,7 @@ from cluster.data.token_files import open_tokens, require_below, vocabulary_size
 from coordinator.job.spec import parse_job
 from stages.data import Dataset
 from stages.errors import InvalidData
+from stages.file_numbers import FileNumbers
 from stages.windows import Tokens, Windows
 from tests.file_server import files_served
 
@@ -75,7 +77,7 @@ def test_rows_and_checksums_are_those_of_an_array(tmp_path: Path, dtype: str) ->
     tokens = (np.arange(900) % 200).astype(dtype)
     np.save(tmp_path / "a.npy", tokens)
     found = _open(tmp_path / "a.npy")
-    assert isinstance(found, np.memmap)
+    assert isinstance(found, FileNumbers)
     assert vocabulary_size(found, "a") == 200
     ours, theirs = (
         Dataset(x=Windows(part, 8, 8), y=Windows(part, 8, 8, shift=1)) for part in (found, np.array(tokens))
@@ -126,6 +128,16 @@ def test_what_is_wrong_with_a_file_is_one_line_with_the_place(tmp_path: Path) ->
         path.write_bytes(content)
         with pytest.raises(InvalidData, match=told):
             _open(path)
+
+
+def test_a_file_that_is_cut_short_later_is_one_line_and_no_signal(tmp_path: Path) -> None:
+    """The file was mapped: the process that read a row of it was killed by SIGBUS, without a word."""
+    (np.arange(90_000) % 200).astype("<u2").tofile(tmp_path / "a.bin")
+    rows = Windows(_open(tmp_path / "a.bin"), 8, 8)
+    assert rows[np.array([9_000])].tolist() == [[n % 200 for n in range(72_000, 72_008)]]
+    os.truncate(tmp_path / "a.bin", 1000)
+    with pytest.raises(InvalidData, match=r"a.bin: was cut short while it was in use, from 180,000 bytes to 1,000;"):
+        rows[np.array([9_000])]
 
 
 def test_an_empty_file_has_no_tokens(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_quest
     data = load_data(spec)
     expected = estimate(
         make_blueprint(spec, len(data.train)),
-        data_bytes=data.nbytes + data.order_bytes,
+        data_bytes=data.nbytes + data.reading_bytes,
         validation_rows=len(data.validation),
     )
 

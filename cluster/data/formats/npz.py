@@ -6,6 +6,7 @@ from typing import IO
 
 import numpy as np
 
+from cluster.data.array_files import npz_array
 from cluster.data.content import Arrays
 from stages.errors import InvalidData
 
@@ -20,4 +21,5 @@ def read_npz(file: IO[bytes], source: str) -> Arrays:
     with archive:
         if "x" not in archive.files:
             raise InvalidData(f"{source}: has no array x, only {', '.join(archive.files) or 'nothing'}")
-        return Arrays(x=archive["x"], y=archive["y"] if "y" in archive.files else None)
+        x = npz_array(archive, "x", file, source)
+        return Arrays(x=x, y=npz_array(archive, "y", file, source) if "y" in archive.files else None)
