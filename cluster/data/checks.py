@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,12 @@ from stages.spec import ModelSpec
 _AT_ONCE = 65_536
 
 
+@overload
+def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None) -> AnyArray: ...
+@overload
+def fitting_inputs(
+    x: AnyArray | FileArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None
+) -> AnyArray | FileRows: ...
 def fitting_inputs(
     x: AnyArray | FileArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None
 ) -> AnyArray | FileRows:
@@ -67,6 +73,14 @@ def _tokens(x: AnyArray, vocabulary: int, source: str, columns: Sequence[str] | 
     return np.ascontiguousarray(x, dtype=np.uint32)
 
 
+@overload
+def fitting_targets(
+    y: AnyArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None
+) -> AnyArray: ...
+@overload
+def fitting_targets(
+    y: AnyArray | FileArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None
+) -> AnyArray | FileRows: ...
 def fitting_targets(
     y: AnyArray | FileArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None
 ) -> AnyArray | FileRows:
