@@ -91,6 +91,12 @@ def _clear_texts(cells: CategoryCells, problems: Problems) -> Cells:
     elif 2 * numbers > filled:
         right = f"a number as most cells of this column; or write data.columns: {{{name}: category}}"
         return numbers_of_texts(cells, problems, right)
+    elif 10 * numbers >= filled > 0:
+        text = next(text for text in cells.texts if not is_number(text))
+        problems.add(
+            f"column {shown(name)} holds {counted(numbers, 'number')} and {counted(filled - numbers, 'text')} such as "
+            f"{shown(text)}; write data.columns: {{{name}: category}}, or number, and mend the texts"
+        )
     elif distinct > MOST_CATEGORIES or 2 * distinct >= len(cells):
         problems.add(
             f"column {shown(name)} has {distinct:,} different texts in {counted(len(cells), 'row')}; write "

@@ -37,7 +37,8 @@ def assign_roles(table: Table, data: DataSection, source: str) -> Roles:
     keys = [name for name, kind in kinds.items() if kind == "key"] or index[:1]
     target = data.target or _default_target(table, kinds, index, source)
     out = {*target, *keys, *(name for name, _ in left_out)}
-    if data.group is not None and kinds[data.group] is None:
+    if data.group is not None and kinds[data.group] is None and data.group not in out:
+        left_out.append((data.group, "it is the group"))
         out.add(data.group)
     inputs = tuple(name for name in table.columns if name not in out)
     if not inputs:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.data.applying import inputs_of, labels_of, numbers_of, unknown_categories
+from cluster.data.cell_checks import check_targets, check_tokens
 from cluster.data.cells import CategoryCells, Cells, Mask
 from cluster.data.checks import fitting_inputs, fitting_targets
 from cluster.data.classes import classes_of
@@ -77,9 +78,9 @@ def training_rows(spec: JobSpec, table: Table) -> FittedTable:
         raise InvalidData(f"{source}: {problem}")
     spec, target = _with_target(spec.fitted(n_features, None, roles.target), cells, roles, rows, loss)
     rules = Preprocessing(inputs=inputs, target=target, key=roles.key, left_out=roles.left_out)
-    parts = [train, validation]
+    parts, used = [train, validation], _mask(kept.rows, table.n_rows)
+    check_tokens(cells, inputs, spec.model_spec(), used, problems)
     x = inputs_of(cells, inputs, parts, _dtype(spec), problems)
-    used = _mask(kept.rows, table.n_rows)
     y = _targets(spec, cells, target, used, problems)
     problems.raise_any()
     sets = [_dataset(spec, own, y[rows_], source, rules) for own, rows_ in zip(x, parts, strict=True)]
@@ -99,6 +100,7 @@ def rows_by_rules(spec: JobSpec, table: Table, rules: Preprocessing, source: str
     missing |= {name: spec.data.column(name).missing or "error" for name in names}
     kept = kept_rows(table, cells, missing, names, problems)
     used = _mask(kept.rows, table.n_rows)
+    check_tokens(cells, rules.inputs, spec.model_spec(), used, problems)
     (x,) = inputs_of(cells, rules.inputs, [kept.rows], _dtype(spec), problems)
     y = _targets(spec, cells, rules.target, used, problems)[kept.rows] if targets else None
     problems.raise_any()
@@ -146,6 +148,7 @@ def _with_target(
 def _targets(spec: JobSpec, cells: Mapping[str, Cells], rule: TargetRule, used: Mask, problems: Problems) -> AnyArray:
     """Return the targets of all rows of the table, also of those that are not used."""
     loss = spec.model_spec().loss_function
+    check_targets(cells, rule, spec.model_spec(), used, problems)
     if rule.classes is None:
         return numbers_of(cells, rule, used, "float64" if loss.takes_labels else spec.precision, problems)
     column = cells[rule.names[0]]

@@ -138,6 +138,44 @@ def _data(facts: Facts) -> Iterator[str]:
             yield f"model.loss: got {kind!r}, but tokens of text are labels, must be cross_entropy"
     if source is not None and target is not None and not has_columns(source):
         yield f"data.target: got {show(target)}, but only .csv and .parquet have columns; remove it for {show(source)}"
+    yield from _classes(facts)
+    yield from _columns(facts)
+
+
+def _classes(facts: Facts) -> Iterator[str]:
+    """Yield a line if the last layer has an output for each class, but the loss takes numbers."""
+    layers, loss = facts.get("model", "layers"), facts.get("model", "loss")
+    if loss is None or not isinstance(layers, (list, tuple)) or not layers:
+        return
+    kind, last = LossEntry.model_validate(loss).kind, LayerEntry.model_validate(layers[-1])
+    if last.is_open and not build_loss(kind).takes_labels:
+        right = "1, an output for the second of two classes" if kind == "binary_cross_entropy" else "a whole number"
+        yield (
+            f"model.layers[{len(layers) - 1}].linear.units: got 'classes', but {kind} takes numbers, must be {right}; "
+            "or write loss: cross_entropy"
+        )
+
+
+def _columns(facts: Facts) -> Iterator[str]:
+    source = facts.get("data", "source")
+    if source is not None and not has_columns(source):
+        for key in ("columns", "group", "missing"):
+            if (given := facts.get("data", key)) is not None:
+                yield f"data.{key}: got {show(given)}, but {show(source)} has no named columns; remove it"
+    if facts.get("data", "group") is not None and facts.get("data", "stratified") is True:
+        yield "data.stratified: got true, but data.group is given too, which decides by groups; remove one"
+    if source is not None and facts.get("data", "stratified") is True and is_text(source, facts.get("data", "block")):
+        yield "data.stratified: got true, but text has no classes; remove it"
+    columns = facts.get("data", "columns")
+    for name, given in columns.items() if isinstance(columns, dict) else ():
+        if not isinstance(given, dict) or given.get("kind") not in ("category", "drop", "key"):
+            continue
+        kind, missing, scale = given["kind"], given.get("missing"), given.get("scale")
+        path = f"data.columns.{name}"
+        if kind == "category" and missing in ("mean", "median"):
+            yield f"{path}.missing: got '{missing}', but a category has none, must be error, drop or most_frequent"
+        if scale is not None and scale != "none":
+            yield f"{path}.scale: got '{scale}', but only numbers are scaled; remove it, or write kind: number"
 
 
 def _training(facts: Facts) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
-from coordinator.job.base_section import Section, as_tuple
+from coordinator.job.base_section import Section
 from coordinator.job.source_names import TOKENS, WHAT_A_SOURCE_IS, extension, is_text, source_problem
 
 Kind = Literal["number", "category", "drop", "key"]
@@ -50,7 +50,17 @@ def _tokens(value: object) -> str | None:
 
 
 def _names(value: object) -> object:
-    return (value,) if isinstance(value, str) else as_tuple(value)
+    """A name alone is short for a list of one. Whole numbers are names too: YAML reads the column 0 as a number."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    return None if value is None else tuple(map(_name, listed))
+
+
+def _columns(value: object) -> object:
+    return {_name(name): given for name, given in value.items()} if isinstance(value, dict) else value
+
+
+def _name(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class ColumnSection(Section):
@@ -98,7 +108,7 @@ class DataSection(Section):
     target: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
         default=None, min_length=1, description="a list of column names"
     )
-    columns: dict[str, ColumnSection] = Field(
+    columns: Annotated[dict[str, ColumnSection], BeforeValidator(_columns)] = Field(
         default={}, description="a mapping of columns' names to number, category, drop or key, or to their options"
     )
     scale: Scale | None = Field(default=None, description=f"{_SCALE}, for all columns of numbers")
@@ -110,7 +120,7 @@ class DataSection(Section):
         description="a share of the rows between 0 and 1, a number of rows, a second source, or 0 for none",
     )
     stratified: bool | None = Field(default=None, description="true or false: as many rows of each class in both parts")
-    group: str | None = Field(
+    group: Annotated[str | None, BeforeValidator(_name)] = Field(
         default=None, min_length=1, description="the name of the column whose equal values stay in the same part"
     )
     tokens: Annotated[str | None, PlainValidator(_tokens)] = Field(

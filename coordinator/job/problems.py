@@ -107,7 +107,10 @@ def _find(loc: Path, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo 
     owner, field, path = root, None, list[str | int]()
     here: object = root
     for part in loc:
-        if (section := _section(here)) is not None:
+        if get_origin(here) is dict:
+            path.append(part)
+            field, here = None, get_args(here)[1]
+        elif (section := _section(here)) is not None:
             path.append(part)
             owner, field = section, section.model_fields.get(str(part))
             if field is None:
@@ -131,7 +134,7 @@ def _without_none(annotation: object) -> object:
 
 def _section(annotation: object) -> type[BaseModel] | None:
     """Return the section that `M` or `M | None` names; None for a leaf or a list."""
-    for candidate in (annotation, *(get_args(annotation) if get_origin(annotation) is not tuple else ())):
+    for candidate in (annotation, *(get_args(annotation) if get_origin(annotation) not in (tuple, dict) else ())):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
@@ -150,8 +153,9 @@ def _plain_name(key: str | int) -> str:
 
 
 def _choices(field: FieldInfo) -> Sequence[str]:
-    if get_origin(field.annotation) is Literal:
-        return get_args(field.annotation)
+    for annotation in (field.annotation, *get_args(field.annotation)):
+        if get_origin(annotation) is Literal:
+            return get_args(annotation)
     extra = field.json_schema_extra
     return list(_texts(extra.get("choices"))) if isinstance(extra, dict) else ()
 
