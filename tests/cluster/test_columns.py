@@ -142,7 +142,7 @@ def test_a_kind_that_is_given_is_followed(tmp_path: Path) -> None:
     assert data.preprocessing is not None
     assert data.preprocessing.features == ("n", "d", "k=3", "k=20", "k=100")  # numbers are sorted as numbers
     assert data.train.x[:3].tolist() == [[0, 0, 1, 0, 0], [10, 1, 0, 1, 0], [20, 2, 1, 0, 0]]
-    columns["n"] = [*columns["n"][:7], "ten"]
+    columns["n"] = [*(f"{i}e1" for i in range(7)), "ten"]
     parquet.write_table(pa.table(columns), path)
     (line,) = problems_of(table_job(path, data={"columns": kinds}))
     assert line == "row 8, column 'n': got 'ten', must be a number"
