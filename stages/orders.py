@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from stages.actions import Action, Lane
 from stages.arrays import Array
 from stages.ledger import Account
+from stages.living_units import DeadUnits
 from stages.spec import ModelSpec, OptimizerSpec
 
 Split = Literal["train", "validation"]
@@ -60,7 +61,7 @@ class TrainStep(NamedTuple):
     """Forward and backward on rows `first` … `last` − 1 of the epoch's order. No update.
 
     `step` is the number of the update that belongs to it, from 1. `epoch_index` (from 0) only selects the random stream
-    of the epoch's order; people are never shown it.
+    of the epoch's order; people are never shown it. If `look`, the worker looks for dead units.
     """
 
     step: int
@@ -68,6 +69,7 @@ class TrainStep(NamedTuple):
     first: int
     last: int
     trace: bool = False
+    look: bool = False
 
 
 class Update(NamedTuple):
@@ -117,7 +119,7 @@ class StepReport(NamedTuple):
     `account` covers the time since the report of the step before, so it includes updates, evaluations and waiting for
     orders. `sent` has (messages, bytes) by receiving worker in the same time. `saved_bytes` is the peak of kept
     activations by stage. `timeline` (actions with start and end in seconds of the host's monotonic clock) and `memory`
-    are given only if the step was traced.
+    are given only if the step was traced, `dead` only if the order was to look.
     """
 
     step: int
@@ -131,6 +133,7 @@ class StepReport(NamedTuple):
     saved_bytes: Mapping[int, int]
     timeline: tuple[tuple[Action, float, float], ...] = ()
     memory: WorkerMemory | None = None
+    dead: tuple[DeadUnits, ...] = ()
 
 
 class Updated(NamedTuple):

@@ -9,6 +9,7 @@ earlier groups are done. So every schedule gives bitwise the same gradient.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from stages.compiled import compile_stage
 from stages.init import draw_parameter, dtype_of
 from stages.layers.base import EVALUATING, Moment
 from stages.layers.embedding import as_tokens
+from stages.living_units import LivingUnits
 from stages.network import Op
 from stages.optimizers import make_optimizer
 from stages.parameters import Parameters, Write
@@ -66,6 +68,7 @@ class Stage:
         self._gradients = {op.index: self._of(op, self.parameters.gradients, self.uses.gradients) for op in self.ops}
         self._forward, self._backward_input = self._bound(compiled.forward), self._bound(compiled.backward_input)
         self._backward_weight, self._backward = self._bound(compiled.backward_weight), self._bound(compiled.backward)
+        self.living = LivingUnits(self.ops)
         self._infer, self._n_slots = self._bound(compiled.infer), compiled.n_slots
         self.optimizer = make_optimizer(optimizer, self.parameters, self.ops)
         self.buffers = Buffers(dtype_of(model))
@@ -109,15 +112,21 @@ class Stage:
         self._marked.clear()
         self.peak_saved_bytes = self._saved_bytes = 0
 
-    def forward(self, micro_batch: int, x: Array, at: Moment = _TRAINING) -> Array:
+    @cached_property
+    def _looking(self) -> tuple[_Bound, ...]:
+        """The steps of forward, which also look for dead units."""
+        steps = zip(self.compiled.forward, self._forward, strict=True)
+        return tuple((code, self.living.looking(step.op, call), *rest) for step, (code, call, *rest) in steps)  # type: ignore[misc]
+
+    def forward(self, micro_batch: int, x: Array, at: Moment = _TRAINING, *, look: bool = False) -> Array:
         """Run the layers on `x` (n_in, columns) and keep the arrays that backward needs. `x` is copied, so it may be
-        any view.
+        any view. If `look`, look for dead units.
 
         The result (n_out, columns) is valid until the next call of any method: send or copy it.
         """
         memory: _Memory = [None] * self._n_slots
         rows = x.shape[1] // self._columns
-        y = self._run(self._forward, memory, x, rows, at)
+        y = self._run(self._looking if look else self._forward, memory, x, rows, at)
         self._saved[micro_batch] = memory, at, rows
         self._saved_bytes += self._kept_bytes * rows
         self.peak_saved_bytes = max(self.peak_saved_bytes, self._saved_bytes)

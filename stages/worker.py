@@ -213,12 +213,12 @@ class Worker:
             saved_bytes={s: stage.peak_saved_bytes for s, stage in self.stages.items()},
             timeline=timeline,
             memory=worker_memory(self.stages, self._resident_before) if order.trace else None,
+            dead=tuple(dead for stage in self.stages.values() for dead in stage.living.report()) if order.look else (),
         )
 
     def _take_sent(self) -> dict[int, tuple[int, int]]:
-        sent = {worker: (messages, n_bytes) for worker, (messages, n_bytes) in self._sent.items()}
-        self._sent.clear()
-        return sent
+        sent, self._sent = self._sent, {}
+        return {worker: (messages, n_bytes) for worker, (messages, n_bytes) in sent.items()}
 
     def _forward(self, action: Action, batch: Batch) -> None:
         s, j = action.stage, action.micro_batch
@@ -230,7 +230,7 @@ class Worker:
         stage = self.stages[s]
         trained = s >= self._first_trained  # see [Note: untrained stages]
         at = Moment(training=True, seed=self._setup.model.seed, step=batch.order.step, first=batch.first(j))
-        y = stage.forward(j, x, at) if trained else stage.infer(x, at)
+        y = stage.forward(j, x, at, look=batch.order.look) if trained else stage.infer(x, at)
         check_output(stage, x, y, at, f"step {batch.order.step}", action)
         if s < self._last_stage:
             self._ledger.book_action(s, FORWARD, j)

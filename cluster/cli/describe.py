@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @job_argument
-@json_option("Print the object of `status --json` with more keys: document, files, traceback, plan, events, slow.")
+@json_option(
+    "Print the object of `status --json` with more keys: document, files, traceback, plan, warnings, events, slow."
+)
 @service_command
 def describe(client: Client, job_id: str, as_json: bool) -> None:
     """Show everything about a job: its state, its plan, its job file with all defaults, and its events.
 
-    While the job runs, and for a few minutes after its end, the command also shows why it is slow, if there is a clear
-    cause.
+    Warnings say why its network may learn nothing. While the job runs, and for a few minutes after its end, the command
+    also shows why it is slow, if there is a clear cause.
     """
     from cluster.cli.slow import why_slow_there
 
@@ -31,6 +33,7 @@ def describe(client: Client, job_id: str, as_json: bool) -> None:
     slow = None if figures is None else why_slow_there(figures.workers)
     if as_json:
         more = {"document": job.document, "files": job.files, "traceback": job.traceback, "plan": _plan(events)}
+        more["warnings"] = [{"text": event.text, **event.details} for event in _warnings(events)]
         found = {**job.as_dict(), **more, "slow": slow, "events": [event.as_dict() for event in events]}
         click.echo(json.dumps(found))
         return
@@ -45,6 +48,8 @@ def _print(job: Job, events: list[JobEvent], slow: str | None) -> None:
     print_facts(job)
     if slow is not None:
         click.echo(f"{'slow':<12}{one_line(slow)}")
+    for event in _warnings(events):
+        click.echo(f"{'warning':<12}{one_line(event.text)}")
     click.echo("\nplan")
     for name, value in _plan(events).items():
         told = one_line(value) if isinstance(value, str) else json.dumps(value)
@@ -69,3 +74,8 @@ def _plan(events: list[JobEvent]) -> dict[str, Any]:
     none."""
     starts = [event.details for event in events if event.kind == "starting"]
     return starts[-1] if starts else {}
+
+
+def _warnings(events: list[JobEvent]) -> list[JobEvent]:
+    """Return each kind of warning once: a later attempt of the same job gives the same ones again."""
+    return list({event.details.get("code"): event for event in events if event.kind == "warning"}.values())

@@ -172,6 +172,7 @@ class JobRunner:
             self._fail_unexpectedly(run_dir, error)
             return
         self._run = run
+        run.warn = log_line
         if self._stop.is_set():
             run.stop()
         try:

@@ -15,6 +15,7 @@ from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import target_bytes
 from cluster.data.weights import begin_with, check_weights
+from cluster.run.learning import LearningNotes
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
@@ -141,6 +142,7 @@ class Run:
                 run_dir.save_preprocessing(self.data.preprocessing)
             for line in self.data.said:
                 run_dir.event("data", detail=line)
+            notes = LearningNotes(self.data, run_dir, self.warn)
             run_dir.event(
                 "starting",
                 workers=blueprint.n_workers,
@@ -155,7 +157,7 @@ class Run:
                 places = workers.places()
                 on_start(places)
                 run_dir.event("started", workers=[place._asdict() for place in places])
-                yield from self._train(workers, run_dir)
+                yield from self._train(workers, run_dir, notes)
         except StoppedEarly:
             self.result = RunResult(
                 steps=0, steps_total=self.steps_total, stopped=True, saved=False, loss=None, last_evaluation=None
@@ -175,11 +177,13 @@ class Run:
         run_dir.event("tracker", detail=text)
         self.warn(text)
 
-    def _logged(self, trainer: Trainer, observer: StepObserver) -> Iterator[Row]:
-        """Yield the rows to record and to show (see `training.log_every`). The observer gets every step."""
+    def _logged(self, trainer: Trainer, observer: StepObserver, notes: LearningNotes) -> Iterator[Row]:
+        """Yield the rows to record and to show (see `training.log_every`). The observer and the notes get every
+        step."""
         log = RowLog(self.spec.training.log_every)
         try:
             for row in trainer.rows():
+                notes.row(row)
                 if isinstance(row, EvalRow):
                     yield from log.rest()
                     yield row
@@ -199,7 +203,7 @@ class Run:
     def _give_up(self) -> bool:
         return self._stopping
 
-    def _train(self, workers: Workers, run_dir: RunDir) -> Iterator[Row]:
+    def _train(self, workers: Workers, run_dir: RunDir, notes: LearningNotes) -> Iterator[Row]:
         means, last_evaluation = EpochMeans(), None
         self._trainer = trainer = Trainer(
             self.blueprint,
@@ -221,7 +225,7 @@ class Run:
         )
         with trackers:
             with closing_after(observer):
-                for row in self._logged(trainer, observer):
+                for row in self._logged(trainer, observer, notes):
                     run_dir.metric(row.as_dict())
                     trackers.row(row)
                     if isinstance(row, EvalRow):
@@ -230,6 +234,7 @@ class Run:
                         take_row(means, row)
                     yield row
                 observer.settled()
+            notes.ended()
             stopped = trainer.steps_done < trainer.steps_total
             saved = trainer.steps_done > 0
             run_dir.require_there()

@@ -25,6 +25,7 @@ from coordinator.train.rows import EvalRow, TrainedStep
 from coordinator.train.text_measure import TextMeasure
 from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
+from stages.living_units import ENOUGH_COLUMNS
 from stages.losses import mean
 from stages.network import name_order
 from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update
@@ -35,6 +36,8 @@ _SUBMISSION_S = 0.25
 _MOST_STEPS = 512
 _AHEAD = STEPS_RUN_AHEAD  # submissions under way
 _SAMPLE_S = 1.0
+_LOOK_EVERY = 16
+"""Workers look for dead units every so many steps at first, later every eighth part of the steps so far."""
 
 
 class Trainer:
@@ -75,7 +78,7 @@ class Trainer:
         self._micro_batches = program.n_micro_batches
         self._last_stages = [lane[-1].stage for lane in program.lanes]  # of each worker's lane
         self._ends: list[float] = []  # end of the last step by worker, on this process's clock; with clipping
-        self._next_sample = 0.0
+        self._next_sample, self._next_look, self._rows_to_look = 0.0, 1, 0
         self._batches = batch_bounds(train_rows, self._spec.training.batch_size)
         total = self._spec.training.n_steps(len(self._batches))
         self._rate = self._spec.training.rates(len(self._batches))
@@ -153,6 +156,7 @@ class Trainer:
     def _perhaps_traced(self, order: TrainStep | Evaluate, typical: int) -> TrainStep | Evaluate:
         if isinstance(order, Evaluate):
             return order
+        order = self._perhaps_looking(order)
         now = time.monotonic()
         if self._to_trace > 0:
             self._to_trace -= 1
@@ -161,6 +165,15 @@ class Trainer:
             return order
         self._next_sample = now + _SAMPLE_S
         return order._replace(trace=True)
+
+    def _perhaps_looking(self, order: TrainStep) -> TrainStep:
+        """Look for dead units now and then, and in as many steps as give enough rows."""
+        if order.step >= self._next_look or order.step == self._last_full:
+            self._next_look, self._rows_to_look = order.step + max(_LOOK_EVERY, order.step // 8), ENOUGH_COLUMNS
+        if self._rows_to_look <= 0:
+            return order
+        self._rows_to_look -= order.last - order.first
+        return order._replace(look=True)
 
     def _evaluate_order(self) -> Evaluate:
         rows = min(self._spec.training.evaluate_batch_size, self._validation_rows)

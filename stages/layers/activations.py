@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.arrays import Array, row_blocks
 from stages.layers.base import Cost, Layer, LayerKind, passes
@@ -34,6 +35,11 @@ class Relu(Activation):
     """a[z] = max(z, 0). The derivative at 0 is 0, as in torch."""
 
     weight_gain = 2.0
+    can_die = True
+
+    def living_units(self, y: Array) -> NDArray[np.bool_]:
+        """See Layer."""
+        return _above(y.max(axis=1), 0)
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
@@ -61,6 +67,11 @@ class LeakyRelu(Activation):
     def __init__(self, shape: Shape, slope: float) -> None:
         super().__init__(shape)
         self.slope = float(slope)
+        self.can_die = self.slope == 0
+
+    def living_units(self, y: Array) -> NDArray[np.bool_]:
+        """See Layer."""
+        return _above(y.max(axis=1), 0)
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
@@ -75,9 +86,14 @@ class LeakyRelu(Activation):
 
 
 class Tanh(Activation):
-    """a[z] = tanh z."""
+    """a[z] = tanh z. A unit dies if all its outputs are ±1 in floating point."""
 
     pass_counts = (5.0, 1.0)
+    can_die = True
+
+    def living_units(self, y: Array) -> NDArray[np.bool_]:
+        """See Layer."""
+        return _above(1, np.abs(y).min(axis=1))
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
@@ -92,9 +108,15 @@ class Tanh(Activation):
 
 
 class Sigmoid(Activation):
-    """a[z] = 1 / (1 + e^−z), computed from e^−|z| so that nothing overflows."""
+    """a[z] = 1 / (1 + e^−z), computed from e^−|z| so that nothing overflows. A unit dies if all its outputs are 0 or 1
+    in floating point."""
 
     pass_counts = (10.0, 1.0)
+    can_die = True
+
+    def living_units(self, y: Array) -> NDArray[np.bool_]:
+        """See Layer."""
+        return _above((y * (1 - y)).max(axis=1), 0)
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
@@ -142,6 +164,11 @@ class Softplus(Activation):
         """∂ℓ/∂x = ∂ℓ/∂y · σ(x)."""
         for rows in row_blocks(x):
             np.multiply(dy[rows], sigmoid(x[rows]), out=dx[rows])
+
+
+def _above(a: Any, b: Any) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.greater(a, b)
+    return found
 
 
 def sigmoid(x: Array) -> Array:

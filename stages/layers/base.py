@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.arrays import Array
 from stages.shapes import Shape
@@ -129,6 +130,11 @@ class Layer(ABC):
     is_transparent: ClassVar[bool] = False
     """Whether the layer before this one uses the `weight_gain` of the layer after this one instead."""
 
+    can_die: bool = False
+    """Whether a unit (a feature of the output) can stop to learn, because its output passes no gradient for any
+    row."""
+    ignores_scale: ClassVar[bool] = False
+    """Whether inputs that are a hundred times larger give the same output."""
     mixes_positions: ClassVar[bool] = False
     """Whether, in evaluation, a column of the output also depends on other columns of the input."""
 
@@ -149,6 +155,11 @@ class Layer(ABC):
         self, x: Array, y: Array, extras: Sequence[Array], p: Sequence[Array], at: Moment, *others: Array
     ) -> None:
         """Write the output for `x` into `y`. `p` are the parameters, `others` further inputs."""
+
+    def living_units(self, y: Array) -> NDArray[np.bool_]:
+        """Return for each unit whether any column of the output `y` passes a gradient to it. For layers that
+        `can_die`."""
+        raise AssertionError(f"{type(self).__name__} always passes a gradient")
 
     def why_not_continued(self) -> str | None:
         """Return why `continue_forward` cannot replace `forward`; None if it can."""

@@ -39,6 +39,7 @@ class _Norm(Layer):
 
     weight_gradient_reads = frozenset({"dy"})
     in_place = True
+    ignores_scale = True
 
     def __init__(self, shape: Shape, epsilon: float) -> None:
         self.shape_in = self.shape_out = shape

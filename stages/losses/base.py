@@ -54,6 +54,11 @@ class Loss(ABC):
         ignored = 0 if self.ignore_index is None else int(np.count_nonzero(targets == self.ignore_index))
         return int(targets.shape[-1]) - ignored
 
+    def of_constant(self, targets: Targets, outputs: int) -> float | None:
+        """Return the least loss of a network that gives the same output for every column, as a mean over columns (and,
+        where the loss is a mean over outputs, over them); None if it is not known or no target counts."""
+        return None
+
     @abstractmethod
     def count(self, columns: int, outputs: int) -> int:
         """Return the divisor of the loss summed over `columns` columns that all count, as in torch's default

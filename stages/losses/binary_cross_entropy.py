@@ -8,6 +8,7 @@ from stages.arrays import Array, row_blocks
 from stages.layers.activations import sigmoid
 from stages.layers.options import NoOptions
 from stages.losses.base import Loss, LossKind, LossResult, Targets
+from stages.losses.cross_entropy import entropy
 
 
 class BinaryCrossEntropy(Loss):
@@ -20,6 +21,11 @@ class BinaryCrossEntropy(Loss):
     def count(self, columns: int, outputs: int) -> int:
         """See Loss."""
         return columns * outputs
+
+    def of_constant(self, targets: Targets, outputs: int) -> float | None:
+        """See Loss. The mean entropy of the outputs' mean targets."""
+        shares = targets.mean(axis=1, dtype=np.float64)
+        return float((entropy(shares) + entropy(1 - shares)).mean())
 
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. max(f, 0) − f y + log(1 + e^−|f|) cannot overflow; ∂ℓ/∂f = σ(f) − y."""

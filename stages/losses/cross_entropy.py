@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.arrays import Array
 from stages.layers.options import option
@@ -40,6 +42,16 @@ class CrossEntropy(Loss):
         """See Loss."""
         return columns
 
+    def of_constant(self, targets: Targets, outputs: int) -> float | None:
+        """See Loss. The entropy of the classes' shares, smoothed like the labels."""
+        counts = np.bincount(targets[targets != self.ignore_index] if self.ignore_index is not None else targets)
+        if not counts.sum():
+            return None
+        shares = (1 - self._smoothing) * counts / counts.sum()
+        even = self._smoothing / outputs
+        unseen = outputs - len(counts)
+        return float(entropy(shares + even).sum() + unseen * entropy(np.array(even)))
+
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. From f − max f, so that the exponential cannot overflow; ∂ℓ/∂f = softmax(f) − q."""
         columns, labels, outputs = np.arange(f.shape[1]), targets, len(f)
@@ -67,6 +79,12 @@ class CrossEntropy(Loss):
             gradient[:, ignored] = 0
         gradient /= max(1, count)
         return LossResult(float(per_column.sum(dtype=np.float64)), int(np.count_nonzero(right)), gradient)
+
+
+def entropy(shares: NDArray[Any]) -> NDArray[Any]:
+    """−p log p of each share p; 0 of 0."""
+    found: NDArray[Any] = -shares * np.log(np.where(shares > 0, shares, 1))
+    return found
 
 
 CROSS_ENTROPY = LossKind(name="cross_entropy", options=CrossEntropyOptions, build=CrossEntropy)

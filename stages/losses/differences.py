@@ -20,6 +20,11 @@ class SumOfSquares(Loss):
         """See Loss."""
         return 1
 
+    def of_constant(self, targets: Targets, outputs: int) -> float | None:
+        """See Loss. The targets' variance: its sum over the outputs, or its mean."""
+        variances = targets.var(axis=1, dtype=np.float64)
+        return float(variances.sum() if self.is_sum else variances.mean())
+
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. ∂ℓ/∂f = 2 (f − y) / count."""
         difference = f - targets
@@ -45,6 +50,10 @@ class MeanSquare(_MeanLoss, SumOfSquares):
 class L1(_MeanLoss):
     """The mean of |f − y|, as torch.nn.L1Loss. Its gradient at 0 is 0."""
 
+    def of_constant(self, targets: Targets, outputs: int) -> float | None:
+        """See Loss. The mean distance from the outputs' medians."""
+        return float(np.abs(targets - np.median(targets, axis=1, keepdims=True)).mean(dtype=np.float64))
+
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss."""
         difference = f - targets
@@ -66,6 +75,16 @@ class Huber(_MeanLoss):
 
     def __init__(self, options: HuberOptions) -> None:
         self._delta = options.delta
+
+    def of_constant(self, targets: Targets, outputs: int) -> float | None:
+        """See Loss. The gradient of the best constant is 0, and found by halving the targets' range."""
+        low, high = (edge(targets, axis=1, keepdims=True).astype(np.float64) for edge in (np.min, np.max))
+        for _ in range(60):
+            middle = (low + high) / 2
+            too_high = np.clip(middle - targets, -self._delta, self._delta).sum(axis=1, keepdims=True) > 0
+            low, high = np.where(too_high, low, middle), np.where(too_high, middle, high)
+        cut = np.clip(low - targets, -self._delta, self._delta)
+        return float((cut * (low - targets - cut / 2)).mean())
 
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. With c the difference, cut to −δ … δ: the loss is c · (difference − c / 2) and ∂ℓ/∂f = c."""

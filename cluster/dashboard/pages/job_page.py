@@ -20,6 +20,7 @@ from cluster.dashboard.live import Live, LiveViews
 from cluster.dashboard.pages.curves import Curves, Range, range_of
 from cluster.dashboard.pages.job_parts import Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
+from cluster.dashboard.pages.job_warnings import Warnings
 from cluster.dashboard.parts import copy_button, facts, text
 from cluster.dashboard.picture import Picture
 from cluster.dashboard.schedule_view import dry_run, question_of
@@ -114,6 +115,7 @@ class _Job:
                 self._failed_log = ui.button("", color=None, on_click=self._open_log).classes("act").props("unelevated")
             self._slow = ui.label().classes("slow").props("role=note")
             self._slow.set_visibility(False)
+            self._warnings = Warnings(site, record)
             self._facts = facts(*FACTS)
             with ui.element("div").classes("bar") as self._bar:
                 self._done = ui.element("span")
@@ -169,6 +171,7 @@ class _Job:
             self._reason.set_text("This job was deleted.")
             self._reason.set_visibility(True)
             return
+        await self._warnings.look(record)
         stats = self._stats = await self._site.archive.stats(record)
         self._present(record)
         slowly = self._ticks % _SLOW_EVERY == 1 or record.state.ended
