@@ -116,7 +116,7 @@ class Stage:
     def _looking(self) -> tuple[_Bound, ...]:
         """The steps of forward, which also look for dead units."""
         steps = zip(self.compiled.forward, self._forward, strict=True)
-        return tuple((code, self.living.looking(step.op, call), *rest) for step, (code, call, *rest) in steps)  # type: ignore[misc]
+        return tuple((code, self.living.looking(step.op, call), *rest) for step, (code, call, *rest) in steps)
 
     def forward(self, micro_batch: int, x: Array, at: Moment = _TRAINING, *, look: bool = False) -> Array:
         """Run the layers on `x` (n_in, columns) and keep the arrays that backward needs. `x` is copied, so it may be

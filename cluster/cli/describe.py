@@ -33,8 +33,9 @@ def describe(client: Client, job_id: str, as_json: bool) -> None:
     slow = None if figures is None else why_slow_there(figures.workers)
     if as_json:
         more = {"document": job.document, "files": job.files, "traceback": job.traceback, "plan": _plan(events)}
-        more["warnings"] = [{"text": event.text, **event.details} for event in _warnings(events)]
-        found = {**job.as_dict(), **more, "slow": slow, "events": [event.as_dict() for event in events]}
+        warnings = [{"text": event.text, **event.details} for event in _warnings(events)]
+        told = {"warnings": warnings, "slow": slow, "events": [event.as_dict() for event in events]}
+        found = {**job.as_dict(), **more, **told}
         click.echo(json.dumps(found))
         return
     _print(job, events, slow)

@@ -38,9 +38,9 @@ class WatchedStage(Stage):
         self.outputs: dict[int, Array] = {}
         self.output_slopes: dict[int, Array] = {}
 
-    def forward(self, micro_batch: int, x: Array, at: Moment = EVALUATING) -> Array:
+    def forward(self, micro_batch: int, x: Array, at: Moment = EVALUATING, *, look: bool = False) -> Array:
         """See Stage."""
-        y = super().forward(micro_batch, x, at)
+        y = super().forward(micro_batch, x, at, look=look)
         self.outputs[micro_batch] = y.copy()
         return y
 

@@ -64,6 +64,11 @@ def _almost_one_class(rng: np.random.Generator) -> tuple[Array, Array]:
     return x, y
 
 
+def _first_rows(rng: np.random.Generator) -> tuple[Array, Array]:
+    x, y = _plain(rng)
+    return x[:60], y[:60]
+
+
 def _class_three(x: Array, y: Array) -> None:
     x += 1
     y[0] = 3
@@ -105,7 +110,7 @@ _FAULTS = {
         layers=(*_LINEAR[:2], {"linear": {"units": 4}}), held_out=lambda rng: _with(rng, _class_three),
     ),
     "repeated_rows": _Fault(
-        _plain, ["60 of 60 validation rows"], held_out=lambda rng: tuple(part[:60] for part in _plain(rng)),
+        _plain, ["60 of 60 validation rows"], held_out=_first_rows,
     ),
     "loss_of_constant": _Fault(
         _plain, ["steps 1 to 100, 1.279", "1.097, the loss of always giving the same"], rate=1e-9, epochs=14,
@@ -131,8 +136,11 @@ _FAULTS = {
 }  # fmt: skip
 
 
-def test_every_code_has_its_run() -> None:
+def test_every_code_has_its_run_and_its_explanation() -> None:
     assert set(_FAULTS) == set(CODES)
+    page = (EXAMPLES.parent / "docs" / "warnings.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(code.strip(" `") for row in rows for code in row.split(",")) == sorted(CODES)
 
 
 @pytest.mark.parametrize("code", list(_FAULTS))
