@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from stages.windows import Windows
 
 _MOST_NUMBERS = 4_000_000
 """Of larger arrays, so many numbers are looked at: a fraction of a second."""
+_MOST_OF_A_FILE = 500_000
+"""The same for arrays that stay in a file, whose rows are read one by one."""
 _PART_NUMBERS = 500_000
 _BLOCKS = 64
 _WINDOWS = 2_000
@@ -68,11 +70,11 @@ def _inputs(x: Any, rules: Preprocessing | None, *, normalised: bool) -> InputFa
 def _labels(data: JobData) -> LabelFacts | None:
     """Return None for tokens, and for more labels than are looked at: then none is counted."""
     parts = data.train.y, data.validation.y
-    if any(isinstance(y, Windows) or y.ndim > 1 or len(y) > _MOST_NUMBERS for y in parts):
+    if any(not isinstance(y, np.ndarray) or y.ndim > 1 or len(y) > _MOST_NUMBERS for y in parts):
         return None
     model = data.spec.model_spec()
     classes, ignored = model.network.output.features, model.loss_function.ignore_index
-    counts = [np.bincount(y[(y != ignored) & (y >= 0)], minlength=classes).tolist() for y in map(np.asarray, parts)]
+    counts = [np.bincount(y[(y != ignored) & (y >= 0)], minlength=classes).tolist() for y in parts]
     rules = data.preprocessing
     names = None if rules is None or rules.target.classes is None else rules.target.classes
     return LabelFacts(train=counts[0], validation=counts[1], names=names if names and len(names) >= classes else None)
@@ -87,8 +89,9 @@ def _targets(train: Any, validation: Any, rules: Preprocessing | None) -> Target
     sample = _sample(train)
     same = np.flatnonzero((sample == sample[:1]).all(axis=0)) if len(sample) > 1 else ()
     numbering = None
-    if outputs == 1 and len(train) + len(validation) <= _MOST_NUMBERS and not len(same):
-        every = np.concatenate([np.asarray(train), np.asarray(validation).reshape(-1, 1)], dtype=np.float64)
+    whole = all(isinstance(y, np.ndarray) and len(y) <= _MOST_NUMBERS for y in (train, validation))
+    if outputs == 1 and whole and not len(same):
+        every = np.concatenate([train, validation.reshape(-1, 1)], dtype=np.float64)
         numbering = _numbering(every[:, 0] * divisors[0] + offsets[0], float(abs(divisors[0])))
     return TargetFacts(
         constant=tuple((names[k], float(sample[0, k] * divisors[k] + offsets[k])) for k in same), numbering=numbering
@@ -109,9 +112,9 @@ def _numbering(values: np.ndarray[Any, np.dtype[np.float64]], divisor: float) ->
 
 def _repeated(train: Dataset, validation: Dataset) -> tuple[int, int] | tuple[None, None]:
     """Return how many validation rows are training rows too, and how many training rows an earlier one equals. None if
-    the rows are windows, or too many."""
-    arrays = train.x, validation.x
-    if not len(validation) or any(isinstance(x, Windows) or x.size > 4 * _MOST_NUMBERS for x in arrays):
+    the rows are windows, in a file, or too many."""
+    arrays = train.x, train.y, validation.x, validation.y
+    if not len(validation) or any(not isinstance(a, np.ndarray) or a.size > 4 * _MOST_NUMBERS for a in arrays):
         return None, None
     ours, theirs = (_hashes(part) for part in (train, validation))
     return int(np.isin(theirs, ours).sum()), len(ours) - len(np.unique(ours))
@@ -119,9 +122,8 @@ def _repeated(train: Dataset, validation: Dataset) -> tuple[int, int] | tuple[No
 
 def _hashes(rows: Dataset) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Return a number for each row, the same for equal rows, by whole-number arithmetic, which does not round."""
-    x, y = np.asarray(rows.x), np.asarray(rows.y).reshape(len(rows), -1)
     found = np.zeros(len(rows), dtype=np.uint64)
-    for array, seed in ((x, 1), (y, 2)):
+    for array, seed in ((rows.x, 1), (rows.y.reshape(len(rows), -1), 2)):
         width = array.dtype.itemsize
         numbers = np.random.default_rng(seed).integers(0, 2**63, array.shape[1], dtype=np.uint64) * 2 + 1
         for start in range(0, len(array), step := max(1, _PART_NUMBERS // max(1, array.shape[1]))):
@@ -145,11 +147,11 @@ def _parts(array: Any) -> Iterator[Any]:
         if n:
             yield array[np.unique(np.linspace(0, n - 1, min(n, _WINDOWS)).astype(np.int64))]
         return
+    most = _MOST_NUMBERS if isinstance(array, np.ndarray) else _MOST_OF_A_FILE
     step = max(1, _PART_NUMBERS // max(1, width))
-    starts = range(0, n, step)
-    if n * width > _MOST_NUMBERS:
-        step = max(1, min(step, _MOST_NUMBERS // (max(1, width) * _BLOCKS)))
-        chosen = np.random.default_rng(0).integers(0, max(1, n - step), _BLOCKS)
-        starts = sorted(set(chosen.tolist()))  # type: ignore[assignment]
+    starts: Sequence[int] = range(0, n, step)
+    if n * width > most:
+        step = max(1, min(step, most // (max(1, width) * _BLOCKS)))
+        starts = sorted(set(np.random.default_rng(0).integers(0, max(1, n - step), _BLOCKS).tolist()))
     for start in starts:
         yield np.asarray(array[start : start + step])

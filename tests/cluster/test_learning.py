@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.data import array_files
+from cluster.data.sources import load_data
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
 from coordinator.job.spec import load_job, parse_job
@@ -173,6 +175,24 @@ def test_a_run_with_the_fault_warns_once_in_its_events_and_aloud(tmp_path: Path,
         assert words in event["detail"]
     assert event["figures"]
     assert len(said) == len(set(said)) == len(events)
+
+
+@pytest.mark.parametrize("validation", [0.2, 0])
+def test_rows_that_stay_in_their_file_are_looked_at_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: float
+) -> None:
+    monkeypatch.setattr(array_files, "LARGE", 1)
+    x, y = _scaled(np.random.default_rng(5), [4000, 0.3, 1, 1])
+    np.savez(tmp_path / "rows.npz", x=x, y=np.stack([y, y], axis=1))
+    document = {
+        "model": {"input": [4], "layers": [{"linear": {"units": 2}}], "loss": "mse"},
+        "data": {"source": str(tmp_path / "rows.npz"), "validation": validation},
+        "training": {"epochs": 1, "batch_size": 100, "optimizer": {"sgd": {"learning_rate": 1e-9}}},
+        "pipeline": {"stages": 1},
+    }
+    assert not isinstance(load_data(parse_job(document)).train.x, np.ndarray), "else this tests nothing"
+    said, _ = _train(tmp_path, document)
+    assert [line[:36] for line in said] == ["warning: the inputs differ in size: "]
 
 
 @pytest.mark.parametrize(
