@@ -181,6 +181,15 @@ class FileRows:
         return len(self), self.width
 
     @property
+    def size(self) -> int:
+        """rows · width."""
+        return len(self) * self.width
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all rows into memory."""
+        return np.asarray(self[:], dtype=dtype)
+
+    @property
     def nbytes(self) -> int:
         """Bytes in memory: those of the rows' numbers."""
         return 0 if self.chosen is None else self.chosen.nbytes

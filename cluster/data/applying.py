@@ -31,14 +31,8 @@ def inputs_of(
     n_rows, n_features = len(cells[rules[0].name]), sum(len(rule.features) for rule in rules)
     found = [np.empty((len(rows), n_features), dtype=dtype) for rows in parts]
     places = [_places(rows, n_rows) for rows in parts]
-    used = np.zeros(n_rows, dtype=bool)
-    for rows in parts:
-        used[rows] = True
-    for start, block in _blocks(cells, rules, dtype, n_rows, n_features):
+    for start, block in input_blocks(cells, rules, parts, dtype, problems):
         stop = start + len(block)
-        finite = np.isfinite(block)
-        if not finite.all():
-            _add_too_large(cells, rules, ~finite & used[start:stop, None], start, dtype, problems)
         for x, place in zip(found, places, strict=True):
             if place is None:
                 x[start:stop] = block
@@ -47,6 +41,27 @@ def inputs_of(
             here = own >= 0
             x[own[here]] = block[here]
     return found
+
+
+def input_blocks(
+    cells: Mapping[str, Cells],
+    rules: Sequence[InputRule],
+    parts: Sequence[RowNumbers],
+    dtype: str,
+    problems: Problems,
+) -> Iterator[tuple[int, AnyArray]]:
+    """Yield the inputs (rows, features) of all rows of the table in blocks, each with the number of its first row, and
+    always in the same array. `parts` list the rows that are used: adds a problem for each of their numbers that is too
+    large for `dtype`."""
+    n_rows, n_features = len(cells[rules[0].name]), sum(len(rule.features) for rule in rules)
+    used = np.zeros(n_rows, dtype=bool)
+    for rows in parts:
+        used[rows] = True
+    for start, block in _blocks(cells, rules, dtype, n_rows, n_features):
+        finite = np.isfinite(block)
+        if not finite.all():
+            _add_too_large(cells, rules, ~finite & used[start : start + len(block), None], start, dtype, problems)
+        yield start, block
 
 
 def labels_of(

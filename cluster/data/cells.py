@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.data.problems import Problems, shown
+from stages.file_numbers import FileNumbers
 
 Numbers = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -25,10 +26,10 @@ _EXACT = 2.0**53
 @dataclass(frozen=True, slots=True, eq=False)
 class NumberCells:
     """A column of numbers. `values` (rows,): as the file stores them, floats if there are empty cells, which are
-    NaN."""
+    NaN. Those of a large table are in a temporary file."""
 
     name: str
-    values: NDArray[Any]
+    values: NDArray[Any] | FileNumbers
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -36,18 +37,24 @@ class NumberCells:
 
     def block(self, start: int, stop: int) -> Numbers:
         """Return a copy of some rows as float64."""
+        if isinstance(self.values, FileNumbers):
+            return self.values.span(start, min(stop, len(self)), np.dtype(np.float64))
         return self.values[start:stop].astype(np.float64)
 
     def empty(self) -> Mask | None:
         """Return for each row whether its cell is empty; None if there is no such cell."""
         if self.values.dtype.kind != "f":
             return None
-        found = np.isnan(self.values)
+        found = np.isnan(self.all())
         return found if found.any() else None
+
+    def all(self) -> NDArray[Any]:
+        """Return all numbers, as the file stores them."""
+        return self.values.whole() if isinstance(self.values, FileNumbers) else self.values
 
     def value(self, row: int) -> float:
         """Return a row's number."""
-        return float(self.values[row])
+        return float(self.block(row, row + 1)[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +145,7 @@ def number_cells(name: str, column: Any, problems: Problems) -> NumberCells:
 
 
 def _finite(cells: NumberCells, problems: Problems) -> NumberCells:
-    if cells.values.dtype.kind == "f" and (infinite := np.isinf(cells.values)).any():
+    if cells.values.dtype.kind == "f" and (infinite := np.isinf(cells.all())).any():
         problems.add_cells(cells.name, infinite, cells.value, "a finite number, or empty")
     return cells
 

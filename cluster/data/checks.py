@@ -23,13 +23,23 @@ _AT_ONCE = 65_536
 def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None) -> AnyArray: ...
 @overload
 def fitting_inputs(
-    x: AnyArray | FileArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None
+    x: AnyArray | FileArray,
+    model: ModelSpec,
+    source: str,
+    columns: Sequence[str] | None = None,
+    *,
+    whole: bool = True,
 ) -> AnyArray | FileRows: ...
 def fitting_inputs(
-    x: AnyArray | FileArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None
+    x: AnyArray | FileArray,
+    model: ModelSpec,
+    source: str,
+    columns: Sequence[str] | None = None,
+    *,
+    whole: bool = True,
 ) -> AnyArray | FileRows:
     """Return x as (rows, features) in the model's precision. `columns` name the features of a table. An array that
-    stays in its file is read once, in parts.
+    stays in its file is read once, in parts; only the first part if it is not to be checked as a `whole`.
 
     Samples of any shape with as many numbers as `model.input` are flattened in C order. Raises InvalidData.
     """
@@ -49,14 +59,16 @@ def fitting_inputs(
             return _tokens(rows, model.vocabulary, source, columns, first)
         return _finite(rows, "x", model, source, columns, first)
 
-    return _from_file(x, converted) if isinstance(x, FileArray) else converted(x.reshape(len(x), wanted), 0)
+    return _from_file(x, converted, whole) if isinstance(x, FileArray) else converted(x.reshape(len(x), wanted), 0)
 
 
-def _from_file(array: FileArray, converted: Callable[[AnyArray, int], AnyArray]) -> FileRows:
+def _from_file(array: FileArray, converted: Callable[[AnyArray, int], AnyArray], whole: bool) -> FileRows:
     """Check the rows of a file in parts, by a function of a part's rows and the number of the first of them."""
     dtype, crc = array.dtype, 0
     for first, rows, crc_so_far in array.parts():
         dtype, crc = converted(rows, first).dtype, crc_so_far
+        if not whole:
+            break
     return FileRows(numbers=array.numbers, width=array.width, dtype=dtype, crc=crc)
 
 
@@ -79,13 +91,25 @@ def fitting_targets(
 ) -> AnyArray: ...
 @overload
 def fitting_targets(
-    y: AnyArray | FileArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None
+    y: AnyArray | FileArray,
+    n_rows: int,
+    model: ModelSpec,
+    source: str,
+    columns: Sequence[str] | None,
+    *,
+    whole: bool = True,
 ) -> AnyArray | FileRows: ...
 def fitting_targets(
-    y: AnyArray | FileArray, n_rows: int, model: ModelSpec, source: str, columns: Sequence[str] | None
+    y: AnyArray | FileArray,
+    n_rows: int,
+    model: ModelSpec,
+    source: str,
+    columns: Sequence[str] | None,
+    *,
+    whole: bool = True,
 ) -> AnyArray | FileRows:
     """Return y as labels (rows,) or (rows, positions) int64 for a loss that takes them, else as (rows, outputs) in the
-    model's precision.
+    model's precision. For `whole` see `fitting_inputs`.
 
     Raises InvalidData if y does not have `n_rows` rows or the width of the model's outputs, if a label is not a whole
     number from 0 to outputs - 1, and for NaN and infinities.
@@ -108,7 +132,7 @@ def fitting_targets(
         return targets
 
     if isinstance(y, FileArray):
-        return _from_file(y, converted)
+        return _from_file(y, converted, whole)
     found = converted(y.reshape(n_rows, width), 0)
     return found[:, 0] if loss.takes_labels and not output.positions else found
 

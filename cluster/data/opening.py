@@ -8,8 +8,11 @@ from typing import IO, Any
 
 from cluster.data.rules import SourceRules
 from coordinator.job.regular_files import open_regular
-from coordinator.job.source_names import local_path
+from coordinator.job.source_names import extension, local_path
 from stages.errors import InvalidData
+
+_READ_IN_PARTS = (".npy", ".npz", ".bin", ".parquet", ".feather", ".arrow")
+"""Files that need not fit into memory, so that their size is not limited."""
 
 
 def one_line(error: BaseException) -> str:
@@ -29,7 +32,7 @@ def open_source(source: str, rules: SourceRules | None = None) -> IO[bytes]:
         return _open_url(source, rules)
     try:
         rules.require_place(path)  # first: an error must not reveal whether a forbidden file exists
-        file = open_regular(path, rules.most_bytes)
+        file = open_regular(path, None if extension(source) in _READ_IN_PARTS else rules.most_bytes)
         try:
             rules.require_place(path, file.fileno())
         except InvalidData:

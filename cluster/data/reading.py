@@ -24,6 +24,7 @@ from cluster.data.files import Table
 from cluster.data.preprocessing import CategoryRule, Preprocessing
 from cluster.data.problems import Problems, shown
 from cluster.data.roles import Roles
+from cluster.data.stored_tables import kept_cells
 from cluster.data.tables import require_columns
 from coordinator.job.data_section import DataSection
 from coordinator.texts import counted
@@ -37,8 +38,9 @@ def training_cells(table: Table, roles: Roles, data: DataSection, loss: Loss, pr
     """Take the used columns out of the table, and return their cells. Adds a problem for each column whose meaning is
     not clear, and for each cell that does not fit."""
     found: dict[str, Cells] = {}
+    keep = kept_cells(table.n_rows, len(roles.inputs), problems.source)
     for name in roles.inputs:
-        found[name] = _input_cells(name, table.columns.pop(name), data.column(name).kind, problems)
+        found[name] = keep(_input_cells(name, table.columns.pop(name), data.column(name).kind, problems))
     for name in roles.target:
         said = data.column(name).kind
         found[name] = _target_cells(name, table.columns.pop(name), said, loss, len(roles.target) == 1, problems)
@@ -54,11 +56,12 @@ def cells_by_rules(table: Table, rules: Preprocessing, problems: Problems, *, ta
     names = [*wanted, *(rules.target.names if targets else ())]
     require_columns(table, names, problems.source)
     found: dict[str, Cells] = {}
+    keep = kept_cells(table.n_rows, len(names), problems.source)
     for name in names:
         column = table.columns.pop(name)
         rule = wanted.get(name)
         category = isinstance(rule, CategoryRule) or (rule is None and rules.target.classes is not None)
-        found[name] = category_cells(name, column) if category else number_cells(name, column, problems)
+        found[name] = keep(category_cells(name, column) if category else number_cells(name, column, problems))
     return found
 
 

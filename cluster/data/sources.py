@@ -29,6 +29,7 @@ from cluster.data.token_files import require_below
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset, RowNumbers
 from stages.errors import InvalidData
+from stages.file_numbers import FileRows
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -65,20 +66,23 @@ class JobData:
         return zlib.crc32(both.encode("utf-8", "surrogatepass"))
 
 
-def load_data(spec: JobSpec, rules: SourceRules | None = None) -> JobData:
+def load_data(spec: JobSpec, rules: SourceRules | None = None, *, for_plan: bool = False) -> JobData:
     """Read `data.source`. Validation rows come from `data.validation` if that is a source; else they are split off.
 
-    Raises InvalidData with one line that names the source, the place in it and what to do.
+    With `for_plan`, rows that stay on disk are neither checked to the end nor readable, which saves the time to read
+    them. Raises InvalidData with one line that names the source, the place in it and what to do.
     """
-    found = _load_data(spec, rules)
+    found = _load_data(spec, rules, for_plan)
     model = found.spec.model_spec()
+    if for_plan and isinstance(found.train.y, FileRows):
+        return found
     require_counted(found.train.y, model, spec.data.source, "training")
     if len(found.validation):
         require_counted(found.validation.y, model, spec.data.validation_source, "validation")
     return found
 
 
-def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
+def _load_data(spec: JobSpec, rules: SourceRules | None, for_plan: bool) -> JobData:
     data = spec.data
     if data.is_text:
         train, held_out, vocabulary = load_text(spec, rules)
@@ -87,10 +91,10 @@ def _load_data(spec: JobSpec, rules: SourceRules | None) -> JobData:
         return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary)
     content = read_source(data.source, rules)
     if isinstance(content, Table):
-        return _load_table(spec, content, rules)
-    everything = _fitting(spec, content, data.source)
+        return _load_table(spec, content, rules, for_plan)
+    everything = _fitting(spec, content, data.source, whole=not for_plan)
     if isinstance(data.validation, str):
-        validation = _fitting(spec, _arrays(data.validation, rules), data.validation)
+        validation = _fitting(spec, _arrays(data.validation, rules), data.validation, whole=not for_plan)
         return JobData(spec=spec, train=everything, validation=validation, said=content.notes)
     train_rows, validation_rows = _split_arrays(spec, everything)
     train, validation = everything.take(train_rows), everything.take(validation_rows)
@@ -107,17 +111,17 @@ def _split_arrays(spec: JobSpec, everything: Dataset) -> tuple[RowNumbers, RowNu
     return split_rows(data, len(everything), spec.seed, classes=classes, names=names)
 
 
-def _load_table(spec: JobSpec, table: Table, rules: SourceRules | None) -> JobData:
+def _load_table(spec: JobSpec, table: Table, rules: SourceRules | None, for_plan: bool) -> JobData:
     """Return the data of a job on a table: fit the rules of preprocessing to its training rows, and apply them."""
     notes = table.notes
-    read = training_rows(spec, table)
+    read = training_rows(spec, table, for_plan=for_plan)
     validation, said = read.validation, read.said
     if isinstance(second := spec.data.validation, str):
         content = read_source(second, rules)
         if isinstance(content, Arrays):
             validation = _fitting(read.spec, content, second)
         else:
-            other = rows_by_rules(read.spec, content, read.rules, second, targets=True)
+            other = rows_by_rules(read.spec, content, read.rules, second, targets=True, for_plan=for_plan)
             assert other.y is not None, "targets were asked for"
             validation = Dataset(x=other.x, y=other.y)
             said = (*said, *(f"{second}: {line}" for line in (*content.notes, *other.said)))
@@ -195,8 +199,8 @@ def _arrays(source: str, rules: SourceRules | None) -> Arrays:
     return content
 
 
-def _fitting(spec: JobSpec, content: Arrays, source: str) -> Dataset:
+def _fitting(spec: JobSpec, content: Arrays, source: str, *, whole: bool = True) -> Dataset:
     if content.y is None:
         raise InvalidData(f"{source}: has no array y; write it with numpy.savez(file, x=x, y=y)")
-    x = fitting_inputs(content.x, spec.model_spec(), source)
-    return Dataset(x=x, y=fitting_targets(content.y, len(x), spec.model_spec(), source, None))
+    x = fitting_inputs(content.x, spec.model_spec(), source, whole=whole)
+    return Dataset(x=x, y=fitting_targets(content.y, len(x), spec.model_spec(), source, None, whole=whole))

@@ -6,12 +6,12 @@ rows = rows_by_rules(spec, table, rules, source, targets=True)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.data.applying import inputs_of, labels_of, numbers_of, unknown_categories
+from cluster.data.applying import input_blocks, inputs_of, labels_of, numbers_of, unknown_categories
 from cluster.data.cell_checks import check_targets, check_tokens
 from cluster.data.cells import CategoryCells, Cells, Mask
 from cluster.data.checks import fitting_inputs, fitting_targets
@@ -19,15 +19,18 @@ from cluster.data.classes import classes_of
 from cluster.data.files import AnyArray, Table
 from cluster.data.fitting import fit_inputs, fit_target
 from cluster.data.gaps import kept_rows
-from cluster.data.preprocessing import Preprocessing, TargetRule
+from cluster.data.preprocessing import InputRule, Preprocessing, TargetRule
 from cluster.data.problems import Problems
 from cluster.data.reading import cells_by_rules, training_cells
 from cluster.data.roles import Roles, assign_roles
 from cluster.data.saying import features_problem, left_out_line
 from cluster.data.splitting import split_rows
+from cluster.data.stored_tables import stored_line, stored_rows
+from cluster.data.temporary import is_large
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset, RowNumbers
 from stages.errors import InvalidData
+from stages.file_numbers import FileRows
 from stages.losses import Loss, build_loss
 
 
@@ -49,17 +52,18 @@ class TableRows:
     these rows in the file, ascending; rows with empty cells may be left out. `said`: lines for the user about that, and
     about values that no training row has."""
 
-    x: AnyArray
+    x: AnyArray | FileRows
     y: AnyArray | None
     kept: RowNumbers
     said: tuple[str, ...]
 
 
-def training_rows(spec: JobSpec, table: Table) -> FittedTable:
+def training_rows(spec: JobSpec, table: Table, *, for_plan: bool = False) -> FittedTable:
     """Return the training and validation rows of a table, and the rules that were fitted to the training rows.
 
     If `data.validation` is a second source, all rows are for training, and `validation` has none. Takes the columns out
-    of the table. Raises InvalidData with a line for each problem.
+    of the table. With `for_plan`, inputs that would be on disk are not made. Raises InvalidData with a line for each
+    problem.
     """
     data, source = spec.data, spec.data.source
     if not table.n_rows:
@@ -80,17 +84,20 @@ def training_rows(spec: JobSpec, table: Table) -> FittedTable:
     rules = Preprocessing(inputs=inputs, target=target, key=roles.key, left_out=roles.left_out)
     parts, used = [train, validation], _mask(kept.rows, table.n_rows)
     check_tokens(cells, inputs, spec.model_spec(), used, problems)
-    x = inputs_of(cells, inputs, parts, _dtype(spec), problems)
+    x = _inputs(spec, cells, inputs, parts, problems, for_plan)
     y = _targets(spec, cells, target, used, problems)
     problems.raise_any()
     sets = [_dataset(spec, own, y[rows_], source, rules) for own, rows_ in zip(x, parts, strict=True)]
-    said = (*left_out_line(roles.left_out), *unknown_categories(cells, inputs, used))
+    said = (*left_out_line(roles.left_out), *unknown_categories(cells, inputs, used), *stored_line(x[0]))
     return FittedTable(spec=spec, train=sets[0], validation=sets[1], rules=rules, dropped=kept.said, said=said)
 
 
-def rows_by_rules(spec: JobSpec, table: Table, rules: Preprocessing, source: str, *, targets: bool) -> TableRows:
+def rows_by_rules(
+    spec: JobSpec, table: Table, rules: Preprocessing, source: str, *, targets: bool, for_plan: bool = False
+) -> TableRows:
     """Return the rows of a table by rules that were fitted before. Columns are found by their names; others are
-    ignored. Takes the columns out of the table. Raises InvalidData with a line for each problem."""
+    ignored. Takes the columns out of the table. For `for_plan` see `training_rows`. Raises InvalidData with a line for
+    each problem."""
     if not table.n_rows:
         raise InvalidData(f"{source}: holds no rows")
     problems = Problems(source, table)
@@ -101,10 +108,11 @@ def rows_by_rules(spec: JobSpec, table: Table, rules: Preprocessing, source: str
     kept = kept_rows(table, cells, missing, names, problems)
     used = _mask(kept.rows, table.n_rows)
     check_tokens(cells, rules.inputs, spec.model_spec(), used, problems)
-    (x,) = inputs_of(cells, rules.inputs, [kept.rows], _dtype(spec), problems)
+    (x,) = _inputs(spec, cells, rules.inputs, [kept.rows], problems, for_plan)
     y = _targets(spec, cells, rules.target, used, problems)[kept.rows] if targets else None
     problems.raise_any()
-    x = fitting_inputs(x, spec.model_spec(), source, rules.features)
+    if isinstance(x, np.ndarray):
+        x = fitting_inputs(x, spec.model_spec(), source, rules.features)
     if y is not None:
         y = fitting_targets(y, len(x), spec.model_spec(), source, rules.target.names)
     said = (*([kept.said] if kept.said else []), *unknown_categories(cells, rules.inputs, used))
@@ -123,7 +131,7 @@ def _split(spec: JobSpec, cells: Mapping[str, Cells], roles: Roles, kept: RowNum
         names = tuple(target.texts[k] for k in numbered.tolist())
     groups = None
     if group is not None:
-        own = group.codes if isinstance(group, CategoryCells) else group.values
+        own = group.codes if isinstance(group, CategoryCells) else group.all()
         groups = np.unique(own[kept], return_inverse=True)[1]
     train, validation = split_rows(
         spec.data, len(kept), spec.seed, classes=classes, names=names, groups=groups, stratify=classes is not None
@@ -157,12 +165,30 @@ def _targets(spec: JobSpec, cells: Mapping[str, Cells], rule: TargetRule, used: 
     return labels if loss.takes_labels else labels[:, None].astype(spec.precision)
 
 
-def _dataset(spec: JobSpec, x: AnyArray, y: AnyArray, source: str, rules: Preprocessing) -> Dataset:
+def _inputs(
+    spec: JobSpec,
+    cells: Mapping[str, Cells],
+    rules: Sequence[InputRule],
+    parts: Sequence[RowNumbers],
+    problems: Problems,
+    for_plan: bool,
+) -> Sequence[AnyArray | FileRows]:
+    """Return the inputs (rows, features) of each part: arrays, or rows of a file if they are large."""
+    n_rows, n_features = len(cells[rules[0].name]), sum(len(rule.features) for rule in rules)
+    if spec.model.vocabulary or not is_large(n_rows, n_features, np.dtype(spec.precision).itemsize):
+        return inputs_of(cells, rules, parts, _dtype(spec), problems)
+    blocks = () if for_plan else input_blocks(cells, rules, parts, spec.precision, problems)
+    everything = stored_rows(blocks, n_rows, n_features, np.dtype(spec.precision), problems.source)
+    return [everything.take(rows) for rows in parts]
+
+
+def _dataset(spec: JobSpec, x: AnyArray | FileRows, y: AnyArray, source: str, rules: Preprocessing) -> Dataset:
     model = spec.model_spec()
     if not len(x):
         labels = y.astype("int64") if model.loss_function.takes_labels else y
-        return Dataset(x=x.astype("uint32") if model.vocabulary else x, y=labels)
-    x = fitting_inputs(x, model, source, rules.features)
+        return Dataset(x=np.asarray(x, "uint32") if model.vocabulary else x, y=labels)
+    if isinstance(x, np.ndarray):
+        x = fitting_inputs(x, model, source, rules.features)
     return Dataset(x=x, y=fitting_targets(y, len(x), model, source, rules.target.names))
 
 

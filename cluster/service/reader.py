@@ -68,7 +68,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     spec = parse_job(question["document"]).relocated(question["places"])
     rules = SourceRules.from_dict(question["rules"])
     rules.require_schedule(spec)
-    data = load_data(spec, rules)
+    data = load_data(spec, rules, for_plan=True)
     spec = data.spec
     check_weights(spec, replace(rules, most_bytes=None))  # no limit of size: it keeps only names and shapes
     blueprint = make_blueprint(spec, len(data.train))

@@ -1,0 +1,85 @@
+"""A file on disk for numbers that do not fit into memory. It has no name, so nothing is left of it when this process
+ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.texts import size
+from stages.errors import InvalidData
+from stages.file_numbers import FileNumbers, OpenFile
+
+_IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
+"""Kinds of file systems that keep their files in memory."""
+_ROOM_LEFT = 64 * 2**20
+LARGE_TABLE = 256 * 2**20
+"""Bytes from which on the numbers of a table go to disk (see `cluster.data.stored_tables`)."""
+
+
+def is_large(n_rows: int, n_columns: int, itemsize: int = 8) -> bool:
+    """Whether so many numbers of a table go to disk, with `itemsize` bytes for each."""
+    return n_rows * n_columns * itemsize >= LARGE_TABLE
+
+
+class TemporaryNumbers:
+    """A file without a name, to which arrays are appended. It is on disk, in the first of these folders that is: the
+    one for temporary files (TMPDIR), /var/tmp, the home directory.
+
+    `source` is the data source, for messages. Raises InvalidData if the disk has no room for `n_bytes`.
+    """
+
+    def __init__(self, n_bytes: int, source: str) -> None:
+        self._source, self._folder, self._size = source, folder_on_disk(), 0
+        try:
+            free = shutil.disk_usage(self._folder).free
+            if free < n_bytes + _ROOM_LEFT:
+                raise self._no_room(n_bytes, free)
+            with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
+                self._open = OpenFile(file.fileno(), source, private=True)
+        except OSError as error:
+            raise InvalidData(
+                f"{source}: its numbers need a temporary file, which cannot be made in {self._folder}: "
+                f"{error.strerror}; name another folder in TMPDIR"
+            ) from None
+
+    def append(self, array: NDArray[Any]) -> FileNumbers:
+        """Write the numbers of an array in C order, and return them as numbers of the file. Raises InvalidData if the
+        disk is full."""
+        start, left = self._size, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        try:
+            while len(left):
+                n = os.pwrite(self._open.descriptor, left, self._size)
+                left, self._size = left[n:], self._size + n
+        except OSError:
+            raise self._no_room(self._size + len(left), shutil.disk_usage(self._folder).free) from None
+        return FileNumbers(self._open, array.dtype, start, array.size)
+
+    def _no_room(self, n_bytes: int, free: int) -> InvalidData:
+        return InvalidData(
+            f"{self._source}: its numbers need a temporary file of {size(n_bytes, 'up')}, but {self._folder} has "
+            f"{size(free, 'down')} free; name another folder in TMPDIR, or use fewer columns"
+        )
+
+
+def folder_on_disk() -> Path:
+    """Return the folder for large temporary files."""
+    places = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.home()]
+    usable = [place for place in places if os.access(place, os.W_OK | os.X_OK)]
+    return next((place for place in usable if not _is_in_memory(place)), places[0])
+
+
+def _is_in_memory(folder: Path) -> bool:
+    device = os.stat(folder).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        mount, _, kind = line.partition(" - ")
+        if mount.split()[2] == wanted:
+            return kind.split()[0] in _IN_MEMORY
+    return False

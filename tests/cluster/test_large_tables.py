@@ -1,0 +1,218 @@
+"""Tables that stay on disk: the same rules, numbers and weights to the bit, and nothing left over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.data import stored_tables, temporary
+from cluster.data.formats.lazy_columns import LazyColumns
+from cluster.data.sources import JobData, load_arrays, load_data, load_inputs
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.train.local import LocalWorkers
+from coordinator.train.parity import compare, train_pipeline
+from coordinator.train.reference import train_reference
+from stages.errors import InvalidData
+from stages.file_numbers import FileRows
+
+pd = pytest.importorskip("pandas", reason="pip install 'pipetrain[pandas]'")
+RNG = np.random.default_rng(5)
+N = 173
+
+
+def table() -> Any:
+    age = RNG.normal(40, 12, N)
+    age[RNG.permutation(N)[:19]] = np.nan
+    label = RNG.choice(["yes", "no", "perhaps"], N).astype(object)
+    label[7] = None
+    return pd.DataFrame(
+        {
+            "age": age,
+            "mass": RNG.normal(4000, 800, N).astype(np.float32),
+            "rings": RNG.integers(0, 90, N),
+            "seen": RNG.integers(0, 2, N).astype(bool),
+            "island": RNG.choice(["a", "b", "c"], N),
+            "label": label,
+        }
+    )
+
+
+TABLE = table()
+FILES: dict[str, Any] = {
+    "t.csv": lambda path: TABLE.to_csv(path, index=False),
+    "t.parquet": lambda path: TABLE.to_parquet(path, index=False, row_group_size=40),
+}
+
+
+def job(source: Path, loss: str = "cross_entropy", **pipeline: Any) -> JobSpec:
+    columns = {"mass": {"scale": "minmax"}, "age": {"missing": "median"}}
+    units: Any = "classes" if loss == "cross_entropy" else 2
+    return parse_job(
+        {
+            "seed": 7,
+            "model": {"layers": [{"linear": {"units": 5}}, "tanh", {"linear": {"units": units}}], "loss": loss},
+            "data": {
+                "source": str(source),
+                "target": "label" if loss == "cross_entropy" else ["rings", "mass"],
+                "columns": columns if loss == "cross_entropy" else {"label": "drop", **columns},
+                "missing": "drop",
+            },
+            "training": {
+                "epochs": 2,
+                "batch_size": 20,
+                "micro_batches": 3,
+                "optimizer": {"adam": {"learning_rate": 0.01}},
+            },
+            "pipeline": pipeline,
+        }
+    )
+
+
+def both(monkeypatch: pytest.MonkeyPatch, spec: JobSpec) -> tuple[JobData, JobData]:
+    """Return the data of a table that counts as large, and the same data in memory."""
+    found = []
+    for least in (1, 2**40):
+        monkeypatch.setattr(temporary, "LARGE_TABLE", least)
+        found.append(load_data(spec))
+    return found[0], found[1]
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return the files of a folder that this process has open, with a name or without."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [name for name in found if name.startswith(f"{folder}/")]
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every table counts as large."""
+    monkeypatch.setattr(temporary, "LARGE_TABLE", 1)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize(("schedule", "stages"), [("gpipe", 1), ("1f1b", 2), ("zb-h2", 3)])
+def test_rules_and_weights_are_bitwise_those_of_the_same_table_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, loss: str, schedule: str, stages: int
+) -> None:
+    FILES[name](tmp_path / name)
+    spec = job(tmp_path / name, loss, schedule=schedule, stages=stages)
+    stored, held = both(monkeypatch, spec)
+    assert isinstance(stored.train.x, FileRows)
+    assert isinstance(held.train.x, np.ndarray)
+    assert stored.preprocessing is not None
+    assert held.preprocessing is not None
+    assert stored.preprocessing.document() == held.preprocessing.document()
+    assert stored.spec == held.spec
+    for part in ("train", "validation"):
+        ours, theirs = getattr(stored, part), getattr(held, part)
+        assert np.asarray(ours.x).tobytes() == theirs.x.tobytes()
+        assert ours.y.tobytes() == theirs.y.tobytes()
+    blueprint = make_blueprint(held.spec, len(held.train))
+    with contextlib.closing(LocalWorkers(blueprint, train=stored.train)) as workers:
+        found = train_pipeline(blueprint, workers, stored.train, 10)
+    assert compare(found, train_reference(held.spec, held.train, 10)).equal
+
+
+@pytest.mark.usefixtures("large")
+def test_other_files_go_through_the_same_rules(tmp_path: Path) -> None:
+    for name, write in FILES.items():
+        write(tmp_path / name)
+    spec = job(tmp_path / "t.parquet")
+    second = load_data(spec.replace(data__validation=str(tmp_path / "t.csv")))
+    assert isinstance(second.validation.x, FileRows)
+    np.testing.assert_allclose(second.validation.x, second.train.x, rtol=1e-5, atol=1e-6)  # mass is float32 in one
+    spec = second.spec
+    other = load_arrays(spec, str(tmp_path / "t.csv"), second.preprocessing)
+    assert np.asarray(other.x).tobytes() == np.asarray(second.validation.x).tobytes()
+    assert isinstance(load_inputs(spec, str(tmp_path / "t.csv"), second.preprocessing), FileRows)
+
+
+@pytest.mark.parametrize("least", [1, 2**40])
+@pytest.mark.parametrize(("column", "row", "value"), [("mass", 172, np.inf), ("age", 3, -np.inf), ("rings", 99, 1e300)])
+def test_problems_are_those_of_a_table_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, column: str, row: int, value: float
+) -> None:
+    monkeypatch.setattr(temporary, "LARGE_TABLE", least)
+    changed = TABLE.astype({"mass": float, "rings": float})
+    changed.loc[row, column] = value
+    changed.to_parquet(tmp_path / "t.parquet", index=False)
+    spec = job(tmp_path / "t.parquet").replace(data__scale="none")
+    with pytest.raises(InvalidData) as refused:
+        load_data(spec)
+    right = "a finite number, or empty" if np.isinf(value) else "small enough for float32"
+    (line,) = refused.value.problems
+    assert line.startswith(f"{tmp_path}/t.parquet: row {row + 1}, column '{column}': got {value:g}, must be {right}")
+
+
+@pytest.mark.usefixtures("large")
+def test_columns_of_a_large_parquet_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups have 40 rows; only the columns in use are read, each once."""
+    read: list[str] = []
+    real = LazyColumns.pop
+
+    def pop(columns: LazyColumns, name: str) -> Any:
+        read.append(name)
+        return real(columns, name)
+
+    monkeypatch.setattr(LazyColumns, "pop", pop)
+    FILES["t.parquet"](tmp_path / "t.parquet")
+    load_data(job(tmp_path / "t.parquet").replace(data__columns={"rings": "drop", "age": {"missing": "mean"}}))
+    assert read == ["age", "mass", "seen", "island", "label"]
+
+
+@pytest.mark.usefixtures("large")
+def test_the_files_on_disk_have_no_name_and_end_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (temporary, stored_tables):
+        monkeypatch.setattr(module, "folder_on_disk", lambda: tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+    FILES["t.parquet"](tmp_path / "t.parquet")
+    data = load_data(job(tmp_path / "t.parquet"))
+    assert not list((tmp_path / "disk").iterdir())
+    assert len(open_files(tmp_path / "disk")) == 1  # the inputs; the file of the columns is gone
+    assert data.train.inputs(np.array([5, 2])).shape == (7, 2)
+    assert data.said[-1] == (
+        f"its inputs (4.7 KiB) are on disk while they are used, in a file of {tmp_path}/disk without a name"
+    )
+    del data
+    assert not open_files(tmp_path / "disk")
+
+
+@pytest.mark.usefixtures("large")
+def test_a_plan_writes_no_inputs_and_counts_no_table(tmp_path: Path) -> None:
+    FILES["t.parquet"](tmp_path / "t.parquet")
+    data, planned = (load_data(job(tmp_path / "t.parquet"), for_plan=only) for only in (False, True))
+    assert (planned.nbytes, planned.reading_bytes, planned.spec) == (data.nbytes, data.reading_bytes, data.spec)
+    assert planned.nbytes == (4 + 8) * (len(data.train) + len(data.validation))  # numbers of the rows, and labels
+    with pytest.raises(InvalidData, match="was cut short"):
+        planned.train.inputs(np.array([0]))
+
+
+@pytest.mark.usefixtures("large")
+def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FILES["t.parquet"](tmp_path / "t.parquet")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(InvalidData) as refused:
+        load_data(job(tmp_path / "t.parquet"))
+    assert str(refused.value) == (
+        f"{tmp_path}/t.parquet: its numbers need a temporary file of 6.8 KiB, but {temporary.folder_on_disk()} has 0 B "
+        "free; name another folder in TMPDIR, or use fewer columns"
+    )
+
+
+def test_large_temporary_files_are_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in /dev/shm takes the memory that it is to save."""
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/dev/shm")
+    assert temporary.folder_on_disk() == Path("/var/tmp")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert temporary.folder_on_disk() == tmp_path
