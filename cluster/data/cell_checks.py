@@ -34,7 +34,7 @@ def check_targets(
             _check_whole(column, classes, loss.ignore_index, right, used, problems)
         elif loss.targets_between is not None and isinstance(column, NumberCells) and rule.scale == "none":
             least, most = loss.targets_between
-            wrong = ((column.values < least) | (column.values > most)) & used
+            wrong = ((column.all() < least) | (column.all() > most)) & used
             if wrong.any():
                 problems.add_cells(name, wrong, column.value, f"from {least:g} to {most:g} for this loss")
 
@@ -42,7 +42,7 @@ def check_targets(
 def _check_whole(cells: Cells, below: int, ignored: int | None, right: str, used: Mask, problems: Problems) -> None:
     if not isinstance(cells, NumberCells):
         return
-    values = cells.values
+    values = cells.all()
     wrong = ~((values >= 0) & (values < below) & (values == np.floor(values))) & used
     if ignored is not None:
         wrong &= values != ignored
