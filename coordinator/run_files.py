@@ -14,6 +14,7 @@ METRICS = "metrics.jsonl"
 ACCOUNTS = "accounts.jsonl"
 EVENTS = "events.jsonl"
 TIMELINE = "timeline.json"
+EVALUATION = "evaluation.json"
 TRACE = "trace.json"
 TRACE_REQUEST = "trace.request"
 MODEL = "model.safetensors"
@@ -32,7 +33,7 @@ MODEL_FILES = (JOB, MODEL_LAYERS, MODEL)
 exists."""
 MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, PREPROCESSING, TENSORBOARD)
 """The files that a run makes before its first step."""
-MADE = (*MADE_BEFORE_STEPS, TRACE, TRACE_REQUEST, TOKENIZER, MODEL_LAYERS, MODEL)
+MADE = (*MADE_BEFORE_STEPS, EVALUATION, TRACE, TRACE_REQUEST, TOKENIZER, MODEL_LAYERS, MODEL)
 """The files that a run of `pipetrain train` makes and `--overwrite` removes."""
 MARKS = (JOB, EVENTS)
 """A folder that has both is a run directory; a job file alone may be the user's own."""
@@ -61,6 +62,13 @@ RUN_FILES = (
     RunFile(ACCOUNTS, "where workers' time went, summed since the start", "the run, after steps", "the service, you"),
     RunFile(EVENTS, "what happened: started, waiting, finished, failed …", "the run", "the service, you"),
     RunFile(TIMELINE, "what every worker did when, in one step of about the last second", "the run", "the service"),
+    RunFile(
+        EVALUATION,
+        "how good the network is on the validation rows: precision, recall, F1 and confusion of classes, or R² and "
+        "errors of numbers",
+        "the run, after evaluations",
+        "the dashboard, you",
+    ),
     RunFile(
         MODEL,
         "the trained weights, named as in `torch.nn.Sequential`",

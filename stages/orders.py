@@ -13,6 +13,7 @@ from stages.actions import Action, Lane
 from stages.arrays import Array
 from stages.ledger import Account
 from stages.living_units import DeadUnits
+from stages.quality import Quality
 from stages.spec import ModelSpec, OptimizerSpec
 
 Split = Literal["train", "validation"]
@@ -149,12 +150,13 @@ class Settled(NamedTuple):
 
 class EvaluateReport(NamedTuple):
     """The loss, summed over the split's rows, and its divisor for the mean. Meaningful only from the worker that
-    holds the last stage."""
+    holds the last stage. `quality`: None for text, and for very many outputs."""
 
     rows: int
     loss_total: float
     divisor: int
     correct: int | None
+    quality: Quality | None = None
 
 
 Report = StepReport | Updated | Settled | EvaluateReport | Mapping[str, Array]

@@ -15,6 +15,7 @@ from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
 from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
 from stages.errors import NonFinite
+from stages.evaluation import EvaluationSums
 from stages.faults import strike
 from stages.layers.base import EVALUATING, Moment
 from stages.ledger import (
@@ -29,7 +30,6 @@ from stages.ledger import (
     Ledger,
     wait_kinds,
 )
-from stages.losses import Targets
 from stages.orders import (
     Evaluate,
     EvaluateReport,
@@ -286,8 +286,7 @@ class Worker:
     def _evaluate_chunks(self, order: Evaluate) -> EvaluateReport:
         self._trim()
         data = self._data[order.split]
-        loss, outputs = self._setup.model.loss_function, self._setup.model.network.output.features
-        total, correct, counted, rows = 0.0, 0, 0, 0
+        sums = EvaluationSums(self._setup.model, order, self._step)
         n_chunks = -(-order.total_rows // order.rows)
         # skewed by stage, so that a worker with several stages fills the pipeline instead of waiting for each chunk
         actions = sorted((j + s, -s, j) for j in range(n_chunks) for s in self.stages)
@@ -306,24 +305,14 @@ class Worker:
                 self._send_chunk(s, j, y)
                 continue
             assert data is not None, "the worker of the last stage has the targets"
-            targets: Targets = data.targets(slice(a, b))
-            result = loss.evaluate(y, targets, 1)
-            if not np.isfinite(result.total):
-                raise NonFinite(f"the loss of {order.split} rows became {result.total} after step {self._step}")
-            total, correct, rows = total + result.total, correct + (result.correct or 0), rows + b - a
-            counted += loss.n_counted(targets)
+            sums.take(y, data.targets(slice(a, b)), b - a)
         for s in self.stages:
             for j in range(max(0, n_chunks - CHUNKS_AHEAD), n_chunks):
                 self._await_taken(s, j)
         self._action = None
         self._round += 1
         self._trim()
-        return EvaluateReport(
-            rows=rows,
-            loss_total=total,
-            divisor=loss.count(counted, outputs),
-            correct=correct if loss.classifies else None,
-        )
+        return sums.report()
 
     def _send_chunk(self, s: int, j: int, y: Array) -> None:
         """Send evaluation chunk `j` on, at most CHUNKS_AHEAD chunks ahead of the receiving worker."""

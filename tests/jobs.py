@@ -95,7 +95,8 @@ def pipetrain_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     An exception that the command does not turn into a message is raised here.
     """
     command = [PIPETRAIN, *map(str, arguments)]
-    code, output, errors = 0, io.StringIO(), io.StringIO()
+    code, written, errors = 0, io.BytesIO(), io.StringIO()
+    output = io.TextIOWrapper(written, encoding="utf-8", newline="\n", write_through=True)
     with (
         mock.patch.object(sys, "argv", command),
         mock.patch.dict(os.environ, {"COLUMNS": "200"}),  # so that no row of a table is wrapped
@@ -106,4 +107,4 @@ def pipetrain_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
             main()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
-    return subprocess.CompletedProcess(command, code, output.getvalue(), errors.getvalue())
+    return subprocess.CompletedProcess(command, code, written.getvalue().decode(), errors.getvalue())

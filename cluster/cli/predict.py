@@ -1,17 +1,19 @@
-"""`pipetrain predict`: write the outputs of a trained network for new inputs."""
+"""`pipetrain predict`: write the answers of a trained network for new rows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
-import numpy as np
 
 from cluster.cli.run_or_job import run_argument, trained_run
-from cluster.data.sources import load_inputs
+from cluster.cli.texts import one_line
+from cluster.data.questions import load_questions
+from cluster.run.answer_files import STDOUT, require_output
+from cluster.run.predicting import write_arrays, write_table
 from coordinator.job.source_names import is_text
 from coordinator.plan.blas_threads import BlasThreads
-from coordinator.train.inference import infer
+from coordinator.texts import counted, some
 from stages.errors import UserMistake
 
 
@@ -21,41 +23,37 @@ from stages.errors import UserMistake
     "--input",
     "source",
     required=True,
-    metavar="X.npz",
-    help="The inputs: an .npz with an array x, or a .csv or .parquet with the input columns.",
+    metavar="ROWS",
+    help="A file with the input columns, in any order and among others; or an .npz with an array x.",
 )
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="Y.npz",
-    help="The .npz file to write.",
+    metavar="ANSWERS",
+    help="The .csv, .parquet, .feather, .jsonl or .npz file to write; - for CSV on the standard output.",
 )
-def predict(run: str, address: str | None, home: Path | None, source: str, output: Path) -> None:
-    """Write the outputs for every row of the input as array `y` (rows, outputs); classifiers also `label` (rows,).
+def predict(run: str, address: str | None, home: Path | None, source: str, output: str) -> None:
+    """Write an answer for every row of the input, in the same order: its key, `prediction`, and for classes
+    `probability_CLASS`. Numbers are in the target's unit; several targets have a column `prediction_TARGET` each.
 
-    If the network has outputs for each position, the shapes are (rows, positions, outputs) and (rows, positions).
-
-    The input of a network on text is an array x of token numbers (rows, positions).
+    The key is the column that the training file has as key or index, else the row's number, `row`, from 1. An .npz file
+    has the outputs y (rows, outputs), for classes also `label` (rows,) and `classes`. If the network has outputs for
+    each position, only .npz can hold them, as (rows, positions, outputs); the input of a network on text is an array x
+    of token numbers (rows, positions).
 
     RUN is a run directory, or the id or the name of a job of the service.
     """
-    if output.suffix != ".npz":
-        raise UserMistake(f"--output: {output} must end in .npz")
+    require_output(output)
     with trained_run(run, address=address, home=home) as trained, BlasThreads(None):
-        spec = trained.spec
-        if is_text(source, spec.data.block):
+        if is_text(source, trained.spec.data.block):
             raise UserMistake(f"--input: {source} is text; give token numbers in an .npz, or use `pipetrain generate`")
-        x = load_inputs(spec, source, trained.preprocessing)
-        chunks = infer(spec.model_spec(), trained.parameter, x, spec.training.evaluate_batch_size)
-        arrays = {"y": np.concatenate([chunk.T for chunk in chunks])}
-        if spec.model_spec().network.output.positions:
-            arrays["y"] = arrays["y"].reshape(len(x), -1, arrays["y"].shape[1])
-    if spec.model_spec().loss_function.takes_labels:
-        arrays["label"] = arrays["y"].argmax(axis=-1)
-    try:
-        with output.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-    except OSError as error:
-        raise UserMistake(f"--output: {output} cannot be written: {error.strerror}") from None
-    click.echo(f"{output}: y {arrays['y'].shape}, {arrays['y'].dtype}")
+        asked = load_questions(trained.spec, source, trained.preprocessing)
+        for line in asked.said:
+            click.echo(one_line(line), err=True)
+        if output.lower().endswith(".npz"):
+            y = write_arrays(trained, asked, output)["y"]
+            click.echo(f"{output}: y {y.shape}, {y.dtype}")
+            return
+        names = write_table(trained, asked, output)
+    told = f"{output}: {counted(asked.n_rows, 'row')}: {one_line(some(names, 6))}"
+    click.echo(told, err=output == STDOUT)

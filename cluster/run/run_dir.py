@@ -124,6 +124,11 @@ class RunDir:
         temporary.write_bytes(orjson.dumps({"attempt": self.attempt, **content}))
         temporary.replace(self.path / run_files.TIMELINE)
 
+    def evaluation(self, content: Mapping[str, Any]) -> None:
+        """Replace evaluation.json, whole or not at all. Raises OSError."""
+        text = json.dumps({"attempt": self.attempt, **content}, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(self.path / run_files.EVALUATION, text.encode("utf-8", "surrogatepass"))
+
     def trace_request(self) -> TraceRequest | None:
         """Return the request for a trace, once; None if there is none."""
         request = self.path / run_files.TRACE_REQUEST

@@ -73,6 +73,8 @@ class FinishedRun:
     """The meaning of its tokens; None if the network is not for text."""
     preprocessing: Preprocessing | None = None
     """How columns become its inputs; None if it was trained on arrays or text."""
+    has_rules: bool = False
+    """Whether `preprocessing` was fitted to its training rows: an older version used columns as they were."""
 
     def parameter(self, name: str) -> Array:
         """Return a parameter by its name in model.safetensors, in the job's precision. Raises InvalidData if the file
@@ -116,8 +118,9 @@ def open_run(path: Path) -> FinishedRun:
         raise InvalidData(f"{path / run_files.JOB}: {error.problems[0]}") from None
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise InvalidData(f"{path / run_files.MODEL_LAYERS}: cannot be read: {error}") from None
-    preprocessing = _read_preprocessing(path) or _without_rules(spec, layers.get("columns"))
-    return FinishedRun(spec, path / run_files.MODEL, vocabulary, preprocessing)
+    rules = _read_preprocessing(path)
+    preprocessing = rules or _without_rules(spec, layers.get("columns"))
+    return FinishedRun(spec, path / run_files.MODEL, vocabulary, preprocessing, has_rules=rules is not None)
 
 
 def _read_preprocessing(folder: Path) -> Preprocessing | None:

@@ -16,6 +16,7 @@ from cluster.data.sources import JobData, load_data
 from cluster.data.text import target_bytes
 from cluster.data.weights import begin_with, check_weights
 from cluster.run.learning import LearningNotes
+from cluster.run.evaluation import EvaluationLog
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
@@ -223,6 +224,7 @@ class Run:
             warn=lambda text: self._warn(run_dir, text),
             public_only=self._where.rules.public_only,
         )
+        judged = EvaluationLog(run_dir, self.data.preprocessing)
         with trackers:
             with closing_after(observer):
                 for row in self._logged(trainer, observer, notes):
@@ -230,11 +232,13 @@ class Run:
                     trackers.row(row)
                     if isinstance(row, EvalRow):
                         last_evaluation = row
+                        judged.take(row)
                     else:
                         take_row(means, row)
                     yield row
                 observer.settled()
             notes.ended()
+            judged.write()
             stopped = trainer.steps_done < trainer.steps_total
             saved = trainer.steps_done > 0
             run_dir.require_there()

@@ -22,6 +22,7 @@ from coordinator.timing.epoch_means import EpochMeans, loss_per_row
 
 if TYPE_CHECKING:
     from stages.orders import StepReport
+    from stages.quality import Quality
 
 
 class Metric(NamedTuple):
@@ -259,6 +260,13 @@ class TrainedStep(StepRow):
     reports: tuple[StepReport, ...] = field(default=(), repr=False)
     accounts: dict[str, Any] | None = field(default=None, repr=False)
     ends_submission: bool = field(default=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(EvalRow):
+    """An evaluation that was made in this process. `quality` has the counts by class, or the sums of differences."""
+
+    quality: Quality | None = field(default=None, repr=False, compare=False)
 
 
 Row = StepRow | EvalRow
