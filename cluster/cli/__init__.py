@@ -16,9 +16,10 @@ from click.shell_completion import CompletionItem
 from stages.errors import InvalidSchedule, JobFailed, PipetrainError
 
 _COMMANDS = {
+    "data": "Describe a data file and suggest a job for it.",
     "train": "Train a job and write its run directory.",
-    "evaluate": "Show the loss and accuracy of a trained network on any data.",
-    "predict": "Write the outputs of a trained network for new inputs.",
+    "evaluate": "Show how good a trained network is, on its validation rows or on other data.",
+    "predict": "Write the answers of a trained network for new rows.",
     "generate": "Continue a text with a network trained on text.",
     "import": "Make a job and its weights from a model in GPT-2's layout.",
     "export": "Write a trained network in GPT-2's layout.",

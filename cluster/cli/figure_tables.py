@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.cli.texts import one_line
@@ -18,7 +18,7 @@ def figure_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the tables, each table after an empty line; none for text."""
     if "targets" in found:
         yield ""
-        yield from _columns(
+        yield from aligned(
             ("target", "R²", "MAE", "RMSE"),
             [(t["name"], number(t["r2"]), number(t["mae"]), number(t["rmse"])) for t in found["targets"]],
         )
@@ -29,7 +29,7 @@ def figure_lines(found: Mapping[str, Any]) -> Iterator[str]:
         names, confusion = folded(found, _MOST_CONFUSED)
         yield ""
         yield "rows of each class (left) by the class that was predicted (above):"
-        yield from _columns(("", *names), [(name, *map(str, row)) for name, row in zip(names, confusion, strict=True)])
+        yield from aligned(("", *names), [(name, *map(str, row)) for name, row in zip(names, confusion, strict=True)])
 
 
 def _class_lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -38,7 +38,7 @@ def _class_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if more > 0:
         worst = sorted(range(len(classes)), key=lambda k: (classes[k]["f1"] is None, classes[k]["f1"] or 0.0))
         classes = [classes[k] for k in sorted(worst[:_MOST_CLASSES])]
-    yield from _columns(
+    yield from aligned(
         ("class", "precision", "recall", "F1", "rows"),
         [
             *((one["name"], *_shares(one), f"{one['support']:,}") for one in classes),
@@ -53,13 +53,19 @@ def _shares(one: Mapping[str, float | None]) -> tuple[str, str, str]:
     return share(one["precision"]), share(one["recall"]), share(one["f1"])
 
 
-def _columns(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield aligned lines: names to the left, figures to the right."""
-    table = [[_short(cell) for cell in row] for row in (heading, *rows)]
+def aligned(heading: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> Iterator[str]:
+    """Yield aligned lines: the columns `left`, which are texts, to the left, figures to the right."""
+    table = [
+        [_short(cell) if column + 1 < len(row) else one_line(cell) for column, cell in enumerate(row)]
+        for row in (heading, *rows)
+    ]
     widths = [max(len(row[column]) for row in table) for column in range(len(heading))]
-    for name, *cells in table:
-        line = "  ".join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))])
-        yield line.rstrip()
+    for row in table:
+        cells = [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
 
 
 def _short(text: str) -> str:

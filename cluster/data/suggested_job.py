@@ -1,0 +1,94 @@
+"""The text of a suggested job file, with a comment for each guess."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from cluster.data.suggesting import Size, Suggestion, plain, plain_path, size_for
+from coordinator.texts import counted
+
+_MOST_ENTRIES = 200
+
+
+def table_job(found: Suggestion, source: str) -> str:
+    """Return the job file for a table in the file `source`."""
+    size = size_for(found.rows)
+    outputs = "classes" if found.classes is not None else str(len(found.target))
+    loss = (
+        "cross_entropy             # for classes"
+        if found.classes is not None
+        else "mse                       # for numbers"
+    )
+    target = plain(found.target[0]) if len(found.target) == 1 else f"[{', '.join(map(plain, found.target))}]"
+    lines = [
+        f"# For {counted(len(found.inputs), 'column')} of inputs and {counted(found.rows, 'row')}.",
+        *_model([], size, outputs, loss),
+        "data:",
+        f"  source: {plain_path(source)}",
+        f"  target: {target}".ljust(34) + f"# {found.why_target}",
+    ]
+    if found.entries:
+        lines.append("  columns:")
+        lines += [f"    {plain(name)}: {entry}".ljust(34) + f"# {_comment(why)}" for name, entry, why in found.entries]
+    lines += ["  validation: 0.2                 # of the rows, to measure how good the network is", *_training(size)]
+    return "\n".join([*lines, ""])
+
+
+def arrays_job(source: str, shape: Sequence[int], outputs: int, *, classes: bool) -> str:
+    """Return the job file for arrays in the file `source`: inputs of `shape` without the rows, and for `classes` their
+    number as `outputs`."""
+    size = size_for(shape[0])
+    loss = "cross_entropy             # for classes" if classes else "mse                       # for numbers"
+    lines = [
+        f"# For {shape[0]:,} rows of arrays, which are not scaled: values from about −3 to 3 train best.",
+        *_model([f"  input: {json.dumps(list(shape[1:]) or [1])}"], size, str(outputs), loss),
+        f"data: {{source: {plain_path(source)}, validation: 0.2}}",
+        *_training(size),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def text_job(source: str) -> str:
+    """Return the job file for a text, which a small transformer learns character by character."""
+    return f"""\
+model:
+  layers:
+    - embedding: {{units: 64}}
+    - positions
+    - transformer: {{heads: 4, times: 2}}
+    - layer_norm
+    - linear: {{units: classes}}
+  loss: cross_entropy
+data:
+  source: {plain_path(source)}
+  tokens: characters
+  block: 64
+  windows: random
+  validation: 0.1
+training:
+  steps: 1000
+  batch_size: 16
+  evaluate_every: 250
+  optimizer: {{adamw: {{learning_rate: 0.001}}}}
+  clip_norm: 1.0
+"""
+
+
+def _model(first: Sequence[str], size: Size, outputs: str, loss: str) -> list[str]:
+    layers = "".join(f"linear: {{units: {units}}}, relu, " for units in size.units)
+    return ["model:", *first, f"  layers: [{layers}linear: {{units: {outputs}}}]", f"  loss: {loss}"]
+
+
+def _training(size: Size) -> list[str]:
+    return [
+        "training:",
+        f"  epochs: {size.epochs}",
+        f"  batch_size: {size.batch_size}",
+        f"  optimizer: {{adam: {{learning_rate: {size.learning_rate}}}}}",
+        "  schedule: cosine                # the learning rate falls to 0 at the end",
+    ]
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())[:80]
