@@ -95,7 +95,7 @@ def _table(table: Table, file: str, source: str, targets: Sequence[str]) -> Desc
     lines = [f"{file}: {counted(table.n_rows, 'row')}, {counted(len(columns), 'column')}", *table.notes, ""]
     lines += aligned(
         ("column", "type", "empty", "different", "values"),
-        [(c.name, c.type, f"{c.empty:,}", f"{c.different:,}", c.told) for c in columns[:_MOST_COLUMNS]],
+        [(c.name, c.type, f"{c.empty:,}", f"{c.different:,}", c.summary) for c in columns[:_MOST_COLUMNS]],
         left=(0, 1, 4),
     )
     if len(columns) > _MOST_COLUMNS:

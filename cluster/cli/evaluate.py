@@ -10,6 +10,7 @@ import click
 
 from cluster.cli.figure_tables import figure_lines
 from cluster.cli.run_or_job import run_argument, trained_run
+from cluster.cli.texts import one_line
 from cluster.data.checks import require_counted
 from cluster.data.sources import load_arrays, load_data
 from cluster.data.text import target_bytes, text_rows
@@ -106,6 +107,10 @@ def _other(run: FinishedRun, source: str) -> Dataset:
     if run.vocabulary is not None:
         rows = text_rows(run.spec, source, run.vocabulary)
     else:
-        rows = load_arrays(run.spec, source, run.preprocessing)
+        rows = load_arrays(run.spec, source, run.preprocessing, notify=_notify)
     require_counted(rows.y, run.spec.model_spec(), source, "evaluation", "give other data")
     return rows
+
+
+def _notify(line: str) -> None:
+    click.echo(one_line(line), err=True)

@@ -44,7 +44,7 @@ class ColumnFacts:
         return self.rows - self.empty
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Its range, or its most frequent values."""
         if not self.filled:
             return "empty"

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.data.applying import inputs_of
-from cluster.data.cells import empty_cells, text_cells
 from cluster.data.checks import fitting_inputs
 from cluster.data.files import AnyArray, Arrays, Table, read_source
-from cluster.data.preprocessing import CategoryRule, Preprocessing
-from cluster.data.tables import require_columns
+from cluster.data.preprocessing import Preprocessing
+from cluster.data.table_data import rows_by_rules
 from coordinator.job.spec import JobSpec
 from coordinator.texts import counted, some
 from stages.errors import InvalidData
 
+_MOST_PLACES = 5
 ROW = "row"
 """The name of the column with rows' numbers, from 1, if no column of the input is their key."""
 
@@ -46,42 +45,12 @@ def load_questions(spec: JobSpec, source: str, rules: Preprocessing | None) -> Q
         return Questions(x=x, n_rows=len(x), answered=np.arange(len(x)), key=ROW, keys=np.arange(1, len(x) + 1))
     if rules is None:
         raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x")
-    require_columns(content, rules.columns, source)
-    dropped, why = _dropped(content, rules)
-    answered = np.flatnonzero(~dropped)
-    asked = taken(content, answered) if dropped.any() else content
-    x = inputs_of(asked, rules, spec.precision, source)
-    x = fitting_inputs(x, spec.model_spec(), source, rules.features) if len(answered) else x
-    key, keys = _keys(content, rules)
-    said = [*content.notes, *why, *_unknown(asked, rules)]
-    return Questions(x=x, n_rows=content.n_rows, answered=answered, key=key, keys=keys, said=tuple(said))
-
-
-def taken(table: Table, rows: NDArray[np.int64]) -> Table:
-    """Return the table with these rows alone."""
-    columns = {name: column.take(rows) for name, column in table.columns.items()}
-    lines = None if table.lines is None else table.lines[rows]
-    return replace(table, columns=columns, n_rows=len(rows), lines=lines)
-
-
-def _dropped(table: Table, rules: Preprocessing) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return for each row whether it has no answer, with a line that says why."""
-    dropped, gaps = np.zeros(table.n_rows, dtype=bool), []
-    for rule in rules.inputs:
-        if rule.missing != "drop":
-            continue
-        empty = empty_cells(table.columns[rule.name])
-        if empty.any():
-            gaps.append(f"{rule.name} ({np.count_nonzero(empty):,})")
-            dropped |= empty
-    if not gaps:
-        return dropped, []
-    rows = np.flatnonzero(dropped)
-    places = [str(row + 1 if table.lines is None else table.lines[row]) for row in rows[:6]]
-    where = f"{'rows' if table.lines is None else 'lines'} {some(places[:5] + ['…'] * (len(rows) > 5), 6)}"
-    return dropped, [
-        f"{counted(len(rows), 'row')} of {table.n_rows:,} without an answer, {where}: empty in {', '.join(gaps)}"
-    ]
+    key, keys = _keys(content, rules)  # first: the columns are taken out of the table
+    rows = rows_by_rules(spec, content, rules, source, targets=False)
+    said = [*content.notes, *rows.said]
+    if missing := content.n_rows - len(rows.kept):
+        said.append(f"{counted(missing, 'row')} of {content.n_rows:,} without an answer: {_places(content, rows.kept)}")
+    return Questions(x=rows.x, n_rows=content.n_rows, answered=rows.kept, key=key, keys=keys, said=tuple(said))
 
 
 def _keys(table: Table, rules: Preprocessing) -> tuple[str, Any]:
@@ -92,19 +61,9 @@ def _keys(table: Table, rules: Preprocessing) -> tuple[str, Any]:
     return ROW, np.arange(1, table.n_rows + 1)
 
 
-def _unknown(table: Table, rules: Preprocessing) -> list[str]:
-    """Return a line about texts that the training rows do not have; they count as none of the known ones."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    found = []
-    for rule in rules.inputs:
-        if not isinstance(rule, CategoryRule):
-            continue
-        texts = text_cells(table.columns[rule.name]).drop_null()
-        known = pc.is_in(texts, value_set=pa.array(rule.categories, pa.string()))
-        strange = texts.filter(pc.invert(known))
-        if len(strange):
-            examples = some([repr(value) for value in strange.unique().to_pylist()], 3)
-            found.append(f"{rule.name}: {counted(len(strange), 'cell')} not among the values of training: {examples}")
-    return found
+def _places(table: Table, kept: NDArray[np.int64]) -> str:
+    """Return the places of the rows that are not kept, as texts."""
+    missing = np.setdiff1d(np.arange(table.n_rows), kept)
+    lines = missing + 1 if table.lines is None else table.lines[missing]
+    kind = "row" if table.lines is None else "line"
+    return f"{kind}{'s' if len(missing) > 1 else ''} {some([str(line) for line in lines], _MOST_PLACES)}"

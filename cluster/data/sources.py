@@ -2,7 +2,7 @@
 
     data = load_data(spec)                       # both sets, as the job file says
     test = load_arrays(spec, "held_out.npz")     # another source for the same model: `evaluate --data`
-    x = load_inputs(spec, "new.npz")             # inputs alone: `predict --input`
+    rows = load_questions(spec, "new.npz", None)  # inputs alone: `predict --input`, see `cluster.data.questions`
 
 Sources are `digits`, `diabetes`, text (see `cluster.data.text`), and files: .npz (arrays x and y), .csv and .parquet
 (named columns, see `cluster.data.table_data`). A file is a local path or a URL. `rules` limit which are allowed.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,12 +162,17 @@ def _require_vocabulary(spec: JobSpec, vocabulary: Vocabulary, train: Dataset, h
 
 
 def load_arrays(
-    spec: JobSpec, source: str, preprocessing: Preprocessing | None = None, rules: SourceRules | None = None
+    spec: JobSpec,
+    source: str,
+    preprocessing: Preprocessing | None = None,
+    rules: SourceRules | None = None,
+    notify: Callable[[str], object] = lambda line: None,
 ) -> Dataset:
     """Return the inputs and targets of any source, checked against the job's model.
 
     `preprocessing` are the rules that the model was trained with (`JobData.preprocessing`); a table may then have its
-    columns in another order and among other columns. Raises InvalidData.
+    columns in another order and among other columns. `notify` is called with lines for the user, such as how many rows
+    were dropped. Raises InvalidData.
     """
     content = read_source(source, rules)
     if isinstance(content, Arrays):
@@ -174,22 +180,10 @@ def load_arrays(
     if preprocessing is None:
         raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x and y")
     rows = rows_by_rules(spec, content, preprocessing, source, targets=True)
+    for line in (*content.notes, *rows.said):
+        notify(line)
     assert rows.y is not None, "targets were asked for"
     return Dataset(x=rows.x, y=rows.y)
-
-
-def load_inputs(spec: JobSpec, source: str, preprocessing: Preprocessing | None = None) -> Any:
-    """Return the inputs (rows, features) of any source, as an array or `FileRows`, checked against the job's model. It
-    needs no targets.
-
-    For `preprocessing` see `load_arrays`. Raises InvalidData.
-    """
-    content = read_source(source)
-    if isinstance(content, Arrays):
-        return fitting_inputs(content.x, spec.model_spec(), source)
-    if preprocessing is None:
-        raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x")
-    return rows_by_rules(spec, content, preprocessing, source, targets=False).x
 
 
 def _arrays(source: str, rules: SourceRules | None) -> Arrays:

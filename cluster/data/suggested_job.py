@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from cluster.data.suggesting import Size, Suggestion, plain, plain_path, size_for
+from cluster.data.suggesting import NetworkSize, Suggestion, plain, plain_path, size_for
 from coordinator.texts import counted
 
 _MOST_ENTRIES = 200
@@ -75,12 +75,12 @@ training:
 """
 
 
-def _model(first: Sequence[str], size: Size, outputs: str, loss: str) -> list[str]:
+def _model(first: Sequence[str], size: NetworkSize, outputs: str, loss: str) -> list[str]:
     layers = "".join(f"linear: {{units: {units}}}, relu, " for units in size.units)
     return ["model:", *first, f"  layers: [{layers}linear: {{units: {outputs}}}]", f"  loss: {loss}"]
 
 
-def _training(size: Size) -> list[str]:
+def _training(size: NetworkSize) -> list[str]:
     return [
         "training:",
         f"  epochs: {size.epochs}",

@@ -64,7 +64,7 @@ def suggest(columns: Sequence[ColumnFacts], index: Sequence[str], targets: Seque
     if not inputs:
         raise UserMistake(f"{source}: no column is left for the inputs; the target takes {some(target)}")
     if bad := [name for name in target if not known[name].filled or known[name].type in ("date", "other")]:
-        raise UserMistake(f"{source}: {bad[0]!r} cannot be predicted: {known[bad[0]].type}, {known[bad[0]].told}")
+        raise UserMistake(f"{source}: {bad[0]!r} cannot be predicted: {known[bad[0]].type}, {known[bad[0]].summary}")
     classes = known[target[0]].different if len(target) == 1 and has_classes(known[target[0]]) else None
     if texts := [name for name in target if classes is None and not known[name].is_number]:
         raise UserMistake(f"{source}: {texts[0]!r} is text, and only one target may have classes; give it alone")
@@ -107,7 +107,7 @@ def _entry(column: ColumnFacts) -> tuple[str, str]:
     if column.type in ("date", "other"):
         return "drop", "a date" if column.type == "date" else "neither numbers nor text"
     if column.different == 1:
-        return "drop", f"the same in every row: {column.values[0][0] if column.values else column.told}"
+        return "drop", f"the same in every row: {column.values[0][0] if column.values else column.summary}"
     if column.is_number:
         consecutive = column.different == column.rows and column.high == (column.low or 0) + column.rows - 1
         if consecutive and _ROW_NUMBERS.fullmatch(column.name.lower()):
@@ -129,7 +129,7 @@ def plain_path(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class NetworkSize:
     """A network and a training that fit the number of rows and features."""
 
     units: tuple[int, ...]
@@ -138,16 +138,17 @@ class Size:
     learning_rate: float
 
 
-def size_for(rows: int) -> Size:
+def size_for(rows: int) -> NetworkSize:
     """Return the size for a number of rows: more rows can teach a larger network, in fewer epochs."""
     return next(size for most, size in _SIZES if rows <= most)
 
 
-def _size(units: tuple[int, ...], batch_size: int, epochs: int, learning_rate: float) -> Size:
-    return Size(units=units, batch_size=batch_size, epochs=epochs, learning_rate=learning_rate)
+def _size(units: tuple[int, ...], batch_size: int, epochs: int, learning_rate: float) -> NetworkSize:
+    return NetworkSize(units=units, batch_size=batch_size, epochs=epochs, learning_rate=learning_rate)
 
 
 _SIZES = (
+    (60, _size((16,), 4, 60, 0.01)),
     (300, _size((16,), 16, 60, 0.005)),
     (3_000, _size((32,), 32, 50, 0.003)),
     (30_000, _size((64, 32), 64, 30, 0.002)),

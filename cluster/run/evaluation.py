@@ -79,7 +79,7 @@ def class_names(rules: Preprocessing | None, classes: int, *, together: bool = F
 
 
 def _of_classes(counts: ClassCounts, names: Sequence[str]) -> dict[str, Any]:
-    classes = []
+    classes = list[dict[str, Any]]()
     for name, true, predicted, right in zip(names, counts.true, counts.predicted, counts.right, strict=True):
         either = int(true + predicted)
         classes.append(

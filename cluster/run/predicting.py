@@ -66,7 +66,7 @@ def write_table(run: FinishedRun, asked: Questions, output: str) -> tuple[str, .
         for rows, found in _outputs(run, asked):
             own = pa.concat_arrays(keys.slice(rows.first, rows.n_rows).chunks)
             columns = zip(answers.columns(found), kinds, strict=True)
-            spread = [pa.array(column, kind).take(pa.array(rows.places)) for column, kind in columns]
+            spread = [pa.array(column, kind).take(rows.places) for column, kind in columns]
             writer.write(pa.record_batch([own, *spread], schema=schema))
     return names
 
@@ -80,11 +80,13 @@ class _Rows:
         self.own = asked.answered[self.answers] - first
 
     @property
-    def places(self) -> np.ma.MaskedArray[Any, Any]:
-        """For each row, the place of its answer among those of the block; masked if it has none."""
-        places = np.ma.masked_all(self.n_rows, dtype=np.int64)
-        places[self.own] = np.arange(len(self.own))
-        return places
+    def places(self) -> Any:
+        """For each row the place of its answer among those of the block, as an array of Arrow; null if it has none."""
+        import pyarrow as pa
+
+        places, none = np.zeros(self.n_rows, dtype=np.int64), np.ones(self.n_rows, dtype=bool)
+        places[self.own], none[self.own] = np.arange(len(self.own)), False
+        return pa.array(places, mask=none)
 
     def spread(self, values: AnyArray, none: float) -> AnyArray:
         """Return the values (answers, …) as (rows, …), with `none` for rows without an answer."""

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from cluster.data.sources import load_arrays, load_data, load_inputs
+from cluster.data.questions import load_questions
+from cluster.data.sources import load_arrays, load_data
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.job.yaml_text import write_yaml
 from stages.data import train_validation_split
@@ -152,14 +153,14 @@ def test_other_sources_are_held_to_the_same_model(tmp_path: Path) -> None:
     spec = job(csv(tmp_path / "d.csv"), data={"target": "kind"})
     test = load_arrays(spec, str(npz(tmp_path / "t.npz", x=X[:4], y=Y[:4])))
     assert (test.x.tolist(), test.y.tolist()) == (X[:4].tolist(), [0, 1, 2, 0])
-    assert load_inputs(spec, str(npz(tmp_path / "x.npz", x=X[:4]))).tolist() == X[:4].tolist()
+    assert load_questions(spec, str(npz(tmp_path / "x.npz", x=X[:4])), None).x.tolist() == X[:4].tolist()
     rules = load_data(spec).preprocessing
-    assert load_inputs(spec, str(csv(tmp_path / "x.csv", "b,a\n1,2\n")), rules).tolist() == [[2, 1]]
-    assert load_inputs(spec, str(tmp_path / "d.csv"), rules).tolist() == X.tolist()
+    assert load_questions(spec, str(csv(tmp_path / "x.csv", "b,a\n1,2\n")), rules).x.tolist() == [[2, 1]]
+    assert load_questions(spec, str(tmp_path / "d.csv"), rules).x.tolist() == X.tolist()
     with pytest.raises(InvalidData, match=r"x\.csv: has no column 'kind', only b, a"):
         load_arrays(spec, str(tmp_path / "x.csv"), rules)
     with pytest.raises(InvalidData, match=r"^data source: got 'digit', must be .* did you mean digits\?$"):
-        load_inputs(spec, "digit")
+        load_questions(spec, "digit", None)
 
 
 NO_PICKLE = "cannot be read as .npz: Object arrays cannot be loaded when allow_pickle=False"
