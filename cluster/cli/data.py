@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from cluster.cli.figure_tables import aligned
 from cluster.cli.texts import harmless
-from cluster.data.content import AnyArray, Arrays, Table
-from cluster.data.describing import ColumnFacts, describe
+from cluster.data.content import Arrays, Table
+from cluster.data.describing import ArrayFacts, ColumnFacts, array_facts, describe
 from cluster.data.files import open_source, read_source
 from cluster.data.suggested_job import arrays_job, table_job, text_job
 from cluster.data.suggesting import Suggestion, suggest
 from coordinator.job.source_names import BUILT_IN, is_text, is_url, local_path
-from coordinator.texts import counted, number, size, some
+from coordinator.texts import counted, size, some
 from stages.errors import InvalidData, UserMistake
 
 _MOST_COLUMNS = 60
@@ -118,51 +119,28 @@ def _suggestion_lines(found: Suggestion, index: Sequence[str], columns: Sequence
         kind = f"{counted(found.classes, 'class')}: {some(names, _MOST_CLASSES)}".replace("classs", "classes")
     yield f"target: {some(found.target, 10)} ({found.why_target}) · {kind}"
     yield f"inputs ({len(found.inputs):,}): {some(found.inputs, 20)}"
-    left = [*((name or "the first column", "an index") for name in index), *found.left_out]
+    left = [*((name, "an index") for name in index), *found.left_out]
     if left:
         yield "left out: " + some([f"{name or 'the nameless column'} ({why})" for name, why in left], 20)
 
 
 def _arrays(content: Arrays, file: str, source: str) -> Described:
-    lines, document = [f"{file}: arrays"], dict[str, Any]()
+    lines, document, facts = [f"{file}: arrays", *content.notes], dict[str, Any](), dict[str, ArrayFacts | None]()
     for name, array in (("x", content.x), ("y", content.y)):
         if array is not None:
-            lines.append(f"{name}: {_shape(array)}, {array.dtype}{_range(array)}")
+            found = facts[name] = array_facts(array)
+            shape = " × ".join(f"{n:,}" for n in array.shape)
+            lines.append(f"{name}: {shape}, {array.dtype}" + ("" if found is None else f", {found.summary}"))
             document[name] = {"shape": list(array.shape), "type": str(array.dtype)}
-    x, y = content.x, content.y
+            document[name] |= {} if found is None or math.isnan(found.mean) else asdict(found)
+    x, y, target = content.x, content.y, facts.get("y")
     if y is None:
         return lines, document, "", f"{file}: has no array y, so there is nothing to predict"
-    if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf" or not x.ndim or len(x) != len(y) or not len(x):
-        return lines, document, "", f"{file}: x and y must be numbers, with as many rows"
-    flat = y.reshape(len(y), -1)
-    classes = flat.shape[1] == 1 and _are_labels(flat)
-    lines.append(
-        f"target: y · {int(flat.max()) + 1 if classes else flat.shape[1]} {'classes' if classes else 'numbers'}"
-    )
-    outputs = int(flat.max()) + 1 if classes else flat.shape[1]
-    return lines, document, arrays_job(source, x.shape, max(outputs, 2) if classes else outputs, classes=classes), ""
-
-
-def _are_labels(y: AnyArray) -> bool:
-    """Whether they are whole numbers from 0, each of which occurs often."""
-    if not np.isfinite(y).all() or (y != np.floor(y)).any() or y.min() < 0:
-        return False
-    return float(y.max()) + 1 <= min(1000.0, len(y) / 5)
-
-
-def _shape(array: AnyArray) -> str:
-    return " × ".join(f"{n:,}" for n in array.shape)
-
-
-def _range(array: AnyArray) -> str:
-    if array.dtype.kind not in "biuf" or not array.size:
-        return ""
-    numbers = array.astype(np.float64) if array.dtype.kind == "b" else array
-    wrong = int(np.count_nonzero(~np.isfinite(numbers)))
-    with np.errstate(all="ignore"):
-        low, high, mean = np.nanmin(numbers), np.nanmax(numbers), np.nanmean(numbers, dtype=np.float64)
-    told = f", {number(float(low))} to {number(float(high))}, mean {number(float(mean))}"
-    return told + (f", {wrong:,} not finite" if wrong else "")
+    if facts["x"] is None or target is None or len(x) != len(y):
+        return lines, document, "", f"{file}: x and y must hold numbers, and have as many rows"
+    outputs = math.prod(y.shape[1:]) if target.labels is None else max(target.labels, 2)
+    lines.append(f"target: y · {outputs:,} {'numbers a row' if target.labels is None else 'classes'}")
+    return lines, document, arrays_job(source, x.shape, outputs, classes=target.labels is not None), ""
 
 
 def _text(file: str, source: str) -> Described:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cluster.data.content import Table
+import numpy as np
+
+from cluster.data.array_files import FileArray
+from cluster.data.content import AnyArray, Table
 from coordinator.texts import number
 
 Type = Literal["number", "whole number", "text", "yes or no", "date", "other"]
 _MOST_VALUES = 3
+_PART = 2**22
 _MOST_KEPT = 1000
 """The values of a column that are kept by their counts, at most."""
 
@@ -141,3 +146,50 @@ def _text(value: object) -> str:
 
 def _plain(value: float) -> str:
     return f"{value:.0f}" if value.is_integer() and math.fabs(value) < 1e15 else number(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayFacts:
+    """The numbers of an array: the least, the greatest and the mean of the finite ones, and how many are not finite.
+    `labels`: the number of classes if they are whole numbers from 0, one a row, each of which occurs often; else
+    None."""
+
+    low: float
+    high: float
+    mean: float
+    wrong: int
+    labels: int | None = None
+
+    @property
+    def summary(self) -> str:
+        """The facts as a text."""
+        told = f"{_plain(self.low)} to {_plain(self.high)}, mean {number(self.mean)}"
+        return told + (f", {self.wrong:,} not finite" if self.wrong else "")
+
+
+def array_facts(array: AnyArray | FileArray) -> ArrayFacts | None:
+    """Return the facts of an array, which is read in parts; None if it has no real numbers."""
+    if array.dtype.kind not in "biuf" or not math.prod(array.shape):
+        return None
+    low, high, total, count, n, whole = math.inf, -math.inf, 0.0, 0, 0, True
+    for part in _parts(array):
+        finite = part[np.isfinite(part)]
+        n += part.size
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+            total += float(finite.sum(dtype=np.float64))
+            count += finite.size
+            whole = whole and bool((finite == np.floor(finite)).all())
+    if not count:
+        return ArrayFacts(low=math.nan, high=math.nan, mean=math.nan, wrong=n)
+    one, rows = n == len(array), len(array)
+    labels = int(high) + 1 if one and whole and count == n and low >= 0 and high < min(1000, rows / 5) else None
+    return ArrayFacts(low=low, high=high, mean=total / count, wrong=n - count, labels=labels)
+
+
+def _parts(array: AnyArray | FileArray) -> Iterator[AnyArray]:
+    if isinstance(array, FileArray):
+        yield from (part for _, part, _ in array.parts())
+        return
+    flat = array.reshape(-1)
+    yield from (flat[start : start + _PART] for start in range(0, len(flat), _PART))

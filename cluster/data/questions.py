@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.data.checks import fitting_inputs
-from cluster.data.files import AnyArray, Arrays, Table, read_source
+from cluster.data.files import Arrays, Table, read_source
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.table_data import rows_by_rules
 from coordinator.job.spec import JobSpec
@@ -23,13 +23,13 @@ ROW = "row"
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Questions:
-    """The rows of an input. `x` has the inputs (answered rows, features) of those that can be answered: `answered` has
-    their numbers, ascending from 0. `keys` is a column of Arrow or NumPy (n_rows,) called `key`.
+    """The rows of an input. `x`, an array or `FileRows`, has the inputs (answered rows, features) of those that can be
+    answered; `answered` has their numbers, ascending from 0. `keys` is a column of Arrow or NumPy (n_rows,) called `key`.
 
     `said` are lines for the user about the rows.
     """
 
-    x: AnyArray
+    x: Any
     n_rows: int
     answered: NDArray[np.int64]
     key: str
@@ -42,15 +42,19 @@ def load_questions(spec: JobSpec, source: str, rules: Preprocessing | None) -> Q
     content = read_source(source)
     if isinstance(content, Arrays):
         x = fitting_inputs(content.x, spec.model_spec(), source)
-        return Questions(x=x, n_rows=len(x), answered=np.arange(len(x)), key=ROW, keys=np.arange(1, len(x) + 1))
+        return Questions(
+            x=x, n_rows=len(x), answered=np.arange(len(x)), key=ROW, keys=np.arange(1, len(x) + 1), said=content.notes
+        )
     if rules is None:
         raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x")
     key, keys = _keys(content, rules)  # first: the columns are taken out of the table
-    rows = rows_by_rules(spec, content, rules, source, targets=False)
-    said = [*content.notes, *rows.said]
-    if missing := content.n_rows - len(rows.kept):
-        said.append(f"{counted(missing, 'row')} of {content.n_rows:,} without an answer: {_places(content, rows.kept)}")
-    return Questions(x=rows.x, n_rows=content.n_rows, answered=rows.kept, key=key, keys=keys, said=tuple(said))
+    found = rows_by_rules(spec, content, rules, source, targets=False)
+    said = [*content.notes, *found.said]
+    if missing := content.n_rows - len(found.kept):
+        said.append(
+            f"{counted(missing, 'row')} of {content.n_rows:,} without an answer: {_places(content, found.kept)}"
+        )
+    return Questions(x=found.x, n_rows=content.n_rows, answered=found.kept, key=key, keys=keys, said=tuple(said))
 
 
 def _keys(table: Table, rules: Preprocessing) -> tuple[str, Any]:

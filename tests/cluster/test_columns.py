@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from cluster.data.preprocessing import CategoryRule, NumberRule, Preprocessing
-from cluster.data.sources import load_arrays, load_data, load_inputs
+from cluster.data.questions import load_questions
+from cluster.data.sources import load_arrays, load_data
 from stages.errors import InvalidData
 from tests.cluster.tables import problems_of, table, table_job
 
@@ -281,7 +282,7 @@ def test_columns_are_found_by_name_in_a_second_source(tmp_path: Path) -> None:
     assert data.validation.fingerprint() == data.train.fingerprint()
     assert data.spec.data.target == ("y",)
     assert load_arrays(data.spec, str(second), data.preprocessing).fingerprint() == data.train.fingerprint()
-    assert load_inputs(data.spec, str(second), data.preprocessing).tolist() == data.train.x.tolist()
+    assert load_questions(data.spec, str(second), data.preprocessing).x.tolist() == data.train.x.tolist()
 
 
 def test_a_second_source_is_held_to_the_rules(tmp_path: Path) -> None:

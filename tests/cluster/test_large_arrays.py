@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from cluster.data import array_files
-from cluster.data.sources import JobData, load_arrays, load_data, load_inputs
+from cluster.data.questions import load_questions
+from cluster.data.sources import JobData, load_arrays, load_data
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
-from coordinator.train.rows import EvalRow
+from coordinator.train.rows import Evaluated
 from coordinator.train.trainer import Trainer
 from stages.data import train_validation_split
 from stages.errors import InvalidData, StageFailed
@@ -100,7 +101,7 @@ def test_weights_are_bitwise_those_of_the_same_rows_in_memory(
         with contextlib.closing(LocalWorkers(blueprint, train=data.train, validation=data.validation)) as workers:
             rows = Trainer(blueprint, workers, train_rows=73, validation_rows=18).rows()
             losses.append([(type(row), row.step, row.loss) for row in rows])
-    assert [kind for kind, *_ in losses[0]].count(EvalRow) == 2
+    assert [kind for kind, *_ in losses[0]].count(Evaluated) == 2
     assert losses[0] == losses[1]
 
 
@@ -119,7 +120,7 @@ def test_the_split_and_second_sources_and_inputs_are_those_of_memory(
     second = load_data(spec.replace(data__validation=str(tmp_path / "a.npz")))
     assert second.validation.x[slice(None)].tolist() == second.train.x[slice(None)].tolist()
     monkeypatch.setattr(array_files, "LARGE", 1)
-    x = load_inputs(spec, str(tmp_path / "a.npz"))
+    x = load_questions(spec, str(tmp_path / "a.npz"), None).x
     assert isinstance(x, FileRows)
     assert x.shape == (91, 6)
     assert isinstance(load_arrays(spec, str(tmp_path / "a.npz")).x, FileRows)
