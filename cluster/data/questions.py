@@ -24,9 +24,9 @@ ROW = "row"
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Questions:
     """The rows of an input. `x`, an array or `FileRows`, has the inputs (answered rows, features) of those that can be
-    answered; `answered` has their numbers, ascending from 0. `keys` is a column of Arrow or NumPy (n_rows,) called `key`.
+    answered; `answered` has their numbers, ascending from 0.
 
-    `said` are lines for the user about the rows.
+    `keys` is a column of Arrow or NumPy (n_rows,) called `key`. `said` are lines for the user about the rows.
     """
 
     x: Any

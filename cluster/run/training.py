@@ -15,8 +15,8 @@ from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import target_bytes
 from cluster.data.weights import begin_with, check_weights
-from cluster.run.learning import LearningNotes
 from cluster.run.evaluation import EvaluationLog
+from cluster.run.learning import LearningNotes
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
