@@ -53,8 +53,9 @@ def _print(job: Job, events: list[JobEvent], slow: str | None) -> None:
         click.echo(f"{'warning':<12}{one_line(event.text)}")
     click.echo("\nplan")
     for name, value in _plan(events).items():
-        told = one_line(value) if isinstance(value, str) else json.dumps(value)
-        click.echo(f"  {one_line(name).replace('_', ' '):<14} {told}")
+        for part in value if name == "data" else [value]:
+            told = one_line(part) if isinstance(part, str) else json.dumps(part)
+            click.echo(f"  {one_line(name).replace('_', ' '):<14} {told}")
     if not _plan(events):
         click.echo("  none yet: the plan is made when the job starts")
     for path, digest in job.files.items():
@@ -71,10 +72,13 @@ def _print(job: Job, events: list[JobEvent], slow: str | None) -> None:
 
 
 def _plan(events: list[JobEvent]) -> dict[str, Any]:
-    """Return the details of the last start: stages, workers, schedule, micro-batches, steps. Empty if there was
-    none."""
-    starts = [event.details for event in events if event.kind == "starting"]
-    return starts[-1] if starts else {}
+    """Return the details of the last start: what was read, stages, workers, schedule, micro-batches, steps. Empty if
+    there was none."""
+    starts = [event for event in events if event.kind == "starting"]
+    if not starts:
+        return {}
+    data = [event.text for event in events if event.kind == "data" and event.attempt == starts[-1].attempt]
+    return {**({"data": data} if data else {}), **starts[-1].details}
 
 
 def _warnings(events: list[JobEvent]) -> list[JobEvent]:

@@ -107,7 +107,7 @@ class _StateNotes:
             if event.kind in ("starting", "recovering"):
                 self._progress.note(one_line(event.text))
                 self._remind_later(job)  # the event's text is more detailed than the state's reason
-            elif event.kind == "tracker":
+            elif event.kind in ("tracker", "data"):
                 self._progress.note(one_line(event.text))
             elif event.kind == "warning" and event.text not in self._warned:  # a later attempt finds the same
                 self._warned.add(event.text)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
+from cluster.cli.texts import harmless
 from cluster.data.sources import load_data
 from cluster.data.weights import check_weights
 from coordinator.job.spec import JobSpec
@@ -44,7 +45,7 @@ def plan(
     layers: bool,
     rates: bool,
 ) -> None:
-    """Show the stages of JOB.yaml: layers, parameters, FLOPs, bytes, predicted bubble and bottleneck.
+    """Show what JOB.yaml reads, and its stages: layers, parameters, FLOPs, bytes, predicted bubble and bottleneck.
 
     If layers are made of layers, such as a transformer, a table of them comes first; it has a line for blocks that are
     alike, and the number of these blocks.
@@ -61,8 +62,10 @@ def plan(
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
     if as_json:
-        click.echo(json.dumps({**found.as_dict(), "operations": [asdict(row) for row in layer_rows(blueprint)]}))
+        told = {**found.as_dict(), "data": list(data.said)}
+        click.echo(json.dumps({**told, "operations": [asdict(row) for row in layer_rows(blueprint)]}))
     else:
+        click.echo("\n".join(harmless(line) for line in data.said))
         rows = layer_rows(blueprint)
         if layers or any(len(row.path) > 1 for row in rows):
             _print_layers(spec.name, rows if layers else folded(rows))

@@ -87,6 +87,9 @@ class RunDisplay:
 
     def row(self, row: Row) -> None:
         """Show a row."""
+        last = self._rows.last
+        if self._rows.evaluation is None and last is not None and row.epoch > last.epoch:
+            self._line()  # of the epoch that has ended: no evaluation did it
         self._rows.take(row, time.monotonic())
         if isinstance(row, EvalRow):
             self._line(row)

@@ -55,6 +55,8 @@ def outcome(job: Job) -> str:
     if job.state == "FAILED":
         return f"failed at step {job.step}: {one_line(job.reason)}"
     parts = [f"{'finished' if job.state == 'SUCCEEDED' else job.state.lower()} at step {job.step}{of}"]
+    if job.validation_loss is None and job.loss is not None:
+        parts.append(f"mean loss {job.loss:.4g}")
     if job.validation_loss is not None:
         parts.append(f"validation loss {job.validation_loss:.4g}")
     parts += text_measures(job.validation_perplexity, job.validation_bits_per_byte)

@@ -64,11 +64,11 @@ def train(
     prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
     if not force and (refusals := prepared.refusals()):
         raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))
-    for line in prepared.data.said:
-        click.echo(line, err=True)
     directory = RunDir.create(path, prepared.spec, overwrite=overwrite, notify=lambda text: click.echo(text, err=True))
     try:
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
+            for line in prepared.data.said:
+                progress.note(line)
             result = _train(prepared, directory, progress)
     except (KeyboardInterrupt, UserMistake):
         if prepared.steps_done == 0:  # the same command must work when it is tried again
@@ -150,6 +150,8 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
         click.echo("stopped before the first step: nothing was saved, and there is no run directory")
         return
     parts = [f"{'stopped' if result.stopped else 'finished'} at step {result.steps} of {result.steps_total}"]
+    if evaluation is None and result.loss is not None:
+        parts.append(f"mean loss {result.loss:.4g}")
     if evaluation is not None:
         parts.append(f"validation loss {evaluation.loss_per_row:.4g}")
         parts += text_measures(evaluation.perplexity, evaluation.bits_per_byte)

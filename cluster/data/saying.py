@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cluster.data.preprocessing import CategoryRule, InputRule, Preprocessing
+from cluster.data.text import Vocabulary
 from coordinator.texts import counted, some
+from stages.data import Dataset
 
 _MOST_NAMES = 20
 
@@ -28,6 +30,22 @@ def what_is_read(rules: Preprocessing, train: int, validation: int, dropped: str
 def rows_text(train: int, validation: int) -> str:
     """Return "288 rows train, 72 validation"; without validation "360 rows train, no validation"."""
     return f"{counted(train, 'row')} train, {f'{validation:,}' if validation else 'no'} validation"
+
+
+def what_arrays_hold(train: Dataset, validation: Dataset) -> str:
+    """Return a line about rows without names: "inputs: 64 numbers a row (x) · target: 1 label a row (y) · …"."""
+    x = f"inputs: {counted(train.x.shape[1], 'token' if train.x.dtype.kind in 'iu' else 'number')} a row (x)"
+    width = train.y.shape[1] if train.y.ndim > 1 else 1
+    y = f"target: {counted(width, 'number' if train.y.dtype.kind == 'f' else 'label')} a row (y)"
+    return f"{x} · {y} · {rows_text(len(train), len(validation))}"
+
+
+def what_text_holds(train: Dataset, validation: Dataset, vocabulary: Vocabulary) -> str:
+    """Return a line about text: "text of characters, a vocabulary of 65 · rows of 64 tokens · …"."""
+    kinds = {"characters": "characters", "bytes": "bytes", "numbers": "token numbers"}
+    kind = kinds.get(vocabulary.kind, "tokens of a tokenizer")
+    words = f"text of {kind}, a vocabulary of {vocabulary.size:,}"
+    return f"{words} · rows of {counted(train.x.block, 'token')} · {rows_text(len(train), len(validation))}"
 
 
 def left_out_line(left_out: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from cluster.data.checks import fitting_inputs, fitting_targets, require_counted
 from cluster.data.files import Arrays, Table, read_source
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.rules import SourceRules
-from cluster.data.saying import what_is_read
+from cluster.data.saying import what_arrays_hold, what_is_read, what_text_holds
 from cluster.data.splitting import split_rows
 from cluster.data.table_data import rows_by_rules, training_rows
 from cluster.data.text import Vocabulary, load_text
@@ -37,7 +37,8 @@ class JobData:
     """The rows of a job. `preprocessing` says how a table's columns became numbers; None for arrays without names.
 
     `spec` is the job with all values that follow from its data; `vocabulary` has the meaning of tokens, for text.
-    `said` are lines for the user about what was read.
+    `said` are lines for the user about what was read; `dropped` is about rows with empty cells that were left
+    out; empty if there are none.
     """
 
     spec: JobSpec
@@ -46,6 +47,7 @@ class JobData:
     preprocessing: Preprocessing | None = None
     vocabulary: Vocabulary | None = None
     said: tuple[str, ...] = ()
+    dropped: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +81,15 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None, *, for_plan: bool
     require_counted(found.train.y, model, spec.data.source, "training")
     if len(found.validation):
         require_counted(found.validation.y, model, spec.data.validation_source, "validation")
-    return found
+    return replace(found, said=(_main_line(found), *found.said))
+
+
+def _main_line(data: JobData) -> str:
+    if data.preprocessing is not None:
+        return what_is_read(data.preprocessing, len(data.train), len(data.validation), data.dropped)
+    if data.vocabulary is not None:
+        return what_text_holds(data.train, data.validation, data.vocabulary)
+    return what_arrays_hold(data.train, data.validation)
 
 
 def _load_data(spec: JobSpec, rules: SourceRules | None, for_plan: bool) -> JobData:
@@ -124,14 +134,14 @@ def _load_table(spec: JobSpec, table: Table, rules: SourceRules | None, for_plan
             other = rows_by_rules(read.spec, content, read.rules, second, targets=True, for_plan=for_plan)
             assert other.y is not None, "targets were asked for"
             validation = Dataset(x=other.x, y=other.y)
-            said = (*said, *(f"{second}: {line}" for line in (*content.notes, *other.said)))
-    line = what_is_read(read.rules, len(read.train), len(validation), read.dropped)
+            said = (*said, *(f"validation: {line}" for line in (*content.notes, *other.said)))
     return JobData(
         spec=read.spec,
         train=read.train,
         validation=validation,
         preprocessing=read.rules,
-        said=(line, *notes, *said),
+        said=(*notes, *said),
+        dropped=read.dropped,
     )
 
 

@@ -23,6 +23,7 @@ from cluster.data.files import open_source
 from cluster.data.rules import SourceRules
 from cluster.data.token_files import open_tokens, require_below, vocabulary_size
 from coordinator import run_files
+from coordinator.job.data_section import DataSection
 from coordinator.job.source_names import extension
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset
@@ -112,8 +113,8 @@ class Vocabulary:
 
 
 def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset, Dataset, Vocabulary]:
-    """Return training rows, validation rows and the vocabulary. If `data.validation` is a share, validation gets the
-    last tokens. Raises InvalidData."""
+    """Return training rows, validation rows and the vocabulary. If `data.validation` is a share or a
+    number of rows, validation gets the last tokens. Raises InvalidData."""
     data = spec.data
     if data.block is None:
         raise InvalidData(f"{data.source}: data.block is missing: the number of tokens in a row, such as 64")
@@ -121,7 +122,7 @@ def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset,
     if isinstance(data.validation, str):
         held_out, _ = _read(data.validation, data.tokens, vocabulary, rules)
     else:
-        n = len(tokens) - round(data.validation * len(tokens))
+        n = len(tokens) - _held_out(data, len(tokens))
         tokens, held_out = tokens[:n], tokens[n:]
     stride = 1 if data.windows == "random" else data.block
     train, validation = _rows(tokens, data.block, stride), _rows(held_out, data.block, data.block)
@@ -129,11 +130,20 @@ def load_text(spec: JobSpec, rules: SourceRules | None = None) -> tuple[Dataset,
         (train, tokens, "training", data.source),
         (validation, held_out, "validation", data.validation_source),
     ):
-        if not len(rows):
+        if not len(rows) and not (kind == "validation" and data.validation == 0):
             raise _too_few(
                 source, f"{len(part)} tokens for {kind}", data.block, "give more text, or a smaller data.block"
             )
     return train, validation, vocabulary
+
+
+def _held_out(data: DataSection, n_tokens: int) -> int:
+    """Return how many of the last tokens are for validation: a share, or as many as a number of rows needs, each with
+    the token after it."""
+    assert not isinstance(data.validation, str), "a second source splits nothing"
+    if isinstance(data.validation, int):
+        return min(n_tokens, data.validation * (data.block or 1) + 1) if data.validation else 0
+    return round(data.validation * n_tokens)
 
 
 def text_rows(spec: JobSpec, source: str, vocabulary: Vocabulary) -> Dataset:

@@ -73,7 +73,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     check_weights(spec, replace(rules, most_bytes=None))  # no limit of size: it keeps only names and shapes
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
-    return {"plan": json.dumps(found.as_dict()), "refusals": list(found.refusals)}
+    return {"plan": json.dumps({**found.as_dict(), "data": list(data.said)}), "refusals": list(found.refusals)}
 
 
 def _workers(question: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,8 +116,8 @@ class RunFeed:
                     take_step(self.means, row)
                 else:
                     self.last_eval = row
-                    loss = row_loss(row)
-                    self.best_validation_loss = min(loss, self.best_validation_loss or loss)
+                    loss, best = row_loss(row), self.best_validation_loss
+                    self.best_validation_loss = loss if best is None else min(loss, best)
 
     def _look_at_accounts(self, stats: JobStats) -> None:
         """Read the last line of accounts.jsonl, which has the totals."""

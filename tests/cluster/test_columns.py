@@ -300,8 +300,8 @@ def test_a_second_source_is_held_to_the_rules(tmp_path: Path) -> None:
     data = load_data(table_job(train, data={"validation": str(second), "missing": "drop"}))
     assert len(data.validation) == 2
     assert data.said[1:] == (
-        f"{second}: 1 row dropped: empty cells in k",
-        f"{second}: 1 cell of k with values that no training row has ('w'): 0 in all of its inputs",
+        "validation: 1 row dropped: empty cells in k",
+        "validation: 1 cell of k with values that no training row has ('w'): 0 in all of its inputs",
     )
 
 

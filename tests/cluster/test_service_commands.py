@@ -29,6 +29,7 @@ class _Job:
         self.done = exit_code is not None
         self.state = {None: "RUNNING", 0: "SUCCEEDED", 130: "STOPPED"}[exit_code]
         self.step, self.steps_total, self.validation_loss, self.validation_accuracy = 1, 2, None, None
+        self.loss = None
         self.validation_perplexity = self.validation_bits_per_byte = None
 
     def delete(self) -> None:

@@ -99,7 +99,7 @@ def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_quest
         assert ahead.returncode is not None, "the second request did not get the waiting process"
         return first
 
-    assert run(ask) == (json.dumps(expected.as_dict()), list(expected.refusals))
+    assert run(ask) == (json.dumps({**expected.as_dict(), "data": list(data.said)}), list(expected.refusals))
 
 
 def test_data_that_take_too_much_memory_are_refused_and_an_uploaded_file_has_its_own_name(tmp_path: Path) -> None:

@@ -192,6 +192,8 @@ class _Plan:
     def _draw(self, plan: dict[str, Any]) -> None:
         self._place.clear()
         with self._place:
+            for line in plan["data"]:
+                ui.label(line)
             ui.label(f"predicted bubble {share(plan['bubble'])}, bottleneck worker {plan['bottleneck']}").classes(
                 "muted"
             )
