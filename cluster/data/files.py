@@ -34,7 +34,7 @@ def read_source(source: str, rules: SourceRules | None = None, data: DataSection
         return built_in(source)
     with open_source(source, rules) as file:
         try:
-            return _READERS[extension(source)](file, source)
+            return _read(file, source, data, None if rules is None else rules.most_bytes)
         except InvalidData:
             raise
         except MemoryError:
@@ -46,8 +46,11 @@ def read_source(source: str, rules: SourceRules | None = None, data: DataSection
             raise InvalidData(f"{source}: cannot be read as {kind}: {one_line(error)}") from error
 
 
-_READERS: dict[str, Callable[[IO[bytes], str], Arrays | Table]] = {
-    ".npz": read_npz,
-    ".csv": read_delimited,
-    ".parquet": read_parquet,
-}
+def _read(file: IO[bytes], source: str, data: DataSection | None, most_bytes: int | None) -> Arrays | Table:
+    kind = extension(source).split(".")[1]
+    if kind in ("csv", "tsv"):
+        return read_delimited(file, source, data and data.csv, most_bytes, tabs=kind == "tsv")
+    return _READERS[kind](file, source)
+
+
+_READERS: dict[str, Callable[[IO[bytes], str], Arrays | Table]] = {"npz": read_npz, "parquet": read_parquet}

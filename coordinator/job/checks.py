@@ -136,8 +136,8 @@ def _data(facts: Facts) -> Iterator[str]:
         kind = LossEntry.model_validate(loss).kind
         if not build_loss(kind).takes_labels:
             yield f"model.loss: got {kind!r}, but tokens of text are labels, must be cross_entropy"
-    if source is not None and target is not None and not has_columns(source):
-        yield f"data.target: got {show(target)}, but only .csv and .parquet have columns; remove it for {show(source)}"
+    if source is not None and target is not None and not has_columns(source, facts.get("data", "block")):
+        yield f"data.target: got {show(target)}, but only tables have columns; remove it for {show(source)}"
     yield from _classes(facts)
     yield from _columns(facts)
 
@@ -158,7 +158,7 @@ def _classes(facts: Facts) -> Iterator[str]:
 
 def _columns(facts: Facts) -> Iterator[str]:
     source = facts.get("data", "source")
-    if source is not None and not has_columns(source):
+    if source is not None and not has_columns(source, facts.get("data", "block")):
         for key in ("columns", "group", "missing"):
             if (given := facts.get("data", key)) is not None:
                 yield f"data.{key}: got {show(given)}, but {show(source)} has no named columns; remove it"

@@ -16,10 +16,19 @@ TEXTS: tuple[str, ...] = (".txt", ".jsonl", ".bin", ".npy")
 TEXTS_OR_ROWS: tuple[str, ...] = (".jsonl", ".npy")
 """Files of text or tokens if `data.block` is given, otherwise of rows."""
 
+COMPRESSIONS: tuple[str, ...] = (".gz", ".zst")
+"""What follows the extension of a table that is compressed as a whole, as in .csv.gz."""
+
 TOKENS: tuple[str, ...] = ("characters", "bytes")
 """The kinds of tokens that need no tokenizer.json."""
 
-EXTENSIONS: tuple[str, ...] = (".npz", ".csv", ".parquet", *TEXTS)
+_WRITTEN = (".csv", ".tsv", ".jsonl")
+_COMPRESSED = tuple(f"{kind}{compression}" for kind in _WRITTEN for compression in COMPRESSIONS)
+
+TABLES: tuple[str, ...] = (*_WRITTEN, *_COMPRESSED, ".parquet", ".feather", ".arrow")
+"""Files with named columns; `data.target` chooses the columns to predict."""
+
+EXTENSIONS: tuple[str, ...] = (".npz", *dict.fromkeys((*TABLES, *TEXTS)))
 """The extensions of files that can be read."""
 
 FILES: tuple[str, ...] = (*EXTENSIONS, ".json", ".safetensors")
@@ -34,14 +43,14 @@ FILE_ENTRIES = (
 )
 """The entries that may name a file."""
 
-TABLES: tuple[str, ...] = (".csv", ".parquet")
-"""Files with named columns; `data.target` chooses the columns to predict."""
-
 PROTOCOLS: tuple[str, ...] = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
 """The protocols that a URL may have. fsspec knows many more, and some of them execute what they read; so the allowed
 ones are listed."""
 
-WHAT_A_SOURCE_IS = "digits, diabetes, stdlib, or a .npz, .csv, .parquet, .txt, .jsonl, .bin or .npy file or URL"
+WHAT_A_SOURCE_IS = (
+    "digits, diabetes, stdlib, or a file or URL: .csv, .tsv, .jsonl (each also with .gz or .zst), .parquet, .feather, "
+    ".arrow, .npz, .npy, .txt or .bin"
+)
 
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*)://")
 _IPV6_HOST = re.compile(r"^https?://(?:[^/?#@]*@)?\[[0-9A-Fa-f:.%]*\]", re.IGNORECASE)
@@ -54,9 +63,9 @@ def is_text(source: str, block: object) -> bool:
     return extension(source) in TEXTS and (block is not None or extension(source) not in TEXTS_OR_ROWS)
 
 
-def has_columns(source: str) -> bool:
+def has_columns(source: str, block: object = None) -> bool:
     """Whether the source is a table with named columns."""
-    return source not in BUILT_IN and extension(source) in TABLES
+    return source not in BUILT_IN and extension(source) in TABLES and not is_text(source, block)
 
 
 def is_url(source: str) -> bool:
@@ -78,9 +87,11 @@ def local_path(source: str) -> str | None:
 
 
 def extension(source: str) -> str:
-    """Return the extension of the source, with its dot and in lower case; a URL's query does not count."""
-    path = re.split(r"[?#]", source, maxsplit=1)[0] if is_url(source) else source
-    return Path(path).suffix.lower()
+    """Return the extension of the source, with its dot and in lower case, as `.csv` or `.csv.gz`; a URL's query does not
+    count."""
+    path = Path(re.split(r"[?#]", source, maxsplit=1)[0] if is_url(source) else source)
+    last = path.suffix.lower()
+    return f"{Path(path.stem).suffix.lower()}{last}" if last in COMPRESSIONS else last
 
 
 def source_problem(source: str) -> str | None:

@@ -1,0 +1,129 @@
+"""Arrow's reader of cells: it parses them and infers the types of columns.
+
+Arrow infers a type from all cells of a column, but then keeps the whole text in memory until it is done. So the types
+of the first block are tried for all; only if a later cell does not fit, Arrow infers them from everything. Both ways
+give the same types: Arrow tries types in a fixed order, and one that fits all cells and is the first to fit the first
+block is the first to fit all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cluster.data.formats.dialect import Layout
+from cluster.data.formats.plain_bytes import PlainBytes
+
+EMPTY = (
+    *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None"),
+    *("-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN"),
+)
+"""Cells of a column of numbers, dates or truth values that count as empty."""
+_TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
+_BLOCK, _MOST_BLOCK = 2**20, 2**30
+_KEY = r"^\s*[+-]?0[0-9xX]"
+_MOST_WHOLE = 2.0**63
+
+
+class ArrowCsv:
+    """Reads the rows of a text of cells from the byte `start` on. `quotes`: there are quotes, so that a line may end
+    inside of a cell."""
+
+    def __init__(
+        self, content: PlainBytes, start: int, layout: Layout, names: Sequence[str], decimal: str, *, quotes: bool
+    ) -> None:
+        self._content, self._start, self._layout = content, start, layout
+        self._names, self._decimal, self._quotes = list(names), decimal, quotes
+
+    def read(self, as_text: Sequence[str] = (), only: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the columns by name, `only` some, some `as_text`. Raises pyarrow.ArrowInvalid if rows do not fit."""
+        import pyarrow as pa
+        from pyarrow import csv
+
+        types: dict[str, Any] = dict.fromkeys(as_text, pa.string())
+        if self._is_blank():
+            return {name: pa.chunked_array([], types.get(name, pa.null())) for name in only or self._names}
+        if self._content.size - self._start > 4 * _BLOCK and only is None:
+            with self._retried(lambda block: csv.open_csv(**self._options(block, types, only))) as first:
+                found = {field.name: field.type for field in first.schema if field.type != pa.null()}
+            try:
+                table = self._retried(lambda block: csv.read_csv(**self._options(block, found | types, only)))
+                return dict(zip(table.column_names, table.columns, strict=True))
+            except pa.ArrowInvalid:
+                pass
+        table = self._retried(lambda block: csv.read_csv(**self._options(block, types, only)))
+        return dict(zip(table.column_names, table.columns, strict=True))
+
+    def keys(self, columns: dict[str, Any], *, zeros: bool) -> dict[str, Any]:
+        """Return those of the columns that are no numbers, as texts: whole numbers of which one begins with 0 (looked
+        for if `zeros`), or that are too large for 64 bits."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        from pyarrow import csv
+
+        whole = [name for name, column in columns.items() if zeros and column.type == pa.int64()]
+        large = [name for name, column in columns.items() if column.type == pa.float64() and _is_large(column)]
+        if not whole and not large:
+            return {}
+        doubted, zero, fraction = [*whole, *large], set(), set()
+        texts = dict.fromkeys(doubted, pa.string())
+        with self._retried(lambda block: csv.open_csv(**self._options(block, texts, doubted))) as reader:
+            for batch in reader:
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    if name in whole and pc.any(pc.match_substring_regex(column, _KEY)).as_py():
+                        zero.add(name)
+                    filled = pc.invert(pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(EMPTY)))
+                    other = pc.invert(pc.match_substring_regex(column, r"^\s*[+-]?\d+\s*$"))
+                    if name in large and pc.any(pc.and_(filled, other)).as_py():
+                        fraction.add(name)
+        keys = [name for name in doubted if name in zero or (name in large and name not in fraction)]
+        return self.read(as_text=keys, only=keys) if keys else {}
+
+    def _is_blank(self) -> bool:
+        if self._content.size - self._start > _BLOCK:
+            return False
+        with self._content.file(self._start) as file:
+            return not file.read().strip(b"\r\n")
+
+    def _options(self, block: int, types: dict[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
+        from pyarrow import csv
+
+        dialect = self._layout.dialect
+        return {
+            "input_file": self._content.native(self._start),
+            "read_options": csv.ReadOptions(column_names=self._names, block_size=block),
+            "parse_options": csv.ParseOptions(
+                delimiter=dialect.delimiter,
+                quote_char=dialect.quote,
+                newlines_in_values=self._quotes,
+                ignore_empty_lines=self._layout.width > 1,
+            ),
+            "convert_options": csv.ConvertOptions(
+                column_types=types,
+                include_columns=only,
+                null_values=EMPTY,
+                true_values=_TRUE,
+                false_values=_FALSE,
+                decimal_point=self._decimal,
+            ),
+        }
+
+    def _retried(self, read: Callable[[int], Any]) -> Any:
+        """Call `read` with larger and larger blocks, until a row fits into one."""
+        import pyarrow as pa
+
+        block = _BLOCK
+        while True:
+            try:
+                return read(block)
+            except pa.ArrowInvalid as error:
+                if "straddl" not in str(error) or block > min(self._content.size, _MOST_BLOCK):
+                    raise
+                block *= 8
+
+
+def _is_large(column: Any) -> bool:
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(column).as_py()
+    return ends["min"] is not None and max(-ends["min"], ends["max"]) >= _MOST_WHOLE
