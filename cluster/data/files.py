@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import IO
 
 from cluster.data.content import AnyArray, Arrays, Lines, Table
+from cluster.data.formats.arrow_files import read_arrow, read_feather
 from cluster.data.formats.built_in import built_in
 from cluster.data.formats.delimited import read_delimited
+from cluster.data.formats.json_lines import read_json_lines
 from cluster.data.formats.npz import read_npz
 from cluster.data.formats.parquet import read_parquet
 from cluster.data.opening import one_line, open_source
@@ -49,8 +51,15 @@ def read_source(source: str, rules: SourceRules | None = None, data: DataSection
 def _read(file: IO[bytes], source: str, data: DataSection | None, most_bytes: int | None) -> Arrays | Table:
     kind = extension(source).split(".")[1]
     if kind in ("csv", "tsv"):
-        return read_delimited(file, source, data and data.csv, most_bytes, tabs=kind == "tsv")
+        return read_delimited(file, source, None if data is None else data.csv, most_bytes, tabs=kind == "tsv")
+    if kind == "jsonl":
+        return read_json_lines(file, source, most_bytes)
     return _READERS[kind](file, source)
 
 
-_READERS: dict[str, Callable[[IO[bytes], str], Arrays | Table]] = {"npz": read_npz, "parquet": read_parquet}
+_READERS: dict[str, Callable[[IO[bytes], str], Arrays | Table]] = {
+    "npz": read_npz,
+    "parquet": read_parquet,
+    "feather": read_feather,
+    "arrow": read_arrow,
+}

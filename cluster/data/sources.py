@@ -99,12 +99,14 @@ def _load_data(spec: JobSpec, rules: SourceRules | None, for_plan: bool) -> JobD
         resolved = spec.resolved(train.x.block, vocabulary.size)
         _require_vocabulary(resolved, vocabulary, train, held_out)
         return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary)
-    content = read_source(data.source, rules)
+    content = read_source(data.source, rules, data)
     if isinstance(content, Table):
         return _load_table(spec, content, rules, for_plan)
     everything = _fitting(spec, content, data.source, whole=not for_plan)
     if isinstance(data.validation, str):
-        validation = _fitting(spec, _arrays(data.validation, rules), data.validation, whole=not for_plan)
+        validation = _fitting(
+            spec, _arrays(spec, data.validation, rules), data.validation, whole=not for_plan
+        )
         return JobData(spec=spec, train=everything, validation=validation, said=content.notes)
     train_rows, validation_rows = _split_arrays(spec, everything)
     train, validation = everything.take(train_rows), everything.take(validation_rows)
@@ -127,7 +129,7 @@ def _load_table(spec: JobSpec, table: Table, rules: SourceRules | None, for_plan
     read = training_rows(spec, table, for_plan=for_plan)
     validation, said = read.validation, read.said
     if isinstance(second := spec.data.validation, str):
-        content = read_source(second, rules)
+        content = read_source(second, rules, spec.data)
         if isinstance(content, Arrays):
             validation = _fitting(read.spec, content, second)
         else:
@@ -183,7 +185,7 @@ def load_arrays(
     columns in another order and among other columns. `notify` is called with lines for the user, such as how many rows
     were dropped. Raises InvalidData.
     """
-    content = read_source(source, rules)
+    content = read_source(source, rules, spec.data)
     if isinstance(content, Arrays):
         return _fitting(spec, content, source)
     if preprocessing is None:
@@ -195,8 +197,8 @@ def load_arrays(
     return Dataset(x=rows.x, y=rows.y)
 
 
-def _arrays(source: str, rules: SourceRules | None) -> Arrays:
-    content = read_source(source, rules)
+def _arrays(spec: JobSpec, source: str, rules: SourceRules | None) -> Arrays:
+    content = read_source(source, rules, spec.data)
     if isinstance(content, Table):
         raise InvalidData(f"{source}: has columns, but data.source has arrays; give both in the same form")
     return content

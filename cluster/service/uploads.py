@@ -210,7 +210,9 @@ class Uploads:
     def _unused(self, in_use: Collection[str]) -> Iterator[Path]:
         for file in self._home.uploads.iterdir():
             with contextlib.suppress(OSError):
-                if self._is_old(file) and (extension(file.name) not in FILES or file.name.partition(".")[0] not in in_use):
+                if self._is_old(file) and (
+                    extension(file.name) not in FILES or file.name.partition(".")[0] not in in_use
+                ):
                     yield file
 
     def _is_old(self, file: Path) -> bool:

@@ -91,7 +91,9 @@ class CsvSection(Section):
     header: bool | None = Field(default=None, description="true or false: whether the first line names the columns")
     decimal: Literal[".", ","] | None = Field(default=None, description='"." or ","')
     thousands: Literal[".", ",", " ", "'", "_"] | None = Field(default=None, description="one of . , ' _ or a space")
-    comment: str | None = Field(default=None, min_length=1, max_length=8, description="how a comment line begins: #")
+    comment: str | None = Field(
+        default=None, max_length=8, description='how a comment line begins, such as "#", or "" for none'
+    )
 
 
 class ArraysSection(Section):

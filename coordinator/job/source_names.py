@@ -87,8 +87,8 @@ def local_path(source: str) -> str | None:
 
 
 def extension(source: str) -> str:
-    """Return the extension of the source, with its dot and in lower case, as `.csv` or `.csv.gz`; a URL's query does not
-    count."""
+    """Return the extension of the source, with its dot and in lower case, as `.csv` or `.csv.gz`; a URL's query does
+    not count."""
     path = Path(re.split(r"[?#]", source, maxsplit=1)[0] if is_url(source) else source)
     last = path.suffix.lower()
     return f"{Path(path.stem).suffix.lower()}{last}" if last in COMPRESSIONS else last

@@ -242,8 +242,8 @@ def test_arrow_never_reads_an_object_of_python(rows: Path, port: int, monkeypatc
     """Arrow's threads abort the process if they release a Python object while the interpreter shuts down."""
     given: list[Any] = []
     read_csv, parquet_file = csv.read_csv, parquet.ParquetFile
-    monkeypatch.setattr(csv, "read_csv", lambda file: given.append(file) or read_csv(file))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(parquet, "ParquetFile", lambda file: given.append(file) or parquet_file(file))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(csv, "read_csv", lambda file, **how: given.append(file) or read_csv(file, **how))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(parquet, "ParquetFile", lambda file, **how: given.append(file) or parquet_file(file, **how))  # type: ignore[func-returns-value]
     parquet.write_table(pa.table({"a": [1], "b": [2]}), rows.with_suffix(".parquet"))
     for name in ("rows.csv", "rows.parquet"):
         read_source(str(rows.parent / name))

@@ -208,12 +208,12 @@ def test_arrays_that_do_not_fit_are_named_in_one_line(arrays: dict[str, Any], ex
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (CSV.replace("\n4,", "\nfour,"), "row 3, column 'a': got 'four', must be a number as most cells of this "
+        (CSV.replace("\n4,", "\nfour,"), "line 4, column 'a': got 'four', must be a number as most cells of this "
          "column; or write data.columns: {a: category}"),
-        (CSV.replace("\n4,", "\n,"), "empty cells in a (1, row 3); fill them in, or write data.missing: drop, mean, "
+        (CSV.replace("\n4,", "\n,"), "empty cells in a (1, line 4); fill them in, or write data.missing: drop, mean, "
          "median or most_frequent (for categories drop or most_frequent)"),
-        (CSV.replace("\n4,", "\n4.5e999,"), "row 3, column 'a': got inf, must be a finite number, or empty"),
-        (CSV.replace("\n4,", "\n4e200,"), "row 3, column 'a': got 4e+200, must be small enough for float32; scale "
+        (CSV.replace("\n4,", "\n4.5e999,"), "line 4, column 'a': got inf, must be a finite number, or empty"),
+        (CSV.replace("\n4,", "\n4e200,"), "line 4, column 'a': got 4e+200, must be small enough for float32; scale "
          "it, or write precision: float64"),
         (CSV.replace("4,2,5", "4,7,5"), "column 'kind', the target, has 4 classes (0, 1, 2, 7), but the last "
          "layer gives 3 outputs; write units: classes in the last layer"),
@@ -221,12 +221,14 @@ def test_arrays_that_do_not_fit_are_named_in_one_line(arrays: dict[str, Any], ex
          "classes; write model.loss: mse to predict numbers, or data.columns: {kind: category}"),
         (CSV.replace("kind", "kin"), "has no column 'kind'; did you mean 'kin'?"),
         (CSV.replace("kind", "a"), "has several columns called 'a'; give each its own name"),
-        (CSV.partition("\n")[2], "its first line is 0, 0, 1; it must name the columns"),
+        (CSV.partition("\n")[2], "line 1 looks like data, not like names: 0, 0, 1; write data.csv: "
+         "{header: false} if the file has no line of names (its columns are then called c0, c1, …), {header: true} if "
+         "these are names"),
         (CSV.partition("\n")[0] + "\n", "holds no rows"),
         ("a,kind\n" + "1,2\n" * 10, "model.input is [2] = 2, but the columns give 1 number a row: a; leave model.input "
          "out"),
         ("kind\n1\n", "no column is left for the inputs; the target takes kind"),
-        ("", "cannot be read as .csv: Empty CSV file"),
+        ("", "is empty; it must hold a table"),
     ],
     ids=range(13),
 )  # fmt: skip

@@ -173,7 +173,7 @@ NOTHING_TO_TRAIN = "model.layers: no linear layer, so there is nothing to train;
         (
             "data.target",
             "a",
-            "data.target: got 'a', but only .csv and .parquet have columns; remove it for 'digits'",
+            "data.target: got 'a', but only tables have columns; remove it for 'digits'",
         ),
         (
             "data.source",

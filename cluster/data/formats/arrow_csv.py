@@ -44,14 +44,22 @@ class ArrowCsv:
         if self._is_blank():
             return {name: pa.chunked_array([], types.get(name, pa.null())) for name in only or self._names}
         if self._content.size - self._start > 4 * _BLOCK and only is None:
-            with self._retried(lambda block: csv.open_csv(**self._options(block, types, only))) as first:
+            with self._retried(
+                lambda block: csv.open_csv(self._content.native(self._start), **self._options(block, types, only))
+            ) as first:
                 found = {field.name: field.type for field in first.schema if field.type != pa.null()}
             try:
-                table = self._retried(lambda block: csv.read_csv(**self._options(block, found | types, only)))
+                table = self._retried(
+                    lambda block: csv.read_csv(
+                        self._content.native(self._start), **self._options(block, found | types, only)
+                    )
+                )
                 return dict(zip(table.column_names, table.columns, strict=True))
             except pa.ArrowInvalid:
                 pass
-        table = self._retried(lambda block: csv.read_csv(**self._options(block, types, only)))
+        table = self._retried(
+            lambda block: csv.read_csv(self._content.native(self._start), **self._options(block, types, only))
+        )
         return dict(zip(table.column_names, table.columns, strict=True))
 
     def keys(self, columns: dict[str, Any], *, zeros: bool) -> dict[str, Any]:
@@ -67,7 +75,9 @@ class ArrowCsv:
             return {}
         doubted, zero, fraction = [*whole, *large], set(), set()
         texts = dict.fromkeys(doubted, pa.string())
-        with self._retried(lambda block: csv.open_csv(**self._options(block, texts, doubted))) as reader:
+        with self._retried(
+            lambda block: csv.open_csv(self._content.native(self._start), **self._options(block, texts, doubted))
+        ) as reader:
             for batch in reader:
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
                     if name in whole and pc.any(pc.match_substring_regex(column, _KEY)).as_py():
@@ -90,7 +100,6 @@ class ArrowCsv:
 
         dialect = self._layout.dialect
         return {
-            "input_file": self._content.native(self._start),
             "read_options": csv.ReadOptions(column_names=self._names, block_size=block),
             "parse_options": csv.ParseOptions(
                 delimiter=dialect.delimiter,

@@ -79,7 +79,7 @@ def numbers_of_texts(
         possible = {one for one in possible if one.decimal == "."}
     signs = {name: _signs(written[name]) for name in fitting}
     used = set("".join(signs.values()))
-    readings = {}
+    readings: dict[tuple[str | bool, str | bool], Convention] = {}
     for one in sorted(possible, key=lambda one: (one.thousands != "", one.decimal != ".")):
         readings.setdefault((one.decimal in used and one.decimal, one.thousands in used and one.thousands), one)
     if len(readings) != 1:

@@ -24,4 +24,4 @@ def read_parquet(file: IO[bytes], source: str) -> Table:
     def read(name: str) -> Any:
         return opened.read(columns=[name]).column(name)
 
-    return Table(columns=LazyColumns(checked.columns, read), n_rows=n_rows)
+    return Table(columns=LazyColumns(checked.columns, read), n_rows=n_rows, index=checked.index)

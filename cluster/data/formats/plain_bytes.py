@@ -108,7 +108,7 @@ def _decompressed(file: IO[bytes], kind: str, source: str, most_bytes: int | Non
                     )
                 out.write(part)
     except OSError as error:
-        raise InvalidData(f"{source}: cannot be decompressed: {one_line(error)}; {kind} wrote another file") from None
+        raise InvalidData(f"{source}: cannot be decompressed: {one_line(error)}; write the file again") from None
     return out.getvalue()
 
 

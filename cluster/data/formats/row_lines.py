@@ -113,7 +113,9 @@ def _quote_problem(error: csv.Error, dialect: Dialect) -> str:
     if "end of data" in str(error):
         return f"begins a text with {quote} that does not end; close it, or write data.csv: {{quote: …}} with another"
     if "expected after" in str(error):
-        return f"goes on after a closing {quote}; double a {quote} in a text, or write data.csv: {{quote: …}} with another"
+        return (
+            f"goes on after a closing {quote}; double a {quote} in a text, or write data.csv: {{quote: …}} with another"
+        )
     return f"cannot be read: {error}"
 
 
@@ -122,7 +124,9 @@ def _hint(layout: Layout) -> str:
     if layout.width == 1 and delimiter == ",":
         return '; if , is the decimal sign, write data.csv: {delimiter: ";", decimal: ","}'
     shown = "a tab" if delimiter == "\t" else delimiter
-    return f"; quote texts in which {shown} stands, or write data.csv: {{delimiter: …}} if another one divides the cells"
+    return (
+        f"; quote texts in which {shown} stands, or write data.csv: {{delimiter: …}} if another one divides the cells"
+    )
 
 
 def line_of(content: PlainBytes, place: int) -> int:
