@@ -59,11 +59,11 @@ def test_a_table_with_text_and_gaps_is_read_and_said(tmp_path: Path) -> None:
 def test_all_columns_with_gaps_are_listed_at_once(tmp_path: Path) -> None:
     data = {**NAMED, "missing": "error"}
     assert problems_of(table_job(table(tmp_path, PENGUINS), data=data)) == [
-        "empty cells in bill (1, row 3), mass (1, row 6), sex (1, row 6); fill them in, or write data.missing: drop, "
-        "mean, median or most_frequent (for categories drop or most_frequent)"
+        "empty cells in bill (1, line 4), mass (1, line 7), sex (1, line 7); fill them in, or write data.missing: "
+        "drop, mean, median or most_frequent (for categories drop or most_frequent)"
     ]
     data["columns"] = {**NAMED["columns"], "sex": {"kind": "category", "missing": "drop"}}  # type: ignore[dict-item]
-    assert problems_of(table_job(tmp_path / "d.csv", data=data))[0].startswith("empty cells in bill (1, row 3), mass")
+    assert problems_of(table_job(tmp_path / "d.csv", data=data))[0].startswith("empty cells in bill (1, line 4), mass")
 
 
 def test_gaps_are_filled_with_what_the_training_rows_have(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_gaps_are_filled_with_what_the_training_rows_have(tmp_path: Path) -> Non
 def test_a_gap_in_the_target_is_never_filled(tmp_path: Path) -> None:
     path = table(tmp_path, "a,y\n1,2\n2,\n3,4\n4,5\n")
     (line,) = problems_of(table_job(path, "mse", 1, data={"missing": "mean"}))
-    assert line.startswith("empty cells in y (1, row 2); ")
+    assert line.startswith("empty cells in y (1, line 3); ")
     assert line.endswith("rows without y, which is no input, can only be dropped")
     data = load_data(table_job(path, "mse", 1, data={"missing": "drop", "validation": 1}))
     assert (len(data.train), len(data.validation)) == (2, 1)
@@ -96,10 +96,10 @@ def test_all_wrong_cells_of_a_file_are_told_in_one_go(tmp_path: Path) -> None:
     path = table(tmp_path, text.replace("'", '"'))
     right = "must be a number as most cells of this column; or write data.columns: {a: category}"
     assert problems_of(table_job(path)) == [
-        f"row 4, column 'a': got 'four', {right}",
-        f"row 12, column 'a': got 'x,y', {right}",
-        "row 6, column 'b': got inf, must be a finite number, or empty",
-        "row 10, column 'b': got -inf, must be a finite number, or empty",
+        f"line 5, column 'a': got 'four', {right}",
+        f"line 13, column 'a': got 'x,y', {right}",
+        "line 7, column 'b': got inf, must be a finite number, or empty",
+        "line 11, column 'b': got -inf, must be a finite number, or empty",
     ]
     for i in range(20, 50):
         rows[i][0] = "?"
@@ -291,10 +291,10 @@ def test_a_second_source_is_held_to_the_rules(tmp_path: Path) -> None:
     with pytest.raises(InvalidData) as caught:
         load_data(table_job(train, data={"validation": str(second)}))
     assert [line.removeprefix(f"{second}: ") for line in caught.value.problems] == [
-        "empty cells in k (1, row 4); fill them in, or write data.missing: drop, mean, median or most_frequent (for "
+        "empty cells in k (1, line 5); fill them in, or write data.missing: drop, mean, median or most_frequent (for "
         "categories drop or most_frequent)",
-        "row 3, column 'a': got 'many', must be a number",
-        "row 2, column 'y': got 'maybe', must be one of the classes no, yes",
+        "line 4, column 'a': got 'many', must be a number",
+        "line 3, column 'y': got 'maybe', must be one of the classes no, yes",
     ]
     table(tmp_path, "y,a,k\nno,1,u\nyes,2,w\nno,3,\n", "val.csv")
     data = load_data(table_job(train, data={"validation": str(second), "missing": "drop"}))
@@ -320,10 +320,10 @@ def test_tokens_in_columns_are_never_scaled(tmp_path: Path) -> None:
     assert (data.train.x[:3].tolist(), data.train.x.dtype.kind) == ([[0, 1], [1, 2], [2, 3]], "u")
     table(tmp_path, "s,t,y\n" + "".join(f"{i % 6},{i % 5 + i / 40 * (i == 3)},{i % 3}\n" for i in range(20)))
     assert problems_of(table_job(path, model=model)) == [
-        "row 6, column 's': got 5, must be a token of the vocabulary, a whole number from 0 to 4",
-        "row 12, column 's': got 5, must be a token of the vocabulary, a whole number from 0 to 4",
-        "row 18, column 's': got 5, must be a token of the vocabulary, a whole number from 0 to 4",
-        "row 4, column 't': got 3.075, must be a token of the vocabulary, a whole number from 0 to 4",
+        "line 7, column 's': got 5, must be a token of the vocabulary, a whole number from 0 to 4",
+        "line 13, column 's': got 5, must be a token of the vocabulary, a whole number from 0 to 4",
+        "line 19, column 's': got 5, must be a token of the vocabulary, a whole number from 0 to 4",
+        "line 5, column 't': got 3.075, must be a token of the vocabulary, a whole number from 0 to 4",
     ]
 
 
@@ -334,14 +334,14 @@ def test_labels_of_positions_are_several_targets(tmp_path: Path) -> None:
     assert data.train.y[:2].tolist() == [[0, 1], [1, 2]]
     table(tmp_path, "s,t,u,v\n" + "".join(f"{i % 5},0,{i % 3},{7 if i == 4 else 1}\n" for i in range(20)))
     assert problems_of(table_job(path, model=model, data={"target": ["u", "v"]})) == [
-        "row 5, column 'v': got 7, must be a whole number from 0 to 2, a class's number"
+        "line 6, column 'v': got 7, must be a whole number from 0 to 2, a class's number"
     ]
 
 
 def test_targets_outside_of_what_the_loss_takes_are_told_by_row(tmp_path: Path) -> None:
     path = table(tmp_path, "a,y\n" + "".join(f"{i},{3 if i == 5 else i % 2}\n" for i in range(20)))
     assert problems_of(table_job(path, "binary_cross_entropy", 1)) == [
-        "row 6, column 'y': got 3, must be from 0 to 1 for this loss"
+        "line 7, column 'y': got 3, must be from 0 to 1 for this loss"
     ]
 
 
