@@ -39,7 +39,7 @@ class Questions:
 
 def load_questions(spec: JobSpec, source: str, rules: Preprocessing | None) -> Questions:
     """Read the inputs from any source. A table may have its columns in any order, and others. Raises InvalidData."""
-    content = read_source(source)
+    content = read_source(source, None, spec.data)
     if isinstance(content, Arrays):
         x = fitting_inputs(content.x, spec.model_spec(), source)
         return Questions(

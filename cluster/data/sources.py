@@ -104,9 +104,7 @@ def _load_data(spec: JobSpec, rules: SourceRules | None, for_plan: bool) -> JobD
         return _load_table(spec, content, rules, for_plan)
     everything = _fitting(spec, content, data.source, whole=not for_plan)
     if isinstance(data.validation, str):
-        validation = _fitting(
-            spec, _arrays(spec, data.validation, rules), data.validation, whole=not for_plan
-        )
+        validation = _fitting(spec, _arrays(spec, data.validation, rules), data.validation, whole=not for_plan)
         return JobData(spec=spec, train=everything, validation=validation, said=content.notes)
     train_rows, validation_rows = _split_arrays(spec, everything)
     train, validation = everything.take(train_rows), everything.take(validation_rows)
