@@ -2,7 +2,8 @@
 
 [Note: random streams] Everything follows from the job's seed, so that anyone can reproduce a run from outside:
 order of epoch e (from 1): `default_rng([seed, 1, e - 1]).permutation(n_train)`; validation rows: the first
-`round(n * share)` of `default_rng([seed, 3]).permutation(n)`; training rows are the others, in that order.
+`round(n * share)` of `default_rng([seed, 3]).permutation(n)`; training rows are the others, in that order. How classes
+and groups change this is said in cluster/data/splitting.py.
 """
 
 from __future__ import annotations
