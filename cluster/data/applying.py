@@ -11,9 +11,12 @@ from cluster.data.cells import CategoryCells, Cells, Mask, NumberCells
 from cluster.data.files import AnyArray
 from cluster.data.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
 from cluster.data.problems import Problems, shown
+from cluster.data.threads import in_threads
 from coordinator.texts import counted, some
 from stages.data import RowNumbers
 
+_LARGE = 2**20
+"""Numbers of a table that is converted in several threads."""
 _BLOCK_NUMBERS = 2**18  # of a block of rows, so that it stays in the cache while its columns are written
 
 
@@ -28,19 +31,25 @@ def inputs_of(
 
     Adds a problem for each number that is too large for `dtype`.
     """
-    n_rows, n_features = len(cells[rules[0].name]), sum(len(rule.features) for rule in rules)
-    found = [np.empty((len(rows), n_features), dtype=dtype) for rows in parts]
-    places = [_places(rows, n_rows) for rows in parts]
-    for start, block in input_blocks(cells, rules, parts, dtype, problems):
-        stop = start + len(block)
-        for x, place in zip(found, places, strict=True):
-            if place is None:
-                x[start:stop] = block
-                continue
-            own = place[start:stop]
-            here = own >= 0
-            x[own[here]] = block[here]
-    return found
+    blocks = _Blocks(cells, rules, parts, dtype)
+    everything = np.empty((sum(map(len, parts)), blocks.n_features), dtype=dtype)
+    place = np.full(blocks.n_rows, -1, dtype=np.int64)
+    place[np.concatenate(parts)] = np.arange(len(everything))
+    whole_rows = _as_items(everything)
+
+    def fill(start: int) -> bool:
+        block, finite = blocks.make(start, blocks.space())
+        own, items = place[start : start + len(block)], _as_items(block)
+        if len(everything) < blocks.n_rows:
+            here = np.flatnonzero(own >= 0)
+            own, items = own[here], items[here]
+        whole_rows[own] = items
+        return finite
+
+    fine = in_threads(fill, blocks.starts, large=blocks.n_rows * blocks.n_features >= _LARGE)
+    blocks.tell([start for start, finite in zip(blocks.starts, fine, strict=True) if not finite], problems)
+    ends = np.cumsum([len(rows) for rows in parts])
+    return [everything[end - len(rows) : end] for rows, end in zip(parts, ends.tolist(), strict=True)]
 
 
 def input_blocks(
@@ -53,14 +62,12 @@ def input_blocks(
     """Yield the inputs (rows, features) of all rows of the table in blocks, each with the number of its first row, and
     always in the same array. `parts` list the rows that are used: adds a problem for each of their numbers that is too
     large for `dtype`."""
-    n_rows, n_features = len(cells[rules[0].name]), sum(len(rule.features) for rule in rules)
-    used = np.zeros(n_rows, dtype=bool)
-    for rows in parts:
-        used[rows] = True
-    for start, block in _blocks(cells, rules, dtype, n_rows, n_features):
-        finite = np.isfinite(block)
-        if not finite.all():
-            _add_too_large(cells, rules, ~finite & used[start : start + len(block), None], start, dtype, problems)
+    blocks = _Blocks(cells, rules, parts, dtype)
+    space = blocks.space()
+    for start in blocks.starts:
+        block, finite = blocks.make(start, space)
+        if not finite:
+            blocks.tell([start], problems)
         yield start, block
 
 
@@ -113,41 +120,72 @@ def unknown_categories(cells: Mapping[str, Cells], rules: Sequence[InputRule], u
     return tuple(lines)
 
 
-def _places(rows: RowNumbers, n_rows: int) -> RowNumbers | None:
-    """Return for each row of the table its place in the part, -1 if it has none; None if they are all the rows as they
-    stand."""
-    if len(rows) == n_rows and np.array_equal(rows, np.arange(n_rows)):
-        return None
-    place = np.full(n_rows, -1, dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    return place
+def _as_items(rows: AnyArray) -> AnyArray:
+    """Return contiguous rows (n, features) as (n,) items of their bytes, which NumPy copies faster by their numbers."""
+    return rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).reshape(-1)
 
 
-def _blocks(
-    cells: Mapping[str, Cells], rules: Sequence[InputRule], dtype: str, n_rows: int, n_features: int
-) -> Iterator[tuple[int, AnyArray]]:
-    """Yield the first row and the numbers (rows, features) of one block of rows after another, always in the same
-    array."""
-    height = max(64, _BLOCK_NUMBERS // max(1, n_features))
-    space = np.empty((min(height, n_rows), n_features), dtype=dtype)
-    gaps = {name: column.empty() is not None for name, column in cells.items()}
-    codes = {rule.name: _code_places(cells[rule.name], rule) for rule in rules if isinstance(rule, CategoryRule)}
-    for start in range(0, n_rows, height):
-        stop = min(n_rows, start + height)
+class _Blocks:
+    """The inputs of a table's rows, made in blocks that begin at `starts`. `parts` list the rows that are used."""
+
+    def __init__(
+        self, cells: Mapping[str, Cells], rules: Sequence[InputRule], parts: Sequence[RowNumbers], dtype: str
+    ) -> None:
+        self.n_rows, self.n_features = len(cells[rules[0].name]), sum(len(rule.features) for rule in rules)
+        self._cells, self._rules, self._dtype = cells, rules, dtype
+        self._height = min(self.n_rows, max(64, _BLOCK_NUMBERS // self.n_features))
+        self.starts = range(0, self.n_rows, self._height)
+        self._used = np.zeros(self.n_rows, dtype=bool)
+        for rows in parts:
+            self._used[rows] = True
+        numbers = [rule for rule in rules if isinstance(rule, NumberRule) and rule.fill is not None]
+        self._filled = {rule.name for rule in numbers if cells[rule.name].empty() is not None}
+        self._codes = {
+            rule.name: _code_places(cells[rule.name], rule) for rule in rules if isinstance(rule, CategoryRule)
+        }
+
+    def space(self) -> AnyArray:
+        """Return an array for a block."""
+        return np.empty((self._height, self.n_features), dtype=self._dtype)
+
+    def make(self, start: int, space: AnyArray) -> tuple[AnyArray, bool]:
+        """Return the block (rows, features) that begins at this row, made in `space`, and whether all of its numbers in
+        used rows are finite."""
+        stop = min(self.n_rows, start + self._height)
         block, place = space[: stop - start], 0
-        for rule in rules:
-            column, width = cells[rule.name], len(rule.features)
+        for rule in self._rules:
+            column, width = self._cells[rule.name], len(rule.features)
             if isinstance(rule, NumberRule):
                 assert isinstance(column, NumberCells), "as the rule says"
-                _scaled(column, rule, start, stop, block[:, place], fill=gaps[rule.name])
+                _scaled(column, rule, start, stop, block[:, place], fill=rule.name in self._filled)
             else:
                 assert isinstance(column, CategoryCells), "as the rule says"
-                own = codes[rule.name][column.codes[start:stop]]
                 block[:, place : place + width] = 0
-                known = np.flatnonzero(own >= 0)
-                block[known, place + own[known]] = 1
+                _mark(block, place, self._codes[rule.name][column.codes[start:stop]])
             place += width
-        yield start, block
+        return block, bool((np.isfinite(block).all(axis=1) | ~self._used[start:stop]).all())
+
+    def tell(self, starts: Sequence[int], problems: Problems) -> None:
+        """Add a problem for each number in these blocks that is too large."""
+        wrong = np.zeros((self.n_rows if starts else 0, self.n_features), dtype=bool)
+        for start in starts:
+            block, _ = self.make(start, self.space())
+            wrong[start : start + len(block)] = ~np.isfinite(block) & self._used[start : start + len(block), None]
+        place = 0
+        for rule in self._rules if starts else ():
+            column = self._cells[rule.name]
+            if isinstance(column, NumberCells) and wrong[:, place].any():
+                problems.add_cells(rule.name, wrong[:, place], column.value, _fits(self._dtype))
+            place += len(rule.features)
+
+
+def _mark(block: AnyArray, place: int, own: NDArray[np.int64]) -> None:
+    """Write 1 into column `place + own[i]` of each row i, if that is not negative."""
+    rows = np.arange(len(own))
+    if len(own) and own.min() < 0:
+        rows = np.flatnonzero(own >= 0)
+        own = own[rows]
+    block.reshape(-1)[rows * block.shape[1] + (own + place)] = 1
 
 
 def _scaled(cells: NumberCells, rule: NumberRule, start: int, stop: int, out: AnyArray, *, fill: bool) -> None:
@@ -168,19 +206,6 @@ def _code_places(cells: Cells, rule: CategoryRule) -> NDArray[np.int64]:
     known = {text: k for k, text in enumerate(rule.categories)}
     filled = known.get(rule.fill, -1) if rule.fill is not None else -1
     return np.array([*(known.get(text, -1) for text in cells.texts), filled], dtype=np.int64)
-
-
-def _add_too_large(
-    cells: Mapping[str, Cells], rules: Sequence[InputRule], wrong: Mask, start: int, dtype: str, problems: Problems
-) -> None:
-    place = 0
-    for rule in rules:
-        column = cells[rule.name]
-        if isinstance(column, NumberCells) and wrong[:, place].any():
-            rows = np.zeros(len(column), dtype=bool)
-            rows[start : start + len(wrong)] = wrong[:, place]
-            problems.add_cells(rule.name, rows, column.value, _fits(dtype))
-        place += len(rule.features)
 
 
 def _fits(dtype: str) -> str:

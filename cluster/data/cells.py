@@ -84,8 +84,7 @@ class CategoryCells:
 
     def counts(self, rows: NDArray[Any] | slice = slice(None)) -> NDArray[np.int64]:
         """Return how many of these rows have each text."""
-        codes = self.codes[rows]
-        return np.bincount(codes[codes >= 0], minlength=len(self.texts))
+        return np.bincount(self.codes[rows] + 1, minlength=len(self.texts) + 1)[1:]
 
 
 Cells = NumberCells | CategoryCells
@@ -131,7 +130,7 @@ def number_cells(name: str, column: Any, problems: Problems) -> NumberCells:
     if is_date(column):
         exact = pa.timestamp("us", tz=getattr(column.type, "tz", None))
         microseconds = pc.cast(pc.cast(column, exact, safe=False), pa.int64())
-        return NumberCells(name, _plain(pc.cast(microseconds, pa.float64(), safe=False)) / 86_400_000_000)
+        return NumberCells(name, _plain(microseconds) / 86_400_000_000)
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if not is_numeric(column):
@@ -139,7 +138,7 @@ def number_cells(name: str, column: Any, problems: Problems) -> NumberCells:
         return NumberCells(name, np.zeros(len(column)))
     if pa.types.is_boolean(column.type):
         column = pc.cast(column, pa.int8())
-    if column.null_count or pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
+    if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
         column = pc.cast(column, pa.float64(), safe=False)
     return _finite(NumberCells(name, _plain(column)), problems)
 
@@ -178,9 +177,9 @@ def category_cells(name: str, column: Any) -> CategoryCells:
         return CategoryCells(name, np.full(len(column), -1, dtype=np.int32), ())
     numeric = is_numeric(column) and not pa.types.is_boolean(column.type)
     encoded = pa.chunked_array(column.dictionary_encode().unify_dictionaries())
-    chunks = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
-    codes = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int32)
-    values = encoded.chunk(0).dictionary.to_pylist() if chunks else []
+    found = _plain(pa.chunked_array([chunk.indices for chunk in encoded.chunks], pa.int32()))
+    codes = np.nan_to_num(found, nan=-1).astype(np.int32) if found.dtype.kind == "f" else found
+    values = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
     texts = [_text(value) for value in values]
     known = {text for text in texts if text not in EMPTY_TEXTS}
     ordered = sorted(known, key=lambda text: (float(text), text)) if numeric else sorted(known)
@@ -199,4 +198,25 @@ def _text(value: Any) -> str:
 
 
 def _plain(column: Any) -> NDArray[Any]:
-    return np.asarray(column.to_numpy())
+    """Return a column of numbers as an array; with empty cells as float64, NaN for these.
+
+    Arrow's own `to_numpy` imports pandas if that is installed, which takes a second in every process.
+    """
+    parts = [_plain_chunk(chunk) for chunk in column.chunks if len(chunk)]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _plain_chunk(chunk: Any) -> NDArray[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not chunk.null_count:
+        return np.from_dlpack(chunk)
+    if chunk.null_count == len(chunk):
+        return np.full(len(chunk), np.nan)
+    bare = pa.Array.from_buffers(chunk.type, len(chunk), [None, chunk.buffers()[1]], offset=chunk.offset)
+    values = np.from_dlpack(bare).astype(np.float64)
+    values[np.from_dlpack(pc.cast(chunk.is_null(), pa.uint8())) != 0] = np.nan
+    return values

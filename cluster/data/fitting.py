@@ -10,8 +10,12 @@ from cluster.data.cells import CategoryCells, Cells, Mask, NumberCells
 from cluster.data.moments import median, moments, most_frequent
 from cluster.data.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
 from cluster.data.roles import Roles
+from cluster.data.threads import in_threads
 from coordinator.job.data_section import ColumnSection, DataSection
 from stages.losses import Loss
+
+_LARGE = 2**20
+"""Cells of a table whose columns are fitted in several threads."""
 
 
 def fit_inputs(
@@ -22,7 +26,12 @@ def fit_inputs(
     With `tokens`, numbers are token numbers, which are never scaled.
     """
     default = "none" if tokens else "standard"
-    return tuple(_input_rule(cells[name], data.column(name), rows, default) for name in roles.inputs)
+    large = sum(len(cells[name]) for name in roles.inputs) >= _LARGE
+
+    def fitted(name: str) -> InputRule:
+        return _input_rule(cells[name], data.column(name), rows, default)
+
+    return tuple(in_threads(fitted, roles.inputs, large=large))
 
 
 def fit_target(

@@ -90,7 +90,8 @@ def class_quotas(sizes: Codes, k: int) -> NDArray[np.int64]:
 def class_rows(order: RowNumbers, classes: Codes, quotas: Codes) -> NDArray[np.bool_]:
     """Return for each row whether it is among the first `quotas[c]` rows of its class c in the order."""
     in_order = classes[order]
-    by_class = np.argsort(in_order, kind="stable")
+    short = in_order.astype(np.uint16) if len(quotas) <= 2**16 else in_order  # sorted by counting
+    by_class = np.argsort(short, kind="stable")
     sizes = np.bincount(classes, minlength=len(quotas))
     firsts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
     place = np.empty(len(order), dtype=np.int64)

@@ -127,8 +127,10 @@ def _split(spec: JobSpec, cells: Mapping[str, Cells], roles: Roles, kept: RowNum
     classes = None
     names: tuple[str, ...] = ()
     if isinstance(target, CategoryCells):
-        numbered, classes = np.unique(target.codes[kept], return_inverse=True)
-        names = tuple(target.texts[k] for k in numbered.tolist())
+        there = np.flatnonzero(target.counts(kept))
+        number = np.zeros(len(target.texts), dtype=np.int64)
+        number[there] = np.arange(len(there))
+        classes, names = number[target.codes[kept]], tuple(target.texts[k] for k in there.tolist())
     groups = None
     if group is not None:
         own = group.codes if isinstance(group, CategoryCells) else group.all()
