@@ -13,7 +13,7 @@ import pytest
 
 from cluster.data import stored_tables, temporary
 from cluster.data.formats.lazy_columns import LazyColumns
-from cluster.data.sources import JobData, load_arrays, load_data, load_inputs
+from cluster.data.sources import JobData, load_arrays, load_data
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.train.local import LocalWorkers
@@ -135,7 +135,7 @@ def test_other_files_go_through_the_same_rules(tmp_path: Path) -> None:
     spec = second.spec
     other = load_arrays(spec, str(tmp_path / "t.csv"), second.preprocessing)
     assert np.asarray(other.x).tobytes() == np.asarray(second.validation.x).tobytes()
-    assert isinstance(load_inputs(spec, str(tmp_path / "t.csv"), second.preprocessing), FileRows)
+    assert isinstance(other.x, FileRows)
 
 
 @pytest.mark.parametrize("least", [1, 2**40])
