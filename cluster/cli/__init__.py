@@ -96,7 +96,7 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _show_click_error(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -112,6 +112,21 @@ def main() -> None:
         _show_os_error(error)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_click_error(error: click.ClickException) -> None:
+    """Print an error in the command's arguments in the form of all others."""
+    from cluster.cli.texts import one_line
+
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    message = one_line(error.format_message().strip()).rstrip(".")
+    first = message.split(" ")[0]
+    said = message if first.isupper() or not first.isalpha() else message[0].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    hint = "" if context is None else f"; `{context.command_path} --help` describes its arguments"
+    click.echo(f"error: {said}{hint}", err=True)
 
 
 def _show_os_error(error: OSError) -> None:

@@ -153,3 +153,20 @@ def test_an_evaluation_that_is_not_finite_fails_the_job_too(tmp_path: Path) -> N
 def test_a_run_directory_that_cannot_be_written_is_one_line() -> None:
     (line,) = _mistake("train", EXAMPLES / "digits.yaml", "--run-dir", "/proc/self", "--local")
     assert "cannot be written as a run directory" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict"], "error: missing argument 'RUN'; `pipetrain predict --help` describes its arguments"),
+        (["train", "--epoch", "3", "job.yaml"], "error: no such option '--epoch'; `pipetrain train --help`"),
+        (["trainn"], "error: no such command 'trainn'; did you mean train?"),
+        (["list", "-o", "xml"], "error: invalid value for '-o' / '--output': 'xml' is not one of"),
+        (["predict", "run", "--input"], "error: option '--input' requires an argument"),
+        (["train", "a\x1b[31mb.yaml", "c"], "error: got unexpected extra argument (c)"),
+    ],
+)
+def test_mistakes_in_arguments_have_the_form_of_all_others(arguments: list[str], said: str) -> None:
+    (line,) = _mistake(*arguments)
+    assert line.startswith(said)
+    assert "\x1b" not in line
