@@ -156,6 +156,9 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
         f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
         f"busy {found.workers[found.bottleneck].busy:.0%} of a step"
     )
+    screen.print(
+        "Both follow from counted operations. A run predicts its bubble from measured times, so its figure differs."
+    )
 
 
 def _layers(numbers: range, kinds: list[str]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 TERMS = {
-    "bubble": "Time in which a worker has nothing to compute because it waits for an array or is held up while "
-    "sending, as a share of all time",
-    "bubble, measured": "Idle share of the workers' time over the last steps",
-    "bubble, predicted": "Idle share that the schedule would have with the measured times, if sending took no time",
+    "bubble": "The share of the workers' time, evaluations left out, in which they compute nothing because they wait "
+    "for an array or are held up while sending",
+    "bubble, measured": "The bubble over the last steps",
+    "bubble, predicted": "The bubble that the schedule alone would have with the measured times of its actions, if "
+    "sending took no time",
     "by the formula": "The bubble if every forward and backward action takes equally long: p stages, m micro-batches",
     "length": "How long a step takes, counted in forward passes of one micro-batch",
     "most kept": "The most micro-batches whose activations a worker keeps at once for the backward pass",

@@ -194,9 +194,10 @@ class _Plan:
         with self._place:
             for line in plan["data"]:
                 ui.label(line)
-            ui.label(f"predicted bubble {share(plan['bubble'])}, bottleneck worker {plan['bottleneck']}").classes(
-                "muted"
-            )
+            ui.label(
+                f"predicted bubble {share(plan['bubble'])}, bottleneck worker {plan['bottleneck']}: from counted "
+                "operations, not from measured times"
+            ).classes("muted")
             stages = table("stage", "worker", "layers", "parameters", "FLOPs/step", "weights", "saved at peak")
             workers = table("worker", "bytes for the job", "limit", "busy")
         fill_table(stages, [_stage_row(stage) for stage in plan["stages"]])
