@@ -94,7 +94,7 @@ def main() -> None:
     """Run the `pipetrain` command. Exit codes: 0 done, 1 the job failed, 2 a mistake of the user, 130 stopped by
     Ctrl-C."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="pipetrain", standalone_mode=False)
     except click.ClickException as error:
         _show_click_error(error)
         sys.exit(error.exit_code)

@@ -16,7 +16,7 @@ from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
 from cluster.cli.texts import harmless
 from cluster.data.sources import load_data
-from cluster.data.weights import check_weights
+from cluster.data.weights import require_weights
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import Estimate, estimate
@@ -55,7 +55,7 @@ def plan(
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     data = load_data(spec)
     spec = data.spec
-    check_weights(spec)
+    require_weights(spec)
     if rates:
         _rates(spec, len(data.train), as_json=as_json)
         return

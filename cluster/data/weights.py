@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from cluster.data.rules import SourceRules
 from coordinator.job.spec import JobSpec
 from coordinator.texts import some
 from stages.arrays import Array
+from stages.diagnosis import is_finite
 from stages.errors import InvalidData
 from stages.spec import ModelSpec
 
@@ -81,6 +83,24 @@ class WeightsFile:
         array: Array = self._tensors.get_tensor(name)
         return array
 
+    def require_finite(self, model: ModelSpec) -> None:
+        """Raise InvalidData, naming the parameter, for a value that is NaN or infinite in the model's precision. Reads
+        one block of numbers at a time; the file must fit the model."""
+        for name, shape in self.shapes.items():
+            tensor, rows = self._tensors.get_slice(name), max(1, _BLOCK // max(1, math.prod(shape[1:])))
+            for a in range(0, shape[0], rows):
+                with np.errstate(over="ignore"):
+                    values = tensor[a : min(a + rows, shape[0])].astype(model.precision)
+                if not is_finite(values):
+                    raise self._not_finite(name, tensor, a, values)
+
+    def _not_finite(self, name: str, tensor: Any, first: int, values: Array) -> InvalidData:
+        """Return the error for the first wrong one of these rows, which begin at row `first`."""
+        row, *rest = map(int, np.argwhere(~np.isfinite(values))[0])
+        given = float(tensor[first + row : first + row + 1][(0, *rest)])
+        what = f"{given}" if not math.isfinite(given) else f"{given:g}, too large for {values.dtype}"
+        return InvalidData(f"{self.path}: {name}{[first + row, *rest]} is {what}; a job begins with finite weights")
+
     def checksum(self) -> int:
         """Return the CRC-32 of the file, by which hosts detect that they begin with different weights."""
         crc = 0
@@ -90,13 +110,21 @@ class WeightsFile:
         return crc
 
 
+def require_weights(spec: JobSpec, rules: SourceRules | None = None) -> None:
+    """Raise InvalidData if `model.weights` do not fit the model. Reads names and shapes, but no numbers."""
+    if spec.model.weights is not None:
+        with WeightsFile(spec.model.weights, rules) as weights:
+            weights.require_fit(spec.model_spec())
+
+
 def check_weights(spec: JobSpec, rules: SourceRules | None = None) -> int | None:
     """Return the checksum of `model.weights`; None if the job draws its weights. Raises InvalidData if they do not fit
-    the model."""
+    the model, or are not finite."""
     if spec.model.weights is None:
         return None
     with WeightsFile(spec.model.weights, rules) as weights:
         weights.require_fit(spec.model_spec())
+        weights.require_finite(spec.model_spec())
         return weights.checksum()
 
 

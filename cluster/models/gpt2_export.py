@@ -10,7 +10,7 @@ import numpy as np
 from cluster.models.gpt2_config import CONFIG, config_document
 from cluster.models.gpt2_import import TENSORS
 from cluster.models.gpt2_network import Gpt2, NotGpt2, as_gpt2
-from cluster.models.new_folder import require_free
+from cluster.models.new_folder import new_folder, require_free
 from cluster.models.tokenizer_file import tokenizer_json
 from cluster.run.saved_model import FinishedRun, write_tensors, write_whole
 from coordinator import run_files
@@ -37,12 +37,12 @@ def export_gpt2(run: FinishedRun, into: Path) -> tuple[Gpt2, int]:
         array = np.zeros(pair.shape, dtype=model.precision) if pair.ours is None else run.parameter(pair.ours)
         tensors[pair.theirs] = np.ascontiguousarray(array.T) if pair.turned else array
     tokenizer = "" if run.vocabulary is None else tokenizer_json(run.vocabulary)
-    into.mkdir(parents=True, exist_ok=True)
-    write_tensors(into / TENSORS, tensors, _FORMAT)
-    if tokenizer:
-        write_whole(into / run_files.TOKENIZER, tokenizer.encode())
-        write_whole(into / _TOKENIZER_CONFIG, b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n')
     end = None if run.vocabulary is None else run.vocabulary.number_of(_END)
     config = config_document(sizes, model.precision, end)
-    write_whole(into / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    with new_folder(into, (TENSORS, run_files.TOKENIZER, _TOKENIZER_CONFIG, CONFIG)):
+        write_tensors(into / TENSORS, tensors, _FORMAT)
+        if tokenizer:
+            write_whole(into / run_files.TOKENIZER, tokenizer.encode())
+            write_whole(into / _TOKENIZER_CONFIG, b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n')
+        write_whole(into / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     return sizes, sum(pair.ours is None for pair in pairs)

@@ -18,7 +18,7 @@ from cluster.data.text import Vocabulary, read_tokenizer
 from cluster.data.weights import REAL, WeightsFile
 from cluster.models.gpt2_config import CONFIG, model_document, read_config
 from cluster.models.gpt2_network import Gpt2, Pair, as_gpt2
-from cluster.models.new_folder import require_free
+from cluster.models.new_folder import new_folder, require_free
 from cluster.run.saved_model import save_model, write_whole
 from coordinator import run_files
 from coordinator.job.spec import parse_job
@@ -69,9 +69,9 @@ def import_gpt2(folder: Path, into: Path, *, block: int | None = None) -> Import
         found, pairs = as_gpt2(spec.model_spec().network)
         assert found == cut, f"the job stands for {found}, not for {cut}"
         parameters = dict(_parameters(tensors, names, pairs, precision))
-    into.mkdir(parents=True, exist_ok=True)
-    write_whole(into / run_files.JOB, (_HEAD + write_yaml(document)).encode())
-    save_model(into, spec, parameters, vocabulary)
+    with new_folder(into, (*run_files.MODEL_FILES, run_files.TOKENIZER)):
+        write_whole(into / run_files.JOB, (_HEAD + write_yaml(document)).encode())
+        save_model(into, spec, parameters, vocabulary)
     dropped = f"attn_pdrop {attention_dropout:g} is ignored: pipetrain has no dropout inside attention"
     return Imported(
         sizes=cut,

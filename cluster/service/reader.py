@@ -60,7 +60,7 @@ def main() -> None:
 
 def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     from cluster.data.sources import load_data
-    from cluster.data.weights import check_weights
+    from cluster.data.weights import require_weights
     from coordinator.job.spec import parse_job
     from coordinator.plan.blueprint import make_blueprint
     from coordinator.plan.estimate import estimate
@@ -70,7 +70,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     rules.require_schedule(spec)
     data = load_data(spec, rules, for_plan=True)
     spec = data.spec
-    check_weights(spec, replace(rules, most_bytes=None))  # no limit of size: it keeps only names and shapes
+    require_weights(spec, replace(rules, most_bytes=None))  # no limit of size: it keeps only names and shapes
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
     return {"plan": json.dumps({**found.as_dict(), "data": list(data.said)}), "refusals": list(found.refusals)}

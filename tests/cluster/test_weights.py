@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from cluster.data.rules import SourceRules, local_files
 from cluster.data.weights import WeightsFile, check_weights
+from cluster.service import reader
 from coordinator.job.spec import JobSpec, load_job, parse_job
 from stages.arrays import Array
 from stages.errors import InvalidData, InvalidJob
@@ -130,6 +131,48 @@ def test_a_file_that_does_not_fit_is_one_line(tmp_path: Path, change: Callable[[
         assert told.startswith(f"error: {path}: ")
         assert line in told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "told"),
+    [
+        (np.nan, "f4", "[17, 3] is nan"),
+        (-np.inf, "f2", "[17, 3] is -inf"),
+        (1e300, "f8", "[17, 3] is 1e+300, too large for float32"),
+    ],
+)
+def test_weights_that_are_not_finite_begin_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, dtype: str, told: str
+) -> None:
+    monkeypatch.setattr("cluster.data.weights._BLOCK", 20)
+    document = _document(tmp_path)
+    weights = {name: np.zeros(shape, dtype) for name, shape in _shapes(parse_job(document)).items()}
+    weights[NAME][17, 3] = value
+    path = tmp_path / "begin.safetensors"
+    save_file(weights, path)
+    document["model"]["weights"] = str(path)
+    (tmp_path / "job.yaml").write_text(json.dumps(document))
+    line = f"error: {path}: {NAME}{told}; a job begins with finite weights\n"
+    for command in (("train", "--local", "--run-dir", tmp_path / "run"), ("verify", "--local")):
+        done = pipetrain_here(command[0], tmp_path / "job.yaml", *command[1:])
+        assert (done.returncode, done.stderr) == (2, line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_reads_no_numbers_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service makes a plan within 30 seconds: that is too short to read a large file."""
+    document = _document(tmp_path)
+    save_file({n: np.zeros(s, "f4") for n, s in _shapes(parse_job(document)).items()}, tmp_path / "w.safetensors")
+    document["model"]["weights"] = str(tmp_path / "w.safetensors")
+    document["data"]["source"] = str(tmp_path / document["data"]["source"])
+    question = {"document": document, "places": {}, "rules": SourceRules().as_dict()}
+
+    def read(*_: object) -> int:
+        raise AssertionError("numbers are read")
+
+    for name in ("read", "checksum", "array"):
+        monkeypatch.setattr(WeightsFile, name, read)
+    assert json.loads(reader._QUESTIONS["plan"](question)["plan"])["stages"]
 
 
 def _shapes(spec: JobSpec) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,20 @@ def test_a_refusal_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "gpt2").exists()
     digits = pipetrain_here("export", "gpt2", tmp_path / "nothing", "-o", tmp_path / "gpt2")
     assert "has no job.yaml, so it is not the run directory of a finished job" in digits.stderr
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, into = trained(tmp_path, CHAR_GPT), tmp_path / "new" / "gpt2"
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cluster.models.gpt2_export.write_whole", full)
+        done = pipetrain_here("export", "gpt2", run, "-o", into)
+    assert (done.returncode, done.stderr) == (1, f"failed: no space left on device: {into / 'config.json'}\n")
+    assert not into.parent.exists()
+    assert pipetrain_here("export", "gpt2", run, "-o", into).returncode == 0
 
 
 def test_a_folder_that_is_not_free_is_refused_before_tensors_are_read(
