@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks import GPT_LEARNING_RATE, LEARNING_RATE, MOMENTUM, VOCABULARY, WORKERS, AnyConfig, Config, GptConfig
+from cluster.actors.protocol import LinkChoice
 from cluster.actors.ray_workers import RayWorkers
 from cluster.data.sources import load_data
 from coordinator.job.spec import JobSpec, parse_job
@@ -68,11 +69,11 @@ def _gpt(config: GptConfig, folder: Path) -> dict[str, Any]:
 class OurPeer:
     """A job's actors. They stay alive between measurements, and then block in a call that waits for orders."""
 
-    def __init__(self, ray: Any, spec: JobSpec) -> None:
+    def __init__(self, ray: Any, spec: JobSpec, links: LinkChoice = LinkChoice()) -> None:
         data = load_data(spec)
         self._rows = len(data.train)
         self.blueprint = make_blueprint(data.spec, self._rows)
-        self.workers = RayWorkers(ray, self.blueprint, fingerprint=data.fingerprint())
+        self.workers = RayWorkers(ray, self.blueprint, fingerprint=data.fingerprint(), links=links)
 
     def measure(self, steps: int, warm_up: int = 1) -> list[float]:
         """Return the seconds of each of `steps` steps: from the end of the step before on the last worker to its own

@@ -17,12 +17,13 @@ from typing import Any
 
 from cluster.actors.clocks import Clocks, clock_name
 from cluster.actors.host_processes import end_ray_process
+from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.ray_placement import release, reserve
 from cluster.actors.ray_session import full_here
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.worker_actor import CONTROL, WorkerActor
-from cluster.actors.zmq_channel import WorkerAddress
 from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.link_room import link_room
 from coordinator.train.failures import first_cause, place_of
 from coordinator.train.liveness import Liveness, activity_text
 from coordinator.train.workers import ClockFix, WorkerPlace
@@ -60,8 +61,9 @@ class RayWorkers:
         link: RunnerLink | None = None,
         give_up: Callable[[], bool] = lambda: False,
         on_wait: Callable[[str], None] = lambda text: None,
+        links: LinkChoice = LinkChoice(),
     ) -> None:
-        self._ray, self._link, self._give_up, self._on_wait = ray, link, give_up, on_wait
+        self._ray, self._link, self._give_up, self._on_wait, self._links = ray, link, give_up, on_wait, links
         self._program = blueprint.program
         self._hang_timeout = blueprint.spec.resources.hang_timeout
         self._group: Any = None
@@ -148,12 +150,17 @@ class RayWorkers:
             }
             if "memory" in bundle:
                 options["memory"] = bundle["memory"]
-            self._actors.append(actor_class.options(**options).remote(w, self._hang_timeout, self._link))
+            self._actors.append(actor_class.options(**options).remote(w, self._hang_timeout, self._link, self._links))
         self.addresses = list(self._plain([actor.bind.remote() for actor in self._actors], "starting"))
         if self._give_up():
             raise StoppedEarly("stopped while the workers were being started")
         self._plain([actor.admit.remote(self.addresses) for actor in self._actors], "connecting")
-        self._plain([actor.connect.remote(self.addresses) for actor in self._actors], "connecting")
+        room = link_room(blueprint)
+        to = [{receiver: n for (sender, receiver), n in room.items() if sender == w} for w in range(n)]
+        self._plain(
+            [a.connect.remote(self.addresses, to[w], resources.cpus_per_worker) for w, a in enumerate(self._actors)],
+            "connecting",
+        )
         self._clocks = Clocks([self._asks_for_time(w) for w in range(n)])
 
     # collecting ----------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ _CALL_TIMEOUT_S = 120.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerLink:
     """What every worker gets from its runner. `node` is the runner's node, `logs` and `files` are paths on it,
-    `memory_per_cpu` is in bytes.
+    `memory_per_cpu` is in bytes, `attempt` is the job's attempt, from 1.
 
     `runner` is the handle of the runner's actor, with the methods `read_file` and `take_log`.
     """
@@ -38,6 +38,7 @@ class RunnerLink:
     files: tuple[str, ...] = ()
     memory_per_cpu: int | None = None
     rules: SourceRules = FREE
+    attempt: int = 1
 
     def memory_limit(self, cpus: int) -> int | None:
         """Return the limit in bytes of a worker whose job sets none: its share of the node's memory. None without a

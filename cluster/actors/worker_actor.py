@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cluster.actors.channel import WorkerChannel
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
+from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
-from cluster.actors.zmq_channel import WorkerAddress, ZmqChannel
 from cluster.data.sources import load_data
 from cluster.data.weights import WeightsFile
 from coordinator import run_files
@@ -34,10 +35,16 @@ class WorkerActor:
     """Holds one worker. `cluster.actors.ray_workers` makes an actor of this class, and calls `bind`, `admit`,
     `connect`, `prepare` and `run` in this order."""
 
-    def __init__(self, worker: int, hang_timeout: float, link: RunnerLink | None = None) -> None:
+    def __init__(
+        self,
+        worker: int,
+        hang_timeout: float,
+        link: RunnerLink | None = None,
+        choice: LinkChoice = LinkChoice(),
+    ) -> None:
         import ray
 
-        self._number, self._hang_timeout, self._link = worker, hang_timeout, link
+        self._number, self._hang_timeout, self._link, self._choice = worker, hang_timeout, link, choice
         self._node = ray.get_runtime_context().get_node_id()
         if link is not None:
             if link.node == self._node:
@@ -45,7 +52,7 @@ class WorkerActor:
             else:
                 log_to_runner(link.runner, worker)
             log_line(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
-        self._channel: ZmqChannel | None = None
+        self._channel: WorkerChannel | None = None
         self._worker: Worker | None = None
         self._baseline = 0
         self._limit: int | None = None
@@ -56,12 +63,14 @@ class WorkerActor:
         import ray
 
         ip = ray.util.get_node_ip_address()
-        self._channel = ZmqChannel(
+        self._channel = WorkerChannel(
             self._number,
             node=self._node,
             host_ip=ip,
             timeout_s=self._hang_timeout,
             unattended_s=unattended_limit(self._hang_timeout),
+            generation=1 if self._link is None else self._link.attempt,
+            shares_memory=self._choice.shares_memory,
         )
         return self._channel.address
 
@@ -70,10 +79,15 @@ class WorkerActor:
         assert self._channel is not None, "bind comes first"
         self._channel.admit(addresses)
 
-    def connect(self, addresses: Sequence[WorkerAddress]) -> None:
-        """Connect to the other workers."""
+    def connect(self, addresses: Sequence[WorkerAddress], room: Mapping[int, int], cpus: int) -> None:
+        """Connect to the other workers. `room` has the bytes of memory for what is sent to each of them; every worker
+        has `cpus` CPUs."""
         assert self._channel is not None, "bind comes first"
-        self._channel.connect(addresses)
+        spin = self._choice.spin
+        if spin is None:
+            here = sum(address.node == self._node for address in addresses)
+            spin = here * cpus <= len(os.sched_getaffinity(0))
+        self._channel.connect(addresses, room=room, spin=spin)
 
     def prepare(
         self, setup: WorkerSetup, document: Mapping[str, Any], fingerprint: int, weights: int | None = None
@@ -130,7 +144,9 @@ class WorkerActor:
             self._limit = self._link.memory_limit(spec.resources.cpus_per_worker)
             self._limit_name = "a worker's share of the cluster's memory"
         if self._limit is not None:
-            limit_memory(max(0, self._limit - data_bytes))
+            assert self._channel is not None, "bind comes first"
+            apart = data_bytes + self._channel.shared_bytes  # which the kernel's limit does not count
+            limit_memory(max(0, self._limit - apart))
 
     def _another(self, what: str, source: str) -> InvalidData:
         return InvalidData(

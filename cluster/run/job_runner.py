@@ -198,6 +198,7 @@ class JobRunner:
             files=tuple(assignment.files.values()),
             memory_per_cpu=assignment.memory_per_cpu,
             rules=rules,
+            attempt=assignment.attempt,
         )
         waiting: list[str] = []
 

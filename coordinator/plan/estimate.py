@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.link_room import Link, link_room
 from coordinator.plan.memory import StageMemory, inference_bytes, parameter_count, predict_stage
 from coordinator.plan.partition import layer_flops, stage_costs
 from coordinator.program.replay import Replay, replay
@@ -32,7 +33,8 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
-    """One worker: bytes of its stages, of arrays on their way to it, and of its data rows; busy share of a step."""
+    """One worker: bytes of its stages, of arrays on their way with the memory of its links, and of its data rows; busy
+    share of a step."""
 
     worker: int
     stages_bytes: int
@@ -101,14 +103,15 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
     )
 
     dry = _dry_run(blueprint)
-    item = model.itemsize
+    item, room = model.itemsize, link_room(blueprint)
     ends = (0, program.n_stages - 1)
     workers = tuple(
         WorkerPlan(
             worker=w,
             stages_bytes=sum(plan.memory.total for plan in stages if plan.worker == w),
-            message_bytes=max(
-                _message_bytes(dry, w, model.network, bounds, rows, item, blueprint.first_trained),
+            message_bytes=sum(n for link, n in room.items() if w in link)
+            + max(
+                _message_bytes(dry, w, model.network, bounds, rows, item, blueprint.first_trained, room),
                 _chunk_bytes(blueprint, w, chunk * item),
                 _tied_bytes(blueprint, w),
             ),
@@ -170,7 +173,7 @@ def _chunk_bytes(blueprint: Blueprint, worker: int, row_bytes: int) -> int:
 
 def _tied_bytes(blueprint: Blueprint, worker: int) -> int:
     """Return the bytes of tied weights that wait for the worker or are sent by it at an update: first gradients, at the
-    end of a step, then new values. A sent array counts because the channel holds a copy."""
+    end of a step, then new values. A sent array counts because a channel between hosts holds a copy."""
     model, bounds, placement = blueprint.spec.model_spec(), blueprint.bounds, blueprint.program.placement
 
     def worker_of(op: Op) -> int:
@@ -188,12 +191,14 @@ def _message_bytes(
     rows: Sequence[int],
     item: int,
     first_trained: int,
+    room: Mapping[Link, int],
 ) -> int:
-    """Return the most bytes that wait for `worker` at once in the dry run: arrays sent to it, and ∂ℓ/∂f of its loss.
+    """Return the most bytes of arrays outside of links that wait for `worker` at once in the dry run: arrays of its own
+    stages, ∂ℓ/∂f of its loss, and the copy of the array that it received last; from others, what their links have no
+    room for.
 
-    An array waits from the end of the action that makes it to the end of the action that uses it. The largest array
-    that the worker sends is added once, because the channel holds a copy until it is sent. Untrained stages of other
-    workers run ahead, so the arrays of STEPS_RUN_AHEAD whole steps from them may wait.
+    An array waits from the end of the action that makes it to the end of the action that uses it. Untrained stages of
+    other workers run ahead, so the arrays of STEPS_RUN_AHEAD whole steps from them may wait.
     """
     program, last = dry.program, dry.program.n_stages - 1
     ended = {
@@ -202,36 +207,44 @@ def _message_bytes(
         for a, _, end in lane
         if a.kind is not Kind.BACKWARD_WEIGHT
     }
-    changes: list[tuple[float, int]] = []
-    largest_sent = run_ahead = 0
+    changes: dict[int, list[tuple[float, int]]] = {worker: []}
+    """By the worker that sends."""
+    largest_received = run_ahead = 0
     for action, _, end in dry.spans[worker]:
         s, forward = action.stage, action.kind is Kind.FORWARD
         if action.kind is Kind.BACKWARD_WEIGHT:
             continue
-        neighbour = s + (1 if forward else -1)
-        lowest = 0 if forward else first_trained
-        if lowest <= neighbour <= last and program.placement[neighbour] != worker:
-            numbers = network.crossing_numbers(bounds[s + 1]) if forward else network.gradient_numbers(bounds[s])
-            sent = numbers * rows[action.micro_batch] * item
-            largest_sent = max(largest_sent, sent)
         source = (s - 1 if forward else s + 1, forward, action.micro_batch)
         if not forward and s == last:
             source = (s, True, action.micro_batch)
         if source not in ended:
             continue
         numbers = network.crossing_numbers(bounds[s]) if forward else network.gradient_numbers(bounds[s + 1])
-        nbytes = numbers * rows[action.micro_batch] * item
-        if forward and s <= first_trained and program.placement[s - 1] != worker:
-            run_ahead += STEPS_RUN_AHEAD * nbytes
-            continue
+        nbytes, sender = numbers * rows[action.micro_batch] * item, program.placement[source[0]]
+        if sender != worker:
+            largest_received = max(largest_received, nbytes)
+            if forward and s <= first_trained:
+                run_ahead += STEPS_RUN_AHEAD * nbytes
+                continue
         arrives = ended[source]
         used = max(end, math.nextafter(arrives, math.inf))  # even an I that costs nothing receives its array
-        changes += [(arrives, nbytes), (used, -nbytes)]
+        changes.setdefault(sender, []).extend([(arrives, nbytes), (used, -nbytes)])
+    waiting = {sender: _most(of_sender) for sender, of_sender in changes.items()}
+    return (
+        waiting.pop(worker)
+        + sum(max(0, most - room[sender, worker]) for sender, most in waiting.items())
+        + run_ahead
+        + largest_received
+    )
+
+
+def _most(changes: Iterable[tuple[float, int]]) -> int:
+    """Return the largest sum of changes up to a moment."""
     now = most = 0
     for _, change in sorted(changes):
         now += change
         most = max(most, now)
-    return most + run_ahead + largest_sent
+    return most
 
 
 def _refusal(plan: Estimate, worker: WorkerPlan) -> str:

@@ -58,10 +58,10 @@ def test_a_job_of_two_stages_with_momentum() -> None:
     assert second.memory.pool == (3 * 4 + 2) * 4 * 4
 
     array = 4 * 4 * 4  # bytes of 4 features by 4 rows: the array that is sent between the two
-    # worker 1 is quicker, so both gradients wait for worker 0; and a copy of the array that it sent may be on its way
-    assert plan.workers[0].message_bytes == 2 * array + array
-    # the second input arrives while ∂ℓ/∂f of the first (2 by 4) waits; and a copy of the array that it sends
-    assert plan.workers[1].message_bytes == array + 2 * 4 * 4 + array
+    links = 2 * 4096  # a page each way, where both gradients have room that wait for worker 0
+    assert plan.workers[0].message_bytes == links + array, "and the copy that it received last"
+    # ∂ℓ/∂f of both micro-batches (2 by 4) wait
+    assert plan.workers[1].message_bytes == links + 2 * 2 * 4 * 4 + array
     for worker, stage in zip(plan.workers, plan.stages, strict=True):
         assert worker.stages_bytes == 3 * 128 + stage.memory.pool
         assert worker.data_bytes == 1000
@@ -86,8 +86,11 @@ def test_a_job_of_three_stages_in_float64_without_biases_and_momentum() -> None:
     assert [stage.memory.saved for stage in plan.stages] == [2 * 4 * 8, 3 * 4 * 8, 3 * 4 * 8]
     # input and output; input, then both gradients; input, output and the gradient that is sent back
     assert [stage.memory.pool for stage in plan.stages] == [(2 + 3) * 32, (3 + 3 + 3) * 32, (3 + 1 + 3) * 32]
-    # one array of 3 by 4 waits at a time, and one is on its way
-    assert [worker.message_bytes for worker in plan.workers] == [2 * 3 * 4 * 8] * 3
+    # a page for each link, the array of 3 by 4 that was received last, and ∂ℓ/∂f of the loss, 1 by 4
+    received = 3 * 4 * 8
+    assert [worker.message_bytes for worker in plan.workers] == [
+        2 * 4096 + received, 4 * 4096 + received, 2 * 4096 + received + 4 * 8
+    ]  # fmt: skip
     assert [worker.data_bytes for worker in plan.workers] == [77, 0, 77], "only the ends of the pipeline read rows"
 
 

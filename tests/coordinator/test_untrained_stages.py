@@ -12,6 +12,7 @@ from cluster.data.sources import load_data
 from coordinator.job.spec import parse_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
+from coordinator.plan.link_room import link_room
 from coordinator.plan.partition import layer_costs
 from coordinator.program.replay import replay
 from coordinator.train.local import LocalWorkers
@@ -120,8 +121,11 @@ def test_the_plan_counts_no_gradient_and_no_work_of_an_untrained_stage() -> None
     plan = estimate(blueprint, data_bytes=0, validation_rows=0)
     rows, item = blueprint.micro_batch_rows, 4
     largest = max(rows) * 64 * item
-    assert plan.workers[0].message_bytes == largest, "the array that it sends, and nothing that comes"
-    assert plan.workers[1].message_bytes == 2 * sum(rows) * 64 * item + sum(rows) * 10 * item
+    room = link_room(blueprint)
+    assert room[1, 0] == 4096, "for the answers of an evaluation"
+    links = room[0, 1] + room[1, 0]
+    assert plan.workers[0].message_bytes == links, "nothing comes"
+    assert plan.workers[1].message_bytes == links + 2 * sum(rows) * 64 * item + sum(rows) * 10 * item + largest
     assert plan.stages[0].memory.saved == 0
     dry = replay(blueprint.program, first_trained=1)
     assert [str(span.action) for span in dry.spans[0]] == ["0F0", "0F1", "0F2", "0F3"]
