@@ -78,33 +78,46 @@ class LocalExchange:
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.attendance = Attendance(timeout_s, clock)
-        self._changed = threading.Condition()
+        self._guard = threading.Lock()  # of what follows
         self._arrays: dict[Tag, Array] = {}
+        self._wakes: dict[Tag, threading.Lock] = {}
+        """A locked lock for each array that a worker waits for: only that worker wakes when it comes."""
         self._closed = False
 
     def send(self, worker: int, tag: Tag, array: Array) -> None:
         """See Channel. The receiver gets a read-only array, as it may from a network."""
         copy = array.copy()
         copy.flags.writeable = False
-        with self._changed:
+        with self._guard:
             self._arrays[tag] = copy
-            self._changed.notify_all()
+            wake = self._wakes.pop(tag, None)
+        if wake is not None:
+            wake.release()
 
     def receive(self, tag: Tag) -> Array:
-        """See Channel."""
+        """See Channel. Only one worker waits for an array."""
         began = self.attendance.now()
-        with self._changed:
-            while tag not in self._arrays:
+        while True:
+            with self._guard:
+                found = self._arrays.pop(tag, None)
+                if found is not None:
+                    return found
                 if self._closed:
                     raise ChannelClosed
-                left = self.attendance.left(began)
-                if left <= 0:
-                    raise ReceiveTimeout(f"waited {self.attendance.limit_s:g} s for the {tag}")
-                self._changed.wait(left)
-            return self._arrays.pop(tag)
+                wake = self._wakes.get(tag)
+                if wake is None:
+                    wake = self._wakes[tag] = threading.Lock()
+                    wake.acquire()
+            left = self.attendance.left(began)
+            if left <= 0:
+                raise ReceiveTimeout(f"waited {self.attendance.limit_s:g} s for the {tag}")
+            wake.acquire(timeout=left)
 
     def close(self) -> None:
         """Wake every waiting worker with ChannelClosed."""
-        with self._changed:
+        with self._guard:
             self._closed = True
-            self._changed.notify_all()
+            wakes = list(self._wakes.values())
+            self._wakes.clear()
+        for wake in wakes:
+            wake.release()

@@ -40,6 +40,15 @@ def as_nobody(script: str, *arguments: str | Path) -> subprocess.CompletedProces
     )
 
 
+def become_nobody() -> None:
+    """Let this process, a child that ends soon, be the user `nobody` from now on, in no other group."""
+    found = _nobody()
+    assert found is not None
+    os.setgroups([])
+    os.setgid(found.pw_gid)
+    os.setuid(found.pw_uid)
+
+
 _TOUCH = """
 for path in "$@"; do
     ls "$path" 2>/dev/null | sed "s|^|lists $path: |"

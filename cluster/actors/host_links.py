@@ -51,6 +51,14 @@ class Link:
         self.whole: Array | None = None
         """An array that arrives in pieces."""
 
+    def close(self) -> None:
+        """Close the socket, and let the memory go."""
+        self.gone = True
+        self.socket.close()
+        for ring in (self.sent, self.received):
+            if ring is not None:
+                ring.close()
+
     def post(self, message: bytes) -> bool:
         """Send a message if the socket has room; return whether it had. A worker that is gone never has."""
         if self.gone:
@@ -226,8 +234,6 @@ class HostLinks:
         return array
 
     def close(self) -> None:
-        """Close every socket. The memory is gone when the last array in it is."""
+        """Close every link. A second call does no harm."""
         for link in self._links.values():
-            link.gone = True
-            link.socket.close()
-        self._links.clear()
+            link.close()

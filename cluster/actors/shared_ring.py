@@ -51,6 +51,14 @@ class RingWriter:
             os.close(self.descriptor)
             self.descriptor = -1
 
+    def close(self) -> None:
+        """Let the memory go."""
+        self.forget_descriptor()
+        with contextlib.suppress(
+            BufferError
+        ):  # the frame of an error may still hold an array; its end frees the memory
+            self._memory.close()
+
     def takes_whole(self, n_bytes: int) -> bool:
         """Whether a payload of so many bytes ever has room in one piece."""
         return n_bytes <= self.capacity
@@ -129,6 +137,12 @@ class RingReader:
         while self._parked and self._parked[0].ring is None:
             self.released = self._parked.popleft().end
 
+    def close(self) -> None:
+        """Forget what is parked, and let the memory go."""
+        self._parked.clear()  # each of them refers to this ring
+        with contextlib.suppress(BufferError):  # see RingWriter.close
+            self._memory.close()
+
     @property
     def much_untold(self) -> bool:
         """Whether the writer should be told what was released, because it may soon need the room."""
@@ -140,6 +154,6 @@ def can_share_memory() -> bool:
     if not (hasattr(os, "memfd_create") and _SEALS):
         return False
     with contextlib.suppress(OSError):
-        RingWriter(1).forget_descriptor()
+        RingWriter(1).close()
         return True
     return False

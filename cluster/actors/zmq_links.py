@@ -84,10 +84,12 @@ class ZmqLinks:
         for inbox in self._inboxes:
             poller.register(inbox, zmq.POLLIN)
         while not wanted <= self._greeted:
+            if self.take():
+                continue
             left = deadline - time.monotonic()
-            if not self.take() and left <= 0:
+            if left <= 0:
                 break
-            poller.poll(max(0, math.ceil(left * 1000)))
+            poller.poll(math.ceil(left * 1000))
         return wanted - self._greeted
 
     def _open(self, address: WorkerAddress) -> zmq.Socket[bytes]:

@@ -187,7 +187,7 @@ def test_nothing_is_left_on_disk_once_all_are_connected(kind: dict[str, Any]) ->
 def test_a_message_of_an_earlier_attempt_does_not_enter(kind: dict[str, Any]) -> None:
     """The same tag comes again from the new attempt, and only its array is received."""
     a, b = _pair(kind)
-    tag, late, new = Tag(0, 0, Kind.FORWARD, 0), np.full((300, 300), 7.0), np.full((300, 300), 8.0)
+    tag, late, new = Tag(0, 0, Kind.FORWARD, 0), np.full((200, 200), 7.0), np.full((200, 200), 8.0)
     parts = [part for part in (a._links, a._zmq) if part is not None]
     for generation, array in [(0, late), (1, new)]:
         for part in parts:

@@ -16,7 +16,9 @@ def _blueprint(units: int, rows: int, pipeline: dict[str, Any], layers: list[Any
                 "input": [8], "layers": layers or [{"linear": {"units": units}}] * 4, "loss": "sum_of_squares",
             },
             "data": {"source": "digits"},  # not read
-            "training": {"epochs": 1, "batch_size": 4 * rows, "micro_batches": 4, "optimizer": {"sgd": {}}},
+            "training": {
+                "epochs": 1, "batch_size": 4 * rows, "micro_batches": 4, "optimizer": {"sgd": {"learning_rate": 0.1}},
+            },
             "pipeline": {"stages": 4, **pipeline},
         }
     )  # fmt: skip
