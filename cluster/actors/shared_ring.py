@@ -76,7 +76,7 @@ class RingWriter:
             return None
         return start, start + size
 
-    def write(self, start: int, array: Array) -> None:
+    def write(self, start: int, array: np.ndarray[Any, np.dtype[Any]]) -> None:
         """Copy the array, which may be strided, to the position."""
         room = np.ndarray(array.shape, array.dtype, self._memory, start % self.capacity)
         np.copyto(room, array)

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from cluster.actors.channel import WorkerChannel
 
 HERE = "127.0.0.1"
 ROOM = 2**20
 
-LINK = {"nodes": ("n", "n"), "shares_memory": (True, True)}
-IPC = {"nodes": ("n", "n"), "shares_memory": (False, False)}
-ONE_CANNOT = {"nodes": ("n", "n"), "shares_memory": (True, False)}
-TCP = {"nodes": ("n", "m"), "shares_memory": (True, True)}
+
+class Hosts(NamedTuple):
+    """The node of each worker, and whether it can share memory."""
+
+    nodes: tuple[str, ...]
+    shares_memory: tuple[bool, ...]
+
+
+LINK = Hosts(("n", "n"), (True, True))
+IPC = Hosts(("n", "n"), (False, False))
+ONE_CANNOT = Hosts(("n", "n"), (True, False))
+TCP = Hosts(("n", "m"), (True, True))
 
 
 def open_channels(
-    nodes: tuple[str, ...] = ("n", "n"),
-    shares_memory: tuple[bool, ...] = (True, True),
-    generations: tuple[int, ...] = (1, 1),
+    hosts: Hosts,
     *,
+    generations: tuple[int, ...] = (1, 1, 1),
     timeout_s: float = 20.0,
     unattended_s: float = 20.0,
 ) -> list[WorkerChannel]:
@@ -35,7 +43,7 @@ def open_channels(
             generation=generation,
             shares_memory=shares,
         )
-        for worker, (node, shares, generation) in enumerate(zip(nodes, shares_memory, generations, strict=True))
+        for worker, (node, shares, generation) in enumerate(zip(*hosts, generations, strict=False))
     ]
     for channel in channels:
         channel.admit([one.address for one in channels])

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +16,14 @@ from cluster.actors.channel import WorkerChannel
 from stages.actions import Kind
 from stages.arrays import Array
 from stages.channel import Attendance, ReceiveTimeout, Tag
-from tests.cluster.channels import IPC, LINK, ONE_CANNOT, TCP, connect, open_channels
+from tests.cluster.channels import IPC, LINK, ONE_CANNOT, TCP, Hosts, connect, open_channels
 
 Pair = tuple[WorkerChannel, WorkerChannel]
 
 
-def _pair(kind: dict[str, Any], unattended_s: float = 20.0, *, spin: bool = False) -> Pair:
+def _pair(kind: Hosts, unattended_s: float = 20.0, *, spin: bool = False) -> Pair:
     """Return two connected channels."""
-    a, b = channels = open_channels(**kind, unattended_s=unattended_s)
+    a, b = channels = open_channels(kind, unattended_s=unattended_s)
     connect(channels, spin=spin)
     return a, b
 
@@ -113,7 +112,7 @@ def test_two_full_links_do_not_deadlock(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("kind", [LINK, IPC, TCP], ids=["link", "ipc", "tcp"])
-def test_waiting_in_vain_ends_and_says_for_what(kind: dict[str, Any]) -> None:
+def test_waiting_in_vain_ends_and_says_for_what(kind: Hosts) -> None:
     a, b = _pair(kind, unattended_s=0.2)
     with pytest.raises(ReceiveTimeout, match=r"waited 0\.2 s for the gradients for 3I1"):
         a.receive(Tag(0, 3, Kind.BACKWARD_INPUT, 1))
@@ -144,7 +143,7 @@ class _Stopped:
 
 
 @pytest.mark.parametrize("kind", [LINK, IPC, TCP], ids=["link", "ipc", "tcp"])
-def test_waiting_goes_on_while_somebody_looks_after_the_worker(kind: dict[str, Any]) -> None:
+def test_waiting_goes_on_while_somebody_looks_after_the_worker(kind: Hosts) -> None:
     a, b = _pair(kind)
     tag, array, clock = Tag(0, 0, Kind.FORWARD, 0), np.ones((2, 2)), _Stopped()
     b.attendance = Attendance(0.05, clock)
@@ -160,8 +159,8 @@ def test_waiting_goes_on_while_somebody_looks_after_the_worker(kind: dict[str, A
 
 @pytest.mark.parametrize("kind", [LINK, IPC, TCP], ids=["link", "ipc", "tcp"])
 @pytest.mark.parametrize("worker", [0, 1])
-def test_who_does_not_connect_is_named(kind: dict[str, Any], worker: int) -> None:
-    channels = open_channels(**kind, timeout_s=0.2)
+def test_who_does_not_connect_is_named(kind: Hosts, worker: int) -> None:
+    channels = open_channels(kind, timeout_s=0.2)
     addresses = [channel.address for channel in channels]
     with pytest.raises(ReceiveTimeout, match=rf"no connection with worker {1 - worker} on .* after 0\.2 s"):
         channels[worker].connect(addresses, room={0: 4096, 1: 4096})
@@ -170,7 +169,7 @@ def test_who_does_not_connect_is_named(kind: dict[str, Any], worker: int) -> Non
 
 
 @pytest.mark.parametrize("kind", [LINK, IPC], ids=["link", "ipc"])
-def test_nothing_is_left_on_disk_once_all_are_connected(kind: dict[str, Any]) -> None:
+def test_nothing_is_left_on_disk_once_all_are_connected(kind: Hosts) -> None:
     a, b = _pair(kind)
     folders = [Path(c.address.unix.removeprefix("ipc://")).parent for c in (a, b)]
     assert all(folder.exists() for folder in folders)
@@ -184,7 +183,7 @@ def test_nothing_is_left_on_disk_once_all_are_connected(kind: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("kind", [LINK, IPC, TCP], ids=["link", "ipc", "tcp"])
-def test_a_message_of_an_earlier_attempt_does_not_enter(kind: dict[str, Any]) -> None:
+def test_a_message_of_an_earlier_attempt_does_not_enter(kind: Hosts) -> None:
     """The same tag comes again from the new attempt, and only its array is received."""
     a, b = _pair(kind)
     tag, late, new = Tag(0, 0, Kind.FORWARD, 0), np.full((200, 200), 7.0), np.full((200, 200), 8.0)
@@ -200,7 +199,7 @@ def test_a_message_of_an_earlier_attempt_does_not_enter(kind: dict[str, Any]) ->
 
 
 def test_three_workers_on_two_hosts_wait_for_both_kinds_at_once() -> None:
-    channels = open_channels(("n", "n", "m"), (True,) * 3, (1,) * 3)
+    channels = open_channels(Hosts(("n", "n", "m"), (True,) * 3))
     connect(channels)
     a, b, c = channels
     near, far = Tag(0, 0, Kind.FORWARD, 0), Tag(0, 0, Kind.FORWARD, 1)

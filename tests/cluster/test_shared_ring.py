@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.actors.shared_ring import RingReader, RingWriter, can_share_memory
+from cluster.actors.shared_ring import Parked, RingReader, RingWriter, can_share_memory
 from stages.actions import Kind
+from stages.arrays import Array
 from stages.channel import Tag
 from tests.examples import examples
 
@@ -30,7 +31,7 @@ def test_what_is_not_released_is_never_written_over(steps: list[tuple[int, int]]
     """Each step writes an array of so many float64, if there is room, and takes some of those that are parked, the last
     first."""
     writer, reader = _ring(4096)
-    parked = []
+    parked: list[tuple[Array, Parked]] = []
     for number, (size, taken) in enumerate(steps):
         array = np.full((1, size), float(number))
         place = writer.place(array.nbytes)
