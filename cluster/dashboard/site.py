@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cluster.dashboard.stats_archive import StatsArchive
 from cluster.service.api import Api
@@ -21,10 +21,13 @@ from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import EventRecord, JobRecord
 from cluster.service.traces import ask_for_trace
 from cluster.service.uploads import Uploads, upload_path
+from coordinator import run_files
+from coordinator.job.regular_files import read_regular
 from coordinator.job.spec import JobSpec, parse_job
 from stages.errors import Refused, UnknownJob
 
 _PART_BYTES = 2**18
+_MOST_EVALUATION = 2**23  # bytes
 
 
 class NoSuchFile(Refused):
@@ -97,6 +100,11 @@ class Site:
         """Return path and size of each file in a job's run directory; empty before there is one."""
         return await asyncio.to_thread(_files, self.folder(job))
 
+    async def evaluation(self, record: JobRecord) -> dict[str, Any] | None:
+        """Return the figures of the last evaluation of a job's present attempt; None if there are none."""
+        found = await asyncio.to_thread(_evaluation, self.folder(record.id) / run_files.EVALUATION)
+        return found if found is not None and found.get("attempt") == record.attempt else None
+
     async def open_file(self, job: str, path: str) -> tuple[int, Iterator[bytes]]:
         """Return size and content of a file in a job's run directory. Raises NoSuchFile."""
         sizes = dict(await self.files(job))
@@ -122,6 +130,14 @@ class Site:
         job = (await self.find(prefix)).id
         await ask_for_trace(self.jobs, job, steps)
         return job
+
+
+def _evaluation(file: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(read_regular(file, _MOST_EVALUATION))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:

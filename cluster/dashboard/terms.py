@@ -21,6 +21,12 @@ TERMS = {
     "validation loss": "The loss on rows that are not trained on, in the last evaluation; a loss that is a sum is "
     "shown per row",
     "validation accuracy": "The share of validation rows whose largest output is the right label",
+    "precision": "Of the rows that were predicted as this class, the share that belongs to it",
+    "recall": "Of the rows of this class, the share that was predicted as it",
+    "F1": "The harmonic mean of precision and recall",
+    "R²": "The share of the target's variance that the predictions explain: 1 is perfect, 0 is no better than its mean",
+    "MAE": "The mean absolute error, in the target's unit",
+    "RMSE": "The root of the mean squared error, in the target's unit",
     "perplexity": "The number of tokens among which the network seems to choose the next one at random: e to the power "
     "of the validation loss; jobs on text only",
     "bits/byte": "Bits that the network needs for a byte of the validation text, whatever its tokens are",

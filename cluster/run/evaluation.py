@@ -11,7 +11,7 @@ import numpy as np
 
 from cluster.data.preprocessing import Preprocessing
 from cluster.run.run_dir import RunDir
-from coordinator.train.rows import EvalRow, Evaluated
+from coordinator.train.rows import EvalRow, JudgedEvaluation
 from stages.quality import ClassCounts, Counts, NumberSums, Quality
 
 EVALUATION_FORMAT = "pipetrain.evaluation/1"
@@ -25,12 +25,12 @@ class EvaluationLog:
 
     def __init__(self, run_dir: RunDir, rules: Preprocessing | None) -> None:
         self._run_dir, self._rules = run_dir, rules
-        self._waiting: Evaluated | None = None
+        self._waiting: JudgedEvaluation | None = None
         self._next = 0.0
 
     def take(self, row: EvalRow) -> None:
         """Take an evaluation. Raises OSError."""
-        if isinstance(row, Evaluated) and row.quality is not None:
+        if isinstance(row, JudgedEvaluation) and row.quality is not None:
             self._waiting = row
             if time.monotonic() >= self._next:
                 self.write()

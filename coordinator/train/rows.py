@@ -263,7 +263,7 @@ class TrainedStep(StepRow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated(EvalRow):
+class JudgedEvaluation(EvalRow):
     """An evaluation that was made in this process. `quality` has the counts by class, or the sums of differences."""
 
     quality: Quality | None = field(default=None, repr=False, compare=False)

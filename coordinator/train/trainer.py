@@ -21,7 +21,7 @@ from typing import Any
 from coordinator.plan.blueprint import Blueprint
 from coordinator.timing.accounts import Accounts, Bubble, await_slowest, step_seconds
 from coordinator.timing.prediction import Prediction, Predictor
-from coordinator.train.rows import Evaluated, TrainedStep
+from coordinator.train.rows import JudgedEvaluation, TrainedStep
 from coordinator.train.text_measure import TextMeasure
 from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
@@ -105,7 +105,7 @@ class Trainer:
         """The last dry run with measured times; None before the first full step."""
         return self._predictor.last
 
-    def rows(self) -> Iterator[TrainedStep | Evaluated]:
+    def rows(self) -> Iterator[TrainedStep | JudgedEvaluation]:
         """Train. Yield a row for each step and each evaluation, in order. Raises JobFailed with the first cause."""
         clipping = self._spec.training.clip_norm is not None
         under_way: deque[tuple[Sequence[Order], Ticket]] = deque()
@@ -191,7 +191,7 @@ class Trainer:
 
     # what came of it -----------------------------------------------------------------------------------------------
 
-    def _collect(self, orders: Sequence[Order], ticket: Ticket) -> Iterator[TrainedStep | Evaluated]:
+    def _collect(self, orders: Sequence[Order], ticket: Ticket) -> Iterator[TrainedStep | JudgedEvaluation]:
         reports = ticket.collect()
         steps = [place for place, order in enumerate(orders) if isinstance(order, TrainStep)]
         for place, order in enumerate(orders):
@@ -268,10 +268,10 @@ class Trainer:
         ended = max(end + clock.offset for end, clock in zip(ends, self._workers.clocks(), strict=True))
         return ended + time.time() - time.perf_counter()
 
-    def _eval_row(self, reports: Sequence[Report]) -> Evaluated:
+    def _eval_row(self, reports: Sequence[Report]) -> JudgedEvaluation:
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
         perplexity, bits = (None, None) if self._text is None else self._text.of(report.loss_total, report.divisor)
-        return Evaluated(
+        return JudgedEvaluation(
             step=self.steps_done,
             epoch=-(-self.steps_done // len(self._batches)),
             loss=mean(report.loss_total, report.divisor),

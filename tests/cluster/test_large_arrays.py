@@ -19,7 +19,7 @@ from coordinator.plan.blueprint import make_blueprint
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
-from coordinator.train.rows import Evaluated
+from coordinator.train.rows import JudgedEvaluation
 from coordinator.train.trainer import Trainer
 from stages.data import train_validation_split
 from stages.errors import InvalidData, StageFailed
@@ -101,7 +101,7 @@ def test_weights_are_bitwise_those_of_the_same_rows_in_memory(
         with contextlib.closing(LocalWorkers(blueprint, train=data.train, validation=data.validation)) as workers:
             rows = Trainer(blueprint, workers, train_rows=73, validation_rows=18).rows()
             losses.append([(type(row), row.step, row.loss) for row in rows])
-    assert [kind for kind, *_ in losses[0]].count(Evaluated) == 2
+    assert [kind for kind, *_ in losses[0]].count(JudgedEvaluation) == 2
     assert losses[0] == losses[1]
 
 

@@ -18,6 +18,7 @@ from cluster.dashboard.frame import MADE_WITHIN_S, every_tick, frame, heading
 from cluster.dashboard.job_progress import percent, tab_title, time_left
 from cluster.dashboard.live import Live, LiveViews
 from cluster.dashboard.pages.curves import Curves, Range, range_of
+from cluster.dashboard.pages.evaluation_panel import EvaluationPanel, evaluation_view
 from cluster.dashboard.pages.job_parts import Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.pages.job_warnings import Warnings
@@ -124,6 +125,7 @@ class _Job:
             self._next = ui.label()
         self._pipeline = Pipeline(record)
         self._curves = Curves(record.id, steps, smoothing, self._moved)
+        self._evaluation = EvaluationPanel()
         self._times = Times()
         self._memory = Memory()
         self._tabs = Tabs(site, record)
@@ -181,6 +183,8 @@ class _Job:
         if isinstance(record.state, Failed) and self._failure is None:
             await self._show_failure(record)
         if slowly:
+            found = await self._site.evaluation(record)
+            self._evaluation.show(None if found is None else evaluation_view(found))
             await self._tabs.look(record)
             self._trace.set_visibility((self._site.folder(self._job) / run_files.TRACE).exists())
         self._ended = record.state.ended
