@@ -85,7 +85,7 @@ def _training(size: NetworkSize) -> list[str]:
         "training:",
         f"  epochs: {size.epochs}",
         f"  batch_size: {size.batch_size}",
-        f"  optimizer: {{adam: {{learning_rate: {size.learning_rate}}}}}",
+        f"  optimizer: {{adamw: {{learning_rate: {size.learning_rate}, weight_decay: {size.weight_decay}}}}}",
         "  schedule: cosine                # the learning rate falls to 0 at the end",
     ]
 

@@ -136,6 +136,7 @@ class NetworkSize:
     batch_size: int
     epochs: int
     learning_rate: float
+    weight_decay: float
 
 
 def size_for(rows: int) -> NetworkSize:
@@ -143,15 +144,20 @@ def size_for(rows: int) -> NetworkSize:
     return next(size for most, size in _SIZES if rows <= most)
 
 
-def _size(units: tuple[int, ...], batch_size: int, epochs: int, learning_rate: float) -> NetworkSize:
-    return NetworkSize(units=units, batch_size=batch_size, epochs=epochs, learning_rate=learning_rate)
+def _size(
+    units: tuple[int, ...], batch_size: int, epochs: int, learning_rate: float, weight_decay: float
+) -> NetworkSize:
+    return NetworkSize(
+        units=units, batch_size=batch_size, epochs=epochs, learning_rate=learning_rate, weight_decay=weight_decay
+    )
 
 
 _SIZES = (
-    (60, _size((16,), 4, 60, 0.01)),
-    (300, _size((16,), 16, 60, 0.005)),
-    (3_000, _size((32,), 32, 50, 0.003)),
-    (30_000, _size((64, 32), 64, 30, 0.002)),
-    (300_000, _size((128, 64), 256, 15, 0.002)),
-    (1 << 62, _size((256, 128), 1024, 10, 0.002)),
+    (60, _size((16,), 4, 60, 0.01, 1.0)),
+    (300, _size((16,), 16, 60, 0.005, 1.0)),
+    (3_000, _size((32,), 32, 50, 0.003, 1.0)),
+    (30_000, _size((64, 32), 64, 30, 0.002, 0.1)),
+    (300_000, _size((128, 64), 256, 15, 0.002, 0.01)),
+    (1 << 62, _size((256, 128), 1024, 10, 0.002, 0.01)),
 )
+"""By the most rows. Few rows are soon known by heart, which a strong weight decay prevents."""
