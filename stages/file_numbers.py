@@ -21,7 +21,7 @@ from stages.errors import InvalidData
 
 _PART_BYTES = 2**21
 """Bytes of a part, when a whole file is read."""
-_GROUP_BYTES = 2**18
+_GROUP_BYTES = 2**20
 """Bytes of the rows that are read, then converted, together."""
 
 
@@ -101,21 +101,23 @@ class FileNumbers:
         assert step == 1, "a part is read in its order"
         return replace(self, offset=self.offset + start * self.dtype.itemsize, size=max(0, stop - start))
 
-    def read(self, starts: Sequence[int], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return `n` numbers from each start on, as an array (starts, n) of `dtype`. Raises InvalidData if the file
-        has changed."""
+    def read(self, starts: NDArray[np.int64], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return `n` numbers from each start on, as an array (starts, n) of `dtype`, perhaps a read-only one. Raises
+        InvalidData if the file has changed."""
         self.file.require_unchanged()
-        found: NDArray[Any] = np.empty((len(starts), n), dtype=dtype)
-        n_bytes, item = n * self.dtype.itemsize, self.dtype.itemsize
+        n_bytes = n * self.dtype.itemsize
+        places = (starts * self.dtype.itemsize + self.offset).tolist()
+        if dtype == self.dtype and n_bytes * len(places) <= _GROUP_BYTES:
+            return np.frombuffer(self.file.many(places, n_bytes), dtype).reshape(len(places), n)
+        found: NDArray[Any] = np.empty((len(places), n), dtype=dtype)
         if n_bytes > _GROUP_BYTES:
-            for row, start in zip(found, starts, strict=True):
+            for row, start in zip(found, starts.tolist(), strict=True):
                 self._fill(row, start)
             return found
         together = max(1, _GROUP_BYTES // max(1, n_bytes))
-        for i in range(0, len(starts), together):
-            places = [self.offset + start * item for start in starts[i : i + together]]
-            raw = self.file.many(places, n_bytes)
-            found[i : i + together] = np.frombuffer(raw, self.dtype).reshape(len(places), n)
+        for i in range(0, len(places), together):
+            group = places[i : i + together]
+            found[i : i + together] = np.frombuffer(self.file.many(group, n_bytes), self.dtype).reshape(len(group), n)
         return found
 
     def span(self, start: int, stop: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -207,7 +209,7 @@ class FileRows:
         else:
             found = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         starts = found.astype(np.int64, copy=False) * self.width
-        return self.numbers.read(starts.tolist(), self.width, self.dtype)
+        return self.numbers.read(starts, self.width, self.dtype)
 
     def take(self, rows: NDArray[Any]) -> FileRows:
         """Return the given rows, in that order, without reading them."""

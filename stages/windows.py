@@ -60,7 +60,7 @@ class Windows:
         numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         starts = numbers * self.stride + self.shift
         if isinstance(self.tokens, FileNumbers):
-            return self.tokens.read(starts.tolist(), self.block, self.dtype)
+            return self.tokens.read(starts, self.block, self.dtype)
         found: NDArray[Any] = self.tokens[starts[:, None] + np.arange(self.block)]
         return found
 
