@@ -122,7 +122,7 @@ def write_large(path: Path, n_rows: int) -> None:
     real = rng.standard_normal((min(n_rows, 2**14), FEATURES), dtype=np.float32)
     header = io.BytesIO()
     shape = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, FEATURES)}
-    np.lib.format.write_array_header_1_0(header, shape)  # type: ignore[no-untyped-call]
+    np.lib.format.write_array_header_1_0(header, shape)
     left = 4 * FEATURES * n_rows - real.nbytes
     with _WithHoles(path, "w+") as file, zipfile.ZipFile(file, "w") as archive:
         with archive.open("y.npy", "w", force_zip64=True) as member:

@@ -13,6 +13,7 @@ import pytest
 
 from cluster.data import stored_tables, temporary
 from cluster.data.formats.lazy_columns import LazyColumns
+from cluster.data.questions import load_questions
 from cluster.data.sources import JobData, load_arrays, load_data
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
@@ -48,6 +49,8 @@ TABLE = table()
 FILES: dict[str, Any] = {
     "t.csv": lambda path: TABLE.to_csv(path, index=False),
     "t.parquet": lambda path: TABLE.to_parquet(path, index=False, row_group_size=40),
+    "t.feather": lambda path: TABLE.to_feather(path, chunksize=40),
+    "t.arrow": lambda path: TABLE.to_feather(path, compression="uncompressed"),
 }
 
 
@@ -135,7 +138,7 @@ def test_other_files_go_through_the_same_rules(tmp_path: Path) -> None:
     spec = second.spec
     other = load_arrays(spec, str(tmp_path / "t.csv"), second.preprocessing)
     assert np.asarray(other.x).tobytes() == np.asarray(second.validation.x).tobytes()
-    assert isinstance(other.x, FileRows)
+    assert isinstance(load_questions(spec, str(tmp_path / "t.csv"), second.preprocessing).x, FileRows)
 
 
 @pytest.mark.parametrize("least", [1, 2**40])
@@ -155,8 +158,11 @@ def test_problems_are_those_of_a_table_in_memory(
     assert line.startswith(f"{tmp_path}/t.parquet: row {row + 1}, column '{column}': got {value:g}, must be {right}")
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name != "t.csv"])
 @pytest.mark.usefixtures("large")
-def test_columns_of_a_large_parquet_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_of_a_large_file_are_read_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Row groups have 40 rows; only the columns in use are read, each once."""
     read: list[str] = []
     real = LazyColumns.pop
@@ -166,8 +172,8 @@ def test_columns_of_a_large_parquet_are_read_one_at_a_time(tmp_path: Path, monke
         return real(columns, name)
 
     monkeypatch.setattr(LazyColumns, "pop", pop)
-    FILES["t.parquet"](tmp_path / "t.parquet")
-    load_data(job(tmp_path / "t.parquet").replace(data__columns={"rings": "drop", "age": {"missing": "mean"}}))
+    FILES[name](tmp_path / name)
+    load_data(job(tmp_path / name).replace(data__columns={"rings": "drop", "age": {"missing": "mean"}}))
     assert read == ["age", "mass", "seen", "island", "label"]
 
 
