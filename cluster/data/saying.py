@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
+from cluster.data.cells import Cells, Mask
 from cluster.data.preprocessing import CategoryRule, InputRule, Preprocessing
 from cluster.data.text import Vocabulary
-from coordinator.texts import counted, some
+from coordinator.texts import counted, number, some
 from stages.data import Dataset
 
 _MOST_NAMES = 20
@@ -52,6 +55,19 @@ def left_out_line(left_out: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Yield a line about the columns that are not used, if there are any."""
     if left_out:
         yield f"left out ({len(left_out):,}): {some([f'{name} ({why})' for name, why in left_out], _MOST_NAMES)}"
+
+
+def filled_line(cells: Mapping[str, Cells], inputs: Sequence[InputRule], used: Mask) -> Iterator[str]:
+    """Yield a line about the columns whose empty cells were filled in, if there are any."""
+    told = []
+    for rule in inputs:
+        empty = None if rule.fill is None else cells[rule.name].empty()
+        if n := 0 if empty is None else int(np.count_nonzero(empty & used)):
+            fill = number(rule.fill) if isinstance(rule.fill, float) else rule.fill
+            how = rule.missing.replace("_", " ")
+            told.append(f"{rule.name} ({counted(n, 'empty cell')}{', each' if n > 1 else ''} with the {how} {fill})")
+    if told:
+        yield f"filled in ({len(told):,}): {some(told, _MOST_NAMES)}"
 
 
 def features_problem(inputs: Sequence[InputRule], given: Sequence[int] | None) -> str | None:

@@ -23,7 +23,7 @@ from cluster.data.preprocessing import InputRule, Preprocessing, TargetRule
 from cluster.data.problems import Problems
 from cluster.data.reading import cells_by_rules, training_cells
 from cluster.data.roles import Roles, assign_roles
-from cluster.data.saying import features_problem, left_out_line
+from cluster.data.saying import features_problem, filled_line, left_out_line
 from cluster.data.splitting import split_rows
 from cluster.data.stored_tables import stored_line, stored_rows
 from cluster.data.temporary import is_large
@@ -88,7 +88,12 @@ def training_rows(spec: JobSpec, table: Table, *, for_plan: bool = False) -> Fit
     y = _targets(spec, cells, target, used, problems)
     problems.raise_any()
     sets = [_dataset(spec, own, y[rows_], source, rules) for own, rows_ in zip(x, parts, strict=True)]
-    said = (*left_out_line(roles.left_out), *unknown_categories(cells, inputs, used), *stored_line(x[0]))
+    said = (
+        *left_out_line(roles.left_out),
+        *filled_line(cells, inputs, used),
+        *unknown_categories(cells, inputs, used),
+        *stored_line(x[0]),
+    )
     return FittedTable(spec=spec, train=sets[0], validation=sets[1], rules=rules, dropped=kept.said, said=said)
 
 
@@ -115,7 +120,8 @@ def rows_by_rules(
         x = fitting_inputs(x, spec.model_spec(), source, rules.features)
     if y is not None:
         y = fitting_targets(y, len(x), spec.model_spec(), source, rules.target.names)
-    said = (*([kept.said] if kept.said else []), *unknown_categories(cells, rules.inputs, used))
+    filled = filled_line(cells, rules.inputs, used)
+    said = (*([kept.said] if kept.said else []), *filled, *unknown_categories(cells, rules.inputs, used))
     return TableRows(x=x, y=y, kept=kept.rows, said=said)
 
 
