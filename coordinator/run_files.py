@@ -21,6 +21,7 @@ MODEL = "model.safetensors"
 MODEL_LAYERS = "model.json"
 TOKENIZER = "tokenizer.json"
 PREPROCESSING = "preprocessing.json"
+CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 LOGS = "logs"
 RESERVE = ".reserve"
@@ -31,7 +32,7 @@ MLFLOW_OPEN = ".mlflow-run"
 MODEL_FILES = (JOB, MODEL_LAYERS, MODEL)
 """The files of a trained model: `evaluate` and `predict` read only these, and of TOKENIZER and PREPROCESSING what
 exists."""
-MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, PREPROCESSING, TENSORBOARD)
+MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, PREPROCESSING, CHECKPOINTS, TENSORBOARD)
 """The files that a run makes before its first step."""
 MADE = (*MADE_BEFORE_STEPS, EVALUATION, TRACE, TRACE_REQUEST, TOKENIZER, MODEL_LAYERS, MODEL)
 """The files that a run of `pipetrain train` makes and `--overwrite` removes."""
@@ -78,6 +79,8 @@ RUN_FILES = (
     RunFile(MODEL_LAYERS, "the layers that the weights belong to", "the run, at its end", "`predict`, you"),
     RunFile(TOKENIZER, "the tokenizer, if the network's text has one", "the run, at its end", "`generate`, you"),
     RunFile(PREPROCESSING, "how a table's columns became numbers", "the run, at its start", "`predict`, you"),
+    RunFile(f"{CHECKPOINTS}/step-*/*", "the state after a step", "the workers; the manifest last: the run", "`resume`"),
+    RunFile(f"{CHECKPOINTS}/.step-*/*", "a checkpoint that is not whole", "the workers", "nobody"),
     RunFile(TRACE, "the steps that were traced last", "the run, if a trace was requested", "Perfetto"),
     RunFile(TRACE_REQUEST, "how many steps the run must trace", "the service", "the run, which removes it"),
     RunFile(f"{LOGS}/runner.log", "what the job's runner prints", "the runner", "the service, you"),

@@ -14,6 +14,7 @@ from stages.arrays import Array
 from stages.ledger import Account
 from stages.living_units import DeadUnits
 from stages.quality import Quality
+from stages.snapshots import Written
 from stages.spec import ModelSpec, OptimizerSpec
 
 Split = Literal["train", "validation"]
@@ -99,7 +100,20 @@ class Settle(NamedTuple):
     """Report the time since the last step, because the run has ended."""
 
 
-Order = TrainStep | Update | Evaluate | Gather | Settle
+class Save(NamedTuple):
+    """Write the state after update number `step`: with `copy`, a copy of it in the background."""
+
+    step: int
+    copy: bool = True
+
+
+class LookSaved(NamedTuple):
+    """Report what became of the last Save; `wait`: until it is written."""
+
+    wait: bool = False
+
+
+Order = TrainStep | Update | Evaluate | Gather | Settle | Save | LookSaved
 
 
 class WorkerMemory(NamedTuple):
@@ -159,7 +173,19 @@ class EvaluateReport(NamedTuple):
     quality: Quality | None = None
 
 
-Report = StepReport | Updated | Settled | EvaluateReport | Mapping[str, Array]
+class Saving(NamedTuple):
+    """The state was copied, or written if nothing had to be copied, in `seconds`."""
+
+    seconds: float
+
+
+class Saved(NamedTuple):
+    """`outcome` of the last Save; None while it is written, and if it was reported before."""
+
+    outcome: Written | None
+
+
+Report = StepReport | Updated | Settled | EvaluateReport | Saving | Saved | Mapping[str, Array]
 
 
 def when(step: int | None, *, evaluating: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,16 @@ from stages.actions import Action, Kind
 from stages.arrays import Array
 from stages.batch import Batch
 from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
+from stages.chunks import CHUNKS_AHEAD, Chunks
 from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
 from stages.errors import NonFinite
 from stages.evaluation import EvaluationSums
 from stages.faults import strike
+from stages.layer_state import gathered, layer_states
 from stages.layers.base import EVALUATING, Moment
 from stages.ledger import (
+    CHECKPOINT,
     EVALUATION,
     FORWARD,
     INPUT_GRADIENT,
@@ -35,9 +39,13 @@ from stages.orders import (
     EvaluateReport,
     Failure,
     Gather,
+    LookSaved,
     Order,
     Report,
     Result,
+    Save,
+    Saved,
+    Saving,
     Settle,
     Settled,
     StepReport,
@@ -47,20 +55,19 @@ from stages.orders import (
     WorkerSetup,
 )
 from stages.progress import Progress
+from stages.snapshots import Snapshots
 from stages.stage import Stage
 from stages.tied_exchange import TiedExchange
 from stages.trained import first_trained_stage, performed_lane
 from stages.worker_memory import worker_memory
-
-CHUNKS_AHEAD = 4
-"""How many evaluation chunks a stage may be ahead of the next: more hide the time of messages, but take memory."""
 
 
 class Worker:
     """Holds the stages that `setup` gives it. Only the workers of the first and the last stage need `train` and
     `validation`.
 
-    `resident_before` is the resident memory of the process before the job's data and stages, in bytes.
+    `resident_before` is the resident memory of the process before the job's data and stages, in bytes. `snapshots`
+    writes checkpoints; None if the run has none.
     """
 
     def __init__(
@@ -71,8 +78,9 @@ class Worker:
         train: Dataset | None,
         validation: Dataset | None = None,
         resident_before: int = 0,
+        snapshots: Snapshots | None = None,
     ) -> None:
-        self._resident_before = resident_before
+        self._resident_before, self._snapshots = resident_before, snapshots
         self._setup, self._channel = setup, channel
         self._data = {"train": train, "validation": validation}
         bounds = setup.bounds
@@ -93,6 +101,7 @@ class Worker:
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._ledger = Ledger(self.stages)
         self._tied = TiedExchange(setup, self.stages, self._ledger, self)
+        self._chunks = Chunks(setup, self)
         self._first_trained = first_trained_stage(setup.model, bounds)
         self._lanes = {m: performed_lane(lane, self._first_trained) for m, lane in setup.lanes.items()}
         self._wait_kinds = {m: wait_kinds(lane) for m, lane in self._lanes.items()}
@@ -156,7 +165,9 @@ class Worker:
             return self._evaluate(order)
         if isinstance(order, Settle):
             return Settled(account=self._ledger.take(), sent=self._take_sent())
-        return self._gather(order)
+        if isinstance(order, Gather):
+            return gathered(self.stages.values(), order.part)
+        return self._save(order)
 
     # one training step ---------------------------------------------------------------------------------------------
 
@@ -298,37 +309,21 @@ class Worker:
                 assert data is not None, "the worker of the first stage has the inputs"
                 x: Array = data.inputs(slice(a, b))
             else:
-                x = self._receive_chunk(s, j)
+                x = self._chunks.receive(s, j)
             y = self.stages[s].infer(x)
             check_output(self.stages[s], x, y, EVALUATING, f"the evaluation after step {self._step}", self._action)
             if s < self._last_stage:
-                self._send_chunk(s, j, y)
+                self._chunks.send(s, j, y)
                 continue
             assert data is not None, "the worker of the last stage has the targets"
             sums.take(y, data.targets(slice(a, b)), b - a)
         for s in self.stages:
             for j in range(max(0, n_chunks - CHUNKS_AHEAD), n_chunks):
-                self._await_taken(s, j)
+                self._chunks.await_taken(s, j)
         self._action = None
         self._round += 1
         self._trim()
         return sums.report()
-
-    def _send_chunk(self, s: int, j: int, y: Array) -> None:
-        """Send evaluation chunk `j` on, at most CHUNKS_AHEAD chunks ahead of the receiving worker."""
-        if j >= CHUNKS_AHEAD:
-            self._await_taken(s, j - CHUNKS_AHEAD)
-        self.send(s + 1, Kind.FORWARD, j, y)
-
-    def _receive_chunk(self, s: int, j: int) -> Array:
-        x = self.receive(s, Kind.FORWARD, j)
-        if self._setup.placement[s - 1] != self._setup.worker:
-            self.send(s - 1, Kind.BACKWARD_INPUT, j, np.zeros((1, 1), dtype=x.dtype))
-        return x
-
-    def _await_taken(self, s: int, j: int) -> None:
-        if s < self._last_stage and self._setup.placement[s + 1] != self._setup.worker:
-            self.receive(s, Kind.BACKWARD_INPUT, j)
 
     def _trim(self) -> None:
         """Free the memory of unused arrays, because arrays of other shapes follow."""
@@ -336,14 +331,18 @@ class Worker:
         for stage in self.stages.values():
             stage.buffers.trim()
 
-    def _gather(self, order: Gather) -> Report:
-        """Return views, not copies: a copy might not fit beside the stage. They are sent before anything changes
-        them."""
-        found: dict[str, Array] = {}
-        for stage in self.stages.values():
-            p = stage.parameters
-            found.update(p.views(p.values if order.part == "parameters" else p.gradients))
-        return found
+    def _save(self, order: Save | LookSaved) -> Report:
+        assert self._snapshots is not None, "a worker whose run has no checkpoints"
+        self._ledger.book_worker(OTHER)
+        began = time.perf_counter()
+        report: Report
+        if isinstance(order, Save):
+            self._snapshots.take(order.step, layer_states(self.stages.values()), copy=order.copy)
+            report = Saving(time.perf_counter() - began)
+        else:
+            report = Saved(self._snapshots.look(wait=order.wait))
+        self._ledger.book_worker(CHECKPOINT)
+        return report
 
     # carrying ------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from cluster.actors.ray_placement import release, reserve
 from cluster.actors.ray_session import full_here
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.worker_actor import CONTROL, WorkerActor
+from cluster.checkpoints.folder import NO_STATE, StatePlaces
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.link_room import link_room
 from coordinator.train.failures import first_cause, place_of
@@ -62,6 +63,7 @@ class RayWorkers:
         give_up: Callable[[], bool] = lambda: False,
         on_wait: Callable[[str], None] = lambda text: None,
         links: LinkChoice = LinkChoice(),
+        places_of_state: StatePlaces = NO_STATE,
     ) -> None:
         self._ray, self._link, self._give_up, self._on_wait, self._links = ray, link, give_up, on_wait, links
         self._program = blueprint.program
@@ -78,7 +80,7 @@ class RayWorkers:
             setups = [blueprint.setup(w, faults.get(w)) for w in range(blueprint.n_workers)]
             self._collect(
                 [
-                    a.prepare.remote(s, document, fingerprint, weights)
+                    a.prepare.remote(s, document, fingerprint, weights, places_of_state)
                     for a, s in zip(self._actors, setups, strict=True)
                 ],
                 _PREPARE_TIMEOUT_S,

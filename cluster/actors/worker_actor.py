@@ -15,6 +15,8 @@ from cluster.actors.channel import WorkerChannel
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
 from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
+from cluster.checkpoints.folder import NO_STATE, CheckpointReader, StatePlaces
+from cluster.checkpoints.layer_files import LayerFiles
 from cluster.data.sources import load_data
 from cluster.data.weights import WeightsFile
 from coordinator import run_files
@@ -22,6 +24,7 @@ from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.channel import unattended_limit
 from stages.errors import InvalidData
+from stages.layer_state import restore
 from stages.orders import Failure, Order, Result, WorkerSetup
 from stages.process_memory import keep_freed_memory, peak_resident_bytes, return_freed_memory
 from stages.progress import Doing, Seen
@@ -90,11 +93,17 @@ class WorkerActor:
         self._channel.connect(addresses, room=room, spin=spin)
 
     def prepare(
-        self, setup: WorkerSetup, document: Mapping[str, Any], fingerprint: int, weights: int | None = None
+        self,
+        setup: WorkerSetup,
+        document: Mapping[str, Any],
+        fingerprint: int,
+        weights: int | None = None,
+        places_of_state: StatePlaces = NO_STATE,
     ) -> Result:
         """Read the data if a stage needs it, set the memory limit, build the stages, and load their given weights.
 
-        `fingerprint` is the checksum of the data, `weights` that of `model.weights`.
+        `fingerprint` is the checksum of the data, `weights` that of `model.weights`. A checkpoint to begin with
+        replaces the weights.
         """
         assert self._channel is not None, "bind comes first"
         self._channel.seal()
@@ -119,9 +128,18 @@ class WorkerActor:
                         raise self._another("data", spec.data.source)
                     train, validation, data_bytes = data.train, data.validation, data.nbytes
                 self._take_limit(spec, data_bytes)
+                folder, resume = places_of_state.folder, places_of_state.resume
                 self._worker = Worker(
-                    setup, self._channel, train=train, validation=validation, resident_before=self._baseline
+                    setup,
+                    self._channel,
+                    train=train,
+                    validation=validation,
+                    resident_before=self._baseline,
+                    snapshots=None if folder is None else LayerFiles(Path(folder)),
                 )
+                if resume is not None:
+                    reader = files.enter_context(contextlib.closing(CheckpointReader(Path(resume))))
+                    restore(self._worker.stages.values(), reader.read)
                 if (path := spec.relocated(places).model.weights) is not None:
                     given = files.enter_context(WeightsFile(path, rules))
                     if given.checksum() != weights:

@@ -141,13 +141,16 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
         )
     screen.print(table)
     table = Table(title="workers: bytes for the job, without Python and its libraries")
-    for heading in ("worker", "stages", "arrays sent", "data rows", "total", "limit", "busy"):
+    copies = ["checkpoint"] if any(w.checkpoint_bytes for w in found.workers) else []
+    for heading in ("worker", "stages", "arrays sent", "data rows", *copies, "total", "limit", "busy"):
         table.add_column(heading, justify="right")
     for w in found.workers:
         limit = "none" if w.limit is None else f"{size(w.limit, 'down')}{'' if w.fits else ' TOO SMALL'}"
         table.add_row(
             str(w.worker),
-            *(size(b, "up") for b in (w.stages_bytes, w.message_bytes, w.data_bytes, w.total)),
+            *(size(b, "up") for b in (w.stages_bytes, w.message_bytes, w.data_bytes)),
+            *([size(w.checkpoint_bytes, "up")] if copies else []),
+            size(w.total, "up"),
             limit,
             f"{w.busy:.0%}",
         )

@@ -65,6 +65,11 @@ def train(
     if not force and (refusals := prepared.refusals()):
         raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))
     directory = RunDir.create(path, prepared.spec, overwrite=overwrite, notify=lambda text: click.echo(text, err=True))
+    return perform(prepared, directory, local=local, address=address, as_json=as_json)
+
+
+def perform(prepared: Run, directory: RunDir, *, local: bool, address: str | None, as_json: bool) -> int:
+    """Train with progress on the terminal, and show the result. Returns the exit code."""
     try:
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
             for line in prepared.data.said:
@@ -80,7 +85,7 @@ def train(
         directory.discard()
     own_host = len(os.sched_getaffinity(0)) if address is None else None
     slow = why_slow_of(directory.last_account, prepared.blueprint.program.placement, own_host)
-    _show_result(result, path, slow, as_json)
+    _show_result(result, directory.path, slow, as_json)
     return 130 if result.stopped else 0
 
 

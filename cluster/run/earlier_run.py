@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator import run_files
+from coordinator.checkpoints.position import Position
 from stages.errors import UserMistake
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)  # raised by file systems without locks
@@ -72,6 +74,37 @@ def make_room(folder: Path, *, overwrite: bool, notify: Callable[[str], None]) -
     else:
         notify(f"{folder}: held a run that ended before its first step; using the folder again")
     found.remove()
+
+
+def cut_rows(folder: Path, position: Position) -> None:
+    """Remove the rows and the accounts of later steps, and the row that is not complete. Each file is replaced whole.
+    Raises OSError."""
+    for name in (run_files.METRICS, run_files.ACCOUNTS):
+        path = folder / name
+        if not path.exists():
+            continue
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if _stays(line, position)]
+        if len(kept) == len(lines):
+            continue
+        temporary = folder / run_files.unfinished(name)
+        with temporary.open("wb") as file:
+            file.writelines(kept)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def _stays(line: bytes, position: Position) -> bool:
+    """Whether the line is of a step before the position. A line that a crash has cut off is not."""
+    try:
+        row = json.loads(line)
+        step, kind = int(row["step"]), row.get("kind")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    if kind == "eval":
+        return step < position.step or (step == position.step and not position.owes_evaluation)
+    return step <= (position.step_of_last_row if kind == "step" else position.step)
 
 
 def _require_no_other(folder: Path, *, overwrite: bool) -> None:

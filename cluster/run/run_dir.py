@@ -13,13 +13,16 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import orjson
 
+from cluster.checkpoints.folder import CheckpointFolder
+from cluster.checkpoints.whole_model import CheckpointParameters
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.text import Vocabulary
-from cluster.run.earlier_run import lock_folder, make_room
+from cluster.run.earlier_run import cut_rows, lock_folder, make_room
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import run_directory_gone
 from cluster.run.saved_model import save_model, write_whole
 from coordinator import run_files
+from coordinator.checkpoints.position import Position
 from coordinator.job.regular_files import read_regular
 from coordinator.job.spec import JobSpec
 from stages.arrays import Array
@@ -91,6 +94,37 @@ class RunDir:
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
             raise HostFailed(f"{path}: the run directory cannot be written: {reason}") from None
+
+    @staticmethod
+    def resume(path: Path, spec: JobSpec, position: Position) -> RunDir:
+        """Open the run directory of an earlier run to go on from a position: what the run left of
+        later steps is removed. No
+        other command can use it until it is closed. Raises UserMistake."""
+        run_dir = RunDir(path)
+        try:
+            run_dir._lock = lock_folder(path)
+            cut_rows(path, position)
+            checkpoints = CheckpointFolder(run_dir.checkpoints)
+            for step in checkpoints.steps():
+                if step > position.step:
+                    checkpoints.delete(step)
+            for name in (run_files.MODEL, run_files.MODEL_LAYERS):  # of an end that is not the end any more
+                (path / name).unlink(missing_ok=True)
+            run_dir._open(spec)
+        except UserMistake:
+            run_dir.close()
+            raise
+        except OSError as error:
+            run_dir.close()
+            reason = (error.strerror or type(error).__name__).lower()
+            raise UserMistake(f"{path}: cannot be written as a run directory: {reason}") from None
+        run_dir._made = []  # nothing of the earlier run is this run's to discard
+        return run_dir
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints; it may not exist."""
+        return self.path / run_files.CHECKPOINTS
 
     def _open(self, spec: JobSpec | None) -> RunDir:
         own = [self.path / name for name in run_files.MADE_BEFORE_STEPS]
@@ -165,7 +199,7 @@ class RunDir:
     def save_model(
         self,
         spec: JobSpec,
-        parameters: Mapping[str, Array],
+        parameters: Mapping[str, Array] | CheckpointParameters,
         vocabulary: Vocabulary | None = None,
     ) -> None:
         """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer,

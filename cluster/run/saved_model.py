@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cluster.checkpoints.whole_model import CheckpointParameters, write_whole_model
 from cluster.data.files import one_line
 from cluster.data.preprocessing import NumberRule, Preprocessing, TargetRule
 from cluster.data.text import Vocabulary
@@ -29,16 +30,29 @@ MODEL_FORMAT = "pipetrain.model/1"
 def save_model(
     folder: Path,
     spec: JobSpec,
-    parameters: Mapping[str, Array],
+    parameters: Mapping[str, Array] | CheckpointParameters,
     vocabulary: Vocabulary | None,
 ) -> None:
     """Write model.safetensors (names and shapes of torch.nn.Sequential), model.json and the vocabulary's tokenizer.
     Each file is written whole or not at all. Raises OSError."""
-    write_tensors(folder / run_files.MODEL, parameters, {"format": MODEL_FORMAT})
+    if isinstance(parameters, CheckpointParameters):
+        _write_from_checkpoint(folder / run_files.MODEL, parameters)
+    else:
+        write_tensors(folder / run_files.MODEL, parameters, {"format": MODEL_FORMAT})
     if vocabulary is not None and vocabulary.tokenizer:
         write_whole(folder / run_files.TOKENIZER, vocabulary.tokenizer.encode())
     described = _describe(spec, vocabulary)
     write_whole(folder / run_files.MODEL_LAYERS, (json.dumps(described, indent=2) + "\n").encode())
+
+
+def _write_from_checkpoint(path: Path, parameters: CheckpointParameters) -> None:
+    temporary = path.with_name(run_files.unfinished(path.name))
+    try:
+        write_whole_model(temporary, parameters, {"format": MODEL_FORMAT})
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str]) -> None:

@@ -6,21 +6,27 @@ import contextlib
 import importlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from cluster.actors.ray_session import check_address, ray_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.actors.runner_link import RunnerLink
+from cluster.checkpoints.folder import NO_STATE, CheckpointFolder, CheckpointReader, StatePlaces
+from cluster.checkpoints.layer_files import LayerFiles
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import target_bytes
 from cluster.data.weights import begin_with, check_weights
+from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.evaluation import EvaluationLog
 from cluster.run.learning import LearningNotes
+from cluster.run.resuming import Resume
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers, require_tracking
+from coordinator.checkpoints.position import START, Position
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
@@ -81,8 +87,9 @@ class Run:
         weights: int | None = None,
         trace_steps: int = 0,
         faults: Mapping[int, Fault] | None = None,
+        resume: Resume | None = None,
     ) -> None:
-        self._weights = weights
+        self._weights, self._resume = weights, resume
         self.spec, self.data, self.blueprint = spec, data, blueprint
         self._where, self._trace_steps, self._faults = where, trace_steps, faults
         self._trainer: Trainer | None = None
@@ -92,7 +99,14 @@ class Run:
         """Called with problems that do not end the run, in the thread that iterates over `rows()`."""
 
     @staticmethod
-    def prepare(spec: JobSpec, where: Where, *, trace_steps: int = 0, faults: Mapping[int, Fault] | None = None) -> Run:
+    def prepare(
+        spec: JobSpec,
+        where: Where,
+        *,
+        trace_steps: int = 0,
+        faults: Mapping[int, Fault] | None = None,
+        resume: Resume | None = None,
+    ) -> Run:
         """Check the job, read its data and make its blueprint. Raises UserMistake. Starts no workers."""
         if where.address is not None:
             check_address(where.address)
@@ -101,9 +115,13 @@ class Run:
         where.rules.require_schedule(spec)
         data = load_data(spec, where.rules)
         spec = data.spec
-        weights = check_weights(spec, where.rules)
+        weights = None
+        if resume is None:
+            weights = check_weights(spec, where.rules)
+        else:
+            resume.require_fit(spec, data.fingerprint())
         blueprint = make_blueprint(spec, len(data.train))
-        return Run(spec, data, blueprint, where, weights=weights, trace_steps=trace_steps, faults=faults)
+        return Run(spec, data, blueprint, where, weights=weights, trace_steps=trace_steps, faults=faults, resume=resume)
 
     def refusals(self) -> tuple[str, ...]:
         """Return a line for each worker whose memory limit is too small for its stages."""
@@ -122,7 +140,7 @@ class Run:
     @property
     def steps_done(self) -> int:
         """Steps reported so far."""
-        return 0 if self._trainer is None else self._trainer.steps_done
+        return self._position.step if self._trainer is None else self._trainer.steps_done
 
     def stop(self) -> None:
         """Stop after the steps under way, and save the weights."""
@@ -154,7 +172,11 @@ class Run:
                 steps_total=self.steps_total,
                 placement=list(blueprint.program.placement),
             )
-            with connect(blueprint, self.data, self._where, self._faults, self._give_up, self._weights) as workers:
+            states = StatePlaces(
+                folder=str(run_dir.checkpoints), resume=None if self._resume is None else str(self._resume.place)
+            )
+            workers_of = connect(blueprint, self.data, self._where, self._faults, self._give_up, self._weights, states)
+            with workers_of as workers:
                 places = workers.places()
                 on_start(places)
                 run_dir.event("started", workers=[place._asdict() for place in places])
@@ -178,10 +200,13 @@ class Run:
         run_dir.event("tracker", detail=text)
         self.warn(text)
 
-    def _logged(self, trainer: Trainer, observer: StepObserver, notes: LearningNotes) -> Iterator[Row]:
+    def _logged(
+        self, trainer: Trainer, observer: StepObserver, notes: LearningNotes, checkpoints: RunCheckpoints
+    ) -> Iterator[Row]:
         """Yield the rows to record and to show (see `training.log_every`). The observer and the notes get every
         step."""
-        log = RowLog(self.spec.training.log_every)
+        log = RowLog(self.spec.training.log_every, self._position.open_row)
+        checkpoints.open_row = lambda: log.open_row
         try:
             for row in trainer.rows():
                 notes.row(row)
@@ -201,17 +226,31 @@ class Run:
         source = data.validation if isinstance(data.validation, str) else data.source
         return text_measure(self.spec, source, target_bytes(self.data.validation, self.data.vocabulary))
 
+    @property
+    def _position(self) -> Position:
+        return START if self._resume is None else self._resume.manifest.position
+
     def _give_up(self) -> bool:
         return self._stopping
 
     def _train(self, workers: Workers, run_dir: RunDir, notes: LearningNotes) -> Iterator[Row]:
         means, last_evaluation = EpochMeans(), None
+        checkpoints = RunCheckpoints(
+            CheckpointFolder(run_dir.checkpoints),
+            self.spec.checkpoint,
+            self.spec,
+            fingerprint=self.data.fingerprint(),
+            train_rows=len(self.data.train),
+            event=run_dir.event,
+        )
         self._trainer = trainer = Trainer(
             self.blueprint,
             workers,
             train_rows=len(self.data.train),
             validation_rows=len(self.data.validation),
             text=self._text_measure(),
+            start=self._position,
+            checkpoints=checkpoints,
         )
         if self._stopping:
             trainer.stop()
@@ -227,12 +266,13 @@ class Run:
         judged = EvaluationLog(run_dir, self.data.preprocessing)
         with trackers:
             with closing_after(observer):
-                for row in self._logged(trainer, observer, notes):
+                for row in self._logged(trainer, observer, notes, checkpoints):
                     run_dir.metric(row.as_dict())
                     trackers.row(row)
                     if isinstance(row, EvalRow):
                         last_evaluation = row
                         judged.take(row)
+                        checkpoints.evaluated(row)
                     else:
                         take_row(means, row)
                     yield row
@@ -243,7 +283,8 @@ class Run:
             saved = trainer.steps_done > 0
             run_dir.require_there()
             if saved:
-                run_dir.save_model(self.spec, gather(workers, "parameters"), self.data.vocabulary)
+                saved_at_end = checkpoints.parameters(trainer.steps_done)
+                run_dir.save_model(self.spec, saved_at_end or gather(workers, "parameters"), self.data.vocabulary)
             trackers.close("stopped" if stopped else "finished")  # only once the weights are saved
         self.result = RunResult(
             steps=trainer.steps_done,
@@ -293,15 +334,28 @@ def connect(
     faults: Mapping[int, Fault] | None = None,
     give_up: Callable[[], bool] = lambda: False,
     weights: int | None = None,
+    states: StatePlaces = NO_STATE,
 ) -> Iterator[Workers]:
     """Start the workers of a job, and close them after the block. `weights` is the result of `check_weights`.
 
     Raises StoppedEarly if `give_up` returns True before they run.
     """
     if where.local:
-        begin = None if weights is None else begin_with(blueprint.spec)
-        local = LocalWorkers(blueprint, train=data.train, validation=data.validation, parameters=begin, faults=faults)
-        with contextlib.closing(local):
+        with contextlib.ExitStack() as stack:
+            reader = None
+            if states.resume is not None:
+                reader = stack.enter_context(contextlib.closing(CheckpointReader(Path(states.resume))))
+            folder = states.folder
+            local = LocalWorkers(
+                blueprint,
+                train=data.train,
+                validation=data.validation,
+                parameters=None if weights is None else begin_with(blueprint.spec),
+                faults=faults,
+                snapshots=None if folder is None else lambda: LayerFiles(Path(folder)),
+                restore_from=None if reader is None else reader.read,
+            )
+            stack.enter_context(contextlib.closing(local))
             yield local
         return
     if where.inside is not None:
@@ -315,6 +369,7 @@ def connect(
             link=where.inside,
             give_up=give_up,
             on_wait=where.on_wait,
+            places_of_state=states,
         )
         with contextlib.closing(inside):
             yield inside
@@ -323,7 +378,13 @@ def connect(
     memory = (resources.memory_per_worker or 0) * n
     with ray_session(where.address, cpus=resources.cpus_per_worker * n, memory=memory) as ray:
         workers = RayWorkers(
-            ray, blueprint, fingerprint=data.fingerprint(), weights=weights, faults=faults, give_up=give_up
+            ray,
+            blueprint,
+            fingerprint=data.fingerprint(),
+            weights=weights,
+            faults=faults,
+            give_up=give_up,
+            places_of_state=states,
         )
         with contextlib.closing(workers):
             yield workers

@@ -49,7 +49,11 @@ def files_to_fetch(folder: Path, *, model: bool) -> list[Path]:
         optional = (folder / name for name in (run_files.TOKENIZER, run_files.PREPROCESSING))
         return [*found, *(file for file in optional if file.is_file())]
     everything = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    found = [path for path in everything if not path.name.startswith(".")]
+    found = [
+        path
+        for path in everything
+        if not path.name.startswith(".") and path.relative_to(folder).parts[0] != run_files.CHECKPOINTS
+    ]
     if not found:
         raise Refused("it has no run directory yet")
     return found

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from coordinator.queue.job_states import Happening, Preparation, RunFailed, RunFinished, RunnerLost, RunStopped, Started
-from coordinator.texts import counted
+from coordinator.texts import counted, size
 
 
 def happening(event: Mapping[str, Any]) -> Happening | None:
@@ -52,6 +52,10 @@ def text(event: Mapping[str, Any]) -> str:
             return f"all {counted(event['step'], 'step')} made, model saved"
         case "stopped":
             return f"stopped at step {event['step']}" + (", weights saved" if event["saved"] else "")
+        case "checkpoint":
+            return f"checkpoint of step {event['step']}: {size(event['bytes'])}"
+        case "checkpoint not saved":
+            return f"no checkpoint of step {event['step']}: {event['cause']}"
         case "trace saved":
             return f"trace.json has {counted(event['steps'], 'step')}, from step {event['first']} on"
         case "failed":

@@ -6,6 +6,7 @@ spec.model_spec(), spec.optimizer(), spec.pipeline.stages
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -16,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from coordinator import run_files
 from coordinator.job.base_section import Section
+from coordinator.job.checkpoint_section import CheckpointSection
 from coordinator.job.checks import cross_problems
 from coordinator.job.data_section import DataSection
 from coordinator.job.entries import too_much, wrong_texts
@@ -57,6 +59,9 @@ class JobSpec(Section):
     training: TrainingSection
     pipeline: PipelineSection = PipelineSection()
     resources: ResourcesSection = ResourcesSection()
+    checkpoint: CheckpointSection | None = Field(
+        default=None, description="a section with every_steps, every_seconds or stall_budget, keep …, or null for none"
+    )
     tracking: TrackingSection = TrackingSection()
 
     def model_spec(self) -> ModelSpec:
@@ -138,6 +143,9 @@ class JobSpec(Section):
                     del document[section][name]
         memory = self.resources.memory_per_worker
         document["resources"]["memory_per_worker"] = None if memory is None else bytes_text(memory)
+        document.pop("checkpoint")
+        if self.checkpoint is not None:
+            document["checkpoint"] = self.checkpoint.document()
         del document["tracking"]
         if wanted := self.tracking.document():
             document["tracking"] = wanted
@@ -195,6 +203,17 @@ def load_job(path: Path, overrides: Sequence[str] = (), **replacements: object) 
             problems += apply_replacement(document, key, value)
         _resolve_paths(document, Path.cwd())
     return _parse(document, problems)
+
+
+def changed_job(document: Mapping[str, Any], overrides: Sequence[str] = (), **replacements: object) -> JobSpec:
+    """Return the job of a document with overrides and replacements, as `load_job` takes them. Raises InvalidJob."""
+    changed, problems = copy.deepcopy(dict(document)), list[str]()
+    for override in overrides:
+        problems += apply_override(changed, override)
+    for key, value in replacements.items():
+        problems += apply_replacement(changed, key, value)
+    _resolve_paths(changed, Path.cwd())
+    return _parse(changed, problems)
 
 
 def _parse(document: object, problems: Sequence[str]) -> JobSpec:

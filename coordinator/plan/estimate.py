@@ -14,9 +14,9 @@ from coordinator.program.replay import Replay, replay
 from coordinator.texts import size
 from coordinator.timing.prediction import as_performed, durations, products
 from stages.actions import Kind
+from stages.chunks import CHUNKS_AHEAD
 from stages.network import Network, Op
 from stages.trained import STEPS_RUN_AHEAD, performed_lane, stage_of
-from stages.worker import CHUNKS_AHEAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
-    """One worker: bytes of its stages, of arrays on their way with the memory of its links, and of its data rows; busy
-    share of a step."""
+    """One worker: bytes of its stages, of arrays on their way with the memory of its links, of its data rows, and of the
+    copy of its state from which checkpoints are written; busy share of a step."""
 
     worker: int
     stages_bytes: int
@@ -42,11 +42,12 @@ class WorkerPlan:
     data_bytes: int
     busy: float
     limit: int | None
+    checkpoint_bytes: int = 0
 
     @property
     def total(self) -> int:
         """Bytes that the worker needs in addition to its runtime."""
-        return self.stages_bytes + self.message_bytes + self.data_bytes
+        return self.stages_bytes + self.message_bytes + self.data_bytes + self.checkpoint_bytes
 
     @property
     def fits(self) -> bool:
@@ -118,11 +119,16 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
             data_bytes=data_bytes if any(placement[s] == w for s in ends) else 0,
             busy=dry.busy[w] / dry.makespan,
             limit=spec.resources.memory_per_worker,
+            checkpoint_bytes=0 if spec.checkpoint is None else _state_bytes(stages, w),
         )
         for w in range(program.n_workers)
     )
     bottleneck = max(range(program.n_workers), key=lambda w: dry.busy[w])
     return Estimate(stages=stages, workers=workers, bubble=dry.bubble, bottleneck=bottleneck)
+
+
+def _state_bytes(stages: Sequence[StagePlan], worker: int) -> int:
+    return sum(plan.memory.weights + plan.memory.optimizer for plan in stages if plan.worker == worker)
 
 
 def _dry_run(blueprint: Blueprint) -> Replay:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
@@ -18,7 +18,9 @@ from stages.arrays import Array
 from stages.channel import LocalExchange, unattended_limit
 from stages.data import Dataset
 from stages.errors import WorkerHung
+from stages.layer_state import restore
 from stages.orders import Fault, Order, Report, Result
+from stages.snapshots import Snapshots
 from stages.worker import Worker
 
 _LOOK_EVERY_S = 1.0
@@ -56,8 +58,9 @@ class _LocalTicket:
 
 
 class LocalWorkers:
-    """One thread a worker; arrays are handed over in memory. Until `close`, BLAS has at most `cpus_per_worker`
-    threads."""
+    """One thread a worker; arrays are handed over in memory. `snapshots` makes what writes a worker's checkpoints;
+    `restore_from` reads an array of a checkpoint that the job goes on from. Until `close`, BLAS has at most
+    `cpus_per_worker` threads."""
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class LocalWorkers:
         validation: Dataset | None = None,
         parameters: Mapping[str, Array] | None = None,
         faults: Mapping[int, Fault] | None = None,
+        snapshots: Callable[[], Snapshots] | None = None,
+        restore_from: Callable[[str, str, Array], None] | None = None,
     ) -> None:
         resources = blueprint.spec.resources
         self._program = blueprint.program
@@ -78,10 +83,13 @@ class LocalWorkers:
         self._threads = []
         for w in range(blueprint.n_workers):
             setup = blueprint.setup(w, (faults or {}).get(w))
-            worker = Worker(setup, self._exchange, train=train, validation=validation)
+            own = None if snapshots is None else snapshots()
+            worker = Worker(setup, self._exchange, train=train, validation=validation, snapshots=own)
             if parameters is not None:
                 for stage in worker.stages.values():
                     stage.load(parameters)
+            if restore_from is not None:
+                restore(worker.stages.values(), restore_from)
             self._workers.append(worker)
             inbox: queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None] = queue.SimpleQueue()
             self._inboxes.append(inbox)

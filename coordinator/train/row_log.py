@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from coordinator.timing.epoch_means import weight
 from coordinator.train.rows import TrainedStep
@@ -13,9 +14,15 @@ class RowLog:
     """Joins steps of an epoch. A row ends at each step whose number is a multiple of `every`, and at the end of an
     epoch."""
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, open_row: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Begin with the steps of an incomplete row, as `StepRow.as_dict` gives them."""
         self._every = every
-        self._steps: list[TrainedStep] = []
+        self._steps = [TrainedStep(**{key: row[key] for key in row if key != "kind"}) for row in open_row]
+
+    @property
+    def open_row(self) -> Sequence[TrainedStep]:
+        """The steps of the row that is not complete."""
+        return tuple(self._steps)
 
     def take(self, row: TrainedStep) -> Iterator[TrainedStep]:
         """Take in a step. Yield the rows that are complete now."""

@@ -18,17 +18,33 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+from coordinator.checkpoints.position import START, Position
 from coordinator.plan.blueprint import Blueprint
 from coordinator.timing.accounts import Accounts, Bubble, await_slowest, step_seconds
 from coordinator.timing.prediction import Prediction, Predictor
 from coordinator.train.rows import JudgedEvaluation, TrainedStep
+from coordinator.train.saving import Checkpointing
 from coordinator.train.text_measure import TextMeasure
 from coordinator.train.workers import Ticket, Workers
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.living_units import ENOUGH_COLUMNS
 from stages.losses import mean
 from stages.network import name_order
-from stages.orders import Evaluate, EvaluateReport, Order, Report, Settle, Settled, StepReport, TrainStep, Update
+from stages.orders import (
+    Evaluate,
+    EvaluateReport,
+    LookSaved,
+    Order,
+    Report,
+    Save,
+    Saved,
+    Saving,
+    Settle,
+    Settled,
+    StepReport,
+    TrainStep,
+    Update,
+)
 from stages.trained import STEPS_RUN_AHEAD, runs_ahead
 
 _SUBMISSION_S = 0.25
@@ -42,6 +58,9 @@ _LOOK_EVERY = 16
 
 class Trainer:
     """Runs a job's steps on `workers`. Iterate over `rows()`; `stop()` ends it after the steps in progress.
+
+    `start` is the position of the workers' state; the first step is the next. `checkpoints` saves the state now and
+    then.
 
     If `validation_rows` is 0, nothing is evaluated. The first `trace_steps` steps have a timeline, and as a sample so
     has about one step a second.
@@ -57,6 +76,8 @@ class Trainer:
         text: TextMeasure | None = None,
         trace_steps: int = 0,
         max_steps: int | None = None,
+        start: Position = START,
+        checkpoints: Checkpointing | None = None,
     ) -> None:
         self._spec = blueprint.spec
         self._loss = self._spec.model_spec().loss_function
@@ -86,7 +107,9 @@ class Trainer:
         """Steps of the whole job."""
         self._last_full = next((step for step in range(self.steps_total, 0, -1) if self._is_full(step)), None)
         self._scale: float | None = None  # of the update that is not ordered yet, with clipping
-        self.steps_done = 0
+        self._start, self._checkpoints = start, checkpoints
+        self.steps_done = start.step
+        self._evaluated: int | None = None if start.owes_evaluation else start.step
 
     def stop(self) -> None:
         """Begin no new step. `rows()` ends after it has reported the steps in progress; their updates are all made."""
@@ -116,11 +139,19 @@ class Trainer:
         while under_way:
             yield from self._collect(*under_way.popleft())
         rest: list[Order] = [] if self._scale is None else [self._owed_update()]
-        self._settle(self._workers.submit([*rest, Settle()]))
+        if self._checkpoints is not None:
+            if self._checkpoints.at_end(self.steps_done, owes_evaluation=self._owes_evaluation()):
+                rest.append(Save(self.steps_done, copy=False))
+            rest.append(LookSaved(wait=True))
+        orders = [*rest, Settle()]
+        self._settle(orders, self._workers.submit(orders))
 
-    def _settle(self, ticket: Ticket) -> None:
+    def _settle(self, orders: Sequence[Order], ticket: Ticket) -> None:
         """Take in the reports of the time after the last step."""
-        reports = [report for worker in ticket.collect() for report in worker if isinstance(report, Settled)]
+        everything = ticket.collect()
+        for place, order in enumerate(orders):
+            self._take_saved(order, [worker[place] for worker in everything])
+        reports = [report for worker in everything for report in worker if isinstance(report, Settled)]
         self._accounts.add_rest(reports)
         if self._last is not None:
             ended = self._utc(report.account.ended for report in reports)
@@ -128,17 +159,29 @@ class Trainer:
 
     # what to do ----------------------------------------------------------------------------------------------------
 
-    def _work(self) -> Iterator[TrainStep | Evaluate]:
-        """The whole job in order: every step, and an evaluation after each epoch and after the last step."""
+    def _work(self) -> Iterator[TrainStep | Evaluate | Save]:
+        """The whole job in order: every step, an evaluation after each epoch and after the last step, and
+        checkpoints."""
         batches = self._batches
-        for step in range(1, self.steps_total + 1):
+        if self._start.owes_evaluation:
+            yield self._evaluate_order()
+        for step in range(self._start.step + 1, self.steps_total + 1):
             epoch_index, place = divmod(step - 1, len(batches))
             first, last = batches[place]
             yield TrainStep(step=step, epoch_index=epoch_index, first=first, last=last)
-            every = self._spec.training.evaluate_every
-            due = place == len(batches) - 1 if every is None else step % every == 0
-            if self._validation_rows and (due or step == self.steps_total):
+            if self._is_evaluated(step):
                 yield self._evaluate_order()
+            if self._checkpoints is not None and self._checkpoints.due(step):
+                yield Save(step)
+
+    def _is_evaluated(self, step: int) -> bool:
+        """Whether an evaluation follows this step."""
+        every, n = self._spec.training.evaluate_every, len(self._batches)
+        due = step % (n if every is None else every) == 0 or step == self.steps_total
+        return bool(self._validation_rows) and due
+
+    def _owes_evaluation(self) -> bool:
+        return self.steps_done > 0 and self._is_evaluated(self.steps_done) and self._evaluated != self.steps_done
 
     def _submissions(self) -> Iterator[Sequence[Order]]:
         """Cut the job into lists of orders, by the times and norms of the steps so far."""
@@ -151,10 +194,12 @@ class Trainer:
                 orders.append(self._perhaps_traced(order, typical))
                 if isinstance(order, TrainStep) and not clipping:
                     orders.append(Update(order.step, self._rate(order.step)))
+            if self._checkpoints is not None and self._checkpoints.pending:
+                orders.append(LookSaved())
             yield orders
 
-    def _perhaps_traced(self, order: TrainStep | Evaluate, typical: int) -> TrainStep | Evaluate:
-        if isinstance(order, Evaluate):
+    def _perhaps_traced(self, order: TrainStep | Evaluate | Save, typical: int) -> TrainStep | Evaluate | Save:
+        if not isinstance(order, TrainStep):
             return order
         order = self._perhaps_looking(order)
         now = time.monotonic()
@@ -201,6 +246,16 @@ class Trainer:
                 yield self._step_row(order, found, ends_submission=len(steps) > 1 and place == steps[-1])
             elif isinstance(order, Evaluate):
                 yield self._eval_row(own)
+            else:
+                self._take_saved(order, own)
+
+    def _take_saved(self, order: Order, own: Sequence[Report]) -> None:
+        if self._checkpoints is None:
+            return
+        if isinstance(order, Save):
+            self._checkpoints.copied(order.step, [r.seconds for r in own if isinstance(r, Saving)])
+        elif isinstance(order, LookSaved):
+            self._checkpoints.written([r.outcome for r in own if isinstance(r, Saved)])
 
     def _is_full(self, step: int) -> bool:
         """Whether the step has as many micro-batches as the program of the prediction."""
@@ -269,6 +324,7 @@ class Trainer:
         return ended + time.time() - time.perf_counter()
 
     def _eval_row(self, reports: Sequence[Report]) -> JudgedEvaluation:
+        self._evaluated = self.steps_done
         report = next(r for r in reports if isinstance(r, EvaluateReport) and r.rows)
         perplexity, bits = (None, None) if self._text is None else self._text.of(report.loss_total, report.divisor)
         return JudgedEvaluation(

@@ -31,7 +31,10 @@ def test_no_other_module_spells_a_name() -> None:
 
 
 def test_every_name_has_a_row() -> None:
-    assert [name for name in sorted(NAMES) if run_file(name) is None and run_file(f"{name}/x") is None] == ["logs"]
+    assert [name for name in sorted(NAMES) if run_file(name) is None and run_file(f"{name}/x") is None] == [
+        "checkpoints",
+        "logs",
+    ]
     assert run_file(f"{run_files.LOGS}/{run_files.log_file(None)}") is not None
 
 

@@ -1,0 +1,170 @@
+"""The checkpoints of a run on disk: `checkpoints/step-00000100/` with a file a layer and checkpoint.json.
+
+A checkpoint is written into a folder whose name begins with a dot, which is renamed when its manifest is durable. So a
+folder without the dot is whole, whenever the process that wrote it was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from cluster.checkpoints.layer_files import file_of, step_folder
+from cluster.checkpoints.manifest import MANIFEST, Manifest
+from cluster.data.files import one_line
+from stages.arrays import Array
+from stages.errors import InvalidData
+from stages.spec import ModelSpec
+
+_WHOLE = re.compile(r"step-(\d{8,})")
+_PART = 2**22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatePlaces:
+    """Where the workers of a run write their state (a CheckpointFolder), and the checkpoint that they begin with."""
+
+    folder: str | None = None
+    resume: str | None = None
+
+
+NO_STATE = StatePlaces()
+"""Neither."""
+
+
+class CheckpointFolder:
+    """The folder `path` with a run's checkpoints; it may not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def steps(self) -> list[int]:
+        """Return the steps of all whole checkpoints, in ascending order of their numbers."""
+        names = (_WHOLE.fullmatch(entry.name) for entry in self.path.iterdir()) if self.path.is_dir() else ()
+        return sorted(int(name[1]) for name in names if name and (self.place(int(name[1])) / MANIFEST).is_file())
+
+    def place(self, step: int) -> Path:
+        """Return the folder of a checkpoint."""
+        return self.path / step_folder(step, whole=True)
+
+    def begin(self, step: int) -> None:
+        """Make the folder into which workers write a checkpoint. Remove what unfinished ones have left. Raises
+        OSError."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name.startswith(".step-"):
+                shutil.rmtree(entry, ignore_errors=True)
+        (self.path / step_folder(step, whole=False)).mkdir()
+
+    def finish(self, manifest: Manifest) -> Path:
+        """Make the checkpoint whole: write the manifest, flush it, rename the folder. Raises OSError."""
+        unfinished = self.path / step_folder(manifest.step, whole=False)
+        with (unfinished / MANIFEST).open("wb") as file:
+            file.write(manifest.content())
+            file.flush()
+            os.fsync(file.fileno())
+        _flush_folder(unfinished)
+        final = self.place(manifest.step)
+        if final.exists():  # of an earlier attempt that went the same way
+            shutil.rmtree(final)
+        unfinished.rename(final)
+        _flush_folder(self.path)
+        return final
+
+    def abandon(self, step: int) -> None:
+        """Remove a checkpoint that could not be written."""
+        shutil.rmtree(self.path / step_folder(step, whole=False), ignore_errors=True)
+
+    def delete(self, step: int) -> None:
+        """Remove a checkpoint: first its manifest, so that the rest is never taken for a whole one."""
+        place = self.place(step)
+        (place / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def read_manifest(place: Path) -> Manifest:
+    """Return the manifest of the checkpoint in a folder. Raises InvalidData."""
+    try:
+        return Manifest.read((place / MANIFEST).read_bytes(), str(place / MANIFEST))
+    except FileNotFoundError:
+        raise InvalidData(f"{place}: is no checkpoint: it has no {MANIFEST}") from None
+    except OSError as error:
+        raise InvalidData(f"{place / MANIFEST}: cannot be read: {one_line(error)}") from None
+
+
+def damaged_files(place: Path, manifest: Manifest) -> list[str]:
+    """Return a line for each file that is missing or is not the one that was written. Changes nothing."""
+    lines = []
+    for file in manifest.files:
+        path, crc, size = place / file.name, 0, 0
+        try:
+            with path.open("rb") as opened:
+                while part := opened.read(_PART):
+                    crc, size = zlib.crc32(part, crc), size + len(part)
+        except OSError as error:
+            lines.append(f"{path}: {one_line(error)}")
+            continue
+        if size != file.n_bytes:
+            lines.append(f"{path}: has {size:,} bytes, but {file.n_bytes:,} were written")
+        elif crc != file.crc32:
+            lines.append(f"{path}: its bytes are not those that were written (CRC-32 {crc:08x}, not {file.crc32:08x})")
+    return lines
+
+
+def require_fit(manifest: Manifest, model: ModelSpec, vectors: Sequence[str], place: Path) -> None:
+    """Raise InvalidData unless the checkpoint has exactly the model's parameters and their optimizer's vectors, each
+    in its shape."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for op in model.network.ops:
+        for name, spec in op.parameters:
+            if spec.tied_to is None:
+                wanted |= dict.fromkeys((name, *(f"{name}.{vector}" for vector in vectors)), spec.shape)
+    found = {name: shape for file in manifest.files for name, (_, shape) in file.tensors.items()}
+    differing = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    if differing:
+        first = differing[:5]
+        lines = [f"{name}: {_shape(found.get(name))}, the model has {_shape(wanted.get(name))}" for name in first]
+        more = f"; and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise InvalidData(f"{place}: is a checkpoint of another model: {'; '.join(lines)}{more}")
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "nothing" if shape is None else str(list(shape))
+
+
+class CheckpointReader:
+    """Reads arrays of a checkpoint; each file is opened once. Use it in a `with`."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._files: dict[str, Any] = {}
+
+    def read(self, layer: str, name: str, out: Array) -> None:
+        """Write an array into `out`, which has its shape. Raises InvalidData."""
+        path = self._place / file_of(layer)
+        try:
+            if layer not in self._files:
+                self._files[layer] = safe_open(path, framework="numpy")
+            out[...] = self._files[layer].get_tensor(name)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InvalidData(f"{path}: {name} cannot be read: {one_line(error)}") from None
+
+    def close(self) -> None:
+        """Unmap the files."""
+        self._files.clear()
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

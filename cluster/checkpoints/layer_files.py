@@ -1,0 +1,116 @@
+"""Writes the state of a worker's layers, one .safetensors file a layer, in a thread from a copy in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.arrays import Array
+from stages.snapshots import LayerState, Written, WrittenFile
+
+_TYPES = {"float32": "F32", "float64": "F64"}
+_PART = 2**22  # bytes written at a time
+
+
+def file_of(layer: str) -> str:
+    """Return the name of a layer's file: `layer-4.1.safetensors`."""
+    return f"layer-{layer}.safetensors"
+
+
+class LayerFiles:
+    """Writes each checkpoint of a worker into `folder_of(step)`. See stages.snapshots.Snapshots.
+
+    The copy stays in memory for the next checkpoint, so it is made once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._copy: dict[str, dict[str, Array]] = {}
+        self._thread: threading.Thread | None = None
+        self._outcome: Written | None = None
+
+    def take(self, step: int, layers: Mapping[str, LayerState], *, copy: bool) -> None:
+        """See Snapshots. Waits for the writing of an earlier copy to end."""
+        self._join()
+        if not copy:
+            self._write(step, layers)
+            return
+        for layer, arrays in layers.items():
+            own = self._copy.setdefault(layer, {})
+            for name, array in arrays.items():
+                if name not in own:
+                    own[name] = np.empty(array.shape, dtype=array.dtype)
+                np.copyto(own[name], array)
+        self._outcome = None
+        self._thread = threading.Thread(target=self._write, args=(step, self._copy), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def look(self, *, wait: bool) -> Written | None:
+        """See Snapshots."""
+        if self._thread is not None and self._thread.is_alive() and not wait:
+            return None
+        self._join()
+        outcome, self._outcome = self._outcome, None
+        return outcome
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _write(self, step: int, layers: Mapping[str, LayerState]) -> None:
+        began = time.perf_counter()
+        files: list[WrittenFile] = []
+        folder = self._folder / step_folder(step, whole=False)
+        try:
+            for layer, arrays in layers.items():
+                files.append(write_layer(folder / file_of(layer), layer, arrays))
+        except Exception as error:  # it must not end the worker: the run goes on without this checkpoint
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._outcome = Written(step, error=f"{folder}: {reason or type(error).__name__}")
+            return
+        self._outcome = Written(step, tuple(files), seconds=time.perf_counter() - began)
+
+
+def step_folder(step: int, *, whole: bool) -> str:
+    """Return the name of a checkpoint's folder: `step-00000100`; with a dot in front until it is whole."""
+    name = f"step-{step:08d}"
+    return name if whole else f".{name}"
+
+
+def write_layer(path: Path, layer: str, arrays: LayerState) -> WrittenFile:
+    """Write one file in the format of safetensors, and flush it to the disk. Raises OSError."""
+    header, place = dict[str, Any](), 0
+    for name, array in arrays.items():
+        kind = _TYPES[array.dtype.name]
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [place, place + array.nbytes]}
+        place += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    crc, size = 0, 0
+    with path.open("wb") as file:
+        for part in (len(text).to_bytes(8, "little"), text, *_parts(arrays)):
+            file.write(part)
+            crc, size = zlib.crc32(part, crc), size + len(part)
+        file.flush()
+        os.fsync(file.fileno())
+    tensors = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+    return WrittenFile(layer, path.name, size, crc, tensors)
+
+
+def _parts(arrays: LayerState) -> Any:
+    for array in arrays.values():
+        if not array.size:
+            continue
+        little_endian = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+        content = little_endian.data.cast("B")
+        for a in range(0, len(content), _PART):
+            yield content[a : a + _PART]

@@ -1,0 +1,73 @@
+"""Finds the checkpoint from which a run goes on, and the job with which it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.checkpoints.folder import CheckpointFolder, damaged_files, read_manifest, require_fit
+from cluster.checkpoints.manifest import MANIFEST, Manifest
+from coordinator import run_files
+from coordinator.job.resuming import changes_refused
+from coordinator.job.spec import JobSpec, changed_job
+from stages.errors import InvalidData, InvalidJob
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A checkpoint to go on from, in the folder `place`. `run` is the run directory that has it; None if none has."""
+
+    place: Path
+    manifest: Manifest
+    run: Path | None
+
+    @property
+    def step(self) -> int:
+        """The number of updates that its state has."""
+        return self.manifest.step
+
+    def spec(self, overrides: Sequence[str], **replacements: object) -> JobSpec:
+        """Return the checkpoint's job with changes, as `load_job` takes them. Raises InvalidJob with a line for each
+        change that is not possible."""
+        spec = changed_job(self.manifest.document, overrides, **replacements)
+        if refused := changes_refused(self.manifest.document, spec.document()):
+            raise InvalidJob(refused)
+        return spec
+
+    def require_fit(self, spec: JobSpec, fingerprint: int) -> None:
+        """Raise InvalidData unless the checkpoint is of this job's model, and of data with this checksum."""
+        require_fit(self.manifest, spec.model_spec(), spec.optimizer().state, self.place)
+        if fingerprint != self.manifest.fingerprint:
+            raise InvalidData(
+                f"{spec.data.source}: is not the data that the run began with; a run goes on only with the same rows"
+            )
+
+
+def find_checkpoint(path: Path, tell: Callable[[str], None]) -> Resume:
+    """Return the newest whole checkpoint of a run directory, or the checkpoint in the folder `path`.
+
+    A damaged one of a run directory is left out, and `tell` is called with a line about it. Raises InvalidData if
+    there is none, or if the given one is damaged.
+    """
+    if (path / MANIFEST).is_file():
+        manifest = read_manifest(path)
+        if damage := damaged_files(path, manifest):
+            raise InvalidData("\n".join(damage))
+        within = path.absolute().parent
+        run = within.parent if within.name == run_files.CHECKPOINTS else None
+        return Resume(path.absolute(), manifest, run)
+    if not path.exists():
+        raise InvalidData(f"{path}: no such run directory or checkpoint")
+    folder = CheckpointFolder(path.absolute() / run_files.CHECKPOINTS)
+    for step in reversed(folder.steps()):
+        place = folder.place(step)
+        try:
+            manifest = read_manifest(place)
+            damage = damaged_files(place, manifest)
+        except InvalidData as error:
+            damage = list(error.problems)
+        if not damage:
+            return Resume(place, manifest, path.absolute())
+        tell(f"{damage[0]}; trying the checkpoint before it")
+    raise InvalidData(f"{path}: has no whole checkpoint to go on from")

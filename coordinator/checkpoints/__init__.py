@@ -1,0 +1,1 @@
+"""When a run saves a checkpoint, and which ones it keeps. No I/O."""

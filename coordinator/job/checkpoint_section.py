@@ -1,0 +1,58 @@
+"""The section `checkpoint` of a job file: how often the state is saved, and which checkpoints are kept."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from coordinator.checkpoints.policy import When
+from coordinator.job.base_section import Section
+
+_WAYS = ("every_steps", "every_seconds", "stall_budget")
+_DEFAULT_BUDGET = 0.035
+
+
+def _share(value: object) -> object:
+    """Return the number of a text such as "3.5%"; return other values unchanged."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%", value.strip())
+    if match is None:
+        raise ValueError
+    return float(match[1]) / 100
+
+
+class CheckpointSection(Section):
+    """`checkpoint`: at most one of `every_steps`, `every_seconds` and `stall_budget`, the last by default."""
+
+    every_steps: int | None = Field(default=None, ge=1, le=2**63 - 1, description="a whole number of steps, at least 1")
+    every_seconds: float | None = Field(default=None, gt=0, le=2_592_000, description="a number of seconds above 0")
+    stall_budget: Annotated[float | None, Field(gt=0, lt=1), BeforeValidator(_share)] = Field(
+        default=None, description="the share of the time in which training may stand still, such as 3.5%"
+    )
+    keep: int = Field(default=3, ge=1, le=2**31 - 1, description="a whole number of checkpoints, at least 1")
+    keep_every: int | None = Field(
+        default=None, ge=1, le=2**63 - 1, description="a whole number of steps: checkpoints of its multiples stay"
+    )
+    best: Literal["validation_loss", "validation_accuracy"] | None = Field(
+        default=None, description="validation_loss or validation_accuracy: the best checkpoint stays"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [name for name in _WAYS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"it has {' and '.join(given)}; give one of them")
+        return self
+
+    def when(self) -> When:
+        """Return the rule by which checkpoints are saved."""
+        if self.every_steps is None and self.every_seconds is None:
+            return When(stall_budget=self.stall_budget or _DEFAULT_BUDGET)
+        return When(steps=self.every_steps, seconds=self.every_seconds)
+
+    def document(self) -> dict[str, Any]:
+        """Return the section as a job file has it."""
+        return self.model_dump(exclude_none=True)
