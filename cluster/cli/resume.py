@@ -41,10 +41,7 @@ def resume(
     if local and address:
         raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
 
-    def tell(text: str) -> None:
-        click.echo(text, err=True)
-
-    found = find_checkpoint(run, tell)
+    found = find_checkpoint(run, lambda text: click.echo(text, err=True))
     partition = "auto" if stages is not None else None
     spec = found.spec(overrides, stages=stages, schedule=schedule, partition=partition)
     prepared = Run.prepare(spec, Where(local=local, address=address), resume=found)
@@ -58,5 +55,5 @@ def resume(
         directory = RunDir.create(default_run_dir(spec), prepared.spec)
     else:
         directory = RunDir.resume(found.run, prepared.spec, found.manifest.position)
-    tell(f"going on after step {found.step} of {prepared.steps_total}")
+    click.echo(f"going on after step {found.step} of {prepared.steps_total}", err=True)
     return perform(prepared, directory, local=local, address=address, as_json=as_json)

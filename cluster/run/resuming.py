@@ -44,10 +44,10 @@ class Resume:
             )
 
 
-def find_checkpoint(path: Path, tell: Callable[[str], None]) -> Resume:
+def find_checkpoint(path: Path, notify: Callable[[str], None]) -> Resume:
     """Return the newest whole checkpoint of a run directory, or the checkpoint in the folder `path`.
 
-    A damaged one of a run directory is left out, and `tell` is called with a line about it. Raises InvalidData if
+    A damaged one of a run directory is left out, and `notify` is called with a line about it. Raises InvalidData if
     there is none, or if the given one is damaged.
     """
     if (path / MANIFEST).is_file():
@@ -69,5 +69,5 @@ def find_checkpoint(path: Path, tell: Callable[[str], None]) -> Resume:
             damage = list(error.problems)
         if not damage:
             return Resume(place, manifest, path.absolute())
-        tell(f"{damage[0]}; trying the checkpoint before it")
+        notify(f"{damage[0]}; trying the checkpoint before it")
     raise InvalidData(f"{path}: has no whole checkpoint to go on from")

@@ -33,8 +33,8 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
-    """One worker: bytes of its stages, of arrays on their way with the memory of its links, of its data rows, and of the
-    copy of its state from which checkpoints are written; busy share of a step."""
+    """One worker: bytes of its stages, of arrays on their way with the memory of its links, of its data rows, and of
+    the copy of its state from which checkpoints are written; busy share of a step."""
 
     worker: int
     stages_bytes: int
