@@ -9,7 +9,7 @@ from typing import Any
 from cluster.checkpoints.folder import CheckpointFolder, read_manifest
 from cluster.checkpoints.manifest import Manifest, in_layer_order
 from cluster.checkpoints.whole_model import CheckpointParameters
-from coordinator.checkpoints.policy import Kept, is_due, to_delete
+from coordinator.checkpoints.policy import KeptCheckpoint, is_due, to_delete
 from coordinator.checkpoints.position import START, Position
 from coordinator.job.checkpoint_section import CheckpointSection
 from coordinator.job.spec import JobSpec
@@ -155,6 +155,6 @@ class RunCheckpoints:
                 found: Mapping[str, Any] = read_manifest(self.folder.place(step)).validation or {}
             except InvalidData:
                 found = {}
-            kept.append(Kept(step, None if figure is None else found.get(figure)))
+            kept.append(KeptCheckpoint(step, None if figure is None else found.get(figure)))
         for step in to_delete(kept, keep=section.keep, keep_every=section.keep_every, best=section.best):
             self.folder.delete(step)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptCheckpoint:
     """A checkpoint that is on the disk. `figure` is that of `checkpoint.best`; None if it was not evaluated."""
 
     step: int
@@ -52,7 +52,9 @@ def is_due(when: When, step: int, *, since_s: float, stall_s: float | None) -> b
     return wait is not None and since_s >= wait
 
 
-def to_delete(kept: Sequence[Kept], *, keep: int, keep_every: int | None, best: str | None) -> Collection[int]:
+def to_delete(
+    kept: Sequence[KeptCheckpoint], *, keep: int, keep_every: int | None, best: str | None
+) -> Collection[int]:
     """Return the steps of the checkpoints that are not needed any more.
 
     Needed are the `keep` newest, those whose step is a multiple of `keep_every` and, if `best` names a figure, the one
