@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from coordinator.checkpoints.policy import (
     FIRST_INTERVAL_S,
     LEAST_INTERVAL_S,
-    KeptCheckpoint,
     When,
     interval_s,
     is_due,
     to_delete,
 )
+from coordinator.checkpoints.policy import KeptCheckpoint as Kept
 from coordinator.job.checkpoint_section import CheckpointSection
 from coordinator.job.resuming import changes_refused
 from coordinator.job.spec import parse_job
@@ -41,17 +41,17 @@ def test_a_stall_budget_makes_long_stalls_rare() -> None:
 
 
 def test_the_newest_are_kept_by_their_numbers_not_as_texts() -> None:
-    kept = [KeptCheckpoint(step) for step in (8, 9, 10, 11, 100)]
+    kept = [Kept(step) for step in (8, 9, 10, 11, 100)]
     assert sorted(to_delete(kept, keep=3, keep_every=None, best=None)) == [8, 9]
 
 
 def test_multiples_and_the_best_stay() -> None:
     kept = [
-        KeptCheckpoint(10, 0.5),
-        KeptCheckpoint(20, 0.2),
-        KeptCheckpoint(30, 0.9),
-        KeptCheckpoint(40, None),
-        KeptCheckpoint(50, 0.2),
+        Kept(10, 0.5),
+        Kept(20, 0.2),
+        Kept(30, 0.9),
+        Kept(40, None),
+        Kept(50, 0.2),
     ]
     assert sorted(to_delete(kept, keep=1, keep_every=30, best="validation_loss")) == [10, 40]
     assert sorted(to_delete(kept, keep=1, keep_every=None, best="validation_accuracy")) == [10, 20, 40]
@@ -66,7 +66,7 @@ def test_multiples_and_the_best_stay() -> None:
 def test_the_newest_is_never_deleted_and_nothing_is_deleted_twice(
     steps: list[int], keep: int, every: int | None, figures: list[float | None]
 ) -> None:
-    kept = [KeptCheckpoint(step, figures[i % 40]) for i, step in enumerate(steps)]
+    kept = [Kept(step, figures[i % 40]) for i, step in enumerate(steps)]
     gone = list(to_delete(kept, keep=keep, keep_every=every, best="validation_loss"))
     assert len(set(gone)) == len(gone)
     assert not set(gone) & set(sorted(steps)[-keep:])
