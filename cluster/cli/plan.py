@@ -15,9 +15,11 @@ from rich.table import Table
 from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
 from cluster.cli.texts import harmless
+from cluster.data.measure import measure
 from cluster.data.sources import load_data
 from cluster.data.weights import require_weights
 from coordinator.job.spec import JobSpec
+from coordinator.learning.data_warnings import data_warnings
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import Estimate, estimate
 from coordinator.plan.layer_table import LayerRow, folded, layer_rows
@@ -50,7 +52,8 @@ def plan(
     If layers are made of layers, such as a transformer, a table of them comes first; it has a line for blocks that are
     alike, and the number of these blocks.
 
-    The command exits with 2 if a worker's stages need more than memory_per_worker.
+    Warnings say what in the data may keep the network from learning. The command exits with 2 if a worker's stages need
+    more than memory_per_worker.
     """
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     data = load_data(spec)
@@ -61,8 +64,11 @@ def plan(
         return
     blueprint = make_blueprint(spec, len(data.train))
     found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
+    warnings = data_warnings(measure(data))
+    for warning in warnings:
+        click.echo(harmless(f"warning: {warning.text}"), err=True)
     if as_json:
-        told = {**found.as_dict(), "data": list(data.said)}
+        told = {**found.as_dict(), "data": list(data.said), "warnings": [asdict(warning) for warning in warnings]}
         click.echo(json.dumps({**told, "operations": [asdict(row) for row in layer_rows(blueprint)]}))
     else:
         click.echo("\n".join(harmless(line) for line in data.said))

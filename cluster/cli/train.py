@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -148,6 +149,7 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
             "validation_perplexity": None if evaluation is None else evaluation.perplexity,
             "validation_bits_per_byte": None if evaluation is None else evaluation.bits_per_byte,
             "slow": slow,
+            "warnings": [asdict(warning) for warning in result.warnings],
         }
         click.echo(json.dumps(shown))
         return

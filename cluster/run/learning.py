@@ -22,6 +22,7 @@ class LearningNotes:
 
     def __init__(self, data: JobData, run_dir: RunDir, warn: Callable[[str], None]) -> None:
         self._run_dir, self._warn = run_dir, warn
+        self.given: list[LearningWarning] = []
         facts = measure(data)
         self._watch = LearningWatch(facts.constant_loss)
         self._give(data_warnings(facts))
@@ -39,5 +40,6 @@ class LearningNotes:
 
     def _give(self, warnings: Iterable[LearningWarning]) -> None:
         for warning in warnings:
+            self.given.append(warning)
             self._run_dir.event(WARNING, code=warning.code, detail=warning.text, figures=dict(warning.figures))
             self._warn(f"warning: {warning.text}")

@@ -28,6 +28,7 @@ from cluster.run.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers, require_tracking
 from coordinator.checkpoints.position import START, Position
 from coordinator.job.spec import JobSpec
+from coordinator.learning.warning import LearningWarning
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
 from coordinator.timing.epoch_means import EpochMeans
@@ -64,7 +65,8 @@ class Where:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """How a run ended. `stopped`: before its last step, on request. `saved`: the run directory has its weights (a run
-    that is stopped before its first step has none). `loss`: the mean over the rows of the last epoch."""
+    that is stopped before its first step has none). `loss`: the mean over the rows of the last epoch. `warnings` say
+    why the network may have learnt nothing."""
 
     steps: int
     steps_total: int
@@ -72,6 +74,7 @@ class RunResult:
     saved: bool
     loss: float | None
     last_evaluation: EvalRow | None
+    warnings: tuple[LearningWarning, ...] = ()
 
 
 class Run:
@@ -293,6 +296,7 @@ class Run:
             saved=saved,
             loss=means.loss,
             last_evaluation=last_evaluation,
+            warnings=tuple(notes.given),
         )
         run_dir.event("stopped" if stopped else "finished", step=trainer.steps_done, saved=saved)
 

@@ -28,6 +28,8 @@ _LEAST_STEPS, _MOST_STEPS = 100, 2000
 """The losses of an epoch are judged once it has so many steps, and after so many even if it goes on."""
 _LEAST_AT_END = 20
 _JUDGED, _BEFORE = 10, 32
+_ROWS_OF_A_JUMP = 16
+"""The loss of fewer rows may be large by chance: of smaller batches, several steps are looked at together."""
 _LOOK_EVERY, _LOOKS = 10, 5
 """The layers' norms are looked at every _LOOK_EVERY steps; _LOOKS in succession decide."""
 
@@ -56,10 +58,12 @@ class LearningWatch:
         self._epoch, self._step = row.epoch, row.step
         if self._first_loss is None:
             self._first_loss = loss
+        self._losses.append(loss)
         start = max(self._first_loss, self._constant or 0.0)
         if "loss_jump" not in self._given and loss > start:
-            yield from self._new(loss_jump(loss, self._last_losses(_BEFORE), start, row.step))
-        self._losses.append(loss)
+            lately = min(_BEFORE, -(-_ROWS_OF_A_JUMP // max(1, row.samples)))
+            losses = self._last_losses(_BEFORE + lately)
+            yield from self._new(loss_jump(fmean(losses[-lately:]), losses[:-lately], start, row.step))
         self._unjudged += 1
         if self._unjudged >= _MOST_STEPS:
             yield from self._judge_losses(_LEAST_STEPS)

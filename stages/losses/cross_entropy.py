@@ -44,7 +44,8 @@ class CrossEntropy(Loss):
 
     def of_constant(self, targets: Targets, outputs: int) -> float | None:
         """See Loss. The entropy of the classes' shares, smoothed like the labels."""
-        counts = np.bincount(targets[targets != self.ignore_index] if self.ignore_index is not None else targets)
+        counted = targets if self.ignore_index is None else targets[targets != self.ignore_index]
+        counts = np.bincount(counted.astype(np.int64))  # tokens may be of a type that bincount refuses
         if not counts.sum():
             return None
         shares = (1 - self._smoothing) * counts / counts.sum()

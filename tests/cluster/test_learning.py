@@ -11,14 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.data import array_files
-from cluster.data.sources import load_data
+from cluster.data.measure import measure
+from cluster.data.sources import JobData, load_data
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
 from coordinator.job.spec import load_job, parse_job
+from coordinator.learning.data_warnings import data_warnings
 from coordinator.learning.warning import CODES
-from tests.jobs import EXAMPLES
+from stages.data import Dataset
+from tests.examples import examples
+from tests.jobs import EXAMPLES, pipetrain_here
 
 Array = np.ndarray[Any, Any]
 _LINEAR: tuple[Any, ...] = ({"linear": {"units": 8}}, "tanh", {"linear": {"units": 3}})
@@ -234,6 +240,71 @@ def test_tables_that_others_train_on_do_not_warn(tmp_path: Path, dataset: str) -
         "pipeline": {"stages": 1},
     }  # fmt: skip
     assert _train(tmp_path, document) == ([], [])
+
+
+def test_plan_and_train_tell_the_warnings_and_json_has_them(tmp_path: Path) -> None:
+    x, y = _scaled(np.random.default_rng(5), [4000, 0.3, 1, 1])
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "{model: {input: [4], layers: [{linear: {units: 3}}], loss: cross_entropy}, data: {source: rows.npz}, "
+        "training: {epochs: 1, batch_size: 24, optimizer: {sgd: {learning_rate: 1.0e-6}}}, pipeline: {stages: 1}}"
+    )
+    line = "warning: the inputs differ in size: values of x[:, 0] are about "
+    plan = pipetrain_here("plan", job, "--json")
+    assert plan.stderr.startswith(line)
+    assert [one["code"] for one in json.loads(plan.stdout)["warnings"]] == ["unscaled_inputs"]
+    done = pipetrain_here("train", job, "--local", "--run-dir", tmp_path / "run", "--json")
+    assert done.stderr.count(line) == 1
+    (found,) = json.loads(done.stdout.splitlines()[-1])["warnings"]
+    assert (found["code"], found["figures"]["largest"]) == ("unscaled_inputs", "x[:, 0]")
+
+
+def test_a_jump_in_a_few_rows_is_chance(tmp_path: Path) -> None:
+    """Steps of one row: the loss of a single one is a hundred times the others'."""
+    x, y = _plain(np.random.default_rng(5))
+    x = np.repeat(x[:, :1], 4, axis=1)
+    x[7] *= 30
+    y[7] = 2 - y[7]
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    document = {
+        "model": {"input": [4], "layers": [{"linear": {"units": 3}}], "loss": "cross_entropy"},
+        "data": {"source": str(tmp_path / "rows.npz"), "validation": 0},
+        "training": {"epochs": 2, "batch_size": 1, "optimizer": {"sgd": {"learning_rate": 0.05}}},
+        "pipeline": {"stages": 1},
+    }
+    said, _ = _train(tmp_path, document)
+    assert said == []
+    losses = [json.loads(row)["loss"] for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert max(losses) > 50, "else this tests nothing"
+
+
+@given(data=st.data())
+@settings(max_examples=examples(60, 600), deadline=None)
+def test_whatever_the_data_it_is_measured(data: st.DataObject) -> None:
+    """A warning is no refusal: measuring raises nothing, and its warnings fit into an event."""
+    rows, columns = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 4))
+    numbers = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, 3e38, 7.0, 1e-3, 4000.0])
+    x = np.array(data.draw(st.lists(numbers, min_size=rows * columns, max_size=rows * columns)), dtype=np.float32)
+    loss = data.draw(st.sampled_from(["cross_entropy", "mse", "l1", "huber", "sum_of_squares", "binary_cross_entropy"]))
+    labels = data.draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows))
+    y = np.array(labels) if loss == "cross_entropy" else np.array(labels, dtype=np.float32)[:, None] / 2
+    document = {
+        "model": {"input": [columns], "layers": [{"linear": {"units": 3 if y.ndim == 1 else 1}}], "loss": loss},
+        "data": {"source": "digits"},
+        "training": {"epochs": 1, "batch_size": 1, "optimizer": {"sgd": {"learning_rate": 0.1}}},
+    }
+    both = Dataset(x=x.reshape(rows, columns), y=y)
+    held = data.draw(st.integers(0, rows - 1))
+    job = JobData(spec=parse_job(document), train=both.take(slice(held, None)), validation=both.take(slice(0, held)))
+    facts = measure(job)
+    warnings = data_warnings(facts)
+    assert len({warning.code for warning in warnings}) == len(warnings)
+    for warning in warnings:
+        json.dumps(warning.figures)
+        assert len(warning.text.splitlines()) == 1
+    assert facts.constant_loss is not None
+    assert facts.constant_loss >= 0
 
 
 def _train(folder: Path, document: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
