@@ -73,7 +73,9 @@ class OurPeer:
         data = load_data(spec)
         self._rows = len(data.train)
         self.blueprint = make_blueprint(data.spec, self._rows)
-        self.workers = RayWorkers(ray, self.blueprint, fingerprint=data.fingerprint(), links=links)
+        self.workers = RayWorkers(
+            ray, self.blueprint, fingerprint=data.fingerprint(), checked=data.checked, links=links
+        )
 
     def measure(self, steps: int, warm_up: int = 1) -> list[float]:
         """Return the seconds of each of `steps` steps: from the end of the step before on the last worker to its own

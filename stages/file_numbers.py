@@ -8,10 +8,12 @@ process's memory until they are released; and for rows in random order both take
 from __future__ import annotations
 
 import os
+import time
 import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ _PART_BYTES = 2**21
 """Bytes of a part, when a whole file is read."""
 _GROUP_BYTES = 2**20
 """Bytes of the rows that are read, then converted, together."""
+_LATELY_NS = 2 * 10**9
+"""File systems keep times in steps of up to 2 seconds."""
 
 
 class OpenFile:
@@ -41,6 +45,16 @@ class OpenFile:
     def _state(self) -> tuple[int, int]:
         found = os.fstat(self.descriptor)
         return found.st_size, found.st_mtime_ns
+
+    def identity(self) -> str | None:
+        """Return a text that no other content of a file of this machine has had since it was started. None if the file
+        was changed so lately that a further change might leave its times as they are."""
+        found = os.fstat(self.descriptor)
+        if self._private or time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _LATELY_NS:
+            return None
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        times = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return " ".join(map(str, (boot, *times)))
 
     def require_unchanged(self) -> None:
         """Raise InvalidData if the file's size or its time of change is another one than when it was opened."""
@@ -159,7 +173,8 @@ class FileRows:
     """Rows of `width` numbers in a file, indexed like an array (rows, width) of `dtype`.
 
     `chosen` are the numbers of the rows that belong to it, in their order; None if all do. `crc` is the CRC-32 of all
-    bytes of the file's numbers, by which a change is detected.
+    bytes of the file's numbers, by which a change is detected. `check` names the file's content and how it was checked;
+    None if it cannot be named.
     """
 
     numbers: FileNumbers
@@ -167,6 +182,7 @@ class FileRows:
     dtype: np.dtype[Any]
     crc: int
     chosen: NDArray[Any] | None = None
+    check: str | None = None
 
     def __len__(self) -> int:
         """The number of rows."""

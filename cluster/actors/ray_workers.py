@@ -44,7 +44,8 @@ ACTOR_NAME = "PipetrainWorker"
 class RayWorkers:
     """The workers of one job. `ray` is the initialised module (see `cluster.actors.ray_session`).
 
-    `fingerprint` and `weights` are the checksums of the data and of `model.weights` when the job began.
+    `fingerprint` and `weights` are the checksums of the data and of `model.weights` when the job began, `checked` those
+    of files that need not be read again (`JobData.checked`).
 
     `link` is not None if the service's runner makes them. The wait for room in the cluster ends if `give_up` returns
     True, and calls `on_wait` with what it waits for. Raises NotEnoughResources if the cluster is too small, JobFailed
@@ -57,6 +58,7 @@ class RayWorkers:
         blueprint: Blueprint,
         *,
         fingerprint: int,
+        checked: Mapping[str, int] | None = None,
         weights: int | None = None,
         faults: Mapping[int, Fault] | None = None,
         link: RunnerLink | None = None,
@@ -80,7 +82,7 @@ class RayWorkers:
             setups = [blueprint.setup(w, faults.get(w)) for w in range(blueprint.n_workers)]
             self._collect(
                 [
-                    a.prepare.remote(s, document, fingerprint, weights, places_of_state)
+                    a.prepare.remote(s, document, fingerprint, weights, places_of_state, dict(checked or {}))
                     for a, s in zip(self._actors, setups, strict=True)
                 ],
                 _PREPARE_TIMEOUT_S,

@@ -17,6 +17,7 @@ from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
 from cluster.checkpoints.folder import NO_STATE, CheckpointReader, StatePlaces
 from cluster.checkpoints.layer_files import LayerFiles
+from cluster.data.checks import Checking
 from cluster.data.sources import load_data
 from cluster.data.weights import WeightsFile
 from coordinator import run_files
@@ -99,11 +100,12 @@ class WorkerActor:
         fingerprint: int,
         weights: int | None = None,
         places_of_state: StatePlaces = NO_STATE,
+        checked: Mapping[str, int] | None = None,
     ) -> Result:
         """Read the data if a stage needs it, set the memory limit, build the stages, and load their given weights.
 
         `fingerprint` is the checksum of the data, `weights` that of `model.weights`. A checkpoint to begin with
-        replaces the weights.
+        replaces the weights. `checked` has the checksums of files that were checked (see `JobData.checked`).
         """
         assert self._channel is not None, "bind comes first"
         self._channel.seal()
@@ -123,7 +125,7 @@ class WorkerActor:
                 if rules is not None and places:
                     rules = rules.with_files(places.values())
                 if reads_data:
-                    data = load_data(spec.relocated(places), rules)
+                    data = load_data(spec.relocated(places), rules, Checking(known=checked or {}))
                     if data.fingerprint() != fingerprint:
                         raise self._another("data", spec.data.source)
                     train, validation, data_bytes = data.train, data.validation, data.nbytes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -19,6 +20,19 @@ from stages.spec import ModelSpec
 _AT_ONCE = 65_536
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checking:
+    """How to check arrays that stay in their file. `whole`: from end to end, not the first part alone. `known` has the
+    checksums of those that another process of this machine has checked, by `FileRows.check`: they are not read again.
+    """
+
+    whole: bool = True
+    known: Mapping[str, int] = field(default_factory=dict)
+
+
+WHOLE = Checking()
+
+
 @overload
 def fitting_inputs(x: AnyArray, model: ModelSpec, source: str, columns: Sequence[str] | None = None) -> AnyArray: ...
 @overload
@@ -28,7 +42,7 @@ def fitting_inputs(
     source: str,
     columns: Sequence[str] | None = None,
     *,
-    whole: bool = True,
+    checking: Checking = WHOLE,
 ) -> AnyArray | FileRows: ...
 def fitting_inputs(
     x: AnyArray | FileArray,
@@ -36,10 +50,10 @@ def fitting_inputs(
     source: str,
     columns: Sequence[str] | None = None,
     *,
-    whole: bool = True,
+    checking: Checking = WHOLE,
 ) -> AnyArray | FileRows:
     """Return x as (rows, features) in the model's precision. `columns` name the features of a table. An array that
-    stays in its file is read once, in parts; only the first part if it is not to be checked as a `whole`.
+    stays in its file is read once, in parts, as `checking` says.
 
     Samples of any shape with as many numbers as `model.input` are flattened in C order. Raises InvalidData.
     """
@@ -59,17 +73,27 @@ def fitting_inputs(
             return _tokens(rows, model.vocabulary, source, columns, first)
         return _finite(rows, "x", model, source, columns, first)
 
-    return _from_file(x, converted, whole) if isinstance(x, FileArray) else converted(x.reshape(len(x), wanted), 0)
+    if isinstance(x, FileArray):
+        return _from_file(x, converted, checking, f"{model.precision} {model.vocabulary}")
+    return converted(x.reshape(len(x), wanted), 0)
 
 
-def _from_file(array: FileArray, converted: Callable[[AnyArray, int], AnyArray], whole: bool) -> FileRows:
-    """Check the rows of a file in parts, by a function of a part's rows and the number of the first of them."""
+def _from_file(
+    array: FileArray, converted: Callable[[AnyArray, int], AnyArray], checking: Checking, how: str
+) -> FileRows:
+    """Check the rows of a file in parts, by a function of a part's rows and the number of the first of them. `how`
+    names all that the function depends on."""
     dtype, crc = array.dtype, 0
+    identity = array.numbers.file.identity()
+    check = None if identity is None else f"{identity} {array.numbers.offset} {how}"
+    known = checking.known.get(check or "")
+    check = check if checking.whole else None
     for first, rows, crc_so_far in array.parts():
         dtype, crc = converted(rows, first).dtype, crc_so_far
-        if not whole:
+        if known is not None or not checking.whole:
             break
-    return FileRows(numbers=array.numbers, width=array.width, dtype=dtype, crc=crc)
+    crc = crc if known is None else known
+    return FileRows(numbers=array.numbers, width=array.width, dtype=dtype, crc=crc, check=check)
 
 
 def _tokens(x: AnyArray, vocabulary: int, source: str, columns: Sequence[str] | None, first: int) -> AnyArray:
@@ -97,7 +121,7 @@ def fitting_targets(
     source: str,
     columns: Sequence[str] | None,
     *,
-    whole: bool = True,
+    checking: Checking = WHOLE,
 ) -> AnyArray | FileRows: ...
 def fitting_targets(
     y: AnyArray | FileArray,
@@ -106,10 +130,10 @@ def fitting_targets(
     source: str,
     columns: Sequence[str] | None,
     *,
-    whole: bool = True,
+    checking: Checking = WHOLE,
 ) -> AnyArray | FileRows:
     """Return y as labels (rows,) or (rows, positions) int64 for a loss that takes them, else as (rows, outputs) in the
-    model's precision. For `whole` see `fitting_inputs`.
+    model's precision. For `checking` see `fitting_inputs`.
 
     Raises InvalidData if y does not have `n_rows` rows or the width of the model's outputs, if a label is not a whole
     number from 0 to outputs - 1, and for NaN and infinities.
@@ -132,7 +156,7 @@ def fitting_targets(
         return targets
 
     if isinstance(y, FileArray):
-        return _from_file(y, converted, whole)
+        return _from_file(y, converted, checking, f"{model.precision} {model.loss} {output.features}")
     found = converted(y.reshape(n_rows, width), 0)
     return found[:, 0] if loss.takes_labels and not output.positions else found
 

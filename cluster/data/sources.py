@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cluster.data.checks import fitting_inputs, fitting_targets, require_counted
+from cluster.data.checks import WHOLE, Checking, fitting_inputs, fitting_targets, require_counted
 from cluster.data.files import Arrays, Table, read_source
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.rules import SourceRules
@@ -60,6 +60,12 @@ class JobData:
         begins, and, if rows stay in their file, for those of one part of an evaluation."""
         return 8 * len(self.train) + self.validation.read_bytes(self.spec.training.evaluate_batch_size)
 
+    @property
+    def checked(self) -> dict[str, int]:
+        """The checksums of rows that stay in their file, for `Checking.known`."""
+        parts = (part for rows in (self.train, self.validation) for part in (rows.x, rows.y))
+        return {part.check: part.crc for part in parts if isinstance(part, FileRows) and part.check is not None}
+
     def fingerprint(self) -> int:
         """Return a CRC-32 of both sets and of the rules, by which a worker that reads the data itself detects that it
         has changed."""
@@ -68,15 +74,15 @@ class JobData:
         return zlib.crc32(both.encode("utf-8", "surrogatepass"))
 
 
-def load_data(spec: JobSpec, rules: SourceRules | None = None, *, for_plan: bool = False) -> JobData:
+def load_data(spec: JobSpec, rules: SourceRules | None = None, checking: Checking = WHOLE) -> JobData:
     """Read `data.source`. Validation rows come from `data.validation` if that is a source; else they are split off.
 
-    With `for_plan`, rows that stay on disk are neither checked to the end nor readable, which saves the time to read
-    them. Raises InvalidData with one line that names the source, the place in it and what to do.
+    If `checking` is not of the whole, as for a plan, rows that stay on disk are neither checked to the end nor, if they
+    are of a table, readable. Raises InvalidData with one line that names the source, the place in it and what to do.
     """
-    found = _load_data(spec, rules, for_plan)
+    found = _load_data(spec, rules, checking)
     model = found.spec.model_spec()
-    if for_plan and isinstance(found.train.y, FileRows):
+    if not checking.whole and isinstance(found.train.y, FileRows):
         return found
     require_counted(found.train.y, model, spec.data.source, "training")
     if len(found.validation):
@@ -92,7 +98,7 @@ def _main_line(data: JobData) -> str:
     return what_arrays_hold(data.train, data.validation)
 
 
-def _load_data(spec: JobSpec, rules: SourceRules | None, for_plan: bool) -> JobData:
+def _load_data(spec: JobSpec, rules: SourceRules | None, checking: Checking) -> JobData:
     data = spec.data
     if data.is_text:
         train, held_out, vocabulary = load_text(spec, rules)
@@ -101,10 +107,10 @@ def _load_data(spec: JobSpec, rules: SourceRules | None, for_plan: bool) -> JobD
         return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary)
     content = read_source(data.source, rules, data)
     if isinstance(content, Table):
-        return _load_table(spec, content, rules, for_plan)
-    everything = _fitting(spec, content, data.source, whole=not for_plan)
+        return _load_table(spec, content, rules, for_plan=not checking.whole)
+    everything = _fitting(spec, content, data.source, checking)
     if isinstance(data.validation, str):
-        validation = _fitting(spec, _arrays(spec, data.validation, rules), data.validation, whole=not for_plan)
+        validation = _fitting(spec, _arrays(spec, data.validation, rules), data.validation, checking)
         return JobData(spec=spec, train=everything, validation=validation, said=content.notes)
     train_rows, validation_rows = _split_arrays(spec, everything)
     train, validation = everything.take(train_rows), everything.take(validation_rows)
@@ -121,7 +127,7 @@ def _split_arrays(spec: JobSpec, everything: Dataset) -> tuple[RowNumbers, RowNu
     return split_rows(data, len(everything), spec.seed, classes=classes, names=names)
 
 
-def _load_table(spec: JobSpec, table: Table, rules: SourceRules | None, for_plan: bool) -> JobData:
+def _load_table(spec: JobSpec, table: Table, rules: SourceRules | None, *, for_plan: bool) -> JobData:
     """Return the data of a job on a table: fit the rules of preprocessing to its training rows, and apply them."""
     notes = table.notes
     read = training_rows(spec, table, for_plan=for_plan)
@@ -202,8 +208,9 @@ def _arrays(spec: JobSpec, source: str, rules: SourceRules | None) -> Arrays:
     return content
 
 
-def _fitting(spec: JobSpec, content: Arrays, source: str, *, whole: bool = True) -> Dataset:
+def _fitting(spec: JobSpec, content: Arrays, source: str, checking: Checking = WHOLE) -> Dataset:
     if content.y is None:
         raise InvalidData(f"{source}: has no array y; write it with numpy.savez(file, x=x, y=y)")
-    x = fitting_inputs(content.x, spec.model_spec(), source, whole=whole)
-    return Dataset(x=x, y=fitting_targets(content.y, len(x), spec.model_spec(), source, None, whole=whole))
+    x = fitting_inputs(content.x, spec.model_spec(), source, checking=checking)
+    y = fitting_targets(content.y, len(x), spec.model_spec(), source, None, checking=checking)
+    return Dataset(x=x, y=y)

@@ -59,6 +59,7 @@ def main() -> None:
 
 
 def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
+    from cluster.data.checks import Checking
     from cluster.data.sources import load_data
     from cluster.data.weights import require_weights
     from coordinator.job.spec import parse_job
@@ -68,7 +69,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     spec = parse_job(question["document"]).relocated(question["places"])
     rules = SourceRules.from_dict(question["rules"])
     rules.require_schedule(spec)
-    data = load_data(spec, rules, for_plan=True)
+    data = load_data(spec, rules, Checking(whole=False))
     spec = data.spec
     require_weights(spec, replace(rules, most_bytes=None))  # no limit of size: it keeps only names and shapes
     blueprint = make_blueprint(spec, len(data.train))

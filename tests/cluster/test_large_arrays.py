@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from cluster.data import array_files
+from cluster.data.checks import Checking
 from cluster.data.questions import load_questions
 from cluster.data.sources import JobData, load_arrays, load_data
 from coordinator.job.spec import JobSpec, parse_job
@@ -23,7 +25,7 @@ from coordinator.train.rows import JudgedEvaluation
 from coordinator.train.trainer import Trainer
 from stages.data import train_validation_split
 from stages.errors import InvalidData, StageFailed
-from stages.file_numbers import FileRows
+from stages.file_numbers import FileNumbers, FileRows
 from tests.jobs import pipetrain_here
 
 RNG = np.random.default_rng(3)
@@ -204,6 +206,45 @@ def test_a_change_of_any_number_changes_the_fingerprint(tmp_path: Path) -> None:
         prints += [load_data(job(tmp_path / "a.npz")).fingerprint() for _ in range(2)]
     assert len(set(prints)) == 3
     assert prints[::2] == prints[1::2]
+
+
+def test_a_file_that_this_machine_has_checked_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers read the first part of it, and the whole file if it is another, or if it was changed just now."""
+    monkeypatch.setattr(array_files, "LARGE", 1)
+    monkeypatch.setattr("stages.file_numbers._PART_BYTES", 100)
+    parts: list[int] = []
+    real = FileNumbers.span
+
+    def span(numbers: FileNumbers, start: int, stop: int, dtype: np.dtype[Any]) -> Any:
+        parts.append(start)
+        return real(numbers, start, stop, dtype)
+
+    monkeypatch.setattr(FileNumbers, "span", span)
+    np.savez(tmp_path / "a.npz", **ARRAYS["numbers"])
+    spec = job(tmp_path / "a.npz", "numbers")
+    assert load_data(spec).checked == {}  # it may be changed within the step of the file system's clock
+    monkeypatch.setattr("stages.file_numbers._LATELY_NS", 0)
+    first = load_data(spec)
+    assert len(first.checked) == 2
+    parts.clear()
+    again = load_data(spec, None, Checking(known=first.checked))
+    assert parts == [0, 0]
+    assert again.fingerprint() == first.fingerprint()
+    assert load_data(spec, None, Checking(whole=False)).checked == {}
+    for written in (False, True):
+        if written:
+            np.savez(tmp_path / "a.npz", **ARRAYS["numbers"])
+        else:
+            os.utime(tmp_path / "a.npz")
+        parts.clear()
+        load_data(spec, None, Checking(known=first.checked))
+        assert len(parts) > 20
+    other = spec.replace(precision="float64")
+    parts.clear()
+    load_data(other, None, Checking(known=load_data(spec).checked))
+    assert len(parts) > 40
 
 
 @pytest.mark.usefixtures("large")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cluster.data import stored_tables, temporary
+from cluster.data.checks import Checking
 from cluster.data.formats.lazy_columns import LazyColumns
 from cluster.data.questions import load_questions
 from cluster.data.sources import JobData, load_arrays, load_data
@@ -197,7 +198,7 @@ def test_the_files_on_disk_have_no_name_and_end_with_the_data(tmp_path: Path, mo
 @pytest.mark.usefixtures("large")
 def test_a_plan_writes_no_inputs_and_counts_no_table(tmp_path: Path) -> None:
     FILES["t.parquet"](tmp_path / "t.parquet")
-    data, planned = (load_data(job(tmp_path / "t.parquet"), for_plan=only) for only in (False, True))
+    data, planned = (load_data(job(tmp_path / "t.parquet"), None, Checking(whole=whole)) for whole in (True, False))
     assert (planned.nbytes, planned.reading_bytes, planned.spec) == (data.nbytes, data.reading_bytes, data.spec)
     assert planned.nbytes == (4 + 8) * (len(data.train) + len(data.validation))  # numbers of the rows, and labels
     with pytest.raises(InvalidData, match="was cut short"):
