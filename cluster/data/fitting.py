@@ -14,8 +14,8 @@ from cluster.data.threads import in_threads
 from coordinator.job.data_section import ColumnSection, DataSection
 from stages.losses import Loss
 
-_LARGE = 2**20
-"""Cells of a table whose columns are fitted in several threads."""
+_LARGE = 2**16
+"""Rows of a table whose columns are fitted in several threads."""
 
 
 def fit_inputs(
@@ -26,7 +26,7 @@ def fit_inputs(
     With `tokens`, numbers are token numbers, which are never scaled.
     """
     default = "none" if tokens else "standard"
-    large = sum(len(cells[name]) for name in roles.inputs) >= _LARGE
+    large = max(len(cells[name]) for name in roles.inputs) >= _LARGE
 
     def fitted(name: str) -> InputRule:
         return _input_rule(cells[name], data.column(name), rows, default)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.data.files import Table
@@ -12,6 +12,8 @@ from stages.errors import InvalidData
 
 TARGET_NAMES = ("y", "target", "label", "class")
 """A column of one of these names is the target if `data.target` is not given."""
+
+_NO_USE = ("drop", "key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ def assign_roles(table: Table, data: DataSection, source: str) -> Roles:
     left_out += [(name, "it is an index") for name in index]
     keys = [name for name, kind in kinds.items() if kind == "key"] or index[:1]
     target = data.target or _default_target(table, kinds, index, source)
+    _require_clear(target, keys, kinds, source)
+    left_out += [(name, "it is the key of a row") for name in keys if kinds[name] == "key"]
     out = {*target, *keys, *(name for name, _ in left_out)}
     if data.group is not None and kinds[data.group] is None and data.group not in out:
         left_out.append((data.group, "it is the group"))
@@ -48,11 +52,27 @@ def assign_roles(table: Table, data: DataSection, source: str) -> Roles:
     )
 
 
+def _require_clear(target: Sequence[str], keys: list[str], kinds: Mapping[str, str | None], source: str) -> None:
+    """Raise InvalidData if columns have two roles, or there are two keys."""
+    lines = [
+        f"data.columns.{name} is {kinds[name]}, but it is the target"
+        for name in sorted({*target})
+        if kinds[name] in _NO_USE
+    ]
+    if twice := sorted({name for name in target if target.count(name) > 1}):
+        lines.append(f"data.target names {', '.join(twice)} twice")
+    if len(keys) > 1:
+        lines.append(f"data.columns has several keys ({', '.join(keys)}); a row has one")
+    if lines:
+        raise InvalidData("\n".join(f"{source}: {line}" for line in lines))
+
+
 def _default_target(table: Table, kinds: Mapping[str, str | None], index: list[str], source: str) -> tuple[str, ...]:
     names = [name for name in table.columns if kinds[name] not in ("drop", "key") and name not in index]
     found = [name for name in names if name.lower() in TARGET_NAMES]
     if len(found) == 1:
         return (found[0],)
-    why = f"several columns may be the target ({', '.join(found)})" if found else "no column is called y or target"
+    names_known = f"{', '.join(TARGET_NAMES[:-1])} or {TARGET_NAMES[-1]}"
+    why = f"several columns may be the target ({', '.join(found)})" if found else f"no column is called {names_known}"
     shown = ", ".join(names[:20]) + (f" … ({len(names):,} columns)" if len(names) > 20 else "")
     raise InvalidData(f"{source}: {why}; name the column to predict, as in data.target: NAME, of: {shown}")

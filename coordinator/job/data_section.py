@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
@@ -149,7 +150,13 @@ class DataSection(Section):
 
     def column(self, name: str) -> ColumnSection:
         """Return what is said of a column, with `scale` and `missing` of the whole section if it has none itself."""
-        given = self.columns.get(name, ColumnSection())
+        return self._completed(self.columns[name]) if name in self.columns else self._unnamed
+
+    @cached_property
+    def _unnamed(self) -> ColumnSection:  # made once: a table may have 100,000 such columns
+        return self._completed(ColumnSection())
+
+    def _completed(self, given: ColumnSection) -> ColumnSection:
         return ColumnSection(
             kind=given.kind, scale=given.scale or self.scale, missing=given.missing or self.missing or "error"
         )

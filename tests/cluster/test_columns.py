@@ -358,3 +358,22 @@ def test_the_fingerprint_has_the_rules(tmp_path: Path) -> None:
     second = load_data(table_job(table(tmp_path, text.replace("v", "w")), data={"validation": 0}))
     assert first.train.fingerprint() == second.train.fingerprint()
     assert first.fingerprint() != second.fingerprint()
+
+
+def test_roles_that_contradict_each_other_are_told_together(tmp_path: Path) -> None:
+    path = table(tmp_path, "a,b,c,d,y\n" + "1,2,3,4,5\n" * 9)
+    columns = {"a": "key", "b": "key", "y": "drop"}
+    assert problems_of(table_job(path, "mse", 2, data={"target": ["y", "y"], "columns": columns})) == [
+        "data.columns.y is drop, but it is the target",
+        "data.target names y twice",
+        "data.columns has several keys (a, b); a row has one",
+    ]
+    assert problems_of(table_job(path, "mse", 1, data={"columns": {"aa": "drop", "zzz": "drop"}, "group": "bb"})) == [
+        "has no column 'aa', only a, b, c, d, y",
+        "has no column 'zzz', only a, b, c, d, y",
+        "has no column 'bb', only a, b, c, d, y",
+    ]
+    data = load_data(table_job(path, "mse", 1, data={"columns": {"a": "key", "b": "drop"}}))
+    assert data.preprocessing is not None
+    assert (data.preprocessing.key, data.preprocessing.columns) == ("a", ("c", "d"))
+    assert data.said[1] == "left out (2): b (data.columns says so), a (it is the key of a row)"

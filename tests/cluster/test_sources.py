@@ -102,8 +102,8 @@ def test_a_column_called_y_is_the_target_by_default(tmp_path: Path) -> None:
     assert data.preprocessing.columns == ("a", "kind")
     assert (str(data.train.y.dtype), data.train.y.shape) == ("float32", (8, 1))
     assert problem(job(csv(tmp_path / "e.csv"), "mse", outputs=1)) == (
-        f"{tmp_path}/e.csv: no column is called y or target; name the column to predict, as in data.target: NAME, of: "
-        "a, kind, b"
+        f"{tmp_path}/e.csv: no column is called y, target, label or class; name the column to predict, as in "
+        "data.target: NAME, of: a, kind, b"
     )
 
 
