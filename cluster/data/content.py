@@ -17,10 +17,11 @@ AnyArray = npt.NDArray[Any]
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Arrays:
     """The content of an .npz file or a built-in source. x: (rows, …); y: (rows, …), or None. A large array stays in its
-    file."""
+    file. `names` are those of all arrays in the file."""
 
     x: AnyArray | FileArray
     y: AnyArray | FileArray | None
+    names: tuple[str, ...] = ("x", "y")
 
     @property
     def notes(self) -> tuple[str, ...]:

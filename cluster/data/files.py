@@ -6,6 +6,7 @@ Every error of a file or a file system becomes one line of InvalidData that name
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import IO
 
 from cluster.data.content import AnyArray, Arrays, Lines, Table
@@ -13,7 +14,7 @@ from cluster.data.formats.arrow_files import read_arrow, read_feather
 from cluster.data.formats.built_in import built_in
 from cluster.data.formats.delimited import read_delimited
 from cluster.data.formats.json_lines import read_json_lines
-from cluster.data.formats.npz import read_npz
+from cluster.data.formats.npz import read_npy, read_npz
 from cluster.data.formats.parquet import read_parquet
 from cluster.data.opening import one_line, open_source
 from cluster.data.rules import SourceRules
@@ -34,8 +35,11 @@ def read_source(source: str, rules: SourceRules | None = None, data: DataSection
         raise InvalidData(f"data source: {problem}")
     if source in ("digits", "diabetes"):
         return built_in(source)
-    with open_source(source, rules) as file:
+    with ExitStack() as opened:
+        file = opened.enter_context(open_source(source, rules))
         try:
+            if extension(source) == ".npy":
+                return _read_pair(file, source, rules, data, opened)
             return _read(file, source, data, None if rules is None else rules.most_bytes)
         except InvalidData:
             raise
@@ -48,17 +52,28 @@ def read_source(source: str, rules: SourceRules | None = None, data: DataSection
             raise InvalidData(f"{source}: cannot be read as {kind}: {one_line(error)}") from error
 
 
+def _read_pair(
+    file: IO[bytes], source: str, rules: SourceRules | None, data: DataSection | None, opened: ExitStack
+) -> Arrays:
+    """Read a .npy file of inputs, with the targets that belong to it if it is `data.source`."""
+    if data is None or data.target is None or source != data.source:
+        return read_npy(file, source, None, "")
+    (target,) = data.target
+    return read_npy(file, source, opened.enter_context(open_source(target, rules)), target)
+
+
 def _read(file: IO[bytes], source: str, data: DataSection | None, most_bytes: int | None) -> Arrays | Table:
     kind = extension(source).split(".")[1]
     if kind in ("csv", "tsv"):
         return read_delimited(file, source, None if data is None else data.csv, most_bytes, tabs=kind == "tsv")
+    if kind == "npz":
+        return read_npz(file, source, None if data is None else data.arrays)
     if kind == "jsonl":
         return read_json_lines(file, source, most_bytes)
     return _READERS[kind](file, source)
 
 
 _READERS: dict[str, Callable[[IO[bytes], str], Arrays | Table]] = {
-    "npz": read_npz,
     "parquet": read_parquet,
     "feather": read_feather,
     "arrow": read_arrow,

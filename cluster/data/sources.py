@@ -19,6 +19,7 @@ import numpy as np
 
 from cluster.data.checks import WHOLE, Checking, fitting_inputs, fitting_targets, require_counted
 from cluster.data.files import Arrays, Table, read_source
+from cluster.data.formats.npz import offer
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.rules import SourceRules
 from cluster.data.saying import what_arrays_hold, what_is_read, what_text_holds
@@ -210,7 +211,8 @@ def _arrays(spec: JobSpec, source: str, rules: SourceRules | None) -> Arrays:
 
 def _fitting(spec: JobSpec, content: Arrays, source: str, checking: Checking = WHOLE) -> Dataset:
     if content.y is None:
-        raise InvalidData(f"{source}: has no array y; write it with numpy.savez(file, x=x, y=y)")
+        right = offer(content.names) if len(content.names) > 1 else "; write it with numpy.savez(file, x=x, y=y)"
+        raise InvalidData(f"{source}: has no array y{right}")
     x = fitting_inputs(content.x, spec.model_spec(), source, checking=checking)
     y = fitting_targets(content.y, len(x), spec.model_spec(), source, None, checking=checking)
     return Dataset(x=x, y=y)

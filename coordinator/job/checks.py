@@ -16,7 +16,7 @@ from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_ACTIONS, MAX_LAYERS
 from coordinator.job.loss_entries import LossEntry
 from coordinator.job.problems import Path, show
-from coordinator.job.source_names import has_columns, is_text
+from coordinator.job.source_names import extension, has_columns, is_text, target_file
 from stages.losses import build_loss
 from stages.network import LayerError, NetworkBuilder, path_name
 from stages.shapes import input_shape
@@ -130,16 +130,27 @@ def _precision(facts: Facts) -> Iterator[str]:
 
 
 def _data(facts: Facts) -> Iterator[str]:
-    source, target = facts.get("data", "source"), facts.get("data", "target")
-    loss = facts.get("model", "loss")
+    source, loss = facts.get("data", "source"), facts.get("model", "loss")
     if source is not None and loss is not None and is_text(source, facts.get("data", "block")):
         kind = LossEntry.model_validate(loss).kind
         if not build_loss(kind).takes_labels:
             yield f"model.loss: got {kind!r}, but tokens of text are labels, must be cross_entropy"
-    if source is not None and target is not None and not has_columns(source, facts.get("data", "block")):
-        yield f"data.target: got {show(target)}, but only tables have columns; remove it for {show(source)}"
+    yield from _target(facts)
     yield from _classes(facts)
     yield from _columns(facts)
+
+
+def _target(facts: Facts) -> Iterator[str]:
+    """Yield a line if the target fits the source neither as columns of a table nor as the second file of a pair."""
+    source, target, block = (facts.get("data", key) for key in ("source", "target", "block"))
+    pair = source is not None and extension(source) == ".npy" and not is_text(source, block)
+    named = target_file({"source": source, "target": target})
+    if pair and facts.lacks("data", "target"):
+        yield f"data.target: missing, must be the .npy file with the targets of {show(source)}; tokens need data.block"
+    elif pair and target is not None and (named is None or extension(named) != ".npy"):
+        yield f"data.target: got {show(target)}, must be the .npy file with the targets of {show(source)}"
+    elif not pair and source is not None and target is not None and not has_columns(source, block):
+        yield f"data.target: got {show(target)}, but only tables have columns; remove it for {show(source)}"
 
 
 def _classes(facts: Facts) -> Iterator[str]:

@@ -36,6 +36,7 @@ FILES: tuple[str, ...] = (*EXTENSIONS, ".json", ".safetensors")
 
 FILE_ENTRIES = (
     ("data", "source"),
+    ("data", "target"),
     ("data", "validation"),
     ("data", "tokens"),
     ("model", "weights"),
@@ -126,9 +127,21 @@ def files_named(document: object) -> dict[str, str]:
     for section, key in FILE_ENTRIES:
         entries = document.get(section) if isinstance(document, dict) else None
         name = entries.get(key) if isinstance(entries, dict) else None
+        if key == "target":
+            name = target_file(entries)
         if isinstance(name, str) and extension(name) in FILES:
             found[f"{section}.{key}"] = name
     return found
+
+
+def target_file(data: object) -> str | None:
+    """Return the file that `data.target` names in a document's section `data`; None if it names columns. It belongs to
+    an .npy file of inputs."""
+    source, target = (data.get("source"), data.get("target")) if isinstance(data, dict) else (None, None)
+    if isinstance(target, (list, tuple)) and len(target) == 1:
+        target = target[0]
+    pair = isinstance(source, str) and isinstance(target, str) and extension(source) == ".npy"
+    return str(target) if pair else None
 
 
 def resolve_source(source: str, folder: Path) -> str:

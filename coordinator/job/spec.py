@@ -35,7 +35,14 @@ from coordinator.job.sections import (
     TrainingSection,
     bytes_text,
 )
-from coordinator.job.source_names import files_named, resolve_database, resolve_file, resolve_path, resolve_source
+from coordinator.job.source_names import (
+    files_named,
+    resolve_database,
+    resolve_file,
+    resolve_path,
+    resolve_source,
+    target_file,
+)
 from coordinator.job.yaml_text import read_yaml, write_yaml
 from stages.errors import InvalidJob
 from stages.spec import ModelSpec, OptimizerSpec, Precision
@@ -285,6 +292,8 @@ def _resolve_paths(document: dict[Any, Any], folder: Path) -> None:
         for key in ("source", "validation"):
             if isinstance(data.get(key), str):
                 data[key] = resolve_source(data[key], folder)
+        if (target := target_file(data)) is not None:
+            data["target"] = resolve_file(target, folder, ".npy")
     for section, key, ending in (
         (data, "tokens", ".json"),
         (document.get("model"), "weights", ".safetensors"),

@@ -163,7 +163,10 @@ def test_other_sources_are_held_to_the_same_model(tmp_path: Path) -> None:
         load_questions(spec, "digit", None)
 
 
-NO_PICKLE = "cannot be read as .npz: Object arrays cannot be loaded when allow_pickle=False"
+NO_PICKLE = (
+    "array x holds Python objects, which are not read, since reading them can run code; save numbers: "
+    "numpy.savez(file, x=…) of numpy.array(values, dtype='float32')"
+)
 
 
 def bad(value: float) -> np.ndarray[Any, Any]:
@@ -176,7 +179,7 @@ def bad(value: float) -> np.ndarray[Any, Any]:
     ("arrays", "expected"),
     [
         ({"x": X}, "has no array y; write it with numpy.savez(file, x=x, y=y)"),
-        ({"y": Y, "z": X}, "has no array x, only y, z"),
+        ({"y": Y, "z": X}, "has no array x, only y, z; write data.arrays: {x: NAME, y: y}"),
         ({"x": X, "y": Y[:9]}, "x has 10 rows but y has 9; each row of x needs its row of y"),
         ({"x": X[:, :1], "y": Y}, "has 1 numbers a row in x, but model.input is [2] = 2; change one"),
         ({"x": X.ravel(), "y": Y}, "x has the shape [20], must be (rows, 2)"),

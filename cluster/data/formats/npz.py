@@ -1,25 +1,79 @@
-"""Archives of NumPy's arrays: .npz."""
+"""NumPy's arrays: archives of them, .npz, and a pair of files, .npy."""
 
 from __future__ import annotations
 
-from typing import IO
+from collections.abc import Sequence
+from typing import IO, Any
 
 import numpy as np
 
-from cluster.data.array_files import npz_array
-from cluster.data.content import Arrays
+from cluster.data.array_files import FileArray, large_array, npz_array
+from cluster.data.content import AnyArray, Arrays
+from coordinator.job.data_section import ArraysSection
 from stages.errors import InvalidData
 
+_INPUTS = ("x", "x_train", "train_x", "features", "inputs", "images", "data", "arr_0")
+_TARGETS = ("y", "y_train", "train_y", "targets", "target", "labels", "label", "arr_1")
+"""Names under which people save inputs and targets, in lower case. They are offered, never taken."""
+_MOST_SHOWN = 8
 
-def read_npz(file: IO[bytes], source: str) -> Arrays:
-    """Return the arrays x and y of an open .npz file."""
+
+def read_npz(file: IO[bytes], source: str, given: ArraysSection | None) -> Arrays:
+    """Return the arrays of inputs and targets in an open .npz file. `given` are their names; an archive that does not
+    have them may call them x and y."""
     archive = np.load(file, allow_pickle=False)
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InvalidData(
             f"{source}: holds a single array, must hold x and y; write it with numpy.savez(file, x=x, y=y)"
         )
     with archive:
-        if "x" not in archive.files:
-            raise InvalidData(f"{source}: has no array x, only {', '.join(archive.files) or 'nothing'}")
-        x = npz_array(archive, "x", file, source)
-        return Arrays(x=x, y=npz_array(archive, "y", file, source) if "y" in archive.files else None)
+        x, y = _name("x", given and given.x, archive.files), _name("y", given and given.y, archive.files)
+        if x is None:
+            raise InvalidData(f"{source}: has no array {given.x if given else 'x'}{offer(archive.files)}")
+        inputs = _array(archive, x, file, source)
+        targets = None if y is None else _array(archive, y, file, source)
+        return Arrays(x=inputs, y=targets, names=tuple(archive.files))
+
+
+def read_npy(file: IO[bytes], source: str, targets: IO[bytes] | None, targets_source: str) -> Arrays:
+    """Return the inputs in an open .npy file, and the targets in another one."""
+    y = None if targets is None else _single(targets, targets_source)
+    return Arrays(x=_single(file, source), y=y, names=("x",))
+
+
+def offer(names: Sequence[str]) -> str:
+    """Return what to write for an archive whose arrays have other names than x and y."""
+    if not names:
+        return ", it is empty; write it with numpy.savez(file, x=x, y=y)"
+    lower = {name.lower(): name for name in names}
+    x, y = (next((lower[one] for one in known if one in lower), "NAME") for known in (_INPUTS, _TARGETS))
+    shown = ", ".join(names[:_MOST_SHOWN]) + (", …" if len(names) > _MOST_SHOWN else "")
+    return f", only {shown}; write data.arrays: {{x: {x}, y: {y}}}"
+
+
+def _name(default: str, given: str | None, names: Sequence[str]) -> str | None:
+    return next((name for name in (given, default) if name in names), None)
+
+
+def _array(archive: Any, name: str, file: IO[bytes], source: str) -> AnyArray | FileArray:
+    try:
+        return npz_array(archive, name, file, source)
+    except ValueError as error:
+        raise _no_pickle(error, source, f"array {name}", f"numpy.savez(file, {name}=…)") from None
+
+
+def _single(file: IO[bytes], source: str) -> AnyArray | FileArray:
+    try:
+        found = large_array(file, source)
+        return np.load(file, allow_pickle=False) if found is None else found  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise _no_pickle(error, source, "it", "numpy.save(file, …)") from None
+
+
+def _no_pickle(error: ValueError, source: str, what: str, how: str) -> Exception:
+    if "allow_pickle" not in str(error):
+        return error
+    return InvalidData(
+        f"{source}: {what} holds Python objects, which are not read, since reading them can run code; save numbers: "
+        f"{how} of numpy.array(values, dtype='float32')"
+    )
