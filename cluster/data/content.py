@@ -17,16 +17,23 @@ AnyArray = npt.NDArray[Any]
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Arrays:
     """The content of an .npz file or a built-in source. x: (rows, …); y: (rows, …), or None. A large array stays in its
-    file. `names` are those of all arrays in the file."""
+    file. `names` are those of all arrays in the file.
+
+    For images, `shape` is that of each of them (channels, height, width), `classes` are the names of the labels, and
+    `said` are lines for the user.
+    """
 
     x: AnyArray | FileArray
     y: AnyArray | FileArray | None
     names: tuple[str, ...] = ("x", "y")
+    shape: tuple[int, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for the user about what stays in its file."""
-        return tuple(a.told(name) for name, a in (("x", self.x), ("y", self.y)) if isinstance(a, FileArray))
+        """Lines for the user about what was read and what stays in its file."""
+        return self.said + tuple(a.told(name) for name, a in (("x", self.x), ("y", self.y)) if isinstance(a, FileArray))
 
 
 class Lines:
@@ -61,7 +68,7 @@ class Table:
 
     `index` names the columns that are an index by the file's own account. `notes` say what the reader found, such as
     its delimiter. `lines` are the lines of the file on which its rows begin, as an editor counts them; None if it has
-    no lines.
+    no lines. `place` says where a row of several files is.
     """
 
     columns: dict[str, Any]
@@ -69,3 +76,10 @@ class Table:
     index: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     lines: Lines | AnyArray | None = None
+    place: Callable[[int], str] | None = None
+
+    def where(self, row: int) -> str:
+        """Return where a row is: `line 7` as an editor counts, or `row 6`, from 1, if the file has no lines."""
+        if self.place is not None:
+            return self.place(row)
+        return f"row {row + 1:,}" if self.lines is None else f"line {int(self.lines[row]):,}"

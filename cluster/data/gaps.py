@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.data.cells import CategoryCells, Cells
 from cluster.data.files import Table
-from cluster.data.problems import Problems, place_of
+from cluster.data.problems import Problems
 from coordinator.texts import counted, some
 from stages.data import RowNumbers
 
@@ -43,7 +43,7 @@ def kept_rows(
             dropped |= empty
             causes.append(name)
         else:
-            n, first = int(np.count_nonzero(empty)), place_of(table, int(empty.argmax()))
+            n, first = int(np.count_nonzero(empty)), table.where(int(empty.argmax()))
             refused.append(f"{name} ({n:,}, {'first on ' if n > 1 else ''}{first})")
     if refused:
         own = [name for name in targets if cells[name].empty() is not None and missing[name] != "drop"]

@@ -54,14 +54,15 @@ def places_of(source: str, rules: SourceRules | None) -> list[Place]:
     root = path if is_folder(source) else os.path.dirname(_before_signs(path)) or "."
     limits.require_place(root)
     if is_folder(source) and not os.path.isdir(path):
-        what = "is a file, so its name must not end in /" if os.path.exists(path) else "no such folder"
+        what = "is a file, so its name must not end in /" if os.path.exists(path.rstrip("/")) else "no such folder"
         raise InvalidData(f"{source}: {what}{'' if rules is None else _NOT_UPLOADED}")
     found = _in_folder(path) if is_folder(source) else _by_pattern(path)
     if len(found) > MOST_FILES:
         raise InvalidData(f"{source}: stands for {len(found):,} files, must be at most {MOST_FILES:,}")
     kinds = sorted({"images" if place.kind in IMAGES else place.kind for place in found})
     if not found:
-        raise InvalidData(f"{source}: no file {'is in it' if is_folder(source) else 'fits'}" + _NOT_UPLOADED * bool(rules))
+        what = "no file is in it" if is_folder(source) else "no file fits"
+        raise InvalidData(f"{source}: {what}{'' if rules is None else _NOT_UPLOADED}")
     if len(kinds) > 1 or (kinds[0] not in TABLES and kinds != ["images"]):
         shown = some([kind or "no extension" for kind in kinds], _MOST_KINDS)
         raise InvalidData(f"{source}: has files of these kinds: {shown}; must be tables of one kind, or images")

@@ -19,11 +19,6 @@ MOST_SHOWN = 20
 _MOST_CHARACTERS = 40
 
 
-def place_of(table: Table, row: int) -> str:
-    """Return where a row is: `line 7` as an editor counts, or `row 6`, from 1, if the file has no lines."""
-    return f"row {row + 1:,}" if table.lines is None else f"line {int(table.lines[row]):,}"
-
-
 def shown(value: object) -> str:
     """Return a cell's value on one line, in quotes if it is a text, shortened if it is long."""
     if not isinstance(value, str):
@@ -52,7 +47,7 @@ class Problems:
         rows = np.flatnonzero(wrong)
         found = self._of_cells.setdefault(column, [])
         for row in rows[:MOST_SHOWN].tolist():
-            place = f"{self.source}: {place_of(self.table, row)}, column {shown(column)}"
+            place = f"{self.source}: {self.table.where(row)}, column {shown(column)}"
             found.append((row, f"{place}: got {shown(value(row))}, must be {right}"))
         self._more += max(0, len(rows) - MOST_SHOWN)
 

@@ -35,11 +35,13 @@ def rows_text(train: int, validation: int) -> str:
     return f"{counted(train, 'row')} train, {f'{validation:,}' if validation else 'no'} validation"
 
 
-def what_arrays_hold(train: Dataset, validation: Dataset) -> str:
-    """Return a line about rows without names: "inputs: 64 numbers a row (x) · target: 1 label a row (y) · …"."""
+def what_arrays_hold(train: Dataset, validation: Dataset, classes: Sequence[str] | None = None) -> str:
+    """Return a line about rows without names: "inputs: 64 numbers a row (x) · target: 1 label a row (y) · …". `classes`
+    are those of images."""
     x = f"inputs: {counted(train.x.shape[1], 'token' if train.x.dtype.kind in 'iu' else 'number')} a row (x)"
     width = train.y.shape[1] if train.y.ndim > 1 else 1
     y = f"target: {counted(width, 'number' if train.y.dtype.kind == 'f' else 'label')} a row (y)"
+    y = y if classes is None else f"target: the class of an image (classes: {some(classes, _MOST_NAMES)})"
     return f"{x} · {y} · {rows_text(len(train), len(validation))}"
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from cluster.data.checks import WHOLE, Checking, fitting_inputs, fitting_targets, require_counted
 from cluster.data.files import Arrays, Table, read_source
 from cluster.data.formats.npz import offer
+from cluster.data.image_data import fitted_to_images, image_classes, with_classes
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.rules import SourceRules
 from cluster.data.saying import what_arrays_hold, what_is_read, what_text_holds
@@ -92,11 +93,12 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None, checking: Checkin
 
 
 def _main_line(data: JobData) -> str:
-    if data.preprocessing is not None:
+    if data.preprocessing is not None and data.preprocessing.inputs:
         return what_is_read(data.preprocessing, len(data.train), len(data.validation), data.dropped)
     if data.vocabulary is not None:
         return what_text_holds(data.train, data.validation, data.vocabulary)
-    return what_arrays_hold(data.train, data.validation)
+    classes = None if data.preprocessing is None else data.preprocessing.target.classes
+    return what_arrays_hold(data.train, data.validation, classes)
 
 
 def _load_data(spec: JobSpec, rules: SourceRules | None, checking: Checking) -> JobData:
@@ -109,18 +111,25 @@ def _load_data(spec: JobSpec, rules: SourceRules | None, checking: Checking) -> 
     content = read_source(data.source, rules, data)
     if isinstance(content, Table):
         return _load_table(spec, content, rules, for_plan=not checking.whole)
+    named = None
+    if content.classes is not None:
+        spec, named = fitted_to_images(spec, content, data.source), image_classes(content)
     everything = _fitting(spec, content, data.source, checking)
     if isinstance(data.validation, str):
-        validation = _fitting(spec, _arrays(spec, data.validation, rules), data.validation, checking)
-        return JobData(spec=spec, train=everything, validation=validation, said=content.notes)
-    train_rows, validation_rows = _split_arrays(spec, everything)
+        second = with_classes(_arrays(spec, data.validation, rules), named, data.validation)
+        validation = _fitting(spec, second, data.validation, checking)
+        return JobData(spec=spec, train=everything, validation=validation, preprocessing=named, said=content.notes)
+    train_rows, validation_rows = _split_arrays(spec, everything, content.classes)
     train, validation = everything.take(train_rows), everything.take(validation_rows)
-    return JobData(spec=spec, train=train, validation=validation, said=content.notes)
+    return JobData(spec=spec, train=train, validation=validation, preprocessing=named, said=content.notes)
 
 
-def _split_arrays(spec: JobSpec, everything: Dataset) -> tuple[RowNumbers, RowNumbers]:
-    """Return the rows of arrays for training and for validation; stratified only if the job says so."""
+def _split_arrays(spec: JobSpec, everything: Dataset, images: tuple[str, ...] | None) -> tuple[RowNumbers, RowNumbers]:
+    """Return the rows of arrays for training and for validation; stratified only if the job says so, or for images of
+    the classes `images`."""
     data, classes = spec.data, None
+    if images is not None:
+        return split_rows(data, len(everything), spec.seed, classes=everything.y, names=images, stratify=True)
     names: tuple[str, ...] = ()
     if data.stratified and data.validation and spec.model_spec().loss_function.takes_labels and everything.y.ndim == 1:
         found, classes = np.unique(everything.y, return_inverse=True)
@@ -192,7 +201,7 @@ def load_arrays(
     """
     content = read_source(source, rules, spec.data)
     if isinstance(content, Arrays):
-        return _fitting(spec, content, source)
+        return _fitting(spec, with_classes(content, preprocessing, source), source)
     if preprocessing is None:
         raise InvalidData(f"{source}: has columns, but the model was trained on arrays; give an .npz with x and y")
     rows = rows_by_rules(spec, content, preprocessing, source, targets=True)
@@ -211,6 +220,8 @@ def _arrays(spec: JobSpec, source: str, rules: SourceRules | None) -> Arrays:
 
 def _fitting(spec: JobSpec, content: Arrays, source: str, checking: Checking = WHOLE) -> Dataset:
     if content.y is None:
+        if content.shape is not None:
+            raise InvalidData(f"{source}: its images must be in folders of their classes, such as {source}cats/1.png")
         right = offer(content.names) if len(content.names) > 1 else "; write it with numpy.savez(file, x=x, y=y)"
         raise InvalidData(f"{source}: has no array y{right}")
     x = fitting_inputs(content.x, spec.model_spec(), source, checking=checking)

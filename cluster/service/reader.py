@@ -87,6 +87,8 @@ def _workers(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def _look(question: Mapping[str, Any]) -> dict[str, Any]:
     """Return the problem of each wrong path: it leads to a forbidden place, or is not a file. Opens no file."""
+    from cluster.data.places import exists
+
     rules = SourceRules.from_dict(question["rules"])
     found: dict[str, str] = {}
     for path in question["paths"]:
@@ -95,7 +97,7 @@ def _look(question: Mapping[str, Any]) -> dict[str, Any]:
         except UserMistake as error:
             found[path] = str(error).removeprefix(f"{path}: ")
         else:
-            if question["exists"] and not Path(path).is_file():
+            if question["exists"] and not exists(path):
                 found[path] = "no such file on the service's machine"
     return {"wrong": found}
 

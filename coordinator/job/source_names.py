@@ -49,8 +49,8 @@ PROTOCOLS: tuple[str, ...] = ("file", "http", "https", "s3", "gs", "gcs", "az", 
 ones are listed."""
 
 WHAT_A_SOURCE_IS = (
-    "digits, diabetes, stdlib, or a file or URL: .csv, .tsv, .jsonl (each also with .gz or .zst), .parquet, .feather, "
-    ".arrow, .npz, .npy, .txt or .bin"
+    "digits, diabetes, stdlib, a file or URL (.csv, .tsv or .jsonl, also with .gz or .zst, .parquet, .feather, .arrow, "
+    ".npz, .npy, .txt, .bin), a pattern such as parts/*.csv, or a folder such as flowers/"
 )
 
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*)://")
@@ -66,7 +66,19 @@ def is_text(source: str, block: object) -> bool:
 
 def has_columns(source: str, block: object = None) -> bool:
     """Whether the source is a table with named columns."""
-    return source not in BUILT_IN and extension(source) in TABLES and not is_text(source, block)
+    if source in BUILT_IN or is_text(source, block):
+        return False
+    return extension(source) in TABLES or is_folder(source)
+
+
+def is_folder(source: str) -> bool:
+    """Whether the source is a local folder: its name ends in `/`."""
+    return source.endswith("/") and not is_url(source)
+
+
+def is_pattern(source: str) -> bool:
+    """Whether the source is a pattern of local files, such as `parts/*.csv`."""
+    return any(sign in source for sign in "*?[") and not is_url(source)
 
 
 def is_url(source: str) -> bool:
@@ -101,7 +113,7 @@ def source_problem(source: str) -> str | None:
         return None
     if is_url(source) and (hint := _url_problem(source)):
         return f"got {source!r}, must be {WHAT_A_SOURCE_IS}; {hint}"
-    if extension(source) in EXTENSIONS:
+    if extension(source) in EXTENSIONS or is_folder(source):
         return None
     hint = did_you_mean(source, BUILT_IN)
     if not hint and (ending := extension(source)):
@@ -129,7 +141,7 @@ def files_named(document: object) -> dict[str, str]:
         name = entries.get(key) if isinstance(entries, dict) else None
         if key == "target":
             name = target_file(entries)
-        if isinstance(name, str) and extension(name) in FILES:
+        if isinstance(name, str) and (extension(name) in FILES or is_folder(name)):
             found[f"{section}.{key}"] = name
     return found
 
@@ -146,9 +158,10 @@ def target_file(data: object) -> str | None:
 
 def resolve_source(source: str, folder: Path) -> str:
     """Return the source with a path relative to `folder` made absolute; built-in names and URLs stay as they are."""
-    if source in BUILT_IN or is_url(source) or not source or "\0" in source or extension(source) not in EXTENSIONS:
+    known = extension(source) in EXTENSIONS or is_folder(source)
+    if source in BUILT_IN or is_url(source) or not source or "\0" in source or not known:
         return source
-    return resolve_path(source, folder)
+    return resolve_path(source, folder) + "/" * is_folder(source)
 
 
 def resolve_file(name: str, folder: Path, ending: str) -> str:

@@ -99,15 +99,17 @@ class JobSpec(Section):
         model["layers"] = _with_units(model["layers"], model["vocabulary"])
         return parse_job(document)
 
-    def fitted(self, n_inputs: int, n_classes: int | None, target: Sequence[str] | None = None) -> JobSpec:
+    def fitted(
+        self, n_inputs: int | Sequence[int], n_classes: int | None, target: Sequence[str] | None = None
+    ) -> JobSpec:
         """Return the same job with `model.input`, `units: classes` and `data.target` filled in for rows of numbers.
 
-        `n_inputs`: numbers of a row; `n_classes`: None if the targets are numbers. Raises InvalidJob.
+        `n_inputs`: numbers of a row, or its shape; `n_classes`: None if the targets are numbers. Raises InvalidJob.
         """
         document = self.document()
         model = document["model"]
         if model.get("input") is None:
-            model["input"] = [n_inputs]
+            model["input"] = [n_inputs] if isinstance(n_inputs, int) else list(n_inputs)
         if n_classes is not None:
             model["layers"] = _with_units(model["layers"], n_classes)
         if target is not None:

@@ -1,4 +1,4 @@
-"""Random tables, written in random dialects, are read as exactly those values or not at all, never as something else."""
+"""Random tables in random dialects are read as exactly those values or not at all, and never as something else."""
 
 from __future__ import annotations
 

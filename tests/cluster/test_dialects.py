@@ -152,7 +152,7 @@ def test_numbers_of_other_countries(kind: str, tmp_path: Path) -> None:
         ("# c\na,b\n1,2\n#f00,3\n",
          "line 4 begins with # and has as many cells as a row; write data.csv: {comment: '#'} if "
          "it is a comment, {comment: ''} if it is a row"),
-        ("a,b\n'x',1\n'y',2\n", "all texts of a column stand in '…'; write data.csv: {quote: \"'\"} if ' is the quote, "
+        ("a,b\n'x',1\n'y',2\n", "some cells stand in '…'; write data.csv: {quote: \"'\"} if ' is the quote, "
          "{quote: '\"'} if it belongs to the texts"),
         (b"a,b\ncaf\xe9,1\n" + "é,2\n".encode(), "line 3 is in UTF-8, but others are not; give its encoding, such as "
          "data.csv: {encoding: latin-1}"),
@@ -181,9 +181,11 @@ def test_what_is_not_clear_is_asked(content: str | bytes, expected: str, tmp_pat
         (b"a,b\n1,x\n\n2,\x00y\n", ["line 4 has a null byte, so the file is damaged, or no text; mend it"]),
         (gzip.compress(b"a,b\n1,2\n")[:-4],
          ["cannot be decompressed: Truncated compressed stream; write the file again"]),
+        ('a,"\n1,2\n3,4\n', ['line 1 begins a text with " that does not end; close it, or write data.csv: {quote: …} '
+         "with another"]),
         (b"PK\x03\x04xl/", ["is a zip archive or an Excel file; unpack it, or save the sheet as CSV"]),
     ],
-    ids=range(10),
+    ids=range(11),
 )  # fmt: skip
 def test_damage_is_named_with_its_line(content: str | bytes, expected: list[str], tmp_path: Path) -> None:
     assert problems(tmp_path / "d.csv", content) == expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cluster.data.content import Lines, Table
@@ -38,7 +38,13 @@ def require_single(names: Sequence[str], source: str) -> None:
 
 
 def table_of(
-    table: Any, source: str, *, index: Iterable[str] = (), notes: Iterable[str] = (), lines: Lines | None = None
+    table: Any,
+    source: str,
+    *,
+    index: Iterable[str] = (),
+    notes: Iterable[str] = (),
+    lines: Lines | None = None,
+    place: Callable[[int], str] | None = None,
 ) -> Table:
     """Return Arrow's table. Its index are the columns `index`, those that pandas has stored as one, and first columns
     that have no name of their own. Raises InvalidData if two columns have one name."""
@@ -55,6 +61,7 @@ def table_of(
         index=tuple(dict.fromkeys(name for name in found if name in names)),
         notes=tuple(notes),
         lines=lines,
+        place=place,
     )
 
 

@@ -32,10 +32,17 @@ class _NotUtf8(Exception):
 
 
 def read_delimited(
-    file: IO[bytes], source: str, given: CsvSection | None, most_bytes: int | None, *, tabs: bool
+    file: IO[bytes],
+    source: str,
+    given: CsvSection | None,
+    most_bytes: int | None,
+    *,
+    tabs: bool,
+    as_text: Sequence[str] = (),
 ) -> Table:
     """Return the columns of an open file. `given` is what the job file says of its dialect; what it does not say is
-    found and said in the notes. `tabs`: the file's name says that its delimiter is a tab.
+    found and said in the notes. `tabs`: the file's name says that its delimiter is a tab. `as_text` are columns whose
+    cells stay texts, whatever they are.
 
     Raises InvalidData with a line for each problem if the dialect is not clear or the rows do not fit to it.
     """
@@ -47,13 +54,13 @@ def read_delimited(
     if given.encoding is None and encoding == "utf-8" and not is_utf8(_head(content, 0, _HEAD)):
         encoding = one_byte_encoding(content, source)
     try:
-        return _Text(content, encoding, given, source, tabs).read(compression)
+        return _Text(content, encoding, given, source, tabs).read(compression, as_text)
     except _NotUtf8:
         if given.encoding is not None:
             raise InvalidData(
                 f"{source}: is not in {given.encoding}; give its encoding, as in data.csv: {{encoding: …}}"
             ) from None
-        return _Text(content, one_byte_encoding(content, source), given, source, tabs).read(compression)
+        return _Text(content, one_byte_encoding(content, source), given, source, tabs).read(compression, as_text)
 
 
 def _head(content: PlainBytes, start: int, size: int) -> bytes:
@@ -90,7 +97,7 @@ class _Text:
         layout = find_layout(text, self._given, self._source, tabs=tabs, whole=whole)
         return layout, skipped + len(text[: layout.before].encode())
 
-    def read(self, compression: str | None) -> Table:
+    def read(self, compression: str | None, as_text: Sequence[str]) -> Table:
         """Return the table. Raises _NotUtf8, InvalidData."""
         import pyarrow as pa
 
@@ -103,13 +110,14 @@ class _Text:
             raise InvalidData(f"{source}: line {line:,} has a null byte, so the file is damaged, or no text; mend it")
         if scanned.stray:
             raise_row_problems(self._content, self._start, layout, source)
-        columns = self._columns(names, scanned)
+        columns = self._columns(names, scanned, as_text)
         if any(column.type == pa.binary() for column in columns.values()):
             raise _NotUtf8
         notes = [
             f"column {name!r} is text, since its whole numbers begin with 0 or are too large" for name in self._keys
         ]
-        texts = {name: one for name, one in columns.items() if one.type == pa.string() and name not in self._keys}
+        fixed = {*self._keys, *as_text}
+        texts = {name: one for name, one in columns.items() if one.type == pa.string() and name not in fixed}
         numbers, convention = numbers_of_texts(texts, lambda: _pointed(columns), given, EMPTY, source)
         columns |= numbers
         found = [*layout.notes, *convention.notes(given)]
@@ -120,7 +128,7 @@ class _Text:
             more.append(f"the columns are called {names[0]} to {names[-1]}, since the file has no line of names")
         return table_of(pa.table(columns), source, notes=[*notes, *more], lines=self._lines(scanned))
 
-    def _columns(self, names: list[str], scanned: Scan) -> dict[str, Any]:
+    def _columns(self, names: list[str], scanned: Scan, as_text: Sequence[str]) -> dict[str, Any]:
         """Return the columns by name, as Arrow infers them; keys stay texts."""
         import pyarrow as pa
 
@@ -131,7 +139,7 @@ class _Text:
         decimal = convention_of(self._given).decimal
         reader = ArrowCsv(content, start, layout, names, decimal, quotes=scanned.quotes)
         try:
-            columns = reader.read()
+            columns = reader.read(as_text)
             keys = reader.keys(columns, zeros=scanned.zeros)
         except pa.ArrowInvalid:
             raise_row_problems(self._content, self._start, layout, self._source)

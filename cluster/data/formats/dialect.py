@@ -60,7 +60,7 @@ def find_layout(text: str, given: CsvSection, source: str, *, tabs: bool, whole:
     quote = given.quote or _quote(rest, source)
     delimiter = given.delimiter or sep or _delimiter(rest, quote, source, tabs=tabs, whole=whole)
     dialect = Dialect(delimiter=delimiter, quote=quote, comment=comment)
-    first, used = _first_row(rest, dialect)
+    first, used = _first_row(rest, dialect, skipped, source)
     if comment and given.comment is None:
         _require_comments(lines[:skipped], first, dialect, source)
     found = given.delimiter is None and delimiter != ("\t" if tabs else ",")
@@ -110,19 +110,22 @@ def _require_comments(before: Sequence[str], first: Sequence[str], dialect: Dial
 
 
 def _quote(lines: Sequence[str], source: str) -> str:
-    """Return the quote: " but for files whose names or texts all stand in '…'."""
-    if any('"' in line for line in lines):
+    """Return the quote: " but for files whose names all stand in '…'. Raises InvalidData if only some cells do."""
+    text = "".join(lines)
+    if not _wrapped("'").search(text):
         return '"'
-    cells = [re.split(r"[,;\t|]", line.strip()) for line in lines if line.strip()]
-    wrapped = [[len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in row] for row in cells]
-    if all(wrapped[0]):
+    first = re.split(r"[,;\t|]", next(line for line in lines if line.strip()).strip())
+    if all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in first) and not _wrapped('"').search(text):
         return "'"
-    if len(wrapped) > 1 and any(all(column) for column in zip(*wrapped[1:], strict=False)):
-        raise InvalidData(
-            f"{source}: all texts of a column stand in '…'; write data.csv: {{quote: \"'\"}} if ' is the quote, "
-            "{quote: '\"'} if it belongs to the texts"
-        )
-    return '"'
+    raise InvalidData(
+        f"{source}: some cells stand in '…'; write data.csv: {{quote: \"'\"}} if ' is the quote, {{quote: '\"'}} if it "
+        "belongs to the texts"
+    )
+
+
+def _wrapped(quote: str) -> re.Pattern[str]:
+    """Return the pattern of a cell that stands in quotes."""
+    return re.compile(rf"(?:\A|[,;\t|\r\n]){quote}(?:[^{quote}]|{quote}{quote})*{quote}(?=\Z|[,;\t|\r\n])")
 
 
 def _delimiter(lines: Sequence[str], quote: str, source: str, *, tabs: bool, whole: bool) -> str:
@@ -161,10 +164,24 @@ def rows(lines: Sequence[str], dialect: Dialect) -> Any:
     return csv.reader(iter(lines), delimiter=dialect.delimiter, quotechar=dialect.quote)
 
 
-def _first_row(lines: Sequence[str], dialect: Dialect) -> tuple[list[str], int]:
-    """Return the cells of the first row, and how many lines it takes."""
-    reader = rows(lines, dialect)
-    return next(reader), reader.line_num
+def _first_row(lines: Sequence[str], dialect: Dialect, before: int, source: str) -> tuple[list[str], int]:
+    """Return the cells of the first row, and how many lines it takes; `before` lines stand before it."""
+    reader = csv.reader(iter(lines), delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
+    try:
+        return next(reader), reader.line_num
+    except csv.Error as error:
+        raise InvalidData(f"{source}: line {before + 1:,} {quote_problem(error, dialect.quote)}") from None
+
+
+def quote_problem(error: csv.Error, quote: str) -> str:
+    """Return what is wrong with a line on which the csv module finds a quote that does not fit."""
+    if "end of data" in str(error):
+        return f"begins a text with {quote} that does not end; close it, or write data.csv: {{quote: …}} with another"
+    if "expected after" in str(error):
+        return (
+            f"goes on after a closing {quote}; double a {quote} in a text, or write data.csv: {{quote: …}} with another"
+        )
+    return f"cannot be read: {error}"
 
 
 def _require_names(first: Sequence[str], line: int, source: str) -> None:

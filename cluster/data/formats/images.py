@@ -22,16 +22,18 @@ Opener = Callable[[str], IO[bytes]]
 
 def read_images(paths: Sequence[str], insides: Sequence[str], source: str, opened: Opener) -> Arrays:
     """Return x (rows, channels · height · width) float32, pixels / 255, and y, the numbers of the classes in sorted
-    order.
+    order. If all images are in the folder itself, they have no classes, and y is None.
 
     `insides` are the paths in the folder; rows follow them in their order. Raises InvalidData with a line for each
     image that is not in a folder of its class, cannot be read, or has another size or other channels than most.
     """
+    from PIL import UnidentifiedImageError
+
     folders = [os.path.dirname(inside) for inside in insides]
     problems = [
         f"{path}: must be in a folder of its class, such as {source}cats/{os.path.basename(path)}"
         for path, folder in zip(paths, folders, strict=True)
-        if not folder or os.sep in folder
+        if any(folders) and (not folder or os.sep in folder)
     ]
     _raise_any(problems, source)
     classes = tuple(sorted(set(folders)))
@@ -43,6 +45,9 @@ def read_images(paths: Sequence[str], insides: Sequence[str], source: str, opene
         except InvalidData as error:
             problems += error.problems
             continue
+        except UnidentifiedImageError:
+            problems.append(f"{path}: cannot be read as an image: it is of no known format, or damaged")
+            continue
         except Exception as error:  # Pillow raises errors of many types for a broken file
             problems.append(f"{path}: cannot be read as an image: {one_line(error)}")
             continue
@@ -50,14 +55,14 @@ def read_images(paths: Sequence[str], insides: Sequence[str], source: str, opene
         pixels.append(image.reshape(-1))
     shape = Counter(one for _, one in shapes).most_common(1)[0][0] if shapes else (0, 0, 0)
     others = [(path, one) for path, one in shapes if one != shape]
-    problems += [f"{path}: is {_shown(one)}, but most images are {_shown(shape)}; make them equal" for path, one in others]
+    problems += [f"{path}: is {_shown(one)}, but most images are {_shown(shape)}; make it so" for path, one in others]
     _raise_any(problems, source)
     numbers = {name: k for k, name in enumerate(classes)}
     return Arrays(
         x=(np.arange(256) / 255).astype(np.float32)[np.stack(pixels)],
-        y=np.array([numbers[folder] for folder in folders], dtype=np.int64),
+        y=np.array([numbers[folder] for folder in folders], dtype=np.int64) if any(folders) else None,
         shape=tuple(map(int, shape)),
-        classes=classes,
+        classes=classes if any(folders) else None,
         said=(f"{counted(len(paths), 'image')} of {_shown(shape)}; pixels from 0 to 255 are divided by 255",),
     )
 

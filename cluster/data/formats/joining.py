@@ -4,6 +4,7 @@ in the names of folders, as in `year=2024/part-0.parquet`."""
 from __future__ import annotations
 
 import bisect
+import re
 import urllib.parse
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -94,17 +95,15 @@ def _partitions(insides: Sequence[str], source: str) -> dict[str, list[Any]]:
     names = [[name for name, _ in key] for key in keys]
     if other := next((k for k, one in enumerate(names) if one != names[0]), None):
         raise InvalidData(
-            f"{source}: {insides[0]} and {insides[other]} have other columns in the names of their folders; keep them apart"
+            f"{source}: the folders of {insides[0]} and {insides[other]} name other columns; keep them apart"
         )
     found: dict[str, list[Any]] = {}
     for k, name in enumerate(names[0]):
         texts = [urllib.parse.unquote(key[k][1]) for key in keys]
         known = [text for text in texts if text != _NO_VALUE]
-        whole = all(text.lstrip("-").isascii() and text.lstrip("-").isdigit() and str(int(text)) == text for text in known)
+        whole = all(re.fullmatch(r"0|-?[1-9]\d{0,17}", text, re.ASCII) for text in known)
         kind = pa.int64() if whole else pa.string()
-        found[name] = [
-            pa.scalar(None if text == _NO_VALUE else int(text) if whole else text, kind) for text in texts
-        ]
+        found[name] = [pa.scalar(None if text == _NO_VALUE else int(text) if whole else text, kind) for text in texts]
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def read_npz(file: IO[bytes], source: str, given: ArraysSection | None) -> Array
             f"{source}: holds a single array, must hold x and y; write it with numpy.savez(file, x=x, y=y)"
         )
     with archive:
-        x, y = _name("x", given and given.x, archive.files), _name("y", given and given.y, archive.files)
+        x, y = _name("x", given, archive.files), _name("y", given, archive.files)
         if x is None:
             raise InvalidData(f"{source}: has no array {given.x if given else 'x'}{offer(archive.files)}")
         inputs = _array(archive, x, file, source)
@@ -51,8 +51,9 @@ def offer(names: Sequence[str]) -> str:
     return f", only {shown}; write data.arrays: {{x: {x}, y: {y}}}"
 
 
-def _name(default: str, given: str | None, names: Sequence[str]) -> str | None:
-    return next((name for name in (given, default) if name in names), None)
+def _name(role: Literal["x", "y"], given: ArraysSection | None, names: Sequence[str]) -> str | None:
+    own = role if given is None else given.x if role == "x" else given.y
+    return next((name for name in (own, role) if name in names), None)
 
 
 def _array(archive: Any, name: str, file: IO[bytes], source: str) -> AnyArray | FileArray:
@@ -65,7 +66,7 @@ def _array(archive: Any, name: str, file: IO[bytes], source: str) -> AnyArray | 
 def _single(file: IO[bytes], source: str) -> AnyArray | FileArray:
     try:
         found = large_array(file, source)
-        return np.load(file, allow_pickle=False) if found is None else found  # type: ignore[no-any-return]
+        return np.load(file, allow_pickle=False) if found is None else found
     except ValueError as error:
         raise _no_pickle(error, source, "it", "numpy.save(file, …)") from None
 

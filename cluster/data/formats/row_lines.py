@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cluster.data.content import AnyArray
-from cluster.data.formats.dialect import Dialect, Layout
+from cluster.data.formats.dialect import Dialect, Layout, quote_problem
 from cluster.data.formats.plain_bytes import PlainBytes, parts
 from coordinator.texts import counted
 from stages.errors import InvalidData
@@ -99,24 +99,13 @@ def raise_row_problems(content: PlainBytes, start: int, layout: Layout, source: 
                     )
     except csv.Error as error:
         total += 1
-        problems.append(f"{source}: line {reader.first:,} {_quote_problem(error, layout.dialect)}")
+        problems.append(f"{source}: line {reader.first:,} {quote_problem(error, layout.dialect.quote)}")
     if not total:
         return
     problems[0] += "" if problems[0].endswith("another") else _hint(layout)
     if total > len(problems):
         problems.append(f"{source}: and {total - len(problems):,} more lines with another number of cells")
     raise InvalidData("\n".join(problems))
-
-
-def _quote_problem(error: csv.Error, dialect: Dialect) -> str:
-    quote = dialect.quote
-    if "end of data" in str(error):
-        return f"begins a text with {quote} that does not end; close it, or write data.csv: {{quote: …}} with another"
-    if "expected after" in str(error):
-        return (
-            f"goes on after a closing {quote}; double a {quote} in a text, or write data.csv: {{quote: …}} with another"
-        )
-    return f"cannot be read: {error}"
 
 
 def _hint(layout: Layout) -> str:
