@@ -86,7 +86,7 @@ class _StateNotes:
     def __init__(self, progress: RunDisplay) -> None:
         self._progress = progress
         self._noted = ("", "")
-        self._warned: set[str] = set()
+        self._told: set[str] = set()
         self._next = 0.0
         self._away = False
 
@@ -107,11 +107,11 @@ class _StateNotes:
             if event.kind in ("starting", "recovering"):
                 self._progress.note(one_line(event.text))
                 self._remind_later(job)  # the event's text is more detailed than the state's reason
-            elif event.kind in ("tracker", "data"):
+            elif event.kind == "tracker":
                 self._progress.note(one_line(event.text))
-            elif event.kind == "warning" and event.text not in self._warned:  # a later attempt finds the same
-                self._warned.add(event.text)
-                self._progress.note(f"warning: {one_line(event.text)}")
+            elif event.kind in ("warning", "data") and event.text not in self._told:  # a later attempt finds the same
+                self._told.add(event.text)
+                self._progress.note(f"{'warning: ' if event.kind == 'warning' else ''}{one_line(event.text)}")
         self.state(job)
 
     def _remind_later(self, job: Job) -> None:
