@@ -42,6 +42,7 @@ class Lines:
             .classes("chart curve")
             .props(f'role=img aria-label="{title} over steps: {", ".join(line.name for line in lines)}"')
         )
+        self._names = [line.name for line in lines]
         self._shown: list[Sequence[Point]] = []
         self._smoothing = 1
 
@@ -52,7 +53,7 @@ class Lines:
 
     def show(self, data: Sequence[Sequence[Point]], smoothing: int = 1) -> None:
         """Draw the points of each line, each as the mean of about the last `smoothing` points. Send nothing if they are
-        drawn already."""
+        drawn already. The legend has the lines with points: a job without validation has none for it."""
         same = len(self._shown) == len(data) and all(a is b for a, b in zip(self._shown, data, strict=True))
         if same and smoothing == self._smoothing:
             return
@@ -60,10 +61,12 @@ class Lines:
         series = [{"data": smoothed(points, smoothing), "showSymbol": len(points) <= _MOST_DOTS} for points in data]
         for own, new in zip(self.chart.options["series"], series, strict=True):
             own.update(new)
+        legend = {"data": [name for name, points in zip(self._names, data, strict=True) if points]}
+        self.chart.options["legend"].update(legend)
         if first:  # the browser silently ignores a method call before it has made the chart
             self.chart.update()
             return
-        self.chart.run_chart_method("setOption", {"series": series})
+        self.chart.run_chart_method("setOption", {"series": series, "legend": legend})
 
 
 def smoothed(points: Sequence[Point], over: int) -> Sequence[Point]:

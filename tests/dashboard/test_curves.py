@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cluster.dashboard import models
-from cluster.dashboard.charts import smoothed
+from cluster.dashboard.charts import Line, Lines, smoothed
 from cluster.dashboard.facts import rows_csv, rows_model
 from cluster.dashboard.live import Live
 from cluster.dashboard.pages.curves import range_of
@@ -144,3 +145,21 @@ def test_a_range_has_more_of_its_points_and_the_csv_has_a_column_a_series() -> N
     assert live.points("learning_rate")[-1] == (900, 0.5)
     text = rows_csv(rows_model(stats, ["loss", "validation_loss"]), 449, 451).splitlines()
     assert text == ["step,loss,validation_loss", f"449,{1 / 449!r},", f"450,{1 / 450!r},0.5", f"451,{1 / 451!r},"]
+
+
+def test_a_line_without_points_is_not_in_the_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job without validation once had a legend for it."""
+
+    def echart(options: dict[str, Any], renderer: str) -> Any:
+        chart = SimpleNamespace(options=options, sent=[], update=lambda: None)
+        chart.classes = chart.props = lambda text: chart
+        chart.run_chart_method = lambda name, options: chart.sent.append(options)
+        return chart
+
+    monkeypatch.setattr("cluster.dashboard.charts.ui", SimpleNamespace(echart=echart))
+    lines = Lines("Loss", (Line("training", "c1"), Line("validation", "c2")))
+    chart: Any = lines.chart
+    lines.show([[(1, 0.5)], []])
+    assert chart.options["legend"]["data"] == ["training"]
+    lines.show([[(1, 0.5), (2, 0.4)], [(2, 0.6)]])
+    assert chart.sent[-1]["legend"] == {"data": ["training", "validation"]}
