@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where to put the files; files of the same names are replaced.",
 )
-@click.option("--model", is_flag=True, help="Download only job.yaml, model.json and model.safetensors.")
+@click.option(
+    "--model",
+    is_flag=True,
+    help="Download only what the network needs: job.yaml, model.json, model.safetensors, and preprocessing.json or tokenizer.json.",
+)
 @service_command
 def fetch(client: Client, job_id: str, folder: Path, model: bool) -> None:
     """Download a job's run directory: metrics, events, logs and the trained network.

@@ -55,5 +55,5 @@ def predict(run: str, address: str | None, home: Path | None, source: str, outpu
             click.echo(f"{output}: y {y.shape}, {y.dtype}")
             return
         names = write_table(trained, asked, output)
-    told = f"{output}: {counted(asked.n_rows, 'row')}: {one_line(some(names, 6))}"
-    click.echo(told, err=output == STDOUT)
+    if output != STDOUT:
+        click.echo(f"{output}: {counted(asked.n_rows, 'row')}: {one_line(some(names, 6))}")

@@ -26,11 +26,11 @@ def table_job(found: Suggestion, source: str) -> str:
         *_model([], size, outputs, loss),
         "data:",
         f"  source: {plain_path(source)}",
-        f"  target: {target}".ljust(34) + f"# {found.why_target}",
+        f"{f'  target: {target}':<33} # {found.why_target}",
     ]
     if found.entries:
         lines.append("  columns:")
-        lines += [f"    {plain(name)}: {entry}".ljust(34) + f"# {_comment(why)}" for name, entry, why in found.entries]
+        lines += [f"{f'    {plain(name)}: {entry}':<33} # {_comment(why)}" for name, entry, why in found.entries]
     lines += ["  validation: 0.2                 # of the rows, to measure how good the network is", *_training(size)]
     return "\n".join([*lines, ""])
 

@@ -18,8 +18,9 @@ from stages.errors import UserMistake
 
 _MOST_CATEGORIES = 64
 _MOST_CLASSES = 20
+_NO_INPUT = ("drop", "key")
 _ROW_NUMBERS = re.compile(r"(?:.*[^a-z])?(?:id|index|idx|row|rowid|row_number|nr|no|number)|unnamed.*|__index.*|")
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PLAIN = re.compile(r"[^\W\d]\w*\Z")
 _PATH = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*\Z")
 _WORDS = ("true", "false", "null", "nan", "inf", "y", "n", "yes", "no", "on", "off")
 
@@ -42,7 +43,7 @@ class Suggestion:
     @property
     def left_out(self) -> list[tuple[str, str]]:
         """The columns that are not used, each with the reason."""
-        return [(name, why) for name, entry, why in self.entries if entry == "drop"]
+        return [(name, why) for name, entry, why in self.entries if entry in _NO_INPUT]
 
 
 def suggest(columns: Sequence[ColumnFacts], index: Sequence[str], targets: Sequence[str], source: str) -> Suggestion:
@@ -53,14 +54,16 @@ def suggest(columns: Sequence[ColumnFacts], index: Sequence[str], targets: Seque
         if name not in known:
             raise UserMistake(f"--target: {source} has no column {name!r}{did_you_mean(name, list(known))}")
     entries = [(c.name, *_entry(c)) for c in columns if c.name not in targets and c.name not in index]
-    usable = [known[name] for name, entry, _ in entries if entry != "drop"]
+    key = next((name for name, entry, _ in entries if entry == "key"), None)
+    entries = [(n, "drop", why) if e == "key" and (n != key or index) else (n, e, why) for n, e, why in entries]
+    usable = [known[name] for name, entry, _ in entries if entry not in _NO_INPUT]
     target, why = (
         (tuple(targets), "by --target")
         if targets
-        else _guess([c for c in columns if c.name not in index], usable, source)
+        else _guess([known[name] for name, entry, _ in entries if entry != "key"], usable, source)
     )
     entries = [one for one in entries if one[0] not in target]
-    inputs = [known[name] for name, entry, _ in entries if entry != "drop"]
+    inputs = [known[name] for name, entry, _ in entries if entry not in _NO_INPUT]
     if not inputs:
         raise UserMistake(f"{source}: no column is left for the inputs; the target takes {some(target)}")
     if bad := [name for name in target if not known[name].filled or known[name].type in ("date", "other")]:
@@ -111,8 +114,10 @@ def _entry(column: ColumnFacts) -> tuple[str, str]:
     if column.is_number:
         consecutive = column.different == column.rows and column.high == (column.low or 0) + column.rows - 1
         if consecutive and _ROW_NUMBERS.fullmatch(column.name.lower()):
-            return "drop", "numbers of rows"
+            return "key", "numbers of rows"
         return ("{missing: median}", f"{column.empty:,} empty") if column.empty else ("", "")
+    if column.different == column.rows:
+        return "key", "different in every row"
     if column.different > _MOST_CATEGORIES or 2 * column.different >= column.rows:
         return "drop", f"text with {column.different:,} different values"
     return ("{missing: most_frequent}", f"{column.empty:,} empty") if column.empty else ("", "")

@@ -31,12 +31,17 @@ def test_commands_print_what_is_shown_and_leave_nothing_in_the_clone(name: str, 
     assert visitor.left_behind() == []
 
 
-def test_torch_code_of_the_readme_runs(tmp_path: Path) -> None:
+def test_torch_code_of_the_tutorial_runs(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    (code,) = [s for s in shown((ROOT / "README.md").read_text()) if isinstance(s, Code) and TORCH in s.text]
+    steps = list(shown((ROOT / "docs/tutorial.md").read_text()))
     visitor = Visitor(tmp_path)
-    visitor.does(Command(0, "pipetrain train examples/digits.yaml --local --run-dir runs/digits", "…"), "here")
-    visitor.does(code, "README.md")
+    for word in ("data examples/penguins.csv", "train runs/penguins.yaml", "predict runs/penguins"):
+        (command,) = [s for s in steps if isinstance(s, Command) and s.text.startswith(f"pipetrain {word}")]
+        local = command.text.replace("pipetrain train", "pipetrain train --local")
+        visitor.does(Command(command.line, local, "…"), "docs/tutorial.md")
+    numpys, torchs = [s for s in steps if isinstance(s, Code)]
+    assert TORCH in torchs.text
+    visitor.does(Code(torchs.line, numpys.text + torchs.text), "docs/tutorial.md")
 
 
 def test_the_job_file_of_the_readme_is_the_example(tmp_path: Path) -> None:
