@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     is_flag=True,
-    help="Download only what the network needs: job.yaml, model.json, model.safetensors, and preprocessing.json or tokenizer.json.",
+    help="Download only what the network needs: job.yaml, model.json, model.safetensors, and, if it has them, "
+    "preprocessing.json and tokenizer.json.",
 )
 @service_command
 def fetch(client: Client, job_id: str, folder: Path, model: bool) -> None:
