@@ -17,6 +17,7 @@ _MOST_NUMBERS = 4_000_000
 """Of larger arrays, so many numbers are looked at: a fraction of a second."""
 _MOST_OF_A_FILE = 500_000
 """The same for arrays that stay in a file, whose rows are read one by one."""
+_MOST_ROWS_COMPARED = 1_000_000
 _PART_NUMBERS = 500_000
 _BLOCKS = 64
 _WINDOWS = 2_000
@@ -105,7 +106,7 @@ def _numbering(values: np.ndarray[Any, np.dtype[np.float64]], divisor: float) ->
     if len(whole) < _LEAST_NUMBERED or np.abs(values - whole).max() > min(0.1, 1e-3 + 1e-6 * divisor):
         return None
     first, last = int(whole.min()), int(whole.max())
-    if last - first + 1 > len(whole) / 0.9 or len(np.unique(whole)) < len(whole):
+    if last - first + 1 > len(whole) / 0.9 or not (np.diff(np.sort(whole)) > 0).all():
         return None
     return first, last
 
@@ -114,10 +115,13 @@ def _repeated(train: Dataset, validation: Dataset) -> tuple[int, int] | tuple[No
     """Return how many validation rows are training rows too, and how many training rows an earlier one equals. None if
     the rows are windows, in a file, or too many."""
     arrays = train.x, train.y, validation.x, validation.y
-    if not len(validation) or any(not isinstance(a, np.ndarray) or a.size > 4 * _MOST_NUMBERS for a in arrays):
+    if not len(validation) or len(train) > _MOST_ROWS_COMPARED:
         return None, None
-    ours, theirs = (_hashes(part) for part in (train, validation))
-    return int(np.isin(theirs, ours).sum()), len(ours) - len(np.unique(ours))
+    if any(not isinstance(a, np.ndarray) or a.size > 4 * _MOST_NUMBERS for a in arrays):
+        return None, None
+    ours, theirs = np.sort(_hashes(train)), _hashes(validation)  # sorting takes a tenth of the time of numpy.unique
+    places = np.minimum(np.searchsorted(ours, theirs), len(ours) - 1)
+    return int(np.count_nonzero(ours[places] == theirs)), int(np.count_nonzero(ours[1:] == ours[:-1]))
 
 
 def _hashes(rows: Dataset) -> np.ndarray[Any, np.dtype[np.uint64]]:

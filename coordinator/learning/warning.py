@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 CODES = {
@@ -30,7 +31,7 @@ CODES = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningWarning:
     """A warning with one of CODES. `text` says what is the case, with its figures, and what to try; `figures` are
-    numbers and names for programs, fit for JSON."""
+    numbers and names for programs, fit for JSON: a number that is not finite becomes None."""
 
     code: str
     text: str
@@ -38,3 +39,5 @@ class LearningWarning:
 
     def __post_init__(self) -> None:
         assert self.code in CODES, f"{self.code} is no code of a warning"
+        wrong = {key: None for key, value in self.figures.items() if isinstance(value, float) and not isfinite(value)}
+        object.__setattr__(self, "figures", {**self.figures, **wrong})

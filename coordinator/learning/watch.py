@@ -103,8 +103,8 @@ class LearningWatch:
         yield from self._new(loss_of_constant(Losses(values, self._step, lowest), self._constant))
 
     def _look_at_norms(self, row: TrainedStep) -> Iterator[LearningWarning]:
-        dead = [one for report in row.reports for one in report.dead]
-        yield from self._new(dead_units(dead, row.step))
+        if dead := [one for report in row.reports if report.dead for one in report.dead]:
+            yield from self._new(dead_units(dead, row.step))
         self._norms.append(row.grad_norm)
         if len(self._first_norms) < _JUDGED:
             self._first_norms.append(row.grad_norm)
