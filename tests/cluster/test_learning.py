@@ -285,7 +285,8 @@ def test_whatever_the_data_it_is_measured(data: st.DataObject) -> None:
     """A warning is no refusal: measuring raises nothing, and its warnings fit into an event."""
     rows, columns = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 4))
     numbers = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, 3e38, 7.0, 1e-3, 4000.0])
-    x = np.array(data.draw(st.lists(numbers, min_size=rows * columns, max_size=rows * columns)), dtype=np.float32)
+    drawn = data.draw(st.lists(numbers, min_size=rows * columns, max_size=rows * columns))
+    x: Array = np.array(drawn, dtype=np.float32)
     if data.draw(st.booleans()):
         x = x.astype(np.float64) ** 8
     loss = data.draw(st.sampled_from(["cross_entropy", "mse", "l1", "huber", "sum_of_squares", "binary_cross_entropy"]))
