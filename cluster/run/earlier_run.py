@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.checkpoints.folder import CheckpointFolder
 from coordinator import run_files
 from coordinator.checkpoints.position import Position
 from stages.errors import UserMistake
@@ -83,16 +84,28 @@ def cut_rows(folder: Path, position: Position) -> None:
         path = folder / name
         if not path.exists():
             continue
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if _stays(line, position)]
-        if len(kept) == len(lines):
-            continue
+        kept = rows_until(path, position)
         temporary = folder / run_files.unfinished(name)
         with temporary.open("wb") as file:
             file.writelines(kept)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+def rows_until(path: Path, position: Position) -> list[bytes]:
+    """Return the lines of a file of rows or accounts that stay. Raises OSError."""
+    return [line for line in path.read_bytes().splitlines(keepends=True) if _stays(line, position)]
+
+
+def remove_later(folder: Path, position: Position) -> None:
+    """Remove the checkpoints of later steps, and the model, which belongs to an end that is none any more."""
+    checkpoints = CheckpointFolder(folder / run_files.CHECKPOINTS)
+    for step in checkpoints.steps():
+        if step > position.step:
+            checkpoints.delete(step)
+    for name in (run_files.MODEL, run_files.MODEL_LAYERS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _stays(line: bytes, position: Position) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 from cluster.actors.process_limits import limit_memory
 from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_to_file
 from cluster.data.rules import SourceRules
+from cluster.run.resuming import Resume, find_checkpoint
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error, with_names
 from cluster.run.training import Run, Where, failure_details, record_failure
@@ -29,7 +30,7 @@ from coordinator.texts import per_second, text_measures
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.rows import EvalRow, Row, take_row
 from coordinator.train.workers import WorkerPlace
-from stages.errors import InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
+from stages.errors import InvalidData, InvalidJob, NotEnoughResources, PipetrainError, StoppedEarly
 
 ACTOR_NAME = "PipetrainRunner"
 """The name of the actor's class, by which runner processes are recognised."""
@@ -175,6 +176,11 @@ class JobRunner:
         run.warn = log_line
         if self._stop.is_set():
             run.stop()
+        if run.resume is not None:
+            position = run.resume.manifest.position
+            run_dir.go_on(position)
+            run_dir.event("resumed", step=position.step)
+            log_line(f"goes on from the checkpoint of step {position.step}")
         try:
             for row in run.rows(run_dir, on_start=log.started):
                 log.row(row, run)
@@ -207,10 +213,21 @@ class JobRunner:
                 waiting.append(what)
                 run_dir.event("waiting", detail=what)
 
-        run = self._unless_stopped(lambda: Run.prepare(here, Where(inside=link, on_wait=waits, rules=rules)))
+        resume = self._checkpoint(run_dir)
+        where = Where(inside=link, on_wait=waits, rules=rules)
+        run = self._unless_stopped(lambda: Run.prepare(here, where, resume=resume))
         if not assignment.force and (refusals := run.refusals()):
             raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))
         return run
+
+    def _checkpoint(self, run_dir: RunDir) -> Resume | None:
+        """Return the newest checkpoint of the attempts before; None for the first, and if there is none."""
+        if self._assignment.attempt == 1:
+            return None
+        try:
+            return find_checkpoint(self._folder, lambda text: run_dir.event("checkpoint damaged", detail=text))
+        except InvalidData:
+            return None
 
     def _unless_stopped(self, prepare: Callable[[], Run]) -> Run:
         """Return the run that `prepare` makes in a thread. Raises StoppedEarly as soon as the job is stopped, even if

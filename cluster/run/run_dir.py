@@ -13,11 +13,10 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import orjson
 
-from cluster.checkpoints.folder import CheckpointFolder
 from cluster.checkpoints.whole_model import CheckpointParameters
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.text import Vocabulary
-from cluster.run.earlier_run import cut_rows, lock_folder, make_room
+from cluster.run.earlier_run import cut_rows, lock_folder, make_room, remove_later, rows_until
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import run_directory_gone
 from cluster.run.saved_model import save_model, write_whole
@@ -95,21 +94,23 @@ class RunDir:
             reason = (error.strerror or type(error).__name__).lower()
             raise HostFailed(f"{path}: the run directory cannot be written: {reason}") from None
 
+    def go_on(self, position: Position) -> None:
+        """Begin an attempt with the rows of the one before, up to a position; what was left of later steps is removed.
+        Raises OSError."""
+        before = self.path / run_files.of_attempt(run_files.METRICS, self.attempt - 1)
+        assert self._metrics is not None, "a run that was opened to read"
+        self._metrics.write(b"".join(rows_until(before, position)).decode())
+        remove_later(self.path, position)
+
     @staticmethod
     def resume(path: Path, spec: JobSpec, position: Position) -> RunDir:
-        """Open the run directory of an earlier run to go on from a position: what the run left of
-        later steps is removed. No
-        other command can use it until it is closed. Raises UserMistake."""
+        """Open the run directory of an earlier run to go on from a position: what the run left of later
+        steps is removed. No other command can use it until it is closed. Raises UserMistake."""
         run_dir = RunDir(path)
         try:
             run_dir._lock = lock_folder(path)
             cut_rows(path, position)
-            checkpoints = CheckpointFolder(run_dir.checkpoints)
-            for step in checkpoints.steps():
-                if step > position.step:
-                    checkpoints.delete(step)
-            for name in (run_files.MODEL, run_files.MODEL_LAYERS):  # of an end that is not the end any more
-                (path / name).unlink(missing_ok=True)
+            remove_later(path, position)
             run_dir._open(spec)
         except UserMistake:
             run_dir.close()

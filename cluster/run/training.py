@@ -92,7 +92,7 @@ class Run:
         faults: Mapping[int, Fault] | None = None,
         resume: Resume | None = None,
     ) -> None:
-        self._weights, self._resume = weights, resume
+        self._weights, self.resume = weights, resume
         self.spec, self.data, self.blueprint = spec, data, blueprint
         self._where, self._trace_steps, self._faults = where, trace_steps, faults
         self._trainer: Trainer | None = None
@@ -176,7 +176,7 @@ class Run:
                 placement=list(blueprint.program.placement),
             )
             states = StatePlaces(
-                folder=str(run_dir.checkpoints), resume=None if self._resume is None else str(self._resume.place)
+                folder=str(run_dir.checkpoints), resume=None if self.resume is None else str(self.resume.place)
             )
             workers_of = connect(blueprint, self.data, self._where, self._faults, self._give_up, self._weights, states)
             with workers_of as workers:
@@ -231,7 +231,7 @@ class Run:
 
     @property
     def _position(self) -> Position:
-        return START if self._resume is None else self._resume.manifest.position
+        return START if self.resume is None else self.resume.manifest.position
 
     def _give_up(self) -> bool:
         return self._stopping

@@ -34,6 +34,7 @@ from cluster.service.watch import Watcher
 from cluster.trackers import require_trackers, require_tracking
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
+from coordinator.job.checkpoint_section import CheckpointSection
 from coordinator.job.limits import document_problem, encodable
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.queue.job_queue import Needs
@@ -326,8 +327,10 @@ def _read_spec(document: str, name: str | None) -> JobSpec:
         raise InvalidJob([f"document: is not JSON: {error}"]) from None
     except RecursionError:
         raise InvalidJob(["document: is nested too deeply"]) from None
-    if name is not None and isinstance(parsed, dict):
-        parsed["name"] = name
+    if isinstance(parsed, dict):
+        parsed.setdefault("checkpoint", CheckpointSection.default().document())
+        if name is not None:
+            parsed["name"] = name
     return parse_job(parsed)
 
 

@@ -54,6 +54,8 @@ def text(event: Mapping[str, Any]) -> str:
             return f"stopped at step {event['step']}" + (", weights saved" if event["saved"] else "")
         case "checkpoint":
             return f"checkpoint of step {event['step']}: {size(event['bytes'])}"
+        case "resumed":
+            return f"goes on from the checkpoint of step {event['step']}"
         case "checkpoint not saved":
             return f"no checkpoint of step {event['step']}: {event['cause']}"
         case "trace saved":

@@ -47,6 +47,11 @@ class CheckpointSection(Section):
             raise ValueError(f"it has {' and '.join(given)}; give one of them")
         return self
 
+    @staticmethod
+    def default() -> CheckpointSection:
+        """Return the section of a job of the service that has none."""
+        return CheckpointSection(stall_budget=_DEFAULT_BUDGET)
+
     def when(self) -> When:
         """Return the rule by which checkpoints are saved."""
         if self.every_steps is None and self.every_seconds is None:

@@ -153,8 +153,8 @@ class JobSpec(Section):
         memory = self.resources.memory_per_worker
         document["resources"]["memory_per_worker"] = None if memory is None else bytes_text(memory)
         document.pop("checkpoint")
-        if self.checkpoint is not None:
-            document["checkpoint"] = self.checkpoint.document()
+        if "checkpoint" in self.model_fields_set:  # null is not the same as nothing: the service adds a section then
+            document["checkpoint"] = None if self.checkpoint is None else self.checkpoint.document()
         del document["tracking"]
         if wanted := self.tracking.document():
             document["tracking"] = wanted

@@ -48,7 +48,7 @@ def test_a_job_is_started_again_each_time_and_trains_the_same_weights(
     service: Service, small: JobMaker, tmp_path: Path
 ) -> None:
     epochs = 800  # enough to train still when the service notices the loss of Ray
-    job = service.client.submit(small(epochs, pipeline__stages=2))
+    job = service.client.submit({**small(epochs, pipeline__stages=2), "checkpoint": {"every_steps": 50}})
     rows: list[Row] = []
     follower = threading.Thread(target=lambda: rows.extend(job), daemon=True)
     follower.start()
@@ -72,12 +72,17 @@ def test_a_job_is_started_again_each_time_and_trains_the_same_weights(
         assert steps(found) == list(range(1, 1 + (len(steps(found)) if attempt < last else 10 * epochs)))
         kept = service.rows(job, attempt=attempt) if attempt < last else service.rows(job)
         assert [row.as_dict() for row in found] == kept
-    begun = ("admitted", "preparing", "starting", "started")
-    assert collect_without_gaps(other.events()) == [
-        "submitted",
-        *(kind for _ in PARTS for kind in (*begun, "cluster lost")),
-        *(*begun, "finished"),
+    again = ("admitted", "preparing", "resumed", "starting", "started")
+    events = list(other.events())
+    assert [kind for kind in collect_without_gaps(events) if kind not in ("checkpoint", "data")] == [
+        *("submitted", "admitted", "preparing", "starting", "started"),
+        *(kind for _ in PARTS for kind in ("cluster lost", *again)),
+        "finished",
     ]
+    resumed = [event.details["step"] for event in events if event.kind == "resumed"]
+    assert all(step % 50 == 0 for step in resumed)
+    assert resumed == sorted(resumed)
+    assert resumed[0] > 0
     assert waiting.wait(timeout=120).state == "SUCCEEDED"
 
     (tmp_path / "job.yaml").write_text(parse_job(small(epochs, pipeline__stages=2)).to_yaml())
