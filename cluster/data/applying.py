@@ -109,6 +109,8 @@ def unknown_categories(cells: Mapping[str, Cells], rules: Sequence[InputRule], u
         column = cells[rule.name]
         if not isinstance(rule, CategoryRule) or not isinstance(column, CategoryCells):
             continue
+        if column.texts == rule.categories:
+            continue
         counts, known = column.counts(used), frozenset(rule.categories)
         unknown = [text for text, n in zip(column.texts, counts.tolist(), strict=True) if n and text not in known]
         if unknown:
@@ -189,12 +191,10 @@ def _mark(block: AnyArray, place: int, own: NDArray[np.int64]) -> None:
 
 
 def _scaled(cells: NumberCells, rule: NumberRule, start: int, stop: int, out: AnyArray, *, fill: bool) -> None:
-    values = cells.block(start, stop)
-    if fill and rule.fill is not None:
-        values[np.isnan(values)] = rule.fill
     with np.errstate(over="ignore", invalid="ignore"):
-        if rule.offset != 0.0:
-            values -= rule.offset
+        values = cells.less(rule.offset, start, stop)
+        if fill and rule.fill is not None:
+            values[np.isnan(values)] = rule.fill - rule.offset
         if rule.divisor != 1.0:
             values /= rule.divisor
         out[:] = values

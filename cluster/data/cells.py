@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class NumberCells:
 
     name: str
     values: NDArray[Any] | FileNumbers
+    has_gaps: bool = True
+    """False if it is known that no cell is empty."""
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -41,9 +43,16 @@ class NumberCells:
             return self.values.span(start, min(stop, len(self)), np.dtype(np.float64))
         return self.values[start:stop].astype(np.float64)
 
+    def less(self, offset: float, start: int, stop: int) -> Numbers:
+        """Return some rows minus `offset`, as a new array of float64."""
+        if isinstance(self.values, FileNumbers):
+            return self.block(start, stop) - offset
+        found: Numbers = np.subtract(self.values[start:stop], offset, dtype=np.float64)
+        return found
+
     def empty(self) -> Mask | None:
         """Return for each row whether its cell is empty; None if there is no such cell."""
-        if self.values.dtype.kind != "f":
+        if self.values.dtype.kind != "f" or not self.has_gaps:
             return None
         found = np.isnan(self.all())
         return found if found.any() else None
@@ -144,7 +153,9 @@ def number_cells(name: str, column: Any, problems: Problems) -> NumberCells:
 
 
 def _finite(cells: NumberCells, problems: Problems) -> NumberCells:
-    if cells.values.dtype.kind == "f" and (infinite := np.isinf(cells.all())).any():
+    if cells.values.dtype.kind != "f" or np.isfinite(cells.all()).all():
+        return replace(cells, has_gaps=False)
+    if (infinite := np.isinf(cells.all())).any():
         problems.add_cells(cells.name, infinite, cells.value, "a finite number, or empty")
     return cells
 

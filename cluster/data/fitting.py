@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cluster.data.cells import CategoryCells, Cells, Mask, NumberCells
-from cluster.data.moments import median, moments, most_frequent
+from cluster.data.cells import CategoryCells, Cells, NumberCells
+from cluster.data.moments import ChosenRows, median, moments, most_frequent
 from cluster.data.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
 from cluster.data.roles import Roles
 from cluster.data.threads import in_threads
@@ -19,9 +19,9 @@ _LARGE = 2**16
 
 
 def fit_inputs(
-    cells: Mapping[str, Cells], roles: Roles, data: DataSection, rows: Mask | None, *, tokens: bool
+    cells: Mapping[str, Cells], roles: Roles, data: DataSection, rows: ChosenRows | None, *, tokens: bool
 ) -> tuple[InputRule, ...]:
-    """Return the rules of the input columns, fitted to the rows that are True (None: all rows).
+    """Return the rules of the input columns, fitted to these rows (None: all rows).
 
     With `tokens`, numbers are token numbers, which are never scaled.
     """
@@ -38,7 +38,7 @@ def fit_target(
     cells: Mapping[str, Cells],
     roles: Roles,
     data: DataSection,
-    rows: Mask | None,
+    rows: ChosenRows | None,
     loss: Loss,
     classes: tuple[str, ...] | None,
 ) -> TargetRule:
@@ -66,7 +66,7 @@ def fit_target(
     )
 
 
-def _input_rule(cells: Cells, said: ColumnSection, rows: Mask | None, default: str) -> InputRule:
+def _input_rule(cells: Cells, said: ColumnSection, rows: ChosenRows | None, default: str) -> InputRule:
     missing = said.missing or "error"
     if isinstance(cells, CategoryCells):
         return _category_rule(cells, missing, rows)
@@ -80,8 +80,8 @@ def _input_rule(cells: Cells, said: ColumnSection, rows: Mask | None, default: s
     return NumberRule(name=cells.name, scale=scale, offset=offset, divisor=divisor, missing=missing, fill=fill)
 
 
-def _category_rule(cells: CategoryCells, missing: str, rows: Mask | None) -> CategoryRule:
-    counts = cells.counts(slice(None) if rows is None else rows)
+def _category_rule(cells: CategoryCells, missing: str, rows: ChosenRows | None) -> CategoryRule:
+    counts = cells.counts(slice(None) if rows is None else rows.mask)
     known = np.flatnonzero(counts)
     fill = cells.texts[int(counts.argmax())] if missing == "most_frequent" and len(known) else None
     missing = missing if missing in ("drop", "most_frequent") else "error"
@@ -90,7 +90,7 @@ def _category_rule(cells: CategoryCells, missing: str, rows: Mask | None) -> Cat
     )
 
 
-def _scaling(cells: NumberCells, rows: Mask | None, scale: str) -> tuple[float, float]:
+def _scaling(cells: NumberCells, rows: ChosenRows | None, scale: str) -> tuple[float, float]:
     """Return offset and divisor. A constant column has the divisor 1."""
     if scale == "none":
         return 0.0, 1.0

@@ -31,20 +31,35 @@ class Moments:
     high: float
 
 
-def chosen_blocks(cells: NumberCells, rows: Mask | None) -> Iterator[Numbers]:
-    """Yield the numbers of the rows that are True (None: all rows) in blocks, without empty cells."""
-    for start in range(0, len(cells), BLOCK):
+@dataclass(frozen=True, slots=True, eq=False)
+class ChosenRows:
+    """Some rows of a table: those that are True in `mask` (rows,). `blocks`: for each BLOCK rows their places in it."""
+
+    mask: Mask
+    blocks: tuple[NDArray[np.intp], ...]
+
+    @staticmethod
+    def of(mask: Mask) -> ChosenRows | None:
+        """Return the rows that are True; None if these are all."""
+        if mask.all():
+            return None
+        return ChosenRows(mask, tuple(np.flatnonzero(mask[a : a + BLOCK]) for a in range(0, len(mask), BLOCK)))
+
+
+def chosen_blocks(cells: NumberCells, rows: ChosenRows | None) -> Iterator[Numbers]:
+    """Yield the numbers of these rows (None: all rows) in new arrays, one for each block, without empty cells."""
+    for k, start in enumerate(range(0, len(cells), BLOCK)):
         values = cells.block(start, start + BLOCK)
         if rows is not None:
-            values = values[rows[start : start + BLOCK]]
-        if cells.values.dtype.kind == "f":
+            values = values.take(rows.blocks[k])
+        if cells.has_gaps and cells.values.dtype.kind == "f":
             filled = values == values
             values = values if filled.all() else values[filled]
         if len(values):
             yield values
 
 
-def moments(cells: NumberCells, rows: Mask | None) -> Moments:
+def moments(cells: NumberCells, rows: ChosenRows | None) -> Moments:
     """Return the moments of a column's numbers in these rows."""
     found = _moments(cells, rows, 1.0)
     greatest = max(abs(found.low), abs(found.high))
@@ -54,7 +69,7 @@ def moments(cells: NumberCells, rows: Mask | None) -> Moments:
     return found
 
 
-def _moments(cells: NumberCells, rows: Mask | None, unit: float) -> Moments:
+def _moments(cells: NumberCells, rows: ChosenRows | None, unit: float) -> Moments:
     """Return the moments, computed in multiples of `unit`, a power of two."""
     parts: list[tuple[int, float, float]] = []
     low, high = math.inf, -math.inf
@@ -80,17 +95,17 @@ def _moments(cells: NumberCells, rows: Mask | None, unit: float) -> Moments:
     return Moments(count=n, mean=mean * unit, std=math.sqrt(squares / n) * unit, low=low * unit, high=high * unit)
 
 
-def median(cells: NumberCells, rows: Mask | None) -> float:
+def median(cells: NumberCells, rows: ChosenRows | None) -> float:
     """Return the median; between two numbers, their mean."""
     values = _all(cells, rows)
     return float(np.median(values)) if len(values) else 0.0
 
 
-def most_frequent(cells: NumberCells, rows: Mask | None) -> float:
+def most_frequent(cells: NumberCells, rows: ChosenRows | None) -> float:
     """Return the number that occurs most; of several, the least."""
     values, counts = np.unique(_all(cells, rows), return_counts=True)
     return float(values[int(counts.argmax())]) if len(values) else 0.0
 
 
-def _all(cells: NumberCells, rows: Mask | None) -> NDArray[np.float64]:
+def _all(cells: NumberCells, rows: ChosenRows | None) -> NDArray[np.float64]:
     return np.concatenate([np.empty(0), *chosen_blocks(cells, rows)])

@@ -19,6 +19,7 @@ from cluster.data.classes import classes_of
 from cluster.data.files import AnyArray, Table
 from cluster.data.fitting import fit_inputs, fit_target
 from cluster.data.gaps import kept_rows
+from cluster.data.moments import ChosenRows
 from cluster.data.preprocessing import InputRule, Preprocessing, TargetRule
 from cluster.data.problems import Problems
 from cluster.data.reading import cells_by_rules, training_cells
@@ -75,7 +76,7 @@ def training_rows(spec: JobSpec, table: Table, *, for_plan: bool = False) -> Fit
     kept = kept_rows(table, cells, missing, (*roles.target, *([roles.group] if roles.group else [])), problems)
     problems.raise_any()
     train, validation = _split(spec, cells, roles, kept.rows)
-    rows = None if len(train) == table.n_rows else _mask(train, table.n_rows)
+    rows = ChosenRows.of(_mask(train, table.n_rows))
     inputs = fit_inputs(cells, roles, data, rows, tokens=bool(spec.model.vocabulary))
     n_features = sum(len(rule.features) for rule in inputs)
     if (problem := features_problem(inputs, spec.model.input)) is not None:
@@ -148,7 +149,7 @@ def _split(spec: JobSpec, cells: Mapping[str, Cells], roles: Roles, kept: RowNum
 
 
 def _with_target(
-    spec: JobSpec, cells: Mapping[str, Cells], roles: Roles, rows: Mask | None, loss: Loss
+    spec: JobSpec, cells: Mapping[str, Cells], roles: Roles, rows: ChosenRows | None, loss: Loss
 ) -> tuple[JobSpec, TargetRule]:
     """Return the job with its number of classes, and the rule of its target."""
     column, classes = cells[roles.target[0]], None
