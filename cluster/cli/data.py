@@ -17,7 +17,7 @@ from cluster.cli.texts import harmless
 from cluster.data.content import Arrays, Table
 from cluster.data.describing import ArrayFacts, ColumnFacts, array_facts, describe
 from cluster.data.files import open_source, read_source
-from cluster.data.suggested_job import arrays_job, table_job, text_job
+from cluster.data.suggested_job import arrays_job, images_job, table_job, text_job
 from cluster.data.suggesting import Suggestion, suggest
 from coordinator.job.source_names import BUILT_IN, is_text, is_url, local_path
 from coordinator.texts import counted, size, some
@@ -72,6 +72,9 @@ Described = tuple[list[str], dict[str, Any], str, str]
 
 
 def _described(file: str, targets: Sequence[str], job: Path | None) -> Described:
+    path = local_path(file)
+    if path is not None and os.path.isdir(path) and not file.endswith("/"):
+        file += "/"  # in job files, this makes a name that of a folder
     source = _named(file, job)
     if is_text(file, None):
         return _text(file, source)
@@ -88,7 +91,7 @@ def _named(file: str, job: Path | None) -> str:
     path = local_path(file)
     if path is None or is_url(file) or job is None or os.path.isabs(path):
         return file
-    return os.path.relpath(path, job.parent)
+    return os.path.relpath(path, job.parent) + ("/" if path.endswith("/") else "")
 
 
 def _table(table: Table, file: str, source: str, targets: Sequence[str]) -> Described:
@@ -115,8 +118,7 @@ def _suggestion_lines(found: Suggestion, index: Sequence[str], columns: Sequence
     kind = "numbers"
     if found.classes is not None:
         (target,) = (column for column in columns if column.name == found.target[0])
-        names = [value for value, _ in sorted(target.values)]
-        kind = f"{counted(found.classes, 'class')}: {some(names, _MOST_CLASSES)}".replace("classs", "classes")
+        kind = _classes([value for value, _ in sorted(target.values)])
     yield f"target: {some(found.target, 10)} ({found.why_target}) · {kind}"
     yield f"inputs ({len(found.inputs):,}): {some(found.inputs, 20)}"
     left = [*((name, "an index") for name in index), *found.left_out]
@@ -134,13 +136,21 @@ def _arrays(content: Arrays, file: str, source: str) -> Described:
             document[name] = {"shape": list(array.shape), "type": str(array.dtype)}
             document[name] |= {} if found is None or math.isnan(found.mean) else asdict(found)
     x, y, target = content.x, content.y, facts.get("y")
+    if content.classes is not None:
+        lines.append(f"target: class · {_classes(content.classes)}")
+        return lines, {**document, "classes": list(content.classes)}, images_job(source, x.shape[0]), ""
     if y is None:
         return lines, document, "", f"{file}: has no array y, so there is nothing to predict"
-    if facts["x"] is None or target is None or len(x) != len(y):
+    if facts["x"] is None or target is None or x.shape[:1] != y.shape[:1] or not x.ndim:
         return lines, document, "", f"{file}: x and y must hold numbers, and have as many rows"
     outputs = math.prod(y.shape[1:]) if target.labels is None else max(target.labels, 2)
     lines.append(f"target: y · {outputs:,} {'numbers a row' if target.labels is None else 'classes'}")
-    return lines, document, arrays_job(source, x.shape, outputs, classes=target.labels is not None), ""
+    inputs, classes = math.prod(x.shape[1:]), target.labels is not None
+    return lines, document, arrays_job(source, x.shape[0], inputs, outputs, classes=classes), ""
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"{len(names):,} {'class' if len(names) == 1 else 'classes'}: {some(names, _MOST_CLASSES)}"
 
 
 def _text(file: str, source: str) -> Described:

@@ -182,8 +182,8 @@ def array_facts(array: AnyArray | FileArray) -> ArrayFacts | None:
             whole = whole and bool((finite == np.floor(finite)).all())
     if not count:
         return ArrayFacts(low=math.nan, high=math.nan, mean=math.nan, wrong=n)
-    one, rows = n == len(array), len(array)
-    labels = int(high) + 1 if one and whole and count == n and low >= 0 and high < min(1000, rows / 5) else None
+    rows = array.shape[0] if array.ndim else 0
+    labels = int(high) + 1 if rows == n == count and whole and low >= 0 and high < min(1000, rows / 5) else None
     return ArrayFacts(low=low, high=high, mean=total / count, wrong=n - count, labels=labels)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from cluster.data.suggesting import NetworkSize, Suggestion, plain, plain_path, size_for
@@ -35,14 +34,24 @@ def table_job(found: Suggestion, source: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def arrays_job(source: str, shape: Sequence[int], outputs: int, *, classes: bool) -> str:
-    """Return the job file for arrays in the file `source`: inputs of `shape` without the rows, and for `classes` their
-    number as `outputs`."""
-    size = size_for(shape[0])
+def arrays_job(source: str, rows: int, inputs: int, outputs: int, *, classes: bool) -> str:
+    """Return the job file for arrays in the file `source`: `inputs` numbers a row, and for `classes` their number as
+    `outputs`."""
+    about = f"# For {counted(rows, 'row')} of arrays, which are not scaled: values from about −3 to 3 train best."
+    return _of_arrays(about, source, [f"  input: [{inputs}]"], rows, str(outputs), classes=classes)
+
+
+def images_job(source: str, rows: int) -> str:
+    """Return the job file for a folder of images by class."""
+    return _of_arrays(f"# For {counted(rows, 'image')}, pixel by pixel.", source, [], rows, "classes", classes=True)
+
+
+def _of_arrays(about: str, source: str, first: Sequence[str], rows: int, outputs: str, *, classes: bool) -> str:
+    size = size_for(rows)
     loss = "cross_entropy             # for classes" if classes else "mse                       # for numbers"
     lines = [
-        f"# For {shape[0]:,} rows of arrays, which are not scaled: values from about −3 to 3 train best.",
-        *_model([f"  input: {json.dumps(list(shape[1:]) or [1])}"], size, str(outputs), loss),
+        about,
+        *_model(first, size, outputs, loss),
         f"data: {{source: {plain_path(source)}, validation: 0.2}}",
         *_training(size),
     ]

@@ -85,7 +85,8 @@ def suggest(columns: Sequence[ColumnFacts], index: Sequence[str], targets: Seque
 def has_classes(column: ColumnFacts) -> bool:
     """Whether a target's values are classes: texts, yes and no, or few whole numbers that occur often."""
     if column.type == "whole number":
-        return column.different == 2 or column.different <= min(_MOST_CLASSES, column.filled / 5)
+        yes_or_no = (column.low, column.high) == (0, 1)
+        return yes_or_no or column.different <= min(_MOST_CLASSES, column.filled / 5)
     return column.type in ("text", "yes or no")
 
 

@@ -12,6 +12,7 @@ import pytest
 from pyarrow import csv, parquet
 from sklearn import metrics
 
+from cluster.run import predicting
 from tests.jobs import pipetrain_here as pipetrain
 
 CLASSES = ("Adelie", "Chin,strap", "Gentoo")
@@ -147,3 +148,48 @@ def test_a_changed_file_has_no_validation_rows_of_the_run(tmp_path: Path) -> Non
     assert done.returncode == 2
     assert "has changed since the training" in done.stderr
     assert pipetrain("evaluate", run, "--data", tmp_path / "rows.csv").returncode == 0
+
+
+def test_rows_that_the_rules_drop_have_empty_answers_and_are_told(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b,y\n" + "".join(f"{k},{k % 3},{2 * k}\n" for k in range(40)))
+    (tmp_path / "job.yaml").write_text(
+        JOB.format(units="1", loss="mse", target="y", columns="{a: {missing: drop}, b: {missing: mean}}", validation=0)
+    )
+    run = tmp_path / "run"
+    assert pipetrain("train", tmp_path / "job.yaml", "--local", "--run-dir", run).returncode == 0
+    assert not (run / "evaluation.json").exists()
+    (tmp_path / "new.csv").write_text("b,a\n1,2\n2,\n,4\n0,NA\n")
+    done = pipetrain("predict", run, "--input", tmp_path / "new.csv", "--output", tmp_path / "answers.parquet")
+    assert "2 rows of 4 without an answer: lines 3, 5" in done.stderr
+    found = _read(tmp_path / "answers.parquet")
+    assert found["row"].to_pylist() == [1, 2, 3, 4]
+    assert [answer is None for answer in found["prediction"].to_pylist()] == [False, True, False, True]
+    shown = pipetrain("predict", run, "--input", tmp_path / "new.csv", "--output", "-").stdout.splitlines()
+    assert (shown[2], shown[4]) == ("2,", "4,")
+    pipetrain("predict", run, "--input", tmp_path / "new.csv", "--output", tmp_path / "answers.npz")
+    with np.load(tmp_path / "answers.npz") as arrays:
+        assert np.isnan(arrays["y"][:, 0]).tolist() == [False, True, False, True]
+        np.testing.assert_allclose(
+            arrays["y"][[0, 2], 0], np.array(found["prediction"].to_pylist())[[0, 2]].astype(float)
+        )
+
+
+def test_the_index_that_pandas_wrote_is_the_key(tmp_path: Path) -> None:
+    frame = _table().to_pandas().set_index("tag")[["mass_g", "species"]]
+    frame.to_parquet(tmp_path / "rows.parquet")
+    job = JOB.format(units="classes", loss="cross_entropy", target="species", columns="{}", validation=0.25)
+    (tmp_path / "job.yaml").write_text(job.replace("rows.csv", "rows.parquet"))
+    assert pipetrain("train", tmp_path / "job.yaml", "--local", "--run-dir", tmp_path / "run").returncode == 0
+    frame[["mass_g"]].to_parquet(tmp_path / "new.parquet")
+    pipetrain("predict", tmp_path / "run", "--input", tmp_path / "new.parquet", "--output", tmp_path / "answers.csv")
+    assert _read(tmp_path / "answers.csv")["tag"].to_pylist() == frame.index.tolist()
+
+
+def test_many_rows_are_answered_block_by_block_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _trained(tmp_path, "species", "cross_entropy", "classes")
+    found = []
+    for numbers in (predicting._BLOCK_NUMBERS, 1):
+        monkeypatch.setattr(predicting, "_BLOCK_NUMBERS", numbers)
+        pipetrain("predict", run, "--input", tmp_path / "rows.csv", "--output", tmp_path / "answers.parquet")
+        found.append(_read(tmp_path / "answers.parquet"))
+    assert found[0].equals(found[1])
