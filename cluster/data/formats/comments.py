@@ -23,7 +23,7 @@ def without_comments(content: PlainBytes, start: int, layout: Layout, source: st
         for line in io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline=""):
             line_number += 1
             if not inside and line.startswith(dialect.comment):
-                if not given and len(next(rows([line], dialect), [])) == layout.width > 1:
+                if not given and len(next(rows([line], dialect), [])) == layout.width:
                     raise InvalidData(
                         f"{source}: line {line_number:,} begins with {dialect.comment} and has as many cells as a row; "
                         f"write data.csv: {{comment: '{dialect.comment}'}} if it is a comment, {{comment: ''}} if "
