@@ -14,15 +14,19 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from cluster.cli.texts import one_line
 from cluster.client import Upload
 from cluster.client.upload import OnUpload, local_files, named_files
+from coordinator.job.source_names import is_folder, is_pattern
 from coordinator.job.spec import JobSpec
 from coordinator.texts import size
 
 
 def warn_of_missing(spec: JobSpec) -> None:
-    """Print a warning for each file that is not on this machine: its name may be wrong, or the cluster's hosts have
-    it."""
-    for name in set(named_files(spec)) - set(local_files(spec)):
-        click.echo(f"{one_line(name)} is not on this machine; the cluster's hosts must have it at this path", err=True)
+    """Print a line for each file that is not uploaded. It is not on this machine, so that its name may be wrong, or the
+    cluster's hosts have it; or it is a folder or a pattern."""
+    for name in sorted(set(named_files(spec)) - set(local_files(spec))):
+        several = is_folder(name) or is_pattern(name)
+        why = "stands for several files, which are not uploaded" if several else "is not on this machine"
+        more = "; or join them into one file, such as a .parquet" if several else ""
+        click.echo(f"{one_line(name)} {why}; the cluster's hosts must have it at this path{more}", err=True)
 
 
 @contextlib.contextmanager

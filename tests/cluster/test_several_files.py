@@ -13,11 +13,14 @@ import pytest
 from PIL import Image
 from pyarrow import feather, parquet
 
+from cluster.cli.uploads import warn_of_missing
+from cluster.client.upload import local_files
 from cluster.data.content import Arrays, Table
 from cluster.data.files import read_source
 from cluster.data.rules import SourceRules
 from cluster.data.sources import load_arrays, load_data
-from coordinator.job.spec import JobSpec, parse_job
+from coordinator.job.spec import JobSpec, load_job, parse_job
+from coordinator.job.yaml_text import write_yaml
 from stages.errors import InvalidData
 
 
@@ -173,6 +176,26 @@ def test_folders_and_patterns_keep_to_the_rules(tmp_path: Path) -> None:
         f"{tmp_path}/in/*.parquet: no file fits; folders and patterns are not uploaded, so they must be on the machine "
         "that reads them"
     )
+
+
+def test_submit_says_that_several_files_are_not_uploaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("a,y\n1,2\n")
+    document = image_job(tmp_path, LAYERS, validation=f"{tmp_path}/*.csv").document()
+    warn_of_missing(parse_job(document))
+    right = "the cluster's hosts must have it at this path; or join them into one file, such as a .parquet"
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/ stands for several files, which are not uploaded; {right}\n"
+        f"{tmp_path}/*.csv stands for several files, which are not uploaded; {right}\n"
+    )
+    assert local_files(parse_job(document)) == []
+    assert local_files(parse_job({**document, "data": {"source": f"{tmp_path}/a.csv"}})) == [f"{tmp_path}/a.csv"]
+
+
+def test_places_of_several_files_are_relative_to_the_job_file(tmp_path: Path) -> None:
+    document = image_job(Path("flowers"), LAYERS, validation="parts/*.csv.gz").document()
+    (tmp_path / "job.yaml").write_text(write_yaml(document))
+    data = load_job(tmp_path / "job.yaml").data
+    assert (data.source, data.validation) == (f"{tmp_path}/flowers/", f"{tmp_path}/parts/*.csv.gz")
 
 
 # images --------------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def _require_comments(before: Sequence[str], first: Sequence[str], dialect: Dial
     """Raise InvalidData if the last comment may be the header: it has as many cells as the line after it."""
     mark = dialect.comment
     number, last = max((k, line) for k, line in enumerate(before, 1) if line.startswith(mark))
-    if len(next(rows([last[len(mark) :]], dialect), [])) == len(first):
+    if len(first) in [len(next(rows([line], dialect), [])) for line in (last, last[len(mark) :])]:
         raise InvalidData(
             f"{source}: line {number} begins with {mark} and has as many cells as the line after it; write data.csv: "
             f"{{comment: '{mark}'}} if it is a comment, {{comment: ''}} if it names the columns"
