@@ -111,7 +111,7 @@ def rows_by_rules(
     missing = {rule.name: rule.missing if rule.fill is None else "most_frequent" for rule in rules.inputs}
     names = rules.target.names if targets else ()
     missing |= {name: spec.data.column(name).missing or "error" for name in names}
-    kept = kept_rows(table, cells, missing, names, problems)
+    kept = kept_rows(table, cells, missing, names, problems, fitted=True)
     used = _mask(kept.rows, table.n_rows)
     check_tokens(cells, rules.inputs, spec.model_spec(), used, problems)
     (x,) = _inputs(spec, cells, rules.inputs, [kept.rows], problems, for_plan)

@@ -291,8 +291,8 @@ def test_a_second_source_is_held_to_the_rules(tmp_path: Path) -> None:
     with pytest.raises(InvalidData) as caught:
         load_data(table_job(train, data={"validation": str(second)}))
     assert [line.removeprefix(f"{second}: ") for line in caught.value.problems] == [
-        "empty cells in k (1, line 5); fill them in, or write data.missing: drop, mean, median or most_frequent (for "
-        "categories drop or most_frequent)",
+        "empty cells in k (1, line 5); fill them in, remove these rows, or train with data.missing: drop, mean, median "
+        "or most_frequent (for categories drop or most_frequent)",
         "line 4, column 'a': got 'many', must be a number",
         "line 3, column 'y': got 'maybe', must be one of the classes no, yes",
     ]
@@ -377,3 +377,12 @@ def test_roles_that_contradict_each_other_are_told_together(tmp_path: Path) -> N
     assert data.preprocessing is not None
     assert (data.preprocessing.key, data.preprocessing.columns) == ("a", ("c", "d"))
     assert data.said[1] == "left out (2): b (data.columns says so), a (it is the key of a row)"
+
+
+@pytest.mark.parametrize("missing", ["error", "drop", "mean", "median", "most_frequent"])
+def test_an_empty_column_is_asked_about(missing: str, tmp_path: Path) -> None:
+    """The mean of no numbers would be made up, and to drop the rows would drop all."""
+    path = table(tmp_path, "a,b,y\n" + "1,,0\n2,,1\n" * 4)
+    assert problems_of(table_job(path, data={"missing": missing})) == [
+        "column 'b' is empty in all rows; write data.columns: {b: drop}"
+    ]
