@@ -15,9 +15,11 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.large_data import job as benchmark_job
+from benchmarks.large_data import write_large
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import load_data
-from cluster.service.outside import Outside, Unreadable
+from cluster.service.outside import MOST_BYTES, Outside, Unreadable
 from cluster.service.planning import plan_job, schedule_workers, wrong_paths
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
@@ -114,6 +116,24 @@ def test_data_that_take_too_much_memory_are_refused_and_an_uploaded_file_has_its
     assert run(ask, memory=64 * 2**20) == (
         "/mine/rows.npz: does not fit into this machine's memory; split it into smaller files"
     )
+
+
+def test_data_that_stay_in_their_file_are_planned_without_reading_them_all(tmp_path: Path) -> None:
+    """600 MB with a memory limit of 64 MiB: more than the largest source that is read only to plan a job. It was
+    refused for its size."""
+    path = tmp_path / "large.npz"
+    write_large(path, 150_000, real_rows=8)
+    assert path.stat().st_size > MOST_BYTES
+    spec = benchmark_job(path, 8)
+
+    async def ask(outside: Outside) -> Any:
+        plan, refusals = await plan_job(outside, spec, {}, FREE)
+        return json.loads(plan), refusals
+
+    plan, refusals = run(ask, memory=64 * 2**20)
+    assert not refusals
+    rows = 150_000 * (4 + 8) + 8 * 149_998  # their numbers, labels, and the order of an epoch
+    assert [worker["data_bytes"] for worker in plan["workers"]] == [rows + 2 * 4 * 1000] * 2
 
 
 def test_a_plan_that_takes_too_long_does_not_blame_the_file_system_alone() -> None:
