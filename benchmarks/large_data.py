@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ours import OurPeer
+from cluster.actors.process_limits import begin_measuring
 from cluster.actors.ray_session import ray_session
 from cluster.data.sources import load_data
 from coordinator.job.spec import JobSpec, parse_job
@@ -103,7 +104,7 @@ def _memory(ray: Any, folder: Path, n_bytes: int, steps: int) -> None:
     n_rows, source = n_bytes // (4 * FEATURES), folder / "large.npz"
     write_large(source, n_rows)
     print(f"\n{source.stat().st_size / 1e9:.2f} GB, {source.stat().st_blocks * 512 / 1e9:.2f} GB of it on disk")
-    spec, before, began = job(source, 256), peak_resident_bytes(), time.perf_counter()
+    spec, before, began = job(source, 256), begin_measuring(), time.perf_counter()
     data = load_data(spec)
     print(f"checked in {time.perf_counter() - began:.1f} s; peak of the command + {_grown(before)}")
     with OurPeer(ray, spec) as peer:

@@ -28,26 +28,36 @@ def is_large(n_rows: int, n_columns: int, itemsize: int = 8) -> bool:
     return n_rows * n_columns * itemsize >= LARGE_TABLE
 
 
-class TemporaryNumbers:
-    """A file without a name, to which arrays are appended. It is on disk, in the first of these folders that is: the
-    one for temporary files (TMPDIR), /var/tmp, the home directory.
+def temporary_file(n_bytes: int, source: str) -> OpenFile:
+    """Return an empty file without a name, on disk, in the first of these folders that is: the one for temporary files
+    (TMPDIR), /var/tmp, the home directory. `source` is the data source, for messages. Raises InvalidData if the disk
+    has no room for `n_bytes`."""
+    folder = folder_on_disk()
+    try:
+        if shutil.disk_usage(folder).free < n_bytes + _ROOM_LEFT:
+            raise _no_room(n_bytes, source)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            return OpenFile(file.fileno(), source, private=True)
+    except OSError as error:
+        raise InvalidData(
+            f"{source}: its numbers need a temporary file, which cannot be made in {folder}: {error.strerror}; name "
+            "another folder in TMPDIR"
+        ) from None
 
-    `source` is the data source, for messages. Raises InvalidData if the disk has no room for `n_bytes`.
-    """
+
+def _no_room(n_bytes: int, source: str) -> InvalidData:
+    folder = folder_on_disk()
+    return InvalidData(
+        f"{source}: its numbers need a temporary file of {size(n_bytes, 'up')}, but {folder} has "
+        f"{size(shutil.disk_usage(folder).free, 'down')} free; name another folder in TMPDIR, or use fewer columns"
+    )
+
+
+class TemporaryNumbers:
+    """A temporary file to which arrays are appended (see `temporary_file`)."""
 
     def __init__(self, n_bytes: int, source: str) -> None:
-        self._source, self._folder, self._size = source, folder_on_disk(), 0
-        try:
-            free = shutil.disk_usage(self._folder).free
-            if free < n_bytes + _ROOM_LEFT:
-                raise self._no_room(n_bytes, free)
-            with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
-                self._open = OpenFile(file.fileno(), source, private=True)
-        except OSError as error:
-            raise InvalidData(
-                f"{source}: its numbers need a temporary file, which cannot be made in {self._folder}: "
-                f"{error.strerror}; name another folder in TMPDIR"
-            ) from None
+        self._open, self._size = temporary_file(n_bytes, source), 0
 
     def append(self, array: NDArray[Any]) -> FileNumbers:
         """Write the numbers of an array in C order, and return them as numbers of the file. Raises InvalidData if the
@@ -58,14 +68,8 @@ class TemporaryNumbers:
                 n = os.pwrite(self._open.descriptor, left, self._size)
                 left, self._size = left[n:], self._size + n
         except OSError:
-            raise self._no_room(self._size + len(left), shutil.disk_usage(self._folder).free) from None
+            raise _no_room(self._size + len(left), self._open.source) from None
         return FileNumbers(self._open, array.dtype, start, array.size)
-
-    def _no_room(self, n_bytes: int, free: int) -> InvalidData:
-        return InvalidData(
-            f"{self._source}: its numbers need a temporary file of {size(n_bytes, 'up')}, but {self._folder} has "
-            f"{size(free, 'down')} free; name another folder in TMPDIR, or use fewer columns"
-        )
 
 
 def folder_on_disk() -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.data.formats.dialect import Layout
 from cluster.data.formats.plain_bytes import PlainBytes
+from cluster.data.formats.stored_text import LARGE_TEXT, stored_table
 
 EMPTY = (
     *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None"),
@@ -30,9 +31,17 @@ class ArrowCsv:
     inside of a cell."""
 
     def __init__(
-        self, content: PlainBytes, start: int, layout: Layout, names: Sequence[str], decimal: str, *, quotes: bool
+        self,
+        content: PlainBytes,
+        start: int,
+        layout: Layout,
+        names: Sequence[str],
+        decimal: str,
+        *,
+        quotes: bool,
+        source: str,
     ) -> None:
-        self._content, self._start, self._layout = content, start, layout
+        self._content, self._start, self._layout, self._source = content, start, layout, source
         self._names, self._decimal, self._quotes = list(names), decimal, quotes
 
     def read(self, as_text: Sequence[str] = (), only: Sequence[str] | None = None) -> dict[str, Any]:
@@ -49,11 +58,7 @@ class ArrowCsv:
             ) as first:
                 found = {field.name: field.type for field in first.schema if field.type != pa.null()}
             try:
-                table = self._retried(
-                    lambda block: csv.read_csv(
-                        self._content.native(self._start), **self._options(block, found | types, only)
-                    )
-                )
+                table = self._retried(lambda block: self._table(block, found | types))
                 return dict(zip(table.column_names, table.columns, strict=True))
             except pa.ArrowInvalid:
                 pass
@@ -61,6 +66,17 @@ class ArrowCsv:
             lambda block: csv.read_csv(self._content.native(self._start), **self._options(block, types, only))
         )
         return dict(zip(table.column_names, table.columns, strict=True))
+
+    def _table(self, block: int, types: dict[str, Any]) -> Any:
+        """Return the table of all columns; a large one is mapped from disk."""
+        from pyarrow import csv
+
+        native, options = self._content.native(self._start), self._options(block, types, None)
+        size = self._content.size - self._start
+        if size < LARGE_TEXT:
+            return csv.read_csv(native, **options)
+        with csv.open_csv(native, **options) as reader:
+            return stored_table(reader, size, self._source)
 
     def keys(self, columns: dict[str, Any], *, zeros: bool) -> dict[str, Any]:
         """Return those of the columns that are no numbers, as texts: whole numbers of which one begins with 0 (looked

@@ -137,7 +137,7 @@ class _Text:
             given = self._given.comment is not None
             content, start = without_comments(content, start, layout, self._source, given=given), 0
         decimal = convention_of(self._given).decimal
-        reader = ArrowCsv(content, start, layout, names, decimal, quotes=scanned.quotes)
+        reader = ArrowCsv(content, start, layout, names, decimal, quotes=scanned.quotes, source=self._source)
         try:
             columns = reader.read(as_text)
             keys = reader.keys(columns, zeros=scanned.zeros)
