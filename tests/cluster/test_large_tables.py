@@ -13,7 +13,10 @@ import pytest
 
 from cluster.data import stored_tables, temporary
 from cluster.data.checks import Checking
+from cluster.data.files import Table, read_source
+from cluster.data.formats import arrow_csv
 from cluster.data.formats.lazy_columns import LazyColumns
+from cluster.data.formats.stored_text import stored_table
 from cluster.data.questions import load_questions
 from cluster.data.sources import JobData, load_arrays, load_data
 from coordinator.job.spec import JobSpec, parse_job
@@ -176,6 +179,36 @@ def test_columns_of_a_large_file_are_read_one_at_a_time(
     FILES[name](tmp_path / name)
     load_data(job(tmp_path / name).replace(data__columns={"rings": "drop", "age": {"missing": "mean"}}))
     assert read == ["age", "mass", "seen", "island", "label"]
+
+
+def test_a_large_csv_goes_to_disk_block_by_block_and_gives_the_same_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column of whole numbers whose last cell is a fraction: a type of the first block that does not fit is found."""
+    many = pd.concat([TABLE] * 1000, ignore_index=True)
+    many["late"] = np.arange(len(many)).astype(object)
+    many.to_csv(tmp_path / "a.csv", index=False)
+    many.loc[len(many) - 1, "late"] = 0.5
+    many.to_csv(tmp_path / "b.csv", index=False)
+    stored: list[int] = []
+
+    def counted(reader: Any, n_bytes: int, source: str) -> Any:
+        stored.append(n_bytes)
+        return stored_table(reader, n_bytes, source)
+
+    monkeypatch.setattr(arrow_csv, "stored_table", counted)
+    for name in ("a.csv", "b.csv"):
+        found = []
+        for least in (2**40, 1):
+            monkeypatch.setattr(arrow_csv, "LARGE_TEXT", least)
+            found.append(read_source(str(tmp_path / name)))
+        held, mapped = found
+        assert isinstance(held, Table)
+        assert isinstance(mapped, Table)
+        assert list(held.columns) == list(mapped.columns)
+        assert all(column.equals(mapped.columns[name]) for name, column in held.columns.items())
+        assert (mapped.n_rows, mapped.notes) == (held.n_rows, held.notes)
+    assert len(stored) == 2
 
 
 @pytest.mark.usefixtures("large")
