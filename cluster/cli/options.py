@@ -8,23 +8,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from stages.errors import UserMistake
+
 if TYPE_CHECKING:
+    from cluster.run.training import Where
     from coordinator.job.spec import JobSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def job_options(command: F) -> F:
+def job_options(*, required: bool = True) -> Callable[[F], F]:
     """Add JOB.yaml, --stages, --schedule and --set, for `read_job`."""
     decorators = [
-        click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml"),
+        click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml", required=required),
         click.option("--stages", type=int, help="Replace pipeline.stages; the partition becomes auto."),
         click.option("--schedule", help="Replace pipeline.schedule."),
         set_option,
     ]
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+
+    def add(command: F) -> F:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return add
 
 
 def set_option(command: F) -> F:
@@ -63,11 +70,27 @@ def read_job(
     job: Path, overrides: tuple[str, ...], *, stages: int | None, schedule: str | None, tracks: tuple[str, ...] = ()
 ) -> JobSpec:
     """Read a job file and apply the options of the command line. Raises InvalidJob, UserMistake."""
-    from cluster.trackers.options import tracking_of
     from coordinator.job.spec import load_job
 
-    partition = (
-        "auto" if stages is not None and not any(o.startswith("pipeline.partition=") for o in overrides) else None
-    )
+    return load_job(job, overrides, **changes_of(overrides, stages=stages, schedule=schedule, tracks=tracks))
+
+
+def changes_of(
+    overrides: tuple[str, ...], *, stages: int | None, schedule: str | None, tracks: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the replacements in a job (see `load_job`) that the options stand for. Raises UserMistake."""
+    from cluster.trackers.options import tracking_of
+
+    given = any(override.startswith("pipeline.partition=") for override in overrides)
     tracking = {f"tracking__{name}": where for name, where in tracking_of(tracks).items()}
-    return load_job(job, overrides, stages=stages, schedule=schedule, partition=partition, **tracking)
+    partition = "auto" if stages is not None and not given else None
+    return {"stages": stages, "schedule": schedule, "partition": partition, **tracking}
+
+
+def where_of(*, local: bool, address: str | None) -> Where:
+    """Return where the workers run. Raises UserMistake if both options are given."""
+    from cluster.run.training import Where
+
+    if local and address:
+        raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
+    return Where(local=local, address=address)

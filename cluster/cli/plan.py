@@ -34,7 +34,7 @@ _WIDE = 120
 
 
 @click.command()
-@job_options
+@job_options()
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--layers", is_flag=True, help="Show each operation of the network, without folding alike blocks.")
 @click.option("--rates", is_flag=True, help="Draw the learning rate over the steps instead.")

@@ -6,12 +6,9 @@ from pathlib import Path
 
 import click
 
-from cluster.cli.options import set_option, where_options
+from cluster.cli.going_on import prepare_to_go_on
+from cluster.cli.options import changes_of, set_option, where_of, where_options
 from cluster.cli.train import perform
-from cluster.run.resuming import find_checkpoint
-from cluster.run.run_dir import RunDir, default_run_dir
-from cluster.run.training import Run, Where
-from stages.errors import NotEnoughResources, UserMistake
 
 
 @click.command()
@@ -19,6 +16,11 @@ from stages.errors import NotEnoughResources, UserMistake
 @click.option("--stages", type=int, help="Go on with this many stages; the partition becomes auto.")
 @click.option("--schedule", help="Go on with this schedule.")
 @set_option
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    help="Go on in this new run directory, and leave the old one as it is.",
+)
 @where_options
 @click.option("--force", is_flag=True, help="Start even if the plan needs more memory than a worker may use.")
 @click.option("--json", "as_json", is_flag=True, help="Print each row as a JSON object and the result as the last one.")
@@ -27,6 +29,7 @@ def resume(
     stages: int | None,
     schedule: str | None,
     overrides: tuple[str, ...],
+    run_dir: Path | None,
     local: bool,
     address: str | None,
     force: bool,
@@ -38,22 +41,7 @@ def resume(
     weights are bitwise those of a run that was never interrupted. Stages, schedule, workers, the number of epochs or
     steps and the learning rate may change; model, data, seed and batches may not.
     """
-    if local and address:
-        raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
-
-    found = find_checkpoint(run, lambda text: click.echo(text, err=True))
-    partition = "auto" if stages is not None else None
-    spec = found.spec(overrides, stages=stages, schedule=schedule, partition=partition)
-    prepared = Run.prepare(spec, Where(local=local, address=address), resume=found)
-    if not force and (refusals := prepared.refusals()):
-        raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))
-    if found.step >= prepared.steps_total:
-        raise UserMistake(
-            f"{found.place}: has all {prepared.steps_total} steps of the job; give more with --set training.epochs=N"
-        )
-    if found.run is None:
-        directory = RunDir.create(default_run_dir(spec), prepared.spec)
-    else:
-        directory = RunDir.resume(found.run, prepared.spec, found.manifest.position)
-    click.echo(f"going on after step {found.step} of {prepared.steps_total}", err=True)
+    where = where_of(local=local, address=address)
+    changes = changes_of(overrides, stages=stages, schedule=schedule)
+    prepared, directory = prepare_to_go_on(run, overrides, changes, where, run_dir=run_dir, force=force)
     return perform(prepared, directory, local=local, address=address, as_json=as_json)

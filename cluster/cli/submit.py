@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@job_options
+@job_options()
 @click.option("--name", help="Replace the name in the job file.")
 @click.option(
     "--priority",

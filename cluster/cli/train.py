@@ -12,17 +12,24 @@ from types import FrameType
 
 import click
 
-from cluster.cli.options import job_options, read_job, track_option, where_options
+from cluster.cli.going_on import prepare_to_go_on
+from cluster.cli.options import changes_of, job_options, read_job, track_option, where_of, where_options
 from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.run.run_dir import RunDir, default_run_dir
-from cluster.run.training import Run, RunResult, Where
+from cluster.run.training import Run, RunResult
 from cluster.run.why_slow import why_slow_of
 from coordinator.texts import counted, text_measures
 from stages.errors import NotEnoughResources, UserMistake
 
 
 @click.command()
-@job_options
+@job_options(required=False)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN|CHECKPOINT",
+    help="Go on with this run, with its job instead of JOB.yaml: the same as `pipetrain resume`.",
+)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run directory; runs/NAME-TIME by default.")
 @click.option(
     "--overwrite", is_flag=True, help="Remove the run that --run-dir already has; files that no run wrote stay."
@@ -40,7 +47,8 @@ from stages.errors import NotEnoughResources, UserMistake
 @track_option
 @click.option("--json", "as_json", is_flag=True, help="Print each row as a JSON object and the result as the last one.")
 def train(
-    job: Path,
+    job: Path | None,
+    resume: Path | None,
     stages: int | None,
     schedule: str | None,
     overrides: tuple[str, ...],
@@ -58,15 +66,33 @@ def train(
     Ctrl-C ends the training after the steps in progress, and saves the weights; a second Ctrl-C ends it at once. If
     the run in --run-dir ended before its first step, the directory is used again.
     """
-    if local and address:
-        raise UserMistake("--local and --address exclude each other: choose threads here, or a Ray cluster")
+    where = where_of(local=local, address=address)
+    if resume is not None:
+        _require_alone(job, overwrite=overwrite)
+        changes = changes_of(overrides, stages=stages, schedule=schedule, tracks=tracks)
+        going_on = prepare_to_go_on(
+            resume, overrides, changes, where, run_dir=run_dir, force=force, trace_steps=trace_steps
+        )
+        return perform(*going_on, local=local, address=address, as_json=as_json)
+    if job is None:
+        raise click.UsageError("Missing argument 'JOB.yaml'", click.get_current_context())
     spec = read_job(job, overrides, stages=stages, schedule=schedule, tracks=tracks)
     path = run_dir or default_run_dir(spec)
-    prepared = Run.prepare(spec, Where(local=local, address=address), trace_steps=trace_steps)
+    prepared = Run.prepare(spec, where, trace_steps=trace_steps)
     if not force and (refusals := prepared.refusals()):
         raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))
     directory = RunDir.create(path, prepared.spec, overwrite=overwrite, notify=lambda text: click.echo(text, err=True))
     return perform(prepared, directory, local=local, address=address, as_json=as_json)
+
+
+def _require_alone(job: Path | None, *, overwrite: bool) -> None:
+    """Raise UserMistake if --resume comes with what contradicts it."""
+    if job is not None:
+        raise UserMistake(
+            f"{job}: --resume goes on with the job of the run; leave out the job file, and change the job with --set"
+        )
+    if overwrite:
+        raise UserMistake("--overwrite removes the run with which --resume goes on; leave out one of them")
 
 
 def perform(prepared: Run, directory: RunDir, *, local: bool, address: str | None, as_json: bool) -> int:

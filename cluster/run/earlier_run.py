@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.checkpoints.folder import CheckpointFolder
+from cluster.run.event_log import ENDINGS
 from coordinator import run_files
 from coordinator.checkpoints.position import Position
 from stages.errors import UserMistake
 
+_WAIT = "stop it, or wait until it has ended; --run-dir NEW goes on in another folder"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)  # raised by file systems without locks
 
 
@@ -135,18 +137,34 @@ def _require_no_other(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def lock_folder(folder: Path) -> int:
+def require_not_in_use(folder: Path) -> None:
+    """Raise UserMistake if another command, or a job of the service, is training into the folder."""
+    os.close(lock_folder(folder, _WAIT))
+    if _belongs_to_a_job_under_way(folder):
+        raise UserMistake(f"{folder}: a job of the service is training into it; {_WAIT}")
+
+
+def _belongs_to_a_job_under_way(folder: Path) -> bool:
+    """Whether the last event is of a job of the service that has not ended. A runner does not lock its folder."""
+    try:
+        last = json.loads((folder / run_files.EVENTS).read_bytes().splitlines()[-1])
+        return "attempt" in last and last["event"] not in ENDINGS
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def lock_folder(folder: Path, advice: str = "choose another --run-dir") -> int:
     """Lock the folder, so that no other command trains into it, until the returned descriptor is closed or the process
     ends.
 
-    Raises UserMistake if another command holds the lock.
+    Raises UserMistake, with the advice, if another command holds the lock.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise UserMistake(f"{folder}: another command is training into it; choose another --run-dir") from None
+        raise UserMistake(f"{folder}: another command is training into it; {advice}") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             os.close(descriptor)

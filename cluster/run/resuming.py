@@ -57,8 +57,8 @@ def find_checkpoint(path: Path, notify: Callable[[str], None]) -> Resume:
         within = path.absolute().parent
         run = within.parent if within.name == run_files.CHECKPOINTS else None
         return Resume(path.absolute(), manifest, run)
-    if not path.exists():
-        raise InvalidData(f"{path}: no such run directory or checkpoint")
+    if not path.is_dir():
+        raise InvalidData(f"{path}: {_WHAT if path.exists() else 'no such run directory or checkpoint'}")
     folder = CheckpointFolder(path.absolute() / run_files.CHECKPOINTS)
     for step in reversed(folder.steps()):
         place = folder.place(step)
@@ -70,4 +70,23 @@ def find_checkpoint(path: Path, notify: Callable[[str], None]) -> Resume:
         if not damage:
             return Resume(place, manifest, path.absolute())
         notify(f"{damage[0]}; trying the checkpoint before it")
-    raise InvalidData(f"{path}: has no whole checkpoint to go on from")
+    raise InvalidData(f"{path}: {_why_none(path)}")
+
+
+_WHAT = "is a file; give a run directory, or the folder of a checkpoint"
+
+
+def _why_none(path: Path) -> str:
+    """Return why no run goes on from a folder without a whole checkpoint, and what to do."""
+    if path.name.startswith(".step-"):
+        return "is a checkpoint that was not written to its end; give the run directory, which has the one before it"
+    if not any(path.iterdir()):
+        return "is empty; give a run directory, or the folder of a checkpoint"
+    if not (path / run_files.JOB).is_file():
+        return (
+            f"is neither a run directory nor a checkpoint: it has no {run_files.JOB} and no {MANIFEST}; give a run "
+            "directory, or the folder of a checkpoint"
+        )
+    job, model = path / run_files.JOB, path / run_files.MODEL
+    begin = f"; or begin with its weights: model.weights: {model}" if model.is_file() else ""
+    return f"has no whole checkpoint to go on from; begin anew with `pipetrain train {job}`{begin}"

@@ -16,7 +16,7 @@ import orjson
 from cluster.checkpoints.whole_model import CheckpointParameters
 from cluster.data.preprocessing import Preprocessing
 from cluster.data.text import Vocabulary
-from cluster.run.earlier_run import cut_rows, lock_folder, make_room, remove_later, rows_until
+from cluster.run.earlier_run import cut_rows, lock_folder, make_room, remove_later, require_not_in_use, rows_until
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import run_directory_gone
 from cluster.run.saved_model import save_model, write_whole
@@ -104,8 +104,9 @@ class RunDir:
 
     @staticmethod
     def resume(path: Path, spec: JobSpec, position: Position) -> RunDir:
-        """Open the run directory of an earlier run to go on from a position: what the run left of later
-        steps is removed. No other command can use it until it is closed. Raises UserMistake."""
+        """Open the run directory of an earlier run to go on from a position: what the run left of later steps is
+        removed. No other command can use it until it is closed. Raises UserMistake."""
+        require_not_in_use(path)
         run_dir = RunDir(path)
         try:
             run_dir._lock = lock_folder(path)

@@ -165,10 +165,3 @@ def test_the_command_goes_on_and_says_from_where(tmp_path: Path) -> None:
     assert more.returncode == 0, more.stderr
     assert "going on after step 14 of 28" in more.stderr
     assert "finished at step 28 of 28" in more.stdout
-    (tmp_path / "empty").mkdir()
-    for name, problem in (
-        ("nothing", "no such run directory or checkpoint"),
-        ("empty", "has no whole checkpoint to go on from"),
-    ):
-        none = pipetrain_here("resume", tmp_path / name, "--local")
-        assert (none.returncode, none.stderr) == (2, f"error: {tmp_path}/{name}: {problem}\n")
