@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -23,7 +23,8 @@ class Manifest:
     """A checkpoint: the state of the job `document` at `position`.
 
     `fingerprint` is the checksum of the data that the job trains on, `train_rows` its training rows. `files` are
-    sorted by layer. `validation` has the figures of the last evaluation, None before the first.
+    sorted by layer. `validation` has the figures of the last evaluation, None before the first. `written_at` is in
+    seconds since 1970. `versions` has the versions of what wrote it.
     """
 
     position: Position
@@ -33,6 +34,7 @@ class Manifest:
     files: tuple[WrittenFile, ...]
     validation: Mapping[str, float] | None = None
     written_at: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=lambda: _versions())
 
     @property
     def step(self) -> int:
@@ -53,7 +55,7 @@ class Manifest:
             "data": {"fingerprint": self.fingerprint, "train_rows": self.train_rows},
             "validation": self.validation,
             "written_at": self.written_at,
-            "versions": {"pipetrain": version("pipetrain"), "numpy": np.__version__},
+            "versions": dict(self.versions),
             "files": [
                 {
                     "layer": file.layer,
@@ -85,13 +87,20 @@ class Manifest:
                 files=tuple(map(_file, found["files"])),
                 validation=found["validation"],
                 written_at=float(found["written_at"]),
+                versions=dict(found["versions"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidData(f"{source}: is no manifest of a checkpoint: {error}") from None
 
 
+def _versions() -> dict[str, str]:
+    return {"pipetrain": version("pipetrain"), "numpy": np.__version__}
+
+
 def _file(entry: Mapping[str, Any]) -> WrittenFile:
     tensors = {str(name): (str(kind), tuple(shape)) for name, (kind, shape) in entry["tensors"].items()}
+    if "/" in entry["name"]:  # a manifest names files beside itself
+        raise ValueError(f"{entry['name']!r} is no name of a layer's file")
     return WrittenFile(str(entry["layer"]), str(entry["name"]), int(entry["bytes"]), int(entry["crc32"]), tensors)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.checkpoints.manifest import Manifest
-
-_PART = 2**22
+from cluster.checkpoints.stored import tensors_of
+from coordinator import run_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,43 +25,32 @@ class CheckpointParameters:
 
 
 def write_whole_model(path: Path, parameters: CheckpointParameters, note: Mapping[str, str]) -> None:
-    """Write the parameters in their order, flushed to the disk. `note` is the file's metadata. Raises OSError, KeyError
-    for a name that the checkpoint does not have."""
-    place, files = parameters.place, {name: file for file in parameters.manifest.files for name in file.tensors}
+    """Write the parameters in their order, flushed to the disk, whole or not at all. `note` is the file's
+    metadata. Raises OSError, InvalidData, KeyError for a name that the checkpoint does not have."""
+    files = {name: file.name for file in parameters.manifest.files for name in file.tensors}
+    read = {name: tensors_of(parameters.place / name) for name in dict.fromkeys(files[n] for n in parameters.names)}
+    tensors = [read[files[name]][name] for name in parameters.names]
     header, at = dict[str, Any](), 0
     header["__metadata__"] = dict(note)
-    spans = []
-    for name in parameters.names:
-        kind, shape = files[name].tensors[name]
-        start, n_bytes = _span(place / files[name].name, name)
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + n_bytes]}
-        spans.append((place / files[name].name, start, n_bytes))
-        at += n_bytes
+    for one in tensors:
+        header[one.name] = {
+            "dtype": one.kind,
+            "shape": list(one.shape),
+            "data_offsets": [at, at + one.n_bytes],
+        }
+        at += one.n_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for span in spans:
-            for part in _read(*span):
-                file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _span(path: Path, name: str) -> tuple[int, int]:
-    """Return where a tensor begins in a file, and its bytes."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        start, stop = json.loads(file.read(size))[name]["data_offsets"]
-        return 8 + size + int(start), int(stop) - int(start)
-
-
-def _read(path: Path, start: int, n_bytes: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        while n_bytes > 0:
-            part = file.read(min(_PART, n_bytes))
-            if not part:
-                raise OSError(f"{path} is shorter than its manifest says")
-            n_bytes -= len(part)
-            yield part
+    temporary = path.with_name(run_files.unfinished(path.name))
+    try:
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for one in tensors:
+                for part in one.parts():
+                    file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

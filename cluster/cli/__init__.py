@@ -19,6 +19,7 @@ _COMMANDS = {
     "data": "Describe a data file and suggest a job for it.",
     "train": "Train a job and write its run directory.",
     "resume": "Go on with a run from its newest checkpoint.",
+    "checkpoints": "List, inspect, compare, verify and export checkpoints.",
     "evaluate": "Show how good a trained network is, on its validation rows or on other data.",
     "predict": "Write the answers of a trained network for new rows.",
     "generate": "Continue a text with a network trained on text.",

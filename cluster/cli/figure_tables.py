@@ -53,10 +53,13 @@ def _shares(one: Mapping[str, float | None]) -> tuple[str, str, str]:
     return share(one["precision"]), share(one["recall"]), share(one["f1"])
 
 
-def aligned(heading: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> Iterator[str]:
-    """Yield aligned lines: the columns `left`, which are texts, to the left, figures to the right."""
+def aligned(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,), widest: int = _WIDEST
+) -> Iterator[str]:
+    """Yield aligned lines: the columns `left`, which are texts, to the left, figures to the right. All but the last
+    have at most `widest` characters."""
     table = [
-        [_short(cell) if column + 1 < len(row) else one_line(cell) for column, cell in enumerate(row)]
+        [_short(cell, widest) if column + 1 < len(row) else one_line(cell) for column, cell in enumerate(row)]
         for row in (heading, *rows)
     ]
     widths = [max(len(row[column]) for row in table) for column in range(len(heading))]
@@ -68,6 +71,6 @@ def aligned(heading: Sequence[str], rows: Sequence[Sequence[str]], left: Collect
         yield "  ".join(cells).rstrip()
 
 
-def _short(text: str) -> str:
+def _short(text: str, widest: int) -> str:
     text = one_line(text)
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    return text if len(text) <= widest else f"{text[: widest - 1]}…"

@@ -46,13 +46,7 @@ def save_model(
 
 
 def _write_from_checkpoint(path: Path, parameters: CheckpointParameters) -> None:
-    temporary = path.with_name(run_files.unfinished(path.name))
-    try:
-        write_whole_model(temporary, parameters, {"format": MODEL_FORMAT})
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole_model(path, parameters, {"format": MODEL_FORMAT})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str]) -> None:

@@ -63,8 +63,13 @@ def to_delete(
     newest = sorted((one.step for one in kept), reverse=True)
     needed = set(newest[:keep])
     needed |= {step for step in newest if keep_every is not None and step % keep_every == 0}
-    judged = [one for one in kept if one.figure is not None]
-    if best is not None and judged:
-        sign = -1 if best.endswith("accuracy") else 1
-        needed.add(min(judged, key=lambda one: (sign * (one.figure or 0.0), one.step)).step)
+    if best is not None and (found := best_step(kept, best)) is not None:
+        needed.add(found)
     return [step for step in newest if step not in needed]
+
+
+def best_step(kept: Sequence[KeptCheckpoint], best: str) -> int | None:
+    """Return the step of the checkpoint with the best figure `best`; None if none has one."""
+    judged = [one for one in kept if one.figure is not None]
+    sign = -1 if best.endswith("accuracy") else 1
+    return min(judged, key=lambda one: (sign * (one.figure or 0.0), one.step)).step if judged else None
