@@ -67,7 +67,7 @@ def _distances(a: StoredTensor, b: StoredTensor) -> tuple[float | None, float | 
     return largest, math.sqrt(apart / norm) if norm else (math.inf if apart else 0.0)
 
 
-def _pairs(a: StoredTensor, b: StoredTensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # type: ignore[type-arg]
+def _pairs(a: StoredTensor, b: StoredTensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the same numbers of both, whose types may have different sizes."""
     numbers = [_numbers(a), _numbers(b)]
     held = [np.empty(0), np.empty(0)]
@@ -82,12 +82,12 @@ def _pairs(a: StoredTensor, b: StoredTensor) -> Iterator[tuple[np.ndarray, np.nd
         held = [one[n:] for one in held]
 
 
-def _numbers(tensor: StoredTensor) -> Iterator[np.ndarray]:  # type: ignore[type-arg]
+def _numbers(tensor: StoredTensor) -> Iterator[np.ndarray]:
     return (tensor.numbers(part) for part in tensor.parts())
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class Magnitude:
     """The size of a tensor's numbers: ‖x‖₂ and max |x|, and how many are NaN or infinite, which both leave out."""
 
     norm: float
@@ -95,7 +95,7 @@ class Size:
     not_finite: int
 
 
-def size_of(tensor: StoredTensor) -> Size | None:
+def size_of(tensor: StoredTensor) -> Magnitude | None:
     """Return the size of a tensor's numbers; None if the type has no numbers here. Raises OSError."""
     if not tensor.has_numbers:
         return None
@@ -106,4 +106,4 @@ def size_of(tensor: StoredTensor) -> Size | None:
             not_finite += len(x) - len(finite)
             norm += float(finite @ finite)
             largest = max(largest, float(np.abs(finite).max(initial=0.0)))
-    return Size(math.sqrt(norm), largest, not_finite)
+    return Magnitude(math.sqrt(norm), largest, not_finite)

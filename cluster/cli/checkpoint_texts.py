@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.checkpoints.comparing import Size, TensorDifference
+from cluster.checkpoints.comparing import Magnitude, TensorDifference
 from cluster.checkpoints.folder import CheckpointFolder, read_manifest
 from cluster.checkpoints.manifest import Manifest
 from cluster.checkpoints.stored import Stored, StoredTensor
@@ -67,7 +67,11 @@ def manifest_document(stored: Stored) -> dict[str, Any]:
     manifest = stored.manifest
     if manifest is None:
         return {"place": str(stored.place), "checkpoint": None}
-    about = {"position": manifest.position.document(), "job": manifest.document, "validation": manifest.validation}
+    about: dict[str, Any] = {
+        "position": manifest.position.document(),
+        "job": manifest.document,
+        "validation": manifest.validation,
+    }
     about |= {"written_at": manifest.written_at, "versions": dict(manifest.versions), "bytes": manifest.n_bytes}
     about |= {"fingerprint": manifest.fingerprint, "train_rows": manifest.train_rows}
     return {"place": str(stored.place), "checkpoint": about}
@@ -103,7 +107,7 @@ def manifest_lines(stored: Stored) -> Iterator[str]:
     )
 
 
-def tensor_document(tensor: StoredTensor, sizes: Mapping[str, Size | None]) -> dict[str, Any]:
+def tensor_document(tensor: StoredTensor, sizes: Mapping[str, Magnitude | None]) -> dict[str, Any]:
     """Return the facts of a tensor; with a size if it was computed."""
     found = {"name": tensor.name, "dtype": tensor.kind, "shape": list(tensor.shape), "bytes": tensor.n_bytes}
     found["file"] = tensor.path.name
@@ -112,7 +116,7 @@ def tensor_document(tensor: StoredTensor, sizes: Mapping[str, Size | None]) -> d
     return found
 
 
-def tensor_lines(stored: Stored, sizes: Mapping[str, Size | None] | None) -> Iterator[str]:
+def tensor_lines(stored: Stored, sizes: Mapping[str, Magnitude | None] | None) -> Iterator[str]:
     """Yield the table of tensors, with their layers if the job is known."""
     kinds = _layer_kinds(stored)
     heading = ["tensor", "layer", "type", "shape", "bytes", *([] if sizes is None else ["norm", "largest", ""])]

@@ -30,7 +30,7 @@ def prepare_to_go_on(
     That is the directory that has the checkpoint or, if it is given, the new one `run_dir`; then nothing in the old one
     changes. Raises UserMistake; then nothing has changed.
     """
-    found = find_checkpoint(path, _tell)
+    found = find_checkpoint(path, _note)
     into = found.run if run_dir is None or run_dir.absolute() == found.run else None
     if into is not None:
         require_not_in_use(into)  # before minutes of reading; RunDir.resume locks it
@@ -43,12 +43,12 @@ def prepare_to_go_on(
             f"{found.place}: has all {prepared.steps_total} steps of the job; give more with --set training.epochs=N"
         )
     if into is None:
-        directory = RunDir.create(run_dir or default_run_dir(spec), prepared.spec, notify=_tell)
+        directory = RunDir.create(run_dir or default_run_dir(spec), prepared.spec, notify=_note)
     else:
         directory = RunDir.resume(into, prepared.spec, found.manifest.position)
     click.echo(f"going on after step {found.step} of {prepared.steps_total}", err=True)
     return prepared, directory
 
 
-def _tell(text: str) -> None:
+def _note(text: str) -> None:
     click.echo(text, err=True)

@@ -112,7 +112,7 @@ def test_inspect_shows_every_tensor_as_the_library_reads_it(run: Path) -> None:
     found = ask("inspect", place(run, 1), "--norms")
     assert found["checkpoint"]["position"]["step"] == int(place(run, 1).name[5:])
     assert found["checkpoint"]["job"]["name"] == "gpt"
-    expected = {}
+    expected = dict[str, Any]()
     for path in place(run, 1).glob("*.safetensors"):
         expected |= {name: (path.name, array) for name, array in load_file(path).items()}
     assert {one["name"] for one in found["tensors"]} == set(expected)
