@@ -43,7 +43,9 @@ class Link:
         connection.setblocking(False)
         self.worker, self.socket, self.sent, self.received = worker, connection, sent, received
         self.gone = False
-        """Whether the worker has closed its end."""
+        """Whether the worker has closed its end: nothing can be sent to it."""
+        self.ended = False
+        """Whether all that it sent has been received, too."""
         self.has_asked = False
         self.owes = False
         self.rest: np.ndarray[Any, np.dtype[np.uint8]] | None = None
@@ -110,9 +112,9 @@ class HostLinks:
         assert ring is not None, f"the plan has no array from this worker for worker {worker}"
         if not ring.takes_whole(array.nbytes):
             return self._offer_pieces(link, ring, tag, array)
-        place = ring.place(array.nbytes)
+        place = self._place(link, ring, array.nbytes)
         if place is None:
-            return self._ask_for_room(link)
+            return False
         ring.write(place[0], array)
         return self._post_header(link, ring, tag, array, place, _WHOLE)
 
@@ -121,9 +123,9 @@ class HostLinks:
             link.rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         while len(link.rest):
             piece = link.rest[: ring.piece]
-            place = ring.place(len(piece))
+            place = self._place(link, ring, len(piece))
             if place is None:
-                return self._ask_for_room(link)
+                return False
             ring.write(place[0], piece)
             if not self._post_header(link, ring, tag, array, place, array.nbytes - len(link.rest)):
                 return False
@@ -148,10 +150,14 @@ class HostLinks:
             read.told = released
         return True
 
-    def _ask_for_room(self, link: Link) -> bool:
-        if not link.has_asked:
+    def _place(self, link: Link, ring: RingWriter, n_bytes: int) -> tuple[int, int] | None:
+        """Return a free place. If there is none, see first what the receiver has said already, then ask it for room."""
+        place = ring.place(n_bytes)
+        while place is None and self._receive(link):
+            place = ring.place(n_bytes)
+        if place is None and not link.has_asked:
             link.has_asked = link.post(self._note(link, _WANTS_ROOM))
-        return False
+        return place
 
     def _tell_released(self, link: Link) -> None:
         link.owes = not link.post(self._note(link, _RELEASED)) and not link.gone
@@ -179,16 +185,23 @@ class HostLinks:
         """Return how many of `wait_s` seconds may pass until the next `take`."""
         return min(wait_s, _RETRY_S) if self._owing else wait_s
 
-    def _receive(self, link: Link) -> None:
+    def _receive(self, link: Link) -> bool:
+        """Take in one message if there is one; return whether there was."""
+        if link.ended:
+            return False
         try:
             message = link.socket.recv(HEADER.size)
         except (BlockingIOError, ConnectionResetError):  # after a reset, what came before it can still be read
-            return
+            return False
         if not message:
-            link.gone = True
+            link.gone = link.ended = True
             for poller in self._pollers:
                 poller.unregister(link.socket.fileno())
-            return
+            return False
+        self._take_message(link, message)
+        return True
+
+    def _take_message(self, link: Link, message: bytes) -> None:
         generation, rnd, stage, j, features, rows, start, end, at, released, kind, code = HEADER.unpack(message)
         if link.sent is not None and released > link.sent.released:
             link.sent.released, link.has_asked = released, False
