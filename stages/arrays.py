@@ -49,32 +49,37 @@ def row_blocks(a: Array) -> Iterator[slice]:
 
 
 class Buffers:
-    """A pool of (features, rows) arrays. `take` lends an array, `give` takes it back; `lent_bytes` counts the lent
-    ones."""
+    """A pool of (features, rows) arrays. `take` lends an array, `give` takes it back. They are called several times an
+    action, so they count nothing."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
         self._free: dict[tuple[int, ...], list[Array]] = {}
-        self.lent_bytes = 0
+        self.held_bytes = 0
+        """Bytes of all arrays of the pool, lent or waiting to be lent again."""
 
     def take(self, features: int, rows: int) -> Array:
         """Lend an array of shape (features, rows) with undefined content."""
-        shape = (features, rows)
-        free = self._free.get(shape)
-        array = free.pop() if free else aligned_empty(shape, self._dtype)
-        self.lent_bytes += array.nbytes
+        free = self._free.get((features, rows))
+        if free:
+            return free.pop()
+        array = aligned_empty((features, rows), self._dtype)
+        self.held_bytes += array.nbytes
         return array
 
     def give(self, array: Array) -> None:
         """Take back an array that `take` lent. Its content stays readable until the next `take`."""
-        self.lent_bytes -= array.nbytes
-        self._free.setdefault(array.shape, []).append(array)
+        free = self._free.get(array.shape)
+        if free is None:
+            free = self._free[array.shape] = []
+        free.append(array)
 
     def trim(self) -> None:
         """Free the memory of all arrays that are not lent."""
+        self.held_bytes = self.lent_bytes
         self._free.clear()
 
     @property
-    def held_bytes(self) -> int:
-        """Bytes of all arrays of the pool, lent or waiting to be lent again."""
-        return self.lent_bytes + sum(array.nbytes for free in self._free.values() for array in free)
+    def lent_bytes(self) -> int:
+        """Bytes of the arrays that are lent."""
+        return self.held_bytes - sum(array.nbytes for free in self._free.values() for array in free)

@@ -153,6 +153,11 @@ class Stage:
 
         See [Note: ascending weight gradients].
         """
+        if self._group == 1 and micro_batch == self._next_weight:  # the most frequent case
+            self._one_product(micro_batch)
+            self._next_weight += 1
+            if self._next_weight not in self._marked:
+                return
         self._marked.add(micro_batch)
         while self._next_weight < self._n_micro_batches:
             stop = min(self._next_weight + self._group, self._n_micro_batches)
@@ -232,13 +237,17 @@ class Stage:
                 memory[slot] = None
         return result
 
+    def _one_product(self, micro_batch: int) -> None:
+        memory, at, rows = self._saved.pop(micro_batch)
+        self._run(self._backward_weight, memory, self.parameters.values, rows, at, micro_batch > 0)
+        self._saved_bytes -= self._weight_bytes * rows
+
     def _weight_products(self, micro_batches: Sequence[int], *, accumulate: bool) -> None:
+        if len(micro_batches) == 1:
+            self._one_product(micro_batches[0])
+            return
         group = [self._saved.pop(j) for j in micro_batches]
-        if len(group) == 1:
-            memory, at, rows = group[0]
-            self._run(self._backward_weight, memory, self.parameters.values, rows, at, accumulate)
-        else:
-            self._joined_products([memory for memory, _, _ in group], accumulate=accumulate)
+        self._joined_products([memory for memory, _, _ in group], accumulate=accumulate)
         self._saved_bytes -= self._weight_bytes * sum(rows for _, _, rows in group)
 
     def _joined_products(self, group: Sequence[_Memory], *, accumulate: bool) -> None:
