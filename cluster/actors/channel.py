@@ -1,10 +1,6 @@
 """A worker's channel to all other workers: shared memory on its own host, ZeroMQ to other hosts.
 
 Without shared memory (another system than Linux, or a kernel that forbids it) ZeroMQ serves its own host too.
-
-[Note: spinning] Waking a sleeping process takes longer than many a small action. So a worker that waits looks again and
-again for a short while before it sleeps, if each worker of the host has its cores for itself. A look that took long
-shows that other programs want the core: then the worker sleeps at once for some time.
 """
 
 from __future__ import annotations
@@ -23,13 +19,11 @@ from cluster.actors.link_setup import LinkSetup, can_link
 from cluster.actors.private_folders import PrivateFolder, make_private_folder
 from cluster.actors.protocol import WorkerAddress
 from cluster.actors.shared_ring import Parked
+from cluster.actors.spinning import SPIN_S, Spinning
 from cluster.actors.zmq_links import ZmqLinks
 from stages.arrays import Array
 from stages.channel import Attendance, ReceiveTimeout, Tag
 
-_SPIN_S = 200e-6
-_LONG_LOOK_S = 500e-6
-_NO_SPIN_S = 1.0
 _FULL_WAIT_S = 0.005  # between two tries to send
 _now = time.perf_counter
 
@@ -67,7 +61,7 @@ class WorkerChannel:
         self._links: HostLinks | None = None
         self._routes: dict[int, HostLinks | ZmqLinks] = {}
         self._poller = zmq.Poller()
-        self._spin_s, self._no_spin_until = 0.0, 0.0
+        self._spinning = Spinning(wanted=False)
         self.address = WorkerAddress(
             worker=worker,
             host=os.uname().nodename,
@@ -100,7 +94,7 @@ class WorkerChannel:
         sent none.
 
         `room` has the bytes of shared memory for what is sent to each worker; a worker without an entry is sent
-        nothing. `spin`: see [Note: spinning].
+        nothing. `spin` is whether to spin, see [Note: spinning].
         """
         others = [address for address in addresses if address.worker != self._worker]
         linked = [address for address in others if self._is_linked(address)]
@@ -122,7 +116,7 @@ class WorkerChannel:
         if missing:
             places = ", ".join(f"worker {a.worker} on {a.host}" for a in others if a.worker in missing)
             raise ReceiveTimeout(f"no connection with {places} after {self._timeout_s:g} s")
-        self._spin_s = _SPIN_S if spin and self._links is not None else 0.0
+        self._spinning = Spinning(wanted=spin)
 
     @property
     def shared_bytes(self) -> int:
@@ -163,7 +157,7 @@ class WorkerChannel:
 
     def _await(self, tag: Tag) -> None:
         arrived = self._arrived
-        if self._spin_s and self._spin(tag):
+        if self._spin(tag):
             return
         began = self.attendance.now()
         while tag not in arrived:
@@ -174,23 +168,15 @@ class WorkerChannel:
 
     def _spin(self, tag: Tag) -> bool:
         """Look for the array for a short while; return whether it came. See [Note: spinning]."""
-        links, arrived, before = self._links, self._arrived, _now()
-        if links is None or before < self._no_spin_until:
+        links, arrived, now = self._links, self._arrived, _now()
+        if links is None or not self._spinning.allowed(now):
             return False
-        until = before + self._spin_s
-        while True:
-            if links.take():
-                if tag in arrived:
-                    return True
-                before = _now()
-                continue
+        until = now + SPIN_S
+        while now < until:
+            if links.take() and tag in arrived:
+                return True
             now = _now()
-            if now - before > _LONG_LOOK_S:
-                self._no_spin_until = now + _NO_SPIN_S
-                return False
-            if now > until:
-                return False
-            before = now
+        return False
 
     def _take_in(self, wait_s: float) -> None:
         """Take in messages that have come; wait up to `wait_s` for the first."""

@@ -7,7 +7,7 @@ from stages.trained import stage_of
 
 _PAGE = 4096
 _ALIGNMENT = 64
-_FOUR_UP_TO = 2**20
+_TWO_STEPS_UP_TO = 2**20
 _TIED_MOST = 2**20
 
 Link = tuple[int, int]
@@ -17,8 +17,9 @@ Link = tuple[int, int]
 def link_room(blueprint: Blueprint) -> dict[Link, int]:
     """Return the bytes of each link that the job uses.
 
-    Two of the largest arrays of a step have room, or up to four within 1 MiB: the sender is then rarely held up by a
-    receiver that still computes. Larger ones (chunks of an evaluation, tied weights) are sent in pieces.
+    Two of the largest arrays of a step have room; small ones of two whole steps, within 1 MiB. So a sender of small
+    arrays is not held up by a receiver that is late because other programs use its core. Larger arrays (chunks of an
+    evaluation, tied weights) are sent in pieces.
     """
     model, bounds, placement = blueprint.spec.model_spec(), blueprint.bounds, blueprint.program.placement
     network, item = model.network, model.itemsize
@@ -34,7 +35,8 @@ def link_room(blueprint: Blueprint) -> dict[Link, int]:
         carries((below, above), network.crossing_numbers(cut) * rows * item)
         # above an untrained stage no gradient comes back, only the answers to chunks of an evaluation
         carries((above, below), max(network.gradient_numbers(cut) * rows, 1) * item)
-    room = {link: _step_room(n_bytes) for link, n_bytes in largest.items()}
+    count = 2 * max(blueprint.programs)
+    room = {link: _step_room(n_bytes, count) for link, n_bytes in largest.items()}
     for tie in network.ties:
         user, owner = (placement[stage_of(op.index, bounds)] for op in (tie.user, tie.owner))
         for link in ((user, owner), (owner, user)):
@@ -43,9 +45,9 @@ def link_room(blueprint: Blueprint) -> dict[Link, int]:
     return room
 
 
-def _step_room(n_bytes: int) -> int:
+def _step_room(n_bytes: int, count: int) -> int:
     padded = -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
-    return _pages(max(2 * padded, min(4 * padded, _FOUR_UP_TO)))
+    return _pages(max(2 * padded, min(count * padded, _TWO_STEPS_UP_TO)))
 
 
 def _pages(n_bytes: int) -> int:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.actors import channel as channel_module
 from cluster.actors.channel import WorkerChannel
 from cluster.actors.link_setup import _HELLO, can_link
 from stages.actions import Kind
@@ -180,26 +179,6 @@ def test_a_host_without_memfd_uses_zeromq(monkeypatch: pytest.MonkeyPatch) -> No
     assert channels[0].shared_bytes == 0
     for channel in channels:
         channel.close()
-
-
-def test_a_core_that_others_want_is_not_spun_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock jumps between two looks, as if the process had been without a core."""
-    a, b = channels = open_channels(LINK, unattended_s=0.05)
-    connect(channels, spin=True)
-    looks: list[float] = []
-
-    def clock() -> float:
-        looks.append(len(looks) * 1e-3)
-        return looks[-1]
-
-    monkeypatch.setattr(channel_module, "_now", clock)
-    for waits in (2, 1):  # the first wait looks once, the second not at all
-        del looks[:-1]
-        with pytest.raises(ReceiveTimeout):
-            a.receive(TAG)
-        assert len(looks) == waits + (waits == 1)
-    a.close()
-    b.close()
 
 
 def test_killed_and_stopped_peers_leave_nothing() -> None:

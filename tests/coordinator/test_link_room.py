@@ -28,7 +28,7 @@ def _blueprint(units: int, rows: int, pipeline: dict[str, Any], layers: list[Any
 def test_neighbours_have_a_link_each_way() -> None:
     room = link_room(_blueprint(64, 16, {}))
     assert set(room) == {(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2)}
-    assert set(room.values()) == {4 * 64 * 16 * 4}, "four arrays of 64 by 16 numbers of 4 bytes"
+    assert set(room.values()) == {2 * 4 * 64 * 16 * 4}, "two steps of four arrays, 64 by 16 numbers of 4 bytes"
 
 
 def test_large_arrays_have_room_for_two() -> None:
