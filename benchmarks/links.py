@@ -37,7 +37,7 @@ KINDS = {
 SIZES = (8 * 2**10, 128 * 2**10, 2**20, 4 * 2**20)
 """Bytes of a message."""
 _TURN_S = 0.2
-_STEPS_S = 1.5
+_STEPS_S = 0.5
 _TIMEOUT_S = 60.0
 _MICRO_BATCHES = 3
 
@@ -46,7 +46,7 @@ def main() -> None:
     """Measure both parts, or one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", nargs="*", default=["messages", "steps"])
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--width", type=int, action="append", help="only the networks of this width (repeatable)")
     parser.add_argument("--work-us", type=float, default=0.0, help="how long a process works before it answers")
     options = parser.parse_args()
