@@ -22,7 +22,10 @@ def test_a_thread_that_is_often_preempted_for_its_cpu_time_does_not_spin(
 
 
 def test_who_must_not_spin_counts_nothing() -> None:
-    assert not Spinning(wanted=False, count=lambda: 1 // 0).allowed(1.0)
+    def fail() -> tuple[int, float]:
+        raise AssertionError("there is nothing to judge")
+
+    assert not Spinning(wanted=False, count=fail).allowed(1.0)
 
 
 def test_the_kernel_counts_for_this_thread() -> None:
