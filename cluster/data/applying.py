@@ -47,7 +47,7 @@ def inputs_of(
         return finite
 
     fine = in_threads(fill, blocks.starts, large=blocks.n_rows * blocks.n_features >= _LARGE)
-    blocks.tell([start for start, finite in zip(blocks.starts, fine, strict=True) if not finite], problems)
+    blocks.add_problems([start for start, finite in zip(blocks.starts, fine, strict=True) if not finite], problems)
     ends = np.cumsum([len(rows) for rows in parts])
     return [everything[end - len(rows) : end] for rows, end in zip(parts, ends.tolist(), strict=True)]
 
@@ -67,7 +67,7 @@ def input_blocks(
     for start in blocks.starts:
         block, finite = blocks.make(start, space)
         if not finite:
-            blocks.tell([start], problems)
+            blocks.add_problems([start], problems)
         yield start, block
 
 
@@ -167,7 +167,7 @@ class _Blocks:
             place += width
         return block, bool((np.isfinite(block).all(axis=1) | ~self._used[start:stop]).all())
 
-    def tell(self, starts: Sequence[int], problems: Problems) -> None:
+    def add_problems(self, starts: Sequence[int], problems: Problems) -> None:
         """Add a problem for each number in these blocks that is too large."""
         wrong = np.zeros((self.n_rows if starts else 0, self.n_features), dtype=bool)
         for start in starts:
