@@ -84,11 +84,10 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None, checking: Checkin
     """
     found = _load_data(spec, rules, checking)
     model = found.spec.model_spec()
-    if not checking.whole and isinstance(found.train.y, FileRows):
-        return found
-    require_counted(found.train.y, model, spec.data.source, "training")
-    if len(found.validation):
-        require_counted(found.validation.y, model, spec.data.validation_source, "validation")
+    if checking.whole or not isinstance(found.train.y, FileRows):
+        require_counted(found.train.y, model, spec.data.source, "training")
+        if len(found.validation):
+            require_counted(found.validation.y, model, spec.data.validation_source, "validation")
     return replace(found, said=(_main_line(found), *found.said))
 
 

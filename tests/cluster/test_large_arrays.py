@@ -135,6 +135,8 @@ def test_what_stays_in_the_file_is_said_and_counted_as_batches(tmp_path: Path) -
     assert [line.split(": ")[0] for line in data.said[1:]] == [
         f"{name} has {taken} and stays in the file" for name, taken in (("x", "546 B"), ("y", "1.4 KiB"))
     ]
+    assert data.said[0] == "inputs: 6 numbers a row (x) · target: 4 numbers a row (y) · 73 rows train, 18 validation"
+    assert load_data(job(tmp_path / "a.npz", "numbers"), None, Checking(whole=False)).said == data.said  # of a plan
     assert data.nbytes == 4 * 91  # the numbers of the rows
     assert data.reading_bytes == 8 * 73 + 18 * (6 + 4) * 4  # an epoch's order, and one part of an evaluation
 
