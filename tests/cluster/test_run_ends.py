@@ -82,7 +82,7 @@ def test_a_full_disk_is_the_cause_and_the_trackers_hear_of_it(tmp_path: Path, tr
         list(prepared().rows(run_dir))
     run_dir.close()
     told = events(tmp_path / "run")
-    assert [event["event"] for event in told] == ["starting", "started", "failed"]
+    assert [event["event"] for event in told] == ["data", "starting", "started", "failed"]
     assert (told[-1]["kind"], told[-1]["mistake"]) == ("HostFailed", False)
     assert tracker.outcomes == ["failed"]
 

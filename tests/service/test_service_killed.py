@@ -88,7 +88,7 @@ def test_a_job_is_run_once_and_told_once_wherever_the_service_dies(
     assert steps(follower.rows) == list(range(1, 10 * EPOCHS + 1))
     assert [row.as_dict() for row in follower.rows] == killable.rows(job)
     kinds = Counter(collect_without_gaps(job.events()))
-    assert kinds == dict.fromkeys(("submitted", "admitted", "preparing", "starting", "started", "finished"), 1)
+    assert kinds == dict.fromkeys(("submitted", "admitted", "preparing", "data", "starting", "started", "finished"), 1)
     assert [found.id for found in killable.client.list(name=job.name)] == [job.id]
     killable.kill()
 
