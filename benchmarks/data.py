@@ -60,7 +60,9 @@ def _measured(what: str, path: str, precision: str) -> dict[str, float]:
     elif what == "reading":
         assert isinstance(read_source(path), Table)
     else:
-        arrays = load_data(spec).nbytes
+        data = load_data(spec)
+        n_rows, width = len(data.train) + len(data.validation), data.train.x.shape[1]
+        arrays = n_rows * (width * np.dtype(precision).itemsize + data.train.y.itemsize)  # in memory or on disk
     return {"seconds": time.perf_counter() - start, "bytes": _peak() - before, "arrays": arrays}
 
 

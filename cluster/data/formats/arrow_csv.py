@@ -56,7 +56,7 @@ class ArrowCsv:
             with self._retried(
                 lambda block: csv.open_csv(self._content.native(self._start), **self._options(block, types, only))
             ) as first:
-                found = {field.name: field.type for field in first.schema if field.type != pa.null()}
+                found = {field.name: field.type for field in first.schema}
             try:
                 table = self._retried(lambda block: self._table(block, found | types))
                 return dict(zip(table.column_names, table.columns, strict=True))

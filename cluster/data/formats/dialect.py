@@ -115,7 +115,7 @@ def _quote(lines: Sequence[str], source: str) -> str:
     if not _wrapped("'").search(text):
         return '"'
     first = re.split(r"[,;\t|]", next(line for line in lines if line.strip()).strip())
-    if all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in first) and not _wrapped('"').search(text):
+    if all(len(cell) > 2 and cell[0] == cell[-1] == "'" for cell in first) and not _wrapped('"').search(text):
         return "'"
     raise InvalidData(
         f"{source}: some cells stand in '…'; write data.csv: {{quote: \"'\"}} if ' is the quote, {{quote: '\"'}} if it "
