@@ -107,7 +107,7 @@ def _float(cell: float, dialect: Dialect) -> str:
 def written(table: dict[str, list[Cell]], dialect: Dialect) -> bytes:
     out = io.StringIO()
     breaks = any("\r" in cell or "\n" in cell for cells in table.values() for cell in cells if isinstance(cell, str))
-    quoting = csv.QUOTE_ALL if breaks else dialect.quoting  # older versions of csv do not quote a lone \r
+    quoting: Any = csv.QUOTE_ALL if breaks else dialect.quoting  # older versions of csv do not quote a lone \r
     writer = csv.writer(
         out, delimiter=dialect.delimiter, quotechar=dialect.quote, quoting=quoting, lineterminator=dialect.end
     )
