@@ -141,6 +141,13 @@ def test_evaluate_gives_the_figures_that_the_run_kept(tmp_path: Path) -> None:
     assert "Chin,strap" in shown
 
 
+@pytest.mark.parametrize(("target", "loss", "units"), [("species", "cross_entropy", "classes"), ("price", "mse", "1")])
+def test_the_figures_do_not_depend_on_the_stages(target: str, loss: str, units: str, tmp_path: Path) -> None:
+    one = _trained(tmp_path, target, loss, units)
+    pipetrain("train", tmp_path / "job.yaml", "--local", "--stages", "2", "--run-dir", tmp_path / "two")
+    assert (one / "evaluation.json").read_bytes() == (tmp_path / "two" / "evaluation.json").read_bytes()
+
+
 def test_a_changed_file_has_no_validation_rows_of_the_run(tmp_path: Path) -> None:
     run = _trained(tmp_path, "species", "cross_entropy", "classes")
     csv.write_csv(_table(61), tmp_path / "rows.csv")
