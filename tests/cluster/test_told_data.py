@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.cli.describe import _plan
+from cluster.cli.describe import _plan, _warnings
 from cluster.cli.follow import _StateNotes
 from cluster.cli.progress import Header, RunDisplay
 from cluster.client.job import JobUpdate
@@ -48,3 +48,13 @@ def test_submit_says_once_what_was_read(capsys: pytest.CaptureFixture[str]) -> N
         notes.update(JobUpdate(job, (one,), (), has_state=False))
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line in (READ, "left out (1): id")] == [READ, "left out (1): id"]
+
+
+def test_submit_and_describe_say_each_warning_once(capsys: pytest.CaptureFixture[str]) -> None:
+    both = [event("warning", attempt, code="dead_units", detail="units are dead") for attempt in (1, 2)]
+    notes = _StateNotes(RunDisplay(Header("d", 3)))
+    job = cast(Any, SimpleNamespace(steps_total=3, state="RUNNING", reason="", done=False))
+    for one in both:
+        notes.update(JobUpdate(job, (one,), (), has_state=False))
+    assert capsys.readouterr().err.splitlines().count("warning: units are dead") == 1
+    assert [one.attempt for one in _warnings([*events(attempts=2), *both])] == [2]
