@@ -24,6 +24,7 @@ of coordinator/queue/job_states.py (commands that follow a job of the service).
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -151,3 +152,10 @@ class UnexpectedError(JobFailed):
 
     def __reduce__(self) -> tuple[type[UnexpectedError], tuple[str, str]]:
         return (type(self), (str(self), self.traceback))
+
+
+def told(error: Exception) -> tuple[str, str]:
+    """Return the message and the traceback of an error that is being handled. A user's mistake needs none."""
+    if isinstance(error, UserMistake):
+        return str(error), ""
+    return f"{type(error).__name__}: {error}", traceback.format_exc()

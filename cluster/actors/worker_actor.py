@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.channel import unattended_limit
-from stages.errors import InvalidData
+from stages.errors import InvalidData, told
 from stages.layer_state import restore
 from stages.orders import Failure, Order, Result, WorkerSetup
 from stages.process_memory import keep_freed_memory, peak_resident_bytes, return_freed_memory
@@ -215,13 +214,14 @@ class WorkerActor:
         return time.perf_counter()
 
     def _failure(self, error: Exception) -> Failure:
+        message, trace = told(error)
         return Failure(
             kind="raised",
             worker=self._number,
             step=None,
             action=None,
-            message=f"{type(error).__name__}: {error}{self._memory_hint(error)}",
-            traceback=traceback.format_exc(),
+            message=message + self._memory_hint(error),
+            traceback=trace,
             host=os.uname().nodename,
         )
 
