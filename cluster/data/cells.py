@@ -128,6 +128,15 @@ def is_text(column: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def has_texts(column: Any) -> bool:
+    """Whether every cell of the column can be written as a text."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        return has_texts(pa.chunked_array([], type=column.type.value_type))
+    return is_text(column) or is_numeric(column) or is_date(column) or pa.types.is_time(column.type)
+
+
 def number_cells(name: str, column: Any, problems: Problems) -> NumberCells:
     """Return a column as numbers. Texts that are numbers are parsed, dates become days since 1970-01-01, truth values
     0 and 1. Adds a problem for each text that is no number, and for columns of other types."""

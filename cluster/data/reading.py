@@ -13,6 +13,7 @@ from cluster.data.cells import (
     Cells,
     NumberCells,
     category_cells,
+    has_texts,
     is_date,
     is_number,
     is_numeric,
@@ -45,7 +46,7 @@ def training_cells(table: Table, roles: Roles, data: DataSection, loss: Loss, pr
         said = data.column(name).kind
         found[name] = _target_cells(name, table.columns.pop(name), said, loss, len(roles.target) == 1, problems)
     if roles.group is not None and roles.group not in found:
-        found[roles.group] = category_cells(roles.group, table.columns.pop(roles.group))
+        found[roles.group] = _categories(roles.group, table.columns.pop(roles.group), problems)
     return found
 
 
@@ -61,13 +62,13 @@ def cells_by_rules(table: Table, rules: Preprocessing, problems: Problems, *, ta
         column = table.columns.pop(name)
         rule = wanted.get(name)
         category = isinstance(rule, CategoryRule) or (rule is None and rules.target.classes is not None)
-        found[name] = keep(category_cells(name, column) if category else number_cells(name, column, problems))
+        found[name] = keep((_categories if category else number_cells)(name, column, problems))
     return found
 
 
 def _input_cells(name: str, column: Any, said: str | None, problems: Problems) -> Cells:
     if said == "category":
-        return category_cells(name, column)
+        return _categories(name, column, problems)
     if said == "number" or is_numeric(column):
         return number_cells(name, column, problems)
     if is_date(column):
@@ -79,6 +80,14 @@ def _input_cells(name: str, column: Any, said: str | None, problems: Problems) -
     if not is_text(column):
         return number_cells(name, column, problems)
     return _clear_texts(category_cells(name, column), problems)
+
+
+def _categories(name: str, column: Any, problems: Problems) -> CategoryCells:
+    """Return a column as categories. Adds a problem for a column of lists, bytes or other values without a text."""
+    if has_texts(column):
+        return category_cells(name, column)
+    problems.add(f"column {shown(name)} is of type {column.type}, which is no category; write {name}: drop")
+    return CategoryCells(name, np.zeros(len(column), dtype=np.int32), ("",))
 
 
 def _clear_texts(cells: CategoryCells, problems: Problems) -> Cells:
@@ -113,8 +122,14 @@ def _target_cells(name: str, column: Any, said: str | None, loss: Loss, single: 
     if said == "number" or not single:
         return number_cells(name, column, problems)
     two_classes = loss.targets_between == (0.0, 1.0) and loss.classifies
-    if loss.takes_labels or said == "category" or (two_classes and texts):
-        return category_cells(name, column)
+    if loss.takes_labels or (two_classes and (texts or said == "category")):
+        return _categories(name, column, problems)
+    if said == "category":
+        problems.add(
+            f"column {shown(name)}, the target, is a category, but the loss takes numbers; write model.loss: "
+            "cross_entropy, with units: classes in the last layer"
+        )
+        return _categories(name, column, problems)
     if is_text(column):
         cells = category_cells(name, column)
         if 2 * sum(map(is_number, cells.texts)) > len(cells.texts):

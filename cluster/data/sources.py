@@ -118,8 +118,11 @@ def _load_data(spec: JobSpec, rules: SourceRules | None, checking: Checking) -> 
         second = with_classes(_arrays(spec, data.validation, rules), named, data.validation)
         validation = _fitting(spec, second, data.validation, checking)
         return JobData(spec=spec, train=everything, validation=validation, preprocessing=named, said=content.notes)
-    train_rows, validation_rows = _split_arrays(spec, everything, content.classes)
-    train, validation = everything.take(train_rows), everything.take(validation_rows)
+    if not data.validation:
+        train, validation = everything, everything.take(np.arange(0))
+    else:
+        train_rows, validation_rows = _split_arrays(spec, everything, content.classes)
+        train, validation = everything.take(train_rows), everything.take(validation_rows)
     return JobData(spec=spec, train=train, validation=validation, preprocessing=named, said=content.notes)
 
 

@@ -29,6 +29,7 @@ from cluster.data.splitting import split_rows
 from cluster.data.stored_tables import stored_line, stored_rows
 from cluster.data.temporary import is_large
 from coordinator.job.spec import JobSpec
+from coordinator.texts import some
 from stages.data import Dataset, RowNumbers
 from stages.errors import InvalidData
 from stages.file_numbers import FileRows
@@ -159,6 +160,11 @@ def _with_target(
         classes = classes_of(column, loss, outputs, spec.data.source, said=said)
         if loss.takes_labels:
             spec = spec.fitted(0, len(classes))
+    elif not spec.is_resolved:
+        raise InvalidData(
+            f"{spec.data.source}: units: classes needs one target whose values are the classes, but the targets are "
+            f"labels in {some(roles.target)}; write the number of classes"
+        )
     return spec, fit_target(cells, roles, spec.data, rows, loss, classes)
 
 

@@ -386,3 +386,38 @@ def test_an_empty_column_is_asked_about(missing: str, tmp_path: Path) -> None:
     assert problems_of(table_job(path, data={"missing": missing})) == [
         "column 'b' is empty in all rows; write data.columns: {b: drop}"
     ]
+
+
+@pytest.mark.parametrize("kind", ["category", "number"])
+def test_lists_are_neither_numbers_nor_categories(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    parquet.write_table(pa.table({"a": [1, 2] * 5, "c": [[1], [2]] * 5, "y": [0, 1] * 5}), path)
+    assert problems_of(table_job(path, data={"columns": {"c": kind}})) == [
+        f"column 'c' is of type list<element: int64>, which is no {kind}; write c: drop"
+    ]
+
+
+def test_a_dictionary_of_texts_and_times_may_be_categories(tmp_path: Path) -> None:
+    times = pa.array([3600, 7200] * 5, pa.time32("s"))
+    columns = {"k": pa.array(["u", "v"] * 5).dictionary_encode(), "t": times, "y": [0, 1] * 5}
+    columns["n"] = pa.array([7, 8] * 5).dictionary_encode()
+    path = tmp_path / "d.parquet"
+    parquet.write_table(pa.table(columns), path)
+    rules = rules_of(table_job(path, data={"columns": {"t": "category", "n": "category"}}))
+    assert rules.features == ("k=u", "k=v", "t=01:00:00.000", "t=02:00:00.000", "n=7", "n=8")
+
+
+def test_a_category_as_the_target_of_a_loss_of_numbers_is_told(tmp_path: Path) -> None:
+    path = table(tmp_path, "a,y\n" + "1,2\n3,4\n" * 5)
+    assert problems_of(table_job(path, "mse", 1, data={"columns": {"y": "category"}})) == [
+        "column 'y', the target, is a category, but the loss takes numbers; write model.loss: cross_entropy, with "
+        "units: classes in the last layer"
+    ]
+
+
+def test_labels_in_several_columns_do_not_say_how_many_classes_there_are(tmp_path: Path) -> None:
+    path = table(tmp_path, "a,u,v\n" + "1,0,1\n3,1,0\n" * 5)
+    assert problems_of(table_job(path, data={"target": ["u", "v"]})) == [
+        "units: classes needs one target whose values are the classes, but the targets are labels in u, v; write the "
+        "number of classes"
+    ]
