@@ -11,6 +11,7 @@ Sources are `digits`, `diabetes`, text (see `cluster.data.text`), and files: .np
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -83,6 +84,8 @@ def load_data(spec: JobSpec, rules: SourceRules | None = None, checking: Checkin
     are of a table, readable. Raises InvalidData with one line that names the source, the place in it and what to do.
     """
     found = _load_data(spec, rules, checking)
+    if (arrow := sys.modules.get("pyarrow")) is not None:
+        arrow.default_memory_pool().release_unused()  # of columns, which it keeps for the next ones
     model = found.spec.model_spec()
     if checking.whole or not isinstance(found.train.y, FileRows):
         require_counted(found.train.y, model, spec.data.source, "training")
