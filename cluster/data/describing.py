@@ -16,6 +16,7 @@ from coordinator.texts import number
 Type = Literal["number", "whole number", "text", "yes or no", "date", "other"]
 _MOST_VALUES = 3
 _PART = 2**22
+_MOST_SORTED = 20_000
 _MOST_KEPT = 1000
 """The values of a column that are kept by their counts, at most."""
 
@@ -133,7 +134,12 @@ def _type(kind: Any) -> Type:
 
 
 def _frequent(counted: Any) -> tuple[tuple[str, int], ...]:
-    """Return values and counts, the most frequent first, equal ones in their order; at most _MOST_KEPT."""
+    """Return values and counts, the most frequent first, equal ones in their order; at most _MOST_KEPT. Of very many
+    values, it is open which of equally frequent ones are among them."""
+    import pyarrow.compute as pc
+
+    if len(counted) > _MOST_SORTED:
+        counted = counted.take(pc.select_k_unstable(counted.field("counts"), _MOST_KEPT, [("", "descending")]))
     found = sorted(
         ((_text(one["values"]), one["counts"]) for one in counted.to_pylist()), key=lambda pair: (-pair[1], pair[0])
     )
