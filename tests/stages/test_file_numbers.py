@@ -46,14 +46,15 @@ def test_rows_are_those_of_an_array(
             np.testing.assert_array_equal(one, theirs[rows])
 
 
-@given(st.integers(1, 40), st.integers(1, 7), st.integers(1, 64))
-def test_parts_have_all_numbers_in_whole_rows(n: int, width: int, most: int) -> None:
-    path = Path("/dev/shm") / f"pipetrain-test-{os.getpid()}"
+@given(n=st.integers(1, 40), width=st.integers(1, 7), most=st.integers(1, 64))
+def test_parts_have_all_numbers_in_whole_rows(
+    tmp_path_factory: pytest.TempPathFactory, n: int, width: int, most: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "parts"
     array = np.arange(n * width, dtype=np.uint16).reshape(n, width)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file_numbers, "_PART_BYTES", most)
         found = list(rows_of(path, array, "f4").numbers.parts(width))
-    path.unlink()
     assert [start for start, _ in found] == np.cumsum([0, *(part.size for _, part in found)])[:-1].tolist()
     assert all(part.size % width == 0 for _, part in found)
     assert all(part.nbytes <= max(most, 2 * width) for _, part in found)
