@@ -143,6 +143,9 @@ def test_numbers_of_other_countries(kind: str, tmp_path: Path) -> None:
         ("a;b\n1,5;2.5\n2;3\n",
          "the numbers of column 'a', such as '1,5', are written in another way than those of column "
          "'b'; write data.csv: {decimal: ','} or {decimal: '.'}, with thousands if the numbers have them"),
+        ("a;b\n1,5;1.000\n2;3\n",
+         "the numbers of column 'a', such as '1,5', are written in another way than those of column "
+         "'b'; write data.csv: {decimal: ','} or {decimal: '.'}, with thousands if the numbers have them"),
         ("5.1,3.5,setosa\n4,3,virginica\n", "line 1 looks like data, not like names: 5.1, 3.5, setosa; write data.csv: "
          "{header: false} if the file has no line of names (its columns are then called c0, c1, …), {header: true} if "
          "these are names"),
@@ -157,7 +160,7 @@ def test_numbers_of_other_countries(kind: str, tmp_path: Path) -> None:
         (b"a,b\ncaf\xe9,1\n" + "é,2\n".encode(), "line 3 is in UTF-8, but others are not; give its encoding, such as "
          "data.csv: {encoding: latin-1}"),
     ],
-    ids=range(9),
+    ids=range(10),
 )  # fmt: skip
 def test_what_is_not_clear_is_asked(content: str | bytes, expected: str, tmp_path: Path) -> None:
     assert problems(tmp_path / "d.csv", content) == [expected]

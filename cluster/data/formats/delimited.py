@@ -153,12 +153,10 @@ class _Text:
 
 
 def _pointed(columns: Mapping[str, Any]) -> list[str]:
-    """Return the columns of numbers with decimals."""
+    """Return the columns of numbers that are not all written as whole numbers: they have a point, as 1.000 has."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    numbers = {name: column for name, column in columns.items() if column.type == pa.float64()}
-    return [name for name, one in numbers.items() if not pc.all(pc.equal(one, pc.floor(one))).as_py()]
+    return [name for name, column in columns.items() if column.type == pa.float64()]
 
 
 def _without_nameless(
