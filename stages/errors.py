@@ -154,7 +154,7 @@ class UnexpectedError(JobFailed):
         return (type(self), (str(self), self.traceback))
 
 
-def told(error: Exception) -> tuple[str, str]:
+def message_and_trace(error: Exception) -> tuple[str, str]:
     """Return the message and the traceback of an error that is being handled. A user's mistake needs none."""
     if isinstance(error, UserMistake):
         return str(error), ""

@@ -134,7 +134,7 @@ class FileNumbers:
             found[i : i + together] = np.frombuffer(self.file.many(group, n_bytes), self.dtype).reshape(len(group), n)
         return found
 
-    def span(self, start: int, stop: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def between(self, start: int, stop: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the numbers `start` … `stop` − 1 as an array of `dtype`. Raises InvalidData if the file has
         changed."""
         self.file.require_unchanged()
@@ -144,7 +144,7 @@ class FileNumbers:
 
     def whole(self) -> NDArray[Any]:
         """Read all numbers into memory."""
-        return self.span(0, self.size, self.dtype)
+        return self.between(0, self.size, self.dtype)
 
     def _fill(self, found: NDArray[Any], start: int) -> None:
         """Read numbers from `start` on until the array is full."""
@@ -165,7 +165,7 @@ class FileNumbers:
         of `multiple` numbers. One part at a time is in memory."""
         together = max(1, _PART_BYTES // (self.dtype.itemsize * multiple)) * multiple
         for start in range(0, self.size, together):
-            yield start, self.span(start, min(self.size, start + together), self.dtype)
+            yield start, self.between(start, min(self.size, start + together), self.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -198,10 +198,8 @@ class FileRows:
         """(rows, width)."""
         return len(self), self.width
 
-    @property
-    def size(self) -> int:
-        """rows · width."""
-        return len(self) * self.width
+    size = property(lambda self: len(self) * self.width)
+    """rows · width, as of an array."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all rows into memory."""
@@ -218,7 +216,7 @@ class FileRows:
             start, stop, step = rows.indices(len(self))
             if step == 1:
                 stop = max(start, stop)
-                flat = self.numbers.span(start * self.width, stop * self.width, self.dtype)
+                flat = self.numbers.between(start * self.width, stop * self.width, self.dtype)
                 return flat.reshape(stop - start, self.width)
         if self.chosen is not None:
             found = self.chosen[rows]

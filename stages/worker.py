@@ -15,7 +15,7 @@ from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
 from stages.chunks import CHUNKS_AHEAD, Chunks
 from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
-from stages.errors import NonFinite, told
+from stages.errors import NonFinite, message_and_trace
 from stages.evaluation import EvaluationSums
 from stages.faults import strike
 from stages.layer_state import gathered, layer_states
@@ -138,7 +138,7 @@ class Worker:
         except NonFinite as error:
             return self._failed(reports, "non_finite", str(error))
         except Exception as error:
-            return self._failed(reports, "raised", *told(error))
+            return self._failed(reports, "raised", *message_and_trace(error))
         self._action = None
         return Result(reports=tuple(reports))
 

@@ -23,7 +23,7 @@ from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from stages.channel import unattended_limit
-from stages.errors import InvalidData, told
+from stages.errors import InvalidData, message_and_trace
 from stages.layer_state import restore
 from stages.orders import Failure, Order, Result, WorkerSetup
 from stages.process_memory import keep_freed_memory, peak_resident_bytes, return_freed_memory
@@ -214,7 +214,7 @@ class WorkerActor:
         return time.perf_counter()
 
     def _failure(self, error: Exception) -> Failure:
-        message, trace = told(error)
+        message, trace = message_and_trace(error)
         return Failure(
             kind="raised",
             worker=self._number,

@@ -62,7 +62,7 @@ class FileArray:
         """The numbers of a row."""
         return math.prod(self.shape[1:])
 
-    def told(self, name: str) -> str:
+    def note(self, name: str) -> str:
         """Return a line for the user about the array of this name."""
         taken = size(len(self.numbers) * self.dtype.itemsize)
         return f"{name} has {taken} and stays in the file: rows are read when they are needed (from {size(LARGE)} on)"

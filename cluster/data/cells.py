@@ -40,7 +40,7 @@ class NumberCells:
     def block(self, start: int, stop: int) -> Numbers:
         """Return a copy of some rows as float64."""
         if isinstance(self.values, FileNumbers):
-            return self.values.span(start, min(stop, len(self)), np.dtype(np.float64))
+            return self.values.between(start, min(stop, len(self)), np.dtype(np.float64))
         return self.values[start:stop].astype(np.float64)
 
     def less(self, offset: float, start: int, stop: int) -> Numbers:

@@ -33,7 +33,7 @@ class Arrays:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the user about what was read and what stays in its file."""
-        return self.said + tuple(a.told(name) for name, a in (("x", self.x), ("y", self.y)) if isinstance(a, FileArray))
+        return self.said + tuple(a.note(name) for name, a in (("x", self.x), ("y", self.y)) if isinstance(a, FileArray))
 
 
 class Lines:

@@ -217,13 +217,13 @@ def test_a_file_that_this_machine_has_checked_is_not_read_again(
     monkeypatch.setattr(array_files, "LARGE", 1)
     monkeypatch.setattr("stages.file_numbers._PART_BYTES", 100)
     parts: list[int] = []
-    real = FileNumbers.span
+    real = FileNumbers.between
 
-    def span(numbers: FileNumbers, start: int, stop: int, dtype: np.dtype[Any]) -> Any:
+    def between(numbers: FileNumbers, start: int, stop: int, dtype: np.dtype[Any]) -> Any:
         parts.append(start)
         return real(numbers, start, stop, dtype)
 
-    monkeypatch.setattr(FileNumbers, "span", span)
+    monkeypatch.setattr(FileNumbers, "between", between)
     np.savez(tmp_path / "a.npz", **ARRAYS["numbers"])
     spec = job(tmp_path / "a.npz", "numbers")
     monkeypatch.setattr("stages.file_numbers._LATELY_NS", 3600 * 10**9)
