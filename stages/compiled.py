@@ -212,7 +212,7 @@ def _backward_of(names: _Names, op: Op, gradient: dict[int, int]) -> tuple[list[
     """Return the events (W, I) of one operation. `gradient` maps each value above it to the name of its ∂ℓ/∂value."""
     layer, dy, weight, events = op.layer, gradient.pop(op.index + 1), list[Event](), list[Event]()
     x, y, extras = names.value[op.inputs[0]], names.value[op.index + 1], names.extras.get(op.index, ())
-    if layer.parameters:
+    if op.trained:
         reads = layer.weight_gradient_reads
         weight.append(
             Event(

@@ -1,7 +1,8 @@
 """All that the stages of a worker must remember, by layer, so that another worker with other stages can go on.
 
-[Note: what a run must remember] A layer's state is its parameters and, for each of them, the optimizer's vectors. All
-else follows from the seed and the number of updates made: order of rows, masks of dropout, learning rate.
+[Note: what a run must remember] A layer's state is its parameters and, for each of them that is trained, the
+optimizer's vectors. All else follows from the seed and the number of updates made: order of rows, masks of dropout,
+learning rate.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def layer_states(stages: Iterable[Stage]) -> Mapping[str, LayerState]:
             layer, _, _ = name.rpartition(".")
             own = found.setdefault(layer, {})
             own[name] = value
-            own |= {f"{name}.{vector}": views[name] for vector, views in vectors.items()}
+            own |= {f"{name}.{vector}": views[name] for vector, views in vectors.items() if name in views}
     return found
 
 

@@ -48,7 +48,7 @@ class InitSpec:
 class Op:
     """Operation `index` applies `layer` to the values `inputs` and gives value index + 1. `inside` lists the kinds of
     the job file's entries around it, outermost first. `stds` has each parameter's standard deviation, None for a
-    constant."""
+    constant. `trained`: updates change a parameter that it uses."""
 
     index: int
     path: Path
@@ -57,6 +57,7 @@ class Op:
     layer: Layer
     inputs: tuple[int, ...]
     stds: tuple[float | None, ...] = ()
+    trained: bool = False
 
     @property
     def name(self) -> str:
@@ -92,10 +93,12 @@ class Tie:
 
 @dataclass(frozen=True)
 class Network:
-    """All operations in order. `shapes[v]` is the shape of value v."""
+    """All operations in order. `shapes[v]` is the shape of value v. `frozen` are the parameters that no update changes,
+    by their owners' names."""
 
     ops: tuple[Op, ...]
     shapes: tuple[Shape, ...]
+    frozen: frozenset[str] = frozenset()
 
     @property
     def output(self) -> Shape:
@@ -104,16 +107,16 @@ class Network:
 
     @cached_property
     def needs_gradient(self) -> tuple[bool, ...]:
-        """For each value: whether it depends on parameters."""
+        """For each value: whether it depends on parameters that are trained."""
         needs = [False]
         for op in self.ops:
-            needs.append(bool(op.layer.parameters) or any(needs[v] for v in op.inputs))
+            needs.append(op.trained or any(needs[v] for v in op.inputs))
         return tuple(needs)
 
     @cached_property
     def first_trained(self) -> int:
-        """The first operation with parameters; the number of operations if none has any."""
-        return next((op.index for op in self.ops if op.layer.parameters), len(self.ops))
+        """The first operation with trained parameters; the number of operations if none has any."""
+        return next((op.index for op in self.ops if op.trained), len(self.ops))
 
     @cached_property
     def last_use(self) -> tuple[int, ...]:
@@ -170,13 +173,18 @@ class Network:
         )
 
     @cached_property
+    def trained_ties(self) -> tuple[Tie, ...]:
+        """The ties whose weight is trained: gradients and new values travel only for them."""
+        return tuple(tie for tie in self.ties if tie.owner_name not in self.frozen)
+
+    @cached_property
     def owners(self) -> dict[str, str]:
         """The owner's name of each tied weight, by the name at its use."""
         return {tie.name: tie.owner_name for tie in self.ties}
 
     def parameter_names(self) -> tuple[str, ...]:
         """Return the names of all parameters in layer order. A tied weight appears once, under its owner's name."""
-        return tuple(name for op in self.ops for name, spec in op.parameters if spec.tied_to is None)
+        return tuple(own_names(self.ops))
 
 
 def path_name(path: Path) -> str:
@@ -252,8 +260,29 @@ class NetworkBuilder:
         return len(self.ops)
 
 
-def build_network(shape: Shape, layers: Sequence[LayerSpec], init: InitSpec | None = None) -> Network:
-    """Return the network of these layers for an input of this shape. Raises LayerError."""
+def own_names(ops: Sequence[Op]) -> list[str]:
+    """Return the names of all parameters that the operations own, so without uses of tied weights."""
+    return [name for op in ops for name, spec in op.parameters if spec.tied_to is None]
+
+
+def named_by(path: str, names: Sequence[str]) -> list[str]:
+    """Return the parameters that a path means: its own, `4.1.weight`, or all of a layer, `4.1` or `4`."""
+    return [name for name in names if name == path or name.startswith(f"{path}.")]
+
+
+def _is_trained(op: Op, ops: Sequence[Op], frozen: frozenset[str]) -> bool:
+    for name, spec in op.parameters:
+        owner = name if spec.tied_to is None else f"{owner_of(op, spec, ops)[0].name}.{spec.name}"
+        if owner not in frozen:
+            return True
+    return False
+
+
+def build_network(
+    shape: Shape, layers: Sequence[LayerSpec], init: InitSpec | None = None, freeze: Sequence[str] = ()
+) -> Network:
+    """Return the network of these layers for an input of this shape, with the parameters that `freeze` names frozen.
+    Raises LayerError."""
     builder, value = NetworkBuilder(shape), 0
     for i, spec in enumerate(layers):
         value = builder.add(spec, (i,), (), value)
@@ -261,11 +290,17 @@ def build_network(shape: Shape, layers: Sequence[LayerSpec], init: InitSpec | No
     builder.check_ties()
     scaled = _scaled(ops, builder.branch_ends)
     gains = _following_gains(ops)
-    with_stds = [
-        replace(op, stds=tuple(_std(p, init, gains[op.index], scaled.get(op.index, 1.0)) for p in op.layer.parameters))
+    names = own_names(ops)
+    frozen = frozenset(name for path in freeze for name in named_by(path, names))
+    complete = [
+        replace(
+            op,
+            stds=tuple(_std(p, init, gains[op.index], scaled.get(op.index, 1.0)) for p in op.layer.parameters),
+            trained=_is_trained(op, ops, frozen),
+        )
         for op in ops
     ]
-    return Network(tuple(with_stds), tuple(builder.shapes))
+    return Network(tuple(complete), tuple(builder.shapes), frozen)
 
 
 def _following_gains(ops: Sequence[Op]) -> list[float]:

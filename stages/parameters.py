@@ -25,16 +25,28 @@ class Slot:
 
 
 class Parameters:
-    """Values and gradients of named parameters (`3.weight`), each starting on a cache line of a flat vector."""
+    """Values and gradients of named parameters (`3.weight`), each starting on a cache line of a flat vector.
 
-    def __init__(self, shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]) -> None:
+    The frozen ones, which no update changes, are behind all others: the first `n_trained` numbers are what an optimizer
+    updates.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[str, tuple[int, ...]]],
+        dtype: np.dtype[Any],
+        frozen: frozenset[str] = frozenset(),
+    ) -> None:
         line = 64 // dtype.itemsize
-        slots, position = [], 0
-        for name, shape in shapes:
+        found, position, n_trained = dict[str, Slot](), 0, 0
+        for name, shape in sorted(shapes, key=lambda one: one[0] in frozen):  # else they stay in their order
             size = int(np.prod(shape))
-            slots.append(Slot(name, shape, position, position + size))
+            found[name] = Slot(name, shape, position, position + size)
             position += -(-size // line) * line
-        self.slots = tuple(slots)
+            n_trained = n_trained if name in frozen else position
+        self.slots = tuple(found[name] for name, _ in shapes)
+        self.trained = tuple(slot for slot in self.slots if slot.name not in frozen)
+        self.n_trained = n_trained
         self.values = aligned_empty((position,), dtype)
         self.gradients = aligned_empty((position,), dtype)
         self.values[:] = 0
@@ -49,8 +61,10 @@ class Parameters:
         return self.view(self.gradients, name)
 
     def views(self, flat: Array) -> dict[str, Array]:
-        """The parts of `flat` (`values`, `gradients`, or a vector like them) by parameter name, not copied."""
-        return {slot.name: flat[slot.start : slot.stop].reshape(slot.shape) for slot in self.slots}
+        """The parts of `flat` (`values`, `gradients`, or a vector of the trained ones) by parameter name, not
+        copied."""
+        slots = self.slots if len(flat) == len(self.values) else self.trained
+        return {slot.name: flat[slot.start : slot.stop].reshape(slot.shape) for slot in slots}
 
     def named(self, flat: Array) -> dict[str, Array]:
         """Copies of `views`."""
@@ -62,8 +76,8 @@ class Parameters:
             write(slot.name, self.value(slot.name))
 
     def squared_norms(self) -> dict[str, float]:
-        """Σ g² of each gradient. NaN or infinite only if the gradient holds such a value."""
-        return {slot.name: _squared_norm(self.gradients[slot.start : slot.stop]) for slot in self.slots}
+        """Σ g² of the gradient of each trained parameter. NaN or infinite only if the gradient holds such a value."""
+        return {slot.name: _squared_norm(self.gradients[slot.start : slot.stop]) for slot in self.trained}
 
     def view(self, flat: Array, name: str) -> Array:
         """The part of `flat` that is the parameter's, in its shape, not copied."""

@@ -19,7 +19,8 @@ Precision = Literal["float32", "float64"]
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A network: the shape of a sample, the layers (which may contain layers) and the loss (its name, if it has no
-    options). If `vocabulary` is above 0, a sample is `input_shape[0]` tokens."""
+    options). If `vocabulary` is above 0, a sample is `input_shape[0]` tokens. No update changes the parameters that
+    `freeze` names by their paths."""
 
     input_shape: tuple[int, ...]
     layers: tuple[LayerSpec, ...]
@@ -28,6 +29,7 @@ class ModelSpec:
     seed: int = 0
     vocabulary: int = 0
     init: InitSpec | None = None
+    freeze: tuple[str, ...] = ()
 
     @property
     def input(self) -> Shape:
@@ -37,7 +39,7 @@ class ModelSpec:
     @cached_property
     def network(self) -> Network:
         """The layers as a flat list of operations. Raises LayerError if they do not fit each other."""
-        return build_network(self.input, self.layers, self.init)
+        return build_network(self.input, self.layers, self.init, self.freeze)
 
     @cached_property
     def loss_function(self) -> Loss:

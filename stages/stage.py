@@ -60,7 +60,7 @@ class Stage:
         self._columns = network.crossing_columns(first)
         self.compiled = compiled = compile_stage(network, first, last, recompute=recompute)
         shapes = [(name, spec.shape) for op in self.ops for name, spec in op.parameters if spec.tied_to is None]
-        self.parameters = Parameters(shapes, dtype_of(model))
+        self.parameters = Parameters(shapes, dtype_of(model), network.frozen)
         for op in self.ops:
             self._draw(model, op)
         self.uses = TiedUses(model, first, last, self.parameters)

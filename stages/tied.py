@@ -17,6 +17,7 @@ class TiedUses:
 
     def __init__(self, model: ModelSpec, first: int, stop: int, own: Parameters) -> None:
         self._ties = [tie for tie in model.network.ties if first <= tie.user.index < stop]
+        self._trained = [tie for tie in self._ties if tie.owner_name not in model.network.frozen]
         self._copies: dict[str, str] = {}
         self.values: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
@@ -41,7 +42,7 @@ class TiedUses:
 
         Used by the reference, where one stage has all owners; workers use TiedExchange.
         """
-        for tie in self._ties:
+        for tie in self._trained:
             total = own.gradient(tie.owner_name)
             np.add(total, self.gradients[tie.name], out=total)
 

@@ -30,7 +30,7 @@ class TiedExchange:
     a step."""
 
     def __init__(self, setup: WorkerSetup, stages: Mapping[int, Stage], ledger: Ledger, carrier: Carrier) -> None:
-        ties, bounds = setup.model.network.ties, setup.bounds
+        ties, bounds = setup.model.network.trained_ties, setup.bounds
         self._ties = [(tie, stage_of(tie.user.index, bounds), stage_of(tie.owner.index, bounds)) for tie in ties]
         self._stages, self._placement, self._ledger, self._carrier = stages, setup.placement, ledger, carrier
 

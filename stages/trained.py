@@ -1,8 +1,9 @@
 """Which stages take part in the backward pass.
 
-[Note: untrained stages] A stage needs no ∂ℓ/∂(output) if neither it nor a stage below it has parameters. Such stages do
-only F and keep nothing; their B, I and W are not performed, and no gradient is sent to them. Predictions of time, bytes
-and messages leave out the same actions, with the functions of this file.
+[Note: untrained stages] A stage needs no ∂ℓ/∂(output) if neither it nor a stage below it has parameters that are
+trained: it has none, or they are frozen. Such stages do only F and keep nothing; their B, I and W are not performed,
+and no gradient is sent to them. Predictions of time, bytes and messages leave out the same actions, with the functions
+of this file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ STEPS_RUN_AHEAD = 2
 
 
 def first_trained_stage(model: ModelSpec, bounds: Sequence[int]) -> int:
-    """The first stage with parameters; the number of stages if no layer has any. Those below it are untrained."""
+    """The first stage with trained parameters; the number of stages if no layer has any. Those below it are
+    untrained."""
     first = model.network.first_trained
     return sum(last <= first for last in bounds[1:])
 

@@ -126,7 +126,8 @@ def require_fit(manifest: Manifest, model: ModelSpec, vectors: Sequence[str], pl
     for op in model.network.ops:
         for name, spec in op.parameters:
             if spec.tied_to is None:
-                wanted |= dict.fromkeys((name, *(f"{name}.{vector}" for vector in vectors)), spec.shape)
+                own = () if name in model.network.frozen else vectors
+                wanted |= dict.fromkeys((name, *(f"{name}.{vector}" for vector in own)), spec.shape)
     found = {name: shape for file in manifest.files for name, (_, shape) in file.tensors.items()}
     differing = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
     if differing:

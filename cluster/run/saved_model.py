@@ -163,7 +163,7 @@ def _describe(spec: JobSpec, vocabulary: Vocabulary | None) -> dict[str, Any]:
         "precision": model.precision,
         "loss": spec.model.loss.document(),
         "layers": layers,
-        "model": {key: value for key, value in spec.document()["model"].items() if key != "weights"},
+        "model": {key: value for key, value in spec.document()["model"].items() if key not in ("weights", "freeze")},
         "vocabulary": None if vocabulary is None else vocabulary.document(),
     }
 

@@ -7,7 +7,7 @@ single entries. A check is left out if its inputs are missing or wrong themselve
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy as np
 from coordinator.job.layer_entries import LayerEntry
 from coordinator.job.limits import MAX_ACTIONS, MAX_LAYERS
 from coordinator.job.loss_entries import LossEntry
+from coordinator.job.nearest import did_you_mean
 from coordinator.job.problems import Path, show
 from coordinator.job.source_names import extension, has_columns, is_text, target_file
 from stages.losses import build_loss
-from stages.network import LayerError, NetworkBuilder, path_name
+from stages.network import LayerError, NetworkBuilder, Op, named_by, own_names, path_name
 from stages.shapes import input_shape
 
 _MOST_INPUTS = 2**31 - 1
@@ -105,7 +106,27 @@ def _model(facts: Facts) -> Generator[str, None, int | None]:
     if not any(op.layer.parameters for op in builder.ops):
         yield "model.layers: no linear layer, so there is nothing to train; add linear: {units: 10}"
     yield from _loss(facts, builder.shapes[-1].features)
+    yield from _frozen(facts, builder.ops)
     return len(builder.ops)
+
+
+def _frozen(facts: Facts, ops: Sequence[Op]) -> Iterator[str]:
+    """Yield a line for each path of `model.freeze` that names nothing, or if nothing is left to train."""
+    names = own_names(ops)
+    layers = [path_name(op.path[:n]) for op in ops if op.layer.parameters for n in range(1, len(op.path) + 1)]
+    frozen = set[str]()
+    for k, given in enumerate(facts.get("model", "freeze", default=()) or ()):
+        found = named_by(str(given), names)
+        frozen.update(found)
+        if found:
+            continue
+        tied = {name: p.tied_to for op in ops for name, p in op.parameters if p.tied_to is not None}
+        hint = did_you_mean(str(given), [*layers, *names], 0.5)
+        if uses := named_by(str(given), [*tied]):
+            hint = f"; {uses[0]} is tied to layer {tied[uses[0]]}: freeze that"
+        yield f"model.freeze[{k}]: got {show(given)}, must be the path of a layer or parameter with weights{hint}"
+    if names and frozen.issuperset(names):
+        yield "model.freeze: it names every parameter, so there is nothing to train; leave some out"
 
 
 def _gives_input(facts: Facts) -> bool:

@@ -60,6 +60,16 @@ def _weights(value: object) -> str | None:
     return value
 
 
+def _freeze(value: object) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError
+    if any(isinstance(path, float) for path in value):  # 4.10 and 4.1 are one number, but two paths
+        raise ValueError("write a path with a dot in quotes")
+    if any(isinstance(path, bool) or not isinstance(path, (str, int)) or not str(path) for path in value):
+        raise ValueError
+    return tuple(dict.fromkeys(map(str, value)))
+
+
 def _partition(value: object) -> Literal["auto", "measured"] | tuple[int, ...]:
     if isinstance(value, str) and value in ("auto", "measured"):
         return "auto" if value == "auto" else "measured"
@@ -155,6 +165,9 @@ class ModelSection(Section):
     init: InitSection | None = Field(default=None, description="a section with std, scale_residual")
     weights: Annotated[str | None, PlainValidator(_weights)] = Field(
         default=None, description="a .safetensors file with all parameters to begin with, or null"
+    )
+    freeze: Annotated[tuple[str, ...], PlainValidator(_freeze)] = Field(
+        default=(), description="a list of layers or parameters by their paths, such as [0, '4.1', '6.bias']"
     )
 
 

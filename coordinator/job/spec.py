@@ -126,6 +126,7 @@ class JobSpec(Section):
             seed=self.seed,
             vocabulary=self.model.vocabulary or 0,
             init=None if self.model.init is None else self.model.init.spec(),
+            freeze=self.model.freeze,
         )
 
     def optimizer(self) -> OptimizerSpec:
@@ -141,6 +142,8 @@ class JobSpec(Section):
         document["data"] = _plain(self.data.document())
         document["training"]["optimizer"] = _plain(self.training.optimizer.document())
         document["training"]["schedule"] = self.training.schedule.document()
+        if not self.model.freeze:
+            del document["model"]["freeze"]
         if self.training.log_every == 1:
             del document["training"]["log_every"]
         for section, names in (

@@ -185,7 +185,7 @@ def _tied_bytes(blueprint: Blueprint, worker: int) -> int:
     def worker_of(op: Op) -> int:
         return placement[stage_of(op.index, bounds)]
 
-    at = [(worker_of(tie.user), worker_of(tie.owner), tie) for tie in model.network.ties]
+    at = [(worker_of(tie.user), worker_of(tie.owner), tie) for tie in model.network.trained_ties]
     return sum(model.itemsize * math.prod(t.shape) for user, owner, t in at if (user == worker) != (owner == worker))
 
 

@@ -73,7 +73,8 @@ class Footprint:
     weight_bytes: int
     gradient_bytes: int
     state_bytes: int
-    """Bytes of one vector of the optimizer's state. A use of a tied weight adds none."""
+    """Bytes of one vector of the optimizer's state. A use of a tied weight and a frozen weight
+    add none."""
     buffers: Mapping[Buffer, _Buffers]
 
     @staticmethod
@@ -101,7 +102,8 @@ class Footprint:
         ties = [tie for tie in model.network.ties if first <= tie.user.index < stop]
         used = [math.prod(tie.shape) * item for tie in ties]
         copied = sum(size for tie, size in zip(ties, used, strict=True) if not first <= tie.owner.index < stop)
-        return Footprint(item, own + copied, own + sum(used), own, buffers)
+        state = sum(padded * item for padded in _parameter_sizes(model, first, stop, 64 // item, trained=True))
+        return Footprint(item, own + copied, own + sum(used), state, buffers)
 
     def saved(self, for_input: int, for_weight: int) -> int:
         """Return how many numbers are kept while `for_input` rows wait for I and `for_weight` rows wait for W."""
@@ -275,6 +277,7 @@ def parameter_count(model: ModelSpec, first: int, stop: int) -> int:
     return sum(_parameter_sizes(model, first, stop, 1))
 
 
-def _parameter_sizes(model: ModelSpec, first: int, stop: int, line: int) -> list[int]:
-    sizes = [p.numbers for op in model.network.ops[first:stop] for p in op.layer.parameters if p.tied_to is None]
+def _parameter_sizes(model: ModelSpec, first: int, stop: int, line: int, *, trained: bool = False) -> list[int]:
+    ops, left_out = model.network.ops[first:stop], model.network.frozen if trained else frozenset[str]()
+    sizes = [p.numbers for op in ops for name, p in op.parameters if p.tied_to is None and name not in left_out]
     return [-(-size // line) * line for size in sizes]

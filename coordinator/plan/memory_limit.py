@@ -58,12 +58,12 @@ class MemoryLimit:
 
 def _kinds(model: ModelSpec) -> tuple[int, ...]:
     """Return a number for each operation; operations with the same number take the same memory."""
-    numbers: dict[object, int] = {}
+    numbers, frozen = dict[object, int](), model.network.frozen
     found = []
     for op in model.network.ops:
         layer = op.layer
-        parameters = tuple((p.shape, p.tied_to is not None and op.index) for p in layer.parameters)
-        key = type(layer), layer.shape_in, layer.shape_out, layer.extras, parameters, layer.is_identity
+        parameters = tuple((p.shape, p.tied_to is not None and op.index, name in frozen) for name, p in op.parameters)
+        key = type(layer), layer.shape_in, layer.shape_out, layer.extras, parameters, layer.is_identity, op.trained
         inputs = tuple(v - op.index for v in op.inputs)
         found.append(numbers.setdefault((key, inputs), len(numbers)))
     return tuple(found)

@@ -37,13 +37,13 @@ def action_costs(model: ModelSpec) -> tuple[ActionCosts, ...]:
     """Return the costs of each operation in F, I and W. All predictions of time use this model.
 
     Element-wise work is weighted by its time compared with a product. The gradient of an operation's input is computed
-    only if the input depends on parameters.
+    only if the input depends on trained parameters, that of its weights only if one of them is trained.
     """
     network, found = model.network, []
     for op in network.ops:
         cost, goes_back = op.layer.cost(), any(network.needs_gradient[v] for v in op.inputs)
         f, i, w = (product + other for product, other in zip(cost.products, cost.elements, strict=True))
-        found.append(ActionCosts(f, i if goes_back else 0.0, w))
+        found.append(ActionCosts(f, i if goes_back else 0.0, w if op.trained or not op.layer.parameters else 0.0))
     return tuple(found)
 
 
@@ -70,7 +70,8 @@ def layer_flops(model: ModelSpec) -> tuple[float, ...]:
     network, found = model.network, []
     for op in network.ops:
         f, i, w = op.layer.cost().products
-        found.append(f + w + (i if any(network.needs_gradient[v] for v in op.inputs) else 0.0))
+        goes_back = any(network.needs_gradient[v] for v in op.inputs)
+        found.append(f + (w if op.trained or not op.layer.parameters else 0.0) + (i if goes_back else 0.0))
     return tuple(found)
 
 
