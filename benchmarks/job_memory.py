@@ -15,8 +15,8 @@ from typing import Any
 
 from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
+from cluster.checkpoints.given_weights import check_weights
 from cluster.data.sources import JobData, load_data
-from cluster.data.weights import check_weights
 from coordinator.job.spec import load_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.estimate import estimate

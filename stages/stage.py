@@ -96,8 +96,8 @@ class Stage:
         )
 
     def load(self, values: Mapping[str, Array]) -> None:
-        """Take the values of every parameter from `values`. Raises KeyError for a missing one."""
-        self.fill(lambda name, out: np.copyto(out, values[name]))
+        """Take the values of the parameters that `values` has; the others stay as they are."""
+        self.fill(lambda name, out: np.copyto(out, values.get(name, out)))
 
     def fill(self, write: Write) -> None:
         """Write every parameter that the stage holds with `write`."""

@@ -14,9 +14,9 @@ from typing import Any
 from unittest import mock
 
 from cluster.actors.ray_workers import RayWorkers
+from cluster.checkpoints.given_weights import check_weights
 from cluster.cli import main
 from cluster.data.sources import JobData, load_data
-from cluster.data.weights import check_weights
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.train.rows import Row

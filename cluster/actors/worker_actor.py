@@ -15,10 +15,10 @@ from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up
 from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
 from cluster.checkpoints.folder import NO_STATE, CheckpointReader, StatePlaces
+from cluster.checkpoints.given_weights import GivenWeights
 from cluster.checkpoints.layer_files import LayerFiles
 from cluster.data.checks import Checking
 from cluster.data.sources import load_data
-from cluster.data.weights import WeightsFile
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
@@ -141,10 +141,10 @@ class WorkerActor:
                 if resume is not None:
                     reader = files.enter_context(contextlib.closing(CheckpointReader(Path(resume))))
                     restore(self._worker.stages.values(), reader.read)
-                if (path := spec.relocated(places).model.weights) is not None:
-                    given = files.enter_context(WeightsFile(path, rules))
+                if weights is not None:
+                    given = files.enter_context(GivenWeights(spec.relocated(places), rules))
                     if given.checksum() != weights:
-                        raise self._another("file of weights", path)
+                        raise self._another("file of weights", given.path)
                     for stage in self._worker.stages.values():
                         stage.fill(given.read)
             begin_measuring()  # the pages of a file of weights, which was mapped, are not the job's

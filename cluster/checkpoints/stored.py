@@ -115,17 +115,24 @@ def tensors_of(path: Path) -> dict[str, StoredTensor]:
 def open_stored(path: Path) -> Stored:
     """Return the tensors of a checkpoint, of a .safetensors file, or of a run directory: its newest checkpoint or, if
     it has none, its model. Raises InvalidData. Reads no numbers and no checksums."""
+    path = newest_place(path)
     if path.is_file():
         return Stored(path, tensors_of(path))
-    if (path / MANIFEST).is_file():
-        manifest = read_manifest(path)
-        files = [tensors_of(path / file.name) for file in manifest.files]
-        return Stored(path, {name: one for tensors in files for name, one in tensors.items()}, manifest)
+    manifest = read_manifest(path)
+    files = [tensors_of(path / file.name) for file in manifest.files]
+    return Stored(path, {name: one for tensors in files for name, one in tensors.items()}, manifest)
+
+
+def newest_place(path: Path) -> Path:
+    """Return the newest checkpoint of a run directory or, if it has none, its model; a file and a checkpoint stand for
+    themselves. Raises InvalidData."""
+    if path.is_file() or (path / MANIFEST).is_file():
+        return path
     folder = folder_of(path)
     if steps := folder.steps():
-        return open_stored(folder.place(steps[-1]))
+        return folder.place(steps[-1])
     if (path / run_files.MODEL).is_file():
-        return open_stored(path / run_files.MODEL)
+        return path / run_files.MODEL
     raise InvalidData(f"{path}: is a run directory without a checkpoint and without a model")
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from cluster.checkpoints.given_weights import require_weights
 from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
 from cluster.cli.texts import harmless
 from cluster.data.measure import measure
 from cluster.data.sources import load_data
-from cluster.data.weights import require_weights
 from coordinator.job.spec import JobSpec
 from coordinator.learning.data_warnings import data_warnings
 from coordinator.plan.blueprint import Blueprint, make_blueprint

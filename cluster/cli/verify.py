@@ -13,10 +13,10 @@ from rich.table import Table
 
 from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
+from cluster.checkpoints.given_weights import begin_with, check_weights, with_place_of_weights
 from cluster.cli.options import set_option, where_options
 from cluster.cli.output import console
 from cluster.data.sources import JobData, load_data
-from cluster.data.weights import begin_with, check_weights
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.partition import parts_name
@@ -62,7 +62,7 @@ def verify(
     """
     base = load_job(job, [*overrides, "pipeline.workers=null"], stages=1, schedule="gpipe", partition="auto")
     data = load_data(base)
-    base = data.spec
+    base = with_place_of_weights(data.spec)
     batches = len(batch_bounds(len(data.train), base.training.batch_size))
     length = {"training__steps": steps} if base.training.steps else {"training__epochs": -(-steps // batches)}
     base = base.replace(**length)

@@ -21,6 +21,7 @@ from cluster.client.messages import node_from_wire
 from cluster.client.upload import OnUpload, upload_files
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import moment, state_number
+from coordinator import run_files
 from coordinator.job.limits import encodable
 from coordinator.job.overrides import apply_override
 from coordinator.job.spec import JobSpec, load_job, parse_job
@@ -180,9 +181,12 @@ class Client:
 
 
 def _spec(job: AnyJob, overrides: Sequence[str], name: str | None) -> JobSpec:
-    """Read and validate the job with its overrides and its name. Raises InvalidJob with every mistake."""
+    """Read and validate the job with its overrides and its name, with the model of the run that `model.weights` names.
+    Raises InvalidJob with every mistake."""
     try:
-        return _changed(job, overrides, name)
+        spec = _changed(job, overrides, name)
+        model = Path(spec.model.weights or "") / run_files.MODEL
+        return spec.replace(model__weights=str(model)) if model.is_file() else spec
     except InvalidJob as error:  # the reader's messages name the command line's option
         raise InvalidJob([re.sub("^--set ", "overrides: ", line) for line in error.problems]) from None
 

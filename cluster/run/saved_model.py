@@ -25,6 +25,8 @@ from stages.arrays import Array
 from stages.errors import InvalidData, InvalidJob
 
 MODEL_FORMAT = "pipetrain.model/1"
+_OF_TRAINING = ("weights", "weights_map", "freeze")
+"""Entries of `model` that say how it is trained, not what it is."""
 
 
 def save_model(
@@ -163,7 +165,11 @@ def _describe(spec: JobSpec, vocabulary: Vocabulary | None) -> dict[str, Any]:
         "precision": model.precision,
         "loss": spec.model.loss.document(),
         "layers": layers,
-        "model": {key: value for key, value in spec.document()["model"].items() if key not in ("weights", "freeze")},
+        "model": {
+            key: value
+            for key, value in spec.document()["model"].items()
+            if key not in ("weights", "weights_map", "freeze")
+        },
         "vocabulary": None if vocabulary is None else vocabulary.document(),
     }
 

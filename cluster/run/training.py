@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from cluster.actors.ray_session import check_address, ray_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.actors.runner_link import RunnerLink
 from cluster.checkpoints.folder import NO_STATE, CheckpointFolder, CheckpointReader, StatePlaces
+from cluster.checkpoints.given_weights import begin_with, check_weights, lines_about_weights, with_place_of_weights
 from cluster.checkpoints.layer_files import LayerFiles
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import target_bytes
-from cluster.data.weights import begin_with, check_weights
 from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.evaluation import EvaluationLog
 from cluster.run.learning import LearningNotes
@@ -120,7 +120,9 @@ class Run:
         spec = data.spec
         weights = None
         if resume is None:
+            spec = with_place_of_weights(spec, where.rules)
             weights = check_weights(spec, where.rules)
+            data = replace(data, spec=spec, said=(*data.said, *lines_about_weights(spec, where.rules)))
         else:
             resume.require_fit(spec, data.fingerprint())
         blueprint = make_blueprint(spec, len(data.train))

@@ -23,7 +23,7 @@ from stages.errors import UserMistake
 
 READY, AHEAD = "ready", "--ahead"
 _FOR_A_PLAN = (
-    *("cluster.data.sources", "cluster.data.weights", "coordinator.job.spec"),
+    *("cluster.data.sources", "cluster.checkpoints.given_weights", "coordinator.job.spec"),
     *("coordinator.plan.blueprint", "coordinator.plan.estimate"),
 )
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
@@ -59,9 +59,9 @@ def main() -> None:
 
 
 def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
+    from cluster.checkpoints.given_weights import require_weights
     from cluster.data.checks import Checking
     from cluster.data.sources import load_data
-    from cluster.data.weights import require_weights
     from coordinator.job.spec import parse_job
     from coordinator.plan.blueprint import make_blueprint
     from coordinator.plan.estimate import estimate

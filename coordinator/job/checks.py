@@ -68,6 +68,8 @@ def cross_problems(document: object, wrong: Collection[Path]) -> Iterator[str]:
     ones."""
     facts = Facts(document, wrong)
     operations = yield from _model(facts)
+    if facts.get("model", "weights_map") is not None and facts.lacks("model", "weights"):
+        yield "model.weights_map: given without model.weights, whose paths it maps; remove it, or give model.weights"
     yield from _precision(facts)
     yield from _data(facts)
     yield from _training(facts)

@@ -55,9 +55,43 @@ def bytes_text(n_bytes: int) -> str | int:
 def _weights(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not one_line(value) or is_url(value) or extension(value) != ".safetensors":
+    if not isinstance(value, str) or not one_line(value) or is_url(value) or extension(value) in _NO_WEIGHTS:
         raise ValueError
     return value
+
+
+_NO_WEIGHTS = (
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".bin",
+    ".pkl",
+    ".pickle",
+    ".npz",
+    ".npy",
+    ".h5",
+    ".hdf5",
+    ".onnx",
+    ".gguf",
+    ".zip",
+)
+"""Extensions of other programs' weights. A run directory's name may have any other one."""
+
+
+def _weights_map(value: object) -> dict[str, str | None] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError
+    found: dict[str, str | None] = {}
+    for old, new in value.items():
+        if isinstance(old, float) or isinstance(new, float):  # 4.10 and 4.1 are one number, but two paths
+            raise ValueError("write a path with a dot in quotes")
+        right = not isinstance(old, bool) and isinstance(old, (str, int)) and str(old)
+        if not right or isinstance(new, bool) or not (new is None or (isinstance(new, (str, int)) and str(new))):
+            raise ValueError
+        found[str(old)] = None if new is None else str(new)
+    return found
 
 
 def _freeze(value: object) -> tuple[str, ...]:
@@ -164,7 +198,11 @@ class ModelSection(Section):
     )
     init: InitSection | None = Field(default=None, description="a section with std, scale_residual")
     weights: Annotated[str | None, PlainValidator(_weights)] = Field(
-        default=None, description="a .safetensors file with all parameters to begin with, or null"
+        default=None, description="a .safetensors file, a run directory or a checkpoint to begin with, or null"
+    )
+    weights_map: Annotated[dict[str, str | None] | None, PlainValidator(_weights_map)] = Field(
+        default=None,
+        description="a mapping of paths there to paths here, such as {'4': 6}, {} for the same paths, or null",
     )
     freeze: Annotated[tuple[str, ...], PlainValidator(_freeze)] = Field(
         default=(), description="a list of layers or parameters by their paths, such as [0, '4.1', '6.bias']"

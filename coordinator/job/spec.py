@@ -37,6 +37,7 @@ from coordinator.job.sections import (
 )
 from coordinator.job.source_names import (
     files_named,
+    is_url,
     resolve_database,
     resolve_file,
     resolve_path,
@@ -147,7 +148,7 @@ class JobSpec(Section):
         if self.training.log_every == 1:
             del document["training"]["log_every"]
         for section, names in (
-            ("model", ("input", "vocabulary", "init", "weights")),
+            ("model", ("input", "vocabulary", "init", "weights", "weights_map")),
             ("training", ("epochs", "steps", "evaluate_every")),
         ):
             for name in names:
@@ -301,11 +302,14 @@ def _resolve_paths(document: dict[Any, Any], folder: Path) -> None:
             data["target"] = resolve_file(target, folder, ".npy")
     for section, key, ending in (
         (data, "tokens", ".json"),
-        (document.get("model"), "weights", ".safetensors"),
         (document.get("pipeline"), "schedule", ".csv"),
     ):
         if isinstance(section, dict) and isinstance(section.get(key), str):
             section[key] = resolve_file(section[key], folder, ending)
+    model = document.get("model")
+    if isinstance(model, dict) and isinstance(model.get("weights"), str) and model["weights"]:
+        weights = model["weights"]
+        model["weights"] = weights if is_url(weights) or "\0" in weights else resolve_path(weights, folder)
     tracking = document.get("tracking")
     if isinstance(tracking, dict):
         for key, resolve in (("tensorboard", resolve_path), ("mlflow", resolve_database)):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import save_file
 
+from cluster.checkpoints.given_weights import begin_with
 from cluster.data.sources import load_data
-from cluster.data.weights import begin_with
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
 from coordinator.train.rows import EvalRow, StepRow

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from cluster.checkpoints.given_weights import check_weights
 from cluster.data.rules import SourceRules, local_files
-from cluster.data.weights import WeightsFile, check_weights
+from cluster.data.weights import WeightsFile
 from cluster.service import reader
 from coordinator.job.spec import JobSpec, load_job, parse_job
 from stages.arrays import Array

@@ -19,7 +19,7 @@ from coordinator.train.reference import Trained, train_reference
 from stages.actions import Kind
 from stages.data import Dataset
 from stages.errors import InvalidJob
-from stages.orders import TrainStep
+from stages.orders import StepReport, TrainStep
 from stages.stage import Stage
 from tests.cluster.test_resume import go_on, results, train
 from tests.cluster.test_resume import gpt as gpt_job
@@ -84,7 +84,7 @@ def piped(spec: JobSpec, data: Dataset, stages: int, schedule: str) -> Trained:
         workers.close()
 
 
-FLAT = [[0], [2], [4], [0, 2], ["0.weight", "4.bias"]]
+FLAT: list[list[Any]] = [[0], [2], [4], [0, 2], ["0.weight", "4.bias"]]
 DEEP: list[list[Any]] = [[0], [1, 2], ["2.1"], ["2.0.1.0.bias", 0, "3"], [0, 1]]
 
 
@@ -110,7 +110,9 @@ def test_what_is_not_frozen_is_trained_as_ever() -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("spec", [*map(flat, FLAT[:4]), *map(deep, DEEP)], ids=lambda spec: str(spec.model.freeze))
+@pytest.mark.parametrize(
+    "spec", [*(flat(one) for one in FLAT[:4]), *(deep(one) for one in DEEP)], ids=lambda spec: str(spec.model.freeze)
+)
 def test_every_schedule_and_cut_is_bitwise_the_reference(spec: JobSpec, schedule: str) -> None:
     data = data_of(spec)
     spec = spec.replace(training__batch_size=8, training__micro_batches=3)
@@ -136,7 +138,8 @@ def test_no_gradient_is_computed_below_the_lowest_trained_layer() -> None:
     workers = LocalWorkers(blueprint, train=data, validation=data)
     try:
         orders = [TrainStep(step=1, epoch_index=0, first=0, last=16, trace=True)]
-        done = [action for (report,) in workers.submit(orders).collect() for action, _, _ in report.timeline]
+        reports = [one for (one,) in workers.submit(orders).collect() if isinstance(one, StepReport)]
+        done = [action for report in reports for action, _, _ in report.timeline]
         assert {action.kind for action in done if action.stage < 2} == {Kind.FORWARD}
         assert {action.kind for action in done if action.stage == 2} > {Kind.FORWARD}
     finally:
