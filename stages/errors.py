@@ -27,6 +27,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 class PipetrainError(Exception):
@@ -114,10 +115,15 @@ class JobFailed(PipetrainError):
     """The job ended without finishing. The message names the first cause; `place` is None if no worker reported it."""
 
     place: FailurePlace | None = None
+    found_s: float | None = None
+    """At most so many seconds passed until it was found: since the last sign of life. None if that is not known."""
 
 
 class StageFailed(JobFailed):
     """An action raised inside a worker. `traceback` is the original one, as text."""
+
+    mistake = False
+    """Whether it is the user's: another try would fail in the same way."""
 
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
@@ -128,7 +134,10 @@ class StageFailed(JobFailed):
 
 
 class WorkerLost(JobFailed):
-    """A worker process ended unexpectedly."""
+    """A worker process ended unexpectedly. `loss` says what was lost: the process alone, the process because the host
+    ran out of memory, or its node."""
+
+    loss: Literal["process", "memory", "node"] = "process"
 
 
 class WorkerHung(JobFailed):

@@ -10,9 +10,10 @@ import time
 import numpy as np
 
 from stages.actions import Action
-from stages.orders import Fault
+from stages.orders import Evaluate, Fault, Order, Save, Update
 from stages.stage import Stage
 
+_NAMES: dict[type, str] = {Update: "update", Evaluate: "evaluation", Save: "checkpoint"}
 UNBLOCK = threading.Event()
 """Setting it ends every `block` fault of this process."""
 
@@ -21,8 +22,21 @@ def strike(fault: Fault, step: int, action: Action, stage: Stage) -> bool:
     """Inject `fault` if its point is reached. Return whether the worker must lose the next array that it sends."""
     if step != fault.step or str(action) != fault.action:
         return False
+    if fault.what == "nan":
+        stage.parameters.values[:] = float("nan")
+    _inject(fault)
+    return fault.what == "lose"
+
+
+def strike_order(fault: Fault, step: int | None, order: Order) -> None:
+    """Inject `fault` if it belongs before this order; the last step was `step`."""
+    if step == fault.step and _NAMES.get(type(order)) == fault.action:
+        _inject(fault)
+
+
+def _inject(fault: Fault) -> None:
     if fault.what == "raise":
-        raise RuntimeError(f"injected fault before {action}")
+        raise RuntimeError(f"injected fault before {fault.action}")
     if fault.what == "exit":
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault.what == "hang":
@@ -31,9 +45,6 @@ def strike(fault: Fault, step: int, action: Action, stage: Stage) -> bool:
         UNBLOCK.wait()
     elif fault.what == "slow":
         _compute(fault.seconds)
-    elif fault.what == "nan":
-        stage.parameters.values[:] = float("nan")
-    return fault.what == "lose"
 
 
 def _compute(seconds: float) -> None:

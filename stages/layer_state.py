@@ -7,11 +7,11 @@ learning rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from stages.arrays import Array
 from stages.orders import Part
-from stages.snapshots import LayerState
+from stages.snapshots import LayerState, Read
 from stages.stage import Stage
 
 
@@ -29,7 +29,7 @@ def layer_states(stages: Iterable[Stage]) -> Mapping[str, LayerState]:
     return found
 
 
-def restore(stages: Iterable[Stage], read: Callable[[str, str, Array], None]) -> None:
+def restore(stages: Iterable[Stage], read: Read) -> None:
     """Fill every array of the stages with `read(layer, name, out)`, and the copies of tied weights."""
     for stage in stages:
         for layer, arrays in layer_states([stage]).items():

@@ -50,19 +50,25 @@ class Account(NamedTuple):
 
 
 class Ledger:
-    """The clock of one worker. If `trace` is set, `timeline` collects the actions with their start and end."""
+    """The clock of one worker. If `trace` is set, `timeline` collects the actions with their start and end.
 
-    def __init__(self, stages: Iterable[int]) -> None:
+    `recovering_since` is the end of the last account before a worker was lost: the time from then to the first order is
+    `recovery`.
+    """
+
+    def __init__(self, stages: Iterable[int], recovering_since: float | None = None) -> None:
         self._by_stage = {stage: [0.0] * len(STAGE_KINDS) for stage in stages}
         self._of_worker = [0.0] * len(WORKER_KINDS)
-        self._began = self._last = 0.0
+        self._began = self._last = recovering_since or 0.0
+        self._without_orders = OTHER if recovering_since is None else RECOVERY
         self.trace = False
         self.timeline: list[tuple[Action, float, float]] = []
 
     def open(self) -> None:
         """Begin to work. The first call starts the clock; later calls book the time without orders as `other`."""
         if self._last:
-            self.book_worker(OTHER)
+            self.book_worker(self._without_orders)
+            self._without_orders = OTHER
         else:
             self._began = self._last = _now()
 

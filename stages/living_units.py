@@ -46,6 +46,12 @@ class LivingUnits:
 
         return forward_and_look
 
+    def forget(self) -> None:
+        """Begin anew, without a report."""
+        for index, living in self._living.items():
+            living[:] = False
+            self._columns[index] = 0
+
     def report(self) -> tuple[DeadUnits, ...]:
         """Report each layer of which enough columns were looked at, and begin with it anew."""
         found = []

@@ -25,6 +25,9 @@ Part = Literal["parameters", "gradients"]
 class Fault:
     """A fault at a named point, for tests: before `action` of step `step` (from 1), the worker does `what`.
 
+    `action` may also be `update`, `evaluation` or `checkpoint`, each of which follows the step. `times`: in so many
+    processes of the worker, one after another.
+
     `hang` stops the process (SIGSTOP); `block` stops the thread until another thread sets stages.faults.UNBLOCK; `slow`
     computes for `seconds` of CPU time; `nan` sets the stage's parameters to NaN; `lose` drops the next array that the
     worker sends.
@@ -34,6 +37,7 @@ class Fault:
     action: str
     what: Literal["raise", "exit", "hang", "nan", "block", "slow", "lose"]
     seconds: float = 0.0
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +213,8 @@ class Failure:
     traceback: str = ""
     host: str = ""
     evaluating: bool = False
+    mistake: bool = False
+    """Whether a user can correct it, so that another try is of no use."""
 
     @property
     def when(self) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from stages.arrays import Array
 
 LayerState = Mapping[str, Array]
 """The arrays of one layer by name: `4.1.weight`, and `4.1.weight.exp_avg` for a vector of the optimizer."""
+
+
+Read = Callable[[str, str, Array], None]
+"""Writes an array of a saved state into another one: `read(layer, name, out)`."""
 
 
 class WrittenFile(NamedTuple):
@@ -40,3 +44,9 @@ class Snapshots(Protocol):
 
     def look(self, *, wait: bool) -> Written | None:
         """Return the outcome of the last `take`, once; None if there is none yet. `wait`: until there is one."""
+
+    def forget(self) -> None:
+        """Wait until nothing is being written, and forget what became of the last `take`."""
+
+    def copy_of(self, step: int) -> Read | None:
+        """Return what reads the copy of the state after this step; None if there is no such copy."""

@@ -104,6 +104,14 @@ class Stage:
         self.parameters.fill(write)
         self.uses.fill(write)
 
+    def begin_again(self, model: ModelSpec) -> None:
+        """Draw the parameters again, and clear the optimizer's vectors, as before the first step."""
+        for op in self.ops:
+            self._draw(model, op)
+        self.uses.draw(model.seed)
+        for vector in self.optimizer.state.values():
+            vector[...] = 0
+
     def begin_step(self, n_micro_batches: int) -> None:
         """Forget the last step's gradients and expect this many micro-batches."""
         assert not self._saved, f"micro-batches {sorted(self._saved)} of the last step were never used up"
@@ -280,6 +288,7 @@ class Stage:
                     self.buffers.give(array)
         self._saved.clear()
         self._saved_bytes = 0
+        self.living.forget()
 
     def first_non_finite_layer(self, x: Array, at: Moment = EVALUATING) -> Op:
         """Return the first operation whose output for the stage input `x` is not finite; the last one if there is

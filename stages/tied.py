@@ -27,10 +27,16 @@ class TiedUses:
             if first <= tie.owner.index < stop:
                 self.values[tie.name] = own.value(tie.owner_name)
                 continue
-            copy = self.values[tie.name] = aligned_empty(tie.shape, dtype_of(model))
-            stream = np.random.default_rng([model.seed, 0, *tie.owner.path])  # as the owner draws it
-            draw_parameter(stream, copy, tie.owner.stds[0], 0.0)
+            self.values[tie.name] = aligned_empty(tie.shape, dtype_of(model))
             self._copies[tie.name] = tie.owner_name
+        self.draw(model.seed)
+
+    def draw(self, seed: int) -> None:
+        """Draw the copies as their owners draw the weights."""
+        for tie in self._ties:
+            if tie.name in self._copies:
+                stream = np.random.default_rng([seed, 0, *tie.owner.path])
+                draw_parameter(stream, self.values[tie.name], tie.owner.stds[0], 0.0)
 
     def fill(self, write: Write) -> None:
         """Write the copies with `write`, which gets the names of the owners."""

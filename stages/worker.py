@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
 from stages.errors import NonFinite, message_and_trace
 from stages.evaluation import EvaluationSums
-from stages.faults import strike
+from stages.faults import strike, strike_order
 from stages.layer_state import gathered, layer_states
 from stages.layers.base import EVALUATING, Moment
 from stages.ledger import (
@@ -66,7 +66,8 @@ class Worker:
     `validation`.
 
     `resident_before` is the resident memory of the process before the job's data and stages, in bytes. `snapshots`
-    writes checkpoints; None if the run has none.
+    writes checkpoints; None if the run has none. `stages` are those of an earlier worker of the same setup, to go on
+    with; None makes them. `recovering_since`: see Ledger.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class Worker:
         validation: Dataset | None = None,
         resident_before: int = 0,
         snapshots: Snapshots | None = None,
+        stages: Mapping[int, Stage] | None = None,
+        recovering_since: float | None = None,
     ) -> None:
         self._resident_before, self._snapshots = resident_before, snapshots
         self._setup, self._channel = setup, channel
         self._data = {"train": train, "validation": validation}
         bounds = setup.bounds
-        self.stages = {
+        self.stages: dict[int, Stage] = dict(stages or {}) or {
             s: Stage(
                 *(setup.model, bounds[s], bounds[s + 1], setup.optimizer),
                 weight_grad_group=setup.weight_grad_group,
@@ -98,7 +101,7 @@ class Worker:
         self._step: int | None = None
         self._action: Action | None = None
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
-        self._ledger = Ledger(self.stages)
+        self._ledger = Ledger(self.stages, recovering_since)
         self._tied = TiedExchange(setup, self.stages, self._ledger, self)
         self._chunks = Chunks(setup, self)
         self._first_trained = first_trained_stage(setup.model, bounds)
@@ -156,6 +159,8 @@ class Worker:
 
     def _perform(self, order: Order) -> Report:
         self.progress.evaluating = isinstance(order, Evaluate)
+        if self._setup.fault is not None:
+            strike_order(self._setup.fault, self._step, order)
         if isinstance(order, TrainStep):
             return self._train_step(order)
         if isinstance(order, Update):

@@ -1,12 +1,18 @@
 """A worker's channel to all other workers: shared memory on its own host, ZeroMQ to other hosts.
 
 Without shared memory (another system than Linux, or a kernel that forbids it) ZeroMQ serves its own host too.
+
+[Note: generations] If a worker was lost, all workers open new channels, with a higher generation, and close the old
+ones. So no array of an abandoned step can enter: its socket is closed, its sender's secret is not expected, and its
+header has another generation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +28,7 @@ from cluster.actors.shared_ring import Parked
 from cluster.actors.spinning import SPIN_S, Spinning
 from cluster.actors.zmq_links import ZmqLinks
 from stages.arrays import Array
-from stages.channel import Attendance, ReceiveTimeout, Tag
+from stages.channel import Attendance, ChannelClosed, ReceiveTimeout, Tag
 
 _FULL_WAIT_S = 0.005  # between two tries to send
 _now = time.perf_counter
@@ -32,8 +38,8 @@ class WorkerChannel:
     """A worker's end of the channel. One thread uses it. `timeout_s` is how long connecting may take; `unattended_s` is
     how long a receive or a blocked send may take while nobody attends (see Attendance), by default `timeout_s`.
 
-    `generation` is the attempt's number: a message of another attempt is dropped. `shares_memory` is whether this
-    system can link workers by shared memory; None finds out.
+    `generation`: see `generation_of`; a message of another one is dropped. `shares_memory` is whether this system can
+    link workers by shared memory; None finds out.
     """
 
     def __init__(
@@ -50,6 +56,8 @@ class WorkerChannel:
         self._worker, self._timeout_s, self._generation = worker, timeout_s, generation
         self.attendance = Attendance(timeout_s if unattended_s is None else unattended_s)
         self._arrived: dict[Tag, Any] = {}  # an Array, or Parked
+        self._given_up = False
+        self._wake = socket.socketpair()
         self._folder: PrivateFolder | None = make_private_folder()
         folder = self._folder.path
         self._zmq: ZmqLinks | None = ZmqLinks(
@@ -102,17 +110,22 @@ class WorkerChannel:
         deadline = time.monotonic() + self._timeout_s
         missing: set[int] = set()
         if self._setup is not None:
-            links = self._setup.connect(linked, room, deadline)
+            links = self._setup.connect(linked, room, deadline, self._is_given_up)
             self._setup = None
-            self._links = HostLinks(links, generation=self._generation, arrived=self._arrived)
+            self._links = HostLinks(
+                links, generation=self._generation, arrived=self._arrived, wake=self._wake[0].fileno()
+            )
             self._routes = {link.worker: self._links for link in links}
             missing = {address.worker for address in linked} - self._routes.keys()
         if self._zmq is not None:
-            missing.update(self._zmq.connect(rest, deadline))
+            missing.update(self._zmq.connect(rest, deadline, self._is_given_up))
             self._routes |= {address.worker: self._zmq for address in rest}
             self._zmq.register(self._poller)
+            self._poller.register(self._wake[0], zmq.POLLIN)
             if self._links is not None:
                 self._links.register(self._poller)
+        if self._given_up:
+            raise ChannelClosed
         if missing:
             places = ", ".join(f"worker {a.worker} on {a.host}" for a in others if a.worker in missing)
             raise ReceiveTimeout(f"no connection with {places} after {self._timeout_s:g} s")
@@ -129,13 +142,26 @@ class WorkerChannel:
             self._folder.remove()
             self._folder = None
 
+    def give_up(self) -> None:
+        """End every wait of the worker, now and later, with ChannelClosed. Any thread may call this."""
+        self._given_up = True
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            self._wake[1].send(b"!")
+
+    def _is_given_up(self) -> bool:
+        return self._given_up
+
     def send(self, worker: int, tag: Tag, array: Array) -> None:
         """See Channel. While the link has no room, this waits and receives, so that two full links do not deadlock."""
         links = self._routes[worker]
+        if self._given_up:
+            raise ChannelClosed
         if links.offer(worker, tag, array):
             return
         began = self.attendance.now()
         while not links.offer(worker, tag, array):
+            if self._given_up:
+                raise ChannelClosed
             if self.attendance.left(began) <= 0:
                 raise ReceiveTimeout(
                     f"worker {worker} received nothing for {self.attendance.limit_s:g} s (sending the {tag})"
@@ -161,6 +187,8 @@ class WorkerChannel:
             return
         began = self.attendance.now()
         while tag not in arrived:
+            if self._given_up:
+                raise ChannelClosed
             left = self.attendance.left(began)
             if left <= 0:
                 raise ReceiveTimeout(f"waited {self.attendance.limit_s:g} s for the {tag}{self._gone()}")
@@ -196,6 +224,7 @@ class WorkerChannel:
     def close(self) -> None:
         """Close every socket, and remove their files if they are still there. A second call does no harm."""
         self.seal()
-        for part in (self._setup, self._links, self._zmq):
+        self._arrived.clear()  # what is parked holds memory of the links
+        for part in (self._setup, self._links, self._zmq, *self._wake):
             if part is not None:
                 part.close()

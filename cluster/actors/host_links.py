@@ -79,13 +79,16 @@ class HostLinks:
     """A worker's links to other workers of its host. Puts arrays that arrive into `arrived`, some of them as Parked.
     One thread uses it."""
 
-    def __init__(self, links: Iterable[Link], *, generation: int, arrived: dict[Tag, Any]) -> None:
+    def __init__(self, links: Iterable[Link], *, generation: int, arrived: dict[Tag, Any], wake: int) -> None:
+        """`wake` is a descriptor that ends a wait if it can be read."""
         self._generation, self._arrived = generation, arrived
         self._links = {link.worker: link for link in links}
         self._by_descriptor = {link.socket.fileno(): link for link in self._links.values()}
         self._owing = False
         self._poller = select.poll()
         self._pollers: list[Any] = []
+        self._wake = wake
+        self._poller.register(wake, select.POLLIN)
         self.register(self._poller)
 
     @property
@@ -177,9 +180,10 @@ class HostLinks:
                 if link.owes:
                     self._tell_released(link)
         ready = self._poller.poll(math.ceil(self.patience(wait_s) * 1000))
-        for descriptor, _ in ready:
+        came = [descriptor for descriptor, _ in ready if descriptor != self._wake]
+        for descriptor in came:
             self._receive(self._by_descriptor[descriptor])
-        return bool(ready)
+        return bool(came)
 
     def patience(self, wait_s: float) -> float:
         """Return how many of `wait_s` seconds may pass until the next `take`."""

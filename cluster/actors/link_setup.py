@@ -15,7 +15,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from cluster.actors.host_links import Link
@@ -27,6 +27,7 @@ _HELLO = struct.Struct(f"<{_SECRET_BYTES}sqqq")
 """Secret, worker, generation, bytes of the memory that comes with it (0: none)."""
 _CREDENTIALS = struct.Struct("3i")  # process, user, group: unix(7)
 _BACKLOG = 1024
+_LOOK_EVERY_S = 0.2  # whether the wait for the others is given up
 
 
 def can_link() -> bool:
@@ -49,9 +50,15 @@ class LinkSetup:
             self._listener.close()
             raise
 
-    def connect(self, addresses: Iterable[WorkerAddress], room: Mapping[int, int], deadline: float) -> list[Link]:
-        """Return links to these workers, fewer if some have not connected before `deadline`. `room` has the bytes of
-        memory for what is sent to each of them."""
+    def connect(
+        self,
+        addresses: Iterable[WorkerAddress],
+        room: Mapping[int, int],
+        deadline: float,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> list[Link]:
+        """Return links to these workers, fewer if some have not connected before `deadline`, or until `given_up`.
+        `room` has the bytes of memory for what is sent to each of them."""
         missing = {address.worker: address for address in addresses}
         links: list[Link] = []
         greeted: set[int] = set()
@@ -72,8 +79,8 @@ class LinkSetup:
                         connection = self._call(address)
                         greeted.add(connection.fileno())
                         expect(connection, self._greet(connection, address.worker, room))
-            while missing and (left := deadline - time.monotonic()) > 0:
-                for descriptor, _ in poller.poll(left * 1000):
+            while missing and not given_up() and (left := deadline - time.monotonic()) > 0:
+                for descriptor, _ in poller.poll(min(left, _LOOK_EVERY_S) * 1000):
                     if descriptor == self._listener.fileno():
                         with contextlib.suppress(BlockingIOError, ConnectionError):
                             expect(self._listener.accept()[0], None)

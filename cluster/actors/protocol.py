@@ -36,6 +36,15 @@ class LinkChoice:
     spin: bool | None = None
 
 
+_CONNECTIONS = 2**32
+
+
+def generation_of(attempt: int, connection: int) -> int:
+    """Return the generation of a job's channels: `connection` counts, from 0, how often the workers of the attempt were
+    connected anew."""
+    return attempt * _CONNECTIONS + connection
+
+
 DTYPE_CODES: dict[np.dtype[Any], bytes] = {np.dtype(np.float32): b"f", np.dtype(np.float64): b"d"}
 DTYPES: dict[object, np.dtype[np.floating[Any]]] = {code: dtype for dtype, code in DTYPE_CODES.items()}
 KIND_CODES = {kind: kind.value.encode() for kind in Kind}

@@ -1,17 +1,18 @@
 """Workers as Ray actors: an actor for each worker, in a placement group, with one call to each worker per submission.
 
-[Note: no retries] Ray's own restarts and retries stay off: a call performed twice would add gradients twice.
+[Note: no retries] Ray's own restarts and retries stay off: a call performed twice would add gradients twice. A lost
+worker is replaced by `replace`, which lets all workers go back to the same step.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,22 @@ from cluster.actors.host_processes import end_ray_process
 from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.ray_placement import release, reserve
 from cluster.actors.ray_session import full_here
+from cluster.actors.ray_watch import PROBE_ANSWER_S, RayTicket, Watch, last_line, placed_at, what_was_lost
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.worker_actor import CONTROL, WorkerActor
 from cluster.checkpoints.folder import NO_STATE, StatePlaces
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.link_room import link_room
-from coordinator.train.failures import first_cause, place_of
-from coordinator.train.liveness import Liveness, activity_text
+from coordinator.train.failures import place_of
 from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
-from stages.orders import Failure, Fault, Order, Report, Result
+from stages.orders import Fault, Order, Report
 from stages.progress import Seen
 
 _START_TIMEOUT_S = 120.0
 _PREPARE_TIMEOUT_S = 900.0  # enough for a large data set over a slow network
-_PROBE_ANSWER_S = 3.0  # a running process answers at once
-_WATCH_EVERY_S = 1.0
+_DROP_TIMEOUT_S = 20.0  # a thread answers that does nothing else
 ACTOR_NAME = "PipetrainWorker"
 """The name of the actor's class, by which worker processes are recognised."""
 
@@ -68,7 +68,10 @@ class RayWorkers:
         places_of_state: StatePlaces = NO_STATE,
     ) -> None:
         self._ray, self._link, self._give_up, self._on_wait, self._links = ray, link, give_up, on_wait, links
-        self._program = blueprint.program
+        self._blueprint, self._program = blueprint, blueprint.program
+        self._faults, self._checked, self._states = dict(faults or {}), dict(checked or {}), places_of_state
+        self._begins_with = blueprint.spec.document(), fingerprint, weights
+        self._connection, self._gone = 0, set[int]()  # how often they were connected anew; those to be replaced
         self._hang_timeout = blueprint.spec.resources.hang_timeout
         self._group: Any = None
         self._actors: list[Any] = []
@@ -77,24 +80,15 @@ class RayWorkers:
         """The most bytes that each worker may take, including its data; None for no limit."""
         try:
             self._start(blueprint)
-            document = blueprint.spec.document()
-            faults = faults or {}
-            setups = [blueprint.setup(w, faults.get(w)) for w in range(blueprint.n_workers)]
-            self._collect(
-                [
-                    a.prepare.remote(s, document, fingerprint, weights, places_of_state, dict(checked or {}))
-                    for a, s in zip(self._actors, setups, strict=True)
-                ],
-                _PREPARE_TIMEOUT_S,
-            )
+            self._collect([self._prepare(w, places_of_state) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
         except BaseException:
             self.close()
             raise
 
-    def submit(self, orders: Sequence[Order]) -> _RayTicket:
+    def submit(self, orders: Sequence[Order]) -> RayTicket:
         """See Workers."""
         orders = tuple(orders)
-        return _RayTicket([actor.run.remote(orders) for actor in self._actors], self._collect)
+        return RayTicket([actor.run.remote(orders) for actor in self._actors], self._collect)
 
     def memory(self) -> list[dict[str, int]]:
         """Return each worker's memory in bytes (see WorkerActor.memory)."""
@@ -111,7 +105,7 @@ class RayWorkers:
     def _asks_for_time(self, worker: int) -> Callable[[], float] | None:
         if self.addresses[worker].clock == clock_name():
             return None
-        return lambda: float(self._ray.get(self._actors[worker].now.remote(), timeout=_PROBE_ANSWER_S))
+        return lambda: float(self._ray.get(self._actors[worker].now.remote(), timeout=PROBE_ANSWER_S))
 
     def close(self) -> None:
         """See Workers. Ends every worker process, even a stopped (SIGSTOP) or stuck one."""
@@ -139,53 +133,135 @@ class RayWorkers:
             bundle["memory"] = memory
         within = _START_TIMEOUT_S if self._link is None else None  # a service's job waits until somebody stops it
         self._group = reserve(ray, bundle, n, within_s=within, give_up=self._give_up, on_wait=self._on_wait)
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
         threads = str(resources.cpus_per_worker)
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        actor_class = ray.remote(concurrency_groups={CONTROL: 1})(_with_control_group(ray))
-        for w in range(n):
-            options = {
-                "num_cpus": resources.cpus_per_worker,
-                "max_restarts": 0,
-                "max_task_retries": 0,
-                "runtime_env": {"env_vars": variables},
-                "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=w),
-            }
-            if "memory" in bundle:
-                options["memory"] = bundle["memory"]
-            self._actors.append(actor_class.options(**options).remote(w, self._hang_timeout, self._link, self._links))
-        self.addresses = list(self._plain([actor.bind.remote() for actor in self._actors], "starting"))
+        self._options = {
+            "num_cpus": resources.cpus_per_worker,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "runtime_env": {"env_vars": variables},
+            **({"memory": memory} if memory is not None else {}),
+        }
+        self._class = ray.remote(concurrency_groups={CONTROL: 1})(_with_control_group(ray))
+        self._actors += [self._make(w) for w in range(n)]
+        self._bind()
         if self._give_up():
             raise StoppedEarly("stopped while the workers were being started")
+        self._connect()
+
+    def _make(self, worker: int) -> Any:
+        """Return a new actor for a worker, in the worker's bundle."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=worker)
+        actor = self._class.options(**self._options, scheduling_strategy=strategy)
+        return actor.remote(worker, self._hang_timeout, self._link, self._links)
+
+    def _bind(self) -> None:
+        self.addresses = list(self._plain([actor.bind.remote(self._connection) for actor in self._actors], "starting"))
+
+    def _connect(self) -> None:
         self._plain([actor.admit.remote(self.addresses) for actor in self._actors], "connecting")
-        room = link_room(blueprint)
-        to = [{receiver: n for (sender, receiver), n in room.items() if sender == w} for w in range(n)]
-        self._plain(
-            [a.connect.remote(self.addresses, to[w], resources.cpus_per_worker) for w, a in enumerate(self._actors)],
-            "connecting",
-        )
-        self._clocks = Clocks([self._asks_for_time(w) for w in range(n)])
+        room, cpus = link_room(self._blueprint), self._blueprint.spec.resources.cpus_per_worker
+        calls = []
+        for w, actor in enumerate(self._actors):
+            to = {receiver: n for (sender, receiver), n in room.items() if sender == w}
+            calls.append(actor.connect.remote(self.addresses, to, cpus))
+        self._plain(calls, "connecting")
+        self._clocks = Clocks([self._asks_for_time(w) for w in range(len(self._actors))])
+
+    def _prepare(self, worker: int, states: StatePlaces, recovering_since: float | None = None) -> Any:
+        """Return the call that makes the worker's stages."""
+        setup = self._blueprint.setup(worker, self._faults.get(worker))
+        return self._actors[worker].prepare.remote(setup, *self._begins_with, states, self._checked, recovering_since)
+
+    # replacing -----------------------------------------------------------------------------------------------------
+
+    def replace(self, worker: int, step: int, place: str | None, since: Sequence[float] | None) -> list[WorkerPlace]:
+        """End a worker's process, put a new one in its place, and let all workers go back to the state after update
+        `step`. What they were doing is dropped. Return the places of the new workers.
+
+        `place` is the checkpoint of that step, None for the beginning. `since` has the end of each worker's last
+        account on this process's clock; None before the first. If a survivor does not answer, it is replaced too.
+        Raises JobFailed with the place of a worker that failed meanwhile, which can be replaced in its turn.
+        """
+        self._gone.add(worker)
+        self._gone.update(self._drop([w for w in range(len(self._actors)) if w not in self._gone]))
+        for gone in sorted(self._gone):
+            self._end(gone)
+            self._actors[gone] = self._make(gone)
+            if (fault := self._faults.pop(gone, None)) is not None and fault.times > 1:
+                self._faults[gone] = dataclasses.replace(fault, times=fault.times - 1)
+        self._connection += 1
+        self._bind()
+        self._connect()
+        states = dataclasses.replace(self._states, resume=place)
+        calls = []
+        for w, (actor, clock) in enumerate(zip(self._actors, self.clocks(), strict=True)):
+            began = None if since is None else since[w] - clock.offset
+            if w in self._gone:
+                calls.append(self._prepare(w, states, began))
+            else:
+                document, _, weights = self._begins_with
+                calls.append(actor.go_back.remote(document, weights, step, place, began))
+        self._collect(calls, _PREPARE_TIMEOUT_S)
+        new = [at for at in self.places() if at.worker in self._gone]
+        self._gone.clear()
+        return new
+
+    def _drop(self, workers: Sequence[int]) -> list[int]:
+        """Let these workers drop what they do; return those that do not answer."""
+        calls = {self._actors[w].drop.remote(): w for w in workers}
+        late = list(calls)
+        if calls:
+            _, late = self._ray.wait(
+                list(calls), num_returns=len(calls), timeout=min(self._hang_timeout, _DROP_TIMEOUT_S)
+            )
+        failed = []
+        for call, w in calls.items():
+            try:
+                if call not in late:
+                    self._ray.get(call)
+                    continue
+            except self._ray.exceptions.RayError:
+                pass
+            failed.append(w)
+        return failed
+
+    def _end(self, worker: int) -> None:
+        with contextlib.suppress(Exception):
+            self._ray.kill(self._actors[worker], no_restart=True)
+        _end_process(self.addresses[worker])
 
     # collecting ----------------------------------------------------------------------------------------------------
 
     def _plain(self, refs: Sequence[Any], what: str) -> Sequence[Any]:
         """Return the results of calls that are not submissions."""
-        try:
-            return list(self._ray.get(list(refs), timeout=_START_TIMEOUT_S))
-        except self._ray.exceptions.GetTimeoutError:
-            raise WorkerHung(f"a worker did not finish {what} within {_START_TIMEOUT_S:g} s") from None
-        except self._ray.exceptions.RayActorError as error:
-            raise WorkerLost(f"a worker died while {what}: {full_here(self._ray) or _last_line(error)}") from None
-        except self._ray.exceptions.RayTaskError as error:
-            raise JobFailed(f"a worker failed while {what}: {_last_line(error.cause or error)}") from None
-        except self._ray.exceptions.RayError as error:
-            raise JobFailed(f"a worker failed while {what}: {_last_line(error)}") from None
+        exceptions, end, waiting = self._ray.exceptions, time.monotonic() + _START_TIMEOUT_S, list(refs)
+        while waiting:
+            ready, waiting = self._ray.wait(waiting, num_returns=1, timeout=max(0.0, end - time.monotonic()))
+            if not ready:
+                late = refs.index(waiting[0])
+                raise placed_at(WorkerHung(f"worker {late} did not finish {what} within {_START_TIMEOUT_S:g} s"), late)
+            worker = refs.index(ready[0])
+            try:
+                self._ray.get(ready[0])
+            except exceptions.RayActorError as error:
+                why = full_here(self._ray) or last_line(error)
+                lost = WorkerLost(f"worker {worker} died while {what}: {why}")
+                lost.loss = what_was_lost(error)
+                raise placed_at(lost, worker) from None
+            except exceptions.RayTaskError as error:
+                why = last_line(error.cause or error)
+                raise placed_at(JobFailed(f"worker {worker} failed while {what}: {why}"), worker) from None
+            except exceptions.RayError as error:
+                raise placed_at(JobFailed(f"worker {worker} failed while {what}: {last_line(error)}"), worker) from None
+        return list(self._ray.get(list(refs)))
 
     def _collect(self, refs: Sequence[Any], within_s: float = math.inf) -> Sequence[Sequence[Report]]:
         """Return the reports of all workers. The first failure ends the wait; the error names the worker that failed,
         died or hangs."""
-        watch = _Watch(self, list(refs))
+        watch = Watch(self, list(refs))
         began = time.monotonic()
         while watch.waiting:
             watch.look()
@@ -208,7 +284,7 @@ class RayWorkers:
         ray, refs = self._ray, {}
         for worker in workers:
             refs[self._actors[worker].seen.remote()] = worker
-        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_PROBE_ANSWER_S) if refs else ([], [])
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=PROBE_ANSWER_S) if refs else ([], [])
         found = {}
         for ref in ready:
             with contextlib.suppress(Exception):
@@ -231,126 +307,17 @@ class RayWorkers:
         return self._ray
 
 
-@dataclass
-class _RayTicket:
-    refs: list[Any]
-    collector: Callable[[Sequence[Any]], Sequence[Sequence[Report]]]
-
-    def collect(self) -> Sequence[Sequence[Report]]:
-        """See Ticket."""
-        return self.collector(self.refs)
-
-
-@dataclass
-class _Watch:
-    """Waits for one submission, and checks workers that take long."""
-
-    workers: RayWorkers
-    refs: list[Any]
-    results: dict[Any, Result] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._liveness = Liveness(len(self.refs), self.workers.hang_timeout)
-
-    @property
-    def waiting(self) -> list[Any]:
-        """The calls that have not returned."""
-        return [ref for ref in self.refs if ref not in self.results]
-
-    def look(self) -> None:
-        """Wait up to _WATCH_EVERY_S for a result. Raises JobFailed if a worker failed, died or hangs."""
-        ray = self.workers.ray
-        ready, _ = ray.wait(self.waiting, num_returns=1, timeout=_WATCH_EVERY_S)
-        failures: list[Failure] = []
-        for ref in ready:
-            try:
-                result = ray.get(ref)
-            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-                raise self._lost(self.refs.index(ref), error) from None
-            except ray.exceptions.RayError as error:
-                place = self.workers.place(self.refs.index(ref))
-                raise JobFailed(f"{place}: {_last_line(getattr(error, 'cause', None) or error)}") from None
-            if result.failure is not None:
-                failures.append(result.failure)
-            self.results[ref] = result
-        if failures:
-            self._raise_first_cause(failures)
-        if not ready:
-            self._look_after()
-
-    def _lost(self, worker: int, error: Exception) -> WorkerLost:
-        others = [w for w in range(len(self.refs)) if w != worker]
-        meanwhile = [f"worker {w} was {activity_text(seen)}" for w, seen in sorted(self.workers.seen(others).items())]
-        last = self._liveness.last_seen(worker)
-        where = f" last seen {last};" if last is not None else ""
-        return WorkerLost(
-            f"{self.workers.place(worker)} died:{where} {_death(error, full_here(self.workers.ray))}"
-            + (f"; meanwhile {', '.join(meanwhile)}" if meanwhile else "")
-        )
-
-    def _raise_first_cause(self, failures: list[Failure]) -> None:
-        """Raise the first cause. A worker's timeout is mostly a consequence, so check first whether another worker
-        died, failed or hangs."""
-        ray = self.workers.ray
-        if all(failure.kind == "timeout" for failure in failures) and self.waiting:
-            ready, _ = ray.wait(self.waiting, num_returns=len(self.waiting), timeout=_PROBE_ANSWER_S)
-            for ref in ready:
-                try:
-                    other = ray.get(ref)
-                except ray.exceptions.RayError as error:
-                    raise self._lost(self.refs.index(ref), error) from None
-                self.results[ref] = other
-                if other.failure is not None:
-                    failures.append(other.failure)
-            silent = self._silent()
-            if silent and all(failure.kind == "timeout" for failure in failures):
-                echo = f"{failures[0].message} (worker {failures[0].worker})"
-                raise self._hung(silent[0], f"no answer; {echo}")
-        raise first_cause(failures, self.workers.program)
-
-    def _silent(self) -> list[int]:
-        waiting = [self.refs.index(ref) for ref in self.waiting]
-        answered = self.workers.seen(waiting)
-        return [worker for worker in waiting if worker not in answered]
-
-    def _look_after(self) -> None:
-        """Check all workers, even those that have ended this submission: another worker may wait for one of them."""
-        asked = time.monotonic()
-        hang = self._liveness.take(asked, self.workers.seen(range(len(self.refs))))
-        if hang is not None:
-            raise self._hung(hang.worker, hang.why)
-
-    def _hung(self, worker: int, why: str) -> WorkerHung:
-        return WorkerHung(f"{self.workers.place(worker)} hangs: {why}")
-
-
 def _with_control_group(ray: Any) -> type[WorkerActor]:
-    """Return the actor class, in which a separate thread handles the calls `seen` and `now`."""
+    """Return the actor class, in which a separate thread handles the calls `seen`, `now` and `drop`."""
 
     class PipetrainWorker(WorkerActor):
-        """A WorkerActor that answers `seen` and `now` while it works."""
+        """A WorkerActor that answers `seen`, `now` and `drop` while it works."""
 
         seen = ray.method(concurrency_group=CONTROL)(WorkerActor.seen)
         now = ray.method(concurrency_group=CONTROL)(WorkerActor.now)
+        drop = ray.method(concurrency_group=CONTROL)(WorkerActor.drop)
 
     return PipetrainWorker
-
-
-def _last_line(error: BaseException) -> str:
-    """Return the last line of a Ray error, which names the cause; the lines above it say where Ray noticed it."""
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-
-
-def _death(error: BaseException, full: str) -> str:
-    """Return why an actor died, by Ray's error, in one line. `full` is the text of `full_here`."""
-    if "running low on memory" in str(error):
-        return "Ray ended its process because the host ran low on memory"
-    if "node has died" in str(error) or "node was terminated" in str(error):
-        return "its node was lost: Ray there, the host, or the network to it"
-    ended = "its process ended unexpectedly"
-    return (
-        f"{ended}; {full}" if full else f"{ended}: killed from outside, by the kernel for lack of memory, or by a crash"
-    )
 
 
 def _end_process(address: WorkerAddress) -> None:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cluster.actors.channel import WorkerChannel
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
-from cluster.actors.protocol import LinkChoice, WorkerAddress
+from cluster.actors.protocol import LinkChoice, WorkerAddress, generation_of
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
 from cluster.checkpoints.folder import NO_STATE, CheckpointReader, StatePlaces
 from cluster.checkpoints.given_weights import GivenWeights
 from cluster.checkpoints.layer_files import LayerFiles
 from cluster.data.checks import Checking
+from cluster.data.rules import SourceRules
 from cluster.data.sources import load_data
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
+from stages.arrays import Array
 from stages.channel import unattended_limit
-from stages.errors import InvalidData, message_and_trace
+from stages.errors import InvalidData, UserMistake, message_and_trace
 from stages.layer_state import restore
 from stages.orders import Failure, Order, Result, WorkerSetup
 from stages.process_memory import keep_freed_memory, peak_resident_bytes, return_freed_memory
@@ -36,7 +39,10 @@ CONTROL = "control"
 
 class WorkerActor:
     """Holds one worker. `cluster.actors.ray_workers` makes an actor of this class, and calls `bind`, `admit`,
-    `connect`, `prepare` and `run` in this order."""
+    `connect`, `prepare` and `run` in this order.
+
+    If another worker of the job was lost, it calls `drop`, `bind`, `admit`, `connect` and `go_back`, and `run` again.
+    """
 
     def __init__(
         self,
@@ -57,14 +63,19 @@ class WorkerActor:
             log_line(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
         self._channel: WorkerChannel | None = None
         self._worker: Worker | None = None
+        self._snapshots: LayerFiles | None = None
+        self._again: Callable[..., Worker] | None = None  # makes a worker with the same data
         self._baseline = 0
         self._limit: int | None = None
         self._limit_name = "resources.memory_per_worker"
 
-    def bind(self) -> WorkerAddress:
-        """Open the inbox, and return its address."""
+    def bind(self, connection: int = 0) -> WorkerAddress:
+        """Open the inbox, and return its address. `connection` counts how often the workers were connected anew; what
+        an earlier channel holds is dropped."""
         import ray
 
+        if self._channel is not None:
+            self._channel.close()
         ip = ray.util.get_node_ip_address()
         self._channel = WorkerChannel(
             self._number,
@@ -72,7 +83,7 @@ class WorkerActor:
             host_ip=ip,
             timeout_s=self._hang_timeout,
             unattended_s=unattended_limit(self._hang_timeout),
-            generation=1 if self._link is None else self._link.attempt,
+            generation=generation_of(1 if self._link is None else self._link.attempt, connection),
             shares_memory=self._choice.shares_memory,
         )
         return self._channel.address
@@ -81,6 +92,11 @@ class WorkerActor:
         """Allow connections of the other workers. All workers do this before any of them connects."""
         assert self._channel is not None, "bind comes first"
         self._channel.admit(addresses)
+
+    def drop(self) -> None:
+        """End the step in progress at its next wait or message: its result is a failure. Called while `run` runs."""
+        if self._channel is not None:
+            self._channel.give_up()
 
     def connect(self, addresses: Sequence[WorkerAddress], room: Mapping[int, int], cpus: int) -> None:
         """Connect to the other workers. `room` has the bytes of memory for what is sent to each of them; every worker
@@ -100,11 +116,13 @@ class WorkerActor:
         weights: int | None = None,
         places_of_state: StatePlaces = NO_STATE,
         checked: Mapping[str, int] | None = None,
+        recovering_since: float | None = None,
     ) -> Result:
         """Read the data if a stage needs it, set the memory limit, build the stages, and load their given weights.
 
         `fingerprint` is the checksum of the data, `weights` that of `model.weights`. A checkpoint to begin with
         replaces the weights. `checked` has the checksums of files that were checked (see `JobData.checked`).
+        `recovering_since`: see Ledger; None for a run that begins.
         """
         assert self._channel is not None, "bind comes first"
         self._channel.seal()
@@ -130,29 +148,94 @@ class WorkerActor:
                     train, validation, data_bytes = data.train, data.validation, data.nbytes
                 self._take_limit(spec, data_bytes)
                 folder, resume = places_of_state.folder, places_of_state.resume
-                self._worker = Worker(
+                self._snapshots = None if folder is None else LayerFiles(Path(folder))
+                self._again = partial(
+                    Worker,
                     setup,
-                    self._channel,
                     train=train,
                     validation=validation,
                     resident_before=self._baseline,
-                    snapshots=None if folder is None else LayerFiles(Path(folder)),
+                    snapshots=self._snapshots,
                 )
+                self._worker = self._again(self._channel, recovering_since=recovering_since)
                 if resume is not None:
                     reader = files.enter_context(contextlib.closing(CheckpointReader(Path(resume))))
                     restore(self._worker.stages.values(), reader.read)
-                if weights is not None:
-                    given = files.enter_context(GivenWeights(spec.relocated(places), rules))
-                    if given.checksum() != weights:
-                        raise self._another("file of weights", given.path)
-                    for stage in self._worker.stages.values():
-                        stage.fill(given.read)
+                elif weights is not None:
+                    self._fill(spec.relocated(places), rules, weights)
             begin_measuring()  # the pages of a file of weights, which was mapped, are not the job's
         except Exception as error:
             return self._logged(Result(failure=self._failure(error)))
         if self._link is not None:
             log_line(f"ready: stages {', '.join(map(str, setup.stages))}")
         return Result()
+
+    def _fill(self, spec: JobSpec, rules: SourceRules | None, weights: int) -> None:
+        assert self._worker is not None, "it is made before"
+        with GivenWeights(spec, rules) as given:
+            if given.checksum() != weights:
+                raise self._another("file of weights", given.path)
+            for stage in self._worker.stages.values():
+                stage.fill(given.read)
+
+    def go_back(
+        self,
+        document: Mapping[str, Any],
+        weights: int | None,
+        step: int,
+        place: str | None,
+        recovering_since: float | None,
+    ) -> Result:
+        """Drop what is left of the step in progress, and take the state after update `step` again.
+
+        `place` is the checkpoint of that step; None begins with the weights of the start. Process, data and compiled
+        stages stay. The state is read from this process's memory if it still holds a copy of that very step.
+        """
+        assert self._channel is not None, "bind comes first"
+        assert self._worker is not None, "prepare comes first"
+        assert self._again is not None, "prepare comes first"
+        self._channel.seal()
+        stages = self._worker.stages
+        try:
+            if self._snapshots is not None:
+                self._snapshots.forget()
+            for stage in stages.values():
+                stage.discard()
+            if place is None:
+                self._begin_again(parse_job(dict(document)), weights)
+            else:
+                self._restore(Path(place), step)
+        except Exception as error:
+            return self._logged(Result(failure=self._failure(error)))
+        self._worker = self._again(self._channel, stages=stages, recovering_since=recovering_since)
+        if self._link is not None:
+            log_line(f"went back to step {step}")
+        return Result()
+
+    def _begin_again(self, spec: JobSpec, weights: int | None) -> None:
+        assert self._worker is not None, "prepare comes first"
+        for stage in self._worker.stages.values():
+            stage.begin_again(spec.model_spec())
+        if weights is None:
+            return
+        with files_here(self._link, self._node) as places:
+            rules = None if self._link is None else self._link.rules
+            if rules is not None and places:
+                rules = rules.with_files(places.values())
+            self._fill(spec.relocated(places), rules, weights)
+
+    def _restore(self, place: Path, step: int) -> None:
+        assert self._worker is not None, "prepare comes first"
+        copy = None if self._snapshots is None else self._snapshots.copy_of(step)
+        with contextlib.closing(CheckpointReader(place)) as reader:
+
+            def read(layer: str, name: str, out: Array) -> None:
+                if copy is not None:
+                    with contextlib.suppress(KeyError):  # a tied weight of another worker's layer
+                        return copy(layer, name, out)
+                return reader.read(layer, name, out)
+
+            restore(self._worker.stages.values(), read)
 
     def _take_limit(self, spec: JobSpec, data_bytes: int) -> None:
         return_freed_memory()  # of warming up and of reading data
@@ -223,6 +306,7 @@ class WorkerActor:
             message=message + self._memory_hint(error),
             traceback=trace,
             host=os.uname().nodename,
+            mistake=isinstance(error, UserMistake),
         )
 
     def _memory_hint(self, error: object) -> str:

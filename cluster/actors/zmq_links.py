@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from stages.channel import Tag
 
 _HEADER = struct.Struct("<qqqqqqcc")  # generation, round, stage, micro-batch, features, rows, kind, dtype
 _HELLO = b"hello"
+_LOOK_EVERY_S = 0.2  # whether the wait for the others is given up
 _QUEUE = 32  # messages per link before a sender waits: bounds the memory of a fast sender's receiver
 
 
@@ -73,9 +74,11 @@ class ZmqLinks:
         else:
             self._close_tcp()
 
-    def connect(self, addresses: Sequence[WorkerAddress], deadline: float) -> Collection[int]:
-        """Connect to these workers, and wait for their greetings. Return the workers that sent none before
-        `deadline`."""
+    def connect(
+        self, addresses: Sequence[WorkerAddress], deadline: float, given_up: Callable[[], bool] = lambda: False
+    ) -> Collection[int]:
+        """Connect to these workers, and wait for their greetings. Return the workers that sent none before `deadline`,
+        or until `given_up`."""
         for address in addresses:
             self._outboxes[address.worker] = self._open(address)
             self._outboxes[address.worker].send_multipart([_HELLO, struct.pack("<q", self._worker)])
@@ -87,9 +90,9 @@ class ZmqLinks:
             if self.take():
                 continue
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or given_up():
                 break
-            poller.poll(math.ceil(left * 1000))
+            poller.poll(math.ceil(min(left, _LOOK_EVERY_S) * 1000))
         return wanted - self._greeted
 
     def _open(self, address: WorkerAddress) -> zmq.Socket[bytes]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stages.arrays import Array
-from stages.snapshots import LayerState, Written, WrittenFile
+from stages.snapshots import LayerState, Read, Written, WrittenFile
 
 _TYPES = {"float32": "F32", "float64": "F64"}
 _PART = 2**22  # bytes written at a time
@@ -36,6 +36,7 @@ class LayerFiles:
         self._copy: dict[str, dict[str, Array]] = {}
         self._thread: threading.Thread | None = None
         self._outcome: Written | None = None
+        self._copied: int | None = None
 
     def take(self, step: int, layers: Mapping[str, LayerState], *, copy: bool) -> None:
         """See Snapshots. Waits for the writing of an earlier copy to end."""
@@ -43,12 +44,14 @@ class LayerFiles:
         if not copy:
             self._write(step, layers)
             return
+        self._copied = None
         for layer, arrays in layers.items():
             own = self._copy.setdefault(layer, {})
             for name, array in arrays.items():
                 if name not in own:
                     own[name] = np.empty(array.shape, dtype=array.dtype)
                 np.copyto(own[name], array)
+        self._copied = step
         self._outcome = None
         self._thread = threading.Thread(target=self._write, args=(step, self._copy), name="checkpoint", daemon=True)
         self._thread.start()
@@ -60,6 +63,23 @@ class LayerFiles:
         self._join()
         outcome, self._outcome = self._outcome, None
         return outcome
+
+    def forget(self) -> None:
+        """See Snapshots."""
+        self._join()
+        self._outcome = None
+
+    def copy_of(self, step: int) -> Read | None:
+        """See Snapshots."""
+        if step != self._copied:
+            return None
+
+        def read(layer: str, name: str, out: Array) -> None:
+            if layer not in self._copy:  # a tied weight's owner, of another worker
+                raise KeyError(layer)
+            np.copyto(out, self._copy[layer][name])
+
+        return read
 
     def _join(self) -> None:
         if self._thread is not None:

@@ -127,6 +127,13 @@ class RunCheckpoints:
             self._event("checkpoint", step=step, bytes=manifest.n_bytes, seconds=seconds, stall_seconds=self._stall_s)
         self._delete()
 
+    def forget(self) -> None:
+        """Give up the checkpoint under way: a worker that wrote a part of it is lost. Nobody writes any more."""
+        self._tells = True
+        if self._writing:
+            self.folder.abandon(self._position.step)
+            self._position, self._writing, self._parts = START, False, []
+
     def parameters(self, step: int) -> CheckpointParameters | None:
         """Return the parameters in the checkpoint of this step; None if there is none."""
         if step not in self.folder.steps():

@@ -97,7 +97,7 @@ def cut_rows(folder: Path, position: Position) -> None:
 
 def rows_until(path: Path, position: Position) -> list[bytes]:
     """Return the lines of a file of rows or accounts that stay. Raises OSError."""
-    return [line for line in path.read_bytes().splitlines(keepends=True) if _stays(line, position)]
+    return [line for line in path.read_bytes().splitlines(keepends=True) if stays_until(line, position)]
 
 
 def remove_later(folder: Path, position: Position) -> None:
@@ -110,8 +110,9 @@ def remove_later(folder: Path, position: Position) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _stays(line: bytes, position: Position) -> bool:
-    """Whether the line is of a step before the position. A line that a crash has cut off is not."""
+def stays_until(line: bytes, position: Position) -> bool:
+    """Whether the line of metrics or accounts is of a step before the position. A line that a crash has cut off is
+    not."""
     try:
         row = json.loads(line)
         step, kind = int(row["step"]), row.get("kind")

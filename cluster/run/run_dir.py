@@ -133,8 +133,7 @@ class RunDir:
         self._made = [*(place for place in own if not place.exists()), *self._made]
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._metrics = (self.path / run_files.METRICS).open("a", buffering=1, encoding="utf-8")
-            self._accounts = (self.path / run_files.ACCOUNTS).open("ab", buffering=0)
+            self._open_rows()
             self._events = EventLog(self.path, self._stamp)
             if spec is not None:  # last: a folder with a job file but no logs is not a run directory, see earlier_run
                 write_whole(self.path / run_files.JOB, spec.to_yaml().encode())
@@ -147,6 +146,18 @@ class RunDir:
         """Append a row to metrics.jsonl."""
         assert self._metrics is not None, "a run that was opened to read"
         self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def cut(self, position: Position) -> None:
+        """Remove the rows and the accounts of later steps. Raises OSError."""
+        for file in (self._metrics, self._accounts):
+            if file is not None:
+                file.close()
+        cut_rows(self.path, position)
+        self._open_rows()
+
+    def _open_rows(self) -> None:
+        self._metrics = (self.path / run_files.METRICS).open("a", buffering=1, encoding="utf-8")
+        self._accounts = (self.path / run_files.ACCOUNTS).open("ab", buffering=0)
 
     def account(self, line: Mapping[str, Any]) -> None:
         """Append a step's line to accounts.jsonl."""

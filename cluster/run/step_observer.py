@@ -39,6 +39,7 @@ class StepObserver:
         self._activations = [stage.memory.saved for stage in plan.stages]
         self._next_look = self._next_account = 0.0
         self._unwritten: dict[str, Any] | None = None
+        self._last_step = 0
         self._most_steps = max(1, MOST_ACTIONS // (3 * blueprint.program.n_stages * blueprint.program.n_micro_batches))
         self._wanted: TraceRequest | None = None
         self._growing: tuple[BinaryIO, GrowingTrace] | None = None
@@ -52,6 +53,16 @@ class StepObserver:
         asked = self._run_dir.trace_request() or (TraceRequest(trace_steps) if trace_steps else None)
         if asked is not None:
             self._trace(asked)
+
+    def go_on(self, trainer: Trainer) -> None:
+        """Go on with another trainer, after a worker was replaced. A trace that has steps ends here."""
+        self._trainer = trainer
+        self._places = {place.worker: {"host": place.host, "pid": place.pid} for place in self._workers.places()}
+        if self._wanted is not None:
+            if self._growing is not None:
+                self._end_trace()
+            else:
+                trainer.trace(self._wanted.steps)
 
     def _trace(self, asked: TraceRequest) -> None:
         steps = min(asked.steps, self._most_steps, self._trainer.steps_total - self._trainer.steps_done)
@@ -73,6 +84,9 @@ class StepObserver:
                     self._trace(asked)
 
     def _account(self, row: TrainedStep, now: float) -> None:
+        if row.step <= self._last_step:  # made again after a recovery: the totals of the next line have it
+            return
+        self._last_step = row.step
         line = self._unwritten = row.accounts
         if line is not None and (now >= self._next_account or row.ends_submission):
             self._next_account = now + _ACCOUNT_EVERY_S

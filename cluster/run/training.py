@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from cluster.actors.ray_session import check_address, ray_session
-from cluster.actors.ray_workers import RayWorkers
+from cluster.actors.ray_session import check_address
 from cluster.actors.runner_link import RunnerLink
-from cluster.checkpoints.folder import NO_STATE, CheckpointFolder, CheckpointReader, StatePlaces
-from cluster.checkpoints.given_weights import begin_with, check_weights, lines_about_weights, with_place_of_weights
-from cluster.checkpoints.layer_files import LayerFiles
+from cluster.checkpoints.folder import CheckpointFolder, StatePlaces
+from cluster.checkpoints.given_weights import check_weights, lines_about_weights, with_place_of_weights
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
 from cluster.data.text import target_bytes
 from cluster.run.checkpointing import RunCheckpoints
+from cluster.run.connecting import connect
 from cluster.run.evaluation import EvaluationLog
 from cluster.run.learning import LearningNotes
+from cluster.run.recovering import Recovery
 from cluster.run.resuming import Resume
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
@@ -32,7 +31,7 @@ from coordinator.learning.warning import LearningWarning
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
 from coordinator.timing.epoch_means import EpochMeans
-from coordinator.train.local import LocalWorkers
+from coordinator.train.recovery import Policy
 from coordinator.train.row_log import RowLog
 from coordinator.train.rows import EvalRow, Row, take_row
 from coordinator.train.text_measure import TextMeasure, text_measure
@@ -96,7 +95,7 @@ class Run:
         self.spec, self.data, self.blueprint = spec, data, blueprint
         self._where, self._trace_steps, self._faults = where, trace_steps, faults
         self._trainer: Trainer | None = None
-        self._stopping = False
+        self._stopping, self._steps_done = False, 0
         self.result: RunResult | None = None
         self.warn: Callable[[str], None] = _quiet
         """Called with problems that do not end the run, in the thread that iterates over `rows()`."""
@@ -145,7 +144,8 @@ class Run:
     @property
     def steps_done(self) -> int:
         """Steps reported so far."""
-        return self._position.step if self._trainer is None else self._trainer.steps_done
+        self._steps_done = max(self._steps_done, self._position.step, self._trainer.steps_done if self._trainer else 0)
+        return self._steps_done
 
     def stop(self) -> None:
         """Stop after the steps under way, and save the weights."""
@@ -180,8 +180,14 @@ class Run:
             states = StatePlaces(
                 folder=str(run_dir.checkpoints), resume=None if self.resume is None else str(self.resume.place)
             )
-            workers_of = connect(blueprint, self.data, self._where, self._faults, self._give_up, self._weights, states)
-            with workers_of as workers:
+            where = self._where
+            with connect(
+                *(blueprint, self.data, self._faults, self._give_up, self._weights, states),
+                local=where.local,
+                address=where.address,
+                inside=where.inside,
+                on_wait=where.on_wait,
+            ) as workers:
                 places = workers.places()
                 on_start(places)
                 run_dir.event("started", workers=[place._asdict() for place in places])
@@ -206,25 +212,53 @@ class Run:
         self.warn(text)
 
     def _logged(
-        self, trainer: Trainer, observer: StepObserver, notes: LearningNotes, checkpoints: RunCheckpoints
+        self, observer: StepObserver, notes: LearningNotes, checkpoints: RunCheckpoints, recovery: Recovery
     ) -> Iterator[Row]:
-        """Yield the rows to record and to show (see `training.log_every`). The observer and the notes get every
-        step."""
-        log = RowLog(self.spec.training.log_every, self._position.open_row)
-        checkpoints.open_row = lambda: log.open_row
-        try:
-            for row in trainer.rows():
-                notes.row(row)
-                if isinstance(row, EvalRow):
+        """Yield the rows to record and to show (see `training.log_every`), some of them again after a recovery. The
+        observer gets every step, the notes each once."""
+        position = self._position
+        while True:
+            trainer = self._trainer
+            assert trainer is not None, "it was made"
+            log = RowLog(self.spec.training.log_every, position.open_row)
+            checkpoints.open_row = partial(getattr, log, "open_row")
+            try:
+                for row in trainer.rows():
+                    if recovery.is_first(row):
+                        notes.row(row)
+                    if isinstance(row, EvalRow):
+                        yield from log.rest()
+                        yield row
+                    else:
+                        observer.step(row)
+                        yield from log.take(row)
+                recovery.ended(trainer)
+                yield from log.rest()
+                return
+            except Exception as error:
+                try:
+                    position = recovery.after(error, trainer)
+                except Exception:  # the rows before the error are not lost
                     yield from log.rest()
-                    yield row
-                else:
-                    observer.step(row)
-                    yield from log.take(row)
-        except Exception:  # the rows before the error are not lost
-            yield from log.rest()
-            raise
-        yield from log.rest()
+                    raise
+            observer.go_on(self._make_trainer(recovery.workers, checkpoints, position, trainer))
+
+    def _make_trainer(
+        self, workers: Workers, checkpoints: RunCheckpoints, start: Position, earlier: Trainer | None = None
+    ) -> Trainer:
+        trainer = self._trainer = Trainer(
+            self.blueprint,
+            workers,
+            train_rows=len(self.data.train),
+            validation_rows=len(self.data.validation),
+            text=self._text_measure(),
+            start=start,
+            checkpoints=checkpoints,
+            accounts=None if earlier is None else earlier.accounts,
+        )
+        if self._stopping:
+            trainer.stop()
+        return trainer
 
     def _text_measure(self) -> TextMeasure | None:
         data = self.spec.data
@@ -248,17 +282,16 @@ class Run:
             train_rows=len(self.data.train),
             event=run_dir.event,
         )
-        self._trainer = trainer = Trainer(
-            self.blueprint,
+        recovery = Recovery(
+            run_dir,
             workers,
-            train_rows=len(self.data.train),
-            validation_rows=len(self.data.validation),
-            text=self._text_measure(),
-            start=self._position,
-            checkpoints=checkpoints,
+            checkpoints,
+            Policy(max_restarts=self.spec.recovery.max_restarts, backoff_s=self.spec.recovery.backoff),
+            self.resume,
+            warn=lambda text: self.warn(text),
+            give_up=self._give_up,
         )
-        if self._stopping:
-            trainer.stop()
+        trainer = self._make_trainer(workers, checkpoints, self._position)
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
         observer.begin(self._trace_steps)
         trackers = Trackers(
@@ -271,7 +304,9 @@ class Run:
         judged = EvaluationLog(run_dir, self.data.preprocessing)
         with trackers:
             with closing_after(observer):
-                for row in self._logged(trainer, observer, notes, checkpoints):
+                for row in self._logged(observer, notes, checkpoints, recovery):
+                    if not recovery.is_new(row):
+                        continue
                     run_dir.metric(row.as_dict())
                     trackers.row(row)
                     if isinstance(row, EvalRow):
@@ -284,6 +319,8 @@ class Run:
                 observer.settled()
             notes.ended()
             judged.write()
+            assert self._trainer is not None, "it was made"
+            trainer = self._trainer
             stopped = trainer.steps_done < trainer.steps_total
             saved = trainer.steps_done > 0
             run_dir.require_there()
@@ -330,69 +367,3 @@ def failure_details(error: PipetrainError) -> dict[str, Any]:
         "cause": str(error),
         "traceback": getattr(error, "traceback", ""),
     }
-
-
-@contextlib.contextmanager
-def connect(
-    blueprint: Blueprint,
-    data: JobData,
-    where: Where,
-    faults: Mapping[int, Fault] | None = None,
-    give_up: Callable[[], bool] = lambda: False,
-    weights: int | None = None,
-    states: StatePlaces = NO_STATE,
-) -> Iterator[Workers]:
-    """Start the workers of a job, and close them after the block. `weights` is the result of `check_weights`.
-
-    Raises StoppedEarly if `give_up` returns True before they run.
-    """
-    if where.local:
-        with contextlib.ExitStack() as stack:
-            reader = None
-            if states.resume is not None:
-                reader = stack.enter_context(contextlib.closing(CheckpointReader(Path(states.resume))))
-            folder = states.folder
-            local = LocalWorkers(
-                blueprint,
-                train=data.train,
-                validation=data.validation,
-                parameters=None if weights is None else begin_with(blueprint.spec),
-                faults=faults,
-                snapshots=None if folder is None else lambda: LayerFiles(Path(folder)),
-                restore_from=None if reader is None else reader.read,
-            )
-            stack.enter_context(contextlib.closing(local))
-            yield local
-        return
-    if where.inside is not None:
-        ray = importlib.import_module("ray")
-        inside = RayWorkers(
-            ray,
-            blueprint,
-            fingerprint=data.fingerprint(),
-            checked=data.checked,
-            weights=weights,
-            faults=faults,
-            link=where.inside,
-            give_up=give_up,
-            on_wait=where.on_wait,
-            places_of_state=states,
-        )
-        with contextlib.closing(inside):
-            yield inside
-        return
-    resources, n = blueprint.spec.resources, blueprint.n_workers
-    memory = (resources.memory_per_worker or 0) * n
-    with ray_session(where.address, cpus=resources.cpus_per_worker * n, memory=memory) as ray:
-        workers = RayWorkers(
-            ray,
-            blueprint,
-            fingerprint=data.fingerprint(),
-            checked=data.checked,
-            weights=weights,
-            faults=faults,
-            give_up=give_up,
-            places_of_state=states,
-        )
-        with contextlib.closing(workers):
-            yield workers

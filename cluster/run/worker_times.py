@@ -37,6 +37,6 @@ def predicted_bubbles(line: Mapping[str, Any], placement: Sequence[int]) -> list
 
 
 def bubble_of(times: Times) -> float | None:
-    """Return a worker's bubble, without the time of evaluations; None if no time has passed."""
-    wall = sum(times.values()) - times.get("evaluation", 0)
+    """Return a worker's bubble, without the time of evaluations and recoveries; None if no time has passed."""
+    wall = sum(times.values()) - times.get("evaluation", 0) - times.get("recovery", 0)
     return sum(times.get(kind, 0) for kind in BUBBLE) / wall if wall > 0 else None

@@ -16,7 +16,7 @@ def end_leftovers(store: Store, entry: Entry) -> None:
     if entry.record.runner_pid is not None:
         end_ray_process(entry.record.runner_pid, RUNNER_NAME)
     for event in store.events(entry.record.id):
-        if event.kind == "started" and event.attempt == entry.attempt:
+        if event.kind in ("started", "recovered") and event.attempt == entry.attempt:
             for worker in event.details["workers"]:
                 if worker["host"] == os.uname().nodename:
                     end_ray_process(worker["pid"], WORKER_NAME)

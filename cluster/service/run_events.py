@@ -8,6 +8,7 @@ from typing import Any
 
 from coordinator.queue.job_states import Happening, Preparation, RunFailed, RunFinished, RunnerLost, RunStopped, Started
 from coordinator.texts import counted, size
+from coordinator.train.story import story_text
 
 
 def happening(event: Mapping[str, Any]) -> Happening | None:
@@ -58,6 +59,8 @@ def text(event: Mapping[str, Any]) -> str:
             return f"goes on from the checkpoint of step {event['step']}"
         case "checkpoint not saved":
             return f"no checkpoint of step {event['step']}: {event['cause']}"
+        case "worker lost" | "recovered" | "caught up" as kind:
+            return story_text(kind, event)
         case "trace saved":
             return f"trace.json has {counted(event['steps'], 'step')}, from step {event['first']} on"
         case "failed":

@@ -26,6 +26,7 @@ from coordinator.job.limits import MAX_DOCUMENT_BYTES, MAX_PROBLEMS
 from coordinator.job.nearest import closest
 from coordinator.job.overrides import apply_override, apply_replacement
 from coordinator.job.problems import problems_of
+from coordinator.job.recovery_section import RecoverySection
 from coordinator.job.sections import (
     LARGEST,
     ModelSection,
@@ -70,6 +71,7 @@ class JobSpec(Section):
     checkpoint: CheckpointSection | None = Field(
         default=None, description="a section with every_steps, every_seconds or stall_budget, keep …, or null for none"
     )
+    recovery: RecoverySection = RecoverySection()
     tracking: TrackingSection = TrackingSection()
 
     def model_spec(self) -> ModelSpec:
@@ -159,6 +161,8 @@ class JobSpec(Section):
         document.pop("checkpoint")
         if "checkpoint" in self.model_fields_set:  # null is not the same as nothing: the service adds a section then
             document["checkpoint"] = None if self.checkpoint is None else self.checkpoint.document()
+        if self.recovery == RecoverySection():
+            del document["recovery"]
         del document["tracking"]
         if wanted := self.tracking.document():
             document["tracking"] = wanted

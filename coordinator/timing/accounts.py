@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, STAGE_KINDS, WAIT_DRAIN, WORKER_KINDS, Account
+from stages.ledger import BUBBLE_KINDS, EVALUATION, OTHER, RECOVERY, STAGE_KINDS, WAIT_DRAIN, WORKER_KINDS, Account
 from stages.orders import Settled, StepReport
 
 _WINDOW_S = 1.0
@@ -77,7 +77,7 @@ class Accounts:
 
     def _recent_bubble(self, ended: float) -> list[float]:
         idle = [sum(row[kind] for kind in BUBBLE_KINDS) for row in self._stages]
-        busy = [sum(row) - row[EVALUATION] for row in self._workers]
+        busy = [sum(row) - row[EVALUATION] - row[RECOVERY] for row in self._workers]
         for worker, row in zip(self._placement, self._stages, strict=True):
             busy[worker] += sum(row)
         _, idle_before, busy_before = self._windows[0]
@@ -122,8 +122,9 @@ def step_bubble(accounts: Sequence[Account]) -> Bubble:
 
 
 def step_seconds(account: Account) -> float:
-    """Return a worker's time of one step: since the end of its step before, without evaluations between them."""
-    return account.ended - account.began - account.worker[EVALUATION]
+    """Return a worker's time of one step: since the end of its step before, without evaluations and recoveries between
+    them."""
+    return account.ended - account.began - account.worker[EVALUATION] - account.worker[RECOVERY]
 
 
 def as_seconds(line: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:

@@ -50,7 +50,7 @@ def why_slow(
     its bubble in the schedule's dry run (None: not known). `cpus` is the number of CPUs that all workers share, if they
     do.
     """
-    walls = [sum(row.values()) for row in times]
+    walls = [sum(row.values()) - row.get("recovery", 0) for row in times]
     if not walls or min(walls) <= 0:
         return None
 

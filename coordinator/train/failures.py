@@ -31,7 +31,9 @@ def _error_of(failure: Failure, program: Program) -> JobFailed:
     picture = ""
     if failure.action is not None and failure.action in program.lanes[failure.worker]:
         picture = "\n" + draw(program, mark={failure.action: "failed here"})
-    return StageFailed(f"{where}: {failure.message}", failure.traceback + picture)
+    error = StageFailed(f"{where}: {failure.message}", failure.traceback + picture)
+    error.mistake = failure.mistake
+    return error
 
 
 def place_of(worker: int, program: Program, process: str = "") -> str:

@@ -70,6 +70,13 @@ class Liveness:
             self._limit,
         )
 
+    def without_progress_for(self, worker: int, now: float) -> float | None:
+        """Return the seconds since the worker stopped to answer, or to make progress; None if it does both."""
+        since = self._silent_since[worker]
+        if since is None:
+            since = self._still_since[worker]
+        return None if since is None else now - since
+
     def last_seen(self, worker: int) -> str | None:
         """Return what the worker did when it last answered; None if it never did."""
         seen = self._seen[worker]

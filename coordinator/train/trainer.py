@@ -59,6 +59,8 @@ _LOOK_EVERY = 16
 class Trainer:
     """Runs a job's steps on `workers`. Iterate over `rows()`; `stop()` ends it after the steps in progress.
 
+    `accounts` has the times of an earlier trainer of the run, to which this one adds.
+
     `start` is the position of the workers' state; the first step is the next. `checkpoints` saves the state now and
     then.
 
@@ -78,6 +80,7 @@ class Trainer:
         max_steps: int | None = None,
         start: Position = START,
         checkpoints: Checkpointing | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         self._spec = blueprint.spec
         self._loss = self._spec.model_spec().loss_function
@@ -92,7 +95,9 @@ class Trainer:
         self._stopping = False
         self._recent: deque[float] = deque(maxlen=32)
         program = blueprint.program
-        self._accounts = Accounts(program.placement)
+        self.accounts = accounts or Accounts(program.placement)
+        self.ends: list[float] | None = None
+        """When each worker's last account ended, in seconds of its clock; None before the first."""
         first_trained = blueprint.first_trained
         self._predictor = Predictor(program, self._spec.pipeline.weight_grad_group, first_trained=first_trained)
         self._one_at_a_time = self._spec.training.clip_norm is not None or runs_ahead(program.placement, first_trained)
@@ -152,10 +157,10 @@ class Trainer:
         for place, order in enumerate(orders):
             self._take_saved(order, [worker[place] for worker in everything])
         reports = [report for worker in everything for report in worker if isinstance(report, Settled)]
-        self._accounts.add_rest(reports)
+        self.accounts.add_rest(reports)
         if self._last is not None:
             ended = self._utc(report.account.ended for report in reports)
-            self.closing_accounts = self._accounts.line(self._last.step, ended, self._predicted)
+            self.closing_accounts = self.accounts.line(self._last.step, ended, self._predicted)
 
     # what to do ----------------------------------------------------------------------------------------------------
 
@@ -266,7 +271,8 @@ class Trainer:
         steps = self._with_waits_for_the_slowest(steps)
         seconds = max(1e-9, *(step_seconds(report.account) for report in steps))
         self._recent.append(seconds)
-        bubble = self._accounts.add(steps)
+        bubble = self.accounts.add(steps)
+        self.ends = [report.account.ended for report in steps]
         self._last = step
         predicted = None
         if self._is_full(step.step):
@@ -296,7 +302,7 @@ class Trainer:
             memory_most=most,
             memory_mean=average,
             reports=tuple(steps),
-            accounts=self._accounts.line(
+            accounts=self.accounts.line(
                 step.step, self._utc(report.account.ended for report in steps), self._predicted
             ),
             ends_submission=ends_submission,

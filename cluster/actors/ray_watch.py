@@ -1,0 +1,179 @@
+"""Waits for the results of a submission, and finds the worker that failed, died or hangs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from cluster.actors.ray_session import full_here
+from coordinator.train.failures import first_cause
+from coordinator.train.liveness import Liveness, activity_text
+from stages.actions import Program
+from stages.errors import FailurePlace, JobFailed, WorkerHung, WorkerLost
+from stages.orders import Failure, Report, Result
+from stages.progress import Seen
+
+PROBE_ANSWER_S = 3.0  # a running process answers at once
+_WATCH_EVERY_S = 1.0
+_Error = TypeVar("_Error", bound=JobFailed)
+
+
+class Watched(Protocol):
+    """What a watch needs of the workers."""
+
+    @property
+    def ray(self) -> Any:
+        """The Ray module."""
+
+    @property
+    def program(self) -> Program:
+        """The program of a full step."""
+
+    @property
+    def hang_timeout(self) -> float:
+        """Seconds after which a worker without progress, or without an answer, counts as hanging."""
+
+    def place(self, worker: int) -> str:
+        """Return a worker's name for errors."""
+
+    def seen(self, workers: Sequence[int]) -> dict[int, Seen]:
+        """Return what each of these workers is doing. Workers that do not answer within a few seconds are left out."""
+
+
+@dataclass
+class RayTicket:
+    """A submission: a call to each worker."""
+
+    refs: list[Any]
+    collector: Callable[[Sequence[Any]], Sequence[Sequence[Report]]]
+
+    def collect(self) -> Sequence[Sequence[Report]]:
+        """See Ticket."""
+        return self.collector(self.refs)
+
+
+@dataclass
+class Watch:
+    """Waits for one submission, and checks workers that take long."""
+
+    workers: Watched
+    refs: list[Any]
+    results: dict[Any, Result] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._liveness = Liveness(len(self.refs), self.workers.hang_timeout)
+        self._sign = [time.monotonic()] * len(self.refs)  # the last sign of life
+
+    @property
+    def waiting(self) -> list[Any]:
+        """The calls that have not returned."""
+        return [ref for ref in self.refs if ref not in self.results]
+
+    def look(self) -> None:
+        """Wait up to _WATCH_EVERY_S for a result. Raises JobFailed if a worker failed, died or hangs."""
+        ray = self.workers.ray
+        ready, _ = ray.wait(self.waiting, num_returns=1, timeout=_WATCH_EVERY_S)
+        failures: list[Failure] = []
+        for ref in ready:
+            try:
+                result = ray.get(ref)
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+                raise self._lost(self.refs.index(ref), error) from None
+            except ray.exceptions.RayError as error:
+                place = self.workers.place(self.refs.index(ref))
+                failed = JobFailed(f"{place}: {last_line(getattr(error, 'cause', None) or error)}")
+                raise placed_at(failed, self.refs.index(ref)) from None
+            if result.failure is not None:
+                failures.append(result.failure)
+            self.results[ref] = result
+        if failures:
+            self._raise_first_cause(failures)
+        if not ready:
+            self._look_after()
+
+    def _lost(self, worker: int, error: Exception) -> WorkerLost:
+        found = time.monotonic()
+        others = [w for w in range(len(self.refs)) if w != worker]
+        meanwhile = [f"worker {w} was {activity_text(seen)}" for w, seen in sorted(self.workers.seen(others).items())]
+        last = self._liveness.last_seen(worker)
+        where = f" last seen {last};" if last is not None else ""
+        lost = WorkerLost(
+            f"{self.workers.place(worker)} died:{where} {death(error, full_here(self.workers.ray))}"
+            + (f"; meanwhile {', '.join(meanwhile)}" if meanwhile else "")
+        )
+        lost.loss = what_was_lost(error)
+        lost.found_s = found - self._sign[worker]
+        return placed_at(lost, worker)
+
+    def _raise_first_cause(self, failures: list[Failure]) -> None:
+        """Raise the first cause. A worker's timeout is mostly a consequence, so check first whether another worker
+        died, failed or hangs."""
+        ray = self.workers.ray
+        if all(failure.kind == "timeout" for failure in failures) and self.waiting:
+            ready, _ = ray.wait(self.waiting, num_returns=len(self.waiting), timeout=PROBE_ANSWER_S)
+            for ref in ready:
+                try:
+                    other = ray.get(ref)
+                except ray.exceptions.RayError as error:
+                    raise self._lost(self.refs.index(ref), error) from None
+                self.results[ref] = other
+                if other.failure is not None:
+                    failures.append(other.failure)
+            silent = self._silent()
+            if silent and all(failure.kind == "timeout" for failure in failures):
+                echo = f"{failures[0].message} (worker {failures[0].worker})"
+                raise self._hung(silent[0], f"no answer; {echo}")
+        raise first_cause(failures, self.workers.program)
+
+    def _silent(self) -> list[int]:
+        waiting = [self.refs.index(ref) for ref in self.waiting]
+        answered = self.workers.seen(waiting)
+        return [worker for worker in waiting if worker not in answered]
+
+    def _look_after(self) -> None:
+        """Check all workers, even those that have ended this submission: another worker may wait for one of them."""
+        asked = time.monotonic()
+        answers = self.workers.seen(range(len(self.refs)))
+        for worker in answers:
+            self._sign[worker] = asked
+        hang = self._liveness.take(asked, answers)
+        if hang is not None:
+            raise self._hung(hang.worker, hang.why)
+
+    def _hung(self, worker: int, why: str) -> WorkerHung:
+        hung = WorkerHung(f"{self.workers.place(worker)} hangs: {why}")
+        hung.found_s = self._liveness.without_progress_for(worker, time.monotonic())
+        return placed_at(hung, worker)
+
+
+def placed_at(error: _Error, worker: int) -> _Error:
+    """Return the error with its place: this worker."""
+    error.place = FailurePlace(worker)
+    return error
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of a Ray error, which names the cause; the lines above it say where Ray noticed it."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+
+
+def what_was_lost(error: BaseException) -> Literal["process", "memory", "node"]:
+    """Return what took the actor, by Ray's error."""
+    if "running low on memory" in str(error):
+        return "memory"
+    return "node" if "node has died" in str(error) or "node was terminated" in str(error) else "process"
+
+
+def death(error: BaseException, full: str) -> str:
+    """Return why an actor died, by Ray's error, in one line. `full` is the text of `full_here`."""
+    lost = what_was_lost(error)
+    if lost == "memory":
+        return "Ray ended its process because the host ran low on memory"
+    if lost == "node":
+        return "its node was lost: Ray there, the host, or the network to it"
+    ended = "its process ended unexpectedly"
+    return (
+        f"{ended}; {full}" if full else f"{ended}: killed from outside, by the kernel for lack of memory, or by a crash"
+    )

@@ -1,0 +1,209 @@
+"""Brings a run back after the loss of a worker: what is tried, what is told, and which rows were written already.
+
+[Note: rows that come again] The steps since the checkpoint are made again with the same bits, so their rows stay as
+they were written first: in the files, at trackers, and for whoever follows the run. What comes again is compared with
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cluster.actors.ray_workers import RayWorkers
+from cluster.checkpoints.folder import damaged_files, read_manifest
+from cluster.run.checkpointing import RunCheckpoints
+from cluster.run.earlier_run import stays_until
+from cluster.run.resuming import Resume
+from cluster.run.run_dir import RunDir
+from coordinator import run_files
+from coordinator.checkpoints.position import START, Position
+from coordinator.train.recovery import GiveUp, Loss, Policy, decide, loss_of
+from coordinator.train.rows import EvalRow, Row
+from coordinator.train.story import CAUGHT_UP, LOST, RECOVERED, story_text
+from coordinator.train.trainer import Trainer
+from coordinator.train.workers import WorkerPlace, Workers
+from stages.errors import InvalidData, JobFailed
+
+_EXACT = ("epoch", "samples", "loss", "grad_norm", "learning_rate", "accuracy", "perplexity")
+_LOOK_EVERY_S = 0.1
+
+
+class _Back(NamedTuple):
+    """A recovery whose first new step is awaited."""
+
+    found_at: float
+    ready_at: float
+    from_step: int
+    steps_lost: int
+    workers: list[WorkerPlace]
+
+
+class Recovery:
+    """The recoveries of one run. Threads (`--local`) are never replaced. `give_up`: whether somebody stops the run."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        workers: Workers,
+        checkpoints: RunCheckpoints,
+        policy: Policy,
+        resume: Resume | None,
+        *,
+        warn: Callable[[str], None],
+        give_up: Callable[[], bool],
+    ) -> None:
+        self._run_dir, self.workers, self._checkpoints, self._resume = run_dir, workers, checkpoints, resume
+        self._policy, self._warn, self._give_up = policy, warn, give_up
+        self._history: list[Loss] = []
+        self._back: _Back | None = None
+        self._since: list[float] | None = None
+        self._seen: dict[bool, int] = {}  # the last step of the trainer's rows; by whether it is an evaluation
+        self._written: dict[bool, int] = {}
+        self._before: dict[tuple[bool, int], Mapping[str, Any]] = {}  # rows that are to come again
+        self._differs = ""
+
+    def after(self, error: Exception, trainer: Trainer) -> Position:
+        """Return the position from which all workers go on after the error. Raises the error, or the one that came
+        while the worker was being replaced, if that is not tried."""
+        if not isinstance(self.workers, RayWorkers):
+            raise error
+        self._since = self._ends(trainer) or self._since
+        found_at, recovering = time.monotonic(), False
+        while True:
+            loss = loss_of(error, trainer.steps_done, recovering=recovering)
+            decision = decide(loss, self._history, self._policy)
+            if isinstance(decision, GiveUp) or loss is None:
+                if isinstance(decision, GiveUp) and decision.why:
+                    first, *more = error.args
+                    error.args = (f"{first} ({decision.why})", *more)
+                raise error
+            self._history.append(loss)
+            self._tell_lost(error, loss, decision.after_s)
+            self._wait(decision.after_s)
+            position, place = self._newest(trainer.steps_done)
+            try:
+                new = self.workers.replace(
+                    loss.worker, position.step, None if place is None else str(place), self._since
+                )
+            except JobFailed as another:
+                error, recovering = another, True
+                continue
+            self._checkpoints.forget()
+            self._before = self._rows_after(position)
+            lost = trainer.steps_done - position.step
+            self._back = _Back(found_at, time.monotonic(), position.step, lost, new)
+            return position
+
+    def _ends(self, trainer: Trainer) -> list[float] | None:
+        if trainer.ends is None:
+            return None
+        return [end + clock.offset for end, clock in zip(trainer.ends, self.workers.clocks(), strict=True)]
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._give_up() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_EVERY_S))
+
+    def _newest(self, step: int) -> tuple[Position, Path | None]:
+        """Return the newest whole checkpoint of at most `step` updates; without one, that with which the run began."""
+        folder = self._checkpoints.folder
+        for known in reversed(folder.steps()):
+            if known > step:
+                continue
+            place = folder.place(known)
+            try:
+                manifest = read_manifest(place)
+                damage = damaged_files(place, manifest)
+            except InvalidData as error:
+                damage = list(error.problems)
+            if not damage:
+                return manifest.position, place
+            text = f"{damage[0]}; trying the checkpoint before it"
+            self._run_dir.event("checkpoint damaged", detail=text)
+            self._warn(text)
+            folder.delete(known)
+        return (START, None) if self._resume is None else (self._resume.manifest.position, self._resume.place)
+
+    # telling -------------------------------------------------------------------------------------------------------
+
+    def _tell(self, kind: str, **details: Any) -> None:
+        self._run_dir.event(kind, **details)
+        self._warn(story_text(kind, details))
+
+    def _tell_lost(self, error: Exception, loss: Loss, wait_s: float) -> None:
+        self._tell(
+            LOST,
+            worker=loss.worker,
+            step=loss.step,
+            loss=str(loss.cause),
+            cause=str(error).partition("\n")[0],
+            found_s=error.found_s if isinstance(error, JobFailed) else None,
+            wait_s=wait_s,
+        )
+
+    def _tell_recovered(self, back: _Back) -> None:
+        self._tell(
+            RECOVERED,
+            workers=[place._asdict() for place in back.workers],
+            from_step=back.from_step,
+            steps_lost=back.steps_lost,
+            replaced_s=back.ready_at - back.found_at,
+            first_step_s=time.monotonic() - back.found_at,
+        )
+
+    # rows ----------------------------------------------------------------------------------------------------------
+
+    def is_first(self, row: Row) -> bool:
+        """Whether the trainer gives a row of this step for the first time."""
+        if self._back is not None:
+            self._tell_recovered(self._back)
+            self._back = None
+        return _advance(self._seen, row)
+
+    def is_new(self, row: Row) -> bool:
+        """Whether a row of metrics was not written before. One that was is compared with what was written."""
+        if _advance(self._written, row):
+            return True
+        before = self._before.pop((isinstance(row, EvalRow), row.step), None)
+        if before is not None:
+            now = row.as_dict()
+            differing = [name for name in _EXACT if before.get(name) != now.get(name)]
+            if differing and not self._differs:
+                name = differing[0]
+                self._differs = f"step {row.step}: {name} {now.get(name)}, it was {before.get(name)}"
+            if not self._before:
+                self._tell_caught_up(row.step)
+        return False
+
+    def _tell_caught_up(self, step: int) -> None:
+        self._tell(CAUGHT_UP, step=step, identical=not self._differs, difference=self._differs)
+        self._differs = ""
+
+    def ended(self, trainer: Trainer) -> None:
+        """Cut the rows of later steps if the run was stopped before it had made all steps again."""
+        if self._before and trainer.steps_done < max(step for _, step in self._before):
+            self._run_dir.cut(Position(step=trainer.steps_done))
+            self._written.clear()
+
+    def _rows_after(self, position: Position) -> dict[tuple[bool, int], Mapping[str, Any]]:
+        found = {}
+        with (self._run_dir.path / run_files.METRICS).open("rb") as file:
+            for line in file:
+                if not stays_until(line, position):
+                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                        row = json.loads(line)
+                        found[row["kind"] == "eval", int(row["step"])] = row
+        return found
+
+
+def _advance(last: dict[bool, int], row: Row) -> bool:
+    kind = isinstance(row, EvalRow)
+    if row.step <= last.get(kind, 0):
+        return False
+    last[kind] = row.step
+    return True

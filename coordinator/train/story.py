@@ -1,0 +1,39 @@
+"""The texts of a recovery's events, written alike by the terminal, the logs and the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coordinator.texts import counted
+
+LOST, RECOVERED, CAUGHT_UP = "worker lost", "recovered", "caught up"
+"""The kinds of events."""
+STORY = (LOST, RECOVERED, CAUGHT_UP)
+
+
+def story_text(kind: str, event: Mapping[str, Any]) -> str:
+    """Return an event of STORY as a line of text."""
+    return {LOST: _lost, RECOVERED: _recovered, CAUGHT_UP: _caught_up}[kind](event)
+
+
+def _lost(event: Mapping[str, Any]) -> str:
+    found, wait = event["found_s"], event["wait_s"]
+    within = "" if found is None else f" (found within {found:.1f} s)"
+    later = f" in {wait:g} s" if wait else ""
+    return f"{event['cause']}{within}; worker {event['worker']} is replaced{later}"
+
+
+def _recovered(event: Mapping[str, Any]) -> str:
+    who = ", ".join(f"worker {at['worker']} is process {at['pid']} on {at['host']}" for at in event["workers"])
+    step, lost = event["from_step"], event["steps_lost"]
+    place = f"after step {step}" if step else "from the beginning"
+    again = f"{counted(lost, 'step')} {'is' if lost == 1 else 'are'} made again" if lost else "no step is lost"
+    return f"{who} after {event['replaced_s']:.1f} s; the run goes on {place}, {again}"
+
+
+def _caught_up(event: Mapping[str, Any]) -> str:
+    until = f"all that was lost is made again, until step {event['step']}"
+    if event["identical"]:
+        return f"{until}: identical"
+    return f"{until}: NOT identical, {event['difference']}; a machine computes wrongly"
