@@ -22,7 +22,7 @@ from cluster.run.resuming import Resume
 from cluster.run.run_dir import RunDir
 from coordinator import run_files
 from coordinator.checkpoints.position import START, Position
-from coordinator.train.recovery import GiveUp, Loss, Policy, decide, loss_of
+from coordinator.train.recovery import Breakdown, GiveUp, Policy, decide, loss_of
 from coordinator.train.rows import EvalRow, Row
 from coordinator.train.story import CAUGHT_UP, LOST, RECOVERED, story_text
 from coordinator.train.trainer import Trainer
@@ -59,7 +59,7 @@ class Recovery:
     ) -> None:
         self._run_dir, self.workers, self._checkpoints, self._resume = run_dir, workers, checkpoints, resume
         self._policy, self._warn, self._give_up = policy, warn, give_up
-        self._history: list[Loss] = []
+        self._history: list[Breakdown] = []
         self._back: _Back | None = None
         self._since: list[float] | None = None
         self._seen: dict[bool, int] = {}  # the last step of the trainer's rows; by whether it is an evaluation
@@ -83,7 +83,7 @@ class Recovery:
                     error.args = (f"{first} ({decision.why})", *more)
                 raise error
             self._history.append(loss)
-            self._tell_lost(error, loss, decision.after_s)
+            self._record_lost(error, loss, decision.after_s)
             self._wait(decision.after_s)
             position, place = self._newest(trainer.steps_done)
             try:
@@ -131,12 +131,12 @@ class Recovery:
 
     # telling -------------------------------------------------------------------------------------------------------
 
-    def _tell(self, kind: str, **details: Any) -> None:
+    def _record(self, kind: str, **details: Any) -> None:
         self._run_dir.event(kind, **details)
         self._warn(story_text(kind, details))
 
-    def _tell_lost(self, error: Exception, loss: Loss, wait_s: float) -> None:
-        self._tell(
+    def _record_lost(self, error: Exception, loss: Breakdown, wait_s: float) -> None:
+        self._record(
             LOST,
             worker=loss.worker,
             step=loss.step,
@@ -146,8 +146,8 @@ class Recovery:
             wait_s=wait_s,
         )
 
-    def _tell_recovered(self, back: _Back) -> None:
-        self._tell(
+    def _record_recovered(self, back: _Back) -> None:
+        self._record(
             RECOVERED,
             workers=[place._asdict() for place in back.workers],
             from_step=back.from_step,
@@ -161,7 +161,7 @@ class Recovery:
     def is_first(self, row: Row) -> bool:
         """Whether the trainer gives a row of this step for the first time."""
         if self._back is not None:
-            self._tell_recovered(self._back)
+            self._record_recovered(self._back)
             self._back = None
         return _advance(self._seen, row)
 
@@ -177,11 +177,11 @@ class Recovery:
                 name = differing[0]
                 self._differs = f"step {row.step}: {name} {now.get(name)}, it was {before.get(name)}"
             if not self._before:
-                self._tell_caught_up(row.step)
+                self._record_caught_up(row.step)
         return False
 
-    def _tell_caught_up(self, step: int) -> None:
-        self._tell(CAUGHT_UP, step=step, identical=not self._differs, difference=self._differs)
+    def _record_caught_up(self, step: int) -> None:
+        self._record(CAUGHT_UP, step=step, identical=not self._differs, difference=self._differs)
         self._differs = ""
 
     def ended(self, trainer: Trainer) -> None:

@@ -32,7 +32,7 @@ _OF_MACHINES = (Cause.NODE,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class Breakdown:
     """A failure that is worth another try. `step` is the number of updates that the run had made, or the step that
     failed if that is known. `where` and `message` tell failures of one worker apart."""
 
@@ -66,7 +66,7 @@ class GiveUp:
     why: str = ""
 
 
-def loss_of(error: Exception, step: int, *, recovering: bool = False) -> Loss | None:
+def loss_of(error: Exception, step: int, *, recovering: bool = False) -> Breakdown | None:
     """Return the failure as a loss; None if another try is of no use, or if no worker is known to be replaced.
     `recovering`: it happened while another worker was being replaced."""
     if not isinstance(error, JobFailed) or isinstance(error, NonFinite | HostFailed | UnexpectedError):
@@ -76,15 +76,17 @@ def loss_of(error: Exception, step: int, *, recovering: bool = False) -> Loss | 
     place = error.place
     if isinstance(error, WorkerLost):
         when = "recovering" if recovering else ""
-        return Loss(cause=_OF_LOSS[error.loss], worker=place.worker, step=step, where=when)
+        return Breakdown(cause=_OF_LOSS[error.loss], worker=place.worker, step=step, where=when)
     where = f"{place.action} {place.step} {place.evaluating}"
     if isinstance(error, WorkerHung):
-        return Loss(cause=Cause.HANG, worker=place.worker, step=step, where=where)
+        return Breakdown(cause=Cause.HANG, worker=place.worker, step=step, where=where)
     first_line = str(error).partition("\n")[0]
-    return Loss(cause=Cause.EXCEPTION, worker=place.worker, step=place.step or step, where=where, message=first_line)
+    return Breakdown(
+        cause=Cause.EXCEPTION, worker=place.worker, step=place.step or step, where=where, message=first_line
+    )
 
 
-def decide(loss: Loss | None, history: Sequence[Loss], policy: Policy) -> Retry | GiveUp:
+def decide(loss: Breakdown | None, history: Sequence[Breakdown], policy: Policy) -> Retry | GiveUp:
     """Return what to do about a loss after those in `history`, the oldest first."""
     if loss is None or policy.max_restarts == 0:
         return GiveUp()

@@ -132,7 +132,7 @@ def test_all_problems_are_reported_at_once() -> None:
     )
 
 
-SECTIONS = "name, seed, precision, model, data, training, pipeline, resources, checkpoint, tracking"
+SECTIONS = "name, seed, precision, model, data, training, pipeline, resources, checkpoint, recovery, tracking"
 
 SHAPE = "the shape of one sample, a list of whole numbers such as [64]"
 UNITS = "a whole number of outputs, at least 1"

@@ -45,12 +45,12 @@ def _failure(ray: Any, spec: JobSpec, faults: dict[int, Fault], kind: type[JobFa
         with pytest.raises(kind) as caught:
             run.train()
         took = time.monotonic() - began
-    _wait_until_gone(pids)
+    wait_until_gone(pids)
     _still_usable(ray)
     return f"{caught.value}\n{getattr(caught.value, 'traceback', '')}", took
 
 
-def _wait_until_gone(pids: list[int]) -> None:
+def wait_until_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, f"of {pids} some are still running"
