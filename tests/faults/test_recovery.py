@@ -116,7 +116,7 @@ def test_a_killed_worker_is_replaced_and_leaves_no_trace(tmp_path: Path, on_ray:
 def test_a_text_job_loses_a_worker_at_any_point(
     tmp_path: Path, on_ray: Where, what: Any, action: str, schedule: str
 ) -> None:
-    step = {"evaluation": 14, "checkpoint": 12}.get(action, 13)
+    step = {"evaluation": 14, "checkpoint": 6}.get(action, 13)
     worker = int(action[0]) if action[0].isdigit() else 1
     spec = text_job(tmp_path).replace(schedule=schedule)
     story = loses(tmp_path, on_ray, spec, {worker: Fault(step=step, action=action, what=what)})
@@ -126,7 +126,7 @@ def test_a_text_job_loses_a_worker_at_any_point(
 
 def test_with_clipping_the_run_goes_on_exactly_from_the_last_checkpoint(tmp_path: Path, on_ray: Where) -> None:
     spec = text_job(tmp_path, clip_norm=0.5)
-    story = loses(tmp_path, on_ray, spec, {0: Fault(step=16, action="0B1", what="exit")})
+    story = loses(tmp_path, on_ray, spec, {0: Fault(step=16, action="0I1", what="exit")})
     assert [event["event"] for event in story] == [LOST, RECOVERED, CAUGHT_UP]
     lost, recovered, caught_up = story
     assert (lost["step"], recovered["from_step"], recovered["steps_lost"]) == (15, 12, 3)
