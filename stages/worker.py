@@ -15,7 +15,7 @@ from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
 from stages.chunks import CHUNKS_AHEAD, Chunks
 from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
-from stages.errors import NonFinite, message_and_trace
+from stages.errors import NonFinite, UserMistake, message_and_trace
 from stages.evaluation import EvaluationSums
 from stages.faults import strike, strike_order
 from stages.layer_state import gathered, layer_states
@@ -141,11 +141,13 @@ class Worker:
         except NonFinite as error:
             return self._failed(reports, "non_finite", str(error))
         except Exception as error:
-            return self._failed(reports, "raised", *message_and_trace(error))
+            return self._failed(reports, "raised", *message_and_trace(error), mistake=isinstance(error, UserMistake))
         self._action = None
         return Result(reports=tuple(reports))
 
-    def _failed(self, reports: list[Report], kind: Any, message: str, trace: str = "") -> Result:
+    def _failed(
+        self, reports: list[Report], kind: Any, message: str, trace: str = "", *, mistake: bool = False
+    ) -> Result:
         failure = self.failure = Failure(
             kind=kind,
             worker=self._setup.worker,
@@ -154,6 +156,7 @@ class Worker:
             message=message,
             traceback=trace,
             evaluating=self.progress.evaluating,
+            mistake=mistake,
         )
         return Result(reports=tuple(reports), failure=failure)
 
