@@ -129,7 +129,9 @@ def test_with_clipping_the_run_goes_on_exactly_from_the_last_checkpoint(tmp_path
     story = loses(tmp_path, on_ray, spec, {0: Fault(step=16, action="0I1", what="exit")})
     assert [event["event"] for event in story] == [LOST, RECOVERED, CAUGHT_UP]
     lost, recovered, caught_up = story
-    assert (lost["step"], recovered["from_step"], recovered["steps_lost"]) == (15, 12, 3)
+    assert lost["step"] == 15
+    assert recovered["from_step"] in (6, 12), "the newest checkpoint that was written to its end"
+    assert recovered["steps_lost"] == 15 - recovered["from_step"]
     assert caught_up["step"] == 15
 
 
@@ -173,7 +175,8 @@ def test_a_stop_before_it_has_caught_up_leaves_rows_of_no_later_step(tmp_path: P
         pass
     run_dir.close()
     assert run.result is not None
-    assert (run.result.stopped, run.result.steps) == (True, 12)
+    assert run.result.stopped
+    assert run.result.steps in (6, 12), "the newest checkpoint that was written to its end"
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert max(row["step"] for row in rows) == 12
-    assert CheckpointFolder(tmp_path / "run" / "checkpoints").steps()[-1] == 12
+    assert max(row["step"] for row in rows) == run.result.steps
+    assert CheckpointFolder(tmp_path / "run" / "checkpoints").steps()[-1] == run.result.steps
