@@ -13,7 +13,7 @@ from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.cli.texts import one_line
 from cluster.data.checks import require_counted
 from cluster.data.sources import load_arrays, load_data
-from cluster.data.text import target_bytes, text_rows
+from cluster.data.texts.loading import target_bytes, text_rows
 from cluster.run.evaluation import figures
 from cluster.run.saved_model import FinishedRun
 from coordinator.plan.blas_threads import BlasThreads

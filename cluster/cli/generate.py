@@ -13,8 +13,8 @@ import numpy as np
 
 from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.cli.texts import harmless
-from cluster.data.text import Vocabulary
-from cluster.data.written_text import WrittenText
+from cluster.data.texts.loading import Vocabulary
+from cluster.data.texts.written_text import WrittenText
 from coordinator.plan.blas_threads import BlasThreads
 from coordinator.train.continuation import Continuation
 from stages.arrays import Array

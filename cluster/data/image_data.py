@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from cluster.data.content import Arrays
-from cluster.data.preprocessing import Preprocessing, TargetRule
+from cluster.data.tables.preprocessing import Preprocessing, TargetRule
 from coordinator.job.spec import JobSpec
 from coordinator.texts import some
 from stages.errors import InvalidData

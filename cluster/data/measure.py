@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.data.preprocessing import Preprocessing
 from cluster.data.sources import JobData
+from cluster.data.tables.preprocessing import Preprocessing
 from coordinator.learning.data_facts import DataFacts, InputFacts, LabelFacts, TargetFacts
 from stages.data import Dataset
 from stages.windows import Windows

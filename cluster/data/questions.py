@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cluster.data.checks import fitting_inputs
 from cluster.data.files import Arrays, Table, read_source
-from cluster.data.preprocessing import Preprocessing
 from cluster.data.table_data import rows_by_rules
+from cluster.data.tables.preprocessing import Preprocessing
 from coordinator.job.spec import JobSpec
 from coordinator.texts import counted, some
 from stages.errors import InvalidData

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cluster.data.cells import Cells, Mask
-from cluster.data.preprocessing import CategoryRule, InputRule, Preprocessing
-from cluster.data.text import Vocabulary
+from cluster.data.tables.cells import Cells, Mask
+from cluster.data.tables.preprocessing import CategoryRule, InputRule, Preprocessing
+from cluster.data.texts.loading import Vocabulary
 from coordinator.texts import counted, number, some
 from stages.data import Dataset
 

@@ -4,8 +4,9 @@
     test = load_arrays(spec, "held_out.npz")     # another source for the same model: `evaluate --data`
     rows = load_questions(spec, "new.npz", None)  # inputs alone: `predict --input`, see `cluster.data.questions`
 
-Sources are `digits`, `diabetes`, text (see `cluster.data.text`), and files: .npz (arrays x and y), .csv and .parquet
-(named columns, see `cluster.data.table_data`). A file is a local path or a URL. `rules` limit which are allowed.
+Sources are `digits`, `diabetes`, text (see `cluster.data.texts.loading`), and files: .npz (arrays x and y), .csv and
+.parquet (named columns, see `cluster.data.table_data`). A file is a local path or a URL. `rules` limit which are
+allowed.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from cluster.data.checks import WHOLE, Checking, fitting_inputs, fitting_targets
 from cluster.data.files import Arrays, Table, read_source
 from cluster.data.formats.npz import offer
 from cluster.data.image_data import fitted_to_images, image_classes, with_classes
-from cluster.data.preprocessing import Preprocessing
 from cluster.data.rules import SourceRules
 from cluster.data.saying import what_arrays_hold, what_is_read, what_text_holds
 from cluster.data.splitting import split_rows
 from cluster.data.table_data import rows_by_rules, training_rows
-from cluster.data.text import Vocabulary, load_text
-from cluster.data.token_files import require_below
+from cluster.data.tables.preprocessing import Preprocessing
+from cluster.data.texts.loading import Vocabulary, load_text
+from cluster.data.texts.token_files import require_below
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset, RowNumbers
 from stages.errors import InvalidData

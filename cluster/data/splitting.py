@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.data.problems import shown
+from cluster.data.tables.problems import shown
 from coordinator.job.data_section import DataSection
 from coordinator.texts import counted, some
 from stages.data import RowNumbers

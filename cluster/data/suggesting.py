@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.data.describing import ColumnFacts
-from cluster.data.roles import TARGET_NAMES
+from cluster.data.tables.roles import TARGET_NAMES
 from coordinator.job.nearest import did_you_mean
 from coordinator.texts import some
 from stages.errors import UserMistake

@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.data.applying import input_blocks, inputs_of, labels_of, numbers_of, unknown_categories
-from cluster.data.cell_checks import check_targets, check_tokens
-from cluster.data.cells import CategoryCells, Cells, Mask
 from cluster.data.checks import fitting_inputs, fitting_targets
-from cluster.data.classes import classes_of
 from cluster.data.files import AnyArray, Table
-from cluster.data.fitting import fit_inputs, fit_target
-from cluster.data.gaps import kept_rows
-from cluster.data.moments import ChosenRows
-from cluster.data.preprocessing import InputRule, Preprocessing, TargetRule
-from cluster.data.problems import Problems
-from cluster.data.reading import cells_by_rules, training_cells
-from cluster.data.roles import Roles, assign_roles
 from cluster.data.saying import features_problem, filled_line, left_out_line
 from cluster.data.splitting import split_rows
-from cluster.data.stored_tables import stored_line, stored_rows
+from cluster.data.tables.applying import input_blocks, inputs_of, labels_of, numbers_of, unknown_categories
+from cluster.data.tables.cell_checks import check_targets, check_tokens
+from cluster.data.tables.cells import CategoryCells, Cells, Mask
+from cluster.data.tables.classes import classes_of
+from cluster.data.tables.fitting import fit_inputs, fit_target
+from cluster.data.tables.gaps import kept_rows
+from cluster.data.tables.moments import ChosenRows
+from cluster.data.tables.preprocessing import InputRule, Preprocessing, TargetRule
+from cluster.data.tables.problems import Problems
+from cluster.data.tables.reading import cells_by_rules, training_cells
+from cluster.data.tables.roles import Roles, assign_roles
+from cluster.data.tables.stored_tables import stored_line, stored_rows
 from cluster.data.temporary import is_large
 from coordinator.job.spec import JobSpec
 from coordinator.texts import some

@@ -20,7 +20,7 @@ _IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 """Kinds of file systems that keep their files in memory."""
 _ROOM_LEFT = 64 * 2**20
 LARGE_TABLE = 256 * 2**20
-"""Bytes from which on the numbers of a table go to disk (see `cluster.data.stored_tables`)."""
+"""Bytes from which on the numbers of a table go to disk (see `cluster.data.tables.stored_tables`)."""
 
 
 def is_large(n_rows: int, n_columns: int, itemsize: int = 8) -> bool:

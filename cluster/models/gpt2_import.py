@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.data.text import Vocabulary, read_tokenizer
+from cluster.data.texts.loading import Vocabulary, read_tokenizer
 from cluster.data.weights import REAL, WeightsFile
 from cluster.models.gpt2_config import CONFIG, model_document, read_config
 from cluster.models.gpt2_network import Gpt2, Pair, as_gpt2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.data.text import Vocabulary
+from cluster.data.texts.loading import Vocabulary
 from stages.errors import InvalidData
 
 

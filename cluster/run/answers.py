@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.data.preprocessing import Preprocessing
+from cluster.data.tables.preprocessing import Preprocessing
 from cluster.run.evaluation import class_names
 from stages.layers.activations import sigmoid
 from stages.losses import Loss

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.data.preprocessing import Preprocessing
+from cluster.data.tables.preprocessing import Preprocessing
 from cluster.run.run_dir import RunDir
 from coordinator.train.rows import EvalRow, JudgedEvaluation
 from stages.quality import ClassCounts, Counts, NumberSums, Quality

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 import orjson
 
 from cluster.checkpoints.whole_model import CheckpointParameters
-from cluster.data.preprocessing import Preprocessing
-from cluster.data.text import Vocabulary
+from cluster.data.tables.preprocessing import Preprocessing
+from cluster.data.texts.loading import Vocabulary
 from cluster.run.earlier_run import cut_rows, lock_folder, make_room, remove_later, require_not_in_use, rows_until
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import run_directory_gone

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from cluster.checkpoints.whole_model import CheckpointParameters, write_whole_model
 from cluster.data.files import one_line
-from cluster.data.preprocessing import NumberRule, Preprocessing, TargetRule
-from cluster.data.text import Vocabulary
+from cluster.data.tables.preprocessing import NumberRule, Preprocessing, TargetRule
+from cluster.data.texts.loading import Vocabulary
 from cluster.data.weights import REAL
 from cluster.run.run_errors import os_error_of
 from coordinator import run_files

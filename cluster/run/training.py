@@ -14,7 +14,7 @@ from cluster.checkpoints.folder import CheckpointFolder, StatePlaces
 from cluster.checkpoints.given_weights import check_weights, lines_about_weights, with_place_of_weights
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import JobData, load_data
-from cluster.data.text import target_bytes
+from cluster.data.texts.loading import target_bytes
 from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.connecting import connect
 from cluster.run.evaluation import EvaluationLog

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from cluster.data.preprocessing import CategoryRule, NumberRule, Preprocessing
 from cluster.data.questions import load_questions
 from cluster.data.sources import load_arrays, load_data
+from cluster.data.tables.preprocessing import CategoryRule, NumberRule, Preprocessing
 from stages.errors import InvalidData
 from tests.cluster.tables import problems_of, table, table_job
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.data import stored_tables, temporary
+from cluster.data import temporary
 from cluster.data.checks import Checking
 from cluster.data.files import Table, read_source
 from cluster.data.formats import arrow_csv
@@ -19,6 +19,7 @@ from cluster.data.formats.lazy_columns import LazyColumns
 from cluster.data.formats.stored_text import stored_table
 from cluster.data.questions import load_questions
 from cluster.data.sources import JobData, load_arrays, load_data
+from cluster.data.tables import stored_tables
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.train.local import LocalWorkers

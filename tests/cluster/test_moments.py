@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.data import moments as module
-from cluster.data.cells import NumberCells
-from cluster.data.moments import ChosenRows, median, moments, most_frequent
+from cluster.data.tables import moments as module
+from cluster.data.tables.cells import NumberCells
+from cluster.data.tables.moments import ChosenRows, median, moments, most_frequent
 
 numbers = st.lists(
     st.floats(-1e6, 1e6) | st.integers(-3, 3).map(float) | st.just(math.nan), min_size=1, max_size=40

@@ -17,7 +17,7 @@ from cluster.cli.generate import TokenDraw
 from cluster.client import Client
 from cluster.data.rules import SourceRules
 from cluster.data.sources import JobData, load_data
-from cluster.data.text import Vocabulary, target_bytes
+from cluster.data.texts.loading import Vocabulary, target_bytes
 from cluster.run.saved_model import open_run
 from cluster.service.files import files_to_fetch
 from coordinator.job.spec import parse_job

@@ -13,7 +13,7 @@ import pytest
 
 from cluster.data.files import open_source
 from cluster.data.sources import load_data
-from cluster.data.token_files import open_tokens, require_below, vocabulary_size
+from cluster.data.texts.token_files import open_tokens, require_below, vocabulary_size
 from coordinator.job.spec import parse_job
 from stages.data import Dataset
 from stages.errors import InvalidData

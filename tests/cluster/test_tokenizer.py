@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.data.text import Vocabulary, read_tokenizer
+from cluster.data.texts.loading import Vocabulary, read_tokenizer
 from stages.errors import InvalidData
 
 pytest.importorskip("tokenizers", reason="pip install 'pipetrain[text]'")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cluster.data.text import Vocabulary
-from cluster.data.written_text import WrittenText
+from cluster.data.texts.loading import Vocabulary
+from cluster.data.texts.written_text import WrittenText
 
 TEXT = "Ein Café, 東京, 𝄞 and plain words; éèê"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cluster.data.cells import Cells, Mask, NumberCells
-from cluster.data.preprocessing import InputRule, TargetRule
-from cluster.data.problems import Problems
+from cluster.data.tables.cells import Cells, Mask, NumberCells
+from cluster.data.tables.preprocessing import InputRule, TargetRule
+from cluster.data.tables.problems import Problems
 from stages.spec import ModelSpec
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.data.cells import Cells, NumberCells
+from cluster.data.tables.cells import Cells, NumberCells
 from cluster.data.temporary import TemporaryNumbers, folder_on_disk, is_large
 from coordinator.texts import size
 from stages.file_numbers import FileRows

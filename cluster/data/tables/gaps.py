@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.data.cells import CategoryCells, Cells
 from cluster.data.files import Table
-from cluster.data.problems import Problems, shown
+from cluster.data.tables.cells import CategoryCells, Cells
+from cluster.data.tables.problems import Problems, shown
 from coordinator.texts import counted, some
 from stages.data import RowNumbers
 

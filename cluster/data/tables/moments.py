@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.data.cells import Mask, NumberCells, Numbers
+from cluster.data.tables.cells import Mask, NumberCells, Numbers
 
 BLOCK = 65_536
 _LARGE = 1e140

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.data.cells import CategoryCells
-from cluster.data.problems import shown
+from cluster.data.tables.cells import CategoryCells
+from cluster.data.tables.problems import shown
 from coordinator.texts import counted, some
 from stages.errors import InvalidData
 from stages.losses import Loss

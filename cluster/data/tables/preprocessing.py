@@ -1,7 +1,7 @@
 """How the columns of a table become numbers: rules that were fitted to the training rows, kept as plain JSON.
 
-`fit` makes them (see `cluster.data.fitting`); `Preprocessing` applies them, to the training file as to any later one.
-The run directory has them as preprocessing.json.
+`fit` makes them (see `cluster.data.tables.fitting`); `Preprocessing` applies them, to the training file as to any
+later one. The run directory has them as preprocessing.json.
 
 x = (v − offset) / divisor for a column of numbers, in float64, then in the job's precision. A category becomes one
 number for each known value, 1 for its own and 0 for the others; a value that the training rows do not have gives zeros.

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.data.cells import (
+from cluster.data.files import Table
+from cluster.data.tables.cells import (
     CategoryCells,
     Cells,
     NumberCells,
@@ -21,12 +22,11 @@ from cluster.data.cells import (
     number_cells,
     numbers_of_texts,
 )
-from cluster.data.files import Table
-from cluster.data.preprocessing import CategoryRule, Preprocessing
-from cluster.data.problems import Problems, shown
-from cluster.data.roles import Roles
-from cluster.data.stored_tables import kept_cells
-from cluster.data.tables import require_columns
+from cluster.data.tables.names import require_columns
+from cluster.data.tables.preprocessing import CategoryRule, Preprocessing
+from cluster.data.tables.problems import Problems, shown
+from cluster.data.tables.roles import Roles
+from cluster.data.tables.stored_tables import kept_cells
 from coordinator.job.data_section import DataSection
 from coordinator.texts import counted
 from stages.losses import Loss

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.data.problems import Problems, shown
+from cluster.data.tables.problems import Problems, shown
 from stages.file_numbers import FileNumbers
 
 Numbers = NDArray[np.float64]

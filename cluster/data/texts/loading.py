@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.data import tokenizer
 from cluster.data.files import open_source
 from cluster.data.rules import SourceRules
-from cluster.data.token_files import open_tokens, require_below, vocabulary_size
+from cluster.data.texts import tokenizer
+from cluster.data.texts.token_files import open_tokens, require_below, vocabulary_size
 from coordinator import run_files
 from coordinator.job.data_section import DataSection
 from coordinator.job.source_names import extension

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.data.files import Table
-from cluster.data.tables import require_columns
+from cluster.data.tables.names import require_columns
 from coordinator.job.data_section import DataSection
 from stages.errors import InvalidData
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.data.files import one_line
-from cluster.data.token_files import MOST_TOKENS
+from cluster.data.texts.token_files import MOST_TOKENS
 from stages.errors import InvalidData, PipetrainError
 
 OF_THE_RUN = "the run's tokenizer"

@@ -1,4 +1,4 @@
-"""Fits the rules of `cluster.data.preprocessing` to the training rows of a table."""
+"""Fits the rules of `cluster.data.tables.preprocessing` to the training rows of a table."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cluster.data.cells import CategoryCells, Cells, NumberCells
-from cluster.data.moments import ChosenRows, median, moments, most_frequent
-from cluster.data.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
-from cluster.data.roles import Roles
-from cluster.data.threads import in_threads
+from cluster.data.tables.cells import CategoryCells, Cells, NumberCells
+from cluster.data.tables.moments import ChosenRows, median, moments, most_frequent
+from cluster.data.tables.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
+from cluster.data.tables.roles import Roles
+from cluster.data.tables.threads import in_threads
 from coordinator.job.data_section import ColumnSection, DataSection
 from stages.losses import Loss
 

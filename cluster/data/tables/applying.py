@@ -1,4 +1,4 @@
-"""Applies the rules of `cluster.data.preprocessing` to the cells of a table."""
+"""Applies the rules of `cluster.data.tables.preprocessing` to the cells of a table."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.data.cells import CategoryCells, Cells, Mask, NumberCells
 from cluster.data.files import AnyArray
-from cluster.data.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
-from cluster.data.problems import Problems, shown
-from cluster.data.threads import in_threads
+from cluster.data.tables.cells import CategoryCells, Cells, Mask, NumberCells
+from cluster.data.tables.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
+from cluster.data.tables.problems import Problems, shown
+from cluster.data.tables.threads import in_threads
 from coordinator.texts import counted, some
 from stages.data import RowNumbers
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from cluster.data.text import Vocabulary
+from cluster.data.texts.loading import Vocabulary
 
 _BROKEN = "\ufffd"
 """The character that stands for bytes which are not a whole character (yet)."""

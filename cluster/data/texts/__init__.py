@@ -1,0 +1,1 @@
+"""Text: tokens of files, tokenizers, and text that a network writes."""
