@@ -118,7 +118,7 @@ def test_lines_need_not_be_in_the_order_of_stages() -> None:
         ("(;)OVERLAP_F_B", "a.csv, line 1, cell 1: '(;)OVERLAP_F_B' is not an action"),
         ('"0F\n0"', r"a.csv, line 1, cell 1: '0F\n0' is not an action"),
         ("9" * 5000 + "F0", f"a.csv, line 1, cell 1: '{'9' * 40}…' is not an action"),
-        ("x" * 200_000, "a.csv: is not CSV: field larger than field limit"),
+        ("x" * 100_000, f"a.csv, line 1, cell 1: '{'x' * 40}…' is not an action"),
         ("0F0,0B0,0F1", "a.csv: 0B1 is missing on worker 0"),
         ("999999999F0", "a.csv: 0F0 is missing: no worker holds stage 0"),
         ("0F0,0B0,0F999999999", "a.csv: 0F1 is missing on worker 0"),

@@ -13,7 +13,7 @@ from coordinator.run_files import RUN_FILES, of_attempt, run_file, worker_of_log
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = {value for name, value in vars(run_files).items() if name.isupper() and isinstance(value, str)}
-WORDS = {"logs", "tensorboard"}  # these words mean other things elsewhere
+WORDS = {"logs", "tensorboard", "checkpoints"}  # these words mean other things elsewhere
 SPELLED_ON_PURPOSE = {Path("cluster/cli/trace.py")}  # the default of --output, a file anywhere
 
 

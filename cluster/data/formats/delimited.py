@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from cluster.data.content import Lines, Table
+from cluster.data.content import RowLines, Table
 from cluster.data.formats.arrow_csv import EMPTY, ArrowCsv
 from cluster.data.formats.columns import INDEX_NAME, header_names, require_single, table_of
 from cluster.data.formats.comments import without_comments
@@ -147,9 +147,9 @@ class _Text:
         self._keys = tuple(keys)
         return columns | keys
 
-    def _lines(self, scanned: Scan) -> Lines:
+    def _lines(self, scanned: Scan) -> RowLines:
         simple = not scanned.quotes and not scanned.comments
-        return Lines(lambda: count_lines(self._content, self._start, self._layout, simple=simple))
+        return RowLines(lambda: count_lines(self._content, self._start, self._layout, simple=simple))
 
 
 def _pointed(columns: Mapping[str, Any]) -> list[str]:
