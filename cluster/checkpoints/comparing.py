@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from cluster.checkpoints.stored import Stored, StoredTensor
+from cluster.checkpoints.stored import Stored
+from cluster.checkpoints.tensor_files import StoredTensor
 
 Verdict = Literal["equal", "values differ", "types differ", "shapes differ", "only in A", "only in B"]
 

@@ -11,17 +11,17 @@ import re
 import shutil
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from cluster.checkpoints.layer_files import file_of, step_folder
 from cluster.checkpoints.manifest import MANIFEST, Manifest
+from cluster.checkpoints.tensor_files import StoredTensor, tensors_of
 from cluster.data.files import one_line
 from stages.arrays import Array
 from stages.errors import InvalidData
+from stages.snapshots import WrittenFile
 from stages.spec import ModelSpec
 
 _WHOLE = re.compile(r"step-(\d{8,})")
@@ -102,21 +102,25 @@ def read_manifest(place: Path) -> Manifest:
 
 def damaged_files(place: Path, manifest: Manifest) -> list[str]:
     """Return a line for each file that is missing or is not the one that was written. Changes nothing."""
-    lines = []
-    for file in manifest.files:
-        path, crc, size = place / file.name, 0, 0
-        try:
-            with path.open("rb") as opened:
-                while part := opened.read(_PART):
-                    crc, size = zlib.crc32(part, crc), size + len(part)
-        except OSError as error:
-            lines.append(f"{path}: {one_line(error)}")
-            continue
-        if size != file.n_bytes:
-            lines.append(f"{path}: has {size:,} bytes, but {file.n_bytes:,} were written")
-        elif crc != file.crc32:
-            lines.append(f"{path}: its bytes are not those that were written (CRC-32 {crc:08x}, not {file.crc32:08x})")
-    return lines
+    n = max(1, min(len(manifest.files), len(os.sched_getaffinity(0))))
+    with ThreadPoolExecutor(n, thread_name_prefix="checksum") as pool:  # reading and CRC-32 release the GIL
+        return [line for line in pool.map(lambda file: _damage(place / file.name, file), manifest.files) if line]
+
+
+def _damage(path: Path, file: WrittenFile) -> str:
+    """Return what is wrong with a file; an empty text if it is the one that was written."""
+    crc, size, buffer = 0, 0, memoryview(bytearray(_PART))
+    try:
+        with path.open("rb", buffering=0) as opened:
+            while n := opened.readinto(buffer):
+                crc, size = zlib.crc32(buffer[:n], crc), size + n
+    except OSError as error:
+        return f"{path}: {one_line(error)}"
+    if size != file.n_bytes:
+        return f"{path}: has {size:,} bytes, but {file.n_bytes:,} were written"
+    if crc != file.crc32:
+        return f"{path}: its bytes are not those that were written (CRC-32 {crc:08x}, not {file.crc32:08x})"
+    return ""
 
 
 def require_fit(manifest: Manifest, model: ModelSpec, vectors: Sequence[str], place: Path) -> None:
@@ -142,25 +146,27 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 class CheckpointReader:
-    """Reads arrays of a checkpoint; each file is opened once. Use it in a `with`."""
+    """Reads arrays of a checkpoint; the header of each file is read once."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
-        self._files: dict[str, Any] = {}
+        self._tensors: dict[str, dict[str, StoredTensor]] = {}
 
     def read(self, layer: str, name: str, out: Array) -> None:
         """Write an array into `out`, which has its shape. Raises InvalidData."""
         path = self._place / file_of(layer)
+        if layer not in self._tensors:
+            self._tensors[layer] = tensors_of(path)
         try:
-            if layer not in self._files:
-                self._files[layer] = safe_open(path, framework="numpy")
-            out[...] = self._files[layer].get_tensor(name)
-        except (SafetensorError, OSError, ValueError) as error:
+            self._tensors[layer][name].read_into(out)
+        except (OSError, ValueError) as error:
             raise InvalidData(f"{path}: {name} cannot be read: {one_line(error)}") from None
+        except KeyError:
+            raise InvalidData(f"{path}: {name} cannot be read: the file does not have it") from None
 
     def close(self) -> None:
-        """Unmap the files."""
-        self._files.clear()
+        """Forget the headers."""
+        self._tensors.clear()
 
 
 def _flush_folder(path: Path) -> None:

@@ -1,73 +1,16 @@
-"""Tensors on disk, in their places: of a checkpoint, of a run directory, or of any .safetensors file.
-
-Headers are checked by the library of safetensors. The numbers are read here, a part at a time, because the library
-refuses types that NumPy does not have, such as bfloat16.
-"""
+"""The tensors of a checkpoint, of a run directory, or of any .safetensors file."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from cluster.checkpoints.folder import CheckpointFolder, read_manifest
 from cluster.checkpoints.manifest import MANIFEST, Manifest
-from cluster.data.files import one_line
+from cluster.checkpoints.tensor_files import StoredTensor, tensors_of
 from coordinator import run_files
-from stages.arrays import Array
 from stages.errors import InvalidData
-
-PART_BYTES = 2**22
-_NUMPY = dict(
-    **{f"F{bits}": f"<f{bits // 8}" for bits in (64, 32, 16)},
-    **{f"I{bits}": f"<i{bits // 8}" for bits in (64, 32, 16, 8)},
-    **{f"U{bits}": f"<u{bits // 8}" for bits in (64, 32, 16, 8)},
-    BOOL="?",
-    BF16="<u2",
-)
-"""NumPy's types by safetensors' names. Of BF16 it has only the bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A tensor in a file: `kind` is its type by safetensors' name; its bytes begin at `start`."""
-
-    name: str
-    path: Path
-    kind: str
-    shape: tuple[int, ...]
-    start: int
-    n_bytes: int
-
-    def parts(self) -> Iterator[bytes]:
-        """Yield its bytes in parts of whole numbers. Raises OSError, also if the file is shorter than its header
-        says."""
-        left = self.n_bytes
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            while left > 0:
-                part = file.read(min(PART_BYTES, left))
-                if not part:
-                    raise OSError(f"{self.path} is shorter than its header says")
-                left -= len(part)
-                yield part
-
-    @property
-    def has_numbers(self) -> bool:
-        """Whether `numbers` knows the type."""
-        return self.kind in _NUMPY
-
-    def numbers(self, part: bytes) -> Array:
-        """Return the numbers of a part as float64."""
-        found = np.frombuffer(part, dtype=_NUMPY[self.kind])
-        if self.kind == "BF16":  # the upper half of a float32
-            found = (found.astype(np.uint32) << 16).view(np.float32)
-        return found.astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +35,6 @@ class Stored:
         return Stored(
             self.place, {name: one for name, one in self.tensors.items() if name not in left_out}, self.manifest
         )
-
-
-def tensors_of(path: Path) -> dict[str, StoredTensor]:
-    """Return the tensors of a .safetensors file, in the order of their bytes. Raises InvalidData."""
-    try:
-        with safe_open(path, framework="numpy"):  # which checks the header
-            pass
-        with path.open("rb") as file:
-            n_bytes = int.from_bytes(file.read(8), "little")
-            header: dict[str, Any] = json.loads(file.read(n_bytes))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InvalidData(f"{path}: is no whole safetensors file: {one_line(error)}") from None
-    header.pop("__metadata__", None)
-    found = []
-    for name, entry in header.items():
-        start, stop = entry["data_offsets"]
-        found.append(StoredTensor(name, path, entry["dtype"], tuple(entry["shape"]), 8 + n_bytes + start, stop - start))
-    return {one.name: one for one in sorted(found, key=lambda one: one.start)}
 
 
 def open_stored(path: Path) -> Stored:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.checkpoints.manifest import Manifest
-from cluster.checkpoints.stored import tensors_of
+from cluster.checkpoints.tensor_files import tensors_of
 from coordinator import run_files
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from cluster.checkpoints.comparing import Magnitude, TensorDifference
 from cluster.checkpoints.folder import CheckpointFolder, read_manifest
 from cluster.checkpoints.manifest import Manifest
-from cluster.checkpoints.stored import Stored, StoredTensor
+from cluster.checkpoints.stored import Stored
+from cluster.checkpoints.tensor_files import StoredTensor
 from cluster.cli.figure_tables import aligned
 from cluster.cli.texts import clock, since
 from coordinator.checkpoints.policy import KeptCheckpoint, best_step

@@ -13,7 +13,8 @@ import click
 from cluster.checkpoints.comparing import compared, size_of
 from cluster.checkpoints.folder import damaged_files, read_manifest
 from cluster.checkpoints.manifest import MANIFEST
-from cluster.checkpoints.stored import Stored, folder_of, open_stored, tensors_of
+from cluster.checkpoints.stored import Stored, folder_of, open_stored
+from cluster.checkpoints.tensor_files import tensors_of
 from cluster.checkpoints.whole_model import CheckpointParameters, write_whole_model
 from cluster.cli.checkpoint_texts import (
     difference_document,

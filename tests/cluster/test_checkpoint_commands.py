@@ -153,7 +153,7 @@ def test_what_is_bitwise_equal_exits_with_0(run: Path, tmp_path: Path) -> None:
 
 
 def test_diff_tells_every_kind_of_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.checkpoints.stored.PART_BYTES", 16)
+    monkeypatch.setattr("cluster.checkpoints.tensor_files.PART_BYTES", 16)
     x = np.linspace(-1, 1, 11)
     save_file({"same": x, "only": x, "shape": x, "type": x, "zero": x * 0, "nan": x}, tmp_path / "a.safetensors")
     changed = {"same": x, "more": x, "shape": x[:10], "type": x.astype("f4"), "zero": x * -0.0, "nan": x * np.nan}
