@@ -28,6 +28,7 @@ from coordinator import run_files
 from coordinator.checkpoints.position import Position
 from coordinator.job.spec import JobSpec, parse_job
 from stages.layer_state import layer_states, restore
+from stages.snapshots import WrittenFile
 from stages.stage import Stage
 
 UNITS = 4096
@@ -57,7 +58,7 @@ def _stages(spec: JobSpec, bounds: tuple[int, ...]) -> list[Stage]:
 def _save(folder: CheckpointFolder, step: int, stages: list[Stage], spec: JobSpec) -> int:
     """Write a whole checkpoint, one worker after another. Return its bytes."""
     folder.begin(step)
-    files = []
+    files = list[WrittenFile]()
     for stage in stages:
         writer = LayerFiles(folder.path)
         writer.take(step, layer_states([stage]), copy=False)

@@ -148,7 +148,7 @@ class WorkerActor:
                     train, validation, data_bytes = data.train, data.validation, data.nbytes
                 self._take_limit(spec, data_bytes)
                 folder, resume = places_of_state.folder, places_of_state.resume
-                self._snapshots = None if folder is None else LayerFiles(Path(folder))
+                self._snapshots = None if folder is None else LayerFiles(Path(folder), places_of_state.token)
                 self._again = partial(
                     Worker,
                     setup,

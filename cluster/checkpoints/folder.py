@@ -30,10 +30,12 @@ _PART = 2**22
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatePlaces:
-    """Where the workers of a run write their state (a CheckpointFolder), and the checkpoint that they begin with."""
+    """Where the workers of a run write their state (a CheckpointFolder and its token), and the checkpoint that they
+    begin with."""
 
     folder: str | None = None
     resume: str | None = None
+    token: str = ""
 
 
 NO_STATE = StatePlaces()
@@ -41,10 +43,10 @@ NO_STATE = StatePlaces()
 
 
 class CheckpointFolder:
-    """The folder `path` with a run's checkpoints; it may not exist yet."""
+    """The folder `path` with a run's checkpoints; it may not exist yet. `token`: see `step_folder`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, token: str = "") -> None:
+        self.path, self._token = path, token
 
     def steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, in ascending order of their numbers."""
@@ -53,7 +55,7 @@ class CheckpointFolder:
 
     def place(self, step: int) -> Path:
         """Return the folder of a checkpoint."""
-        return self.path / step_folder(step, whole=True)
+        return self.path / step_folder(step)
 
     def begin(self, step: int) -> None:
         """Make the folder into which workers write a checkpoint. Remove what unfinished ones have left. Raises
@@ -62,11 +64,11 @@ class CheckpointFolder:
         for entry in self.path.iterdir():
             if entry.name.startswith(".step-"):
                 shutil.rmtree(entry, ignore_errors=True)
-        (self.path / step_folder(step, whole=False)).mkdir()
+        (self.path / step_folder(step, self._token)).mkdir()
 
     def finish(self, manifest: Manifest) -> Path:
         """Make the checkpoint whole: write the manifest, flush it, rename the folder. Raises OSError."""
-        unfinished = self.path / step_folder(manifest.step, whole=False)
+        unfinished = self.path / step_folder(manifest.step, self._token)
         with (unfinished / MANIFEST).open("wb") as file:
             file.write(manifest.content())
             file.flush()
@@ -81,7 +83,7 @@ class CheckpointFolder:
 
     def abandon(self, step: int) -> None:
         """Remove a checkpoint that could not be written."""
-        shutil.rmtree(self.path / step_folder(step, whole=False), ignore_errors=True)
+        shutil.rmtree(self.path / step_folder(step, self._token), ignore_errors=True)
 
     def delete(self, step: int) -> None:
         """Remove a checkpoint: first its manifest, so that the rest is never taken for a whole one."""

@@ -26,13 +26,13 @@ def file_of(layer: str) -> str:
 
 
 class LayerFiles:
-    """Writes each checkpoint of a worker into `folder_of(step)`. See stages.snapshots.Snapshots.
+    """Writes each checkpoint of a worker into `step_folder(step, token)` of a folder. See stages.snapshots.Snapshots.
 
     The copy stays in memory for the next checkpoint, so it is made once.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, token: str = "") -> None:
+        self._folder, self._token = folder, token
         self._copy: dict[str, dict[str, Array]] = {}
         self._thread: threading.Thread | None = None
         self._outcome: Written | None = None
@@ -89,7 +89,7 @@ class LayerFiles:
     def _write(self, step: int, layers: Mapping[str, LayerState]) -> None:
         began = time.perf_counter()
         files: list[WrittenFile] = []
-        folder = self._folder / step_folder(step, whole=False)
+        folder = self._folder / step_folder(step, self._token)
         try:
             for layer, arrays in layers.items():
                 files.append(write_layer(folder / file_of(layer), layer, arrays))
@@ -100,10 +100,13 @@ class LayerFiles:
         self._outcome = Written(step, tuple(files), seconds=time.perf_counter() - began)
 
 
-def step_folder(step: int, *, whole: bool) -> str:
-    """Return the name of a checkpoint's folder: `step-00000100`; with a dot in front until it is whole."""
-    name = f"step-{step:08d}"
-    return name if whole else f".{name}"
+def step_folder(step: int, token: str | None = None) -> str:
+    """Return the name of a checkpoint's folder: `step-00000100`; until it is whole `.step-00000100-TOKEN`.
+
+    The token is that of one life of the run: a worker of an earlier life that still writes does not find its folder any
+    more, and can never write into a later one's.
+    """
+    return f"step-{step:08d}" if token is None else f".step-{step:08d}{token and '-'}{token}"
 
 
 def write_layer(path: Path, layer: str, arrays: LayerState) -> WrittenFile:

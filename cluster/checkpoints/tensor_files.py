@@ -59,7 +59,7 @@ class StoredTensor:
         ValueError for another shape or type."""
         if out.shape != self.shape or out.dtype != np.dtype(_NUMPY.get(self.kind, "V")) or not out.flags.c_contiguous:
             raise ValueError(f"it is {self.kind} {list(self.shape)}, not {out.dtype} {list(out.shape)}")
-        content, at = memoryview(out.reshape(-1).view(np.uint8)), 0
+        content, at = memoryview(out.reshape(-1).view(np.uint8).data), 0
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.start)
             while at < self.n_bytes:

@@ -51,7 +51,7 @@ def connect(
                 validation=data.validation,
                 parameters=None if weights is None else begin_with(blueprint.spec),
                 faults=faults,
-                snapshots=None if folder is None else lambda: LayerFiles(Path(folder)),
+                snapshots=None if folder is None else lambda: LayerFiles(Path(folder), states.token),
                 restore_from=None if reader is None else reader.read,
             )
             stack.enter_context(contextlib.closing(threads))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -96,6 +97,7 @@ class Run:
         self._where, self._trace_steps, self._faults = where, trace_steps, faults
         self._trainer: Trainer | None = None
         self._stopping, self._steps_done = False, 0
+        self._token = secrets.token_hex(4)  # of this life of the run, see step_folder
         self.result: RunResult | None = None
         self.warn: Callable[[str], None] = _quiet
         """Called with problems that do not end the run, in the thread that iterates over `rows()`."""
@@ -178,7 +180,9 @@ class Run:
                 placement=list(blueprint.program.placement),
             )
             states = StatePlaces(
-                folder=str(run_dir.checkpoints), resume=None if self.resume is None else str(self.resume.place)
+                folder=str(run_dir.checkpoints),
+                resume=None if self.resume is None else str(self.resume.place),
+                token=self._token,
             )
             where = self._where
             with connect(
@@ -275,7 +279,7 @@ class Run:
     def _train(self, workers: Workers, run_dir: RunDir, notes: LearningNotes) -> Iterator[Row]:
         means, last_evaluation = EpochMeans(), None
         checkpoints = RunCheckpoints(
-            CheckpointFolder(run_dir.checkpoints),
+            CheckpointFolder(run_dir.checkpoints, self._token),
             self.spec.checkpoint,
             self.spec,
             fingerprint=self.data.fingerprint(),
