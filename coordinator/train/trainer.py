@@ -145,6 +145,9 @@ class Trainer:
             yield from self._collect(*under_way.popleft())
         rest: list[Order] = [] if self._scale is None else [self._owed_update()]
         if self._checkpoints is not None:
+            if self._checkpoints.pending:  # it becomes whole before the one of the end begins
+                under_way.append(([LookSaved(wait=True)], self._workers.submit([LookSaved(wait=True)])))
+                yield from self._collect(*under_way.popleft())
             if self._checkpoints.at_end(self.steps_done, owes_evaluation=self._owes_evaluation()):
                 rest.append(Save(self.steps_done, copy=False))
             rest.append(LookSaved(wait=True))

@@ -15,12 +15,16 @@ from cluster.checkpoints import layer_files
 from cluster.checkpoints.folder import CheckpointFolder, CheckpointReader, damaged_files, read_manifest
 from cluster.checkpoints.layer_files import LayerFiles, file_of
 from cluster.checkpoints.manifest import Manifest, in_layer_order
+from cluster.run.run_dir import RunDir
+from cluster.run.training import Run
 from coordinator.checkpoints.position import Position
+from coordinator.job.spec import parse_job
 from coordinator.train.local import LocalWorkers
 from stages.layer_state import layer_states, restore
 from stages.orders import TrainStep
 from stages.stage import Stage
-from tests.cluster.test_resume import go_on, gpt, results, train
+from tests.cluster.test_resume import LOCAL, go_on, gpt, results, train
+from tests.jobs import digits_job
 
 
 @pytest.fixture
@@ -91,6 +95,27 @@ def test_no_row_is_repeated_or_left_out_when_a_batch_has_several_micro_batches(
     assert made[first:] == whole[step:]
     assert made[:first] == whole[:first]
     assert [number for number, *_ in whole] == list(range(1, 31))
+
+
+def test_a_checkpoint_that_is_still_being_written_at_the_end_becomes_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last_step, write = threading.Event(), layer_files.write_layer
+
+    def held(*arguments: Any) -> Any:
+        if threading.current_thread().name == "checkpoint":
+            assert last_step.wait(10)
+        return write(*arguments)
+
+    monkeypatch.setattr(layer_files, "write_layer", held)
+    spec = parse_job({**digits_job(stages=2).document(), "checkpoint": {"every_steps": 7}})
+    run = Run.prepare(spec.replace(training__epochs=1), LOCAL)
+    run_dir = RunDir.create(tmp_path / "run", run.spec)
+    for row in run.rows(run_dir):
+        if row.step == 14:
+            last_step.set()
+    run_dir.close()
+    assert CheckpointFolder(tmp_path / "run" / "checkpoints").steps() == [7, 14]
 
 
 def test_partial_files_of_two_attempts_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
