@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from cluster.data.content import Table
 from cluster.data.files import read_source
 from cluster.data.formats.arrow_csv import EMPTY
+from cluster.data.sources import load_data
 from coordinator.job.data_section import DataSection
+from coordinator.job.spec import parse_job
 from stages.errors import InvalidData
 from tests.examples import examples
 
@@ -217,3 +219,31 @@ def test_a_table_is_read_as_it_was_written_or_not_at_all(
         values = columns[name].to_pylist()
         for cell, value in zip(cells, values, strict=True):
             assert is_same(cell, value, notes, dialect), (name, cell, value, read.notes)
+
+
+@settings(max_examples=examples(60, 2000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=st.lists(st.tuples(*[FLOATS] * 3), min_size=2, max_size=8),
+    dialect=dialects().map(lambda found: replace(found, thousands="", quote='"')),
+)
+def test_a_job_trains_on_exactly_those_numbers_or_gives_an_error(
+    rows: list[tuple[float, ...]], dialect: Dialect
+) -> None:
+    table: dict[str, list[Cell]] = {name: [row[k] for row in rows] for k, name in enumerate(("a", "b", "y"))}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        path.write_bytes(written(table, dialect))
+        document = {
+            "precision": "float64",
+            "model": {"layers": [{"linear": {"units": 1}}], "loss": "mse"},
+            "data": {"source": str(path), "scale": "none", "validation": 0},
+            "training": {"epochs": 1, "batch_size": 2, "optimizer": {"sgd": {"learning_rate": 0.1}}},
+        }
+        try:
+            data = load_data(parse_job(document))
+        except InvalidData:
+            event("an error")
+            return
+    event("trained")
+    found = [(*x, y) for x, (y,) in zip(data.train.x.tolist(), data.train.y.tolist(), strict=True)]
+    assert sorted(found) == sorted(tuple(map(float, row)) for row in rows)
