@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import zmq
 from cluster.actors.channel import WorkerChannel
 from stages.actions import Kind
 from stages.arrays import Array
-from stages.channel import Attendance, ReceiveTimeout, Tag
+from stages.channel import Attendance, ChannelClosed, ReceiveTimeout, Tag
 from tests.cluster.channels import IPC, LINK, ONE_CANNOT, TCP, Hosts, connect, open_channels
 
 Pair = tuple[WorkerChannel, WorkerChannel]
@@ -235,3 +236,59 @@ def test_a_stranger_gets_nothing_into_a_tcp_inbox() -> None:
     context.term()
     a.close()
     b.close()
+
+
+@pytest.mark.parametrize("kind", [LINK, IPC, TCP, ONE_CANNOT], ids=["link", "ipc", "tcp", "one-cannot"])
+def test_who_waits_gives_up_at_once_if_another_thread_says_so(kind: Hosts) -> None:
+    """One waits for an array, the other for room; so does who waits later."""
+    a, b = _pair(kind, unattended_s=60.0)
+    with ThreadPoolExecutor(2) as threads:
+        waits = [
+            threads.submit(b.receive, Tag(0, 0, Kind.FORWARD, 0)),
+            threads.submit(_send_many, a, 1_000_000),
+        ]
+        for channel in (a, b):
+            channel.give_up()
+        for wait in waits:
+            with pytest.raises(ChannelClosed):
+                wait.result(20)
+    with pytest.raises(ChannelClosed):
+        b.receive(Tag(0, 0, Kind.FORWARD, 1))
+    for channel in (a, b):
+        channel.close()
+        channel.give_up()  # too late, which does no harm
+
+
+@pytest.mark.parametrize("kind", [LINK, IPC, TCP], ids=["link", "ipc", "tcp"])
+def test_what_was_on_its_way_does_not_reach_the_channels_of_the_next_generation(kind: Hosts) -> None:
+    tag, late, new = Tag(0, 0, Kind.FORWARD, 0), np.full((200, 200), 7.0), np.full((200, 200), 8.0)
+    before = _open_descriptors()
+    a, b = _pair(kind)
+    a.send(1, tag, late)
+    for channel in (a, b):
+        channel.give_up()
+        channel.close()
+    again = open_channels(kind, generations=(2, 2))
+    connect(again)
+    again[0].send(1, tag, new)
+    np.testing.assert_array_equal(again[1].receive(tag), new)
+    assert again[1]._arrived == {}
+    for channel in again:
+        channel.close()
+    assert _open_descriptors() == before
+
+
+def _open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_who_waits_for_a_connection_gives_up_too() -> None:
+    channels = open_channels(LINK, timeout_s=60.0)
+    addresses = [channel.address for channel in channels]
+    with ThreadPoolExecutor(1) as threads:
+        waits = threads.submit(channels[0].connect, addresses, room={1: 4096})
+        channels[0].give_up()
+        with pytest.raises(ChannelClosed):
+            waits.result(20)
+    for channel in channels:
+        channel.close()

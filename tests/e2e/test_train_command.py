@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,15 +99,44 @@ def test_ctrl_c_ends_cleanly_and_saves_what_was_reached(tmp_path: Path, where: l
     _nothing_is_left(process.pid)
 
 
-def test_a_killed_worker_ends_the_job_within_five_seconds_with_its_name(tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_the_terminal_says_so(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = _start(run, *LONG_JOB, "--set", "checkpoint.every_steps=10")
+    _wait_for_steps(run, 20, process)
+    (started,) = _events(run, "started")
+    os.kill(started["workers"][2]["pid"], signal.SIGKILL)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "is made again" in line or "are made again" in line or "no step is lost" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    (lost,), (recovered,) = _events(run, "worker lost"), _events(run, "recovered")
+    assert lost["cause"].startswith(f"worker 2 (stage 2; process {started['workers'][2]['pid']} on")
+    assert f"worker 2 is process {recovered['workers'][0]['pid']} on" in lines[-1]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if row["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1)), "no step is missing, and none is there twice"
+    _nothing_is_left(process.pid)
+
+
+def _events(run: Path, kind: str) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == kind]
+
+
+def test_without_recovery_a_killed_worker_ends_the_job_within_five_seconds_with_its_name(tmp_path: Path) -> None:
     # a busy machine may delay one run, but not all three
     assert any(_seconds_from_kill_to_end(tmp_path / name) < 5 for name in ("one", "two", "three"))
 
 
 def _seconds_from_kill_to_end(run: Path) -> float:
-    process = _start(run, *LONG_JOB)
+    process = _start(run, *LONG_JOB, "--set", "recovery.max_restarts=0")
     _wait_for_steps(run, 20, process)
-    started = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()][1]
+    (started,) = _events(run, "started")
     os.kill(started["workers"][2]["pid"], signal.SIGKILL)
     killed = time.monotonic()
     errors = ""

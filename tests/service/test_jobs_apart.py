@@ -101,8 +101,12 @@ def _loses_its_runner(job: Job) -> None:
     ("changes", "harm", "told"),
     [
         ({"training__optimizer": {"sgd": {"learning_rate": 1e30}}}, _throws, "became"),
-        ({}, _dies, "worker 0 (stage 0; process"),
-        ({"resources": {"hang_timeout": 2.0}}, _hangs, "hangs: no answer within 2 s"),
+        ({"recovery": {"max_restarts": 0}}, _dies, "worker 0 (stage 0; process"),
+        (
+            {"resources": {"hang_timeout": 2.0}, "recovery": {"max_restarts": 0}},
+            _hangs,
+            "hangs: no answer within 2 s",
+        ),
         ({}, _loses_its_runner, "its runner's process ended unexpectedly"),
     ],
     ids=["throws", "dies", "hangs", "loses its runner"],
@@ -121,6 +125,22 @@ def test_a_job_that_fails_tells_the_first_cause_and_disturbs_no_other(
     assert other.stop().wait(timeout=120).reason == f"stopped at step {other.step}, weights saved"
     assert other.attempt == 1
     assert service.client.submit(small(1)).wait(timeout=120).state == "SUCCEEDED"
+
+
+def test_a_job_that_loses_a_worker_goes_on_and_describe_has_the_story(service: Service, small: JobMaker) -> None:
+    job = service.client.submit(small(100_000, name="loses-a-worker"))
+    _dies(job)
+    wait_for(lambda: any(event.kind == "recovered" for event in job.events()), "the worker is not replaced")
+    step = job.refresh().step
+    wait_for(lambda: job.refresh().step > step, "it makes no more steps")
+    assert (job.state, job.attempt) == ("RUNNING", 1)
+    described = service.run("describe", job.id).stdout
+    assert "killed from outside, by the kernel for lack of memory, or by a crash" in described
+    assert "worker 0 is replaced" in described
+    assert "the run goes on " in described
+    pids = [at["pid"] for event in job.events() if event.kind == "recovered" for at in event.details["workers"]]
+    assert job.stop().wait(timeout=120).reason == f"stopped at step {job.step}, weights saved"
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the new worker is left")
 
 
 def test_a_job_that_eats_memory_takes_down_itself_only(service: Service, small: JobMaker, tmp_path: Path) -> None:
