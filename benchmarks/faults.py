@@ -71,7 +71,7 @@ def _measure(faults: int, number: signal.Signals, hang_timeout: float) -> str:
         after = 2 * _EVERY
         for row in run.rows(run_dir):
             if len(struck) < faults and row.step >= after:
-                pids = {}
+                pids: dict[int, int] = {}
                 for event in (*_events(folder / "run", "started"), *_events(folder / "run", "recovered")):
                     pids |= {at["worker"]: at["pid"] for at in event["workers"]}
                 os.kill(pids[choose.randrange(3)], number)

@@ -44,9 +44,3 @@ class Snapshots(Protocol):
 
     def look(self, *, wait: bool) -> Written | None:
         """Return the outcome of the last `take`, once; None if there is none yet. `wait`: until there is one."""
-
-    def forget(self) -> None:
-        """Wait until nothing is being written, and forget what became of the last `take`."""
-
-    def copy_of(self, step: int) -> Read | None:
-        """Return what reads the copy of the state after this step; None if there is no such copy."""

@@ -1,7 +1,7 @@
 """Workers as Ray actors: an actor for each worker, in a placement group, with one call to each worker per submission.
 
 [Note: no retries] Ray's own restarts and retries stay off: a call performed twice would add gradients twice. A lost
-worker is replaced by `replace`, which lets all workers go back to the same step.
+worker is replaced by `begin_replacing` and `replace`, which lets all workers go back to the same step.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RayWorkers:
     ) -> None:
         self._ray, self._link, self._give_up, self._on_wait, self._links = ray, link, give_up, on_wait, links
         self._blueprint, self._program = blueprint, blueprint.program
-        self._faults, self._checked, self._states = dict(faults or {}), dict(checked or {}), places_of_state
+        self._faults, self._checked = dict(faults or {}), dict(checked or {})
         self._begins_with = blueprint.spec.document(), fingerprint, weights
         self._connection, self._gone = 0, set[int]()  # how often they were connected anew; those to be replaced
         self._hang_timeout = blueprint.spec.resources.hang_timeout
@@ -177,25 +177,31 @@ class RayWorkers:
 
     # replacing -----------------------------------------------------------------------------------------------------
 
-    def replace(self, worker: int, step: int, place: str | None, since: Sequence[float] | None) -> list[WorkerPlace]:
-        """End a worker's process, put a new one in its place, and let all workers go back to the state after update
-        `step`. What they were doing is dropped. Return the places of the new workers.
-
-        `place` is the checkpoint of that step, None for the beginning. `since` has the end of each worker's last
-        account on this process's clock; None before the first. If a survivor does not answer, it is replaced too.
-        Raises JobFailed with the place of a worker that failed meanwhile, which can be replaced in its turn.
-        """
+    def begin_replacing(self, worker: int) -> None:
+        """End a worker's process and start a new one in its place; let all other workers drop what they do. If one of
+        them does not answer, it is replaced too."""
         self._gone.add(worker)
-        self._gone.update(self._drop([w for w in range(len(self._actors)) if w not in self._gone]))
-        for gone in sorted(self._gone):
-            self._end(gone)
-            self._actors[gone] = self._make(gone)
-            if (fault := self._faults.pop(gone, None)) is not None and fault.times > 1:
-                self._faults[gone] = dataclasses.replace(fault, times=fault.times - 1)
+        ended = set[int]()
+        while more := self._gone - ended:
+            for gone in sorted(more):
+                self._end(gone)
+                self._actors[gone] = self._make(gone)
+                if (fault := self._faults.pop(gone, None)) is not None and fault.times > 1:
+                    self._faults[gone] = dataclasses.replace(fault, times=fault.times - 1)
+            ended |= more
+            self._gone.update(self._drop([w for w in range(len(self._actors)) if w not in self._gone]))
+
+    def replace(self, step: int, states: StatePlaces, since: Sequence[float] | None) -> list[WorkerPlace]:
+        """After `begin_replacing`: connect all workers anew, and let them go back to the state after update `step`.
+        Return the places of the new workers.
+
+        `states` names the checkpoint of that step; without one, they begin with the weights of the start. `since` has
+        the end of each worker's last account on this process's clock; None before the first. Raises JobFailed with the
+        place of a worker that failed meanwhile, which can be replaced in its turn.
+        """
         self._connection += 1
         self._bind()
         self._connect()
-        states = dataclasses.replace(self._states, resume=place)
         calls = []
         for w, (actor, clock) in enumerate(zip(self._actors, self.clocks(), strict=True)):
             began = None if since is None else since[w] - clock.offset
@@ -203,7 +209,7 @@ class RayWorkers:
                 calls.append(self._prepare(w, states, began))
             else:
                 document, _, weights = self._begins_with
-                calls.append(actor.go_back.remote(document, weights, step, place, began))
+                calls.append(actor.go_back.remote(document, weights, step, states, began))
         self._collect(calls, _PREPARE_TIMEOUT_S)
         new = [at for at in self.places() if at.worker in self._gone]
         self._gone.clear()

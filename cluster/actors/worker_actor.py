@@ -183,13 +183,14 @@ class WorkerActor:
         document: Mapping[str, Any],
         weights: int | None,
         step: int,
-        place: str | None,
+        states: StatePlaces,
         recovering_since: float | None,
     ) -> Result:
         """Drop what is left of the step in progress, and take the state after update `step` again.
 
-        `place` is the checkpoint of that step; None begins with the weights of the start. Process, data and compiled
-        stages stay. The state is read from this process's memory if it still holds a copy of that very step.
+        `states` names the checkpoint of that step; without one, the stages begin with the weights of the start.
+        Process, data and compiled stages stay. The state is read from this process's memory if it still holds a copy
+        of that very step.
         """
         assert self._channel is not None, "bind comes first"
         assert self._worker is not None, "prepare comes first"
@@ -198,13 +199,13 @@ class WorkerActor:
         stages = self._worker.stages
         try:
             if self._snapshots is not None:
-                self._snapshots.forget()
+                self._snapshots.forget(states.token)
             for stage in stages.values():
                 stage.discard()
-            if place is None:
+            if states.resume is None:
                 self._begin_again(parse_job(dict(document)), weights)
             else:
-                self._restore(Path(place), step)
+                self._restore(Path(states.resume), step)
         except Exception as error:
             return self._logged(Result(failure=self._failure(error)))
         self._worker = self._again(self._channel, stages=stages, recovering_since=recovering_since)

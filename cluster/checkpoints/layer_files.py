@@ -64,19 +64,18 @@ class LayerFiles:
         outcome, self._outcome = self._outcome, None
         return outcome
 
-    def forget(self) -> None:
-        """See Snapshots."""
+    def forget(self, token: str) -> None:
+        """Wait until nothing is being written, and forget what became of it. From now on, write with another token."""
         self._join()
-        self._outcome = None
+        self._outcome, self._token = None, token
 
     def copy_of(self, step: int) -> Read | None:
-        """See Snapshots."""
+        """Return what reads the copy of the state after this step; None if there is no such copy. It raises KeyError
+        for a layer that other workers hold."""
         if step != self._copied:
             return None
 
         def read(layer: str, name: str, out: Array) -> None:
-            if layer not in self._copy:  # a tied weight's owner, of another worker
-                raise KeyError(layer)
             np.copyto(out, self._copy[layer][name])
 
         return read

@@ -127,12 +127,14 @@ class RunCheckpoints:
             self._event("checkpoint", step=step, bytes=manifest.n_bytes, seconds=seconds, stall_seconds=self._stall_s)
         self._delete()
 
-    def forget(self) -> None:
-        """Give up the checkpoint under way: a worker that wrote a part of it is lost. Nobody writes any more."""
+    def forget(self, token: str) -> None:
+        """Give up the checkpoint under way: a worker that wrote a part of it is lost. The workers write with another
+        token from now on (see `step_folder`)."""
         self._tells = True
         if self._writing:
             self.folder.abandon(self._position.step)
             self._position, self._writing, self._parts = START, False, []
+        self.folder = CheckpointFolder(self.folder.path, token)
 
     def parameters(self, step: int) -> CheckpointParameters | None:
         """Return the parameters in the checkpoint of this step; None if there is none."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.actors.ray_workers import RayWorkers
-from cluster.checkpoints.folder import damaged_files, read_manifest
+from cluster.checkpoints.folder import StatePlaces, damaged_files, read_manifest
 from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.earlier_run import stays_until
 from cluster.run.resuming import Resume
@@ -85,15 +86,18 @@ class Recovery:
             self._history.append(loss)
             self._record_lost(error, loss, decision.after_s)
             self._wait(decision.after_s)
+            self.workers.begin_replacing(loss.worker)  # while the new process starts, the checkpoint is checked
             position, place = self._newest(trainer.steps_done)
+            token = secrets.token_hex(4)
+            states = StatePlaces(
+                folder=str(self._checkpoints.folder.path), resume=None if place is None else str(place), token=token
+            )
             try:
-                new = self.workers.replace(
-                    loss.worker, position.step, None if place is None else str(place), self._since
-                )
+                new = self.workers.replace(position.step, states, self._since)
             except JobFailed as another:
                 error, recovering = another, True
                 continue
-            self._checkpoints.forget()
+            self._checkpoints.forget(token)
             self._before = self._rows_after(position)
             lost = trainer.steps_done - position.step
             self._back = _Back(found_at, time.monotonic(), position.step, lost, new)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_who_waits_gives_up_at_once_if_another_thread_says_so(kind: Hosts) -> No
     """One waits for an array, the other for room; so does who waits later."""
     a, b = _pair(kind, unattended_s=60.0)
     with ThreadPoolExecutor(2) as threads:
-        waits = [
+        waits: list[Future[Any]] = [
             threads.submit(b.receive, Tag(0, 0, Kind.FORWARD, 0)),
             threads.submit(_send_many, a, 1_000_000),
         ]

@@ -130,7 +130,7 @@ def test_with_clipping_the_run_goes_on_exactly_from_the_last_checkpoint(tmp_path
     assert [event["event"] for event in story] == [LOST, RECOVERED, CAUGHT_UP]
     lost, recovered, caught_up = story
     assert lost["step"] == 15
-    assert recovered["from_step"] in (6, 12), "the newest checkpoint that was written to its end"
+    assert recovered["from_step"] in (0, 6, 12), "the newest checkpoint that was written to its end by then"
     assert recovered["steps_lost"] == 15 - recovered["from_step"]
     assert caught_up["step"] == 15
 
@@ -176,7 +176,7 @@ def test_a_stop_before_it_has_caught_up_leaves_rows_of_no_later_step(tmp_path: P
     run_dir.close()
     assert run.result is not None
     assert run.result.stopped
-    assert run.result.steps in (6, 12), "the newest checkpoint that was written to its end"
+    assert run.result.steps in (0, 6, 12), "the newest checkpoint that was written to its end by then"
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert max(row["step"] for row in rows) == run.result.steps
-    assert CheckpointFolder(tmp_path / "run" / "checkpoints").steps()[-1] == run.result.steps
+    assert max((row["step"] for row in rows), default=0) == run.result.steps
+    assert max(CheckpointFolder(tmp_path / "run" / "checkpoints").steps(), default=0) == run.result.steps
