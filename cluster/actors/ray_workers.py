@@ -36,6 +36,7 @@ from stages.progress import Seen
 
 _START_TIMEOUT_S = 120.0
 _PREPARE_TIMEOUT_S = 900.0  # enough for a large data set over a slow network
+_LOOK_EVERY_S = 1.0
 _DROP_TIMEOUT_S = 20.0  # a thread answers that does nothing else
 ACTOR_NAME = "PipetrainWorker"
 """The name of the actor's class, by which worker processes are recognised."""
@@ -245,7 +246,11 @@ class RayWorkers:
         """Return the results of calls that are not submissions."""
         exceptions, end, waiting = self._ray.exceptions, time.monotonic() + _START_TIMEOUT_S, list(refs)
         while waiting:
-            ready, waiting = self._ray.wait(waiting, num_returns=1, timeout=max(0.0, end - time.monotonic()))
+            left = max(0.0, end - time.monotonic())
+            ready, waiting = self._ray.wait(waiting, num_returns=1, timeout=min(left, _LOOK_EVERY_S))
+            if not ready and left > _LOOK_EVERY_S:
+                self._require_a_node()
+                continue
             if not ready:
                 late = refs.index(waiting[0])
                 raise placed_at(WorkerHung(f"worker {late} did not finish {what} within {_START_TIMEOUT_S:g} s"), late)
@@ -263,6 +268,11 @@ class RayWorkers:
             except exceptions.RayError as error:
                 raise placed_at(JobFailed(f"worker {worker} failed while {what}: {last_line(error)}"), worker) from None
         return list(self._ray.get(list(refs)))
+
+    def _require_a_node(self) -> None:
+        """Raise JobFailed if no node of the cluster is left on which a worker could start."""
+        if not any(node["Alive"] for node in self._ray.nodes()):
+            raise JobFailed("Ray was lost: no node of its cluster is alive")
 
     def _collect(self, refs: Sequence[Any], within_s: float = math.inf) -> Sequence[Sequence[Report]]:
         """Return the reports of all workers. The first failure ends the wait; the error names the worker that failed,

@@ -86,17 +86,18 @@ class Recovery:
             self._history.append(loss)
             self._record_lost(error, loss, decision.after_s)
             self._wait(decision.after_s)
-            self.workers.begin_replacing(loss.worker)  # while the new process starts, the checkpoint is checked
-            position, place = self._newest(trainer.steps_done)
             token = secrets.token_hex(4)
-            states = StatePlaces(
-                folder=str(self._checkpoints.folder.path), resume=None if place is None else str(place), token=token
-            )
             try:
+                self.workers.begin_replacing(loss.worker)  # while the new process starts, the checkpoint is checked
+                position, place = self._newest(trainer.steps_done)
+                resume = None if place is None else str(place)
+                states = StatePlaces(folder=str(self._checkpoints.folder.path), resume=resume, token=token)
                 new = self.workers.replace(position.step, states, self._since)
             except JobFailed as another:
                 error, recovering = another, True
                 continue
+            except Exception as broken:  # Ray itself is lost: the first cause is what counts
+                raise error from broken
             self._checkpoints.forget(token)
             self._before = self._rows_after(position)
             lost = trainer.steps_done - position.step
