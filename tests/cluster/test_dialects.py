@@ -253,3 +253,11 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
         InvalidData, match=r"d\.csv\.gz: has .* bytes or more, at most 1,000,000 may be read, decompressed$"
     ):
         read_source(str(path), SourceRules(most_bytes=1_000_000))
+
+
+def test_a_number_below_one_with_a_comma_is_never_a_thousand(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('a,y\n1e-05,"0,125"\n2e-05,"0,250"\n')
+    found = read_source(str(path))
+    assert isinstance(found, Table)
+    assert found.columns["y"].to_pylist() == [0.125, 0.25]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+import numpy as np
+
 from cluster.data.content import RowLines, Table
 from cluster.data.formats.arrow_csv import EMPTY, ArrowCsv
 from cluster.data.formats.columns import INDEX_NAME, header_names, require_single, table_of
@@ -25,6 +27,8 @@ from stages.errors import InvalidData
 
 _HEAD, _MOST_HEAD = 2**18, 2**30
 _BOM = b"\xef\xbb\xbf"
+
+_LEAST_WITHOUT_EXPONENT = 1e-4
 
 
 class _NotUtf8(Exception):
@@ -153,10 +157,20 @@ class _Text:
 
 
 def _pointed(columns: Mapping[str, Any]) -> list[str]:
-    """Return the columns of numbers that are not all written as whole numbers: they have a point, as 1.000 has."""
+    """Return the columns of numbers in which a cell must have a point, as 0.5 and 1.000 have; 1e-05 has none."""
     import pyarrow as pa
 
-    return [name for name, column in columns.items() if column.type == pa.float64()]
+    return [name for name, column in columns.items() if column.type == pa.float64() and _has_point(column)]
+
+
+def _has_point(column: Any) -> bool:
+    values = column.drop_null().to_numpy()
+    parts = values[np.isfinite(values) & (values != np.floor(values))]
+    if len(parts):
+        return bool((np.abs(parts) >= _LEAST_WITHOUT_EXPONENT).any()) or any(
+            "." in repr(v) for v in parts[:1000].tolist()
+        )
+    return bool((np.abs(values) < 2.0**63).all())  # whole numbers would have been read as such
 
 
 def _without_nameless(

@@ -39,7 +39,7 @@ class Convention:
     def pattern(self) -> str:
         """Return the regular expression of a number."""
         decimal, thousands = re.escape(self.decimal), re.escape(self.thousands)
-        whole = rf"(\d+|\d{{1,3}}({thousands}\d{{3}})+)" if self.thousands else r"\d+"
+        whole = rf"(\d+|[1-9]\d{{0,2}}({thousands}\d{{3}})+)" if self.thousands else r"\d+"
         return rf"^[+-]?({whole}({decimal}\d*)?|{decimal}\d+)([eE][+-]?\d+)?$"
 
 
