@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.actors.checkpoint_files import CheckpointFiles
 from cluster.actors.clocks import Clocks, clock_name
 from cluster.actors.host_processes import end_ray_process
 from cluster.actors.protocol import LinkChoice, WorkerAddress
@@ -81,7 +82,8 @@ class RayWorkers:
         """The most bytes that each worker may take, including its data; None for no limit."""
         try:
             self._start(blueprint)
-            self._collect([self._prepare(w, places_of_state) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
+            self._serve_files()
+            self._collect([self._prepare(w, self._states) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
         except BaseException:
             self.close()
             raise
@@ -114,6 +116,10 @@ class RayWorkers:
             with contextlib.suppress(Exception):
                 self._ray.kill(actor, no_restart=True)
         self._actors.clear()
+        if self._states.files is not None:
+            with contextlib.suppress(Exception):
+                self._ray.kill(self._states.files, no_restart=True)
+            self._states = dataclasses.replace(self._states, files=None)
         if self._group is not None:
             release(self._group)
             self._group = None
@@ -170,6 +176,18 @@ class RayWorkers:
             calls.append(actor.connect.remote(self.addresses, to, cpus))
         self._plain(calls, "connecting")
         self._clocks = Clocks([self._asks_for_time(w) for w in range(len(self._actors))])
+
+    def _serve_files(self) -> None:
+        """Make the actor through which workers on other hosts write and read checkpoints, if there are any."""
+        here = self._ray.get_runtime_context().get_node_id()
+        if self._states.folder is None or all(address.node == here for address in self.addresses):
+            return
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+        options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": strategy}
+        files = self._ray.remote(CheckpointFiles).options(**options).remote(self._states.folder)
+        self._states = dataclasses.replace(self._states, files=files)
 
     def _prepare(self, worker: int, states: StatePlaces, recovering_since: float | None = None) -> Any:
         """Return the call that makes the worker's stages."""

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.channel import WorkerChannel
+from cluster.actors.checkpoint_files import RemoteFile, layer_file_here
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
 from cluster.actors.protocol import LinkChoice, WorkerAddress, generation_of
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
 from cluster.checkpoints.folder import NO_STATE, CheckpointReader, StatePlaces
 from cluster.checkpoints.given_weights import GivenWeights
 from cluster.checkpoints.layer_files import LayerFiles
+from cluster.checkpoints.manifest import MANIFEST
 from cluster.data.checks import Checking
 from cluster.data.rules import SourceRules
 from cluster.data.sources import load_data
@@ -65,6 +67,7 @@ class WorkerActor:
         self._worker: Worker | None = None
         self._snapshots: LayerFiles | None = None
         self._again: Callable[..., Worker] | None = None  # makes a worker with the same data
+        self._files: Any = None  # the actor CheckpointFiles, if workers on other hosts need one
         self._baseline = 0
         self._limit: int | None = None
         self._limit_name = "resources.memory_per_worker"
@@ -148,7 +151,10 @@ class WorkerActor:
                     train, validation, data_bytes = data.train, data.validation, data.nbytes
                 self._take_limit(spec, data_bytes)
                 folder, resume = places_of_state.folder, places_of_state.resume
-                self._snapshots = None if folder is None else LayerFiles(Path(folder), places_of_state.token)
+                self._files = places_of_state.files
+                self._snapshots = (
+                    None if folder is None else LayerFiles(Path(folder), places_of_state.token, self._remote())
+                )
                 self._again = partial(
                     Worker,
                     setup,
@@ -159,7 +165,7 @@ class WorkerActor:
                 )
                 self._worker = self._again(self._channel, recovering_since=recovering_since)
                 if resume is not None:
-                    reader = files.enter_context(contextlib.closing(CheckpointReader(Path(resume))))
+                    reader = files.enter_context(contextlib.closing(self._reader(Path(resume))))
                     restore(self._worker.stages.values(), reader.read)
                 elif weights is not None:
                     self._fill(spec.relocated(places), rules, weights)
@@ -225,10 +231,20 @@ class WorkerActor:
                 rules = rules.with_files(places.values())
             self._fill(spec.relocated(places), rules, weights)
 
+    def _remote(self) -> Callable[[Path], RemoteFile] | None:
+        """Return what opens files of checkpoints for writing on the host that has the run's folder."""
+        return None if self._files is None else partial(RemoteFile, self._files)
+
+    def _reader(self, place: Path) -> CheckpointReader:
+        """Return a reader of a checkpoint, which brings its files here if this host does not have them."""
+        if self._files is None or (place / MANIFEST).is_file():
+            return CheckpointReader(place)
+        return CheckpointReader(place, partial(layer_file_here, self._files, place))
+
     def _restore(self, place: Path, step: int) -> None:
         assert self._worker is not None, "prepare comes first"
         copy = None if self._snapshots is None else self._snapshots.copy_of(step)
-        with contextlib.closing(CheckpointReader(place)) as reader:
+        with contextlib.closing(self._reader(place)) as reader:
 
             def read(layer: str, name: str, out: Array) -> None:
                 if copy is not None:

@@ -10,10 +10,12 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster.checkpoints.layer_files import file_of, step_folder
 from cluster.checkpoints.manifest import MANIFEST, Manifest
@@ -31,11 +33,12 @@ _PART = 2**22
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatePlaces:
     """Where the workers of a run write their state (a CheckpointFolder and its token), and the checkpoint that they
-    begin with."""
+    begin with. `files` is the actor through which workers on other hosts do both (see CheckpointFiles)."""
 
     folder: str | None = None
     resume: str | None = None
     token: str = ""
+    files: Any = None
 
 
 NO_STATE = StatePlaces()
@@ -148,18 +151,22 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 class CheckpointReader:
-    """Reads arrays of a checkpoint; the header of each file is read once."""
+    """Reads arrays of a checkpoint; the header of each file is read once. `bring` brings the file of a layer from
+    another host, for as long as the context that it returns is open; None if the files are here."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
+    def __init__(self, place: Path, bring: Callable[[str], AbstractContextManager[Path]] | None = None) -> None:
+        self._place, self._bring = place, bring
         self._tensors: dict[str, dict[str, StoredTensor]] = {}
+        self._brought = ExitStack()
 
     def read(self, layer: str, name: str, out: Array) -> None:
         """Write an array into `out`, which has its shape. Raises InvalidData."""
         path = self._place / file_of(layer)
-        if layer not in self._tensors:
-            self._tensors[layer] = tensors_of(path)
         try:
+            if layer not in self._tensors:
+                self._brought.close()  # one at a time: layers are read one after another
+                here = path if self._bring is None else self._brought.enter_context(self._bring(layer))
+                self._tensors = {**(self._tensors if self._bring is None else {}), layer: tensors_of(here)}
             self._tensors[layer][name].read_into(out)
         except (OSError, ValueError) as error:
             raise InvalidData(f"{path}: {name} cannot be read: {one_line(error)}") from None
@@ -167,8 +174,9 @@ class CheckpointReader:
             raise InvalidData(f"{path}: {name} cannot be read: the file does not have it") from None
 
     def close(self) -> None:
-        """Forget the headers."""
+        """Forget the headers, and remove what was brought."""
         self._tensors.clear()
+        self._brought.close()
 
 
 def _flush_folder(path: Path) -> None:

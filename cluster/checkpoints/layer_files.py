@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,8 +32,8 @@ class LayerFiles:
     The copy stays in memory for the next checkpoint, so it is made once.
     """
 
-    def __init__(self, folder: Path, token: str = "") -> None:
-        self._folder, self._token = folder, token
+    def __init__(self, folder: Path, token: str = "", remote: Callable[[Path], RemoteWriter] | None = None) -> None:
+        self._folder, self._token, self._remote = folder, token, remote
         self._copy: dict[str, dict[str, Array]] = {}
         self._thread: threading.Thread | None = None
         self._outcome: Written | None = None
@@ -89,9 +90,10 @@ class LayerFiles:
         began = time.perf_counter()
         files: list[WrittenFile] = []
         folder = self._folder / step_folder(step, self._token)
+        opened = None if self._remote is None or folder.is_dir() else self._remote
         try:
             for layer, arrays in layers.items():
-                files.append(write_layer(folder / file_of(layer), layer, arrays))
+                files.append(write_layer(folder / file_of(layer), layer, arrays, opened))
         except Exception as error:  # it must not end the worker: the run goes on without this checkpoint
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._outcome = Written(step, error=f"{folder}: {reason or type(error).__name__}")
@@ -108,8 +110,21 @@ def step_folder(step: int, token: str | None = None) -> str:
     return f"step-{step:08d}" if token is None else f".step-{step:08d}{token and '-'}{token}"
 
 
-def write_layer(path: Path, layer: str, arrays: LayerState) -> WrittenFile:
-    """Write one file in the format of safetensors, and flush it to the disk. Raises OSError."""
+class RemoteWriter(Protocol):
+    """A file that is written a part at a time."""
+
+    def write(self, part: bytes | memoryview, /) -> Any:
+        """Append a part. Raises OSError."""
+
+    def finish(self) -> None:
+        """Flush the file to the disk, and close it. Raises OSError."""
+
+
+def write_layer(
+    path: Path, layer: str, arrays: LayerState, opened: Callable[[Path], RemoteWriter] | None = None
+) -> WrittenFile:
+    """Write one file in the format of safetensors, and flush it to the disk. `opened` opens a file that is on another
+    host. Raises OSError."""
     header, place = dict[str, Any](), 0
     for name, array in arrays.items():
         kind = _TYPES[array.dtype.name]
@@ -118,12 +133,16 @@ def write_layer(path: Path, layer: str, arrays: LayerState) -> WrittenFile:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     crc, size = 0, 0
-    with path.open("wb") as file:
+    with contextlib.ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("wb")) if opened is None else opened(path)
         for part in (len(text).to_bytes(8, "little"), text, *_parts(arrays)):
             file.write(part)
             crc, size = zlib.crc32(part, crc), size + len(part)
-        file.flush()
-        os.fsync(file.fileno())
+        if opened is not None:
+            file.finish()
+        else:
+            file.flush()
+            os.fsync(file.fileno())
     tensors = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
     return WrittenFile(layer, path.name, size, crc, tensors)
 

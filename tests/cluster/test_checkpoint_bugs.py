@@ -122,11 +122,11 @@ def test_partial_files_of_two_attempts_are_never_mixed(tmp_path: Path, monkeypat
     """A worker of a lost attempt still writes while the next attempt saves the same step."""
     go_on_writing, waits, write = threading.Event(), threading.Event(), layer_files.write_layer
 
-    def held(path: Path, layer: str, arrays: Any) -> Any:
+    def held(path: Path, layer: str, *rest: Any) -> Any:
         if layer == "1" and threading.current_thread().name == "checkpoint":
             waits.set()
             assert go_on_writing.wait(10)
-        return write(path, layer, arrays)
+        return write(path, layer, *rest)
 
     monkeypatch.setattr(layer_files, "write_layer", held)
     old, new = (CheckpointFolder(tmp_path / "checkpoints", token) for token in ("aaaa", "bbbb"))

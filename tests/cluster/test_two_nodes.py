@@ -15,11 +15,17 @@ pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that the second node does not see."""
+    return tmp_path_factory.mktemp("apart")
+
+
+@pytest.fixture(scope="module")
+def address(apart: Path) -> Iterator[str]:
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_AUTH_TOKEN", None)
     nodes = subprocess.Popen(
-        [sys.executable, "-m", "tests.cluster.two_nodes"],
+        [sys.executable, "-m", "tests.cluster.two_nodes", *([str(apart)] if os.geteuid() == 0 else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -41,14 +47,50 @@ def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _nodes(run: Path) -> int:
+    """Return how many nodes had workers of a run."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    (started,) = (event for event in events if event["event"] == "started")
+    return len({worker["node"] for worker in started["workers"]})
+
+
 def test_two_nodes_train_over_encrypted_tcp_bitwise_the_weights_of_threads(address: str, tmp_path: Path) -> None:
     job, few = str(EXAMPLES / "digits.yaml"), ["--stages", "2", "--set", "training.epochs=2"]
     done = _run("train", job, *few, "--address", address, "--run-dir", str(tmp_path / "two"), RAY_AUTH_MODE="disabled")
     assert done.returncode == 0, done.stderr
-    started = json.loads((tmp_path / "two" / "events.jsonl").read_text().splitlines()[1])
-    assert len({worker["node"] for worker in started["workers"]}) == 2
+    assert _nodes(tmp_path / "two") == 2
     assert pipetrain("train", job, *few, "--local", "--run-dir", tmp_path / "one").returncode == 0
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("two", "one")]
+    assert models[0] == models[1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a folder is hidden from one node only with root's mounts")
+def test_a_worker_that_does_not_have_the_folder_writes_and_reads_checkpoints_through_the_driver(
+    address: str, apart: Path, tmp_path: Path
+) -> None:
+    job, run = str(EXAMPLES / "digits.yaml"), apart / "run"
+    few = ["--stages", "2", "--set", "training.epochs=1", "--set", "checkpoint.every_steps=10"]
+    done = _run("train", job, *few, "--address", address, "--run-dir", str(run), RAY_AUTH_MODE="disabled")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert _nodes(run) == 2
+    assert not [event for event in events if event["event"] == "checkpoint not saved"]
+    assert pipetrain("checkpoints", "verify", run).returncode == 0
+    assert len(list((run / "checkpoints" / "step-00000023").glob("layer-*.safetensors"))) == 3
+    more = ["--set", "training.epochs=2", "--schedule", "gpipe"]
+    done = _run("resume", str(run), *more, "--address", address, RAY_AUTH_MODE="disabled")
+    assert done.returncode == 0, done.stderr
+    whole: list[str | Path] = [
+        "--local",
+        "--stages",
+        "1",
+        "--set",
+        "training.epochs=2",
+        "--run-dir",
+        tmp_path / "whole",
+    ]
+    assert pipetrain("train", job, *whole).returncode == 0
+    models = [(folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "whole")]
     assert models[0] == models[1]
 
 
