@@ -76,14 +76,15 @@ class RayWorkers:
         self._connection, self._gone = 0, set[int]()  # how often they were connected anew; those to be replaced
         self._hang_timeout = blueprint.spec.resources.hang_timeout
         self._group: Any = None
+        self._files: Any = None  # the actor CheckpointFiles, if there are workers on other hosts
         self._actors: list[Any] = []
         self.addresses: list[WorkerAddress] = []
         self.memory_limit: int | None = None
         """The most bytes that each worker may take, including its data; None for no limit."""
         try:
             self._start(blueprint)
-            self._serve_files()
-            self._collect([self._prepare(w, self._states) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
+            self._serve_files(places_of_state.folder)
+            self._collect([self._prepare(w, places_of_state) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
         except BaseException:
             self.close()
             raise
@@ -116,10 +117,10 @@ class RayWorkers:
             with contextlib.suppress(Exception):
                 self._ray.kill(actor, no_restart=True)
         self._actors.clear()
-        if self._states.files is not None:
+        if self._files is not None:
             with contextlib.suppress(Exception):
-                self._ray.kill(self._states.files, no_restart=True)
-            self._states = dataclasses.replace(self._states, files=None)
+                self._ray.kill(self._files, no_restart=True)
+            self._files = None
         if self._group is not None:
             release(self._group)
             self._group = None
@@ -177,21 +178,21 @@ class RayWorkers:
         self._plain(calls, "connecting")
         self._clocks = Clocks([self._asks_for_time(w) for w in range(len(self._actors))])
 
-    def _serve_files(self) -> None:
+    def _serve_files(self, folder: str | None) -> None:
         """Make the actor through which workers on other hosts write and read checkpoints, if there are any."""
         here = self._ray.get_runtime_context().get_node_id()
-        if self._states.folder is None or all(address.node == here for address in self.addresses):
+        if folder is None or self._files is not None or all(address.node == here for address in self.addresses):
             return
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         strategy = NodeAffinitySchedulingStrategy(here, soft=False)
         options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": strategy}
-        files = self._ray.remote(CheckpointFiles).options(**options).remote(self._states.folder)
-        self._states = dataclasses.replace(self._states, files=files)
+        self._files = self._ray.remote(CheckpointFiles).options(**options).remote(folder)
 
     def _prepare(self, worker: int, states: StatePlaces, recovering_since: float | None = None) -> Any:
         """Return the call that makes the worker's stages."""
         setup = self._blueprint.setup(worker, self._faults.get(worker))
+        states = dataclasses.replace(states, files=self._files)
         return self._actors[worker].prepare.remote(setup, *self._begins_with, states, self._checked, recovering_since)
 
     # replacing -----------------------------------------------------------------------------------------------------
@@ -221,6 +222,7 @@ class RayWorkers:
         self._connection += 1
         self._bind()
         self._connect()
+        self._serve_files(states.folder)
         calls = []
         for w, (actor, clock) in enumerate(zip(self._actors, self.clocks(), strict=True)):
             began = None if since is None else since[w] - clock.offset
