@@ -113,7 +113,7 @@ class GivenWeights:
                 raise InvalidData(f"{self.path}: {name} is of {kind}, must be of {', '.join(REAL)}")
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         """Lines about what is not begun with these weights; none if all is."""
         if self._map is None:
             return ()
@@ -212,7 +212,7 @@ def lines_about_weights(spec: JobSpec, rules: SourceRules | None = None) -> tupl
     if spec.model.weights is None or spec.model.weights_map is None:
         return ()
     with GivenWeights(spec, rules) as weights:
-        return weights.said
+        return weights.notes
 
 
 def begin_with(spec: JobSpec) -> dict[str, Array] | None:

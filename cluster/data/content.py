@@ -36,7 +36,7 @@ class Arrays:
         return self.said + tuple(a.note(name) for name, a in (("x", self.x), ("y", self.y)) if isinstance(a, FileArray))
 
 
-class RowLines:
+class LazyLines:
     """The lines of a file on which its rows begin, counted as an editor does. Most files have no problem, so `count`,
     which returns them as (rows,) int64, is called when they are first asked for."""
 
@@ -75,7 +75,7 @@ class Table:
     n_rows: int
     index: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    lines: RowLines | AnyArray | None = None
+    lines: LazyLines | AnyArray | None = None
     place: Callable[[int], str] | None = None
 
     def where(self, row: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import IO
 
-from cluster.data.content import AnyArray, Arrays, RowLines, Table
+from cluster.data.content import AnyArray, Arrays, LazyLines, Table
 from cluster.data.formats.arrow_files import read_arrow, read_feather
 from cluster.data.formats.built_in import built_in
 from cluster.data.formats.delimited import read_delimited
@@ -25,7 +25,7 @@ from coordinator.job.data_section import DataSection
 from coordinator.job.source_names import extension, source_problem
 from stages.errors import InvalidData
 
-__all__ = ["AnyArray", "Arrays", "RowLines", "Table", "one_line", "open_source", "read_source"]
+__all__ = ["AnyArray", "Arrays", "LazyLines", "Table", "one_line", "open_source", "read_source"]
 
 
 def read_source(source: str, rules: SourceRules | None = None, data: DataSection | None = None) -> Arrays | Table:

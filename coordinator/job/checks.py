@@ -179,8 +179,14 @@ def _target(facts: Facts) -> Iterator[str]:
 def _classes(facts: Facts) -> Iterator[str]:
     """Yield a line if the last layer has an output for each class, but the loss takes numbers."""
     layers, loss = facts.get("model", "layers"), facts.get("model", "loss")
-    if loss is None or not isinstance(layers, (list, tuple)) or not layers:
-        return
+    source = facts.get("data", "source", default="") or ""
+    if (
+        loss is None
+        or not isinstance(layers, (list, tuple))
+        or not layers
+        or is_text(source, facts.get("data", "block"))
+    ):
+        return  # a loss that does not fit text has a line of its own
     kind, last = LossEntry.model_validate(loss).kind, LayerEntry.model_validate(layers[-1])
     if last.is_open and not build_loss(kind).takes_labels:
         right = "1, an output for the second of two classes" if kind == "binary_cross_entropy" else "a whole number"

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -113,8 +114,8 @@ def test_evaluate_and_predict_take_a_job_as_they_take_its_run_directory(
     here, there = pipetrain_here("evaluate", trained), pipetrain_here("evaluate", "digits-7")
     assert there.returncode == 0, there.stderr
     assert there.stdout == here.stdout
-    rows = tmp_path / "rows.csv"
-    rows.write_text(",".join(f"p{k}" for k in range(64)) + "\n" + ",".join("1" for _ in range(64)) + "\n")
+    rows = tmp_path / "rows.npz"
+    np.savez(rows, x=np.ones((1, 64)))
     done = pipetrain_here("predict", "digits-7", "--input", rows, "--output", tmp_path / "y.npz")
     assert (done.returncode, "y (1, 10)" in done.stdout) == (0, True), done.stderr
     assert len(fetched) == 2

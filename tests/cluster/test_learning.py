@@ -205,7 +205,6 @@ def test_rows_that_stay_in_their_file_are_looked_at_too(
     ("example", "changes"),
     [
         ("digits", ["training.epochs=12"]),
-        ("fruit", []),
         ("diabetes", []),
         ("char-gpt", ["training.steps=21", "training.evaluate_every=20", "data.validation=0.0002"]),
     ],

@@ -33,7 +33,7 @@ def test_a_run_that_was_killed_before_its_first_step_does_not_block_the_next(
     (tmp_path / "run" / "notes.txt").write_text("mine")
     assert train(tmp_path) == 0
     assert "held a run that ended before its first step; using the folder again" in capsys.readouterr().err
-    assert [event["event"] for event in events(tmp_path / "run")] == ["starting", "started", "finished"]
+    assert [event["event"] for event in events(tmp_path / "run")] == ["data", "starting", "started", "finished"]
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "run" / RESERVE).exists()
 
@@ -41,7 +41,7 @@ def test_a_run_that_was_killed_before_its_first_step_does_not_block_the_next(
 def test_a_run_that_failed_before_its_first_step_keeps_its_cause_and_does_not_block_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def connect(*_: Any) -> Any:
+    def connect(*_: Any, **__: Any) -> Any:
         raise HostFailed("worker 1 did not start")
 
     with monkeypatch.context() as patch:

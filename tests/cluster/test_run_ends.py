@@ -232,7 +232,7 @@ def test_what_ends_a_command_before_its_first_step_does_not_block_the_next(
 ) -> None:
     with monkeypatch.context() as patch:
 
-        def connect(*_: Any) -> Any:
+        def connect(*_: Any, **__: Any) -> Any:
             raise error
 
         patch.setattr(training, "connect", connect)

@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_whole_journey_of_the_readme(run: Path, tmp_path: Path) -> None:
     events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
-    assert events == ["starting", "started", "trace saved", "finished"]
+    assert events == ["data", "starting", "started", "trace saved", "finished"]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 691))
     evaluations = [row for row in rows if row["kind"] == "eval"]

@@ -76,7 +76,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 def _submit(service: Service, folder: Path) -> tuple[Job, Job, Job, Job]:
     long = classifier(folder, stages=2, epochs=100_000).document()
-    one_stage = {**long, "pipeline": {"stages": 1}}
+    one_stage = {**long, "pipeline": {"stages": 1}, "recovery": {"max_restarts": 0}}
     running, lost, not_finite = map(service.client.submit, (long, one_stage, _overflowing(folder)))
     until(lost, "RUNNING", seconds=_START_S)
     (started,) = (event for event in lost.events() if event.kind == "started")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cluster.data.content import RowLines, Table
+from cluster.data.content import LazyLines, Table
 from stages.errors import InvalidData
 
 INDEX_NAME = "Unnamed: 0"
@@ -43,7 +43,7 @@ def table_of(
     *,
     index: Iterable[str] = (),
     notes: Iterable[str] = (),
-    lines: RowLines | None = None,
+    lines: LazyLines | None = None,
     place: Callable[[int], str] | None = None,
 ) -> Table:
     """Return Arrow's table. Its index are the columns `index`, those that pandas has stored as one, and first columns

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from cluster.data.content import RowLines, Table
+from cluster.data.content import LazyLines, Table
 from cluster.data.formats.arrow_csv import EMPTY, ArrowCsv
 from cluster.data.formats.columns import INDEX_NAME, header_names, require_single, table_of
 from cluster.data.formats.comments import without_comments
@@ -151,9 +151,9 @@ class _Text:
         self._keys = tuple(keys)
         return columns | keys
 
-    def _lines(self, scanned: Scan) -> RowLines:
+    def _lines(self, scanned: Scan) -> LazyLines:
         simple = not scanned.quotes and not scanned.comments
-        return RowLines(lambda: count_lines(self._content, self._start, self._layout, simple=simple))
+        return LazyLines(lambda: count_lines(self._content, self._start, self._layout, simple=simple))
 
 
 def _pointed(columns: Mapping[str, Any]) -> list[str]:

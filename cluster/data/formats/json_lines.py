@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from cluster.data.content import AnyArray, RowLines, Table
+from cluster.data.content import AnyArray, LazyLines, Table
 from cluster.data.formats.columns import table_of
 from cluster.data.formats.plain_bytes import PlainBytes, plain_bytes
 from stages.errors import InvalidData
@@ -41,7 +41,7 @@ def read_json_lines(file: IO[bytes], source: str, most_bytes: int | None) -> Tab
     if nested:
         _raise_problems(content, source)
     notes = [f"read as: {compression}"] if compression else []
-    return table_of(table, source, notes=notes, lines=RowLines(lambda: _lines(content)))
+    return table_of(table, source, notes=notes, lines=LazyLines(lambda: _lines(content)))
 
 
 def _longest(content: PlainBytes) -> int:
