@@ -245,7 +245,7 @@ def test_who_waits_gives_up_at_once_if_another_thread_says_so(kind: Hosts) -> No
     a, b = _pair(kind, unattended_s=60.0)
     with ThreadPoolExecutor(2) as threads:
         waits: list[Future[Any]] = [
-            threads.submit(b.receive, Tag(0, 0, Kind.FORWARD, 0)),
+            threads.submit(b.receive, Tag(0, 9, Kind.FORWARD, 0)),  # nobody sends it
             threads.submit(_send_many, a, 1_000_000),
         ]
         for channel in (a, b):

@@ -161,7 +161,8 @@ def test_a_killed_driver_leaves_no_process(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _start(run, *LONG_JOB)
     _wait_for_steps(run, 5, process)
-    started = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()][1]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    (started,) = (event for event in events if event["event"] == "started")
     process.kill()
     process.communicate(timeout=120)
     _wait(

@@ -38,7 +38,7 @@ def test_the_whole_journey(service: Service, tmp_path: Path) -> None:
     job_file = {
         "name": "houses",
         "model": {"input": [3], "layers": [{"linear": {"units": 8}}, "relu", {"linear": {"units": 1}}], "loss": "mse"},
-        "data": {"source": "houses.csv"},
+        "data": {"source": "houses.csv", "target": "price"},
         "training": {"epochs": 20, "batch_size": 32, "optimizer": {"sgd": {"learning_rate": 0.05}}},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job_file))

@@ -36,6 +36,7 @@ def _kill_ray(service: Service, part: bytes) -> None:
 
 
 def _wait_for_steps(job: Job, attempt: int) -> None:
+    until(job, "RUNNING")  # its first rows are those of the attempt before
     wait_for(lambda: job.refresh().attempt == attempt and job.step > 100, f"attempt {attempt} makes no steps")
 
 
