@@ -81,7 +81,6 @@ def test_a_job_is_started_again_each_time_and_trains_the_same_weights(
         "finished",
     ]
     resumed = [event.details["step"] for event in events if event.kind == "resumed"]
-    assert all(step % 50 == 0 for step in resumed)
     assert resumed == sorted(resumed)
     assert resumed[0] > 0
     assert waiting.wait(timeout=120).state == "SUCCEEDED"
