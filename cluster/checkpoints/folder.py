@@ -128,6 +128,26 @@ def _damage(path: Path, file: WrittenFile) -> str:
     return ""
 
 
+def newest_whole(
+    folder: CheckpointFolder, at_damage: Callable[[int, str], object], *, most: int | None = None
+) -> tuple[Path, Manifest] | None:
+    """Return the newest checkpoint of at most `most` updates whose files are those that were written; None if there is
+    none. `at_damage` is called with the step of each damaged one that was passed over, and a line about it."""
+    for step in reversed(folder.steps()):
+        if most is not None and step > most:
+            continue
+        place = folder.place(step)
+        try:
+            manifest = read_manifest(place)
+            damage = damaged_files(place, manifest)
+        except InvalidData as error:
+            damage = list(error.problems)
+        if not damage:
+            return place, manifest
+        at_damage(step, f"{damage[0]}; trying the checkpoint before it")
+    return None
+
+
 def require_fit(manifest: Manifest, model: ModelSpec, vectors: Sequence[str], place: Path) -> None:
     """Raise InvalidData unless the checkpoint has exactly the model's parameters and their optimizer's vectors, each
     in its shape."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from cluster.actors.ray_session import ray_session
@@ -57,35 +58,24 @@ def connect(
             stack.enter_context(contextlib.closing(threads))
             yield threads
         return
+    workers_on = partial(
+        RayWorkers,
+        blueprint=blueprint,
+        fingerprint=data.fingerprint(),
+        checked=data.checked,
+        weights=weights,
+        faults=faults,
+        give_up=give_up,
+        places_of_state=states,
+    )
     if inside is not None:
-        ray = importlib.import_module("ray")
-        workers = RayWorkers(
-            ray,
-            blueprint,
-            fingerprint=data.fingerprint(),
-            checked=data.checked,
-            weights=weights,
-            faults=faults,
-            link=inside,
-            give_up=give_up,
-            on_wait=on_wait,
-            places_of_state=states,
-        )
-        with contextlib.closing(workers):
+        with contextlib.closing(workers_on(importlib.import_module("ray"), link=inside, on_wait=on_wait)) as workers:
             yield workers
         return
     resources, n = blueprint.spec.resources, blueprint.n_workers
     memory = (resources.memory_per_worker or 0) * n
-    with ray_session(address, cpus=resources.cpus_per_worker * n, memory=memory) as ray:
-        workers = RayWorkers(
-            ray,
-            blueprint,
-            fingerprint=data.fingerprint(),
-            checked=data.checked,
-            weights=weights,
-            faults=faults,
-            give_up=give_up,
-            places_of_state=states,
-        )
-        with contextlib.closing(workers):
-            yield workers
+    with (
+        ray_session(address, cpus=resources.cpus_per_worker * n, memory=memory) as ray,
+        contextlib.closing(workers_on(ray)) as workers,
+    ):
+        yield workers

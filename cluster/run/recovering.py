@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.actors.ray_workers import RayWorkers
-from cluster.checkpoints.folder import StatePlaces, damaged_files, read_manifest
+from cluster.checkpoints.folder import StatePlaces, newest_whole
 from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.earlier_run import stays_until
 from cluster.run.resuming import Resume
@@ -28,7 +28,7 @@ from coordinator.train.rows import EvalRow, Row
 from coordinator.train.story import CAUGHT_UP, LOST, RECOVERED, story_text
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import WorkerPlace, Workers
-from stages.errors import InvalidData, JobFailed
+from stages.errors import JobFailed
 
 _EXACT = ("epoch", "samples", "loss", "grad_norm", "learning_rate", "accuracy", "perplexity")
 _LOOK_EVERY_S = 0.1
@@ -117,21 +117,15 @@ class Recovery:
     def _newest(self, step: int) -> tuple[Position, Path | None]:
         """Return the newest whole checkpoint of at most `step` updates; without one, that with which the run began."""
         folder = self._checkpoints.folder
-        for known in reversed(folder.steps()):
-            if known > step:
-                continue
-            place = folder.place(known)
-            try:
-                manifest = read_manifest(place)
-                damage = damaged_files(place, manifest)
-            except InvalidData as error:
-                damage = list(error.problems)
-            if not damage:
-                return manifest.position, place
-            text = f"{damage[0]}; trying the checkpoint before it"
-            self._run_dir.event("checkpoint damaged", detail=text)
-            self._warn(text)
-            folder.delete(known)
+
+        def report(damaged: int, line: str) -> None:
+            self._run_dir.event("checkpoint damaged", detail=line)
+            self._warn(line)
+            folder.delete(damaged)  # else the repeated step's checkpoint would count as written
+
+        if found := newest_whole(folder, report, most=step):
+            place, manifest = found
+            return manifest.position, place
         return (START, None) if self._resume is None else (self._resume.manifest.position, self._resume.place)
 
     # telling -------------------------------------------------------------------------------------------------------

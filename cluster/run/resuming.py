@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.checkpoints.folder import CheckpointFolder, damaged_files, read_manifest, require_fit
+from cluster.checkpoints.folder import CheckpointFolder, damaged_files, newest_whole, read_manifest, require_fit
 from cluster.checkpoints.manifest import MANIFEST, Manifest
 from coordinator import run_files
 from coordinator.job.resuming import changes_refused
@@ -60,16 +60,8 @@ def find_checkpoint(path: Path, notify: Callable[[str], None]) -> Resume:
     if not path.is_dir():
         raise InvalidData(f"{path}: {_WHAT if path.exists() else 'no such run directory or checkpoint'}")
     folder = CheckpointFolder(path.absolute() / run_files.CHECKPOINTS)
-    for step in reversed(folder.steps()):
-        place = folder.place(step)
-        try:
-            manifest = read_manifest(place)
-            damage = damaged_files(place, manifest)
-        except InvalidData as error:
-            damage = list(error.problems)
-        if not damage:
-            return Resume(place, manifest, path.absolute())
-        notify(f"{damage[0]}; trying the checkpoint before it")
+    if found := newest_whole(folder, lambda step, line: notify(line)):
+        return Resume(*found, path.absolute())
     raise InvalidData(f"{path}: {_why_none(path)}")
 
 

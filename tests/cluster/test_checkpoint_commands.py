@@ -191,7 +191,7 @@ def test_types_that_numpy_does_not_have_are_read_too(tmp_path: Path) -> None:
 
 
 def test_a_file_of_torch_is_read(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="pip install 'pipetrain[benchmark]'")
     from safetensors.torch import save_model
 
     network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)).to(torch.bfloat16)
