@@ -254,7 +254,7 @@ def test_who_waits_gives_up_at_once_if_another_thread_says_so(kind: Hosts) -> No
             with pytest.raises(ChannelClosed):
                 wait.result(20)
     with pytest.raises(ChannelClosed):
-        b.receive(Tag(0, 0, Kind.FORWARD, 1))
+        b.receive(Tag(0, 9, Kind.FORWARD, 1))
     for channel in (a, b):
         channel.close()
         channel.give_up()  # too late, which does no harm
