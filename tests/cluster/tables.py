@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.data.sources import load_data
+from cluster.data.tables.preprocessing import Preprocessing
 from coordinator.job.spec import JobSpec, parse_job
 from stages.errors import InvalidData
 
@@ -38,3 +39,10 @@ def problems_of(spec: JobSpec) -> list[str]:
     with pytest.raises(InvalidData) as caught:
         load_data(spec)
     return [line.removeprefix(f"{spec.data.source}: ") for line in caught.value.problems]
+
+
+def rules_of(spec: JobSpec) -> Preprocessing:
+    """Return the rules that are fitted to a job's training rows."""
+    found = load_data(spec).preprocessing
+    assert found is not None
+    return found
