@@ -80,7 +80,8 @@ def loss_function(config: AnyConfig) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the function of the mean loss of outputs and targets."""
     if isinstance(config, GptConfig):
         return lambda output, target: functional.cross_entropy(output.flatten(0, 1), target.flatten())
-    return functional.mse_loss
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss
+    return loss
 
 
 def optimizer(config: AnyConfig, parameters: Sequence[Any], momentum: float) -> torch.optim.Optimizer:

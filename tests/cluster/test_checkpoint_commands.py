@@ -25,9 +25,15 @@ from tests.jobs import digits_job, pipetrain_here
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of 30 steps of a deep network with AdamW, with several checkpoints."""
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "job.yaml").write_text(yaml.safe_dump(gpt(folder).document()))
+    document = gpt(folder, steps=8).document()
+    document["checkpoint"] = {"every_steps": 1000, "keep": 100}
+    (folder / "job.yaml").write_text(yaml.safe_dump(document))
     done = pipetrain_here("train", folder / "job.yaml", "--local", "--run-dir", folder / "run")
     assert done.returncode == 0, done.stderr
+    for steps in (16, 23, 30):  # each ends with a checkpoint, however slow the disk is
+        done = pipetrain_here("resume", folder / "run", "--set", f"training.steps={steps}")
+        assert done.returncode == 0, done.stderr
+    assert CheckpointFolder(folder / "run" / "checkpoints").steps() == [8, 16, 23, 30]
     return folder / "run"
 
 
@@ -37,7 +43,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def place(run: Path, k: int) -> Path:
-    """Return the k-th checkpoint by its step. Which steps have one depends on the speed of the disk."""
+    """Return the k-th checkpoint by its step."""
     folder = CheckpointFolder(run / "checkpoints")
     return folder.place(folder.steps()[k])
 
