@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = pipetrain_here("train", folder / "job.yaml", "--local", "--run-dir", folder / "run")
     assert done.returncode == 0, done.stderr
     for steps in (16, 23, 30):  # each ends with a checkpoint, however slow the disk is
-        done = pipetrain_here("resume", folder / "run", "--set", f"training.steps={steps}")
+        done = pipetrain_here("resume", folder / "run", "--local", "--set", f"training.steps={steps}")
         assert done.returncode == 0, done.stderr
     assert CheckpointFolder(folder / "run" / "checkpoints").steps() == [8, 16, 23, 30]
     return folder / "run"
