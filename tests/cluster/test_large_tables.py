@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.data import temporary
 from cluster.data.checks import Checking
 from cluster.data.files import Table, read_source
-from cluster.data.formats import arrow_csv
+from cluster.data.formats import arrow_csv, stored_text
 from cluster.data.formats.lazy_columns import LazyColumns
-from cluster.data.formats.stored_text import stored_table
+from cluster.data.formats.stored_text import StoredColumns, stored_columns, whole_lines
 from cluster.data.questions import load_questions
 from cluster.data.sources import JobData, load_arrays, load_data
 from cluster.data.tables import stored_tables
@@ -193,11 +198,11 @@ def test_a_large_csv_goes_to_disk_block_by_block_and_gives_the_same_columns(
     many.to_csv(tmp_path / "b.csv", index=False)
     stored: list[int] = []
 
-    def counted(reader: Any, n_bytes: int, source: str) -> Any:
+    def counted(batches: Any, n_bytes: int, source: str) -> StoredColumns:
         stored.append(n_bytes)
-        return stored_table(reader, n_bytes, source)
+        return stored_columns(batches, n_bytes, source)
 
-    monkeypatch.setattr(arrow_csv, "stored_table", counted)
+    monkeypatch.setattr(arrow_csv, "stored_columns", counted)
     for name in ("a.csv", "b.csv"):
         found = []
         for least in (2**40, 1):
@@ -210,6 +215,19 @@ def test_a_large_csv_goes_to_disk_block_by_block_and_gives_the_same_columns(
         assert all(column.equals(mapped.columns[name]) for name, column in held.columns.items())
         assert (mapped.n_rows, mapped.notes) == (held.n_rows, held.notes)
     assert len(stored) == 2
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", [True, False])
+@given(lines=st.lists(st.integers(0, 40), min_size=1, max_size=30), size=st.integers(1, 50))
+def test_a_text_is_read_in_parts_of_whole_lines(end: str, last: bool, lines: list[int], size: int) -> None:
+    """Lines of 0 to 40 characters; the last part has the rest if a line is longer."""
+    text = end.join(["x" * n for n in lines] + [""] * last).encode()
+    with mock.patch.object(stored_text, "_PART_BYTES", size):
+        parts = [part.to_pybytes() for part in whole_lines(pa.BufferReader(text))]
+    assert b"".join(parts) == text
+    assert all(part.endswith(end.encode()) and len(part) <= size for part in parts[:-1])
+    assert not any(part.startswith(b"\n") and before.endswith(b"\r") for before, part in pairwise(parts))
 
 
 @pytest.mark.usefixtures("large")

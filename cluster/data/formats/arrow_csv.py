@@ -8,12 +8,12 @@ block is the first to fit all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from cluster.data.formats.dialect import Layout
 from cluster.data.formats.plain_bytes import PlainBytes
-from cluster.data.formats.stored_text import LARGE_TEXT, stored_table
+from cluster.data.formats.stored_text import LARGE_TEXT, StoredColumns, is_large_number, stored_columns, whole_lines
 
 EMPTY = (
     *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None"),
@@ -21,9 +21,9 @@ EMPTY = (
 )
 """Cells of a column of numbers, dates or truth values that count as empty."""
 _TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
+T = TypeVar("T")
 _BLOCK, _MOST_BLOCK = 2**20, 2**30
 _KEY = r"^\s*[+-]?0[0-9xX]"
-_MOST_WHOLE = 2.0**63
 
 
 class ArrowCsv:
@@ -43,6 +43,8 @@ class ArrowCsv:
     ) -> None:
         self._content, self._start, self._layout, self._source = content, start, layout, source
         self._names, self._decimal, self._quotes = list(names), decimal, quotes
+        self.stored: StoredColumns | None = None
+        """The columns that were read last, if they are on disk."""
 
     def read(self, as_text: Sequence[str] = (), only: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the columns by name, `only` some, some `as_text`. Raises pyarrow.ArrowInvalid if rows do not fit."""
@@ -58,25 +60,39 @@ class ArrowCsv:
             ) as first:
                 found = {field.name: field.type for field in first.schema}
             try:
-                table = self._retried(lambda block: self._table(block, found | types))
-                return dict(zip(table.column_names, table.columns, strict=True))
+                return self._by_types(found | types)
             except pa.ArrowInvalid:
                 pass
-        table = self._retried(
-            lambda block: csv.read_csv(self._content.native(self._start), **self._options(block, types, only))
-        )
-        return dict(zip(table.column_names, table.columns, strict=True))
+        return self._retried(lambda block: self._read(self._content.native(self._start), block, types, only))
 
-    def _table(self, block: int, types: dict[str, Any]) -> Any:
-        """Return the table of all columns; a large one is mapped from disk."""
-        from pyarrow import csv
-
-        native, options = self._content.native(self._start), self._options(block, types, None)
+    def _by_types(self, types: dict[str, Any]) -> dict[str, Any]:
+        """Return all columns, which have these types; those of a large text are mapped from disk."""
         size = self._content.size - self._start
         if size < LARGE_TEXT:
-            return csv.read_csv(native, **options)
-        with csv.open_csv(native, **options) as reader:
-            return stored_table(reader, size, self._source)
+            return self._retried(lambda block: self._read(self._content.native(self._start), block, types))
+        self.stored = self._retried(lambda block: stored_columns(self._parts(block, types), size, self._source))
+        return self.stored.columns
+
+    def _parts(self, block: int, types: dict[str, Any]) -> Iterator[Any]:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        if self._quotes or self._layout.width == 1:  # a line may end inside of a cell, or an empty line is a row
+            with csv.open_csv(self._content.native(self._start), **self._options(block, types, None)) as reader:
+                yield from reader
+            return
+        with self._content.native(self._start) as file:
+            for part in whole_lines(file):
+                if part.size > block or part.to_pybytes().strip(b"\r\n"):
+                    yield pa.table(self._read(pa.BufferReader(part), block, types))
+
+    def _read(
+        self, native: Any, block: int, types: dict[str, Any], only: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        from pyarrow import csv
+
+        table = csv.read_csv(native, **self._options(block, types, only))
+        return dict(zip(table.column_names, table.columns, strict=True))
 
     def keys(self, columns: dict[str, Any], *, zeros: bool) -> dict[str, Any]:
         """Return those of the columns that are no numbers, as texts: whole numbers of which one begins with 0 (looked
@@ -86,7 +102,7 @@ class ArrowCsv:
         from pyarrow import csv
 
         whole = [name for name, column in columns.items() if zeros and column.type == pa.int64()]
-        large = [name for name, column in columns.items() if column.type == pa.float64() and _is_large(column)]
+        large = [name for name, column in columns.items() if self._is_large(name, column)]
         if not whole and not large:
             return {}
         doubted, zero, fraction = [*whole, *large], set(), set()
@@ -104,6 +120,9 @@ class ArrowCsv:
                         fraction.add(name)
         keys = [name for name in doubted if name in zero or (name in large and name not in fraction)]
         return self.read(as_text=keys, only=keys) if keys else {}
+
+    def _is_large(self, name: str, column: Any) -> bool:
+        return is_large_number(column) if self.stored is None else name in self.stored.large
 
     def _is_blank(self) -> bool:
         if self._content.size - self._start > _BLOCK:
@@ -133,7 +152,7 @@ class ArrowCsv:
             ),
         }
 
-    def _retried(self, read: Callable[[int], Any]) -> Any:
+    def _retried(self, read: Callable[[int], T]) -> T:
         """Call `read` with larger and larger blocks, until a row fits into one."""
         import pyarrow as pa
 
@@ -145,10 +164,3 @@ class ArrowCsv:
                 if "straddl" not in str(error) or block > min(self._content.size, _MOST_BLOCK):
                     raise
                 block *= 8
-
-
-def _is_large(column: Any) -> bool:
-    import pyarrow.compute as pc
-
-    ends = pc.min_max(column).as_py()
-    return ends["min"] is not None and max(-ends["min"], ends["max"]) >= _MOST_WHOLE

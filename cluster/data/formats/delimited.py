@@ -8,6 +8,7 @@ which one begins with 0, such as 007, stays text, because a key is not a number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any
 
 import numpy as np
@@ -130,7 +131,10 @@ class _Text:
         columns, more = _without_nameless(columns, nameless, source)
         if layout.names is None:
             more.append(f"the columns are called {names[0]} to {names[-1]}, since the file has no line of names")
-        return table_of(pa.table(columns), source, notes=[*notes, *more], lines=self._lines(scanned))
+        table = table_of(pa.table(columns), source, notes=[*notes, *more], lines=self._lines(scanned))
+        if self._stored is None:
+            return table
+        return replace(table, columns=self._stored.one_at_a_time(table.columns))
 
     def _columns(self, names: list[str], scanned: Scan, as_text: Sequence[str]) -> dict[str, Any]:
         """Return the columns by name, as Arrow infers them; keys stay texts."""
@@ -148,7 +152,7 @@ class _Text:
         except pa.ArrowInvalid:
             raise_row_problems(self._content, self._start, layout, self._source)
             raise
-        self._keys = tuple(keys)
+        self._keys, self._stored = tuple(keys), reader.stored
         return columns | keys
 
     def _lines(self, scanned: Scan) -> LazyLines:
