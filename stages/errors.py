@@ -12,8 +12,9 @@ PipetrainError
 ├── StoppedEarly           exit 130: stopped by a signal while the workers were being started
 └── JobFailed              exit 1: the first cause, not its echoes
     ├── StageFailed        an action raised; carries stage, worker, action, original traceback
-    ├── WorkerLost         a worker process died
+    ├── WorkerLost         a worker process died, or its host cannot be reached
     ├── WorkerHung         a worker made no progress within its limit
+    ├── LinkLost           nothing arrives from one host's worker at another's, though both live
     ├── NonFinite          a value became NaN or infinite; carries layer, step, micro-batch
     ├── HostFailed         the machine: no space on the device, no memory, the run directory deleted
     └── UnexpectedError    a bug, ours or a library's; carries the original traceback
@@ -134,14 +135,18 @@ class StageFailed(JobFailed):
 
 
 class WorkerLost(JobFailed):
-    """A worker process ended unexpectedly. `loss` says what was lost: the process alone, the process because the host
-    ran out of memory, or its node."""
+    """A worker process ended unexpectedly, or cannot be reached. `loss` says what was lost: the process alone, the
+    process because the host ran out of memory, its node, or the link to its host."""
 
-    loss: Literal["process", "memory", "node"] = "process"
+    loss: Literal["process", "memory", "node", "link"] = "process"
 
 
 class WorkerHung(JobFailed):
     """A worker made no progress within its limit, or did not answer."""
+
+
+class LinkLost(JobFailed):
+    """What a worker sends to a worker on another host does not arrive. Both live, and can be reached from here."""
 
 
 class NonFinite(JobFailed):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple
 
 from stages.actions import Action
@@ -16,17 +17,28 @@ from stages.channel import Tag
 
 
 class Doing(StrEnum):
-    """`PREPARING`: the worker has no stages yet. `IDLE`: it has no orders. `WAITING`: for an array. `SENDING`: until
-    the channel has taken the array."""
+    """`PREPARING`: the worker has no stages yet. `IDLE`: it has no orders. `STORING`: it reads or writes files.
+    `WAITING`: for an array. `SENDING`: until the channel has taken the array."""
 
     PREPARING = "preparing"
     IDLE = "idle"
     COMPUTING = "computing"
+    STORING = "storing"
     WAITING = "waiting"
     SENDING = "sending"
 
 
-_COMPUTING, _WAITING, _SENDING = Doing.COMPUTING, Doing.WAITING, Doing.SENDING  # quicker than looking up a member
+_COMPUTING, _STORING = Doing.COMPUTING, Doing.STORING  # quicker than looking up a member
+_WAITING, _SENDING = Doing.WAITING, Doing.SENDING
+
+
+class LinkSeen(NamedTuple):
+    """A connection over the network, as the sender's kernel knows it. `acknowledged` counts the bytes that have arrived
+    at worker `peer`; `waiting`: whether some are sent and have not. Without a connection `acknowledged` is None."""
+
+    peer: int
+    acknowledged: int | None
+    waiting: bool
 
 
 class Seen(NamedTuple):
@@ -35,7 +47,9 @@ class Seen(NamedTuple):
     `changes` counts the activities that it has begun. `action` is the action in progress, of step `step` (from 1) or,
     if `evaluating`, of the evaluation after that step. `tag` is the array that it waits for from worker `peer`, or
     sends to it. `round` is its current step or evaluation, as in Tag; `sent` lists the arrays sent in that round.
-    `cpu_s` is the CPU time of the thread that performs its orders, in seconds.
+    `cpu_s` is the CPU time of the thread that performs its orders, in seconds, `thread` the thread's id, `asleep`
+    whether it sleeps: it neither runs nor waits for a CPU, a disk, or memory (False if that is not known). `links`: its
+    connections to workers on other hosts.
     """
 
     doing: Doing
@@ -48,6 +62,9 @@ class Seen(NamedTuple):
     sent: tuple[Tag, ...] = ()
     cpu_s: float = 0.0
     evaluating: bool = False
+    asleep: bool = False
+    thread: int | None = None
+    links: tuple[LinkSeen, ...] = ()
 
     def has_sent(self, tag: Tag) -> bool:
         """Whether it has sent the array already."""
@@ -57,7 +74,7 @@ class Seen(NamedTuple):
 class Progress:
     """The progress of one worker. Only the thread that performs its orders calls methods other than `seen`."""
 
-    __slots__ = ("_changes", "_clock", "_now", "_round", "_sent", "evaluating")
+    __slots__ = ("_changes", "_clock", "_now", "_round", "_sent", "_thread", "evaluating")
 
     def __init__(self) -> None:
         self._now: tuple[Doing, int, int | None, Action | None, Tag | None, int | None] = (
@@ -68,18 +85,25 @@ class Progress:
         """Whether the present order is an evaluation."""
         self._changes = 0
         self._clock: int | None = None
+        self._thread: int | None = None
         self._round = 0
         self._sent: list[Tag] = []
 
     def begin(self) -> None:
         """Record that this thread begins to perform orders."""
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._thread = threading.get_native_id()
         self.compute(None, None)
 
     def compute(self, step: int | None, action: Action | None) -> None:
         """Record that the worker computes `action`, or, if that is None, work that belongs to no action."""
         self._changes += 1
         self._now = (_COMPUTING, self._changes, step, action, None, None)
+
+    def store(self, step: int | None, action: Action | None) -> None:
+        """Record that the worker reads or writes files."""
+        self._changes += 1
+        self._now = (_STORING, self._changes, step, action, None, None)
 
     def wait(self, step: int | None, action: Action | None, tag: Tag, sender: int) -> None:
         """Record that the worker waits for an array."""
@@ -112,5 +136,24 @@ class Progress:
                 cpu_s = time.clock_gettime(clock)
             except OSError:  # the thread has ended
                 cpu_s = 0.0
-        sent, round_ = tuple(self._sent), self._round
-        return Seen(*self._now, round=round_, sent=sent, cpu_s=cpu_s, evaluating=self.evaluating)
+        sent, round_, thread = tuple(self._sent), self._round, self._thread
+        asleep = thread is not None and thread_state(thread) == "S"
+        return Seen(
+            *self._now,
+            round=round_,
+            sent=sent,
+            cpu_s=cpu_s,
+            evaluating=self.evaluating,
+            asleep=asleep,
+            thread=thread,
+        )
+
+
+def thread_state(thread: int, process: int | None = None) -> str:
+    """Return the state of a thread of this process, or of `process`, as proc(5) has it: S if it sleeps, R if it runs or
+    waits for a CPU, D if it waits for a disk or for memory, T if it is stopped. "" if the system does not tell."""
+    try:
+        stat = Path(f"/proc/{process or 'self'}/task/{thread}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]

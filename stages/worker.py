@@ -124,12 +124,11 @@ class Worker:
             return Result(failure=self.failure)
         self.progress.begin()
         try:
-            return self._run(orders)
+            return self._run(orders, [])
         finally:
             self.progress.rest(self._step, self._round)
 
-    def _run(self, orders: Sequence[Order]) -> Result:
-        reports: list[Report] = []
+    def _run(self, orders: Sequence[Order], reports: list[Report]) -> Result:
         self._ledger.open()
         try:
             with np.errstate(all="ignore"):  # `diagnosis` finds and reports NaN and infinity
@@ -241,7 +240,9 @@ class Worker:
     def _forward(self, action: Action, batch: Batch) -> None:
         s, j = action.stage, action.micro_batch
         if s == 0:
+            self.progress.store(self._step, action)
             x = batch.inputs(self._data["train"], j)
+            self.progress.compute(self._step, action)
         else:
             x = self.receive(s, Kind.FORWARD, j)
             self._ledger.book(s, self._wait_kind)
@@ -255,9 +256,9 @@ class Worker:
             self.send(s + 1, Kind.FORWARD, j, y)
             self._ledger.book(s, SEND)
             return
-        data = self._data["train"]
+        data, model = self._data["train"], self._setup.model
         assert data is not None, "the worker of the last stage has the targets"
-        model = self._setup.model
+        self.progress.store(self._step, action)  # the targets are read
         loss, output = model.loss_function, model.network.output
         divisor = batch.loss_divisor(loss, data, output.columns, output.features)
         result = loss.evaluate(y, batch.targets(data, j), divisor)
@@ -314,7 +315,9 @@ class Worker:
             self.progress.compute(self._step, self._action)
             if s == 0:
                 assert data is not None, "the worker of the first stage has the inputs"
+                self.progress.store(self._step, self._action)
                 x: Array = data.inputs(slice(a, b))
+                self.progress.compute(self._step, self._action)
             else:
                 x = self._chunks.receive(s, j)
             y = self.stages[s].infer(x)
@@ -323,6 +326,7 @@ class Worker:
                 self._chunks.send(s, j, y)
                 continue
             assert data is not None, "the worker of the last stage has the targets"
+            self.progress.store(self._step, self._action)
             sums.take(y, data.targets(slice(a, b)), b - a)
         for s in self.stages:
             for j in range(max(0, n_chunks - CHUNKS_AHEAD), n_chunks):
@@ -341,6 +345,7 @@ class Worker:
     def _save(self, order: Save | LookSaved) -> Report:
         assert self._snapshots is not None, "a worker whose run has no checkpoints"
         self._ledger.book_worker(OTHER)
+        self.progress.store(self._step, None)
         began = time.perf_counter()
         report: Report
         if isinstance(order, Save):

@@ -26,9 +26,11 @@ from cluster.actors.private_folders import PrivateFolder, make_private_folder
 from cluster.actors.protocol import WorkerAddress
 from cluster.actors.shared_ring import Parked
 from cluster.actors.spinning import SPIN_S, Spinning
+from cluster.actors.tcp_links import TcpLinks
 from cluster.actors.zmq_links import ZmqLinks
 from stages.arrays import Array
 from stages.channel import Attendance, ChannelClosed, ReceiveTimeout, Tag
+from stages.progress import LinkSeen
 
 _FULL_WAIT_S = 0.005  # between two tries to send
 _now = time.perf_counter
@@ -68,6 +70,7 @@ class WorkerChannel:
             self._setup = LinkSetup(worker, folder, generation=generation)
         self._links: HostLinks | None = None
         self._routes: dict[int, HostLinks | ZmqLinks] = {}
+        self._tcp_links = TcpLinks({})
         self._poller = zmq.Poller()
         self._spinning = Spinning(wanted=False)
         self.address = WorkerAddress(
@@ -120,6 +123,9 @@ class WorkerChannel:
         if self._zmq is not None:
             missing.update(self._zmq.connect(rest, deadline, self._is_given_up))
             self._routes |= {address.worker: self._zmq for address in rest}
+            self._tcp_links = TcpLinks(
+                {a.worker: a.tcp for a in rest if a.node != self.address.node and a.worker in room}
+            )
             self._zmq.register(self._poller)
             self._poller.register(self._wake[0], zmq.POLLIN)
             if self._links is not None:
@@ -135,6 +141,10 @@ class WorkerChannel:
     def shared_bytes(self) -> int:
         """Bytes of the memory shared with other workers of the host."""
         return 0 if self._links is None else self._links.shared_bytes
+
+    def links_seen(self) -> tuple[LinkSeen, ...]:
+        """Return the state of the links to workers of other hosts. Any thread may call this."""
+        return self._tcp_links.seen()
 
     def seal(self) -> None:
         """Remove the sockets' files, after all workers have connected."""

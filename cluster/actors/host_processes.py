@@ -64,9 +64,14 @@ def end_ray_process(pid: int, actor_class: str) -> None:
     """Kill a Ray actor's process that Ray itself may not reach, because it is stopped (SIGSTOP) or its Ray is gone.
     Process ids are reused, so this kills only a process with the actor's name in its command line."""
     with contextlib.suppress(OSError):
-        command = command_line(pid)
-        if b"ray::" in command and actor_class.encode() in command:
+        if is_ray_process(pid, actor_class):
             os.kill(pid, signal.SIGKILL)
+
+
+def is_ray_process(pid: int, actor_class: str) -> bool:
+    """Whether a process of this host is that of a Ray actor of this class."""
+    command = command_line(pid)
+    return b"ray::" in command and actor_class.encode() in command
 
 
 def end_with_parent() -> None:

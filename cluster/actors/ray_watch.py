@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from cluster.actors.asking import Questions, Sights
 from cluster.actors.ray_session import full_here
 from coordinator.train.failures import first_cause
-from coordinator.train.liveness import Liveness, activity_text
+from coordinator.train.liveness import Hang, Liveness, Sight, activity_text
+from coordinator.train.pace import Pace
 from stages.actions import Program
-from stages.errors import FailurePlace, JobFailed, WorkerHung, WorkerLost
+from stages.errors import FailurePlace, JobFailed, LinkLost, WorkerHung, WorkerLost
 from stages.orders import Failure, Report, Result
 from stages.progress import Seen
 
 PROBE_ANSWER_S = 3.0  # a running process answers at once
-_WATCH_EVERY_S = 1.0
+_WATCH_EVERY_S = 0.25
 _Error = TypeVar("_Error", bound=JobFailed)
 
 
@@ -34,6 +36,19 @@ class Watched(Protocol):
     @property
     def hang_timeout(self) -> float:
         """Seconds after which a worker without progress, or without an answer, counts as hanging."""
+
+    @property
+    def pace(self) -> Pace:
+        """How long actions normally take."""
+
+    def questions(self) -> Questions:
+        """Return new questions to all workers."""
+
+    def sights(self) -> Sights:
+        """Return what looks at workers that do not answer."""
+
+    def host(self, worker: int) -> str:
+        """Return the name of a worker's host, and its Ray node if several are on that host."""
 
     def place(self, worker: int) -> str:
         """Return a worker's name for errors."""
@@ -63,8 +78,11 @@ class Watch:
     results: dict[Any, Result] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._liveness = Liveness(len(self.refs), self.workers.hang_timeout)
+        limit = self.workers.hang_timeout
+        self._sure = self.workers.pace.limit(limit)
+        self._liveness = Liveness(len(self.refs), limit, self._sure, _WATCH_EVERY_S)
         self._sign = [time.monotonic()] * len(self.refs)  # the last sign of life
+        self._questions, self._sights = self.workers.questions(), self.workers.sights()
 
     @property
     def waiting(self) -> list[Any]:
@@ -124,7 +142,7 @@ class Watch:
             silent = self._silent()
             if silent and all(failure.kind == "timeout" for failure in failures):
                 echo = f"{failures[0].message} (worker {failures[0].worker})"
-                raise self._hung(silent[0], f"no answer; {echo}")
+                raise self._hung(Hang(silent[0], f"no answer; {echo}"))
         raise first_cause(failures, self.workers.program)
 
     def _silent(self) -> list[int]:
@@ -135,17 +153,35 @@ class Watch:
     def _look_after(self) -> None:
         """Check all workers, even those that have ended this submission: another worker may wait for one of them."""
         asked = time.monotonic()
-        answers = self.workers.seen(range(len(self.refs)))
+        answers = self._questions.ask()
         for worker in answers:
             self._sign[worker] = asked
-        hang = self._liveness.take(asked, answers)
+        sights = {w: self._sight(w, answers) for w in range(len(self.refs)) if w not in answers}
+        hang = self._liveness.take(asked, answers, sights)
         if hang is not None:
-            raise self._hung(hang.worker, hang.why)
+            raise self._hung(hang)
 
-    def _hung(self, worker: int, why: str) -> WorkerHung:
-        hung = WorkerHung(f"{self.workers.place(worker)} hangs: {why}")
-        hung.found_s = self._liveness.without_progress_for(worker, time.monotonic())
-        return placed_at(hung, worker)
+    def _sight(self, worker: int, answers: Mapping[int, Seen]) -> Sight:
+        """Look at a silent worker once it is silent for so long that it matters."""
+        if time.monotonic() - self._sign[worker] < self._sure:
+            return Sight.UNKNOWN
+        return self._sights.look(worker, self._liveness.seen(worker), answers)
+
+    def _hung(self, hang: Hang) -> JobFailed:
+        hung: JobFailed
+        if hang.link is not None:
+            hung = LinkLost(f"{self._link(*hang.link)}: {self.workers.place(hang.worker)} waits in vain: {hang.why}")
+        elif hang.sight is Sight.UNREACHABLE:
+            hung = WorkerLost(f"{self.workers.place(hang.worker)} is cut off: {hang.why}")
+            hung.loss = "link"
+        else:
+            hung = WorkerHung(f"{self.workers.place(hang.worker)} hangs: {hang.why}")
+        hung.found_s = self._liveness.without_progress_for(hang.worker)
+        return placed_at(hung, hang.worker)
+
+    def _link(self, sender: int, receiver: int) -> str:
+        ends = (f"worker {worker} on {self.workers.host(worker)}" for worker in (sender, receiver))
+        return f"the link between {' and '.join(ends)} is lost"
 
 
 def placed_at(error: _Error, worker: int) -> _Error:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.actors.asking import Questions, Sights
 from cluster.actors.checkpoint_files import CheckpointFiles
 from cluster.actors.clocks import Clocks, clock_name
 from cluster.actors.host_processes import end_ray_process
@@ -29,6 +30,7 @@ from cluster.checkpoints.folder import NO_STATE, StatePlaces
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.link_room import link_room
 from coordinator.train.failures import place_of
+from coordinator.train.pace import Pace
 from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
@@ -75,6 +77,8 @@ class RayWorkers:
         self._begins_with = blueprint.spec.document(), fingerprint, weights
         self._connection, self._gone = 0, set[int]()  # how often they were connected anew; those to be replaced
         self._hang_timeout = blueprint.spec.resources.hang_timeout
+        self.pace = Pace()
+        """How long actions normally take."""
         self._group: Any = None
         self._files: Any = None  # the actor CheckpointFiles, if there are workers on other hosts
         self._actors: list[Any] = []
@@ -197,19 +201,22 @@ class RayWorkers:
 
     # replacing -----------------------------------------------------------------------------------------------------
 
-    def begin_replacing(self, worker: int) -> None:
-        """End a worker's process and start a new one in its place; let all other workers drop what they do. If one of
-        them does not answer, it is replaced too."""
-        self._gone.add(worker)
-        ended = set[int]()
-        while more := self._gone - ended:
-            for gone in sorted(more):
+    def begin_replacing(self, worker: int | None) -> None:
+        """End a worker's process and start a new one in its place (None: of no worker); let all other workers drop what
+        they do. If one of them does not answer, it is replaced too."""
+        if worker is not None:
+            self._gone.add(worker)
+        more = sorted(self._gone)
+        while True:
+            for gone in more:
                 self._end(gone)
                 self._actors[gone] = self._make(gone)
                 if (fault := self._faults.pop(gone, None)) is not None and fault.times > 1:
                     self._faults[gone] = dataclasses.replace(fault, times=fault.times - 1)
-            ended |= more
-            self._gone.update(self._drop([w for w in range(len(self._actors)) if w not in self._gone]))
+            more = self._drop([w for w in range(len(self._actors)) if w not in self._gone])
+            if not more:
+                return
+            self._gone.update(more)
 
     def replace(self, step: int, states: StatePlaces, since: Sequence[float] | None) -> list[WorkerPlace]:
         """After `begin_replacing`: connect all workers anew, and let them go back to the state after update `step`.
@@ -306,7 +313,10 @@ class RayWorkers:
                 raise WorkerHung(
                     f"{late} did not finish preparing (reading the data, building stages) in {within_s:g} s"
                 )
-        return [watch.results[ref].reports for ref in refs]
+        reports = [watch.results[ref].reports for ref in refs]
+        for own in reports:
+            self.pace.take(own)
+        return reports
 
     def place(self, worker: int) -> str:
         """Return a worker's name for errors."""
@@ -314,6 +324,20 @@ class RayWorkers:
         if worker < len(self.addresses):
             process = f"process {self.addresses[worker].pid} on {self.addresses[worker].host}"
         return place_of(worker, self._program, process)
+
+    def host(self, worker: int) -> str:
+        """Return the name of a worker's host, and its Ray node if several are on that host."""
+        at = self.addresses[worker]
+        alone = all(other.node == at.node for other in self.addresses if other.host == at.host)
+        return at.host if alone else f"{at.host} (Ray node {at.node[:6]})"
+
+    def questions(self) -> Questions:
+        """Return new questions to all workers."""
+        return Questions(self._ray, self._actors)
+
+    def sights(self) -> Sights:
+        """Return what looks at workers that do not answer."""
+        return Sights(self._ray, self._actors, self.addresses, ACTOR_NAME)
 
     def seen(self, workers: Sequence[int]) -> dict[int, Seen]:
         """Return what each of these workers is doing. Workers that do not answer within a few seconds are left out."""
@@ -344,12 +368,13 @@ class RayWorkers:
 
 
 def _with_control_group(ray: Any) -> type[WorkerActor]:
-    """Return the actor class, in which a separate thread handles the calls `seen`, `now` and `drop`."""
+    """Return the actor class, in which a separate thread handles the calls `seen`, `look_at`, `now` and `drop`."""
 
     class PipetrainWorker(WorkerActor):
-        """A WorkerActor that answers `seen`, `now` and `drop` while it works."""
+        """A WorkerActor that answers `seen`, `look_at`, `now` and `drop` while it works."""
 
         seen = ray.method(concurrency_group=CONTROL)(WorkerActor.seen)
+        look_at = ray.method(concurrency_group=CONTROL)(WorkerActor.look_at)
         now = ray.method(concurrency_group=CONTROL)(WorkerActor.now)
         drop = ray.method(concurrency_group=CONTROL)(WorkerActor.drop)
 

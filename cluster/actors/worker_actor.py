@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cluster.actors.asking import look_at
 from cluster.actors.channel import WorkerChannel
 from cluster.actors.checkpoint_files import RemoteFile, layer_file_here
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
@@ -26,6 +27,7 @@ from cluster.data.sources import load_data
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
+from coordinator.train.liveness import Sight
 from stages.arrays import Array
 from stages.channel import unattended_limit
 from stages.errors import InvalidData, UserMistake, message_and_trace
@@ -307,7 +309,14 @@ class WorkerActor:
         """Return what the worker is doing now. Called while `run` runs."""
         if self._channel is not None:
             self._channel.attendance.asked()
-        return Seen(Doing.PREPARING) if self._worker is None else self._worker.progress.seen()
+        if self._worker is None:
+            return Seen(Doing.PREPARING)
+        seen = self._worker.progress.seen()
+        return seen if self._channel is None else seen._replace(links=self._channel.links_seen())
+
+    def look_at(self, pid: int, thread: int | None, actor_class: str) -> Sight:
+        """Look at another process of this host, see `look_at` of asking.py. Called while `run` runs."""
+        return look_at(pid, thread, actor_class)
 
     def now(self) -> float:
         """Return the time of this host's monotonic clock, in seconds. Called while `run` runs."""

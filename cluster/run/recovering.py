@@ -23,7 +23,7 @@ from cluster.run.resuming import Resume
 from cluster.run.run_dir import RunDir
 from coordinator import run_files
 from coordinator.checkpoints.position import START, Position
-from coordinator.train.recovery import Breakdown, GiveUp, Policy, decide, loss_of
+from coordinator.train.recovery import Breakdown, Cause, GiveUp, Policy, decide, loss_of
 from coordinator.train.rows import EvalRow, Row
 from coordinator.train.story import CAUGHT_UP, LOST, RECOVERED, story_text
 from coordinator.train.trainer import Trainer
@@ -88,7 +88,8 @@ class Recovery:
             self._wait(decision.after_s)
             token = secrets.token_hex(4)
             try:
-                self.workers.begin_replacing(loss.worker)  # while the new process starts, the checkpoint is checked
+                gone = None if loss.cause is Cause.LINK else loss.worker
+                self.workers.begin_replacing(gone)  # while the new process starts, the checkpoint is checked
                 position, place = self._newest(trainer.steps_done)
                 resume = None if place is None else str(place)
                 states = StatePlaces(folder=str(self._checkpoints.folder.path), resume=resume, token=token)

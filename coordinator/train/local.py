@@ -38,17 +38,18 @@ class _LocalTicket:
 
     def collect(self) -> Sequence[Sequence[Report]]:
         """See Ticket."""
-        liveness = Liveness(len(self.workers), self.hang_timeout)
-        results = [self._await(result, liveness) for result in self.results]
+        every_s = min(_LOOK_EVERY_S, self.hang_timeout / 4)
+        liveness = Liveness(len(self.workers), self.hang_timeout, every_s=every_s)
+        results = [self._await(result, liveness, every_s) for result in self.results]
         failures = [result.failure for result in results if result.failure is not None]
         if failures:
             raise first_cause(failures, self.program)
         return [result.reports for result in results]
 
-    def _await(self, result: queue.SimpleQueue[Result], liveness: Liveness) -> Result:
+    def _await(self, result: queue.SimpleQueue[Result], liveness: Liveness, every_s: float) -> Result:
         while True:
             try:
-                return result.get(timeout=min(_LOOK_EVERY_S, self.hang_timeout / 4))
+                return result.get(timeout=every_s)
             except queue.Empty:
                 self.exchange.attendance.asked()
                 seen = {worker: one.progress.seen() for worker, one in enumerate(self.workers)}

@@ -1,8 +1,9 @@
 """Decides whether a run goes on after a failure: a pure function of the failure, those before it, and the policy.
 
-[Note: what is worth another try] A lost process, node or host memory, a hang, and an exception from a worker are: the
-cause may be outside the job. A user's mistake and a value that is not finite are not, because the run would come to the
-same place with the same bits. For the same reason the same failure at the same place ends the run when it comes again.
+[Note: what is worth another try] A lost process, node, link or host memory, a hang, and an exception from a worker are:
+the cause may be outside the job. A user's mistake and a value that is not finite are not, because the run would come to
+the same place with the same bits. For the same reason the same failure at the same place ends the run when it comes
+again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from stages.errors import HostFailed, JobFailed, NonFinite, StageFailed, UnexpectedError, WorkerHung, WorkerLost
+from stages.errors import (
+    HostFailed,
+    JobFailed,
+    LinkLost,
+    NonFinite,
+    StageFailed,
+    UnexpectedError,
+    WorkerHung,
+    WorkerLost,
+)
 
 _LONGEST_BACKOFF_S = 60.0
 
@@ -22,19 +32,24 @@ class Cause(StrEnum):
     PROCESS = "process lost"
     MEMORY = "out of memory"
     NODE = "node lost"
+    LINK = "link lost"
+    CUT_OFF = "cut off"
     HANG = "hang"
     EXCEPTION = "exception"
 
 
-_OF_LOSS = {"process": Cause.PROCESS, "memory": Cause.MEMORY, "node": Cause.NODE}
-_OF_MACHINES = (Cause.NODE,)
-"""Losses that do not count against `max_restarts`: machines come and go."""
+_OF_LOSS = {"process": Cause.PROCESS, "memory": Cause.MEMORY, "node": Cause.NODE, "link": Cause.CUT_OFF}
+_OF_MACHINES = (Cause.NODE, Cause.CUT_OFF)
+"""Losses that may come again at the same place: machines come and go."""
+_UNCOUNTED = (*_OF_MACHINES, Cause.LINK)
+"""Losses that do not count against `max_restarts`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breakdown:
-    """A failure that is worth another try. `step` is the number of updates that the run had made, or the step that
-    failed if that is known. `where` and `message` tell failures of one worker apart."""
+    """A failure that is worth another try. `worker` is replaced, unless only a link was lost: then all workers are
+    connected anew. `step` is the number of updates that the run had made, or the step that failed if that is known.
+    `where` and `message` tell failures of one worker apart."""
 
     cause: Cause
     worker: int
@@ -78,6 +93,8 @@ def loss_of(error: Exception, step: int, *, recovering: bool = False) -> Breakdo
         when = "recovering" if recovering else ""
         return Breakdown(cause=_OF_LOSS[error.loss], worker=place.worker, step=step, where=when)
     where = f"{place.action} {place.step} {place.evaluating}"
+    if isinstance(error, LinkLost):
+        return Breakdown(cause=Cause.LINK, worker=place.worker, step=step)
     if isinstance(error, WorkerHung):
         return Breakdown(cause=Cause.HANG, worker=place.worker, step=step, where=where)
     first_line = str(error).partition("\n")[0]
@@ -90,10 +107,10 @@ def decide(loss: Breakdown | None, history: Sequence[Breakdown], policy: Policy)
     """Return what to do about a loss after those in `history`, the oldest first."""
     if loss is None or policy.max_restarts == 0:
         return GiveUp()
-    if loss.cause not in _OF_MACHINES:
-        if loss in history:
-            return GiveUp("the same failure came again after the worker had been replaced")
-        counted = sum(one.cause not in _OF_MACHINES for one in history)
+    if loss.cause not in _OF_MACHINES and loss in history:
+        return GiveUp("the same failure came again after the worker had been replaced")
+    if loss.cause not in _UNCOUNTED:
+        counted = sum(one.cause not in _UNCOUNTED for one in history)
         if counted >= policy.max_restarts:
             return GiveUp(f"recovery.max_restarts: {policy.max_restarts} reached")
     in_a_row = 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coordinator.texts import counted
+from coordinator.train.recovery import Cause
 
 LOST, RECOVERED, CAUGHT_UP = "worker lost", "recovered", "caught up"
 """The kinds of events."""
@@ -21,11 +22,14 @@ def _lost(event: Mapping[str, Any]) -> str:
     found, wait = event["found_s"], event["wait_s"]
     within = "" if found is None else f" (found within {found:.1f} s)"
     later = f" in {wait:g} s" if wait else ""
+    if event["loss"] == Cause.LINK:
+        return f"{event['cause']}{within}; all workers are connected anew{later}"
     return f"{event['cause']}{within}; worker {event['worker']} is replaced{later}"
 
 
 def _recovered(event: Mapping[str, Any]) -> str:
-    who = ", ".join(f"worker {at['worker']} is process {at['pid']} on {at['host']}" for at in event["workers"])
+    new = (f"worker {at['worker']} is process {at['pid']} on {at['host']}" for at in event["workers"])
+    who = ", ".join(new) or "all workers are connected anew"
     step, lost = event["from_step"], event["steps_lost"]
     place = f"after step {step}" if step else "from the beginning"
     again = f"{counted(lost, 'step')} {'is' if lost == 1 else 'are'} made again" if lost else "no step is lost"

@@ -88,7 +88,11 @@ def test_nobody_hangs(states: list[State]) -> None:
             "no answer within 10 s; its process does not answer, last seen in 1B5 of step 2; "
             "worker 0 is in 1F1 of step 2, waiting for the activations for 1F1 from worker 0",
         ),
-        ([_state(IDLE), _state(None, silent=11)], 1, "it has never answered"),
+        (
+            [_state(IDLE), _state(None, silent=11)],
+            1,
+            "no answer within 10 s; its process does not answer; worker 0 is without orders",
+        ),
         (
             [_state(_computes("0F1"), still=11), _state(_F1, still=11)],
             0,
@@ -149,7 +153,7 @@ def test_what_it_does_is_told_with_the_step_or_the_evaluation_after_it() -> None
 
 def test_times_count_from_the_first_question_that_found_no_change() -> None:
     """The coordinator may have been held up itself: time between two of its questions is no silence of a worker."""
-    liveness = Liveness(2, LIMIT)
+    liveness = Liveness(2, LIMIT, every_s=5.0)
     blocked: Mapping[int, Seen] = {0: IDLE, 1: _F1}
     assert liveness.take(0.0, blocked) is None
     assert liveness.take(500.0, {0: IDLE._replace(changes=8), 1: _F1._replace(changes=8)}) is None

@@ -12,6 +12,7 @@ from stages.errors import (
     HostFailed,
     InvalidData,
     JobFailed,
+    LinkLost,
     NonFinite,
     StageFailed,
     UnexpectedError,
@@ -27,6 +28,7 @@ breakdowns = st.builds(
     where=st.sampled_from(["", "1F2"]),
     message=st.sampled_from(["", "ValueError: a"]),
 )
+MACHINES = (Cause.NODE, Cause.CUT_OFF)
 policies = st.builds(Policy, max_restarts=st.integers(0, 5), backoff_s=st.floats(0, 5))
 
 
@@ -36,7 +38,7 @@ def test_a_run_whose_machines_stay_never_tries_more_often_than_allowed(losses: l
     for loss in losses:
         if isinstance(decide(loss, history, policy), Retry):
             history.append(loss)
-    assert sum(one.cause is not Cause.NODE for one in history) <= policy.max_restarts
+    assert sum(one.cause not in (*MACHINES, Cause.LINK) for one in history) <= policy.max_restarts
     if policy.max_restarts == 0:
         assert history == []
 
@@ -46,13 +48,23 @@ def test_the_same_failure_at_the_same_place_is_not_tried_twice(
     loss: Breakdown, history: list[Breakdown], policy: Policy
 ) -> None:
     again = decide(loss, [*history, loss], policy)
-    assert isinstance(again, GiveUp) or loss.cause is Cause.NODE
+    assert isinstance(again, GiveUp) or loss.cause in MACHINES
 
 
 @given(st.lists(breakdowns, max_size=8), breakdowns)
 def test_losses_of_machines_never_end_a_run_that_may_recover(history: list[Breakdown], loss: Breakdown) -> None:
-    lost = Breakdown(cause=Cause.NODE, worker=loss.worker, step=loss.step)
+    for cause in MACHINES:
+        lost = Breakdown(cause=cause, worker=loss.worker, step=loss.step)
+        assert isinstance(decide(lost, history, Policy(max_restarts=1)), Retry)
+
+
+@given(st.lists(breakdowns, max_size=8), st.integers(5, 9))
+def test_a_lost_link_does_not_count_but_is_given_up_if_it_is_lost_again_at_the_same_step(
+    history: list[Breakdown], step: int
+) -> None:
+    lost = Breakdown(cause=Cause.LINK, worker=1, step=step)
     assert isinstance(decide(lost, history, Policy(max_restarts=1)), Retry)
+    assert isinstance(decide(lost, [*history, lost], Policy(max_restarts=1)), GiveUp)
 
 
 def test_the_first_try_is_at_once_and_each_without_progress_waits_twice_as_long() -> None:
@@ -111,6 +123,10 @@ def test_losses_are_told_apart_by_what_was_lost_and_where() -> None:
     assert loss_of(_with_place(lost), 6) == Breakdown(cause=Cause.NODE, worker=2, step=6)
     hung = loss_of(_with_place(WorkerHung("worker 2 hangs: no answer within 4 s; last seen …")), 6)
     assert hung == Breakdown(cause=Cause.HANG, worker=2, step=6, where="2F4 7 False")
+    assert loss_of(_with_place(LinkLost("the link between …")), 6) == Breakdown(cause=Cause.LINK, worker=2, step=6)
+    cut_off = WorkerLost("worker 2 is cut off")
+    cut_off.loss = "link"
+    assert loss_of(_with_place(cut_off), 6) == Breakdown(cause=Cause.CUT_OFF, worker=2, step=6)
     raised = loss_of(_with_place(StageFailed("stage 2: OSError: gone\n  more")), 4)
     assert raised == Breakdown(
         cause=Cause.EXCEPTION, worker=2, step=7, where="2F4 7 False", message="stage 2: OSError: gone"

@@ -135,11 +135,14 @@ def test_with_clipping_the_run_goes_on_exactly_from_the_last_checkpoint(tmp_path
     assert caught_up["step"] == 15
 
 
-def test_a_stopped_worker_is_found_and_replaced(tmp_path: Path, on_ray: Where) -> None:
-    spec = job(4, resources={"hang_timeout": 3.0})
-    (lost, *_) = loses(tmp_path, on_ray, spec, {2: Fault(step=9, action="2F5", what="hang")})
+@pytest.mark.parametrize("what", ["hang", "block"])
+def test_a_worker_that_hangs_is_found_long_before_the_hang_timeout_and_replaced(
+    tmp_path: Path, on_ray: Where, what: Any
+) -> None:
+    spec = job(4, resources={"hang_timeout": 120.0})
+    (lost, *_) = loses(tmp_path, on_ray, spec, {2: Fault(step=9, action="2F5", what=what)})
     assert (lost["worker"], lost["loss"]) == (2, "hang")
-    assert 3 < lost["found_s"] < 60
+    assert 1 < lost["found_s"] < 60
 
 
 def test_without_a_checkpoint_the_run_begins_again(tmp_path: Path, on_ray: Where) -> None:
