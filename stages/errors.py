@@ -10,6 +10,7 @@ PipetrainError
 │   ├── UnknownJob         no job, or more than one, matches the id or name; the message suggests similar ones
 │   └── Refused            the job service refuses a request: the queue is full, the job has not ended, …
 ├── StoppedEarly           exit 130: stopped by a signal while the workers were being started
+├── GraceOver              exit 3: a stopped run was not done within its grace
 └── JobFailed              exit 1: the first cause, not its echoes
     ├── StageFailed        an action raised; carries stage, worker, action, original traceback
     ├── WorkerLost         a worker process died, or its host cannot be reached
@@ -99,6 +100,12 @@ class StoppedEarly(PipetrainError):
     """The run was stopped while its workers were being started."""
 
     exit_code = 130
+
+
+class GraceOver(PipetrainError):
+    """A run that was stopped has not saved its state within the time that it had."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,16 @@ def end_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def ignore_end_signals() -> None:
+    """Let this process ignore the signals that ask for its end, whichever thread calls this. A signal for a whole
+    process group or container reaches workers before the process that they work for has saved their state; that process
+    ends them."""
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        libc.signal(number, int(signal.SIG_IGN))
+
+
 def in_session(session: int) -> list[int]:
     """Return the processes of a session (setsid(2)), whatever their parents are now. Zombies do not count."""
     found = []

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from cluster.actors.disk_room import full_for_ray
@@ -118,7 +119,7 @@ class _StartFailed(NotEnoughResources):
 def _started(ray: Any, cpus: int, memory: int) -> Iterator[None]:
     with private_folder(short_base()) as folder:
         try:
-            with loopback(), without_idlers():
+            with loopback(), without_idlers(), in_own_groups():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -167,6 +168,19 @@ def without_idlers() -> Iterator[None]:
         yield
     finally:
         parameter.RayParams = before
+
+
+@contextlib.contextmanager
+def in_own_groups() -> Iterator[None]:
+    """Start Ray's processes in the block in process groups of their own: a Ctrl-C or a SIGTERM for this process's group
+    must not end them before the workers' state is saved. They end with this process nevertheless."""
+    services: Any = importlib.import_module("ray._private.services")
+    before = services.ConsolePopen
+    services.ConsolePopen = partial(before, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = before
 
 
 _QUIET: dict[str, Any] = {

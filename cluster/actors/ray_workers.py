@@ -53,7 +53,8 @@ class RayWorkers:
 
     `link` is not None if the service's runner makes them. The wait for room in the cluster ends if `give_up` returns
     True, and calls `on_wait` with what it waits for. Raises NotEnoughResources if the cluster is too small, JobFailed
-    if a worker cannot start, StoppedEarly on `give_up`.
+    if a worker cannot start, StoppedEarly on `give_up`. Every wait for workers calls `require_time` now and then, which
+    may raise GraceOver.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class RayWorkers:
         faults: Mapping[int, Fault] | None = None,
         link: RunnerLink | None = None,
         give_up: Callable[[], bool] = lambda: False,
+        require_time: Callable[[], None] = lambda: None,
         on_wait: Callable[[str], None] = lambda text: None,
         links: LinkChoice = LinkChoice(),
         places_of_state: StatePlaces = NO_STATE,
     ) -> None:
         self._ray, self._link, self._give_up, self._on_wait, self._links = ray, link, give_up, on_wait, links
+        self._require_time = require_time
         self._blueprint, self._program = blueprint, blueprint.program
         self._faults, self._checked = dict(faults or {}), dict(checked or {})
         self._begins_with = blueprint.spec.document(), fingerprint, weights
@@ -273,6 +276,7 @@ class RayWorkers:
         """Return the results of calls that are not submissions."""
         exceptions, end, waiting = self._ray.exceptions, time.monotonic() + _START_TIMEOUT_S, list(refs)
         while waiting:
+            self._require_time()
             left = max(0.0, end - time.monotonic())
             ready, waiting = self._ray.wait(waiting, num_returns=1, timeout=min(left, _LOOK_EVERY_S))
             if not ready and left > _LOOK_EVERY_S:
@@ -308,6 +312,7 @@ class RayWorkers:
         began = time.monotonic()
         while watch.waiting:
             watch.look()
+            self._require_time()
             if time.monotonic() - began > within_s:
                 late = self.place(watch.refs.index(watch.waiting[0]))
                 raise WorkerHung(

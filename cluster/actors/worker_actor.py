@@ -14,6 +14,7 @@ from typing import Any
 from cluster.actors.asking import look_at
 from cluster.actors.channel import WorkerChannel
 from cluster.actors.checkpoint_files import RemoteFile, layer_file_here
+from cluster.actors.host_processes import ignore_end_signals
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
 from cluster.actors.protocol import LinkChoice, WorkerAddress, generation_of
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
@@ -57,6 +58,7 @@ class WorkerActor:
     ) -> None:
         import ray
 
+        ignore_end_signals()
         self._number, self._hang_timeout, self._link, self._choice = worker, hang_timeout, link, choice
         self._node = ray.get_runtime_context().get_node_id()
         if link is not None:

@@ -94,7 +94,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the `pipetrain` command. Exit codes: 0 done, 1 the job failed, 2 a mistake of the user, 130 stopped by
-    Ctrl-C."""
+    Ctrl-C; docs/commands.md has all."""
     try:
         code = cli.main(prog_name="pipetrain", standalone_mode=False)
     except click.ClickException as error:

@@ -55,6 +55,16 @@ def where_options(command: F) -> F:
     )
 
 
+def grace_option(command: F) -> F:
+    """Add --grace."""
+    return click.option(
+        "--grace",
+        type=click.FloatRange(0, 86_400),
+        metavar="SECONDS",
+        help="How long the run may take to save when it is stopped; else checkpoint.grace, which is 30 by default.",
+    )(command)
+
+
 def track_option(command: F) -> F:
     """Add --track, for `read_job`."""
     return click.option(

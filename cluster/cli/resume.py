@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cluster.cli.going_on import prepare_to_go_on
-from cluster.cli.options import changes_of, set_option, where_of, where_options
+from cluster.cli.options import changes_of, grace_option, set_option, where_of, where_options
 from cluster.cli.train import perform
 
 
@@ -23,6 +23,7 @@ from cluster.cli.train import perform
 )
 @where_options
 @click.option("--force", is_flag=True, help="Start even if the plan needs more memory than a worker may use.")
+@grace_option
 @click.option("--json", "as_json", is_flag=True, help="Print each row as a JSON object and the result as the last one.")
 def resume(
     run: Path,
@@ -33,6 +34,7 @@ def resume(
     local: bool,
     address: str | None,
     force: bool,
+    grace: float | None,
     as_json: bool,
 ) -> int:
     """Go on with a run from its newest checkpoint, in the same run directory.
@@ -44,4 +46,4 @@ def resume(
     where = where_of(local=local, address=address)
     changes = changes_of(overrides, stages=stages, schedule=schedule)
     prepared, directory = prepare_to_go_on(run, overrides, changes, where, run_dir=run_dir, force=force)
-    return perform(prepared, directory, local=local, address=address, as_json=as_json)
+    return perform(prepared, directory, local=local, address=address, as_json=as_json, grace=grace)

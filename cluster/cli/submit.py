@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cluster.cli.options import job_options, read_job, track_option
+from cluster.cli.options import changes_of, job_options, read_job, track_option
 from cluster.cli.service_options import hint, json_option, service_command
+from stages.errors import UserMistake
 
 if TYPE_CHECKING:
     from cluster.client import Client, Job
+    from coordinator.job.spec import JobSpec
 
 
 @click.command()
-@job_options()
+@job_options(required=False)
+@click.option(
+    "--resume",
+    metavar="JOB",
+    help="Go on from the newest checkpoint of this job, which has ended, with its job file instead of JOB.yaml.",
+)
 @click.option("--name", help="Replace the name in the job file.")
 @click.option(
     "--priority",
@@ -24,6 +31,11 @@ if TYPE_CHECKING:
     default=0,
     show_default=True,
     help="Jobs of a higher priority start first.",
+)
+@click.option(
+    "--preempt",
+    is_flag=True,
+    help="Let running jobs of a lower priority make room: they save a checkpoint, wait, and go on later.",
 )
 @click.option(
     "--submission-id",
@@ -56,12 +68,14 @@ if TYPE_CHECKING:
 @service_command
 def submit(
     client: Client,
-    job: Path,
+    job: Path | None,
+    resume: str | None,
     stages: int | None,
     schedule: str | None,
     overrides: tuple[str, ...],
     name: str | None,
     priority: int,
+    preempt: bool,
     submission_id: str | None,
     force: bool,
     following: bool,
@@ -73,26 +87,25 @@ def submit(
     """Submit JOB.yaml to the job service, with the data files that it names, and follow the job.
 
     The exit code is the job's: 0 succeeded, 1 failed, 2 failed because of a mistake in the job or its data, 130
-    stopped. Ctrl-C ends the command, not the job. Other commands find the job by its id, the beginning of its id, or
-    its name.
+    stopped, 3 stopped without a checkpoint of its last steps. Ctrl-C ends the command, not the job. Other commands find
+    the job by its id, the beginning of its id, or its name.
     """
     import json
 
-    from cluster.cli.uploads import upload_display, warn_of_missing
-
-    spec = read_job(job, overrides, stages=stages, schedule=schedule, tracks=tracks)
-    if upload:
-        warn_of_missing(spec)
-    with upload_display(sys.stderr) as on_upload:
-        submitted = client.submit(
-            spec,
-            name=name,
-            priority=priority,
-            submission_id=submission_id,
-            force=force,
-            upload=upload,
-            on_upload=on_upload,
-        )
+    options: dict[str, Any] = {"name": name, "priority": priority, "submission_id": submission_id, "force": force}
+    options["preempt"] = preempt
+    if resume is not None:
+        if job is not None:
+            raise UserMistake(
+                f"{job}: --resume goes on with the job of {resume}; leave out the file, and change the job with --set"
+            )
+        changes = changes_of(overrides, stages=stages, schedule=schedule, tracks=tracks)
+        submitted = client.resume(resume, overrides=overrides, **options, **changes)
+    elif job is None:
+        raise click.UsageError("Missing argument 'JOB.yaml'", click.get_current_context())
+    else:
+        spec = read_job(job, overrides, stages=stages, schedule=schedule, tracks=tracks)
+        submitted = _upload_and_submit(client, spec, upload=upload, **options)
     if trace_steps:
         _ask_for_trace(submitted, trace_steps)
     if following:
@@ -105,6 +118,15 @@ def submit(
             f"{hint('wait', submitted.id)} waits for it, {hint('status', submitted.id)} shows its state", err=True
         )
     return 0
+
+
+def _upload_and_submit(client: Client, spec: JobSpec, *, upload: bool, **options: Any) -> Job:
+    from cluster.cli.uploads import upload_display, warn_of_missing
+
+    if upload:
+        warn_of_missing(spec)
+    with upload_display(sys.stderr) as on_upload:
+        return client.submit(spec, upload=upload, on_upload=on_upload, **options)
 
 
 def _ask_for_trace(job: Job, steps: int) -> None:

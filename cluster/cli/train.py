@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 import click
 
+from cluster.checkpoints.folder import CheckpointFolder
+from cluster.cli.end_signals import NOT_SAVED, EndSignals
 from cluster.cli.going_on import prepare_to_go_on
-from cluster.cli.options import changes_of, job_options, read_job, track_option, where_of, where_options
+from cluster.cli.options import changes_of, grace_option, job_options, read_job, track_option, where_of, where_options
 from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, RunResult
@@ -44,6 +44,7 @@ from stages.errors import NotEnoughResources, UserMistake
     metavar="STEPS",
     help="Record the first STEPS steps in trace.json in the run directory.",
 )
+@grace_option
 @track_option
 @click.option("--json", "as_json", is_flag=True, help="Print each row as a JSON object and the result as the last one.")
 def train(
@@ -58,13 +59,15 @@ def train(
     address: str | None,
     force: bool,
     trace_steps: int,
+    grace: float | None,
     tracks: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Train JOB.yaml and write a run directory.
 
-    Ctrl-C ends the training after the steps in progress, and saves the weights; a second Ctrl-C ends it at once. If
-    the run in --run-dir ended before its first step, the directory is used again.
+    Ctrl-C, SIGTERM and SIGUSR1 end the training after the steps in progress, and save a checkpoint and the weights
+    within the grace; a second Ctrl-C ends it at once. If the run in --run-dir ended before its first step, the
+    directory is used again.
     """
     where = where_of(local=local, address=address)
     if resume is not None:
@@ -73,7 +76,7 @@ def train(
         going_on = prepare_to_go_on(
             resume, overrides, changes, where, run_dir=run_dir, force=force, trace_steps=trace_steps
         )
-        return perform(*going_on, local=local, address=address, as_json=as_json)
+        return perform(*going_on, local=local, address=address, as_json=as_json, grace=grace)
     if job is None:
         raise click.UsageError("Missing argument 'JOB.yaml'", click.get_current_context())
     spec = read_job(job, overrides, stages=stages, schedule=schedule, tracks=tracks)
@@ -82,7 +85,7 @@ def train(
     if not force and (refusals := prepared.refusals()):
         raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))
     directory = RunDir.create(path, prepared.spec, overwrite=overwrite, notify=lambda text: click.echo(text, err=True))
-    return perform(prepared, directory, local=local, address=address, as_json=as_json)
+    return perform(prepared, directory, local=local, address=address, as_json=as_json, grace=grace)
 
 
 def _require_alone(job: Path | None, *, overwrite: bool) -> None:
@@ -95,14 +98,20 @@ def _require_alone(job: Path | None, *, overwrite: bool) -> None:
         raise UserMistake("--overwrite removes the run with which --resume goes on; leave out one of them")
 
 
-def perform(prepared: Run, directory: RunDir, *, local: bool, address: str | None, as_json: bool) -> int:
+def perform(
+    prepared: Run, directory: RunDir, *, local: bool, address: str | None, as_json: bool, grace: float | None = None
+) -> int:
     """Train with progress on the terminal, and show the result. Returns the exit code."""
+    prepared.grace_s = prepared.grace_s if grace is None else grace
+    signals = EndSignals(prepared)
     try:
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
             for line in prepared.data.said:
                 progress.note(line)
-            result = _train(prepared, directory, progress)
-    except (KeyboardInterrupt, UserMistake):
+            result = _train(prepared, directory, progress, signals)
+    except KeyboardInterrupt:
+        return _ended_at_once(prepared, directory, signals)
+    except UserMistake:
         if prepared.steps_done == 0:  # the same command must work when it is tried again
             directory.discard()
         raise
@@ -113,7 +122,29 @@ def perform(prepared: Run, directory: RunDir, *, local: bool, address: str | Non
     own_host = len(os.sched_getaffinity(0)) if address is None else None
     slow = why_slow_of(directory.last_account, prepared.blueprint.program.placement, own_host)
     _show_result(result, directory.path, slow, as_json)
-    return 130 if result.stopped else 0
+    code = signals.exit_code(result)
+    if code == NOT_SAVED:
+        click.echo(_not_saved(directory.path, result.steps, result.checkpoint), err=True)
+    return code
+
+
+def _ended_at_once(run: Run, directory: RunDir, signals: EndSignals) -> int:
+    """Say what is saved of a run that was ended without waiting for it; return the exit code."""
+    newest = max(CheckpointFolder(directory.checkpoints).steps(), default=None)
+    if run.steps_done == 0:
+        directory.discard()  # the same command must work when it is tried again
+    click.echo("stopped", err=True)
+    if run.steps_done == (newest or 0):
+        return signals.code_if_saved
+    click.echo(_not_saved(directory.path, run.steps_done, newest), err=True)
+    return NOT_SAVED
+
+
+def _not_saved(path: Path, steps: int, newest: int | None) -> str:
+    if newest is None:
+        return f"not saved: {path} has no checkpoint of the {counted(steps, 'step')} made"
+    lost = counted(steps - newest, "step")
+    return f"not saved: the last {lost}; `pipetrain resume {path}` goes on from the checkpoint of step {newest}"
 
 
 def _header(run: Run, *, local: bool) -> Header:
@@ -134,28 +165,15 @@ def _header(run: Run, *, local: bool) -> Header:
     )
 
 
-def _train(run: Run, directory: RunDir, progress: RunDisplay) -> RunResult:
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        run.stop()
-        progress.note("stopping after the steps in progress; press Ctrl-C again to end at once")
-
+def _train(run: Run, directory: RunDir, progress: RunDisplay, signals: EndSignals) -> RunResult:
     def on_start(places: object) -> None:
-        signal.signal(signal.SIGINT, on_signal)  # Ray has set its own handlers before this
-        signal.signal(signal.SIGTERM, on_signal)
+        signals.begin(progress.note)
         progress.started()
 
     run.warn = progress.note
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, until there are steps to finish
-    try:
-        with contextlib.closing(run.rows(directory, on_start)) as rows:
-            for row in rows:
-                progress.row(row)
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
+    with signals, contextlib.closing(run.rows(directory, on_start)) as rows:
+        for row in rows:
+            progress.row(row)
     assert run.result is not None, "rows() ended without an error"
     return run.result
 

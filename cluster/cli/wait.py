@@ -31,8 +31,8 @@ def wait(client: Client, job_ids: tuple[str, ...], timeout: float | None, as_jso
     """Wait until jobs have ended, and show how they ended.
 
     The exit code is the job's: 0 succeeded, 1 failed, 2 failed because of a mistake in the job or its data, 130
-    stopped. With several jobs it is the largest of theirs; 124 if --timeout passed before all had ended. Ctrl-C ends
-    the command, not the jobs.
+    stopped, 3 stopped without a checkpoint of its last steps. With several jobs it is the largest of theirs; 124 if
+    --timeout passed before all had ended. Ctrl-C ends the command, not the jobs.
     """
     end = None if timeout is None else time.monotonic() + timeout
     jobs = [client.get(job_id) for job_id in job_ids]

@@ -24,7 +24,7 @@ from cluster.wire.convert import moment, state_number
 from coordinator import run_files
 from coordinator.job.limits import encodable
 from coordinator.job.overrides import apply_override
-from coordinator.job.spec import JobSpec, load_job, parse_job
+from coordinator.job.spec import JobSpec, changed_job, load_job, parse_job
 from stages.errors import InvalidJob, UserMistake
 
 AnyJob = str | Path | dict[str, Any] | JobSpec
@@ -63,6 +63,7 @@ class Client:
         submission_id: str | None = None,
         overrides: Sequence[str] = (),
         force: bool = False,
+        preempt: bool = False,
         upload: bool = True,
         on_upload: OnUpload | None = None,
     ) -> Job:
@@ -71,7 +72,8 @@ class Client:
 
         `overrides` are `a.b=c`, as for `--set`; `name` replaces the name in the job. Waiting jobs of a higher
         `priority` (-1000 to 1000) start first. A second call with the same `submission_id` submits nothing and returns
-        the job of the first call. `force` starts the job even if its plan needs more memory than a worker may use.
+        the job of the first call. `force` starts the job even if its plan needs more memory than a worker may use. With
+        `preempt`, running jobs of a lower priority make room for it: they save a checkpoint, wait, and go on later.
         `upload=False` uploads no files: the cluster's hosts must have them at the same paths. `on_upload` is called
         with the progress of each file.
 
@@ -89,6 +91,39 @@ class Client:
             priority=_within(priority, "priority"),
             submission_id=submission_id or uuid.uuid4().hex,
             force=force,
+            preempt=preempt,
+        )
+        return Job(self._connection, self._connection.call("Submit", request, deadline_s=LONG_CALL_S))
+
+    def resume(
+        self,
+        job_id: str,
+        *,
+        overrides: Sequence[str] = (),
+        name: str | None = None,
+        priority: int = 0,
+        submission_id: str | None = None,
+        force: bool = False,
+        preempt: bool = False,
+        **replacements: object,
+    ) -> Job:
+        """Submit a new job that goes on from the newest checkpoint of a job that has ended. The old job stays as it is.
+
+        `overrides` are `a.b=c`, and `replacements` such as `stages=3`: see docs/checkpoints.md for what may change. All
+        else is as in `submit`. Raises InvalidJob with a line for each change that is not possible, Refused if the job
+        has not ended or has no checkpoint.
+        """
+        before = self.get(job_id)
+        _storable(submission_id or "", "submission_id")
+        spec = changed_job(before.document, overrides, name=name, **replacements)
+        request = pb.SubmitRequest(
+            document=json.dumps(spec.document(), separators=(",", ":")),
+            files=before.files,
+            priority=_within(priority, "priority"),
+            submission_id=submission_id or uuid.uuid4().hex,
+            force=force,
+            preempt=preempt,
+            resume=before.id,
         )
         return Job(self._connection, self._connection.call("Submit", request, deadline_s=LONG_CALL_S))
 

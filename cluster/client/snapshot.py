@@ -141,7 +141,7 @@ class JobSnapshot:
     @property
     def exit_code(self) -> int | None:
         """The exit code of a command that follows the job: 0 succeeded, 1 failed, 2 failed because of a mistake in the
-        job or its data, 130 stopped; None before the job has ended."""
+        job or its data, 130 stopped, 3 stopped without a checkpoint of its last steps; None before it has ended."""
         return self._optional_count("exit_code")
 
     @property

@@ -44,7 +44,8 @@ class Job(BaseModel):
     started_at: str | None
     ended_at: str | None
     exit_code: int | None = Field(
-        description="0 succeeded, 1 failed, 2 failed because of a mistake in the job or its data, 130 stopped"
+        description="0 succeeded, 1 failed, 2 failed because of a mistake in the job or its data, 130 stopped, 3 "
+        "stopped without a checkpoint of its last steps"
     )
     model_saved: bool
     priority: int = Field(description="jobs of a higher priority start first")

@@ -34,11 +34,12 @@ def connect(
     address: str | None,
     inside: RunnerLink | None,
     on_wait: Callable[[str], None],
+    require_time: Callable[[], None] = lambda: None,
 ) -> Iterator[Workers]:
     """Start the workers of a job, and close them after the block: in threads (`local`), in the Ray cluster at
     `address`, or in a Ray that is started for them. `inside`: see Where. `weights` is the result of `check_weights`.
 
-    Raises StoppedEarly if `give_up` returns True before they run.
+    Raises StoppedEarly if `give_up` returns True before they run. Waits for workers call `require_time` now and then.
     """
     if local:
         with contextlib.ExitStack() as stack:
@@ -54,6 +55,7 @@ def connect(
                 faults=faults,
                 snapshots=None if folder is None else lambda: LayerFiles(Path(folder), states.token),
                 restore_from=None if reader is None else reader.read,
+                require_time=require_time,
             )
             stack.enter_context(contextlib.closing(threads))
             yield threads
@@ -66,6 +68,7 @@ def connect(
         weights=weights,
         faults=faults,
         give_up=give_up,
+        require_time=require_time,
         places_of_state=states,
     )
     if inside is not None:

@@ -52,8 +52,8 @@ class Assignment:
     """A runner's input.
 
     `document` is the job; `files` maps the path of each uploaded file in the job to its local copy; `memory_per_cpu` is
-    a CPU's share of its node's memory in bytes; `force` starts the job even if the plan refuses it; `rules` are
-    SourceRules.
+    a CPU's share of its node's memory in bytes; `force` starts the job even if the plan refuses it;
+    `resumed_from` is the job whose checkpoints it begins with; `rules` are SourceRules.
     """
 
     job: str
@@ -63,6 +63,7 @@ class Assignment:
     files: Mapping[str, str]
     memory_per_cpu: int
     force: bool = False
+    resumed_from: str = ""
     rules: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -221,12 +222,16 @@ class JobRunner:
         return run
 
     def _checkpoint(self, run_dir: RunDir) -> Resume | None:
-        """Return the newest checkpoint of the attempts before; None for the first, and if there is none."""
-        if self._assignment.attempt == 1:
+        """Return the newest checkpoint of the attempts before, or of the job before; None if there is none. Raises
+        InvalidData if a job that goes on with another one has none: it must not begin anew."""
+        before = self._assignment.resumed_from
+        if self._assignment.attempt == 1 and not before:
             return None
         try:
             return find_checkpoint(self._folder, lambda text: run_dir.event("checkpoint damaged", detail=text))
         except InvalidData:
+            if before:
+                raise InvalidData(f"no checkpoint of job {before} is whole; submit the job file anew") from None
             return None
 
     def _unless_stopped(self, prepare: Callable[[], Run]) -> Run:

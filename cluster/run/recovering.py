@@ -28,7 +28,7 @@ from coordinator.train.rows import EvalRow, Row
 from coordinator.train.story import CAUGHT_UP, LOST, RECOVERED, story_text
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import WorkerPlace, Workers
-from stages.errors import JobFailed
+from stages.errors import GraceOver, JobFailed
 
 _EXACT = ("epoch", "samples", "loss", "grad_norm", "learning_rate", "accuracy", "perplexity")
 _LOOK_EVERY_S = 0.1
@@ -97,6 +97,8 @@ class Recovery:
             except JobFailed as another:
                 error, recovering = another, True
                 continue
+            except GraceOver:
+                raise
             except Exception as broken:  # Ray itself is lost: the first cause is what counts
                 raise error from broken
             self._checkpoints.forget(token)

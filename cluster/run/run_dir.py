@@ -99,7 +99,8 @@ class RunDir:
         Raises OSError."""
         before = self.path / run_files.of_attempt(run_files.METRICS, self.attempt - 1)
         assert self._metrics is not None, "a run that was opened to read"
-        self._metrics.write(b"".join(rows_until(before, position)).decode())
+        if before.exists():  # a job that goes on with another one has none
+            self._metrics.write(b"".join(rows_until(before, position)).decode())
         remove_later(self.path, position)
 
     @staticmethod

@@ -27,11 +27,13 @@ from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
 from cluster.trackers import Trackers, require_trackers, require_tracking
 from coordinator.checkpoints.position import START, Position
+from coordinator.job.checkpoint_section import GRACE_S
 from coordinator.job.spec import JobSpec
 from coordinator.learning.warning import LearningWarning
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
 from coordinator.timing.epoch_means import EpochMeans
+from coordinator.train.ending import Ending
 from coordinator.train.recovery import Policy
 from coordinator.train.row_log import RowLog
 from coordinator.train.rows import EvalRow, Row, take_row
@@ -39,7 +41,7 @@ from coordinator.train.text_measure import TextMeasure, text_measure
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import WorkerPlace, Workers, gather
 from stages.data import batch_bounds
-from stages.errors import JobFailed, PipetrainError, StoppedEarly, UserMistake
+from stages.errors import GraceOver, JobFailed, PipetrainError, StoppedEarly, UserMistake
 from stages.orders import Fault
 
 
@@ -65,13 +67,14 @@ class Where:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """How a run ended. `stopped`: before its last step, on request. `saved`: the run directory has its weights (a run
-    that is stopped before its first step has none). `loss`: the mean over the rows of the last epoch. `warnings` say
-    why the network may have learnt nothing."""
+    that is stopped before its first step has none). `checkpoint`: the step of the newest checkpoint; None if there is
+    none. `loss`: the mean over the rows of the last epoch. `warnings` say why the network may have learnt nothing."""
 
     steps: int
     steps_total: int
     stopped: bool
     saved: bool
+    checkpoint: int | None = None
     loss: float | None
     last_evaluation: EvalRow | None
     warnings: tuple[LearningWarning, ...] = ()
@@ -96,7 +99,9 @@ class Run:
         self.spec, self.data, self.blueprint = spec, data, blueprint
         self._where, self._trace_steps, self._faults = where, trace_steps, faults
         self._trainer: Trainer | None = None
-        self._stopping, self._steps_done = False, 0
+        self._ending, self._steps_done = Ending(), 0
+        self.grace_s = GRACE_S if spec.checkpoint is None else spec.checkpoint.grace
+        """How long the run may take to save its state after `stop`, in seconds."""
         self._token = secrets.token_hex(4)  # of this life of the run, see step_folder
         self.result: RunResult | None = None
         self.warn: Callable[[str], None] = _quiet
@@ -150,8 +155,8 @@ class Run:
         return self._steps_done
 
     def stop(self) -> None:
-        """Stop after the steps under way, and save the weights."""
-        self._stopping = True
+        """Stop after the steps under way, and save the state and the weights, within `grace_s`."""
+        self._ending.ask(self.grace_s)
         if self._trainer is not None:
             self._trainer.stop()
 
@@ -191,16 +196,14 @@ class Run:
                 address=where.address,
                 inside=where.inside,
                 on_wait=where.on_wait,
+                require_time=self._ending.require_time,
             ) as workers:
                 places = workers.places()
                 on_start(places)
                 run_dir.event("started", workers=[place._asdict() for place in places])
                 yield from self._train(workers, run_dir, notes)
         except StoppedEarly:
-            self.result = RunResult(
-                steps=0, steps_total=self.steps_total, stopped=True, saved=False, loss=None, last_evaluation=None
-            )
-            run_dir.event("stopped", step=0, saved=False)
+            self._end(run_dir, self._position.step, saved=False, stopped=True)
         except Exception as error:
             ours = as_our_error(error, run_dir.path, there=run_dir.is_there())
             record_failure(run_dir, ours)
@@ -260,7 +263,7 @@ class Run:
             checkpoints=checkpoints,
             accounts=None if earlier is None else earlier.accounts,
         )
-        if self._stopping:
+        if self._ending.asked:
             trainer.stop()
         return trainer
 
@@ -274,7 +277,7 @@ class Run:
         return START if self.resume is None else self.resume.manifest.position
 
     def _give_up(self) -> bool:
-        return self._stopping
+        return self._ending.asked
 
     def _train(self, workers: Workers, run_dir: RunDir, notes: LearningNotes) -> Iterator[Row]:
         means, last_evaluation = EpochMeans(), None
@@ -307,7 +310,7 @@ class Run:
         )
         judged = EvaluationLog(run_dir, self.data.preprocessing)
         with trackers:
-            with closing_after(observer):
+            with contextlib.suppress(GraceOver), closing_after(observer):
                 for row in self._logged(observer, notes, checkpoints, recovery):
                     if not recovery.is_new(row):
                         continue
@@ -325,23 +328,25 @@ class Run:
             judged.write()
             assert self._trainer is not None, "it was made"
             trainer = self._trainer
-            stopped = trainer.steps_done < trainer.steps_total
-            saved = trainer.steps_done > 0
+            late = self._ending.is_over
+            stopped = late or trainer.steps_done < trainer.steps_total
+            saved = trainer.steps_done > 0 and not late
             run_dir.require_there()
             if saved:
                 saved_at_end = checkpoints.parameters(trainer.steps_done)
                 run_dir.save_model(self.spec, saved_at_end or gather(workers, "parameters"), self.data.vocabulary)
             trackers.close("stopped" if stopped else "finished")  # only once the weights are saved
+        figures = {"loss": means.loss, "last_evaluation": last_evaluation, "warnings": tuple(notes.given)}
+        self._end(run_dir, trainer.steps_done, saved=saved, stopped=stopped, **figures)
+
+    def _end(self, run_dir: RunDir, step: int, *, saved: bool, stopped: bool, **figures: Any) -> None:
+        """Set the result, and write the event of the end."""
+        newest = max(CheckpointFolder(run_dir.checkpoints).steps(), default=None)
+        made = {"loss": None, "last_evaluation": None, **figures}
         self.result = RunResult(
-            steps=trainer.steps_done,
-            steps_total=trainer.steps_total,
-            stopped=stopped,
-            saved=saved,
-            loss=means.loss,
-            last_evaluation=last_evaluation,
-            warnings=tuple(notes.given),
+            steps=step, steps_total=self.steps_total, stopped=stopped, saved=saved, checkpoint=newest, **made
         )
-        run_dir.event("stopped" if stopped else "finished", step=trainer.steps_done, saved=saved)
+        run_dir.event("stopped" if stopped else "finished", step=step, saved=saved, checkpoint=newest)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from cluster.data.rules import local_files, require_rules
 from cluster.service.entry import Entry
 from cluster.service.files import file_parts, files_to_fetch, log_lines, require_worker
+from cluster.service.going_on import drop_checkpoints, require_resumable, take_checkpoints
 from cluster.service.health import Health
 from cluster.service.job_ids import new_job_id
 from cluster.service.jobs import Jobs
@@ -66,6 +67,8 @@ class Api:
                 priority=request.priority,
                 submission_id=request.submission_id,
                 force=request.force,
+                resume=request.resume,
+                preempt=request.preempt,
                 remote=is_remote_peer(context.peer()),
             )
             return job_message(self._jobs.view(stored), document)
@@ -209,10 +212,13 @@ class Api:
         priority: int = 0,
         submission_id: str = "",
         force: bool = False,
+        resume: str = "",
+        preempt: bool = False,
         remote: bool = False,
     ) -> tuple[JobRecord, JobDocument]:
         """Submit a job; return its record and document. `files` maps a path in the job to the SHA-256 of its upload.
-        `remote`: the request came from another host, so the job may not read addresses of this host.
+        `resume` names the job that it goes on with, `preempt`: see JobRecord. `remote`: the request came from another
+        host, so the job may not read addresses of this host.
 
         Raises UserMistake if the request is invalid, Refused if the cluster is too small or the queue is full.
         """
@@ -229,6 +235,8 @@ class Api:
         if wrong:
             raise UserMistake("\n".join(f"{path}: {what}" for path, what in wrong.items()))
         job = new_job_id()
+        before = await self._jobs.find(resume) if resume else ""
+        step = await asyncio.to_thread(require_resumable, self._jobs, before, spec) if before else 0
         record = JobRecord(
             id=job,
             name=spec.name,
@@ -236,7 +244,8 @@ class Api:
             priority=priority,
             order=0,
             needs=await self._needs(spec, document.files),
-            state=Queued(),
+            state=Queued(why=f"goes on after step {step} of job {before}" if before else ""),
+            step=step,
             stages=spec.pipeline.stages,
             schedule=spec.pipeline.schedule,
             batch_size=spec.training.batch_size,
@@ -244,9 +253,19 @@ class Api:
             submitted_at=time.time(),
             force=force,
             remote=remote,
+            preempt=preempt,
+            resumed_from=before,
         )
         self._require_room(record.needs)
-        return await self._jobs.submit(record, document), document
+        if before:
+            await asyncio.to_thread(take_checkpoints, self._jobs.home, before, job)
+        stored = None
+        try:
+            stored = await self._jobs.submit(record, document)
+        finally:
+            if before and (stored is None or stored.id != job):  # refused, or submitted before
+                await asyncio.to_thread(drop_checkpoints, self._jobs.home, job)
+        return stored, document
 
     async def plan(self, spec: JobSpec, files: Mapping[str, str], *, remote: bool) -> tuple[str, list[str]]:
         """Return the plan as JSON, and a line for each worker with too little memory. Raises UserMistake, JobFailed."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from cluster.service.entry import Entry
 from cluster.service.records import EventRecord, JobRecord
-from coordinator.queue.job_states import Failed, State, reason
+from coordinator.queue.job_states import Failed, Queued, State, reason
 from coordinator.texts import counted
 
 _log = logging.getLogger(__name__)
@@ -20,9 +20,9 @@ def submitted(record: JobRecord) -> EventRecord:
     """Return a job's first event."""
     needs = record.needs
     workers = f"{counted(needs.workers, 'worker')} of {counted(needs.cpus, 'CPU')}"
-    return EventRecord(
-        seq=1, time=record.submitted_at, kind="submitted", attempt=0, text=f"accepted; needs {workers}", details={}
-    )
+    from_job = f" {record.state.why};" if isinstance(record.state, Queued) and record.resumed_from else ""
+    text = f"accepted;{from_job} needs {workers}"
+    return EventRecord(seq=1, time=record.submitted_at, kind="submitted", attempt=0, text=text, details={})
 
 
 def following(entry: Entry, event: EventRecord) -> JobRecord:
@@ -30,6 +30,8 @@ def following(entry: Entry, event: EventRecord) -> JobRecord:
     record = replace(entry.live_record(), events=event.seq)
     if event.kind == "starting" and "steps_total" in event.details:
         record = replace(record, steps_total=event.details["steps_total"])
+    if event.kind == "resumed" and "step" in event.details:
+        record = replace(record, step=event.details["step"])
     if event.kind == "preparing" and "pid" in event.details:
         record = replace(record, runner_pid=event.details["pid"])
     return record

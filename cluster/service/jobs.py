@@ -125,7 +125,8 @@ class Jobs:
         trouble = next(iter(hindrances), "" if record.state.ended else self.noting.trouble)
         if isinstance(record.state, Queued) and record.id in self._queue:
             position = self._queue.position(record.id)
-            reason = trouble or self._choice.explain(self._waiting(record), position)
+            waits = self._choice.explain(self._waiting(record), position)
+            reason = trouble or (f"{record.state.why}; {waits}" if record.state.why else waits)
             return JobView(record=record, reason=reason, position=position, queue_length=len(self._queue))
         if trouble:
             return JobView(record=record, reason=trouble)

@@ -30,5 +30,6 @@ def prepare_attempt(
         files={path: str(upload_path(home, sha256, path)) for path, sha256 in found.files.items()},
         memory_per_cpu=memory_per_cpu,
         force=record.force,
+        resumed_from=record.resumed_from,
         rules=rules.for_job(remote=record.remote).as_dict(),
     )

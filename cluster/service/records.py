@@ -15,8 +15,9 @@ class JobRecord:
     """A job. Times are seconds UTC. `step` is the number of steps done in the present attempt.
 
     `samples_per_second` is the speed of the last steps, `best_validation_loss` the smallest of the present attempt.
-    `events_read` is the number of bytes of events.jsonl that the store has. `remote`: it was submitted from another
-    host.
+    `resumed_from` is the job from whose checkpoint it goes on; "" for none. `preempt`: jobs of a lower priority make
+    room for it. `events_read` is the number of bytes of events.jsonl that the store has. `remote`: it was submitted
+    from another host.
     """
 
     id: str
@@ -46,6 +47,8 @@ class JobRecord:
     events_read: int = 0
     force: bool = False
     remote: bool = False
+    preempt: bool = False
+    resumed_from: str = ""
     runner_pid: int | None = None
 
     @property

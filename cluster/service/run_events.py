@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from coordinator.queue.job_states import Happening, Preparation, RunFailed, RunFinished, RunnerLost, RunStopped, Started
+from coordinator.queue.job_states import (
+    Happening,
+    Preparation,
+    RunFailed,
+    RunFinished,
+    RunnerLost,
+    RunStopped,
+    Started,
+    stop_text,
+)
 from coordinator.texts import counted, size
 from coordinator.train.story import story_text
 
@@ -25,7 +34,7 @@ def happening(event: Mapping[str, Any]) -> Happening | None:
         case "finished":
             return RunFinished()
         case "stopped":
-            return RunStopped(int(event["step"]), bool(event["saved"]))
+            return _stopped(event)
         case "failed":
             return RunFailed(
                 str(event["cause"]), str(event["kind"]), bool(event.get("mistake")), str(event.get("traceback", ""))
@@ -33,6 +42,12 @@ def happening(event: Mapping[str, Any]) -> Happening | None:
         case "interrupted":
             return RunnerLost(f"its runner was interrupted: {event.get('cause')}")
     return None
+
+
+def _stopped(event: Mapping[str, Any]) -> RunStopped:
+    step, saved = int(event["step"]), bool(event["saved"])
+    newest = event.get("checkpoint", step if saved else None)  # older versions did not say it
+    return RunStopped(step, saved, None if newest is None else int(newest))
 
 
 def text(event: Mapping[str, Any]) -> str:
@@ -52,7 +67,7 @@ def text(event: Mapping[str, Any]) -> str:
         case "finished":
             return f"all {counted(event['step'], 'step')} made, model saved"
         case "stopped":
-            return f"stopped at step {event['step']}" + (", weights saved" if event["saved"] else "")
+            return stop_text(_stopped(event))
         case "checkpoint":
             return f"checkpoint of step {event['step']}: {size(event['bytes'])}"
         case "resumed":

@@ -86,6 +86,10 @@ _MIGRATIONS = (
     ALTER TABLE jobs ADD COLUMN validation_perplexity REAL;
     ALTER TABLE jobs ADD COLUMN validation_bits_per_byte REAL;
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN preempt INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN resumed_from TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 _SELECT = f'SELECT "order", {", ".join(COLUMNS)} FROM jobs'

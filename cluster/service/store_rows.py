@@ -50,7 +50,7 @@ def record_of(row: Sequence[Any]) -> JobRecord:
     except (ValueError, TypeError, AttributeError) as error:
         raise UnreadableRow(f"the state of job {values['id']}: {error}") from None
     return JobRecord(
-        **{**values, "force": bool(values["force"]), "remote": bool(values["remote"])},
+        **{**values, **{name: bool(values[name]) for name in ("force", "remote", "preempt")}},
         order=order,
         needs=_needs(workers, cpus, memory),
         state=found,

@@ -18,6 +18,7 @@ from cluster.trackers.options import make_trackers
 from cluster.trackers.tracker import Outcome, Point, TrackedRun, Tracker, point_of
 from coordinator.job.spec import JobSpec
 from coordinator.train.rows import Row
+from stages.errors import GraceOver
 
 CLOSE_S = 20.0
 """How long the end of a run waits for all its trackers together, in seconds."""
@@ -77,7 +78,8 @@ class Trackers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asked = kind is not None and not issubclass(kind, Exception)  # Ctrl-C, or the generator of rows was closed
+        # Ctrl-C, the generator of rows was closed, or a stopped run was not done in time
+        asked = kind is not None and (not issubclass(kind, Exception) or issubclass(kind, GraceOver))
         self.close("stopped" if asked else "failed")
 
     def _warn_of_news(self) -> None:

@@ -92,7 +92,7 @@ class Job(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., steps_total: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., priority: _Optional[int] = ..., queue_position: _Optional[int] = ..., submission_id: _Optional[str] = ..., workers: _Optional[int] = ..., cpus: _Optional[int] = ..., memory: _Optional[int] = ..., exit_code: _Optional[int] = ..., document: _Optional[str] = ..., traceback: _Optional[str] = ..., files: _Optional[_Mapping[str, str]] = ..., queue_length: _Optional[int] = ..., model_saved: _Optional[bool] = ..., validation_perplexity: _Optional[float] = ..., validation_bits_per_byte: _Optional[float] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
-    __slots__ = ("document", "files", "name", "priority", "submission_id", "force")
+    __slots__ = ("document", "files", "name", "priority", "submission_id", "force", "resume", "preempt")
     class FilesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -106,13 +106,17 @@ class SubmitRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_ID_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    PREEMPT_FIELD_NUMBER: _ClassVar[int]
     document: str
     files: _containers.ScalarMap[str, str]
     name: str
     priority: int
     submission_id: str
     force: bool
-    def __init__(self, document: _Optional[str] = ..., files: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., priority: _Optional[int] = ..., submission_id: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+    resume: str
+    preempt: bool
+    def __init__(self, document: _Optional[str] = ..., files: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., priority: _Optional[int] = ..., submission_id: _Optional[str] = ..., force: _Optional[bool] = ..., resume: _Optional[str] = ..., preempt: _Optional[bool] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("id",)

@@ -12,6 +12,8 @@ from coordinator.job.base_section import Section
 
 _WAYS = ("every_steps", "every_seconds", "stall_budget")
 _DEFAULT_BUDGET = 0.035
+GRACE_S = 30.0
+"""How long a stopped run may take to save, in seconds, if the job does not say it."""
 
 
 def _share(value: object) -> object:
@@ -38,6 +40,10 @@ class CheckpointSection(Section):
     )
     best: Literal["validation_loss", "validation_accuracy"] | None = Field(
         default=None, description="validation_loss or validation_accuracy: the best checkpoint stays"
+    )
+
+    grace: float = Field(
+        default=GRACE_S, ge=0, le=86_400, description="a number of seconds, at least 0: the time to save after a stop"
     )
 
     @model_validator(mode="after")

@@ -34,10 +34,14 @@ class StopAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """The job waits for its turn. Its reason and its position follow from the present queue."""
+    """The job waits for its turn. Its reason and its position follow from the present queue, after `why`, what happened
+    before. `attempt` is its next attempt."""
 
     name: ClassVar[str] = "QUEUED"
     ended: ClassVar[bool] = False
+    attempt: int = 1
+    why: str = ""
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +107,15 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """The job ended because a user stopped it. With `saved`, its weights so far are in its run directory."""
+    """The job ended because a user stopped it. `saved`: its weights so far are in its run directory. `lost`: no
+    checkpoint has its last steps."""
 
     name: ClassVar[str] = "STOPPED"
     ended: ClassVar[bool] = True
     attempt: int
     how: str
     saved: bool = False
+    lost: bool = False
 
 
 State = Queued | Starting | Running | Recovering | Succeeded | Failed | Stopped
@@ -146,10 +152,12 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunStopped:
-    """The runner ended early after `step` steps, because it was stopped."""
+    """The runner ended early after `step` steps, because it was stopped. `saved`: its weights are saved. `checkpoint`:
+    the step of its newest checkpoint; None if it has none."""
 
     step: int
     saved: bool
+    checkpoint: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +250,7 @@ def decide(state: State, happening: Happening) -> Decision:
     return decision
 
 
-def _launch_first(state: Queued, _: Admitted) -> Decision:
-    return Starting(attempt=1), [Launch(1)]
-
-
-def _launch_again(state: Recovering, _: Admitted) -> Decision:
+def _launch(state: Queued | Recovering, _: Admitted) -> Decision:
     return Starting(attempt=state.attempt, lost=state.lost), [Launch(state.attempt)]
 
 
@@ -263,12 +267,21 @@ def _succeed(state: Starting | Running, _: RunFinished) -> Decision:
 
 
 def _stopped(state: Starting | Running, happening: RunStopped) -> Decision:
-    how = (
-        f"stopped at step {happening.step}, weights saved"
-        if happening.saved
-        else "stopped before its first step; nothing was saved"
-    )
-    return Stopped(attempt=state.attempt, how=how, saved=happening.saved), []
+    lost = happening.step > 0 and happening.checkpoint != happening.step
+    return Stopped(attempt=state.attempt, how=stop_text(happening), saved=happening.saved, lost=lost), []
+
+
+def stop_text(stopped: RunStopped) -> str:
+    """Return how a run was stopped, and what of it is saved."""
+    step, newest = stopped.step, stopped.checkpoint
+    if not step:
+        return "stopped before its first step; nothing was saved"
+    if stopped.saved:
+        return f"stopped at step {step}, weights saved" + ("" if newest == step else ", but no checkpoint")
+    if newest == step:
+        return f"stopped at step {step}, checkpoint saved; its grace was over before the weights were"
+    until = "nothing is saved" if newest is None else f"its newest checkpoint is of step {newest}"
+    return f"stopped at step {step}; its grace was over before it was saved: {until}"
 
 
 def _fail(state: Starting | Running, happening: RunFailed) -> Decision:
@@ -284,13 +297,13 @@ def _fail(state: Starting | Running, happening: RunFailed) -> Decision:
 
 def _runner_lost(state: Starting | Running, lost: RunnerLost) -> Decision:
     if state.stop is not None and state.stop.now:
-        return Stopped(attempt=state.attempt, how="stopped at once, nothing saved"), []
+        return Stopped(attempt=state.attempt, how="stopped at once, nothing saved", lost=True), []
     return Failed(attempt=state.attempt, cause=lost.cause, kind="RunnerLost"), []
 
 
 def _cluster_lost(state: Starting | Running, lost: ClusterLost) -> Decision:
     if state.stop is not None:
-        return Stopped(attempt=state.attempt, how=f"was to stop when {lost.cause}; nothing saved"), []
+        return Stopped(attempt=state.attempt, how=f"was to stop when {lost.cause}; nothing saved", lost=True), []
     times = state.lost + (not lost.planned)
     if not lost.planned and times >= MOST_ATTEMPTS:
         cause = f"{lost.cause}, for the {times}th time; not started again"
@@ -299,7 +312,8 @@ def _cluster_lost(state: Starting | Running, lost: ClusterLost) -> Decision:
 
 
 def _stop_waiting(state: Queued, _: StopRequested) -> Decision:
-    return Stopped(attempt=0, how="stopped in the queue, before it began"), []
+    before = state.attempt - 1
+    return Stopped(attempt=before, how=f"stopped in the queue, before it began{' again' if before else ''}"), []
 
 
 def _stop_recovering(state: Recovering, _: StopRequested) -> Decision:
@@ -315,7 +329,7 @@ def _ask_to_stop(state: Starting | Running, asked: StopRequested) -> Decision:
 
 
 def _give_up(state: Queued | Starting | Running | Recovering, happening: Unstorable) -> Decision:
-    attempt = 0 if isinstance(state, Queued) else state.attempt - isinstance(state, Recovering)
+    attempt = state.attempt - isinstance(state, (Queued, Recovering))
     return Failed(attempt=attempt, cause=f"cannot be stored: {happening.what}", kind="Unstorable"), []
 
 
@@ -324,7 +338,7 @@ def _nothing(state: State, _: Happening) -> Decision:
 
 
 TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Decision]] = {
-    (Queued, Admitted): _launch_first,
+    (Queued, Admitted): _launch,
     (Queued, StopRequested): _stop_waiting,
     (Starting, Preparation): _detail,
     (Starting, Started): _run,
@@ -340,7 +354,7 @@ TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Deci
     (Running, RunnerLost): _runner_lost,
     (Running, ClusterLost): _cluster_lost,
     (Running, StopRequested): _ask_to_stop,
-    (Recovering, Admitted): _launch_again,
+    (Recovering, Admitted): _launch,
     (Recovering, StopRequested): _stop_recovering,
     **{(alive, Unstorable): _give_up for alive in (Queued, Starting, Running, Recovering)},
     **{(ended, StopRequested): _nothing for ended in (Succeeded, Failed, Stopped)},
@@ -376,7 +390,7 @@ def exit_code(state: State) -> int | None:
         case Failed():
             return 2 if state.mistake else 1
         case Stopped():
-            return 130
+            return 3 if state.lost else 130
     return None
 
 

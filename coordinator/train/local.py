@@ -35,6 +35,7 @@ class _LocalTicket:
     workers: Sequence[Worker]
     exchange: LocalExchange
     hang_timeout: float
+    require_time: Callable[[], None]
 
     def collect(self) -> Sequence[Sequence[Report]]:
         """See Ticket."""
@@ -51,6 +52,7 @@ class _LocalTicket:
             try:
                 return result.get(timeout=every_s)
             except queue.Empty:
+                self.require_time()
                 self.exchange.attendance.asked()
                 seen = {worker: one.progress.seen() for worker, one in enumerate(self.workers)}
                 hang = liveness.take(time.monotonic(), seen)
@@ -60,8 +62,8 @@ class _LocalTicket:
 
 class LocalWorkers:
     """One thread a worker; arrays are handed over in memory. `snapshots` makes what writes a worker's checkpoints;
-    `restore_from` reads an array of a checkpoint that the job goes on from. Until `close`, BLAS has at most
-    `cpus_per_worker` threads."""
+    `restore_from` reads an array of a checkpoint that the job goes on from. Waits call `require_time` at times. Until
+    `close`, BLAS has at most `cpus_per_worker` threads."""
 
     def __init__(
         self,
@@ -73,11 +75,12 @@ class LocalWorkers:
         faults: Mapping[int, Fault] | None = None,
         snapshots: Callable[[], Snapshots] | None = None,
         restore_from: Callable[[str, str, Array], None] | None = None,
+        require_time: Callable[[], None] = lambda: None,
     ) -> None:
         resources = blueprint.spec.resources
         self._program = blueprint.program
         self._limits = BlasThreads(blas_threads(blueprint.spec))
-        self._hang_timeout = resources.hang_timeout
+        self._hang_timeout, self._require_time = resources.hang_timeout, require_time
         self._exchange = LocalExchange(unattended_limit(resources.hang_timeout))
         self._workers: list[Worker] = []
         self._inboxes: list[queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]] = []
@@ -113,7 +116,8 @@ class LocalWorkers:
         results: list[queue.SimpleQueue[Result]] = [queue.SimpleQueue() for _ in self._inboxes]
         for inbox, result in zip(self._inboxes, results, strict=True):
             inbox.put((tuple(orders), result))
-        return _LocalTicket(results, self._program, self._workers, self._exchange, self._hang_timeout)
+        of_all = self._program, self._workers, self._exchange, self._hang_timeout, self._require_time
+        return _LocalTicket(results, *of_all)
 
     def clocks(self) -> Sequence[ClockFix]:
         """See Workers."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from cluster.run import training
@@ -226,9 +225,9 @@ def _train(folder: Path, *options: str) -> int:
     return code
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), NotEnoughResources("the cluster has 1 CPU")])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (NotEnoughResources("it has 1 CPU"), 2)])
 def test_what_ends_a_command_before_its_first_step_does_not_block_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
 ) -> None:
     with monkeypatch.context() as patch:
 
@@ -236,8 +235,12 @@ def test_what_ends_a_command_before_its_first_step_does_not_block_the_next(
             raise error
 
         patch.setattr(training, "connect", connect)
-        with pytest.raises((click.Abort, NotEnoughResources)):
-            _train(tmp_path)
+        if isinstance(error, NotEnoughResources):
+            with pytest.raises(NotEnoughResources) as told:
+                _train(tmp_path)
+            assert told.value.exit_code == code
+        else:
+            assert _train(tmp_path) == code
     assert not (tmp_path / "run").exists()
     assert _train(tmp_path) == 0
     assert (tmp_path / "run" / "model.safetensors").exists()

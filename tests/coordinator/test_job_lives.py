@@ -70,11 +70,11 @@ LIVES: dict[str, tuple[Sequence[Happening], str]] = {
         StopRequested: RUNNING (stopping: finishes the steps in progress and saves) → SendStop(attempt=2, now=False)
         StopRequested: RUNNING (ending its processes) → SendStop(attempt=2, now=True)
         RunnerLost: STOPPED (stopped at once, nothing saved)
-        exit 130
+        exit 3
         """,
     ),
     "it is stopped while it starts": (
-        [Admitted(), StopRequested(1.0), Preparation("reading its data"), Started(), RunStopped(7, saved=True)],
+        [Admitted(), StopRequested(1.0), Preparation("reading its data"), Started(), RunStopped(7, True, 7)],
         """
         Admitted: STARTING (starting its runner) → Launch(attempt=1)
         StopRequested: STARTING (stopping: finishes the steps in progress and saves) → SendStop(attempt=1, now=False)
@@ -108,7 +108,7 @@ LIVES: dict[str, tuple[Sequence[Happening], str]] = {
         Started: RUNNING
         StopRequested: RUNNING (stopping: finishes the steps in progress and saves) → SendStop(attempt=1, now=False)
         ClusterLost: STOPPED (was to stop when Ray was lost; nothing saved)
-        exit 130
+        exit 3
         """,
     ),
     "its data is wrong": (

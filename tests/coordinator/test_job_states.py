@@ -72,7 +72,7 @@ HAPPENING: dict[type[Happening], st.SearchStrategy[Happening]] = {
     Preparation: st.builds(Preparation, LINES),
     Started: st.just(Started()),
     RunFinished: st.just(RunFinished()),
-    RunStopped: st.builds(RunStopped, st.integers(0, 10**9), st.booleans()),
+    RunStopped: st.builds(RunStopped, st.integers(0, 10**9), st.booleans(), st.none() | st.integers(1, 10**9)),
     RunFailed: st.builds(RunFailed, CAUSES, LINES, st.booleans(), TEXTS),
     RunnerLost: st.builds(RunnerLost, LINES),
     ClusterLost: st.builds(ClusterLost, LINES, st.booleans()),
@@ -301,4 +301,4 @@ def test_along_a_life_too(life: Life) -> None:
 @given(ANY_STATE)
 def test_only_what_has_ended_has_an_exit_code(state: State) -> None:
     assert (exit_code(state) is None) == (not state.ended)
-    assert exit_code(state) in (None, 0, 1, 2, 130)
+    assert exit_code(state) in (None, 0, 1, 2, 3, 130)

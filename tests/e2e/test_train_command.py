@@ -99,6 +99,27 @@ def test_ctrl_c_ends_cleanly_and_saves_what_was_reached(tmp_path: Path, where: l
     _nothing_is_left(process.pid)
 
 
+def test_a_signal_for_all_processes_of_a_group_that_reaches_workers_first_does_not_cost_the_save(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    process = _start(run, *LONG_JOB, start_new_session=True)
+    _wait_for_steps(run, 20, process)
+    (started,) = _events(run, "started")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for worker in started["workers"]:
+            os.kill(worker["pid"], number)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    (stopped,) = _events(run, "stopped")
+    assert stopped["saved"]
+    assert stopped["checkpoint"] == stopped["step"] >= 20
+    assert not _events(run, "worker lost")
+    assert (run / "checkpoints" / f"step-{stopped['step']:08d}" / "checkpoint.json").is_file()
+    _nothing_is_left(process.pid)
+
+
 def test_a_killed_worker_is_replaced_and_the_terminal_says_so(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _start(run, *LONG_JOB, "--set", "checkpoint.every_steps=10")
@@ -186,12 +207,13 @@ def test_the_model_that_does_not_fit_on_one_worker(tmp_path: Path) -> None:
     assert "resources.memory_per_worker allows 167,772,160 bytes" in forced.stderr.splitlines()[-1]
 
 
-def _start(run: Path, *options: str) -> subprocess.Popen[str]:
+def _start(run: Path, *options: str, start_new_session: bool = False) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [PIPETRAIN, "train", str(EXAMPLES / "digits.yaml"), "--run-dir", str(run), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
     )
 
 

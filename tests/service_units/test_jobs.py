@@ -53,7 +53,8 @@ def test_a_job_goes_from_the_queue_to_its_end(tmp_path: Path) -> None:
     ("last", "details", "state", "exit_code"),
     [
         ("finished", {"step": 10}, "SUCCEEDED", 0),
-        ("stopped", {"step": 4, "saved": True}, "STOPPED", 130),
+        ("stopped", {"step": 4, "saved": True, "checkpoint": 4}, "STOPPED", 130),
+        ("stopped", {"step": 4, "saved": False, "checkpoint": 2}, "STOPPED", 3),
         ("failed", {"cause": "stage 1: no", "kind": "StageFailed", "traceback": "T"}, "FAILED", 1),
         ("failed", {"cause": "no such file", "kind": "InvalidData", "mistake": True}, "FAILED", 2),
     ],

@@ -43,8 +43,23 @@ STARTED = {"event": "started", "workers": [{"host": "b"}, {"host": "a"}, {"host"
         ({"event": "finished", "step": 690}, RunFinished(), "all 690 steps made, model saved"),
         (
             {"event": "stopped", "step": 12, "saved": True},
-            RunStopped(12, True),
+            RunStopped(12, True, 12),
             "stopped at step 12, weights saved",
+        ),
+        (
+            {"event": "stopped", "step": 12, "saved": False, "checkpoint": 12},
+            RunStopped(12, False, 12),
+            "stopped at step 12, checkpoint saved; its grace was over before the weights were",
+        ),
+        (
+            {"event": "stopped", "step": 12, "saved": False, "checkpoint": 8},
+            RunStopped(12, False, 8),
+            "stopped at step 12; its grace was over before it was saved: its newest checkpoint is of step 8",
+        ),
+        (
+            {"event": "stopped", "step": 12, "saved": False, "checkpoint": None},
+            RunStopped(12, False, None),
+            "stopped at step 12; its grace was over before it was saved: nothing is saved",
         ),
         (
             {"event": "failed", "cause": "first line\nsecond", "kind": "StageFailed", "traceback": "T"},

@@ -21,7 +21,7 @@ def test_a_store_of_an_older_version_takes_what_a_list_shows_from_its_documents(
         for name, document in documents.items():
             asyncio.run(store.write(insert(job_record(name), JobDocument(document=document, files={}), _event())))
     added = ("best_validation_loss", "samples_per_second", "stages", "schedule", "batch_size")
-    later = ("validation_perplexity", "validation_bits_per_byte")
+    later = ("validation_perplexity", "validation_bits_per_byte", "preempt", "resumed_from")
     with sqlite3.connect(path) as connection:
         for column in (*added, *later):
             connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
