@@ -55,12 +55,17 @@ Lane = tuple[Action, ...]
 
 @dataclass(frozen=True)
 class Program:
-    """All lanes of one step: `lanes[w]` is what worker `w` does. Which worker holds which stage follows from them."""
+    """All lanes of one step: `lanes[w]` is what worker `w` does. Which worker holds which stage follows from them.
+
+    `pairs` are the forwards that a schedule overlaps with the B right after them. Workers here do one action after the
+    other; torch may overlap the two, so files keep them together.
+    """
 
     name: str
     n_stages: int
     n_micro_batches: int
     lanes: tuple[Lane, ...]
+    pairs: frozenset[Action] = frozenset()
 
     @property
     def n_workers(self) -> int:

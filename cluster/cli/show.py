@@ -31,7 +31,7 @@ _UNIT_S = 1e-3  # a unit of time is a millisecond in a trace
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="The number of workers; by default that of the stages, half as many for interleaved-1f1b.",
+    help="The number of workers; by default that of the stages, or half as many for schedules with two stages each.",
 )
 @click.option(
     "--weight-grad-group",
@@ -60,7 +60,8 @@ def show(
     form: str,
     output: Path | None,
 ) -> None:
-    """Draw SCHEDULE: gpipe, 1f1b, interleaved-1f1b, zb-h1, zb-h2, or a .csv file in torch's format."""
+    """Draw SCHEDULE: a .csv file in torch's format, or one of gpipe, 1f1b, interleaved-1f1b, looped-bfs, zb-h1, zb-h2,
+    zbv, v-half, v-min, dualpipev."""
     program = _program(schedule, stages, micro_batches, workers)
     dry = replay(program, weight_grad_group=weight_grad_group)
     if form == "text":

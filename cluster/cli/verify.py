@@ -17,6 +17,7 @@ from cluster.checkpoints.given_weights import begin_with, check_weights, with_pl
 from cluster.cli.options import set_option, where_options
 from cluster.cli.output import console
 from cluster.data.sources import JobData, load_data
+from coordinator.job.schedule_names import default_workers, fewest_micro_batches
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.partition import parts_name
@@ -70,6 +71,7 @@ def verify(
         make_blueprint(_with(base, count, schedule), len(data.train))
         for schedule in _schedules(schedules)
         for count in _stage_counts(stages, base.model_spec())
+        if schedules != "all" or _can_be_built(schedule, count, base)
     ]
     weights, begin = check_weights(base), begin_with(base)
     expected = train_reference(base, data.train, steps, begin)
@@ -88,6 +90,14 @@ def verify(
 
 def _with(base: JobSpec, count: int, schedule: str) -> JobSpec:
     return base.replace(stages=count, schedule=schedule)
+
+
+def _can_be_built(schedule: str, count: int, base: JobSpec) -> bool:
+    fewest = fewest_micro_batches(schedule, default_workers(schedule, count))
+    if base.training.micro_batches >= fewest:
+        return True
+    click.echo(f"{schedule:<17} {count} stages: left out, it needs {fewest} micro-batches", err=True)
+    return False
 
 
 def _stage_counts(text: str | None, model: ModelSpec) -> list[int]:

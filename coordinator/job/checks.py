@@ -17,7 +17,9 @@ from coordinator.job.limits import MAX_ACTIONS, MAX_LAYERS
 from coordinator.job.loss_entries import LossEntry
 from coordinator.job.nearest import did_you_mean
 from coordinator.job.problems import Path, show
+from coordinator.job.schedule_names import default_workers, fewest_micro_batches
 from coordinator.job.source_names import extension, has_columns, is_text, target_file
+from coordinator.texts import counted
 from stages.losses import build_loss
 from stages.network import LayerError, NetworkBuilder, Op, named_by, own_names, path_name
 from stages.shapes import input_shape
@@ -253,7 +255,25 @@ def _pipeline(facts: Facts, n_layers: int | None) -> Iterator[str]:
         yield f"pipeline.recompute: got {show(again)}, must be stages from 0 to {stages - 1}"
     if stages is not None and workers is not None and workers > stages:
         yield f"pipeline.workers: got {workers}, must be at most {stages}, the number of pipeline.stages"
+    elif stages is not None:
+        yield from _too_few_micro_batches(facts, stages, workers)
     if given is not None and stages is not None and len(given) != stages:
         yield f"pipeline.partition: got {show(given)}, must have {stages} entries, one for each of pipeline.stages"
     if given is not None and n_layers is not None and sum(given) != n_layers:
         yield f"pipeline.partition: got {show(given)}, must sum to {n_layers}, {what}"
+
+
+def _too_few_micro_batches(facts: Facts, stages: int, workers: int | None) -> Iterator[str]:
+    schedule, parts = (
+        facts.get("pipeline", "schedule", default="1f1b"),
+        facts.get("training", "micro_batches", default=1),
+    )
+    if schedule is None or parts is None:
+        return
+    n_workers = default_workers(schedule, stages) if workers is None else workers
+    fewest = fewest_micro_batches(schedule, n_workers)
+    if parts < fewest:
+        yield (
+            f"training.micro_batches: got {parts}, must be at least {fewest} for {schedule}, two for each of "
+            f"{counted(n_workers, 'worker')}"
+        )

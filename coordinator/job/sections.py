@@ -19,12 +19,10 @@ from coordinator.job.loss_entries import LOSS_KINDS, LossEntry
 from coordinator.job.nearest import closest
 from coordinator.job.optimizer_sections import OptimizerSection
 from coordinator.job.rates import ConstantRate, ScheduleSection
+from coordinator.job.schedule_names import SCHEDULES, default_workers
 from coordinator.job.source_names import extension, is_url
 from coordinator.texts import BYTES_OF
 from stages.spec import InitSpec
-
-SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2")
-"""The built-in schedules, by the names that `pipeline.schedule` takes."""
 
 LARGEST = 2**63 - 1  # whole numbers of a job fit into 64 bits
 
@@ -285,7 +283,7 @@ class PipelineSection(Section):
             return self.workers
         if self.schedule not in SCHEDULES:
             return None
-        return (self.stages + 1) // 2 if self.schedule == "interleaved-1f1b" else self.stages
+        return default_workers(self.schedule, self.stages)
 
 
 class ResourcesSection(Section):

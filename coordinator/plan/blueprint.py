@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.job.schedule_names import fewest_micro_batches
 from coordinator.job.spec import JobSpec
 from coordinator.plan.measured_costs import measure_layers
 from coordinator.plan.memory_limit import MemoryLimit
@@ -100,11 +101,15 @@ def _recompute(spec: JobSpec, bounds: Bounds, program: Program, sizes: tuple[int
 
 def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
     pipeline = spec.pipeline
-    if not pipeline.schedule.lower().endswith(".csv"):
-        return {
-            m: build(pipeline.schedule, n_stages=pipeline.stages, n_micro_batches=m, n_workers=pipeline.n_workers)
-            for m in counts
-        }
+    if pipeline.n_workers is not None and not pipeline.schedule.lower().endswith(".csv"):
+        fewest = fewest_micro_batches(pipeline.schedule, pipeline.n_workers)
+
+        def built(m: int) -> Program:
+            return build(pipeline.schedule, n_stages=pipeline.stages, n_micro_batches=m, n_workers=pipeline.n_workers)
+
+        if spec.training.micro_batches < fewest:
+            built(spec.training.micro_batches)  # raises, and says why
+        return {m: built(m) if m >= fewest else restrict(built(fewest), m) for m in counts}  # a last batch may be small
     whole = load_csv(Path(pipeline.schedule))
     if whole.n_stages != pipeline.stages:
         raise InvalidJob([f"pipeline.stages: {pipeline.stages}, but {pipeline.schedule} has {whole.n_stages} stages"])

@@ -4,9 +4,9 @@
     ,1F0,1B0,1F1,1B1
 
 Empty cells are idle time; workers ignore them. A worker holds the stages of its line. `(0F3;3B1)OVERLAP_F_B`, torch's
-overlapping pair, is read as its forward and then its backward. Torch also writes cells that compute nothing
-(`0SEND_F1`, `1REDUCE_GRAD`, …; its `_dump_csv` does so by default): they are left out, because a worker sends its
-results anyway.
+overlapping pair, is read as its forward and then its backward, and written again as a pair. Torch also writes cells
+that compute nothing (`0SEND_F1`, `1REDUCE_GRAD`, …; its `_dump_csv` does so by default): they are left out, because a
+worker sends its results anyway.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ def read_csv(text: str, name: str = "schedule.csv") -> Program:
     """Return the program that `text` describes, after checking it. Raises InvalidSchedule naming line and cell, or the
     broken law."""
     lanes: list[Lane] = []
+    pairs: list[Action] = []
     empty: int | None = None
     try:
         for number, cells in enumerate(csv.reader(io.StringIO(text, newline="")), start=1):
             places = [(f"{name}, line {number}, cell {i}", cell.strip()) for i, cell in enumerate(cells, start=1)]
-            lane = tuple(action for place, cell in places if cell for action in _cell(cell, place))
+            found = [_cell(cell, place) for place, cell in places if cell]
+            pairs += [cell[0] for cell in found if "".join(action.kind for action in cell) == "FB"]
+            lane = tuple(action for cell in found for action in cell)
             if lane and empty is not None:
                 raise InvalidSchedule(
                     f"{name}, line {empty}: has no action; each line is a worker with a stage or more"
@@ -50,7 +53,7 @@ def read_csv(text: str, name: str = "schedule.csv") -> Program:
     if not actions:
         raise InvalidSchedule(f"{name}: has no action; a line looks like 0F0,0F1,,0B0,0B1")
     n_stages, n_micro_batches = 1 + max(a.stage for a in actions), 1 + max(a.micro_batch for a in actions)
-    program = Program(name, n_stages, n_micro_batches, tuple(lanes))
+    program = Program(name, n_stages, n_micro_batches, tuple(lanes), frozenset(pairs))
     check(program)
     return program
 
@@ -72,8 +75,14 @@ def write_csv(program: Program) -> str:
     lines = []
     for lane in performed.spans:
         cells = [""] * round(performed.makespan)
+        first: Action | None = None
         for action, start, _ in lane:
-            cells[round(start)] = str(action)
+            if action in program.pairs:
+                first, at = action, round(start)
+            elif first is not None:
+                cells[at], first = f"({first};{action})OVERLAP_F_B", None
+            else:
+                cells[round(start)] = str(action)
         lines.append(",".join(cells))
     return "\n".join(lines) + "\n"
 

@@ -1,8 +1,8 @@
-"""The common part of all schedules: a rule chooses each worker's next action, a clock of unit times decides when it
-runs.
+"""The common part of schedules: a rule chooses each worker's next action, a clock of unit times decides when it runs.
 
 Performing the rule once gives the lanes. As they have been performed, they cannot deadlock, whatever the numbers of
-stages, workers and micro-batches.
+stages, workers and micro-batches. A rule decides for all workers at once, in NumPy, so that large programs are built
+fast.
 
 [Note: even rounds] A worker with several stages takes a round of micro-batches through each of its stages in turn. It
 idles between two stages unless a round has at least as many micro-batches as there are workers: only then has the
@@ -14,115 +14,169 @@ that are as even as possible, so none is short.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
-from stages.actions import Action, Kind, Program
+import numpy as np
 
-_TICKS = {Kind.FORWARD: 1, Kind.BACKWARD_INPUT: 1, Kind.BACKWARD_WEIGHT: 1, Kind.BACKWARD: 2}
+from coordinator.program.table import B, F, I, Numbers, Table, W
+from stages.actions import Kind
 
-Queues = tuple[list[Action], list[Action]]
-"""One worker's forwards and its backwards (B or I), each in the order in which it takes them."""
+WAIT = -1
+_TICKS = np.array([1, 1, 1, 2])  # of F, I, W, B
+_NEVER = np.iinfo(np.int64).max
+
+Queue = Sequence[Numbers]
+"""For each worker, the cells (stage · m + micro-batch) of one kind of action, in the order in which it takes them."""
 
 
-@dataclass
-class WorkerState:
-    """The state of a worker that a rule may use: its progress, and what it keeps."""
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a rule may use. Arrays have a number for each worker in the last axis, those of heads one for each queue in
+    the first.
 
-    forwards: list[Action]
-    backwards: list[Action]
-    next_forward: int = 0
-    next_backward: int = 0
-    owed: list[Action] = field(default_factory=list)  # weight gradients whose input gradient is done
-    lane: list[Action] = field(default_factory=list)
-    free_at: int = 0
+    `forward` and `backward`: whether the head of a queue can run now. `forwards` and `backwards`: how many of a queue
+    are done. `owed`: weight gradients whose input gradient is done. A rule answers with the number of a queue (forward
+    queues first, then backward queues), `weight` for a W, or WAIT.
+    """
+
+    forward: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    backward: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    forwards: Numbers
+    backwards: Numbers
+    owed: Numbers
+    weight: int
 
     @property
-    def in_flight(self) -> int:
+    def in_flight(self) -> Numbers:
         """Micro-batches (counted once a stage) whose forward is done and whose backward is not."""
-        return self.next_forward - self.next_backward
-
-    @property
-    def forwards_done(self) -> bool:
-        """Whether all forwards are done."""
-        return self.next_forward == len(self.forwards)
-
-    @property
-    def done(self) -> bool:
-        """Whether all actions are done."""
-        return self.forwards_done and self.next_backward == len(self.backwards) and not self.owed
+        return np.asarray(self.forwards.sum(axis=0) - self.backwards.sum(axis=0))
 
 
-Rule = Callable[[int, WorkerState, Action | None, Action | None], Action | None]
-"""(worker, state, its next forward if that can run now, its next backward if that can run now) → the action to run, or
-None to wait."""
+Rule = Callable[[State], Numbers]
 
 
-def perform(name: str, n_stages: int, n_micro_batches: int, queues: Sequence[Queues], rule: Rule) -> Program:
-    """Return the program of workers that follow `rule`. After an I among the backwards, the worker owes a W.
+def perform(
+    name: str, n_stages: int, n_micro_batches: int, forwards: Sequence[Queue], backwards: Sequence[Queue], kind: Kind,
+    rule: Rule,
+) -> Table:  # fmt: skip
+    """Return the program of workers that follow `rule`, each with several forward and backward queues. `kind` is that
+    of the backwards; after an I, the worker owes a W.
 
     If the rule would make all workers wait for ever, the first worker that has an action ready runs it.
     """
-    states = [WorkerState(list(forwards), list(backwards)) for forwards, backwards in queues]
-    ended: dict[Action, int] = {}
-    now = 0
-    while not all(state.done for state in states):
-        for worker, state in enumerate(states):
-            if state.free_at <= now:
-                action = rule(worker, state, *_ready(state, n_stages, ended, now))
-                if action is not None:
-                    _start(state, action, ended, now)
-        busy = [state.free_at for state in states if state.free_at > now]
-        if busy:
-            now = min(busy)
-        else:
-            _start_any(states, n_stages, ended, now)
-    return Program(name, n_stages, n_micro_batches, tuple(tuple(state.lane) for state in states))
+    return _Performance(n_stages, n_micro_batches, forwards, backwards, kind, rule).run(name)
 
 
-def _ready(
-    state: WorkerState, n_stages: int, ended: dict[Action, int], now: int
-) -> tuple[Action | None, Action | None]:
-    def has_ended(action: Action) -> bool:
-        return ended.get(action, now + 1) <= now
+class _Performance:
+    """The workers, while they perform a rule.
 
-    forward = backward = None
-    if not state.forwards_done:
-        first = state.forwards[state.next_forward]
-        if first.stage == 0 or has_ended(Action(first.stage - 1, Kind.FORWARD, first.micro_batch)):
-            forward = first
-    if state.next_backward < len(state.backwards):
-        first = state.backwards[state.next_backward]
-        s, j = first.stage, first.micro_batch
-        above = s + 1 == n_stages or has_ended(Action(s + 1, first.kind, j))
-        if above and has_ended(Action(s, Kind.FORWARD, j)):
-            backward = first
-    return forward, backward
+    `_forward_end[cell + m]` and `_backward_end[cell]` are when the cell's forward and backward end. Row 0 of the first
+    (the input) and row S of the second (the loss) are there from the beginning, and the rows above S never come: an
+    empty queue's head is a cell of theirs.
+    """
+
+    def __init__(
+        self, n_stages: int, m: int, forwards: Sequence[Queue], backwards: Sequence[Queue], kind: Kind, rule: Rule
+    ) -> None:
+        n = len(forwards[0])
+        self._stages, self._m, self._rule = n_stages, m, rule
+        self._backward_kind = I if kind is Kind.BACKWARD_INPUT else B
+        nothing = (n_stages + 1) * m
+        self._forward_cells, self._backward_cells = _stacked(forwards, nothing), _stacked(backwards, nothing)
+        self._forward_end = np.full((n_stages + 3) * m, _NEVER)
+        self._forward_end[:m] = 0
+        self._backward_end = np.full((n_stages + 3) * m, _NEVER)
+        self._backward_end[n_stages * m : nothing] = 0
+        self._forwards = np.zeros((len(forwards), n), dtype=np.int64)
+        self._backwards = np.zeros((len(backwards), n), dtype=np.int64)
+        self._forward_heads, self._backward_heads = (
+            self._forward_cells[..., 0].copy(),
+            self._backward_cells[..., 0].copy(),
+        )
+        each = np.array([sum(len(queue[w]) for queue in forwards) for w in range(n)])
+        self._owing = np.zeros((n, each.max() + 1 if self._backward_kind == I else 1), dtype=np.int64)
+        self._owed_since, self._owed_done = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self._length = each * (3 if self._backward_kind == I else 2)
+        self._lanes = np.zeros((n, self._length.max()), dtype=np.int64)
+        self._places, self._free_at = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+
+    def run(self, name: str) -> Table:
+        now, left = 0, int(self._length.sum())
+        while left:
+            choice = self._rule(self._state(now))
+            started = np.flatnonzero((choice != WAIT) & (self._free_at <= now))
+            self._start(started, choice[started], now)
+            busy = self._free_at[self._free_at > now]
+            if len(busy):
+                now = int(busy.min())
+            else:
+                started = self._start_any(now)
+            left -= len(started)
+        lanes = tuple(lane[:length] for lane, length in zip(self._lanes, self._length, strict=True))
+        return Table(name, self._stages, self._m, lanes)
+
+    def _state(self, now: int) -> State:
+        m = self._m
+        forward = self._forward_end[self._forward_heads] <= now
+        backward = self._backward_end[self._backward_heads + m] <= now
+        backward &= self._forward_end[self._backward_heads + m] <= now
+        owed = self._owed_since - self._owed_done
+        weight = len(self._forwards) + len(self._backwards)
+        return State(forward, backward, self._forwards, self._backwards, owed, weight)
+
+    def _start(self, workers: Numbers, choice: Numbers, now: int) -> None:
+        n_forward, m = len(self._forwards), self._m
+        weight = n_forward + len(self._backwards)
+        cells, kinds = np.empty(len(workers), dtype=np.int64), np.full(len(workers), W)
+        forward, backward, owed = choice < n_forward, (choice >= n_forward) & (choice < weight), choice == weight
+        if forward.any():
+            w, q = workers[forward], choice[forward]
+            cells[forward], kinds[forward] = self._forward_heads[q, w], F
+            self._forward_end[self._forward_heads[q, w] + m] = now + _TICKS[F]
+            self._forwards[q, w] += 1
+            self._forward_heads[q, w] = self._forward_cells[q, w, self._forwards[q, w]]
+        if backward.any():
+            w, q = workers[backward], choice[backward] - n_forward
+            done = cells[backward] = self._backward_heads[q, w]
+            kinds[backward] = self._backward_kind
+            self._backward_end[done] = now + _TICKS[self._backward_kind]
+            self._backwards[q, w] += 1
+            self._backward_heads[q, w] = self._backward_cells[q, w, self._backwards[q, w]]
+            if self._backward_kind == I:
+                self._owing[w, self._owed_since[w]] = done
+                self._owed_since[w] += 1
+        if owed.any():
+            w = workers[owed]
+            cells[owed] = self._owing[w, self._owed_done[w]]
+            self._owed_done[w] += 1
+        self._lanes[workers, self._places[workers]] = (cells // m * 4 + kinds) * m + cells % m
+        self._places[workers] += 1
+        self._free_at[workers] = now + _TICKS[kinds]
+
+    def _start_any(self, now: int) -> Numbers:
+        """Start any ready action, because all workers wait; those that free arrays come first."""
+        state, n_forward = self._state(now), len(self._forwards)
+        owing = np.flatnonzero(state.owed)
+        choices = [
+            *((w, n_forward + q) for q, w in np.argwhere(state.backward)),
+            *((w, state.weight) for w in owing),
+            *((w, q) for q, w in np.argwhere(state.forward)),
+        ]
+        assert choices, "the queues are in an order that pipelines allow, so something can always run"
+        worker, choice = (np.array([number], dtype=np.int64) for number in choices[0])
+        self._start(worker, choice, now)
+        return worker
 
 
-def _start(state: WorkerState, action: Action, ended: dict[Action, int], now: int) -> None:
-    state.lane.append(action)
-    state.free_at = ended[action] = now + _TICKS[action.kind]
-    if action.kind is Kind.FORWARD:
-        state.next_forward += 1
-    elif action.kind is Kind.BACKWARD_WEIGHT:
-        state.owed.remove(action)
-    else:
-        state.next_backward += 1
-        if action.kind is Kind.BACKWARD_INPUT:
-            state.owed.append(Action(action.stage, Kind.BACKWARD_WEIGHT, action.micro_batch))
-
-
-def _start_any(states: Sequence[WorkerState], n_stages: int, ended: dict[Action, int], now: int) -> None:
-    """Start any ready action, because all workers wait; those that free arrays come first."""
-    ready = [(state, *_ready(state, n_stages, ended, now)) for state in states]
-    choices = [
-        *((state, backward) for state, _, backward in ready if backward is not None),
-        *((state, state.owed[0]) for state, _, _ in ready if state.owed),
-        *((state, forward) for state, forward, _ in ready if forward is not None),
-    ]
-    assert choices, "the queues are in an order that pipelines allow, so something can always run"
-    _start(*choices[0], ended, now)
+def _stacked(queues: Sequence[Queue], nothing: int) -> Numbers:
+    """Return the queues as one array (queue, worker, place); each queue ends with `nothing`."""
+    longest = max(len(own) for queue in queues for own in queue)
+    cells = np.full((len(queues), len(queues[0]), longest + 1), nothing, dtype=np.int64)
+    for q, queue in enumerate(queues):
+        for w, own in enumerate(queue):
+            cells[q, w, : len(own)] = own
+    return cells
 
 
 def round_robin(n_stages: int, n_workers: int) -> list[range]:
@@ -137,16 +191,16 @@ def even_rounds(n_micro_batches: int, n_workers: int) -> list[range]:
     return [range(first, last) for first, last in pairwise(cuts)]
 
 
-def queue_up(placement: Sequence[Sequence[int]], rounds: Sequence[range], backward: Kind) -> list[Queues]:
-    """Return each worker's queues: it takes a round through each of its stages in turn; backwards start at its last
-    stage.
+def queue_up(placement: Sequence[Sequence[int]], rounds: Sequence[range], m: int) -> tuple[Queue, Queue]:
+    """Return the forward and the backward queue: each worker takes a round through each of its stages in turn;
+    backwards start at its last stage.
 
     Every stage takes its micro-batches in ascending order, forward and backward.
     """
-    return [
-        (
-            [Action(s, Kind.FORWARD, j) for members in rounds for s in own for j in members],
-            [Action(s, backward, j) for members in rounds for s in reversed(own) for j in members],
-        )
-        for own in placement
-    ]
+
+    def cells(own: Sequence[int]) -> Numbers:
+        if len(own) == 1:
+            return own[0] * m + np.arange(m)
+        return np.concatenate([s * m + np.arange(r.start, r.stop) for r in rounds for s in own])
+
+    return [cells(own) for own in placement], [cells(own[::-1]) for own in placement]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from coordinator.schedules.greedy import WorkerState, even_rounds, perform, queue_up, round_robin
-from stages.actions import Action, Kind, Program
+import numpy as np
+
+from coordinator.program.table import Numbers, Table
+from coordinator.schedules.greedy import WAIT, State, even_rounds, perform, queue_up, round_robin
+from stages.actions import Kind
 
 
-def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
+def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
     """A schedule that idles as much as GPipe, with at most min(m, p − s) micro-batches alive on stage s.
 
     With fewer workers than stages it is the interleaved schedule (see `interleaved`).
@@ -14,16 +17,17 @@ def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
     return warm_up_then_alternate("1f1b", n_stages, n_micro_batches, n_workers)
 
 
-def warm_up_then_alternate(name: str, n_stages: int, n_micro_batches: int, n_workers: int) -> Program:
+def warm_up_then_alternate(name: str, n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
     """Run forwards until the limit in flight is reached, then one backward for each forward."""
-    limits = in_flight_limits(n_stages, n_micro_batches, n_workers)
+    limits = np.array(in_flight_limits(n_stages, n_micro_batches, n_workers))
 
-    def rule(worker: int, state: WorkerState, forward: Action | None, backward: Action | None) -> Action | None:
-        return forward if forward is not None and state.in_flight < limits[worker] else backward
+    def rule(state: State) -> Numbers:
+        backward = np.where(state.backward[0], 1, WAIT)
+        return np.where(state.forward[0] & (state.in_flight < limits), 0, backward)
 
     rounds = even_rounds(n_micro_batches, n_workers)
-    queues = queue_up(round_robin(n_stages, n_workers), rounds, Kind.BACKWARD)
-    return perform(name, n_stages, n_micro_batches, queues, rule)
+    forwards, backwards = queue_up(round_robin(n_stages, n_workers), rounds, n_micro_batches)
+    return perform(name, n_stages, n_micro_batches, [forwards], [backwards], Kind.BACKWARD, rule)
 
 
 def in_flight_limits(n_stages: int, n_micro_batches: int, n_workers: int) -> list[int]:

@@ -113,8 +113,8 @@ def test_an_unknown_name_gets_the_nearest(show: Show) -> None:
     assert show("1fb1") == Outcome(
         2,
         "",
-        "error: '1fb1' is not a schedule; there are gpipe, 1f1b, interleaved-1f1b, zb-h1, zb-h2 and .csv files; "
-        "did you mean 1f1b?\n",
+        "error: '1fb1' is not a schedule; there are gpipe, 1f1b, interleaved-1f1b, looped-bfs, zb-h1, zb-h2, zbv, "
+        "v-half, v-min, dualpipev and .csv files; did you mean 1f1b?\n",
     )
 
 

@@ -6,6 +6,7 @@ import random
 
 from hypothesis import strategies as st
 
+from coordinator.job.schedule_names import fewest_micro_batches
 from coordinator.schedules import SCHEDULES, build
 from stages.actions import Action, Kind, Lane, Program
 
@@ -29,13 +30,11 @@ def words(lanes: tuple[Lane, ...]) -> list[str]:
 @st.composite
 def built_in(draw: st.DrawFn, most_stages: int = 9, most_micro_batches: int = 24) -> Program:
     """Draw any built-in schedule of any size."""
-    n_stages = draw(st.integers(1, most_stages))
-    return build(
-        draw(st.sampled_from(sorted(SCHEDULES))),
-        n_stages=n_stages,
-        n_micro_batches=draw(st.integers(1, most_micro_batches)),
-        n_workers=draw(st.integers(1, n_stages)),
-    )
+    name, n_stages = draw(st.sampled_from(sorted(SCHEDULES))), draw(st.integers(1, most_stages))
+    n_workers = draw(st.integers(1, n_stages))
+    fewest = fewest_micro_batches(name, n_workers)
+    m = draw(st.integers(fewest, max(fewest, most_micro_batches)))
+    return build(name, n_stages=n_stages, n_micro_batches=m, n_workers=n_workers)
 
 
 @st.composite

@@ -9,15 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.job.schedule_names import fewest_micro_batches
 from coordinator.program.replay import replay
 from coordinator.schedules import SCHEDULES, build, restrict
 from coordinator.schedules.csv_format import load_csv, read_csv, write_csv
-from stages.actions import Action, Program
+from stages.actions import Action, Kind, Lane, Program
 from stages.errors import InvalidSchedule
 from tests.coordinator.programs import anything_valid, built_in, shuffled_program, words
 
 TORCH_CSV = Path(__file__).parent / "torch_csv"  # written by torch 2.13's _dump_csv
 SIZES = [(p, w, m) for p in range(1, 6) for w in range(1, p + 1) for m in (1, 2, 3, 5, 8)]
+
+
+def sizes_of(name: str) -> list[tuple[int, int, int]]:
+    """Return the sizes for which the schedule can be built."""
+    return [(p, w, m) for p, w, m in SIZES if m >= fewest_micro_batches(name, w)]
+
 
 # writing ---------------------------------------------------------------------------------------------------------
 
@@ -38,7 +45,7 @@ def test_weight_gradients_are_written() -> None:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_what_is_written_is_read_back(name: str) -> None:
-    for p, w, m in SIZES:
+    for p, w, m in sizes_of(name):
         program = build(name, n_stages=p, n_micro_batches=m, n_workers=w)
         assert read_csv(write_csv(program), name) == program
 
@@ -180,6 +187,14 @@ def test_files_that_torch_wrote_are_read(name: str, placement: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize("name", ["zbv", "dualpipev"])
+def test_our_schedules_in_a_v_are_torch_s(name: str) -> None:
+    theirs = load_csv(TORCH_CSV / f"{name}.csv")
+    ours = build(name, n_stages=4, n_micro_batches=4)
+    assert (ours.lanes, ours.pairs) == (theirs.lanes, theirs.pairs)
+    assert read_csv(write_csv(ours)).pairs == ours.pairs
+
+
+@pytest.mark.parametrize("name", ["zbv", "dualpipev"])
 def test_communication_does_not_change_what_is_computed(name: str) -> None:
     assert load_csv(TORCH_CSV / f"{name}.comms.csv").lanes == load_csv(TORCH_CSV / f"{name}.csv").lanes
 
@@ -212,10 +227,18 @@ def accept_in_torch(T: Any, program: Program, path: Path) -> None:
     reader = runtime(T._PipelineScheduleRuntime, **sizes)
     reader._load_csv(str(path))
     assert reader.stage_index_to_group_rank == dict(enumerate(program.placement))
-    read = [" ".join(str(action) for action in lane if action is not None) for lane in reader.pipeline_order.values()]
+    cells = [[cell for cell in lane if cell is not None] for lane in reader.pipeline_order.values()]
+    read = [" ".join(str(action) for cell in lane for action in cell.sub_actions or (cell,)) for lane in cells]
     assert read == words(program.lanes)
-    moving = {
-        rank: [a for a in lane if a.is_compute_op or str(a.computation_type.value).startswith(("SEND", "RECV"))]
+    paired = {str(cell.sub_actions[0]) for lane in cells for cell in lane if cell.sub_actions}
+    assert paired == set(map(str, program.pairs))
+    moving = {  # torch's dry run knows no pairs
+        rank: [
+            a
+            for cell in lane
+            for a in cell.sub_actions or (cell,)
+            if a.is_compute_op or str(a.computation_type.value).startswith(("SEND", "RECV"))
+        ]
         for rank, lane in reader.pipeline_order_with_comms.items()
     }
     T._simulate_comms_compute(moving, lambda stage: reader.stage_index_to_group_rank[stage], program.n_stages)
@@ -224,7 +247,7 @@ def accept_in_torch(T: Any, program: Program, path: Path) -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_torch_reads_our_schedules(name: str, tmp_path: Path) -> None:
     T = torch_schedules()
-    for p, w, m in SIZES:
+    for p, w, m in sizes_of(name):
         accept_in_torch(T, build(name, n_stages=p, n_micro_batches=m, n_workers=w), tmp_path / "ours.csv")
 
 
@@ -260,6 +283,36 @@ def test_we_read_what_torch_writes(name: str, tmp_path: Path) -> None:
             assert load_csv(path).lanes == lanes, (w, v, m, form)
         n_read += 1
     assert n_read >= 8
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("zbv", "ScheduleZBVZeroBubble"), ("dualpipev", "ScheduleDualPipeV"), ("looped-bfs", "ScheduleLoopedBFS")],
+)
+def test_our_schedules_are_torch_s_for_every_size(ours: str, theirs: str, tmp_path: Path) -> None:
+    T, path, n_compared = torch_schedules(), tmp_path / "torch.csv", 0
+    for w, m in ((w, m) for w in range(1, 7) for m in range(1, 15)):
+        built = {"n_stages": 2 * w, "n_micro_batches": m}
+        try:
+            made = runtime(getattr(T, theirs), n_workers=w, a_worker=2, **built)
+        except ValueError:
+            with pytest.raises(InvalidSchedule, match="too few"):
+                build(ours, **built)
+            continue
+        made._dump_csv(str(path), format="compute_only")
+        wanted, found = load_csv(path), build(ours, **built)
+        if ours == "looped-bfs":  # torch's backwards are in descending order, see its docstring
+            upside_down = [_with_ascending_backwards(lane, m) for lane in wanted.lanes]
+            assert (list(found.lanes), found.placement) == (upside_down, wanted.placement), (w, m)
+        else:
+            assert (found.lanes, found.pairs, found.placement) == (wanted.lanes, wanted.pairs, wanted.placement), (w, m)
+        n_compared += 1
+    assert n_compared >= 40
+
+
+def _with_ascending_backwards(lane: Lane, m: int) -> Lane:
+    turned = (Action(a.stage, a.kind, m - 1 - a.micro_batch) if a.kind is Kind.BACKWARD else a for a in lane)
+    return tuple(turned)
 
 
 def test_we_accept_the_orders_of_torch_s_simple_schedules_where_torch_does(tmp_path: Path) -> None:

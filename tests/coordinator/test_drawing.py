@@ -5,6 +5,7 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from coordinator.job.schedule_names import default_workers, fewest_micro_batches
 from coordinator.program.drawing import draw, draw_timed, legend
 from coordinator.program.replay import replay
 from coordinator.schedules import SCHEDULES, build
@@ -154,6 +155,7 @@ def test_times_that_are_not_units_are_drawn_to_scale() -> None:
 )
 @example(name="gpipe", stages=11, m=101, columns=60)  # only seven cells fit, though a panel used to have at least eight
 def test_no_line_is_too_long_and_colours_change_no_text(name: str, stages: int, m: int, columns: int) -> None:
+    m = max(m, fewest_micro_batches(name, default_workers(name, stages)))
     dry = replay(build(name, n_stages=stages, n_micro_batches=m))
     plain, painted = (
         draw_timed(dry.spans, with_stage=True, columns=columns, color=color).splitlines() for color in (False, True)

@@ -3,9 +3,10 @@ from __future__ import annotations
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from coordinator.job.schedule_names import default_workers, fewest_micro_batches
 from coordinator.plan.memory import predict_stage
 from coordinator.plan.memory_limit import MemoryLimit
 from coordinator.plan.partition import balanced_bounds, layer_costs, layer_flops, parts_name
@@ -104,7 +105,8 @@ def test_the_cut_under_a_memory_limit_is_the_best_of_all_that_fit(
     layers = tuple(flat_layer(c, n) for c, n in zip(kinds, units, strict=False))
     model = ModelSpec(input_shape=(30,), layers=layers, loss="mse")
     n, n_stages = len(layers), data.draw(st.integers(1, len(layers)))
-    n_workers = (n_stages + 1) // 2 if schedule == "interleaved-1f1b" else n_stages
+    n_workers = default_workers(schedule, n_stages)
+    assume(len(sizes) >= fewest_micro_batches(schedule, n_workers))
     program = build(schedule, n_stages=n_stages, n_micro_batches=len(sizes), n_workers=n_workers)
     costs = layer_costs(model)
     cuts = [(0, *cut, n) for cut in combinations(range(1, n), n_stages - 1)]

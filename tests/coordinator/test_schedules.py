@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.job import schedule_names
+from coordinator.job.schedule_names import fewest_micro_batches
 from coordinator.program.replay import Replay, check, replay
 from coordinator.schedules import SCHEDULES, build, default_workers, restrict
 from coordinator.schedules.greedy import even_rounds
@@ -17,6 +19,7 @@ from stages.errors import InvalidSchedule
 from tests.coordinator.drawn import block, lanes
 
 P, M, V = range(1, 7), range(1, 13), range(1, 4)
+V_SHAPED = ("zbv", "v-half", "v-min", "dualpipev")
 UNEVEN = [(stages, workers) for stages in range(1, 8) for workers in range(1, min(stages, 5) + 1)]
 
 
@@ -116,15 +119,27 @@ sizes = st.integers(1, 9).flatmap(lambda stages: st.tuples(st.just(stages), st.i
 @given(name=st.sampled_from([*SCHEDULES]), size=sizes, fewer=st.integers(1, 20))
 def test_any_sizes_obey_the_laws_in_fifo_order(name: str, size: tuple[int, int, int], fewer: int) -> None:
     stages, m, workers = size
+    m = max(m, fewest_micro_batches(name, workers))
     made = build(name, n_stages=stages, n_micro_batches=m, n_workers=workers)
     check(made)
-    assert (made.n_workers, made.placement) == (workers, tuple(s % workers for s in range(stages)))
+    assert (made.n_workers, sorted(set(made.placement))) == (workers, [*range(workers)])
+    if name not in V_SHAPED:
+        assert made.placement == tuple(s % workers for s in range(stages))
     for lane in made.lanes:
         for stage in {action.stage for action in lane}:
-            for kind in {action.kind for action in lane}:
-                own = [a.micro_batch for a in lane if (a.stage, a.kind) == (stage, kind)]
-                assert own == list(range(m)), f"{kind} of stage {stage}"
+            for half in ("F", "IB", "WB"):  # a B is an I and a W
+                own = [a.micro_batch for a in lane if a.stage == stage and a.kind in half]
+                assert own == list(range(m)), f"{half} of stage {stage}"
     check(restrict(made, min(fewer, m)))
+
+
+def test_in_a_v_worker_0_holds_the_input_and_the_loss() -> None:
+    for name in V_SHAPED:
+        assert build(name, n_stages=6, n_micro_batches=6).placement == (0, 1, 2, 2, 1, 0)
+        assert build(name, n_stages=5, n_micro_batches=6).placement == (0, 1, 2, 1, 0)
+        assert build(name, n_stages=7, n_micro_batches=6, n_workers=3).placement == (0, 1, 2, 2, 1, 0, 0)
+        assert build(name, n_stages=3, n_micro_batches=6, n_workers=3).placement == (0, 1, 2)
+        assert build(name, n_stages=16, n_micro_batches=16).n_workers == 8
 
 
 @given(m=st.integers(1, 200), workers=st.integers(1, 20))
@@ -158,6 +173,26 @@ GOLDEN = {
         1F0 1F1 1F2 1I0 1W0 1I1 1W1 1I2 1W2
         2F0 2I0 2F1 2I1 2F2 2I2 2W0 2W1 2W2
         """,
+    "looped-bfs": """
+        0F0 0F1 0F2 2F0 2F1 2F2 2B0 2B1 2B2 0B0 0B1 0B2
+        1F0 1F1 1F2 1B0 1B1 1B2
+        """,
+    "zbv": """
+        0F0 0F1 0F2 2F0 2I0 2W0 2F1 2I1 2W1 0I0 0W0 2F2 2I2 2W2 0I1 0W1 0I2 0W2
+        1F0 1F1 1F2 1I0 1W0 1I1 1I2 1W1 1W2
+        """,
+    "v-half": """
+        0F0 0F1 0F2 2F0 2I0 2W0 2F1 0I0 2I1 0W0 2W1 2F2 2I2 0I1 2W2 0I2 0W1 0W2
+        1F0 1F1 1I0 1F2 1W0 1I1 1I2 1W1 1W2
+        """,
+    "v-min": """
+        0F0 2F0 2I0 0F1 2W0 0I0 0W0 2F1 2I1 0F2 2W1 0I1 0W1 2F2 2I2 2W2 0I2 0W2
+        1F0 1I0 1F1 1W0 1I1 1F2 1W1 1I2 1W2
+        """,
+    "dualpipev": """
+        0F0 0F1 0F2 2F0 2I0 2W0 2F1 0F3 2B1 2F2 0B0 2B2 2F3 0B1 2B3 0I2 0W2 0I3 0W3
+        1F0 1F1 1F2 1B0 1F3 1B1 1B2 1I3 1W3
+        """,
     "interleaved-1f1b": """
         0F0 0F1 0F2 2F0 2B0 2F1 2B1 2F2 2B2 0B0 0B1 0B2
         1F0 1F1 1F2 1B0 1B1 1B2
@@ -166,19 +201,22 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_three_stages_three_micro_batches(name: str) -> None:
-    assert lanes(build(name, n_stages=3, n_micro_batches=3)) == block(GOLDEN[name])
+def test_three_stages_and_three_micro_batches_or_as_many_as_it_needs(name: str) -> None:
+    m = max(3, fewest_micro_batches(name, default_workers(name, 3)))
+    assert lanes(build(name, n_stages=3, n_micro_batches=m)) == block(GOLDEN[name])
 
 
-def test_every_schedule_has_a_golden() -> None:
+def test_every_schedule_has_a_golden_and_a_name_for_job_files() -> None:
     assert set(GOLDEN) == set(SCHEDULES)
+    assert tuple(SCHEDULES) == schedule_names.SCHEDULES
 
 
 # sizes -----------------------------------------------------------------------------------------------------------
 
 
-def test_interleaved_takes_half_as_many_workers() -> None:
-    assert [default_workers("interleaved-1f1b", stages) for stages in (1, 2, 3, 4)] == [1, 1, 2, 2]
+@pytest.mark.parametrize("name", ["interleaved-1f1b", "looped-bfs", *V_SHAPED])
+def test_schedules_with_two_stages_a_worker_take_half_as_many_workers(name: str) -> None:
+    assert [default_workers(name, stages) for stages in (1, 2, 3, 4)] == [1, 1, 2, 2]
     assert [default_workers("1f1b", stages) for stages in (1, 2, 3, 4)] == [1, 2, 3, 4]
     assert build("interleaved-1f1b", n_stages=5, n_micro_batches=1).n_workers == 3
 

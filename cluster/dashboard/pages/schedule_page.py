@@ -23,10 +23,18 @@ _ABOUT = {
     "and a stage keeps at most as many micro-batches as there are stages from it to the last one.",
     "interleaved-1f1b": "Each worker holds several smaller stages, so that the pipeline fills and drains faster: a "
     "smaller bubble, but more messages.",
+    "looped-bfs": "gpipe with several smaller stages on each worker: a smaller bubble, but more messages, and the "
+    "activations of every micro-batch.",
     "zb-h1": "Weight gradients are computed later, in gaps that would be bubbles: a third of the bubble of 1f1b with "
     "the same memory, if F, I and W take equally long.",
     "zb-h2": "Like zb-h1, but workers run more forward passes first: no worker idles between its first and its last "
     "action of a step, but a stage keeps up to twice as many micro-batches.",
+    "zbv": "Two stages a worker in a V: the first worker holds the first and the last stage. No worker idles between "
+    "its first and its last action, with the memory of 1f1b.",
+    "v-half": "Stages in a V as in zbv, with about half of the memory and half of the bubble of 1f1b.",
+    "v-min": "Stages in a V as in zbv, with about a third of the memory and two thirds of the bubble of 1f1b.",
+    "dualpipev": "Stages in a V as in zbv. In its main phase each forward is followed by the backward of another "
+    "micro-batch, so that torch may overlap the two. It needs two micro-batches for each worker.",
 }
 
 
@@ -150,7 +158,7 @@ def _facts(question: Question, found: Replay) -> list[str]:
     formula = ""
     if question.schedule in ("gpipe", "1f1b") and usual:
         formula = f"(p−1)/(m+p−1) = {share((p - 1) / (m + p - 1))}"
-    elif question.schedule == "interleaved-1f1b" and p % w == 0 and m % w == 0:
+    elif question.schedule in ("interleaved-1f1b", "looped-bfs") and p % w == 0 and m % w == 0:
         v = p // w
         formula = f"(w−1)/(v·m+w−1) = {share((w - 1) / (v * m + w - 1))}"
     return [
