@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.run.event_log import ENDINGS
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
 from cluster.service.changes import submitted
@@ -17,6 +19,7 @@ from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store, insert
+from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Running, State
@@ -74,6 +77,12 @@ def record(job: str, *, stages: int, state: State | None = None, name: str = "cl
     )
 
 
+def _without_end(events: Path) -> None:
+    """Remove the events of the end: to its readers, the run still goes on."""
+    kept = [line for line in events.read_text().splitlines(keepends=True) if json.loads(line)["event"] not in ENDINGS]
+    events.write_text("".join(kept))
+
+
 @asynccontextmanager
 async def jobs_of(folder: Path, records: Sequence[JobRecord], run: Path) -> AsyncIterator[Jobs]:
     """Return the jobs of a home in `folder`, each with a copy of the run directory `run`, which has been read once."""
@@ -84,7 +93,7 @@ async def jobs_of(folder: Path, records: Sequence[JobRecord], run: Path) -> Asyn
         for one in records:
             await store.write(insert(one, JobDocument(document="{}", files={}), submitted(one)))
             shutil.copytree(run, home.run_directory(one.id))
-            (home.run_directory(one.id) / "events.jsonl").unlink()  # to its readers, the run still goes on
+            _without_end(home.run_directory(one.id) / run_files.EVENTS)
         jobs = Jobs(home, store, max_queued=100, send=lambda command: None)
         for entry in jobs.entries.values():
             if entry.feed is not None:

@@ -124,7 +124,14 @@ class RunCheckpoints:
             return
         seconds = self._clock() - self._since
         if self._tells:
-            self._event("checkpoint", step=step, bytes=manifest.n_bytes, seconds=seconds, stall_seconds=self._stall_s)
+            self._event(
+                "checkpoint",
+                step=step,
+                bytes=manifest.n_bytes,
+                seconds=seconds,
+                write_seconds=max(part.seconds for part in parts),
+                stall_seconds=self._stall_s,
+            )
         self._delete()
 
     def forget(self, token: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -98,6 +99,14 @@ def cut_rows(folder: Path, position: Position) -> None:
 def rows_until(path: Path, position: Position) -> list[bytes]:
     """Return the lines of a file of rows or accounts that stay. Raises OSError."""
     return [line for line in path.read_bytes().splitlines(keepends=True) if stays_until(line, position)]
+
+
+def last_step(path: Path) -> int:
+    """Return the last step of a file of rows; 0 if it has none. Raises OSError."""
+    for line in reversed(path.read_bytes().splitlines()):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return int(json.loads(line)["step"])
+    return 0
 
 
 def remove_later(folder: Path, position: Position) -> None:

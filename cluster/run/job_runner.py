@@ -179,8 +179,8 @@ class JobRunner:
             run.stop()
         if run.resume is not None:
             position = run.resume.manifest.position
-            run_dir.go_on(position)
-            run_dir.event("resumed", step=position.step)
+            again = run_dir.go_on(position)
+            run_dir.event("resumed", step=position.step, steps_lost=again)
             log_line(f"goes on from the checkpoint of step {position.step}")
         try:
             for row in run.rows(run_dir, on_start=log.started):

@@ -16,7 +16,15 @@ import orjson
 from cluster.checkpoints.whole_model import CheckpointParameters
 from cluster.data.tables.preprocessing import Preprocessing
 from cluster.data.texts.loading import Vocabulary
-from cluster.run.earlier_run import cut_rows, lock_folder, make_room, remove_later, require_not_in_use, rows_until
+from cluster.run.earlier_run import (
+    cut_rows,
+    last_step,
+    lock_folder,
+    make_room,
+    remove_later,
+    require_not_in_use,
+    rows_until,
+)
 from cluster.run.event_log import EventLog
 from cluster.run.run_errors import run_directory_gone
 from cluster.run.saved_model import save_model, write_whole
@@ -94,14 +102,15 @@ class RunDir:
             reason = (error.strerror or type(error).__name__).lower()
             raise HostFailed(f"{path}: the run directory cannot be written: {reason}") from None
 
-    def go_on(self, position: Position) -> None:
+    def go_on(self, position: Position) -> int:
         """Begin an attempt with the rows of the one before, up to a position; what was left of later steps is removed.
-        Raises OSError."""
+        Return how many steps that the attempt before had made are made again. Raises OSError."""
         before = self.path / run_files.of_attempt(run_files.METRICS, self.attempt - 1)
         assert self._metrics is not None, "a run that was opened to read"
         if before.exists():  # a job that goes on with another one has none
             self._metrics.write(b"".join(rows_until(before, position)).decode())
         remove_later(self.path, position)
+        return max(0, last_step(before) - position.step)
 
     @staticmethod
     def resume(path: Path, spec: JobSpec, position: Position) -> RunDir:

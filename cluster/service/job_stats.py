@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.service.survival import Survival
 from coordinator.timing.epoch_means import EpochMeans, loss_per_row
 from coordinator.timing.series import Rates, RecentSteps, Series
 from coordinator.train.rows import EVAL_FIGURES, SERIES, STEP_FIGURES
@@ -75,7 +76,7 @@ class JobStats:
     rows. `latest` has the last known value of each figure, which may be an earlier step's; for training loss and
     accuracy it has the mean over the present epoch so far. `recent` has the speed and bubble that are shown.
     `accounts` and `timeline` are the last line of accounts.jsonl and the last timeline.json. `losses` counts attempts
-    that ended because Ray died, not those that a planned shutdown ended.
+    that ended because Ray died, not those that a planned shutdown ended. `survival` is over all attempts.
     """
 
     job: str
@@ -92,6 +93,7 @@ class JobStats:
     series: dict[str, Series | Rates] = field(init=False)
     _values: dict[str, Series] = field(init=False, repr=False)
     _rates: Rates = field(default_factory=Rates, init=False, repr=False)
+    survival: Survival = field(default_factory=Survival)
     losses: int = 0
     queue_wait_seconds: float | None = None
     ended_at: float | None = None

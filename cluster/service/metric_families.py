@@ -184,6 +184,63 @@ WORKER_JOB_PEAK = Family(
     "The most memory that the job took in the worker, without what the process held before. The limit applies to it.",
     ("job", "worker"),
 )
+CHECKPOINT_STEP = Family("gauge", "pipetrain_checkpoint_step", "Updates in the job's newest checkpoint.", ("job",))
+CHECKPOINT_TIME = Family(
+    "gauge",
+    "pipetrain_checkpoint_timestamp_seconds",
+    "When the newest checkpoint became whole, in seconds UTC.",
+    ("job",),
+)
+CHECKPOINT_BYTES = Family("gauge", "pipetrain_checkpoint_bytes", "Size of the newest checkpoint.", ("job",))
+CHECKPOINT_SECONDS = Family(
+    "gauge",
+    "pipetrain_checkpoint_write_seconds",
+    "How long the slowest worker wrote its files of the newest checkpoint, in the background.",
+    ("job",),
+)
+CHECKPOINT_STALL = Family(
+    "gauge", "pipetrain_checkpoint_stall_seconds", "How long training stood still for the newest checkpoint.", ("job",)
+)
+CHECKPOINT_INTERVAL = Family(
+    "gauge",
+    "pipetrain_checkpoint_interval_seconds",
+    "From the checkpoint before, or from the start of training, to the newest checkpoint.",
+    ("job",),
+)
+CHECKPOINTS = Family(
+    "counter",
+    "pipetrain_checkpoints_total",
+    "Checkpoints of all attempts that were written, could not be written (failed), or were found damaged when the job "
+    "had to go on; without the one at the end of the run.",
+    ("job", "result"),
+)
+WORKERS_LOST = Family(
+    "counter",
+    "pipetrain_workers_lost_total",
+    "Workers that were lost in all attempts, by what happened.",
+    ("job", "cause"),
+)
+RECOVERIES = Family(
+    "counter", "pipetrain_recoveries_total", "Times that the job replaced a lost worker and went on.", ("job",)
+)
+RECOVERY_SECONDS = Family(
+    "counter",
+    "pipetrain_recovery_seconds_total",
+    "From finding a lost worker to the first new step, summed over all recoveries.",
+    ("job",),
+)
+LAST_RECOVERY = Family(
+    "gauge",
+    "pipetrain_last_recovery_seconds",
+    "From finding a lost worker to the first new step, in the last recovery.",
+    ("job",),
+)
+STEPS_AGAIN = Family(
+    "counter",
+    "pipetrain_steps_made_again_total",
+    "Steps since the newest checkpoint that had to be made again after a worker or an attempt was lost.",
+    ("job",),
+)
 
 
 def _of_figure(metric: Metric) -> Family:

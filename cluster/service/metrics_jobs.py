@@ -18,6 +18,7 @@ from cluster.service import metric_families as families
 from cluster.service.job_stats import JobStats
 from cluster.service.metric_families import Family
 from cluster.service.records import JobRecord
+from cluster.service.survival import CAUSES, RESULTS, Survival
 from coordinator.queue.job_states import STATE_NAMES, Failed
 from coordinator.timing.accounts import recent_bubble
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
@@ -35,7 +36,7 @@ _REMEMBERED = 256  # jobs whose text before the values is kept
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """The figures of one job in a scrape. `values` are by family; `kinds` by (family, value of the label `kind`).
+    """The figures of one job in a scrape. `values` are by family; `kinds` by (family, value of its second label).
 
     `step_seconds` has pairs (upper bound, number of values up to it), `placement[s]` is the worker of stage s.
     """
@@ -73,14 +74,47 @@ def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
             families.LAST_STEP: stats.last_step_at,
             families.BUBBLE: _bubble(stats.accounts),
             **{family: latest.get(name) for name, (family, kind) in families.FIGURES.items() if kind is None},
+            **_survival_values(stats.survival),
         },
-        kinds={(family, kind): latest.get(name) for name, (family, kind) in families.FIGURES.items() if kind},
+        kinds={
+            **{(family, kind): latest.get(name) for name, (family, kind) in families.FIGURES.items() if kind},
+            **_survival_kinds(stats.survival),
+        },
         step_seconds=stats.step_seconds.cumulative(),
         step_seconds_sum=stats.step_seconds.sum,
         placement=tuple(stats.placement),
         accounts=stats.accounts,
         timeline=stats.timeline,
     )
+
+
+def _survival_values(survival: Survival) -> dict[Family, Value]:
+    newest = survival.newest
+    return {
+        families.CHECKPOINT_STEP: newest and newest.step,
+        families.CHECKPOINT_TIME: newest and newest.time,
+        families.CHECKPOINT_BYTES: newest and newest.n_bytes,
+        families.CHECKPOINT_SECONDS: newest and newest.seconds,
+        families.CHECKPOINT_STALL: newest and newest.stall_seconds,
+        families.CHECKPOINT_INTERVAL: survival.interval_s,
+        families.RECOVERIES: survival.recoveries,
+        families.RECOVERY_SECONDS: survival.recovery_seconds,
+        families.LAST_RECOVERY: survival.last_recovery_s,
+        families.STEPS_AGAIN: survival.steps_again,
+    }
+
+
+def _survival_kinds(survival: Survival) -> dict[tuple[Family, str], Value]:
+    """Return the counts by label. Each value that a label can have is shown from the start, as 0: Prometheus does not
+    count the first event of a series that appears with it."""
+    checkpoints = {(families.CHECKPOINTS, result): survival.results[result] for result in RESULTS}
+    lost = {(families.WORKERS_LOST, label_of(cause)): survival.lost[cause] for cause in (*CAUSES, OTHER_KIND)}
+    return {**checkpoints, **lost}
+
+
+def label_of(cause: str) -> str:
+    """Return the cause of a loss as a label's value."""
+    return cause.replace(" ", "_")
 
 
 def failure_kind(kind: str) -> str:

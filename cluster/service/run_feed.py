@@ -45,6 +45,7 @@ class RunFeed:
         self.folder, self.attempt, self._stats = folder, attempt, stats
         self._following = asyncio.Lock()
         self._accounts_size = 0
+        self._survival_read = 0  # bytes of events.jsonl
         self._timeline: tuple[int, int] | None = None  # inode and modification time of the last file read
         self._from_zero: bool | None = None  # see old_counts; None before the first row
         self.metrics_end = 0
@@ -87,7 +88,7 @@ class RunFeed:
         if self._stats is not None and self.metrics_end:  # the first row shows whether steps count from 0
             self._look_at_accounts(self._stats)
             self._look_at_timeline(self._stats)
-        return self.metrics_end > before
+        return self._look_at_survival() or self.metrics_end > before
 
     def _unread(self) -> int:
         try:
@@ -132,6 +133,19 @@ class RunFeed:
                 if float(line["ended"]):  # a line without it would break later readers
                     stats.accounts = line
                 self._accounts_size = size
+
+    def _look_at_survival(self) -> bool:
+        """Read the events of all attempts that tell of checkpoints and recoveries; return whether there were any."""
+        if self._stats is None:
+            return False
+        survival = self._stats.survival
+        before = survival.version
+        while part := read_lines(self.folder / run_files.EVENTS, self._survival_read, _READ_BYTES):
+            self._survival_read += len(part)
+            for line in part.splitlines():
+                with contextlib.suppress(*_UNREADABLE):
+                    survival.take(orjson.loads(line))
+        return survival.version > before
 
     def _look_at_timeline(self, stats: JobStats) -> None:
         with contextlib.suppress(*_UNREADABLE):

@@ -45,7 +45,7 @@ def test_there_is_one_of_all_jobs_and_one_of_a_pipeline() -> None:
     variables = {variable["name"]: variable["type"] for variable in job["templating"]["list"]}
     assert variables == {"datasource": "datasource", "job": "query", "stage": "query"}
     rows = [panel["title"] for panel in job["panels"] if panel["type"] == "row"]
-    assert rows == ["Health", "Throughput", "Pipeline", "Memory", "Links"]
+    assert rows == ["Health", "Throughput", "Pipeline", "Checkpoints and recoveries", "Memory", "Links"]
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=_name)

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from cluster.service.job_stats import STATS_KEPT_S
 from cluster.service.jobs import Jobs
 from cluster.service.metric_families import Family
 from cluster.service.metrics import Metrics
-from cluster.service.metrics_jobs import FAILURE_KINDS
+from cluster.service.metrics_jobs import FAILURE_KINDS, label_of
 from cluster.service.records import JobRecord
+from cluster.service.survival import CAUSES, RESULTS
 from coordinator.queue.job_states import Failed, Queued, Running, Succeeded
+from tests.observability.conftest import RECOVERY
 from tests.observability.prometheus import needs_promtool
 
 FAMILIES: tuple[Family, ...] = metric_families.ALL
@@ -186,13 +189,43 @@ def test_figures_are_those_of_the_run(tmp_path: Path, run: Path) -> None:
         assert found == {link: pair[column] for link, pair in links.items()}
 
 
+def test_checkpoints_and_recoveries_are_those_of_the_events(tmp_path: Path, run: Path) -> None:
+    text = exposed(tmp_path, run, RUNNING)
+    saved = [event for event in map(json.loads, (run / "events.jsonl").open()) if event["event"] == "checkpoint"]
+    own, newest = ("job", RUNNING.id), saved[-1]
+    figures = {
+        "checkpoint_step": newest["step"],
+        "checkpoint_bytes": newest["bytes"],
+        "checkpoint_write_seconds": newest["write_seconds"],
+        "checkpoint_stall_seconds": newest["stall_seconds"],
+        "checkpoint_timestamp_seconds": datetime.fromisoformat(newest["time"]).timestamp(),
+        "recoveries_total": 1,
+        "recovery_seconds_total": RECOVERY[1]["first_step_s"],
+        "last_recovery_seconds": RECOVERY[1]["first_step_s"],
+        "steps_made_again_total": RECOVERY[1]["steps_lost"],
+    }
+    assert {name: values(text, f"pipetrain_{name}") for name in figures} == {
+        name: {(own,): value} for name, value in figures.items()
+    }
+    assert 0 < values(text, "pipetrain_checkpoint_interval_seconds")[(own,)] < 60
+    assert 0 <= newest["stall_seconds"] < newest["seconds"]
+    assert 0 < newest["write_seconds"] <= newest["seconds"]
+    assert values(text, "pipetrain_checkpoints_total") == {
+        (own, ("result", result)): len(saved) if result == "written" else 0 for result in RESULTS
+    }
+    lost = values(text, "pipetrain_workers_lost_total")
+    assert {labels[0][1]: value for labels, value in lost.items() if value} == {"process_lost": 1}
+    assert len(lost) == len(CAUSES) + 1, "each from the start, as 0"
+
+
 def test_no_label_grows_with_the_run(tmp_path: Path, run: Path) -> None:
     allowed: Mapping[str, set[str]] = {
         "job": {RUNNING.id},
         "name": {RUNNING.name},
         **{place: {"0", "1", "2"} for place in ("stage", "worker", "from_worker", "to_worker")},
         "state": {"QUEUED", "STARTING", "RUNNING", "RECOVERING", "SUCCEEDED", "FAILED", "STOPPED"},
-        "cause": {"", "warmup", "steady", "drain", "cluster_lost"},
+        "cause": {"", "warmup", "steady", "drain", "cluster_lost", "other", *map(label_of, CAUSES)},
+        "result": set(RESULTS),
         "kind": {
             *ALL_KINDS,
             *FAILURE_KINDS,

@@ -19,6 +19,7 @@ import pytest
 from benchmarks.recorded_jobs import classifier
 from cluster.client import Job
 from cluster.service.home import Home
+from cluster.service.metrics_jobs import label_of
 from tests.observability.prometheus import (
     Prometheus,
     needs_prometheus,
@@ -43,8 +44,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Scene:
-    """The scraped service: a running job of two stages, two failed jobs, with a NaN and with a lost worker, and a
-    running job on text."""
+    """The scraped service: a running job of two stages that writes checkpoints and has recovered from the loss of a
+    worker, two failed jobs, with a NaN and with a lost worker, and a running job on text."""
 
     prometheus: Prometheus
     http: str
@@ -75,7 +76,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 def _submit(service: Service, folder: Path) -> tuple[Job, Job, Job, Job]:
-    long = classifier(folder, stages=2, epochs=100_000).document()
+    long = {**classifier(folder, stages=2, epochs=100_000).document(), "checkpoint": {"every_seconds": 1.0}}
     one_stage = {**long, "pipeline": {"stages": 1}, "recovery": {"max_restarts": 0}}
     running, lost, not_finite = map(service.client.submit, (long, one_stage, _overflowing(folder)))
     until(lost, "RUNNING", seconds=_START_S)
@@ -85,7 +86,21 @@ def _submit(service: Service, folder: Path) -> tuple[Job, Job, Job, Job]:
     assert until(not_finite, "FAILED", "SUCCEEDED", seconds=_START_S).state == "FAILED"
     assert until(lost, "FAILED", "STOPPED").state == "FAILED", lost.reason
     text = until(service.client.submit(_on_text(folder)), "RUNNING", seconds=_START_S)  # in the place of a failed job
+    _lose_a_worker(running)
     return running, not_finite, lost, text
+
+
+def _lose_a_worker(job: Job) -> None:
+    """Kill a worker after a checkpoint, and wait until the job has made all that was lost again."""
+
+    def has(kind: str) -> Callable[[], bool]:
+        return lambda: any(event.kind == kind for event in job.events())
+
+    wait_for(has("checkpoint"), "the job writes no checkpoint", _ANSWERS_S)
+    (started,) = (event for event in job.events() if event.kind == "started")
+    os.kill(started.details["workers"][1]["pid"], signal.SIGKILL)
+    wait_for(has("recovered"), "the job does not go on", _ANSWERS_S)
+    wait_for(has("caught up"), "the lost steps are not made again", _ANSWERS_S)
 
 
 def _on_text(folder: Path) -> dict[str, Any]:
@@ -177,6 +192,32 @@ def test_every_annotation_can_be_drawn(scene: Scene, mark: dict[str, Any]) -> No
         assert all(time.time() - 3600 < at < time.time() + 5 for at in times), "recent times in milliseconds"
     else:
         drawn()  # raises for a wrong query
+
+
+def test_the_figures_of_a_recovery_are_those_that_the_job_tells(scene: Scene) -> None:
+    (lost, recovered) = (event for event in scene.running.events() if event.kind in ("worker lost", "recovered"))
+    again = recovered.details
+    told = {
+        "pipetrain_recoveries_total": 1.0,
+        "pipetrain_last_recovery_seconds": again["first_step_s"],
+        "pipetrain_recovery_seconds_total": again["first_step_s"],
+        "pipetrain_steps_made_again_total": again["steps_lost"],
+        f'pipetrain_workers_lost_total{{cause="{label_of(lost.details["loss"])}"}}': 1.0,
+        "sum by (job) (pipetrain_workers_lost_total)": 1.0,
+    }
+
+    def values(query: str) -> list[float]:
+        series = scene.prometheus.instant(f'({query}) and on (job) pipetrain_job_info{{job="{scene.running.id}"}}')
+        return [float(one["values"][0][1]) for one in series]
+
+    for query, value in told.items():
+        assert _settled(partial(values, query), bool) == [value], query
+    (spent,) = _settled(
+        partial(values, 'max by (job) (pipetrain_stage_seconds_total{kind="recovery"})'), lambda found: found > [0.0]
+    )
+    assert again["first_step_s"] * 0.9 < spent < again["first_step_s"] + 10, "the workers' accounts have it, too"
+    (saved,) = values('sum by (job) (pipetrain_stage_seconds_total{kind="checkpoint"})')
+    assert saved > 0
 
 
 def test_the_choices_of_the_variables(scene: Scene) -> None:

@@ -58,8 +58,13 @@ JOBS = Row(
                 "bubble": _now("max by (job) (pipetrain_bubble_ratio)"),
                 "predicted": _now("max by (job) (pipetrain_bubble_predicted_ratio)"),
                 "since last step": _now("time() - max by (job) (pipetrain_last_step_timestamp_seconds)"),
+                "since checkpoint": _now("time() - max by (job) (pipetrain_checkpoint_timestamp_seconds)"),
+                "workers lost": _now("sum by (job) (pipetrain_workers_lost_total)"),
             },
-            units={"done": "percentunit", "bubble": "percentunit", "predicted": "percentunit", "since last step": "s"},
+            units={
+                **dict.fromkeys(("done", "bubble", "predicted"), "percentunit"),
+                **dict.fromkeys(("since last step", "since checkpoint"), "s"),
+            },
             link=_TO_JOB,
         ),
         lines(
@@ -129,6 +134,13 @@ QUEUE = Row(
             "Workers started again",
             "Times that a job's workers were started again in each interval, because Ray was lost.",
             Query("sum by (cause) (increase(pipetrain_worker_restarts_total[$__rate_interval]))", "{{cause}}"),
+        ),
+        lines(
+            "Workers lost",
+            "Workers that running jobs lost in each interval, by what happened; jobs replace them and go on.",
+            Query("sum by (cause) (increase(pipetrain_workers_lost_total[$__rate_interval]))", "{{cause}}"),
+            stack="normal",
+            width=24,
         ),
     ),
 )
