@@ -8,6 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
+from cluster.dashboard.marks import NO_MARKS, Marks
 from cluster.dashboard.parts import key
 
 _TEXT = {"color": "var(--muted)", "fontFamily": "inherit", "fontSize": 11}
@@ -44,21 +45,25 @@ class Lines:
         )
         self._names = [line.name for line in lines]
         self._shown: list[Sequence[Point]] = []
-        self._smoothing = 1
+        self._smoothing, self._marks = 1, NO_MARKS
 
     def logarithmic(self, yes: bool) -> None:
         """Set the vertical axis to a logarithmic scale, or to a linear one."""
         self.chart.options["yAxis"]["type"] = "log" if yes else "value"
         self.chart.update()
 
-    def show(self, data: Sequence[Sequence[Point]], smoothing: int = 1) -> None:
-        """Draw the points of each line, each as the mean of about the last `smoothing` points. Send nothing if they are
-        drawn already. The legend has the lines with points: a job without validation has none for it."""
+    def show(self, data: Sequence[Sequence[Point]], smoothing: int = 1, marks: Marks = NO_MARKS) -> None:
+        """Draw the points of each line, each as the mean of about the last `smoothing` points, and the marks. Send
+        nothing if they are drawn already. The legend has the lines with points: a job without validation has none for
+        it."""
         same = len(self._shown) == len(data) and all(a is b for a, b in zip(self._shown, data, strict=True))
-        if same and smoothing == self._smoothing:
+        if same and smoothing == self._smoothing and marks == self._marks:
             return
-        first, self._shown, self._smoothing = not self._shown, list(data), smoothing
-        series = [{"data": smoothed(points, smoothing), "showSymbol": len(points) <= _MOST_DOTS} for points in data]
+        first, self._shown, self._smoothing, self._marks = not self._shown, list(data), smoothing, marks
+        series: list[dict[str, Any]] = [
+            {"data": smoothed(points, smoothing), "showSymbol": len(points) <= _MOST_DOTS} for points in data
+        ]
+        series[0].update(marks.options())
         for own, new in zip(self.chart.options["series"], series, strict=True):
             own.update(new)
         legend = {"data": [name for name, points in zip(self._names, data, strict=True) if points]}

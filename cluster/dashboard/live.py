@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.dashboard.gantt import Timed
+from cluster.dashboard.marks import NO_MARKS, Marks, marks_of
 from cluster.dashboard.picture import Picture, make_picture
 from cluster.service.job_stats import JobStats
 from coordinator.texts import share
@@ -27,6 +28,7 @@ class Live:
     stats: JobStats
     _series: dict[tuple[str, tuple[int, int] | None], tuple[int, Points]] = field(default_factory=dict)
     _picture: tuple[Mapping[str, Any], Picture] | None = None
+    _marks: tuple[int, Marks] = (0, NO_MARKS)
     _drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def points(self, name: str, steps: tuple[int, int] | None = None) -> Points:
@@ -40,6 +42,13 @@ class Live:
             points = _drawn(series.thinned(CHART_POINTS, steps))
             self._series[name, steps] = series.version, points
         return points
+
+    def marks(self) -> Marks:
+        """Return what is marked over the charts."""
+        survival = self.stats.survival
+        if self._marks[0] != survival.version:
+            self._marks = survival.version, marks_of(survival)
+        return self._marks[1]
 
     async def picture(self) -> Picture | None:
         """Return the picture of the last sampled step; None before there is one."""

@@ -51,5 +51,15 @@ TERMS = {
     "update": "The optimizer changes the weights",
     "sending": "Sending arrays to other workers",
     "evaluation": "Computing the loss of the validation rows",
+    "checkpoint": "Copying the state of the layers for a checkpoint; writing it at the end of the run",
+    "recovery": "From the last step before a worker was lost until all workers go on",
+    "newest checkpoint": "The step from which the job would go on if it lost a worker now",
+    "time to write": "How long the slowest worker wrote its files, in the background",
+    "training stood still": "How long the slowest worker copied its state; after that it trained on",
+    "found after": "Within how many seconds the loss was found",
+    "replaced after": "From finding the loss until the new process was ready and all workers had gone back to the "
+    "checkpoint",
+    "new step after": "From finding the loss to the first new step",
+    "made again": "The steps since the checkpoint, and whether they came out with the same bits",
     "other": "Time outside of all these, such as waiting for orders",
 }

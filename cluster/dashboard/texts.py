@@ -5,10 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from coordinator.texts import span
+
 
 def clock(at: float | None) -> str:
     """Return a time such as `2026-03-01 12:30:00`, in the time zone of the service; a dash for None."""
     return "–" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def brief(seconds: float) -> str:
+    """Return a duration that may be short: `0.3 ms`, `25 ms`, `3.2 s`, `5 min`."""
+    if seconds >= 1:
+        return span(seconds)
+    thousandths = 1000 * max(0.0, seconds)
+    return f"{thousandths:.{int(thousandths < 10)}f} ms"
 
 
 def spark(values: Sequence[float], width: float = 96, height: float = 24) -> str:

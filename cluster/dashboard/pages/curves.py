@@ -12,6 +12,8 @@ from nicegui import ui
 from cluster.dashboard.charts import Line, Lines
 from cluster.dashboard.frame import heading
 from cluster.dashboard.live import Live
+from cluster.dashboard.marks import NO_MARKS
+from cluster.dashboard.parts import key
 
 Range = tuple[int, int] | None
 """The first and the last step that are drawn; None: all."""
@@ -101,6 +103,10 @@ class Curves:
                 "outlined dense"
             ).style("min-width: 120px")
             ui.label("Or drag over a chart to choose steps.").classes("muted small")
+        with ui.element("div").classes("terms") as self._marks:
+            key("a checkpoint", "background: none; border-left: 2px dotted var(--c3); width: 0; height: 14px")
+            key("a worker was lost", "background: var(--bad); width: 2px; height: 14px")
+            key("steps made again", "background: color-mix(in srgb, var(--bad) 12%, transparent); height: 14px")
 
     def _number(self, label: str, value: float | None) -> ui.number:
         field = ui.number(label, value=value, min=1, precision=0, on_change=self._typed)
@@ -154,14 +160,16 @@ class Curves:
     def show(self, live: Live) -> None:
         """Draw the curves, if there is anything new."""
         self._live = live
-        any_at_all = False
+        any_at_all, marks = False, live.marks()
+        self._marks.set_visibility(marks != NO_MARKS)
         for kind, place, chart, link in self._charts:
             data = [live.points(name, self._steps) for name in kind.series]
             any_at_all |= any(live.stats.series[name].version for name in kind.series)
             place.set_visibility(any(data))
             if not any(data):
                 continue  # ECharts loops without end on an axis without values
-            chart.show(data, self._smoothing)
+            drawn = [point[0] for points in data for point in points]
+            chart.show(data, self._smoothing, marks.within(min(drawn), max(drawn)))
             first, last = self._steps or (1, _MOST_STEPS)
             chosen = [("series", name) for name in kind.series] + [("first", str(first)), ("last", str(last))]
             target = f"/api/jobs/{self._job}/rows.csv?{urlencode(chosen)}"

@@ -22,6 +22,7 @@ from cluster.dashboard.pages.evaluation_panel import EvaluationPanel, evaluation
 from cluster.dashboard.pages.job_parts import Memory, Pipeline, Times, begun
 from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.pages.job_warnings import Warnings
+from cluster.dashboard.pages.survival_panel import SurvivalPanel
 from cluster.dashboard.parts import copy_button, facts, text
 from cluster.dashboard.picture import Picture
 from cluster.dashboard.schedule_view import dry_run, question_of
@@ -125,6 +126,7 @@ class _Job:
             self._next = ui.label()
         self._pipeline = Pipeline(record)
         self._curves = Curves(record.id, steps, smoothing, self._moved)
+        self._survival = SurvivalPanel(site.folder(record.id) / run_files.CHECKPOINTS)
         self._evaluation = EvaluationPanel()
         self._times = Times()
         self._memory = Memory()
@@ -222,6 +224,7 @@ class _Job:
             self._memory.show(stats.timeline)
         if not slowly:
             return
+        self._survival.show(stats.survival)
         self._curves.show(live)
         if stats.accounts is not None and stats.accounts is not self._accounts:
             placement = await self._site.placement(record, stats)
