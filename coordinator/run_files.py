@@ -27,6 +27,7 @@ LOGS = "logs"
 RESERVE = ".reserve"
 TENSORBOARD_CLAIM = ".tensorboard"
 MLFLOW_OPEN = ".mlflow-run"
+MLFLOW_RUN = ".mlflow"
 """Names the open run at MLflow and its server. If it exists although the run has ended, the service closes that run."""
 
 MODEL_FILES = (JOB, MODEL_LAYERS, MODEL)
@@ -97,6 +98,7 @@ RUN_FILES = (
         "the tracker",
     ),
     RunFile(MLFLOW_OPEN, "the run of MLflow that is not closed yet", "the tracker", "the service"),
+    RunFile(MLFLOW_RUN, "the run of MLflow in which this run goes on", "the tracker", "the tracker"),
     RunFile(".*.part", "a file that is not complete yet", "the writer of the file, until it is renamed", "nobody"),
 )
 """Every file of a run directory, those of the service's jobs too."""

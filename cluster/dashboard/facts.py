@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from cluster.client.snapshot import JobSnapshot
@@ -12,6 +13,7 @@ from cluster.dashboard.schedule_view import Question, spans
 from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.messages import job_message
+from cluster.service.survival import DAMAGED, NOT_SAVED, SAVED, Survival
 from coordinator.program.replay import Replay
 from coordinator.timing.accounts import as_seconds
 from stages.actions import Action
@@ -74,6 +76,26 @@ def accounts_model(stats: JobStats, placement: Sequence[int]) -> models.AttemptA
             for worker, by_kind in enumerate(seconds["workers"])
         ],
         links=[models.Link(sender=a, receiver=b, messages=n, bytes=size) for a, b, n, size in line["links"]],
+    )
+
+
+def survival_model(survival: Survival) -> models.Survival:
+    """Return the model of a job's checkpoints and recoveries."""
+    return models.Survival(
+        checkpoints=[
+            models.SavedCheckpoint(
+                step=one.step, time=one.time, bytes=one.n_bytes, seconds=one.seconds, stall_seconds=one.stall_seconds
+            )
+            for one in survival.checkpoints
+        ],
+        written=survival.results[SAVED],
+        failed=survival.results[NOT_SAVED],
+        damaged=survival.results[DAMAGED],
+        losses=[models.LostWorker(**asdict(one)) for one in survival.losses],
+        lost=sum(survival.lost.values()),
+        recoveries=survival.recoveries,
+        recovery_seconds=survival.recovery_seconds,
+        steps_again=survival.steps_again,
     )
 
 

@@ -125,6 +125,48 @@ class AttemptAccounts(BaseModel):
     links: list[Link]
 
 
+class SavedCheckpoint(BaseModel):
+    """A checkpoint that the job wrote on its way."""
+
+    step: int = Field(description="number of updates that it has")
+    time: float = Field(description="when it was whole, seconds since 1970, UTC")
+    bytes: int
+    seconds: float = Field(description="how long the slowest worker wrote its files, in the background")
+    stall_seconds: float = Field(description="how long training stood still for it")
+
+
+class LostWorker(BaseModel):
+    """The loss of a worker, and how it was made good. What is not known yet is null."""
+
+    attempt: int
+    time: float = Field(description="when the loss was told, seconds since 1970, UTC")
+    worker: int
+    step: int = Field(description="number of updates that the job had made")
+    loss: str = Field(description="what happened, such as process lost or hang")
+    cause: str
+    found_s: float | None = Field(description="within how many seconds the loss was found")
+    replaced_s: float | None = Field(description="seconds from there until all workers were ready to go on")
+    first_step_s: float | None = Field(description="seconds from finding the loss to the first new step")
+    from_step: int | None = Field(description="the step after which the job went on; 0: from the beginning")
+    steps_lost: int | None = Field(description="number of steps that were made again")
+    identical: bool | None = Field(description="whether they came out with the same bits")
+
+
+class Survival(BaseModel):
+    """The checkpoints and the recoveries of a job since its first attempt. Lists have the last 50, the oldest
+    first."""
+
+    checkpoints: list[SavedCheckpoint]
+    written: int
+    failed: int = Field(description="checkpoints that could not be written")
+    damaged: int = Field(description="checkpoints that were found damaged when the job had to go on")
+    losses: list[LostWorker]
+    lost: int = Field(description="workers that were lost")
+    recoveries: int
+    recovery_seconds: float = Field(description="from finding a loss to the first new step, summed")
+    steps_again: int = Field(description="steps that were made again")
+
+
 class TimedAction(BaseModel):
     """An action of a worker. Times are microseconds since the step's first action."""
 

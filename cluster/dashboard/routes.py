@@ -140,6 +140,11 @@ def _reading(router: APIRouter, site: Site) -> None:
             raise Refused(f"job {record.id} has done no step yet")
         return found
 
+    @router.get("/jobs/{job}/survival", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
+    async def survival(job: JobId) -> models.Survival:
+        """Return the checkpoints of a job, the workers that it lost, and how it went on."""
+        return facts.survival_model((await _stats(site, await site.find(job))).survival)
+
     @router.get("/jobs/{job}/timeline", responses={404: _REFUSALS[404], 409: _REFUSALS[409]})
     async def timeline(job: JobId) -> models.Timeline:
         """Return a sampled step, about the last one: the measured actions of every worker, and those of the schedule's

@@ -39,7 +39,8 @@ class EarlierRun:
 
     def remove(self) -> None:
         """Remove the files that the run made; all other files stay. Raises OSError."""
-        for name in (*self.entries, run_files.RESERVE, *map(run_files.unfinished, run_files.MADE)):
+        hidden = (run_files.RESERVE, run_files.TENSORBOARD_CLAIM, run_files.MLFLOW_RUN)
+        for name in (*self.entries, *hidden, *map(run_files.unfinished, run_files.MADE)):
             place = self.folder / name
             if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)

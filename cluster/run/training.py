@@ -305,6 +305,7 @@ class Run:
             self.spec,
             run_dir.path,
             attempt=run_dir.attempt,
+            after=self._position.step_of_last_row,
             warn=lambda text: self._warn(run_dir, text),
             public_only=self._where.rules.public_only,
         )

@@ -2,6 +2,10 @@
 
 The job's name is the name of the experiment. Some of MLflow's environment variables get other defaults, so that MLflow
 prints nothing, sends no telemetry and does not retry for minutes; a variable that is set is not changed.
+
+[Note: points that stay] MLflow cannot forget a point. A run that goes on does so in the same run of MLflow, and a step
+that is there already is not recorded again: it would have the same bits. Only if the job was changed so that the steps
+which are made again may differ, a new run of MLflow begins, with all rows up to there.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from cluster.trackers.tracker import Outcome, Point, TrackedRun
 from coordinator import run_files
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
 
 T = TypeVar("T")
@@ -33,6 +38,9 @@ _STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "stopped": "KILLED", "
 _METRICS_A_BATCH = 1000  # MLflow's limits for one request
 _PARAMETERS_A_BATCH = 100
 _PARAMETER_CHARACTERS = 6000
+_TAG_CHARACTERS = 5000
+_SAME_BITS = ("name", "pipeline", "resources", "checkpoint", "recovery")
+"""The sections of a job that change no point, apart from times."""
 _RUN_TAG, _ATTEMPT_TAG, _PROCESS_TAG = "pipetrain.run", "pipetrain.attempt", "pipetrain.process"
 
 
@@ -45,27 +53,66 @@ class MLflow:
         self._run = ""
         self._mark: Path | None = None
 
-    def start(self, run: TrackedRun) -> None:
-        """See Tracker."""
+    def start(self, run: TrackedRun) -> Mapping[str, int]:
+        """See Tracker. See [Note: points that stay]."""
         with only_public(self._public_only):
-            self._start(run)
+            return self._start(run)
 
-    def _start(self, run: TrackedRun) -> None:
-        from mlflow.entities import Param
-
-        end_open_run(run.folder, "failed")  # the run of a previous attempt, whose processes are gone
-        client = _client(self._uri)
+    def _start(self, run: TrackedRun) -> Mapping[str, int]:
+        self._client = client = _client(self._uri)
+        earlier = self._earlier(run) if run.after or run.attempt > 1 else None
+        if earlier is None:
+            end_open_run(run.folder, "failed")  # of an earlier run, whose processes are gone
         experiment = _experiment(client, run.name)
-        _end_lost_runs(client, experiment)
+        _end_lost_runs(client, experiment, but="" if earlier is None else earlier.info.run_id)
         tags = {_RUN_TAG: run.run, _ATTEMPT_TAG: str(run.attempt), _PROCESS_TAG: this_process()}
-        self._run = client.create_run(experiment, run_name=run.run, tags=tags).info.run_id
-        self._client = client
+        if earlier is None:
+            self._run = client.create_run(experiment, run_name=run.run, tags=tags).info.run_id
+        else:
+            self._run = earlier.info.run_id
+            client.update_run(self._run, status="RUNNING")
         self._mark = run.folder / run_files.MLFLOW_OPEN
         run.folder.mkdir(parents=True, exist_ok=True)
         where = {"uri": self._uri, "run": self._run, "cwd": os.getcwd()}  # a database's path may be relative
-        _write_mark(self._mark, {**where, "public_only": self._public_only})
-        for part in _batches(parameters(run.document), _PARAMETERS_A_BATCH):
-            client.log_batch(self._run, params=[Param(name, value) for name, value in part], synchronous=True)
+        for mark in (self._mark, run.folder / run_files.MLFLOW_RUN):
+            _write_mark(mark, {**where, "public_only": self._public_only})
+        if earlier is None:
+            self._log_parameters(parameters(run.document))
+            return {}
+        for name, value in {**tags, **_what_changed(earlier, run)}.items():
+            client.set_tag(self._run, name, value)
+        known = earlier.data.params
+        self._log_parameters((name, value) for name, value in parameters(run.document) if name not in known)
+        return _last_steps(earlier)
+
+    def _log_parameters(self, found: Iterable[tuple[str, str]]) -> None:
+        from mlflow.entities import Param
+
+        assert self._client is not None, "it was started"
+        for part in _batches(found, _PARAMETERS_A_BATCH):
+            self._client.log_batch(self._run, params=[Param(name, value) for name, value in part], synchronous=True)
+
+    def _earlier(self, run: TrackedRun) -> MlflowRun | None:
+        """Return the run in which this run goes on; None if there is none, or if it has points that are not true any
+        more."""
+        from mlflow.exceptions import MlflowException
+
+        assert self._client is not None, "it was started"
+        content = _read_mark(run.folder / run_files.MLFLOW_RUN)
+        if content is None or content["uri"] != self._uri:
+            return None
+        if not self._uri.startswith(("http://", "https://")) and content["cwd"] != os.getcwd():
+            return None  # a relative path is another database there
+        try:
+            found = self._client.get_run(content["run"])
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        later = any(step > run.after for step in _last_steps(found).values())
+        if found.info.lifecycle_stage != "active" or (later and _what_changed(found, run)):
+            return None
+        return found
 
     def write(self, points: Sequence[Point]) -> None:
         """See Tracker."""
@@ -97,22 +144,39 @@ def end_open_run(folder: Path, outcome: Outcome, *, in_its_folder: bool = False)
     directory of the run's process first, because a database's path may be relative. This changes the working directory
     of the whole process."""
     mark = folder.absolute() / run_files.MLFLOW_OPEN
+    content = _read_mark(mark)
+    if content is not None:
+        if in_its_folder and os.path.isdir(content["cwd"]):
+            os.chdir(content["cwd"])
+        with only_public(content["public_only"]):
+            client = _client(content["uri"])
+            if client.get_run(content["run"]).info.status == "RUNNING":
+                client.set_terminated(content["run"], _STATUS[outcome])
+    mark.unlink(missing_ok=True)
+
+
+def _read_mark(mark: Path) -> dict[str, Any] | None:
+    """Return the content of a file of `_write_mark`; None if there is none, or if it is damaged, as by a full disk."""
     try:
         content = json.loads(mark.read_text(encoding="utf-8"))
-        uri, run, folder = str(content["uri"]), str(content["run"]), Path(content["cwd"])
-        public_only = bool(content.get("public_only", False))
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError):  # damaged, such as by a full disk
-        mark.unlink(missing_ok=True)
-        return
-    if in_its_folder and folder.is_dir():
-        os.chdir(folder)
-    with only_public(public_only):
-        client = _client(uri)
-        if client.get_run(run).info.status == "RUNNING":
-            client.set_terminated(run, _STATUS[outcome])
-    mark.unlink(missing_ok=True)
+        texts = {name: str(content[name]) for name in ("uri", "run", "cwd")}
+        return {**texts, "public_only": bool(content.get("public_only", False))}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _last_steps(run: MlflowRun) -> dict[str, int]:
+    """Return the last step of each metric of a run."""
+    return {metric.key: int(metric.step) for metric in run.data.to_proto().metrics}
+
+
+def _what_changed(earlier: MlflowRun, run: TrackedRun) -> dict[str, str]:
+    """Return a tag with the entries of the job that change what a step or an evaluation gives, and are others than in
+    the earlier run; none if there is no such entry. MLflow's parameters cannot be changed."""
+    before, now = earlier.data.params, dict(parameters(run.document))
+    names = [name for name in dict.fromkeys([*before, *now]) if name.partition(".")[0] not in _SAME_BITS]
+    changed = [f"{n}: {before.get(n)} → {now.get(n)}" for n in names if before.get(n) != now.get(n)]
+    return {f"pipetrain.after_step_{run.after}": "; ".join(changed)[:_TAG_CHARACTERS]} if changed else {}
 
 
 def _write_mark(mark: Path, content: Mapping[str, Any]) -> None:
@@ -178,11 +242,12 @@ def _experiment(client: MlflowClient, name: str) -> str:
     raise AssertionError("the second try returns or raises")
 
 
-def _end_lost_runs(client: MlflowClient, experiment: str) -> None:
-    """End runs of this host whose process is gone, because `pipetrain train` was killed before it could end them."""
+def _end_lost_runs(client: MlflowClient, experiment: str, *, but: str = "") -> None:
+    """End runs of this host whose process is gone, because `pipetrain train` was killed before it could end them; all
+    but the given one."""
     host = os.uname().nodename
     query = f"tags.`{_PROCESS_TAG}` LIKE '{host}:%' and attributes.status = 'RUNNING'"
     for found in client.search_runs([experiment], filter_string=query):
         _, pid, started = found.data.tags[_PROCESS_TAG].rsplit(":", 2)
-        if pid.isdigit() and _started(int(pid)) != started:
+        if found.info.run_id != but and pid.isdigit() and _started(int(pid)) != started:
             client.set_terminated(found.info.run_id, "FAILED")

@@ -15,13 +15,15 @@ Outcome = Literal["finished", "stopped", "failed"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedRun:
     """A run for a tracker. `name` is the job's name, `run` the name of its run directory (for a service's job, its id),
-    `document` the job with all defaults but without `tracking`, `folder` the run directory."""
+    `document` the job with all defaults but without `tracking`, `folder` the run directory. `after` is the step after
+    which the run goes on; 0 if it begins."""
 
     name: str
     run: str
     attempt: int
     document: Mapping[str, Any]
     folder: Path
+    after: int = 0
 
 
 class Point(NamedTuple):
@@ -35,8 +37,9 @@ class Point(NamedTuple):
 class Tracker(Protocol):
     """A tracker. One thread calls its methods in this order. If one raises an error, only this tracker is dropped."""
 
-    def start(self, run: TrackedRun) -> None:
-        """Begin the run at the tracker."""
+    def start(self, run: TrackedRun) -> Mapping[str, int] | None:
+        """Begin the run at the tracker, or go on with it. Return the last step that it has of each name; None: it has
+        nothing."""
 
     def write(self, points: Sequence[Point]) -> None:
         """Record points, and make them visible."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cluster.trackers.earlier_rows import earlier_points, without
 from cluster.trackers.options import make_trackers
 from cluster.trackers.tracker import Outcome, Point, TrackedRun, Tracker, point_of
+from coordinator import run_files
 from coordinator.job.spec import JobSpec
 from coordinator.train.rows import Row
 from stages.errors import GraceOver
@@ -32,6 +35,9 @@ class Trackers:
 
     `folder` is the run directory; `trackers`, by name, replace those of the job; `public_only`: their servers must have
     public addresses. An error in the `with` block ends the run as failed.
+
+    A run that goes on after step `after` goes on in the same run of a tracker. Of the rows that are in its file already
+    the tracker gets those that it does not have, and no point twice.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Trackers:
         folder: Path,
         *,
         attempt: int = 1,
+        after: int = 0,
         warn: Callable[[str], None],
         public_only: bool = False,
         trackers: Mapping[str, Tracker] | None = None,
@@ -49,8 +56,10 @@ class Trackers:
         document = spec.document()
         document.pop("tracking", None)  # not part of the training, and a URI may contain a password
         place = folder.absolute()
-        run = TrackedRun(name=spec.name, run=place.name, attempt=attempt, document=document, folder=place)
-        self._feeds = [_Feed(name, tracker, run) for name, tracker in wanted.items()]
+        run = TrackedRun(name=spec.name, run=place.name, attempt=attempt, document=document, folder=place, after=after)
+        rows = place / run_files.METRICS
+        earlier = rows.stat().st_size if rows.exists() else 0  # the rows of this life come through `row`
+        self._feeds = [_Feed(name, tracker, run, earlier) for name, tracker in wanted.items()]
 
     def row(self, row: Row) -> None:
         """Pass a row to every tracker. Never waits, never raises."""
@@ -91,8 +100,8 @@ class Trackers:
 class _Feed:
     """A tracker with its queue and its thread. `news` has the warnings to give."""
 
-    def __init__(self, name: str, tracker: Tracker, run: TrackedRun) -> None:
-        self.name, self._tracker, self._run = name, tracker, run
+    def __init__(self, name: str, tracker: Tracker, run: TrackedRun, earlier_bytes: int) -> None:
+        self.name, self._tracker, self._run, self._earlier_bytes = name, tracker, run, earlier_bytes
         self.news: list[str] = []
         self._queue: queue.Queue[Point] = queue.Queue(_QUEUED_ROWS)
         self._outcome: Outcome | None = None
@@ -129,17 +138,31 @@ class _Feed:
 
     def _serve(self) -> None:
         try:
-            self._tracker.start(self._run)
+            recorded = self._tracker.start(self._run) or {}
+            self._write_earlier(recorded)
             closing = False
             while not closing and not self._dropped:
                 closing = self._closing.wait(_GATHER_S)  # read before the queue, so that no point is missed
                 while not self._dropped and (points := self._take()):
-                    self._tracker.write(points)
+                    self._write(points, recorded)
         except Exception as error:  # whatever a tracker's library or server does, the run goes on
             self._dropped = True
             self.news.append(f"dropped: {type(error).__name__}: {_first_line(error)}")
             self._closing.wait()
         self._close()
+
+    def _write_earlier(self, recorded: Mapping[str, int]) -> None:
+        if not self._earlier_bytes:
+            return
+        points = earlier_points(self._run.folder / run_files.METRICS, self._earlier_bytes, time.time())
+        while not self._dropped and (batch := list(islice(points, _BATCH_ROWS))):
+            self._write(batch, recorded)
+
+    def _write(self, points: Sequence[Point], recorded: Mapping[str, int]) -> None:
+        if recorded and points[0].step <= max(recorded.values()):
+            points = [new for point in points if (new := without(point, recorded)) is not None]
+        if points:
+            self._tracker.write(points)
 
     def _close(self) -> None:
         """End the run at the tracker. Try this even if it was dropped, because it may work again."""

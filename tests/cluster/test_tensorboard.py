@@ -28,7 +28,7 @@ def test_tensorboard_reads_back_every_scalar_and_the_job(tmp_path: Path) -> None
     assert "batch_size: 103" in text.tensor_proto.string_val[0].decode()
 
 
-def test_runs_of_one_tensorboard_folder_stay_apart_and_so_do_attempts(tmp_path: Path) -> None:
+def test_runs_of_one_tensorboard_folder_stay_apart_and_attempts_go_on_in_the_same(tmp_path: Path) -> None:
     reader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_multiplexer", reason="pip install 'pipetrain[tensorboard]'"
     )
@@ -36,7 +36,7 @@ def test_runs_of_one_tensorboard_folder_stay_apart_and_so_do_attempts(tmp_path: 
     for name, attempt in (("a", 1), ("b", 1), ("b", 2)):
         assert run(spec, tmp_path / name, attempt=attempt) == []
     found = reader.EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "logs")).Reload()
-    assert sorted(found.Runs()) == ["a", "b", "b/attempt-2"]
+    assert sorted(found.Runs()) == ["a", "b"]
     assert all(len(found.Scalars(name, "train/loss")) == 3 for name in found.Runs())
 
 
@@ -48,7 +48,7 @@ def test_two_runs_of_the_same_name_do_not_share_a_tensorboard_run(tmp_path: Path
     for folder, attempt in (("x", 1), ("y", 1), ("y", 2)):
         assert run(spec, tmp_path / folder / "run", attempt=attempt) == []
     found = reader.EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "logs")).Reload()
-    assert sorted(found.Runs()) == ["run", "run-2", "run-2/attempt-2"]
+    assert sorted(found.Runs()) == ["run", "run-2"]
     assert all(len(found.Scalars(name, "train/loss")) == 3 for name in found.Runs())
 
 
