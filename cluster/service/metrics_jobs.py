@@ -90,12 +90,17 @@ def job_facts(record: JobRecord, stats: JobStats) -> JobFacts:
 
 def _survival_values(survival: Survival) -> dict[Family, Value]:
     newest = survival.newest
+    of_newest: dict[Family, Value] = {}
+    if newest is not None:
+        of_newest = {
+            families.CHECKPOINT_STEP: newest.step,
+            families.CHECKPOINT_TIME: newest.time,
+            families.CHECKPOINT_BYTES: newest.n_bytes,
+            families.CHECKPOINT_SECONDS: newest.seconds,
+            families.CHECKPOINT_STALL: newest.stall_seconds,
+        }
     return {
-        families.CHECKPOINT_STEP: newest and newest.step,
-        families.CHECKPOINT_TIME: newest and newest.time,
-        families.CHECKPOINT_BYTES: newest and newest.n_bytes,
-        families.CHECKPOINT_SECONDS: newest and newest.seconds,
-        families.CHECKPOINT_STALL: newest and newest.stall_seconds,
+        **of_newest,
         families.CHECKPOINT_INTERVAL: survival.interval_s,
         families.RECOVERIES: survival.recoveries,
         families.RECOVERY_SECONDS: survival.recovery_seconds,
