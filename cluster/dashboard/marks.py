@@ -47,7 +47,10 @@ def marks_of(survival: Survival) -> Marks:
     """Return the marks of a job."""
     return Marks(
         tuple(saved.step for saved in survival.checkpoints),
-        tuple((lost.step, f"worker {lost.worker} lost") for lost in survival.losses),
+        tuple(
+            (lost.step, "a link lost" if lost.worker is None else f"worker {lost.worker} lost")
+            for lost in survival.losses
+        ),
         tuple(
             (lost.from_step, lost.from_step + lost.steps_lost)
             for lost in survival.losses

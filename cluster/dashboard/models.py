@@ -140,7 +140,7 @@ class LostWorker(BaseModel):
 
     attempt: int
     time: float = Field(description="when the loss was told, seconds since 1970, UTC")
-    worker: int
+    worker: int | None = Field(description="null if only a link between workers was lost")
     step: int = Field(description="number of updates that the job had made")
     loss: str = Field(description="what happened, such as process lost or hang")
     cause: str

@@ -33,7 +33,7 @@ class SavedCheckpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostWorker:
-    """A loss of worker `worker` after `step` updates, and how it was made good.
+    """A loss of worker `worker` (None: of a link) after `step` updates, and how it was made good.
 
     `found_s` is within how many seconds it was found, None if that is not known. What follows is None until it is
     known: `replaced_s` and `first_step_s`, seconds from there to the new process and to the first new step; the step
@@ -42,7 +42,7 @@ class LostWorker:
 
     attempt: int
     time: float
-    worker: int
+    worker: int | None
     step: int
     loss: str
     cause: str
@@ -126,7 +126,7 @@ class Survival:
         found = LostWorker(
             attempt=int(event.get("attempt", 1)),
             time=time,
-            worker=int(event["worker"]),
+            worker=event["worker"],
             step=int(event["step"]),
             loss=loss,
             cause=str(event["cause"]),

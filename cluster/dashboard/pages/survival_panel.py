@@ -85,7 +85,7 @@ def loss_row(lost: LostWorker) -> Sequence[str]:
         again = f"{steps}, after step {lost.from_step:,}{same}"
     return (
         clock(lost.time)[11:],
-        str(lost.worker),
+        "" if lost.worker is None else str(lost.worker),
         f"{lost.loss}: {lost.cause.partition('; meanwhile ')[0]}",
         *("" if seconds is None else brief(seconds) for seconds in (lost.found_s, lost.replaced_s, lost.first_step_s)),
         again,
