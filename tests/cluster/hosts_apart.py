@@ -1,0 +1,129 @@
+"""Three network namespaces that stand for hosts: `head`, with a switch, and `a` and `b`, with a cable to it each.
+
+Needs root and ip(8). Ray's nodes of one CPU run on `a` and `b`; its head, without a CPU, and the driver on `head`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+POSSIBLE = os.geteuid() == 0 and shutil.which("ip") is not None
+_NET = "10.213.7"
+ADDRESS = f"{_NET}.1:6379"
+_ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
+
+
+class Hosts:
+    """The namespaces and their cables."""
+
+    def __init__(self) -> None:
+        self._names = {name: f"pt-{os.getpid()}-{name}" for name in ("head", "a", "b")}
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def make(self) -> None:
+        for name in self._names.values():
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        head = self._names["head"]
+        _ip("-n", head, "link", "add", "switch", "type", "bridge")
+        _ip("-n", head, "addr", "add", f"{_NET}.1/24", "dev", "switch")
+        _ip("-n", head, "link", "set", "switch", "up")
+        for number, name in ((2, "a"), (3, "b")):
+            host = self._names[name]
+            _ip("-n", head, "link", "add", f"to-{name}", "type", "veth", "peer", "name", "cable", "netns", host)
+            _ip("-n", head, "link", "set", f"to-{name}", "master", "switch", "up")
+            _ip("-n", host, "addr", "add", f"{_NET}.{number}/24", "dev", "cable")
+            _ip("-n", host, "link", "set", "cable", "up")
+
+    def start_ray(self) -> None:
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory", "100000000"]
+        head = ["--head", "--port", "6379", "--num-cpus", "0", "--include-dashboard", "false"]
+        self.start("head", [*ray, *head, "--node-ip-address", f"{_NET}.1"])
+        self._await_nodes(1)
+        for number, name in ((2, "a"), (3, "b")):
+            self.start(name, [*ray, "--address", ADDRESS, "--num-cpus", "1", "--node-ip-address", f"{_NET}.{number}"])
+        self._await_nodes(3)
+
+    def _await_nodes(self, n: int) -> None:
+        """Wait until Ray has so many nodes."""
+        deadline = time.monotonic() + 240
+        ask = (
+            "import ray, sys\n"
+            f"ray.init(address='{ADDRESS}', log_to_driver=False, logging_level='ERROR')\n"
+            f"sys.exit(sum(node['Alive'] for node in ray.nodes()) < {n})"
+        )
+        while True:
+            done = subprocess.run(
+                self.inside("head", [sys.executable, "-c", ask]), env=_ENVIRONMENT, capture_output=True, check=False
+            )
+            if done.returncode == 0:
+                return
+            assert time.monotonic() < deadline, done.stderr.decode()
+            assert all(process.poll() is None for process in self._started), "a node of Ray ended"
+
+    def inside(self, host: str, command: Sequence[str]) -> list[str]:
+        """Return the command that runs a command on a host."""
+        return ["ip", "netns", "exec", self._names[host], *command]
+
+    def start(self, host: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command on a host."""
+        started = subprocess.Popen(
+            self.inside(host, command),
+            env=_ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._started.append(started)
+        return started
+
+    def cut(self, *, cut: bool = True) -> None:
+        """Let the switch pass nothing between `a` and `b`; both still reach the head."""
+        for name in ("a", "b"):
+            state = "on" if cut else "off"
+            _ip("-n", self._names["head"], "link", "set", f"to-{name}", "type", "bridge_slave", "isolated", state)
+
+    def pull(self, host: str) -> None:
+        """Pull the cable of a host."""
+        _ip("-n", self._names["head"], "link", "set", f"to-{host}", "down")
+
+    def close(self) -> None:
+        for process in reversed(self._started):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for name in self._names.values():
+            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False).stdout
+            for pid in pids.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def hosts_apart() -> Iterator[Hosts]:
+    """Make the hosts, with Ray on each; end and remove everything after the block."""
+    hosts = Hosts()
+    try:
+        hosts.make()
+        hosts.start_ray()
+        yield hosts
+    finally:
+        hosts.close()
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
