@@ -17,6 +17,8 @@ TIMELINE = "timeline.json"
 EVALUATION = "evaluation.json"
 TRACE = "trace.json"
 TRACE_REQUEST = "trace.request"
+FAULT_REQUEST = "fault.request"
+FAULTS = "faults"
 MODEL = "model.safetensors"
 MODEL_LAYERS = "model.json"
 TOKENIZER = "tokenizer.json"
@@ -35,7 +37,7 @@ MODEL_FILES = (JOB, MODEL_LAYERS, MODEL)
 exists."""
 MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, PREPROCESSING, CHECKPOINTS, TENSORBOARD)
 """The files that a run makes before its first step."""
-MADE = (*MADE_BEFORE_STEPS, EVALUATION, TRACE, TRACE_REQUEST, TOKENIZER, MODEL_LAYERS, MODEL)
+MADE = (*MADE_BEFORE_STEPS, EVALUATION, TRACE, TRACE_REQUEST, FAULT_REQUEST, FAULTS, TOKENIZER, MODEL_LAYERS, MODEL)
 """The files that a run of `pipetrain train` makes and `--overwrite` removes."""
 MARKS = (JOB, EVENTS)
 """A folder that has both is a run directory; a job file alone may be the user's own."""
@@ -84,6 +86,8 @@ RUN_FILES = (
     RunFile(f"{CHECKPOINTS}/.step-*/*", "a checkpoint that is not whole", "the workers", "nobody"),
     RunFile(TRACE, "the steps that were traced last", "the run, if a trace was requested", "Perfetto"),
     RunFile(TRACE_REQUEST, "how many steps the run must trace", "the service", "the run, which removes it"),
+    RunFile(FAULT_REQUEST, "which fault to inject", "the service, `pipetrain chaos`", "the run, which removes it"),
+    RunFile(f"{FAULTS}/*", "a fault that has struck", "the worker, before it strikes", "the run"),
     RunFile(f"{LOGS}/runner.log", "what the job's runner prints", "the runner", "the service, you"),
     RunFile(f"{LOGS}/worker-*.log", "what a worker prints", "the worker", "the service, you"),
     RunFile(f"{TENSORBOARD}/*", "TensorBoard's event files", "the tracker", "TensorBoard"),

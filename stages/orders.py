@@ -5,7 +5,7 @@ Orders and reports are named tuples because hundreds of them a second are pickle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,23 +21,48 @@ Split = Literal["train", "validation"]
 Part = Literal["parameters", "gradients"]
 
 
+FaultKind = Literal["kill", "stop", "slow", "partition", "oom", "corrupt", "disk-full", "raise", "nan", "block", "lose"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A fault at a named point, for tests: before `action` of step `step` (from 1), the worker does `what`.
+    """A fault at a named point: before `action` of step `step` (from 1), the worker does `what`.
 
-    `action` may also be `update`, `evaluation` or `checkpoint`, each of which follows the step. `times`: in so many
-    processes of the worker, one after another.
+    `action` may also be `update`, `evaluation` or `checkpoint`, each of which follows the step. Without an action the
+    point is the beginning of the step; without a step it is the next such point. A fault strikes once, in `times`
+    processes of the worker, one after another; `id` names it.
 
-    `hang` stops the process (SIGSTOP); `block` stops the thread until another thread sets stages.faults.UNBLOCK; `slow`
-    computes for `seconds` of CPU time; `nan` sets the stage's parameters to NaN; `lose` drops the next array that the
-    worker sends.
+    `kill` ends the process (SIGKILL), `stop` stops it (SIGSTOP). `partition` loses every array that the worker sends or
+    is sent. `oom` allocates memory until there is none. `corrupt` flips a bit of the newest checkpoint. With
+    `disk-full` the disk is full when the worker writes its next checkpoint. `slow` computes for `seconds` of CPU time,
+    in `steps` steps from this one; without an action, before each of its actions.
+
+    For tests only: `raise` raises an error; `block` stops the thread until another thread sets stages.faults.UNBLOCK;
+    `nan` sets the stage's parameters to NaN; `lose` drops the next array that the worker sends.
     """
 
-    step: int
-    action: str
-    what: Literal["raise", "exit", "hang", "nan", "block", "slow", "lose"]
+    what: FaultKind
+    step: int | None = None
+    action: str | None = None
     seconds: float = 0.0
+    steps: int = 1
     times: int = 1
+    id: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its id, or a name that is made of its point and kind."""
+        return self.id or f"{self.step}-{self.action}-{self.what}"
+
+
+Faults = Mapping[int, Fault | Sequence[Fault]]
+"""The faults of a run, by worker."""
+
+
+def faults_of(faults: Faults | None, worker: int) -> tuple[Fault, ...]:
+    """Return the faults of one worker."""
+    own = (faults or {}).get(worker, ())
+    return (own,) if isinstance(own, Fault) else tuple(own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +80,7 @@ class WorkerSetup:
     micro_batches: int
     weight_grad_group: int = 1
     recompute: frozenset[int] = frozenset()
-    fault: Fault | None = None
+    faults: tuple[Fault, ...] = ()
 
     @property
     def stages(self) -> tuple[int, ...]:

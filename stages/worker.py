@@ -17,7 +17,7 @@ from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
 from stages.errors import NonFinite, UserMistake, message_and_trace
 from stages.evaluation import EvaluationSums
-from stages.faults import strike, strike_order
+from stages.faults import FaultPlan
 from stages.layer_state import gathered, layer_states
 from stages.layers.base import EVALUATING, Moment
 from stages.ledger import (
@@ -67,7 +67,7 @@ class Worker:
 
     `resident_before` is the resident memory of the process before the job's data and stages, in bytes. `snapshots`
     writes checkpoints; None if the run has none. `stages` are those of an earlier worker of the same setup, to go on
-    with; None makes them. `recovering_since`: see Ledger.
+    with; None makes them. `faults` replaces those of the setup. `recovering_since`: see Ledger.
     """
 
     def __init__(
@@ -80,10 +80,12 @@ class Worker:
         resident_before: int = 0,
         snapshots: Snapshots | None = None,
         stages: Mapping[int, Stage] | None = None,
+        faults: FaultPlan | None = None,
         recovering_since: float | None = None,
     ) -> None:
         self._resident_before, self._snapshots = resident_before, snapshots
         self._setup, self._channel = setup, channel
+        self._faults = FaultPlan(setup.faults) if faults is None else faults
         self._data = {"train": train, "validation": validation}
         bounds = setup.bounds
         self.stages: dict[int, Stage] = dict(stages or {}) or {
@@ -161,8 +163,8 @@ class Worker:
 
     def _perform(self, order: Order) -> Report:
         self.progress.evaluating = isinstance(order, Evaluate)
-        if self._setup.fault is not None:
-            strike_order(self._setup.fault, self._step, order)
+        if self._faults.planned:
+            self._faults.strike_order(self._step, order)
         if isinstance(order, TrainStep):
             return self._train_step(order)
         if isinstance(order, Update):
@@ -187,14 +189,14 @@ class Worker:
         batch = Batch(order, rows, [0, *np.cumsum(sizes).tolist()])
         for stage in self.stages.values():
             stage.begin_step(len(sizes))
-        ledger, fault = self._ledger, self._setup.fault
+        ledger, faults = self._ledger, self._faults.of_step(order.step)
         ledger.trace = order.trace
         ledger.book_worker(OTHER)
         for action, wait_kind in zip(self._lanes[len(sizes)], self._wait_kinds[len(sizes)], strict=True):
             self._action, self._wait_kind = action, wait_kind
             self.progress.compute(order.step, action)
-            if fault is not None:
-                self._loses_next |= strike(fault, order.step, action, self.stages[action.stage])
+            if faults:
+                self._loses_next |= self._faults.strike(faults, order.step, action, self.stages[action.stage])
             if action.kind is Kind.FORWARD:
                 self._forward(action, batch)
             else:

@@ -20,6 +20,7 @@ from typing import Any
 import zmq
 
 from cluster.actors.clocks import clock_name
+from cluster.actors.cut_links import CutLinks
 from cluster.actors.host_links import HostLinks
 from cluster.actors.link_setup import LinkSetup, can_link
 from cluster.actors.private_folders import PrivateFolder, make_private_folder
@@ -71,6 +72,7 @@ class WorkerChannel:
         self._links: HostLinks | None = None
         self._routes: dict[int, HostLinks | ZmqLinks] = {}
         self._tcp_links = TcpLinks({})
+        self._cut_off: list[HostLinks | ZmqLinks] = []
         self._poller = zmq.Poller()
         self._spinning = Spinning(wanted=False)
         self.address = WorkerAddress(
@@ -158,6 +160,14 @@ class WorkerChannel:
         with contextlib.suppress(OSError):  # it was closed meanwhile
             self._wake[1].send(b"!")
 
+    def cut(self) -> None:
+        """Lose every array that is sent or comes from now on, as if the network were cut. The worker's thread calls."""
+        nowhere = CutLinks(self._wake[0].fileno())
+        self._cut_off += [part for part in (self._links, self._zmq) if part is not None]
+        self._routes = dict.fromkeys(self._routes, nowhere)
+        self._links, self._zmq = nowhere, None
+        self._arrived.clear()
+
     def _is_given_up(self) -> bool:
         return self._given_up
 
@@ -235,6 +245,6 @@ class WorkerChannel:
         """Close every socket, and remove their files if they are still there. A second call does no harm."""
         self.seal()
         self._arrived.clear()  # what is parked holds memory of the links
-        for part in (self._setup, self._links, self._zmq, *self._wake):
+        for part in (self._setup, self._links, self._zmq, *self._cut_off, *self._wake):
             if part is not None:
                 part.close()

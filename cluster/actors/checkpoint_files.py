@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster.actors.fault_marks import claim
 from cluster.actors.private_folders import private_folder
 from cluster.checkpoints.layer_files import file_of
 
@@ -40,6 +41,10 @@ class CheckpointFiles:
             if last:
                 file.flush()
                 os.fsync(file.fileno())
+
+    def claim_fault(self, *details: Any) -> bool:
+        """Make the mark of a fault in the run directory (see `claim`). Raises OSError."""
+        return claim(self._folder.parent, *details)
 
     def read(self, place: str, name: str, offset: int) -> bytes:
         """Return a part of a layer's file in a checkpoint; b"" at its end. Raises OSError, and PermissionError for any
@@ -72,6 +77,11 @@ class RemoteFile:
         part, self._held = bytes(self._held), bytearray()
         _call(self._files.write, self._path.parent.name, self._path.name, self._at, part, last)
         self._at += len(part)
+
+
+def claim_there(files: Any, *details: Any) -> bool:
+    """Make the mark of a fault in the run directory on another host (see `claim`). Raises OSError."""
+    return bool(_call(files.claim_fault, *details))
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from coordinator.train.pace import Pace
 from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
-from stages.orders import Fault, Order, Report
+from stages.orders import Fault, Faults, Order, Report, faults_of
 from stages.progress import Seen
 
 _START_TIMEOUT_S = 120.0
@@ -65,7 +65,7 @@ class RayWorkers:
         fingerprint: int,
         checked: Mapping[str, int] | None = None,
         weights: int | None = None,
-        faults: Mapping[int, Fault] | None = None,
+        faults: Faults | None = None,
         link: RunnerLink | None = None,
         give_up: Callable[[], bool] = lambda: False,
         require_time: Callable[[], None] = lambda: None,
@@ -76,7 +76,8 @@ class RayWorkers:
         self._ray, self._link, self._give_up, self._on_wait, self._links = ray, link, give_up, on_wait, links
         self._require_time = require_time
         self._blueprint, self._program = blueprint, blueprint.program
-        self._faults, self._checked = dict(faults or {}), dict(checked or {})
+        self._faults = {w: list(faults_of(faults, w)) for w in range(blueprint.n_workers)}
+        self._checked = dict(checked or {})
         self._begins_with = blueprint.spec.document(), fingerprint, weights
         self._connection, self._gone = 0, set[int]()  # how often they were connected anew; those to be replaced
         self._hang_timeout = blueprint.spec.resources.hang_timeout
@@ -104,6 +105,17 @@ class RayWorkers:
     def memory(self) -> list[dict[str, int]]:
         """Return each worker's memory in bytes (see WorkerActor.memory)."""
         return list(self._plain([actor.memory.remote() for actor in self._actors], "reporting memory"))
+
+    def plan_fault(self, worker: int, fault: Fault) -> int | None:
+        """Let a fault strike a worker at a later point, also if it is replaced before. If the fault's step has begun
+        there, plan nothing and return the step in progress. Raises JobFailed if the worker does not answer."""
+        call = self._actors[worker].plan_fault.remote(fault)
+        if not self._ray.wait([call], timeout=PROBE_ANSWER_S)[0]:
+            raise placed_at(WorkerHung(f"{self.place(worker)} does not answer"), worker)
+        (step,) = self._plain([call], "planning a fault")
+        if step is None:
+            self._faults[worker].append(fault)
+        return None if step is None else int(step)
 
     def places(self) -> Sequence[WorkerPlace]:
         """See Workers."""
@@ -198,7 +210,7 @@ class RayWorkers:
 
     def _prepare(self, worker: int, states: StatePlaces, recovering_since: float | None = None) -> Any:
         """Return the call that makes the worker's stages."""
-        setup = self._blueprint.setup(worker, self._faults.get(worker))
+        setup = self._blueprint.setup(worker, self._faults[worker])
         states = dataclasses.replace(states, files=self._files)
         return self._actors[worker].prepare.remote(setup, *self._begins_with, states, self._checked, recovering_since)
 
@@ -214,8 +226,6 @@ class RayWorkers:
             for gone in more:
                 self._end(gone)
                 self._actors[gone] = self._make(gone)
-                if (fault := self._faults.pop(gone, None)) is not None and fault.times > 1:
-                    self._faults[gone] = dataclasses.replace(fault, times=fault.times - 1)
             more = self._drop([w for w in range(len(self._actors)) if w not in self._gone])
             if not more:
                 return
@@ -373,15 +383,16 @@ class RayWorkers:
 
 
 def _with_control_group(ray: Any) -> type[WorkerActor]:
-    """Return the actor class, in which a separate thread handles the calls `seen`, `look_at`, `now` and `drop`."""
+    """Return the actor class, in which a separate thread handles the calls that are made while it works."""
 
     class PipetrainWorker(WorkerActor):
-        """A WorkerActor that answers `seen`, `look_at`, `now` and `drop` while it works."""
+        """A WorkerActor that answers some calls while it works."""
 
         seen = ray.method(concurrency_group=CONTROL)(WorkerActor.seen)
         look_at = ray.method(concurrency_group=CONTROL)(WorkerActor.look_at)
         now = ray.method(concurrency_group=CONTROL)(WorkerActor.now)
         drop = ray.method(concurrency_group=CONTROL)(WorkerActor.drop)
+        plan_fault = ray.method(concurrency_group=CONTROL)(WorkerActor.plan_fault)
 
     return PipetrainWorker
 

@@ -14,6 +14,7 @@ from typing import Any
 from cluster.actors.asking import look_at
 from cluster.actors.channel import WorkerChannel
 from cluster.actors.checkpoint_files import RemoteFile, layer_file_here
+from cluster.actors.fault_tools import WorkerFaultTools
 from cluster.actors.host_processes import ignore_end_signals
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
 from cluster.actors.protocol import LinkChoice, WorkerAddress, generation_of
@@ -32,8 +33,9 @@ from coordinator.train.liveness import Sight
 from stages.arrays import Array
 from stages.channel import unattended_limit
 from stages.errors import InvalidData, UserMistake, message_and_trace
-from stages.layer_state import restore
-from stages.orders import Failure, Order, Result, WorkerSetup
+from stages.faults import FaultPlan
+from stages.layer_state import layer_states, restore
+from stages.orders import Failure, Fault, Order, Result, WorkerSetup
 from stages.process_memory import keep_freed_memory, peak_resident_bytes, return_freed_memory
 from stages.progress import Doing, Seen
 from stages.worker import Worker
@@ -72,6 +74,7 @@ class WorkerActor:
         self._snapshots: LayerFiles | None = None
         self._again: Callable[..., Worker] | None = None  # makes a worker with the same data
         self._files: Any = None  # the actor CheckpointFiles, if workers on other hosts need one
+        self._faults = FaultPlan()
         self._baseline = 0
         self._limit: int | None = None
         self._limit_name = "resources.memory_per_worker"
@@ -157,11 +160,13 @@ class WorkerActor:
                 folder, resume = places_of_state.folder, places_of_state.resume
                 self._files = places_of_state.files
                 self._snapshots = (
-                    None if folder is None else LayerFiles(Path(folder), places_of_state.token, self._remote())
+                    None if folder is None else LayerFiles(Path(folder), places_of_state.token, self._opened_there())
                 )
+                self._faults = self._planned(setup.faults, folder)
                 self._again = partial(
                     Worker,
                     setup,
+                    faults=self._faults,
                     train=train,
                     validation=validation,
                     resident_before=self._baseline,
@@ -179,6 +184,17 @@ class WorkerActor:
         if self._link is not None:
             log_line(f"ready: stages {', '.join(map(str, setup.stages))}")
         return Result()
+
+    def _planned(self, faults: Sequence[Fault], folder: str | None) -> FaultPlan:
+        tools = WorkerFaultTools(
+            self._number,
+            folder,
+            self._files,
+            channel=lambda: self._channel,
+            snapshots=lambda: self._snapshots,
+            layers=lambda: () if self._worker is None else layer_states(self._worker.stages.values()).keys(),
+        )
+        return FaultPlan(faults, tools)
 
     def _fill(self, spec: JobSpec, rules: SourceRules | None, weights: int) -> None:
         assert self._worker is not None, "it is made before"
@@ -235,7 +251,7 @@ class WorkerActor:
                 rules = rules.with_files(places.values())
             self._fill(spec.relocated(places), rules, weights)
 
-    def _remote(self) -> Callable[[Path], RemoteFile] | None:
+    def _opened_there(self) -> Callable[[Path], RemoteFile] | None:
         """Return what opens files of checkpoints for writing on the host that has the run's folder."""
         return None if self._files is None else partial(RemoteFile, self._files)
 
@@ -319,6 +335,10 @@ class WorkerActor:
     def look_at(self, pid: int, thread: int | None, actor_class: str) -> Sight:
         """Look at another process of this host, see `look_at` of asking.py. Called while `run` runs."""
         return look_at(pid, thread, actor_class)
+
+    def plan_fault(self, fault: Fault) -> int | None:
+        """Let a fault strike later; see FaultPlan.add. Called while `run` runs."""
+        return self._faults.add(fault)
 
     def now(self) -> float:
         """Return the time of this host's monotonic clock, in seconds. Called while `run` runs."""

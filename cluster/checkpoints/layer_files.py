@@ -38,6 +38,11 @@ class LayerFiles:
         self._thread: threading.Thread | None = None
         self._outcome: Written | None = None
         self._copied: int | None = None
+        self._opens_next: Callable[[Path], RemoteWriter] | None = None
+
+    def open_next_with(self, opened: Callable[[Path], RemoteWriter]) -> None:
+        """Open the files of the next checkpoint with `opened`, which stands for a disk with a fault."""
+        self._opens_next = opened
 
     def take(self, step: int, layers: Mapping[str, LayerState], *, copy: bool) -> None:
         """See Snapshots. Waits for the writing of an earlier copy to end."""
@@ -91,6 +96,7 @@ class LayerFiles:
         files: list[WrittenFile] = []
         folder = self._folder / step_folder(step, self._token)
         opened = None if self._remote is None or folder.is_dir() else self._remote
+        opened, self._opens_next = self._opens_next or opened, None
         try:
             for layer, arrays in layers.items():
                 files.append(write_layer(folder / file_of(layer), layer, arrays, opened))

@@ -42,6 +42,7 @@ _COMMANDS = {
     "fetch": "Download the run directory of a job.",
     "trace": "Record steps of a running job for Perfetto.",
     "delete": "Delete jobs that have ended.",
+    "chaos": "Let workers fail on purpose, and prove that it leaves no trace.",
     "cluster": "Show the service, its machines, and the CPUs and memory that jobs reserve.",
     "top": "Watch jobs and machines live.",
     "completion": "Print the script that completes commands and job ids with the Tab key.",

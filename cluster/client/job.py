@@ -17,6 +17,7 @@ from cluster.client.snapshot import JobSnapshot
 from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_from_wire
+from coordinator.chaos.requests import SLOW_SECONDS, SLOW_STEPS
 from coordinator.train.rows import EvalRow, Row, StepRow
 from stages.errors import JobFailed, PipetrainError, StageFailed
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Runner = Literal["runner"]
+_FAULT_S = 90.0  # the service waits for the job for a minute
 
 
 class Job(JobSnapshot):
@@ -203,6 +205,27 @@ class Job(JobSnapshot):
         request = pb.TraceRequest(id=self.id, steps=steps, only_ask=True)
         with connection.failures():
             list(connection.calls.Trace(request, metadata=connection.metadata, timeout=LONG_CALL_S))
+
+    def inject_fault(
+        self,
+        what: str,
+        *,
+        worker: int,
+        at: str | None = None,
+        step: int | None = None,
+        seconds: float = SLOW_SECONDS,
+        steps: int = SLOW_STEPS,
+    ) -> str:
+        """Let a worker of the job, which must be RUNNING, have a fault; return what is planned as a line of text.
+
+        `what` is `kill`, `stop`, `slow`, `partition`, `oom`, `corrupt` or `disk-full`. It strikes before the action
+        `at` (as schedules print it: `2B5`; or `update`, `evaluation`, `checkpoint`) of step `step`, or at the next such
+        point. A `slow` worker computes for `seconds` before each action, in `steps` steps. Raises UserMistake, and
+        Refused if the job cannot have the fault.
+        """
+        asked = pb.FaultRequest(id=self.id, kind=what, worker=worker, at=at, step=step, seconds=seconds, steps=steps)
+        answer = self._connection.call("InjectFault", asked, deadline_s=_FAULT_S, again=False)
+        return str(answer.text)
 
     def _receive(self, call: Any, folder: str | Path) -> list[Path]:
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
@@ -18,14 +19,14 @@ from cluster.data.sources import JobData
 from coordinator.plan.blueprint import Blueprint
 from coordinator.train.local import LocalWorkers
 from coordinator.train.workers import Workers
-from stages.orders import Fault
+from stages.orders import Faults
 
 
 @contextlib.contextmanager
 def connect(
     blueprint: Blueprint,
     data: JobData,
-    faults: Mapping[int, Fault] | None = None,
+    faults: Faults | None = None,
     give_up: Callable[[], bool] = lambda: False,
     weights: int | None = None,
     states: StatePlaces = NO_STATE,
@@ -33,11 +34,13 @@ def connect(
     local: bool,
     address: str | None,
     inside: RunnerLink | None,
+    session: Any = None,
     on_wait: Callable[[str], None],
     require_time: Callable[[], None] = lambda: None,
 ) -> Iterator[Workers]:
     """Start the workers of a job, and close them after the block: in threads (`local`), in the Ray cluster at
-    `address`, or in a Ray that is started for them. `inside`: see Where. `weights` is the result of `check_weights`.
+    `address`, or in a Ray that is started for them. `inside`, `session`: see Where. `weights` is the
+    result of `check_weights`.
 
     Raises StoppedEarly if `give_up` returns True before they run. Waits for workers call `require_time` now and then.
     """
@@ -78,7 +81,9 @@ def connect(
     resources, n = blueprint.spec.resources, blueprint.n_workers
     memory = (resources.memory_per_worker or 0) * n
     with (
-        ray_session(address, cpus=resources.cpus_per_worker * n, memory=memory) as ray,
+        contextlib.nullcontext(session)
+        if session is not None
+        else ray_session(address, cpus=resources.cpus_per_worker * n, memory=memory) as ray,
         contextlib.closing(workers_on(ray)) as workers,
     ):
         yield workers

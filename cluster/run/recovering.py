@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import secrets
 import time
@@ -19,6 +20,7 @@ from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.folder import StatePlaces, newest_whole
 from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.earlier_run import stays_until
+from cluster.run.fault_desk import FaultDesk
 from cluster.run.resuming import Resume
 from cluster.run.run_dir import RunDir
 from coordinator import run_files
@@ -54,12 +56,13 @@ class Recovery:
         checkpoints: RunCheckpoints,
         policy: Policy,
         resume: Resume | None,
+        desk: FaultDesk,
         *,
         warn: Callable[[str], None],
         give_up: Callable[[], bool],
     ) -> None:
         self._run_dir, self.workers, self._checkpoints, self._resume = run_dir, workers, checkpoints, resume
-        self._policy, self._warn, self._give_up = policy, warn, give_up
+        self._policy, self._warn, self._give_up, self._desk = policy, warn, give_up, desk
         self._history: list[Breakdown] = []
         self._back: _Back | None = None
         self._since: list[float] | None = None
@@ -76,7 +79,7 @@ class Recovery:
         self._since = self._ends(trainer) or self._since
         found_at, recovering = time.monotonic(), False
         while True:
-            loss = loss_of(error, trainer.steps_done, recovering=recovering)
+            loss = self._with_fault(loss_of(error, trainer.steps_done, recovering=recovering))
             decision = decide(loss, self._history, self._policy)
             if isinstance(decision, GiveUp) or loss is None:
                 if isinstance(decision, GiveUp) and decision.why:
@@ -103,9 +106,14 @@ class Recovery:
                 raise error from broken
             self._checkpoints.forget(token)
             self._before = self._rows_after(position)
+            self._desk.replaced({place.worker for place in new})
             lost = trainer.steps_done - position.step
             self._back = _Back(found_at, time.monotonic(), position.step, lost, new)
             return position
+
+    def _with_fault(self, loss: Breakdown | None) -> Breakdown | None:
+        mark = None if loss is None else self._desk.cause_of(loss.worker)
+        return loss if loss is None or mark is None else dataclasses.replace(loss, fault=mark.id)
 
     def _ends(self, trainer: Trainer) -> list[float] | None:
         if trainer.ends is None:
@@ -146,6 +154,7 @@ class Recovery:
             cause=str(error).partition("\n")[0],
             found_s=error.found_s if isinstance(error, JobFailed) else None,
             wait_s=wait_s,
+            fault=loss.fault or None,
         )
 
     def _record_recovered(self, back: _Back) -> None:

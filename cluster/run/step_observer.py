@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from cluster.data.sources import JobData
@@ -31,8 +31,17 @@ class StepObserver:
     """Writes the files about the steps of one attempt. The trainer's thread calls it between two rows."""
 
     def __init__(
-        self, name: str, run_dir: RunDir, blueprint: Blueprint, data: JobData, workers: Workers, trainer: Trainer
+        self,
+        name: str,
+        run_dir: RunDir,
+        blueprint: Blueprint,
+        data: JobData,
+        workers: Workers,
+        trainer: Trainer,
+        at_look: Callable[[int], None] = lambda step: None,
     ) -> None:
+        """`at_look` is called with the last step a few times a second, between two rows."""
+        self._at_look = at_look
         self._name, self._run_dir, self._workers, self._trainer = name, run_dir, workers, trainer
         self._places = {place.worker: {"host": place.host, "pid": place.pid} for place in workers.places()}
         plan = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
@@ -78,6 +87,7 @@ class StepObserver:
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY_S
             self._run_dir.require_there()
+            self._at_look(row.step)
             if self._wanted is None and (self._writing is None or not self._writing.is_alive()):
                 asked = self._run_dir.trace_request()
                 if asked is not None:

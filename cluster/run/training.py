@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from cluster.data.texts.loading import target_bytes
 from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.connecting import connect
 from cluster.run.evaluation import EvaluationLog
+from cluster.run.fault_desk import FaultDesk
 from cluster.run.learning import LearningNotes
 from cluster.run.recovering import Recovery
 from cluster.run.resuming import Resume
@@ -42,7 +43,7 @@ from coordinator.train.trainer import Trainer
 from coordinator.train.workers import WorkerPlace, Workers, gather
 from stages.data import batch_bounds
 from stages.errors import GraceOver, JobFailed, PipetrainError, StoppedEarly, UserMistake
-from stages.orders import Fault
+from stages.orders import Faults
 
 
 def _quiet(text: str) -> None:
@@ -53,6 +54,8 @@ def _quiet(text: str) -> None:
 class Where:
     """Where workers run: in threads (`local`), in the Ray cluster at `address`, or in a Ray that the run starts.
 
+    `session` is the Ray module if this process is connected already.
+
     `inside` is set in a runner, which is part of Ray already: it has what workers share with their runner. `on_wait` is
     called with what the workers wait for. `rules` limit which data may be read, and what trackers may write and reach.
     """
@@ -60,6 +63,7 @@ class Where:
     local: bool = False
     address: str | None = None
     inside: RunnerLink | None = None
+    session: Any = None
     on_wait: Callable[[str], None] = _quiet
     rules: SourceRules = FREE
 
@@ -92,7 +96,7 @@ class Run:
         *,
         weights: int | None = None,
         trace_steps: int = 0,
-        faults: Mapping[int, Fault] | None = None,
+        faults: Faults | None = None,
         resume: Resume | None = None,
     ) -> None:
         self._weights, self.resume = weights, resume
@@ -113,7 +117,7 @@ class Run:
         where: Where,
         *,
         trace_steps: int = 0,
-        faults: Mapping[int, Fault] | None = None,
+        faults: Faults | None = None,
         resume: Resume | None = None,
     ) -> Run:
         """Check the job, read its data and make its blueprint. Raises UserMistake. Starts no workers."""
@@ -195,6 +199,7 @@ class Run:
                 local=where.local,
                 address=where.address,
                 inside=where.inside,
+                session=where.session,
                 on_wait=where.on_wait,
                 require_time=self._ending.require_time,
             ) as workers:
@@ -289,17 +294,24 @@ class Run:
             train_rows=len(self.data.train),
             event=run_dir.event,
         )
+        desk = FaultDesk(
+            *(run_dir, self.blueprint, workers),
+            train_rows=len(self.data.train),
+            planned=self._faults,
+            warn=lambda text: self.warn(text),
+        )
         recovery = Recovery(
             run_dir,
             workers,
             checkpoints,
             Policy(max_restarts=self.spec.recovery.max_restarts, backoff_s=self.spec.recovery.backoff),
             self.resume,
+            desk,
             warn=lambda text: self.warn(text),
             give_up=self._give_up,
         )
         trainer = self._make_trainer(workers, checkpoints, self._position)
-        observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer)
+        observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer, desk.look)
         observer.begin(self._trace_steps)
         trackers = Trackers(
             self.spec,
@@ -325,6 +337,7 @@ class Run:
                         take_row(means, row)
                     yield row
                 observer.settled()
+                desk.tell()
             notes.ended()
             judged.write()
             assert self._trainer is not None, "it was made"

@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from cluster.data.rules import local_files, require_rules
+from cluster.service.chaos import inject_fault
 from cluster.service.entry import Entry
 from cluster.service.files import file_parts, files_to_fetch, log_lines, require_worker
 from cluster.service.going_on import drop_checkpoints, require_resumable, take_checkpoints
@@ -142,6 +143,11 @@ class Api:
                 await trace_saved(self._jobs, job, asked)
             async for chunk in self._chunks(job, [last_trace(self._jobs, job)]):
                 yield chunk
+
+    async def InjectFault(self, request: pb.FaultRequest, context: Any) -> pb.FaultResponse:
+        async with errors_as_status(context):
+            return pb.FaultResponse(text=await inject_fault(self._jobs, await self._jobs.find(request.id), request))
+        raise AssertionError("errors_as_status ends the call")
 
     async def UploadData(self, requests: AsyncIterator[pb.UploadRequest], context: Any) -> pb.UploadResponse:
         async with errors_as_status(context):

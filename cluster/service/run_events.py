@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from coordinator.chaos.story import chaos_text
 from coordinator.queue.job_states import (
     Happening,
     Preparation,
@@ -76,6 +77,8 @@ def text(event: Mapping[str, Any]) -> str:
             return f"no checkpoint of step {event['step']}: {event['cause']}"
         case "worker lost" | "recovered" | "caught up" as kind:
             return story_text(kind, event)
+        case "fault" | "fault planned" | "fault refused" as kind:
+            return chaos_text(kind, event)
         case "trace saved":
             return f"trace.json has {counted(event['steps'], 'step')}, from step {event['first']} on"
         case "failed":

@@ -160,6 +160,7 @@ def _handlers(api: Api) -> Any:
         "Delete": unary(api.Delete, pb.DeleteRequest),
         "Fetch": stream(api.Fetch, pb.FetchRequest),
         "Trace": stream(api.Trace, pb.TraceRequest),
+        "InjectFault": unary(api.InjectFault, pb.FaultRequest),
         "UploadData": grpc.stream_unary_rpc_method_handler(
             api.UploadData, request_deserializer=pb.UploadRequest.FromString, response_serializer=_serialise
         ),

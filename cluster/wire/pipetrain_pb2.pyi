@@ -334,6 +334,30 @@ class TraceRequest(_message.Message):
     only_ask: bool
     def __init__(self, id: _Optional[str] = ..., steps: _Optional[int] = ..., only_ask: _Optional[bool] = ...) -> None: ...
 
+class FaultRequest(_message.Message):
+    __slots__ = ("id", "kind", "worker", "at", "step", "seconds", "steps")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    worker: int
+    at: str
+    step: int
+    seconds: float
+    steps: int
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., worker: _Optional[int] = ..., at: _Optional[str] = ..., step: _Optional[int] = ..., seconds: _Optional[float] = ..., steps: _Optional[int] = ...) -> None: ...
+
+class FaultResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
 class UploadRequest(_message.Message):
     __slots__ = ("header", "data")
     HEADER_FIELD_NUMBER: _ClassVar[int]

@@ -79,6 +79,11 @@ class PipetrainStub:
                 request_serializer=cluster_dot_wire_dot_pipetrain__pb2.TraceRequest.SerializeToString,
                 response_deserializer=cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.FromString,
                 _registered_method=True)
+        self.InjectFault = channel.unary_unary(
+                '/pipetrain.v1.Pipetrain/InjectFault',
+                request_serializer=cluster_dot_wire_dot_pipetrain__pb2.FaultRequest.SerializeToString,
+                response_deserializer=cluster_dot_wire_dot_pipetrain__pb2.FaultResponse.FromString,
+                _registered_method=True)
         self.UploadData = channel.stream_unary(
                 '/pipetrain.v1.Pipetrain/UploadData',
                 request_serializer=cluster_dot_wire_dot_pipetrain__pb2.UploadRequest.SerializeToString,
@@ -171,6 +176,14 @@ class PipetrainServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InjectFault(self, request, context):
+        """Lets a worker of a RUNNING job have a fault, for tests of what is built on the job. The answer comes when it is
+        planned. FAILED_PRECONDITION: the job cannot have it; the message says why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UploadData(self, request_iterator, context):
         """Stores the content of a data file under its SHA-256. The first message is the header. If nothing follows it, the
         answer says how much of the content is there already; a second call then sends the rest, from that offset.
@@ -248,6 +261,11 @@ def add_PipetrainServicer_to_server(servicer, server):
                     servicer.Trace,
                     request_deserializer=cluster_dot_wire_dot_pipetrain__pb2.TraceRequest.FromString,
                     response_serializer=cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.SerializeToString,
+            ),
+            'InjectFault': grpc.unary_unary_rpc_method_handler(
+                    servicer.InjectFault,
+                    request_deserializer=cluster_dot_wire_dot_pipetrain__pb2.FaultRequest.FromString,
+                    response_serializer=cluster_dot_wire_dot_pipetrain__pb2.FaultResponse.SerializeToString,
             ),
             'UploadData': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadData,
@@ -513,6 +531,33 @@ class Pipetrain:
             '/pipetrain.v1.Pipetrain/Trace',
             cluster_dot_wire_dot_pipetrain__pb2.TraceRequest.SerializeToString,
             cluster_dot_wire_dot_pipetrain__pb2.FetchChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InjectFault(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipetrain.v1.Pipetrain/InjectFault',
+            cluster_dot_wire_dot_pipetrain__pb2.FaultRequest.SerializeToString,
+            cluster_dot_wire_dot_pipetrain__pb2.FaultResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Blueprint:
         """The first stage with parameters (see stages.trained)."""
         return first_trained_stage(self.spec.model_spec(), self.bounds)
 
-    def setup(self, worker: int, fault: Fault | None = None) -> WorkerSetup:
+    def setup(self, worker: int, faults: Sequence[Fault] = ()) -> WorkerSetup:
         """Return all that worker `worker` needs to know."""
         return WorkerSetup(
             worker=worker,
@@ -68,7 +68,7 @@ class Blueprint:
             micro_batches=self.spec.training.micro_batches,
             weight_grad_group=self.spec.pipeline.weight_grad_group,
             recompute=self.recompute,
-            fault=fault,
+            faults=tuple(faults),
         )
 
 

@@ -19,7 +19,7 @@ from stages.channel import LocalExchange, unattended_limit
 from stages.data import Dataset
 from stages.errors import WorkerHung
 from stages.layer_state import restore
-from stages.orders import Fault, Order, Report, Result
+from stages.orders import Faults, Order, Report, Result, faults_of
 from stages.snapshots import Snapshots
 from stages.worker import Worker
 
@@ -72,7 +72,7 @@ class LocalWorkers:
         train: Dataset,
         validation: Dataset | None = None,
         parameters: Mapping[str, Array] | None = None,
-        faults: Mapping[int, Fault] | None = None,
+        faults: Faults | None = None,
         snapshots: Callable[[], Snapshots] | None = None,
         restore_from: Callable[[str, str, Array], None] | None = None,
         require_time: Callable[[], None] = lambda: None,
@@ -86,7 +86,7 @@ class LocalWorkers:
         self._inboxes: list[queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]] = []
         self._threads = []
         for w in range(blueprint.n_workers):
-            setup = blueprint.setup(w, (faults or {}).get(w))
+            setup = blueprint.setup(w, faults_of(faults, w))
             own = None if snapshots is None else snapshots()
             worker = Worker(setup, self._exchange, train=train, validation=validation, snapshots=own)
             if parameters is not None:

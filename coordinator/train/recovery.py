@@ -49,13 +49,15 @@ _UNCOUNTED = (*_OF_MACHINES, Cause.LINK)
 class Breakdown:
     """A failure that is worth another try. `worker` is replaced, unless only a link was lost: then all workers are
     connected anew. `step` is the number of updates that the run had made, or the step that failed if that is known.
-    `where` and `message` tell failures of one worker apart."""
+    `where` and `message` tell failures of one worker apart, `fault` names the fault that was injected: two of them are
+    never the same failure."""
 
     cause: Cause
     worker: int
     step: int
     where: str = ""
     message: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,14 @@ def test_a_lost_link_does_not_count_but_is_given_up_if_it_is_lost_again_at_the_s
     lost = Breakdown(cause=Cause.LINK, worker=1, step=step)
     assert isinstance(decide(lost, history, Policy(max_restarts=1)), Retry)
     assert isinstance(decide(lost, [*history, lost], Policy(max_restarts=1)), GiveUp)
+
+
+def test_a_worker_that_is_killed_twice_at_the_same_step_on_request_is_replaced_twice() -> None:
+    first = Breakdown(cause=Cause.PROCESS, worker=1, step=7, fault="a")
+    again = dataclasses.replace(first, fault="b")
+    assert isinstance(decide(again, [first], Policy()), Retry)
+    assert isinstance(decide(again, [first, again], Policy()), GiveUp)
+    assert isinstance(decide(again, [first], Policy(max_restarts=1)), GiveUp), "it counts"
 
 
 def test_the_first_try_is_at_once_and_each_without_progress_waits_twice_as_long() -> None:

@@ -18,7 +18,7 @@ from coordinator.job.spec import JobSpec, parse_job
 from coordinator.train.story import CAUGHT_UP, LOST, RECOVERED, STORY, story_text
 from stages.errors import StageFailed
 from stages.ledger import WORKER_KINDS
-from stages.orders import Fault
+from stages.orders import Fault, Faults
 from tests.cluster.test_resume import LOCAL, gpt, results
 from tests.faults.test_worker_faults import wait_until_gone
 from tests.jobs import digits_job
@@ -33,7 +33,7 @@ def job(checkpoint: int | None, **entries: Any) -> JobSpec:
     return parse_job({**document, **entries})
 
 
-def train(path: Path, spec: JobSpec, where: Where, faults: Mapping[int, Fault] | None = None) -> list[str]:
+def train(path: Path, spec: JobSpec, where: Where, faults: Faults | None = None) -> list[str]:
     """Train; return what was warned of."""
     warned: list[str] = []
     run = Run.prepare(spec, where, faults=faults)
@@ -68,7 +68,7 @@ def text_job(folder: Path, **training: Any) -> JobSpec:
     return parse_job(document)
 
 
-def loses(tmp_path: Path, where: Where, spec: JobSpec, faults: Mapping[int, Fault]) -> list[Mapping[str, Any]]:
+def loses(tmp_path: Path, where: Where, spec: JobSpec, faults: Faults) -> list[Mapping[str, Any]]:
     """Train with the faults, and compare the results with those of a run without. Return the events of the story."""
     train(tmp_path / "whole", spec, LOCAL)
     warned = train(tmp_path / "run", spec, where, faults)
@@ -88,7 +88,7 @@ def loses(tmp_path: Path, where: Where, spec: JobSpec, faults: Mapping[int, Faul
 
 
 def test_a_killed_worker_is_replaced_and_leaves_no_trace(tmp_path: Path, on_ray: Where, ray: Any) -> None:
-    story = loses(tmp_path, on_ray, job(5), {1: Fault(step=8, action="1B3", what="exit")})
+    story = loses(tmp_path, on_ray, job(5), {1: Fault(step=8, action="1B3", what="kill")})
     assert [event["event"] for event in story][:2] == [LOST, RECOVERED]
     lost, recovered = story[:2]
     assert (lost["worker"], lost["loss"]) == (1, "process lost")
@@ -105,12 +105,12 @@ def test_a_killed_worker_is_replaced_and_leaves_no_trace(tmp_path: Path, on_ray:
 @pytest.mark.parametrize(
     ("what", "action", "schedule"),
     [
-        ("exit", "1F1", "gpipe"),
-        ("exit", "1I2", "zb-h1"),
+        ("kill", "1F1", "gpipe"),
+        ("kill", "1I2", "zb-h1"),
         ("raise", "2W1", "zb-h2"),
         ("raise", "update", "1f1b"),
-        ("exit", "evaluation", "1f1b"),
-        ("exit", "checkpoint", "zb-h1"),
+        ("kill", "evaluation", "1f1b"),
+        ("kill", "checkpoint", "zb-h1"),
     ],
 )
 def test_a_text_job_loses_a_worker_at_any_point(
@@ -126,7 +126,7 @@ def test_a_text_job_loses_a_worker_at_any_point(
 
 def test_with_clipping_the_run_goes_on_exactly_from_the_last_checkpoint(tmp_path: Path, on_ray: Where) -> None:
     spec = text_job(tmp_path, clip_norm=0.5)
-    story = loses(tmp_path, on_ray, spec, {0: Fault(step=16, action="0I1", what="exit")})
+    story = loses(tmp_path, on_ray, spec, {0: Fault(step=16, action="0I1", what="kill")})
     assert [event["event"] for event in story] == [LOST, RECOVERED, CAUGHT_UP]
     lost, recovered, caught_up = story
     assert lost["step"] == 15
@@ -135,7 +135,7 @@ def test_with_clipping_the_run_goes_on_exactly_from_the_last_checkpoint(tmp_path
     assert caught_up["step"] == 15
 
 
-@pytest.mark.parametrize("what", ["hang", "block"])
+@pytest.mark.parametrize("what", ["stop", "block"])
 def test_a_worker_that_hangs_is_found_long_before_the_hang_timeout_and_replaced(
     tmp_path: Path, on_ray: Where, what: Any
 ) -> None:
@@ -146,12 +146,12 @@ def test_a_worker_that_hangs_is_found_long_before_the_hang_timeout_and_replaced(
 
 
 def test_without_a_checkpoint_the_run_begins_again(tmp_path: Path, on_ray: Where) -> None:
-    story = loses(tmp_path, on_ray, job(None), {0: Fault(step=6, action="0F2", what="exit")})
+    story = loses(tmp_path, on_ray, job(None), {0: Fault(step=6, action="0F2", what="kill")})
     assert story[1]["from_step"] == 0
 
 
 def test_two_lost_workers_are_both_replaced(tmp_path: Path, on_ray: Where) -> None:
-    faults = {0: Fault(step=8, action="0F1", what="exit"), 2: Fault(step=8, action="2F0", what="exit")}
+    faults = {0: Fault(step=8, action="0F1", what="kill"), 2: Fault(step=8, action="2F0", what="kill")}
     story = loses(tmp_path, on_ray, job(3), faults)
     replaced = {at["worker"] for event in story if event["event"] == RECOVERED for at in event["workers"]}
     assert replaced == {0, 2}
@@ -171,7 +171,7 @@ def test_the_same_failure_again_ends_the_run_with_its_rows(tmp_path: Path, on_ra
 
 
 def test_a_stop_before_it_has_caught_up_leaves_rows_of_no_later_step(tmp_path: Path, on_ray: Where) -> None:
-    run = Run.prepare(text_job(tmp_path, clip_norm=0.5), on_ray, faults={1: Fault(step=17, action="1F1", what="exit")})
+    run = Run.prepare(text_job(tmp_path, clip_norm=0.5), on_ray, faults={1: Fault(step=17, action="1F1", what="kill")})
     run_dir = RunDir.create(tmp_path / "run", run.spec)
     run.warn = lambda text: run.stop() if "replaced" in text else None
     for _ in run.rows(run_dir):

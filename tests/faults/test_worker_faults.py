@@ -21,7 +21,7 @@ _TRIES = 3
 
 def _fail(
     ray: Any,
-    what: Literal["raise", "exit", "hang", "block", "nan", "lose"],
+    what: Literal["raise", "kill", "stop", "block", "nan", "lose"],
     action: str,
     kind: type[JobFailed],
     *,
@@ -74,13 +74,13 @@ def test_an_exception_is_told_with_stage_worker_action_and_traceback(ray: Any) -
 
 
 def test_a_killed_process_is_named_and_what_the_others_waited_for(ray: Any) -> None:
-    told = _fail(ray, "exit", "1F2", WorkerLost)
+    told = _fail(ray, "kill", "1F2", WorkerLost)
     assert told.startswith("worker 1 (stage 1; process ")
     assert "worker 0 was in 0" in told
 
 
 def test_a_stopped_process_is_told_from_those_that_wait_for_it(ray: Any) -> None:
-    told = _fail(ray, "hang", "1B5", WorkerHung, within_s=30)  # long before the hang_timeout
+    told = _fail(ray, "stop", "1B5", WorkerHung, within_s=30)  # long before the hang_timeout
     assert told.startswith("worker 1 (stage 1; process ")
     assert re.search(r"hangs: no answer within [\d.]+ s; its process is stopped", told)
     assert "from worker 1" in told, "the error says what the other workers wait for"

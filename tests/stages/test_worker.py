@@ -25,7 +25,7 @@ def test_orders_behind_a_failure_are_not_performed_and_have_no_failure_of_their_
         placement=(0,),
         lanes={2: lane},
         micro_batches=2,
-        fault=Fault(step=1, action="0F1", what="nan"),
+        faults=(Fault(step=1, action="0F1", what="nan"),),
     )
     rows = Dataset(x=np.ones((4, 3), np.float32), y=np.ones((4, 2), np.float32))
     worker = Worker(setup, LocalExchange(1.0), train=rows)

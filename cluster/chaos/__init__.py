@@ -1,0 +1,1 @@
+"""Faults on request for runs, and soaks: random campaigns of faults with a verdict."""
