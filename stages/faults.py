@@ -64,6 +64,8 @@ class FaultPlan:
         self._faults, self._tools = list(faults), tools or _NoTools()
         self._lock = threading.Lock()
         self._step = 0
+        self.loses_next = False
+        """Whether the worker must lose the next array that it sends."""
         self._struck: dict[Fault, int] = {}  # the step in which it struck in this process; 0 if in an earlier one
 
     @property
@@ -91,17 +93,14 @@ class FaultPlan:
             return first <= step < first + fault.steps
         return (fault.step is None or fault.step == step) and fault not in self._struck
 
-    def strike(self, faults: Sequence[Fault], step: int, action: Action, stage: Stage) -> bool:
-        """Let those of `faults` strike whose point is before this action. Return whether the worker must lose the next
-        array that it sends."""
-        loses = False
+    def strike(self, faults: Sequence[Fault], step: int, action: Action, stage: Stage) -> None:
+        """Let those of `faults` strike whose point is before this action."""
         for fault in faults:
             if fault.action in (None, str(action)) and self._strikes(fault, step, str(action)):
                 if fault.what == "nan":
                     stage.parameters.values[:] = float("nan")
-                loses |= fault.what == "lose"
+                self.loses_next |= fault.what == "lose"
                 self._inject(fault, str(action))
-        return loses
 
     def strike_order(self, step: int | None, order: Order) -> None:
         """Let the faults strike whose point is before this order; the last step was `step`."""

@@ -66,8 +66,8 @@ class Worker:
     `validation`.
 
     `resident_before` is the resident memory of the process before the job's data and stages, in bytes. `snapshots`
-    writes checkpoints; None if the run has none. `stages` are those of an earlier worker of the same setup, to go on
-    with; None makes them. `faults` replaces those of the setup. `recovering_since`: see Ledger.
+    writes checkpoints, if any. `stages` are those of an earlier worker of the same setup; None makes them. `faults`
+    replaces those of the setup. `recovering_since`: see Ledger.
     """
 
     def __init__(
@@ -98,8 +98,7 @@ class Worker:
         }
         self._last_stage = len(bounds) - 2
         self._handed: dict[Tag, Array] = {}  # from one stage of this worker to the next
-        self._round = 0
-        self._sizes: tuple[int, ...] = ()
+        self._round, self._sizes = 0, tuple[int, ...]()
         self._step: int | None = None
         self._action: Action | None = None
         self._epoch_order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
@@ -111,7 +110,6 @@ class Worker:
         self._wait_kinds = {m: wait_kinds(lane) for m, lane in self._lanes.items()}
         self._wait_kind = WAIT_STEADY
         self._sent: dict[int, list[int]] = {}  # messages and bytes by worker, since the last report
-        self._loses_next = False
         self.failure: Failure | None = None
         """The first failure; no order is performed after it."""
         self.progress = Progress()
@@ -196,7 +194,7 @@ class Worker:
             self._action, self._wait_kind = action, wait_kind
             self.progress.compute(order.step, action)
             if faults:
-                self._loses_next |= self._faults.strike(faults, order.step, action, self.stages[action.stage])
+                self._faults.strike(faults, order.step, action, self.stages[action.stage])
             if action.kind is Kind.FORWARD:
                 self._forward(action, batch)
             else:
@@ -368,8 +366,8 @@ class Worker:
         else:
             progress = self.progress
             progress.send(self._step, self._action, tag, to)
-            if self._loses_next:
-                self._loses_next = False
+            if self._faults.loses_next:
+                self._faults.loses_next = False
             else:
                 self._channel.send(to, tag, array)
             progress.sent(tag)

@@ -69,16 +69,17 @@ def marks(run: Path) -> dict[str, Mark]:
 
 
 def flip_a_bit(checkpoints: Path, names: Collection[str]) -> str:
-    """Flip a bit in a file of the newest whole checkpoint, if possible in one of `names`; return what was done."""
-    folder = CheckpointFolder(checkpoints)
-    with contextlib.suppress(OSError):  # it was deleted meanwhile
-        for step in reversed(folder.steps()):
-            files = sorted(folder.place(step).glob("layer-*"))
-            own = [file for file in files if file.name in names] or files
-            if own:
-                _flip(own[0])
-                return f"a bit of {own[0].parent.name}/{own[0].name} was flipped"
-    return "there was no checkpoint yet"
+    """Flip a bit in a file of the newest whole checkpoint, and in the same file of one that is still being written, so
+    that the damaged one is the newest. If possible this is a file in `names`. Return what was done."""
+    whole = [CheckpointFolder(checkpoints).place(step) for step in CheckpointFolder(checkpoints).steps()[-1:]]
+    flipped = []
+    for folder in [*whole, *sorted(checkpoints.glob(".step-*"))]:
+        files = sorted(folder.glob("layer-*"))
+        for file in ([file for file in files if file.name in names] or files)[:1]:
+            with contextlib.suppress(OSError, ValueError):  # it was deleted meanwhile, or is empty
+                _flip(file)
+                flipped.append(f"{folder.name}/{file.name}")
+    return f"a bit was flipped in {' and in '.join(flipped)}" if flipped else "there was no checkpoint yet"
 
 
 def _flip(path: Path) -> None:

@@ -25,7 +25,7 @@ from cluster.actors.ray_placement import release, reserve
 from cluster.actors.ray_session import full_here
 from cluster.actors.ray_watch import PROBE_ANSWER_S, RayTicket, Watch, last_line, placed_at, what_was_lost
 from cluster.actors.runner_link import RunnerLink
-from cluster.actors.worker_actor import CONTROL, WorkerActor
+from cluster.actors.worker_class import remote_class
 from cluster.checkpoints.folder import NO_STATE, StatePlaces
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.link_room import link_room
@@ -169,7 +169,7 @@ class RayWorkers:
             "runtime_env": {"env_vars": variables},
             **({"memory": memory} if memory is not None else {}),
         }
-        self._class = ray.remote(concurrency_groups={CONTROL: 1})(_with_control_group(ray))
+        self._class = remote_class(ray)
         self._actors += [self._make(w) for w in range(n)]
         self._bind()
         if self._give_up():
@@ -380,21 +380,6 @@ class RayWorkers:
     def ray(self) -> Any:
         """The Ray module."""
         return self._ray
-
-
-def _with_control_group(ray: Any) -> type[WorkerActor]:
-    """Return the actor class, in which a separate thread handles the calls that are made while it works."""
-
-    class PipetrainWorker(WorkerActor):
-        """A WorkerActor that answers some calls while it works."""
-
-        seen = ray.method(concurrency_group=CONTROL)(WorkerActor.seen)
-        look_at = ray.method(concurrency_group=CONTROL)(WorkerActor.look_at)
-        now = ray.method(concurrency_group=CONTROL)(WorkerActor.now)
-        drop = ray.method(concurrency_group=CONTROL)(WorkerActor.drop)
-        plan_fault = ray.method(concurrency_group=CONTROL)(WorkerActor.plan_fault)
-
-    return PipetrainWorker
 
 
 def _end_process(address: WorkerAddress) -> None:

@@ -40,9 +40,6 @@ from stages.process_memory import keep_freed_memory, peak_resident_bytes, return
 from stages.progress import Doing, Seen
 from stages.worker import Worker
 
-CONTROL = "control"
-"""The concurrency group of calls that the actor answers while a step runs."""
-
 
 class WorkerActor:
     """Holds one worker. `cluster.actors.ray_workers` makes an actor of this class, and calls `bind`, `admit`,
