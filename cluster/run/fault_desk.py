@@ -53,9 +53,9 @@ class FaultDesk:
         """Answer a request if there is one, and tell what has struck."""
         if (content := self._take_request()) is not None:
             self._answer(content, steps_done)
-        self.tell()
+        self.record_struck()
 
-    def tell(self) -> None:
+    def record_struck(self) -> None:
         """Tell which faults have struck since the last call."""
         if not self.active:
             return
@@ -69,7 +69,7 @@ class FaultDesk:
     def cause_of(self, worker: int) -> Mark | None:
         """Return the fault that explains the loss of a worker, once; None if there is none. A worker that is cut off
         may be told as the loss of another one."""
-        self.tell()
+        self.record_struck()
         own = [mark for mark in self._open if mark.worker == worker]
         others = [mark for mark in self._open if mark.kind == "partition"]
         for mark in (own or others)[:1]:

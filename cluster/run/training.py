@@ -337,7 +337,7 @@ class Run:
                         take_row(means, row)
                     yield row
                 observer.settled()
-                desk.tell()
+                desk.record_struck()
             notes.ended()
             judged.write()
             assert self._trainer is not None, "it was made"

@@ -16,7 +16,7 @@ from stages.orders import Fault
 
 def programs(schedule: str) -> dict[int, Program]:
     workers = default_workers(schedule, 4)
-    return {m: build(schedule, n_stages=4, n_micro_batches=m, n_workers=workers) for m in (3, 8)}
+    return {m: build(schedule, n_stages=4, n_micro_batches=m, n_workers=workers) for m in (4, 8)}
 
 
 def drawn(schedule: str, seed: int, n: int = 100) -> tuple[Planned, ...]:
@@ -25,7 +25,7 @@ def drawn(schedule: str, seed: int, n: int = 100) -> tuple[Planned, ...]:
         seed,
         n,
         steps_total=50,
-        program_of=lambda step: program[3 if step % 10 == 0 else 8],
+        program_of=lambda step: program[4 if step % 10 == 0 else 8],
         is_evaluated=lambda step: step % 10 == 0,
     )
 
@@ -36,7 +36,7 @@ def test_every_fault_of_a_campaign_can_strike(schedule: str) -> None:
     assert len(plan) == 100
     for worker, fault in plan:
         assert fault.step is not None
-        program = programs(schedule)[3 if fault.step % 10 == 0 else 8]
+        program = programs(schedule)[4 if fault.step % 10 == 0 else 8]
         request = FaultRequest("a", fault.what, worker, fault.action, fault.step)
         assert problem_of(request, program, steps_done=0, steps_total=50) == ""
         assert fault.action != "evaluation" or fault.step % 10 == 0
