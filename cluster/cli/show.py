@@ -5,21 +5,26 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from coordinator.program.clock import Timed, on_the_clock
 from coordinator.program.drawing import draw_timed, legend
+from coordinator.program.kept import Kept, kept
 from coordinator.program.replay import Replay, replay
-from coordinator.schedules import build, restrict
+from coordinator.program.table import Table, table_of
+from coordinator.program.thin_drawing import draw_thin, drawn_workers
+from coordinator.schedules import restrict, tabulate
 from coordinator.schedules.csv_format import load_csv, write_csv
 from coordinator.texts import counted
 from coordinator.trace.chrome_trace import TimedAction, Track, write_chrome_trace
 from coordinator.trace.trace_memory import TraceMemory
-from stages.actions import Program
 from stages.errors import InvalidSchedule, UserMistake
 
 _UNIT_S = 1e-3  # a unit of time is a millisecond in a trace
+_MOST_CELLS = 20_000  # workers × units of time; a larger picture is thinned
 
 
 @click.command()
@@ -61,14 +66,19 @@ def show(
     output: Path | None,
 ) -> None:
     """Draw SCHEDULE: a .csv file in torch's format, or one of gpipe, 1f1b, interleaved-1f1b, looped-bfs, zb-h1, zb-h2,
-    zbv, v-half, v-min, dualpipev."""
-    program = _program(schedule, stages, micro_batches, workers)
-    dry = replay(program, weight_grad_group=weight_grad_group)
+    zbv, v-half, v-min, dualpipev.
+
+    The bubble is the idle share of the workers' time in a step. The bubble rate, as in the zero-bubble papers, leaves
+    out that workers begin and end one after the other. B is I and W in one."""
+    table = _table(schedule, stages, micro_batches, workers)
     if form == "text":
         color = output is None and "NO_COLOR" not in os.environ  # click removes colours if there is no terminal
-        text = _as_text(dry, color=color, columns=shutil.get_terminal_size((100, 24)).columns)
+        columns = shutil.get_terminal_size((100, 24)).columns
+        text = _as_text(on_the_clock(table), weight_grad_group, color=color, columns=columns)
+    elif form == "csv":
+        text = write_csv(table.program()).rstrip("\n")
     else:
-        text = _as_csv(dry) if form == "csv" else _as_chrome(dry, weight_grad_group)
+        text = _as_chrome(replay(table.program(), weight_grad_group=weight_grad_group), weight_grad_group)
     if output is None:
         click.echo(text)
         return
@@ -78,53 +88,76 @@ def show(
         raise UserMistake(f"--output: {output} cannot be written: {error.strerror}") from None
 
 
-def _program(schedule: str, stages: int | None, micro_batches: int | None, workers: int | None) -> Program:
+def _table(schedule: str, stages: int | None, micro_batches: int | None, workers: int | None) -> Table:
     if not schedule.lower().endswith(".csv"):
-        return build(schedule, n_stages=stages or 4, n_micro_batches=micro_batches or 8, n_workers=workers)
+        return tabulate(schedule, n_stages=stages or 4, n_micro_batches=micro_batches or 8, n_workers=workers)
     program = load_csv(Path(schedule))
     for name, wanted, found in (("--stages", stages, program.n_stages), ("--workers", workers, program.n_workers)):
         if wanted is not None and wanted != found:
             raise InvalidSchedule(f"{name}: {wanted}, but {schedule} has {found}")
-    if micro_batches is None or micro_batches == program.n_micro_batches:
-        return program
-    if micro_batches > program.n_micro_batches:
+    if micro_batches is not None and micro_batches > program.n_micro_batches:
         raise InvalidSchedule(f"--micro-batches: {micro_batches}, but {schedule} has {program.n_micro_batches}")
-    return restrict(program, micro_batches)
+    return table_of(restrict(program, micro_batches or program.n_micro_batches))
 
 
-def _as_text(dry: Replay, *, color: bool, columns: int) -> str:
-    program = dry.program
-    several = program.n_workers < program.n_stages
-    in_order = program.placement == tuple(range(program.n_workers))  # worker 0 holds stage 0, and so on
-    workers = f" on {counted(program.n_workers, 'worker')}" if several else ""
+def _as_text(timed: Timed, weight_grad_group: int, *, color: bool, columns: int) -> str:
+    table = timed.table
+    several = table.n_workers < table.n_stages
+    workers = f" on {counted(table.n_workers, 'worker')}" if several else ""
     return "\n".join(
         [
-            f"{program.name} · {counted(program.n_stages, 'stage')}{workers} · "
-            f"{counted(program.n_micro_batches, 'micro-batch')}",
+            f"{table.name} · {counted(table.n_stages, 'stage')}{workers} · "
+            f"{counted(table.n_micro_batches, 'micro-batch')}",
             "",
-            draw_timed(dry.spans, with_stage=not in_order, columns=columns, color=color),
-            "",
-            legend(program),
-            *_summary(dry, several),
+            *_picture(timed, color=color, columns=columns),
+            *_bubbles(timed),
+            *_memory(table, kept(table, weight_grad_group)),
         ]
     )
 
 
-def _summary(dry: Replay, several: bool) -> list[str]:
-    lines = [f"bubble  {dry.bubble:.1%} idle in {dry.makespan:g} units of time (F = I = W = 1, B = 2)"]
-    if len(set(dry.bubbles)) > 1:
-        lines.append(f"        by worker: {', '.join(f'{bubble:.1%}' for bubble in dry.bubbles)}")
-    peaks = ", ".join(map(str, dry.peak_alive))
-    lines.append(f"memory  keeps at most {peaks} micro-batches alive on stages 0 … {dry.program.n_stages - 1}")
-    if several:
-        lines.append(f"        by worker, its stages together: {', '.join(map(str, dry.worker_peak_alive))}")
-    if dry.peak_saved_for_input != dry.peak_alive:
-        lines.append(f"        until their input gradient: {', '.join(map(str, dry.peak_saved_for_input))}")
+def _picture(timed: Timed, *, color: bool, columns: int) -> list[str]:
+    table = timed.table
+    if table.n_workers * timed.makespan <= _MOST_CELLS:
+        in_order = table.placement == tuple(range(table.n_workers))  # worker 0 holds stage 0, and so on
+        spans = [timed.spans(worker) for worker in range(table.n_workers)]
+        picture = draw_timed(spans, with_stage=not in_order, columns=columns, color=color)
+        return [picture, "", legend(table.kinds())]
+    picture = draw_thin(timed, columns=columns, color=color)
+    drawn = drawn_workers(table.n_workers)
+    which = "" if len(drawn) == table.n_workers else f"{len(drawn)} of {table.n_workers} workers; "
+    wide = f"{timed.makespan:g} units of time in each line"
+    return [picture, "", f"{which}{wide}, each letter what a worker does most of its time", legend(table.kinds())]
+
+
+def _bubbles(timed: Timed) -> list[str]:
+    lines = [
+        f"bubble  {timed.bubble:.1%} idle in {timed.makespan:g} units of time (F = I = W = 1, B = 2); "
+        f"bubble rate {timed.bubble_rate:.1%}"
+    ]
+    if len(set(timed.bubbles)) > 1:
+        lines.append(f"        by worker: {listed([f'{bubble:.1%}' for bubble in timed.bubbles])}")
+    if len(timed.table.pairs):
+        joined = on_the_clock(timed.table, pairs_as_one=True)
+        lines.append(
+            f"        {joined.bubble:.1%} in {joined.makespan:g}, if the two halves of an overlapping pair end together"
+        )
     return lines
 
 
-def _as_csv(dry: Replay) -> str:
-    return write_csv(dry.program).rstrip("\n")
+def _memory(table: Table, peaks: Kept) -> list[str]:
+    lines = [f"memory  keeps at most {listed(peaks.alive)} micro-batches alive on stages 0 … {table.n_stages - 1}"]
+    if table.n_workers < table.n_stages:
+        lines.append(f"        by worker, its stages together: {listed(peaks.together)}")
+    if peaks.for_input != peaks.alive:
+        lines.append(f"        until their input gradient: {listed(peaks.for_input)}")
+    return lines
+
+
+def listed(values: Sequence[object]) -> str:
+    """Return the values with commas; of many, the first and the last ones."""
+    words = list(map(str, values))
+    return ", ".join(words if len(words) <= 24 else [*words[:12], "…", *words[-4:]])
 
 
 def _as_chrome(dry: Replay, weight_grad_group: int) -> str:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from stages.actions import Action, Kind, Program
 
@@ -34,7 +34,8 @@ _COLORS = {  # ANSI: black on blue, green, green, yellow
 _AROUND = 5  # actions shown on either side of a marked one
 _MOST_TICKS = 2000
 
-_Cell = tuple[str, Kind | None]
+Cell = tuple[str, Kind | None]
+"""A cell's text and its kind; None for idle time."""
 
 
 def draw(
@@ -100,15 +101,15 @@ def draw_timed(spans: Spans, *, with_stage: bool, tick: float = 1.0, columns: in
         last = min(first + per_panel, ticks)
         lines = ["time".ljust(indent) + _ruler(first, last, width)]
         for head, cells in zip(heads, rows, strict=True):
-            lines.append(head.ljust(indent) + _painted(cells[first:last], color))
+            lines.append(head.ljust(indent) + painted(cells[first:last], color))
         panels.append("\n".join(line.rstrip() for line in lines))
     return "\n\n".join(panels)
 
 
 def _cells(
     lane: Sequence[tuple[Action, float, float]], ticks: int, tick: float, width: int, apart: bool, with_stage: bool
-) -> list[_Cell]:
-    cells: list[_Cell] = [("·".ljust(width), None)] * ticks
+) -> list[Cell]:
+    cells: list[Cell] = [("·".ljust(width), None)] * ticks
     for action, start, end in lane:
         first = min(round(start / tick), ticks - 1)
         last = max(first + 1, min(round(end / tick), ticks))
@@ -134,17 +135,17 @@ def _ruler(first: int, last: int, width: int) -> str:
     return text
 
 
-def _painted(cells: Sequence[_Cell], color: bool) -> str:
+def painted(cells: Sequence[Cell], color: bool) -> str:
+    """Return the cells' text, with ANSI colours by kind if `color`."""
     if not color:
         return "".join(text for text, _ in cells)
-    painted = []
+    words = []
     for text, kind in cells:
         word = text.rstrip(" ")
-        painted.append(f"\033[{_COLORS[kind] if kind else '2'}m{word}\033[0m{text[len(word) :]}")
-    return "".join(painted)
+        words.append(f"\033[{_COLORS[kind] if kind else '2'}m{word}\033[0m{text[len(word) :]}")
+    return "".join(words)
 
 
-def legend(program: Program) -> str:
-    """Return the meaning of the letters that the program uses."""
-    used = {action.kind for lane in program.lanes for action in lane}
+def legend(used: Collection[Kind]) -> str:
+    """Return the meaning of the letters of these kinds."""
     return "   ".join([text for kind, text in LEGEND.items() if kind in used] + ["· idle"])

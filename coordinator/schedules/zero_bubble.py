@@ -17,7 +17,7 @@ def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Table
     Between F and I each worker keeps at most as much as in 1F1B. Between F and W it keeps at most as much as the worker
     that keeps most in 1F1B (with one stage a worker, min(m, p)); before it would keep more, it does a W.
     """
-    limits = _most_in_flight(one_f_one_b(n_stages, n_micro_batches, n_workers))
+    limits = _most_in_flight(n_stages, n_micro_batches, n_workers)
     return _zero_bubble("zb-h1", n_stages, n_micro_batches, limits)
 
 
@@ -28,7 +28,7 @@ def zero_bubble_h2(n_stages: int, n_micro_batches: int, n_workers: int) -> Table
     and ends later than the one before it. If updates need no decision of all workers (no clipping), the next step
     begins at once, and no worker ever waits.
     """
-    limits = _most_in_flight(one_f_one_b(n_stages, n_micro_batches, n_workers))
+    limits = _most_in_flight(n_stages, n_micro_batches, n_workers)
     return _zero_bubble("zb-h2", n_stages, n_micro_batches, 2 * limits - 1)
 
 
@@ -47,7 +47,9 @@ def _zero_bubble(name: str, n_stages: int, n_micro_batches: int, limits: Numbers
     return perform(name, n_stages, n_micro_batches, [forwards], [backwards], Kind.BACKWARD_INPUT, rule)
 
 
-def _most_in_flight(of: Table) -> Numbers:
-    """Return the most micro-batches that each worker keeps from F to B, counted once a stage."""
-    kinds = (kinds_of(lane, of.n_micro_batches) for lane in of.lanes)
+def _most_in_flight(n_stages: int, m: int, n_workers: int) -> Numbers:
+    """Return the most micro-batches that each worker keeps from F to B in 1F1B, counted once a stage."""
+    if n_stages == n_workers:
+        return np.minimum(m, np.arange(n_workers, 0, -1))
+    kinds = (kinds_of(lane, m) for lane in one_f_one_b(n_stages, m, n_workers).lanes)
     return np.array([np.where(own == F, 1, -1).cumsum().max() for own in kinds])

@@ -56,7 +56,7 @@ worker 1  ·  F0 F1 ·  ·  B0─── F2 B1─── F3 B2─── ·  B3─�
 worker 2  ·  ·  F0 B0─── F1 B1─── F2 B2─── F3 B3─── ·  ·  ·  ·
 
 F forward   B backward   · idle
-bubble  33.3% idle in 18 units of time (F = I = W = 1, B = 2)
+bubble  33.3% idle in 18 units of time (F = I = W = 1, B = 2); bubble rate 33.3%
 memory  keeps at most 3, 2, 1 micro-batches alive on stages 0 … 2
 """
     )
@@ -77,6 +77,33 @@ def test_stages_are_named_where_workers_are_not_in_their_order(show: Show, tmp_p
 def test_the_weight_group_shows_in_the_memory(show: Show) -> None:
     found = show("1f1b", "--stages", "2", "--micro-batches", "6", "--weight-grad-group", "3")
     assert "memory  keeps at most 4, 3 micro-batches alive on stages 0 … 1\n" in found.out
+
+
+def test_a_schedule_in_a_v_with_pairs_shows_both_bubbles_and_the_pairs_as_one(show: Show) -> None:
+    lines = show("dualpipev", "--stages", "8", "--micro-batches", "10").out.splitlines()
+    assert lines[0] == "dualpipev · 8 stages on 4 workers · 10 micro-batches"
+    assert lines[-4:] == [
+        "bubble  4.8% idle in 63 units of time (F = I = W = 1, B = 2); bubble rate 4.8%",
+        "        9.1% in 66, if the two halves of an overlapping pair end together",
+        "memory  keeps at most 8, 7, 6, 5, 4, 3, 2, 1 micro-batches alive on stages 0 … 7",
+        "        by worker, its stages together: 9, 9, 9, 9",
+    ]
+
+
+def test_a_large_program_is_drawn_thin(show: Show) -> None:
+    lines = show("1f1b", "--stages", "40", "--micro-batches", "300").out.splitlines()
+    assert lines[0] == "1f1b · 40 stages · 300 micro-batches"
+    picture = lines[2:34]
+    assert [line[:9] for line in picture[:3]] == ["worker  0", "worker  1", "worker  3"]
+    assert {len(line) for line in picture} == {100}
+    assert lines[35:37] == [
+        "32 of 40 workers; 1017 units of time in each line, each letter what a worker does most of its time",
+        "F forward   B backward   · idle",
+    ]
+    assert lines[-1] == (
+        "memory  keeps at most 40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, …, 4, 3, 2, 1 "
+        "micro-batches alive on stages 0 … 39"
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -1,4 +1,5 @@
-"""Each command of README, the tutorial and the job file's page is performed, and prints the output shown below it."""
+"""Each command of README, the tutorial, and the pages of the job file and of schedules is performed, and prints the
+output shown below it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ TORCH = "import torch"
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "docs/tutorial.md", "docs/job-file.md"],
+    ["README.md", "docs/tutorial.md", "docs/job-file.md", "docs/schedules.md"],
 )
 def test_commands_print_what_is_shown_and_leave_nothing_in_the_clone(name: str, tmp_path: Path) -> None:
     steps = [step for step in shown((ROOT / name).read_text()) if TORCH not in step.text]

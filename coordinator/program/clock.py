@@ -1,0 +1,246 @@
+"""The dry run of a program as numbers: the times of all actions, and the figures that follow from them.
+
+timed = on_the_clock(table)                          # F = I = W = 1 and B = 2
+timed = on_the_clock(table, times, latency=0.5)      # times[s, k]: stage s, kind k of F, I, W, B
+timed.bubble, timed.bubble_rate
+
+`replay` does the same for a Program, and says what is wrong with one that breaks a law; both give the same times.
+
+[Note: two bubbles] The *bubble* is the idle share of all workers' time, from the first action of the step to the last
+one. The *bubble rate* of the zero-bubble papers is 1 − computing time / the longest time from a worker's first action
+to its last one: it leaves out that workers begin and end one after the other. It is what a worker loses if the next
+step begins before all have ended this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.program.replay import Span, check
+from coordinator.program.table import B, F, I, Numbers, Table, W, actions_of, kinds_of, stages_of
+from stages.actions import Kind
+
+Times = NDArray[np.float64]
+
+UNIT = np.array([1.0, 1.0, 1.0, 2.0])  # of F, I, W, B
+_WIDE = 24  # workers from which the clock runs for all workers at once
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A program with its times: `starts[w]` and `ends[w]` are those of worker w's actions, in the unit of the
+    durations."""
+
+    table: Table
+    starts: tuple[Times, ...]
+    ends: tuple[Times, ...]
+
+    @cached_property
+    def makespan(self) -> float:
+        """From the first action's start to the last one's end."""
+        return max(float(ends[-1]) for ends in self.ends)
+
+    @cached_property
+    def busy(self) -> tuple[float, ...]:
+        """Time in which each worker computes."""
+        return tuple(float((end - start).sum()) for start, end in zip(self.starts, self.ends, strict=True))
+
+    @cached_property
+    def bubbles(self) -> tuple[float, ...]:
+        """Idle share of each worker's time."""
+        return tuple((self.makespan - busy) / self.makespan if self.makespan else 0.0 for busy in self.busy)
+
+    @cached_property
+    def bubble(self) -> float:
+        """Idle share of all workers' time; see [Note: two bubbles]."""
+        return sum(self.bubbles) / len(self.bubbles)
+
+    @cached_property
+    def bubble_rate(self) -> float:
+        """The bubble without the staggered begin and end; see [Note: two bubbles]."""
+        longest = max(float(end[-1] - start[0]) for start, end in zip(self.starts, self.ends, strict=True))
+        return 1 - sum(self.busy) / len(self.busy) / longest if longest else 0.0
+
+    @cached_property
+    def messages(self) -> int:
+        """How many arrays workers send each other in a step."""
+        placement = self.table.placement
+        crossings = sum(a != b for a, b in pairwise(placement))
+        return crossings * self.table.n_micro_batches * (2 if self.table.kinds() - {Kind.FORWARD} else 1)
+
+    def spans(self, worker: int) -> list[Span]:
+        """Return the actions of a worker with their times."""
+        actions = actions_of(self.table.lanes[worker], self.table.n_micro_batches)
+        times = zip(self.starts[worker].tolist(), self.ends[worker].tolist(), strict=True)
+        return [Span(action, start, end) for action, (start, end) in zip(actions, times, strict=True)]
+
+
+def on_the_clock(table: Table, times: Times = UNIT, *, latency: float = 0.0, pairs_as_one: bool = False) -> Timed:
+    """Return when each action runs, if it begins as soon as its worker is free and what it needs is there.
+
+    `times` has the durations of F, I, W and B, float64, (4,) or (stages, 4). An array arrives at another worker
+    `latency` after it is computed. With `pairs_as_one`, a pair begins when both halves can begin, takes as long as
+    both, and sends nothing before its end. Raises InvalidSchedule, like `replay.check`, if the program breaks a law.
+    """
+    if not _lawful(table):
+        raise _broken(table)
+    needs = _Needs(table, np.broadcast_to(times, (table.n_stages, 4)), latency)
+    narrow = table.n_workers < _WIDE or pairs_as_one
+    found = _by_worker(needs, pairs_as_one) if narrow else _all_at_once(needs)
+    if found is None:
+        raise _broken(table)
+    return found
+
+
+def _broken(table: Table) -> Exception:
+    check(table.program())
+    raise AssertionError("a program that breaks no law can be performed")
+
+
+def _lawful(table: Table) -> bool:
+    """Whether every stage does F, and then B, or I and later W, once for each micro-batch, and each lane has its own
+    stages. Whether lanes wait for each other in a circle shows on the clock."""
+    m, size = table.n_micro_batches, table.n_stages * table.n_micro_batches
+    place = np.full(4 * size, -1)
+    holder = np.full(table.n_stages, -1)
+    for worker, lane in enumerate(table.lanes):
+        if not len(lane) or lane.min() < 0 or lane.max() >= 4 * size:
+            return False
+        own = np.unique(stages_of(lane, m))
+        if (holder[own] >= 0).any():
+            return False
+        holder[own] = worker
+        place[lane] = np.arange(len(lane))
+    at = place.reshape(table.n_stages, 4, m)
+    there = at >= 0
+    if there.sum() != sum(map(len, table.lanes)) or not there[:, F].all():
+        return False
+    if (there[:, I] != there[:, W]).any():
+        return False
+    if not there[:, (I, W, B)].any():
+        return True  # an evaluation
+    if (there[:, I] == there[:, B]).any():
+        return False
+    first = np.where(there[:, B], at[:, B], at[:, I])
+    return bool((at[:, F] < first).all() and (at[:, I] <= at[:, W]).all())
+
+
+class _Needs:
+    """What each action needs from another stage, as a place in one array of end times.
+
+    The rows of that array have m places each: first one of zeros (the input), then the forwards of each stage, its I's
+    (or B's), one of zeros (the loss), and one place that nobody reads, for W's.
+    """
+
+    def __init__(self, table: Table, times: Times, latency: float) -> None:
+        self.table, n, m = table, table.n_stages, table.n_micro_batches
+        placement = np.array(table.placement)
+        away = np.concatenate(
+            [[0.0], (placement[1:] != placement[:-1]) * latency, [0.0]]
+        )  # below each stage, and above
+        self._late = np.stack([away[:-1], away[1:], np.zeros(n), away[1:]], axis=1)
+        self._times = times
+        self.n_places = (2 * n + 2) * m + 1
+
+    def ends(self) -> Times:
+        """Return the end times before the first action: zeros for inputs and losses, infinity for all others."""
+        m, n = self.table.n_micro_batches, self.table.n_stages
+        ended = np.full(self.n_places, np.inf)
+        ended[:m] = ended[(2 * n + 1) * m :] = 0
+        return ended
+
+    def of(self, lane: Numbers) -> tuple[Numbers, Numbers, Times, Times]:
+        """Return, for each action of a lane, the place that it needs, its own place, how long the needed array is on
+        its way, and how long the action takes."""
+        m, n = self.table.n_micro_batches, self.table.n_stages
+        stage, kind, j = stages_of(lane, m), kinds_of(lane, m), lane % m
+        forward, weight = kind == F, kind == W
+        needed = np.where(forward, stage * m + j, np.where(weight, 0, (n + 2 + stage) * m + j))
+        own = np.where(forward, (stage + 1) * m + j, np.where(weight, self.n_places - 1, (n + 1 + stage) * m + j))
+        return needed, own, self._late[stage, kind], self._times[stage, kind]
+
+
+def _by_worker(needs: _Needs, pairs_as_one: bool) -> Timed | None:
+    """Every lane in turn runs as far as it can, until all are done. Return None if workers wait for ever."""
+    table = needs.table
+    ended = needs.ends().tolist()
+    lanes = [_pieces(needs, lane, pairs_as_one) for lane in table.lanes]
+    ends: list[list[float]] = [[] for _ in lanes]
+    starts: list[list[float]] = [[] for _ in lanes]
+    left = [next(lane, None) for lane in lanes]
+    moved = True
+    while moved:
+        moved = False
+        for worker, lane in enumerate(lanes):
+            start, end = starts[worker], ends[worker]
+            piece = left[worker]
+            while piece is not None:
+                ready = max(ended[needed] + late for needed, _, late, _ in piece)
+                if ready == np.inf:
+                    break
+                now = max(end[-1] if end else 0.0, ready)
+                for _, _, _, duration in piece:
+                    start.append(now)
+                    now += duration
+                    end.append(now)
+                for _, own, _, _ in piece:
+                    ended[own] = now
+                piece, moved = next(lane, None), True
+            left[worker] = piece
+    if any(piece is not None for piece in left):
+        return None
+    return Timed(table, tuple(map(np.array, starts)), tuple(map(np.array, ends)))
+
+
+_Piece = list[tuple[int, int, float, float]]
+
+
+def _pieces(needs: _Needs, lane: Numbers, pairs_as_one: bool) -> Iterator[_Piece]:
+    """Yield what a worker performs as one: an action, or a pair."""
+    actions = list(zip(*(column.tolist() for column in needs.of(lane)), strict=True))
+    paired = np.isin(lane, needs.table.pairs).tolist() if pairs_as_one else [False] * len(lane)
+    place = 0
+    while place < len(actions):
+        size = 2 if paired[place] else 1
+        yield actions[place : place + size]
+        place += size
+
+
+def _all_at_once(needs: _Needs) -> Timed | None:
+    """In each round, every worker performs its next action if what that needs is there. Return None if workers wait
+    for ever."""
+    table = needs.table
+    n, longest = table.n_workers, max(map(len, table.lanes))
+    needed, own = (np.full((n, longest + 1), needs.n_places) for _ in range(2))
+    late, times = (np.zeros((n, longest + 1)) for _ in range(2))
+    for w, lane in enumerate(table.lanes):
+        end = len(lane)
+        needed[w, :end], own[w, :end], late[w, :end], times[w, :end] = needs.of(lane)
+    ended = np.append(needs.ends(), np.inf)  # the last place: what a worker at its end waits for
+    starts, ends = np.zeros((n, longest)), np.zeros((n, longest))
+    place, free = np.zeros(n, dtype=np.int64), np.zeros(n)
+    everyone, left = np.arange(n), sum(map(len, table.lanes))
+    while left:
+        ready = ended[needed[everyone, place]]
+        can = np.flatnonzero(ready < np.inf)
+        if not len(can):
+            return None
+        at = place[can]
+        start = np.maximum(free[can], ready[can] + late[can, at])
+        end = start + times[can, at]
+        starts[can, at], ends[can, at] = start, end
+        ended[own[can, at]] = free[can] = end
+        place[can] += 1
+        left -= len(can)
+    lengths = list(map(len, table.lanes))
+    return Timed(
+        table,
+        tuple(row[:length] for row, length in zip(starts, lengths, strict=True)),
+        tuple(row[:length] for row, length in zip(ends, lengths, strict=True)),
+    )

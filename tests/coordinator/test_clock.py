@@ -1,0 +1,132 @@
+"""The dry run as numbers gives the same times and peaks as `replay`, however many workers there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.program import clock
+from coordinator.program.clock import Timed, on_the_clock
+from coordinator.program.kept import kept
+from coordinator.program.replay import replay
+from coordinator.program.table import KINDS, Table, table_of
+from coordinator.program.thin_drawing import draw_thin
+from coordinator.schedules import tabulate
+from stages.actions import Action, Program
+from stages.errors import InvalidSchedule
+from tests.coordinator.programs import anything_valid, built_in, program
+
+
+@pytest.fixture(params=[1, 10_000], ids=["all at once", "by worker"])
+def wide(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every program is performed in one of the two ways."""
+    monkeypatch.setattr(clock, "_WIDE", request.param)
+
+
+def some_times(found: Program, seed: int) -> clock.Times:
+    return np.random.default_rng(seed).integers(1, 9, (found.n_stages, 4)) / 4
+
+
+def both_ways(found: Program, times: clock.Times, latency: float = 0.0) -> list[Timed]:
+    ways = []
+    for fewest in (1, 10_000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clock, "_WIDE", fewest)
+            ways.append(on_the_clock(table_of(found), times, latency=latency))
+    return ways
+
+
+@settings(deadline=None, max_examples=60)
+@given(built_in(7, 10) | anything_valid(), st.integers(0, 2**32))
+def test_times_bubbles_and_peaks_are_those_of_replay(found: Program, seed: int) -> None:
+    times = some_times(found, seed)
+    dry = replay(found, lambda a: float(times[a.stage, KINDS.index(a.kind)]))
+    for timed in both_ways(found, times):
+        assert [timed.spans(worker) for worker in range(found.n_workers)] == [list(lane) for lane in dry.spans]
+        assert (timed.makespan, timed.busy) == (dry.makespan, dry.busy)
+        assert timed.bubble == dry.bubble
+        assert timed.table.placement == found.placement
+
+
+@settings(deadline=None, max_examples=60)
+@given(built_in(7, 10) | anything_valid(), st.integers(1, 5))
+def test_what_is_kept_is_that_of_replay(found: Program, group: int) -> None:
+    dry, peaks = replay(found, weight_grad_group=group), kept(table_of(found), group)
+    assert peaks.alive == dry.peak_alive
+    assert peaks.for_input == dry.peak_saved_for_input
+    assert peaks.together == dry.worker_peak_alive
+
+
+@settings(deadline=None, max_examples=60)
+@given(built_in(6, 8) | anything_valid(), st.integers(0, 2**32), st.sampled_from([0.25, 3.0]))
+def test_with_a_latency_no_array_is_used_before_it_arrives(found: Program, seed: int, latency: float) -> None:
+    narrow, wide = both_ways(found, some_times(found, seed), latency)
+    assert all(np.array_equal(a, b) for a, b in zip(narrow.starts, wide.starts, strict=True))
+    at = {span.action: span for worker in range(found.n_workers) for span in narrow.spans(worker)}
+    halves = {Action(a.stage, KINDS[1], a.micro_batch): span for a, span in at.items() if a.kind is KINDS[3]}
+    place = found.placement
+    for action, span in at.items():
+        step = {"F": -1, "I": 1, "B": 1, "W": 0}[action.kind]
+        if not step or not 0 <= action.stage + step < found.n_stages:
+            continue
+        needed = Action(action.stage + step, KINDS[0] if step < 0 else KINDS[1], action.micro_batch)
+        late = latency if place[needed.stage] != place[action.stage] else 0.0
+        assert span.start >= (at.get(needed) or halves[needed]).end + late
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize(
+    ("lanes", "message"),
+    [
+        (("0F0 0F1 0B0", "1F0 1B0 1F1 1B1"), "0B1 is missing"),
+        (("0F0 0B0 0B0", "1F0 1B0"), "appears a second time"),
+        (("0F0 0I0", "1F0 1B0"), "0W0 is missing"),
+        (("0F0 0W0 0I0", "1F0 1B0"), "stands before"),
+        (("0F0 0I0 0W0 0B0", "1F0 1B0"), "stands beside"),
+        (("0F0 0B0", "0F1 0B1"), "on a second worker"),
+        (("0F0 0B0 0F1 0B1", "1F1 1F0 1B0 1B1"), "in a circle"),
+    ],
+)
+def test_a_broken_law_is_named_as_by_replay(lanes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InvalidSchedule, match=message) as named:
+        on_the_clock(table_of(program(*lanes)))
+    with pytest.raises(InvalidSchedule) as replayed:
+        replay(program(*lanes))
+    assert str(named.value) == str(replayed.value)
+
+
+def test_messages_are_counted_between_workers() -> None:
+    def count(name: str, stages: int, workers: int | None = None) -> int:
+        return on_the_clock(tabulate(name, n_stages=stages, n_micro_batches=8, n_workers=workers)).messages
+
+    assert count("1f1b", 4) == 2 * 3 * 8
+    assert count("interleaved-1f1b", 8) == 2 * 7 * 8
+    assert count("zbv", 8) == 2 * 6 * 8  # at the turn of the V nothing is sent
+    assert count("gpipe", 4, 1) == 0
+
+
+def test_a_table_is_its_program() -> None:
+    made = tabulate("dualpipev", n_stages=6, n_micro_batches=7)
+    again = table_of(made.program())
+    assert isinstance(again, Table)
+    assert all(np.array_equal(a, b) for a, b in zip(made.lanes, again.lanes, strict=True))
+    assert np.array_equal(made.pairs, again.pairs)
+
+
+# thin pictures -----------------------------------------------------------------------------------------------------
+
+
+def test_a_thin_picture_has_the_action_that_takes_most_of_each_letter_s_time() -> None:
+    timed = on_the_clock(tabulate("gpipe", n_stages=2, n_micro_batches=3))
+    assert draw_thin(timed, columns=10 + 12) == "worker 0  FFF···BBBBBB\nworker 1  ·FFFBBBBBB··"
+    assert draw_thin(timed, columns=10 + 6) == "worker 0  FF·BBB\nworker 1  FFBBB·"
+    assert draw_thin(timed, columns=10 + 8, until=24) == "worker 0  F·BB····\nworker 1  FBB·····"
+
+
+def test_a_thin_picture_of_many_workers_shows_some_of_them() -> None:
+    timed = on_the_clock(tabulate("1f1b", n_stages=100, n_micro_batches=9))
+    lines = draw_thin(timed, columns=80).splitlines()
+    assert len(lines) == 32
+    assert (lines[0][:12], lines[1][:12], lines[-1][:12]) == ("worker  0  F", "worker  3  ·", "worker 99  ·")
