@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +44,7 @@ def steps_made(monkeypatch: pytest.MonkeyPatch) -> list[TrainStep]:
 
 
 def test_saved_at_one_stage_each_of_two_three_and_four_loads_its_own_layers(tmp_path: Path) -> None:
+    """Megatron-LM#7452: saved at p = 1 and loaded at p > 1, stages had layers of others."""
     spec = gpt(tmp_path)
     train(tmp_path / "run", spec.replace(stages=1, schedule="gpipe"))
     saved = load_file(tmp_path / "run" / "model.safetensors")
@@ -67,7 +70,9 @@ def test_saved_at_one_stage_each_of_two_three_and_four_loads_its_own_layers(tmp_
 
 
 def test_the_rate_after_a_resume_is_that_of_its_step(tmp_path: Path) -> None:
-    """Not that of the step before or after it, in the warm-up and behind it."""
+    """transformers#34053: after a resume the learning rate was one step off.
+
+    It must be neither that of the step before nor that of the step after, in the warm-up and behind it."""
     spec = gpt(tmp_path, log_every=1)
     train(tmp_path / "whole", spec)
     rates = {row["step"]: row["learning_rate"] for row in results(tmp_path / "whole")[0] if row["kind"] == "step"}
@@ -84,6 +89,7 @@ def test_the_rate_after_a_resume_is_that_of_its_step(tmp_path: Path) -> None:
 def test_no_row_is_repeated_or_left_out_when_a_batch_has_several_micro_batches(
     tmp_path: Path, steps_made: list[TrainStep]
 ) -> None:
+    """gpt-neox#308: rows came again after a resume if a batch had several micro-batches."""
     spec = gpt(tmp_path, micro_batches=5)
     train(tmp_path / "whole", spec)
     whole = [(order.step, order.epoch_index, order.first, order.last) for order in steps_made]
@@ -119,7 +125,9 @@ def test_a_checkpoint_that_is_still_being_written_at_the_end_becomes_whole(
 
 
 def test_partial_files_of_two_attempts_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker of a lost attempt still writes while the next attempt saves the same step."""
+    """ray#41700: a checkpoint had files of two attempts.
+
+    A worker of a lost attempt still writes while the next attempt saves the same step."""
     go_on_writing, waits, write = threading.Event(), threading.Event(), layer_files.write_layer
 
     def held(path: Path, layer: str, *rest: Any) -> Any:
@@ -153,3 +161,14 @@ def test_partial_files_of_two_attempts_are_never_mixed(tmp_path: Path, monkeypat
     for layer in "012":
         assert (load_file(place / file_of(layer))[f"{layer}.weight"] == 2).all()
     assert [entry.name for entry in new.path.iterdir()] == ["step-00000007"]
+
+
+def test_the_page_names_each_bug_with_its_test_and_the_test_names_the_bug() -> None:
+    tests = Path(__file__).parents[1]
+    page = (tests.parent / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S+#\d+) \| .+ \| `(\S+)::(\w+)` \|$", page, re.MULTILINE)
+    assert len(rows) >= 12
+    for bug, file, name in rows:
+        tree = ast.parse((tests / file).read_text(encoding="utf-8"))
+        (found,) = (one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name)
+        assert (ast.get_docstring(found) or "").startswith(bug), f"{file}: {name} does not name {bug}"

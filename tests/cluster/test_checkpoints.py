@@ -72,6 +72,7 @@ def test_arrays_that_the_library_wrote_are_read(tmp_path: Path) -> None:
 def test_a_background_save_has_the_values_of_its_step(
     folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """pytorch#144657: a background save held values of later steps."""
     go_on, write = threading.Event(), layer_files.write_layer
 
     def held(*arguments: Any) -> Any:
@@ -96,6 +97,7 @@ def test_a_background_save_has_the_values_of_its_step(
 def test_a_save_that_was_killed_in_any_phase_is_never_taken_for_a_checkpoint(
     folder: CheckpointFolder, phase: str
 ) -> None:
+    """KempnerForge#102: `latest` named a checkpoint that was not durable."""
     saved(folder, 90)
     unfinished = folder.path / ".step-00000100"
     if phase == "deleting":

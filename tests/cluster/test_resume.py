@@ -89,6 +89,7 @@ def results(path: Path) -> tuple[list[Mapping[str, Any]], dict[str, bytes]]:
 def test_a_run_goes_on_at_any_cut_as_if_it_had_never_stopped(
     tmp_path: Path, clip: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """nanotron#221: a resume failed only with several stages."""
     monkeypatch.setattr(trainer, "_MOST_STEPS", 2)  # else all steps may be under way when the run is stopped
     spec = gpt(tmp_path, clip_norm=clip)
     train(tmp_path / "whole", spec.replace(stages=1, schedule="gpipe"))

@@ -4,7 +4,9 @@ none missing."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from cluster.checkpoints.folder import CheckpointFolder
 from cluster.checkpoints.layer_files import LayerFiles
+from cluster.cli.progress import RunDisplay
 from cluster.run.resuming import find_checkpoint
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run
@@ -20,7 +23,7 @@ from cluster.trackers import Trackers
 from coordinator.job.spec import JobSpec, parse_job
 from tests.cluster.test_mlflow import empty, mlflow_runs
 from tests.cluster.test_resume import LOCAL
-from tests.jobs import digits_job
+from tests.jobs import digits_job, pipetrain_here
 
 __all__ = ["empty"]
 STEPS = 28
@@ -232,3 +235,28 @@ def test_overwriting_a_run_begins_another_at_its_trackers(tmp_path: Path, databa
     _perform(run, RunDir.create(path, run.spec, overwrite=True), 5)
     assert len(mlflow_runs(database)) == 2
     assert sorted(entry.name for entry in (tmp_path / "logs").iterdir()) == ["run", "run-2"]
+
+
+def test_a_run_that_is_ended_by_sigterm_is_not_left_running_at_its_tracker(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SkyRL#1516: after SIGTERM a tracker's run was RUNNING for ever."""
+    path, show = tmp_path / "run", RunDisplay.row
+    (tmp_path / "job.yaml").write_text(job(mlflow=database).to_yaml())
+
+    def end_at_step_7(display: RunDisplay, row: Any) -> None:
+        show(display, row)
+        if row.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDisplay, "row", end_at_step_7)
+        done = pipetrain_here("train", tmp_path / "job.yaml", "--local", "--run-dir", path)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    (found,) = mlflow_runs(database)
+    assert found.info.status == "KILLED"
+    assert 7 <= len(in_mlflow(database, found.info.run_id)["train/loss"]) < STEPS
+    assert pipetrain_here("resume", path, "--local").returncode == 0
+    (found,) = mlflow_runs(database)
+    assert found.info.status == "FINISHED"
+    assert in_mlflow(database, found.info.run_id) == rows_of(path)

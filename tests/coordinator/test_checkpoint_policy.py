@@ -41,6 +41,7 @@ def test_a_stall_budget_makes_long_stalls_rare() -> None:
 
 
 def test_the_newest_are_kept_by_their_numbers_not_as_texts() -> None:
+    """transformers#27138: the wrong checkpoints were deleted, because step 10 comes before step 9 as a text."""
     kept = [Kept(step) for step in (8, 9, 10, 11, 100)]
     assert sorted(to_delete(kept, keep=3, keep_every=None, best=None)) == [8, 9]
 

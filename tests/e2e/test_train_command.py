@@ -102,6 +102,7 @@ def test_ctrl_c_ends_cleanly_and_saves_what_was_reached(tmp_path: Path, where: l
 def test_a_signal_for_all_processes_of_a_group_that_reaches_workers_first_does_not_cost_the_save(
     tmp_path: Path,
 ) -> None:
+    """KempnerForge#177: SIGTERM reached the workers first, and the save never happened."""
     run = tmp_path / "run"
     process = _start(run, *LONG_JOB, start_new_session=True)
     _wait_for_steps(run, 20, process)
