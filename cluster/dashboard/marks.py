@@ -7,10 +7,15 @@ from typing import Any
 
 from cluster.service.survival import Survival
 
+_MOST_CHECKPOINTS = 12
+
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Steps to mark: of checkpoints; of losses, each with a text; and (first, last) of steps that were made again."""
+    """Steps to mark: of checkpoints; of losses, each with a text; and (first, last) of steps that were made again.
+
+    If there are many checkpoints, only the newest one and those from which the job has gone on are marked.
+    """
 
     checkpoints: tuple[int, ...] = ()
     losses: tuple[tuple[int, str], ...] = ()
@@ -18,8 +23,12 @@ class Marks:
 
     def within(self, first: int, last: int) -> Marks:
         """Return the marks from step `first` to `last`."""
+        checkpoints = [step for step in self.checkpoints if first <= step <= last]
+        if len(checkpoints) > _MOST_CHECKPOINTS:
+            gone_on = {begin for begin, _ in self.again}
+            checkpoints = [step for step in checkpoints if step in gone_on or step == self.checkpoints[-1]]
         return Marks(
-            tuple(step for step in self.checkpoints if first <= step <= last),
+            tuple(checkpoints),
             tuple(loss for loss in self.losses if first <= loss[0] <= last),
             tuple((max(a, first), min(b, last)) for a, b in self.again if max(a, first) <= min(b, last)),
         )

@@ -78,6 +78,12 @@ def test_marks_are_at_the_steps_of_checkpoints_losses_and_of_what_is_made_again(
     assert options["markArea"]["data"] == [[{"xAxis": 100}, {"xAxis": 130}]]
 
 
+def test_of_many_checkpoints_only_those_that_matter_are_marked() -> None:
+    many = Marks(tuple(range(100, 5100, 100)), ((730, "worker 1 lost"),), ((700, 730),))
+    assert many.within(1, 6000).checkpoints == (700, 5000)
+    assert many.within(650, 1200).checkpoints == (700, 800, 900, 1000, 1100, 1200)
+
+
 def test_the_marks_of_a_running_job_follow_its_events() -> None:
     stats = JobStats(job="a", name="a", attempt=1)
     live = Live(stats)
