@@ -76,8 +76,8 @@ class Manifest:
             found = json.loads(content)
             if found["format"] != CHECKPOINT_FORMAT:
                 raise InvalidData(
-                    f"{source}: has the format {found['format']!r}, but this version of pipetrain reads "
-                    f"{CHECKPOINT_FORMAT!r}; a newer version may read it"
+                    f"{source}: has the format {found['format']!r}, but this pipetrain ({version('pipetrain')}) reads "
+                    f"{CHECKPOINT_FORMAT!r}; {_what_reads(found)}"
                 )
             return Manifest(
                 position=Position.from_document(found["position"]),
@@ -91,6 +91,13 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidData(f"{source}: is no manifest of a checkpoint: {error}") from None
+
+
+def _what_reads(found: Mapping[str, Any]) -> str:
+    """Return what reads a manifest of another format: what has written it, if that is told."""
+    versions = found.get("versions")
+    writer = versions.get("pipetrain") if isinstance(versions, Mapping) else None
+    return f"pipetrain {writer}, which wrote it, reads it" if isinstance(writer, str) else "a newer version may read it"
 
 
 def _versions() -> dict[str, str]:

@@ -58,7 +58,7 @@ def newest_place(path: Path) -> Path:
         return folder.place(steps[-1])
     if (path / run_files.MODEL).is_file():
         return path / run_files.MODEL
-    raise InvalidData(f"{path}: is a run directory without a checkpoint and without a model")
+    raise InvalidData(f"{path}: is a run directory without a checkpoint and without a model; wait until it has one")
 
 
 def folder_of(run: Path) -> CheckpointFolder:

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cluster.checkpoints.folder import CheckpointFolder
 from cluster.checkpoints.whole_model import CheckpointParameters, write_whole_model
 from cluster.data.files import one_line
 from cluster.data.tables.preprocessing import NumberRule, Preprocessing, TargetRule
@@ -112,11 +113,24 @@ class FinishedRun:
         return {name: parameter.shape for op in ops for name, parameter in op.parameters}
 
 
+def _what_to_do(path: Path) -> str:
+    """Return what to do about a run directory without a model; "" if it is none."""
+    if not (path / run_files.JOB).is_file():
+        return ""
+    if CheckpointFolder(path / run_files.CHECKPOINTS).steps():
+        return (
+            f"; `pipetrain resume {path}` goes on with it, `pipetrain checkpoints export {path}` has its weights so far"
+        )
+    return "; wait until it has ended"
+
+
 def open_run(path: Path) -> FinishedRun:
     """Read a run directory with a trained model. Raises InvalidData if `path` is not one."""
     for name in run_files.MODEL_FILES:
         if not (path / name).exists():
-            raise InvalidData(f"{path}: has no {name}, so it is not the run directory of a finished job")
+            raise InvalidData(
+                f"{path}: has no {name}, so it is not the run directory of a finished job{_what_to_do(path)}"
+            )
     try:
         spec = load_job(path / run_files.JOB)
         layers = json.loads((path / run_files.MODEL_LAYERS).read_text(encoding="utf-8"))
