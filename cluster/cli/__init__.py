@@ -27,6 +27,7 @@ _COMMANDS = {
     "export": "Write a trained network in GPT-2's layout.",
     "plan": "Show a job's stages, memory, predicted bubble and bottleneck before it runs.",
     "show": "Draw a schedule.",
+    "lab": "Compare all schedules: step time, bubble, memory and messages, and their pictures.",
     "verify": "Prove that every schedule and number of stages trains the same weights.",
     "lecture": "Compare each value of backpropagation with its formula and a finite difference.",
     "up": "Start the local cluster and the job service.",

@@ -18,24 +18,26 @@ MOST_ROWS = 32
 _LETTERS = (*KINDS, None)  # of the rows of `_shares`: each kind, and idle
 
 
-def draw_thin(timed: Timed, *, columns: int = 100, until: float | None = None, color: bool = False) -> str:
-    """Return a picture of a dry run with at most MOST_ROWS workers, evenly spread, and `columns` characters a line.
+def draw_thin(
+    timed: Timed, *, columns: int = 100, until: float | None = None, rows: int = MOST_ROWS, color: bool = False
+) -> str:
+    """Return a picture of a dry run with at most `rows` workers, evenly spread, and `columns` characters a line.
 
     Its time axis ends at `until`, by default when the step ends. Each letter is the kind of action that takes the most
     of its time; a dot is idle time.
     """
-    rows = drawn_workers(timed.table.n_workers)
-    heads = [f"worker {worker:>{len(str(rows[-1]))}}  " for worker in rows]
+    workers = drawn_workers(timed.table.n_workers, rows)
+    heads = [f"worker {worker:>{len(str(workers[-1]))}}  " for worker in workers]
     edges = np.linspace(0.0, timed.makespan if until is None else until, max(1, columns - len(heads[0])) + 1)
     return "\n".join(
         head + painted([(kind.value if kind else "·", kind) for kind in _row(timed, worker, edges)], color)
-        for head, worker in zip(heads, rows, strict=True)
+        for head, worker in zip(heads, workers, strict=True)
     )
 
 
-def drawn_workers(n_workers: int) -> list[int]:
+def drawn_workers(n_workers: int, rows: int = MOST_ROWS) -> list[int]:
     """Return the workers that a thin picture shows, always the first and the last one."""
-    n = min(MOST_ROWS, n_workers)
+    n = min(rows, n_workers)
     return [round(place * (n_workers - 1) / max(1, n - 1)) for place in range(n)]
 
 

@@ -40,6 +40,9 @@ SCHEDULES: dict[str, Callable[[int, int, int], Table]] = {
 """Every built-in schedule: (stages, micro-batches, workers) → program, for any three numbers of at least 1, but for
 DualPipeV with fewer than two micro-batches a worker. Their names for job files are in `coordinator.job`."""
 
+MOST_FORWARDS = 2**24
+"""Forward passes of the largest program; one with W apart takes about 3 GB."""
+
 
 @lru_cache(maxsize=64)
 def build(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | None = None) -> Program:
@@ -57,6 +60,11 @@ def tabulate(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int |
         raise InvalidSchedule(
             f"{name}: {n_stages} stages, {n_micro_batches} micro-batches, {workers} workers: each must be at least 1, "
             "and workers at most stages"
+        )
+    if n_stages * n_micro_batches > MOST_FORWARDS:
+        raise InvalidSchedule(
+            f"{name}: {n_stages:,} stages × {n_micro_batches:,} micro-batches are {n_stages * n_micro_batches:,} "
+            f"forward passes, must be at most {MOST_FORWARDS:,}"
         )
     return SCHEDULES[name](n_stages, n_micro_batches, workers)
 

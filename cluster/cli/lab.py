@@ -1,0 +1,177 @@
+"""`pipetrain lab`: all schedules side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+
+import click
+from rich.table import Table
+
+from cluster.cli.output import console
+from coordinator.job.nearest import did_you_mean
+from coordinator.program.drawing import legend
+from coordinator.program.thin_drawing import draw_thin
+from coordinator.schedules import SCHEDULES
+from coordinator.texts import counted, number, share
+from coordinator.timing.lab import LeftOut, Question, Row, best, compare
+from stages.actions import Kind
+from stages.errors import InvalidSchedule, UserMistake
+
+_ROWS = 8
+_COLUMNS = ("schedule", "stages", "step", "bubble", "bubble rate", "kept a worker", "messages")
+
+
+@click.command()
+@click.option(
+    "--stages",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Stages, one for each worker. Schedules with two stages a worker cut each in two.",
+)
+@click.option("--micro-batches", type=click.IntRange(1), default=32, show_default=True, help="Micro-batches in a step.")
+@click.option(
+    "--times",
+    default="1,1,1",
+    metavar="F,I,W",
+    show_default=True,
+    help="How long a worker's layers take for F, I and W of a micro-batch, in any unit.",
+)
+@click.option(
+    "--latency",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="How long an array takes from one worker to the next, in the same unit.",
+)
+@click.option("--memory", type=click.FloatRange(0), help="The most micro-batches that a worker can keep.")
+@click.option(
+    "--schedules", default="all", show_default=True, help="Schedules to compare, separated by commas, or all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def lab(
+    stages: int, micro_batches: int, times: str, latency: float, memory: float | None, schedules: str, as_json: bool
+) -> None:
+    """Compare all schedules: the same network, on as many workers, in a dry run.
+
+    The bubble is the idle share of the workers' time in a step. The bubble rate, as in the zero-bubble papers, leaves
+    out that workers begin and end one after the other. "Kept" are the micro-batches that a worker keeps at most from F
+    to W; with two stages a worker, those of one stage count half. Below the table, all schedules are drawn on one time
+    axis, with at most eight workers each.
+    """
+    question = Question(
+        n_workers=stages, n_micro_batches=micro_batches, times=_times(times), latency=latency, memory=memory
+    )
+    rows = compare(question, _names(schedules))
+    if as_json:
+        click.echo(json.dumps(_document(question, rows), indent=2))
+        return
+    console().print(_table(question, rows))
+    for row in rows:
+        if isinstance(row, LeftOut):
+            click.echo(f"{row.schedule} {row.why}")
+    _recommend(question, rows)
+    _draw(rows)
+
+
+def _times(text: str) -> tuple[float, float, float]:
+    try:
+        forward, backward, weight = map(float, text.split(","))
+    except ValueError:
+        raise UserMistake(f"--times: {text!r} is not three numbers F,I,W such as 1,1,1") from None
+    if not all(0 < time < float("inf") for time in (forward, backward, weight)):
+        raise UserMistake(f"--times: {text!r}: each of F, I and W must be above 0")
+    return forward, backward, weight
+
+
+def _names(text: str) -> list[str]:
+    names = list(SCHEDULES) if text == "all" else [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in SCHEDULES:
+            hint = did_you_mean(name, SCHEDULES)
+            raise InvalidSchedule(f"--schedules: {name!r} is not one of {', '.join(SCHEDULES)}, or all{hint}")
+    return names
+
+
+def _table(question: Question, rows: Sequence[Row | LeftOut]) -> Table:
+    forward, backward, weight = question.times
+    title = (
+        f"{counted(question.n_workers, 'worker')}, {counted(question.n_micro_batches, 'micro-batch')}, "
+        f"F = {forward:g}, I = {backward:g}, W = {weight:g}, B = {backward + weight:g}, latency {question.latency:g}"
+    )
+    table = Table(title=title)
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="left" if heading == "schedule" else "right")
+    for row in rows:
+        if isinstance(row, LeftOut):
+            table.add_row(row.schedule, *["–"] * (len(_COLUMNS) - 1))
+        else:
+            too_much = "" if row.fits else " (too many)"
+            table.add_row(
+                row.schedule,
+                str(row.timed.table.n_stages),
+                number(row.step),
+                share(row.timed.bubble),
+                share(row.timed.bubble_rate),
+                f"{row.kept:g}{too_much}",
+                f"{row.timed.messages:,}",
+            )
+    return table
+
+
+def _recommend(question: Question, rows: Sequence[Row | LeftOut]) -> None:
+    found = best(rows)
+    if found is None:
+        return
+    within = (
+        "" if question.memory is None else f" of those that keep at most {question.memory:g} micro-batches a worker"
+    )
+    click.echo(f"shortest step{within}: {found.schedule}, {number(found.step)}")
+
+
+def _draw(rows: Sequence[Row | LeftOut]) -> None:
+    built = [row for row in rows if isinstance(row, Row)]
+    if not built:
+        return
+    columns = shutil.get_terminal_size((100, 24)).columns
+    longest = max(row.step for row in built)
+    used: set[Kind] = set()
+    for row in built:
+        used |= row.timed.table.kinds()
+        click.echo(f"\n{row.schedule}")
+        color = "NO_COLOR" not in os.environ  # click removes colours if there is no terminal
+        click.echo(draw_thin(row.timed, columns=columns, until=longest, rows=_ROWS, color=color))
+    click.echo(f"\neach line is {number(longest)} long; a letter is what a worker does most of its time")
+    click.echo(legend(used))
+
+
+def _document(question: Question, rows: Sequence[Row | LeftOut]) -> dict[str, object]:
+    forward, backward, weight = question.times
+    found = best(rows)
+    return {
+        "workers": question.n_workers,
+        "micro_batches": question.n_micro_batches,
+        "times": {"F": forward, "I": backward, "W": weight},
+        "latency": question.latency,
+        "memory": question.memory,
+        "shortest": None if found is None else found.schedule,
+        "schedules": [_entry(row) for row in rows],
+    }
+
+
+def _entry(row: Row | LeftOut) -> dict[str, object]:
+    if isinstance(row, LeftOut):
+        return {"schedule": row.schedule, "left_out": row.why}
+    return {
+        "schedule": row.schedule,
+        "stages": row.timed.table.n_stages,
+        "step": row.step,
+        "bubble": row.timed.bubble,
+        "bubble_rate": row.timed.bubble_rate,
+        "kept": row.kept,
+        "fits": row.fits,
+        "messages": row.timed.messages,
+    }

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from coordinator.job.schedule_names import SCHEDULES
+from tests.jobs import pipetrain_here
+
+
+def test_json_has_a_row_for_each_schedule() -> None:
+    found = json.loads(pipetrain_here("lab", "--stages", "4", "--micro-batches", "6", "--json").stdout)
+    assert {key: found[key] for key in ("workers", "micro_batches", "times", "latency", "memory", "shortest")} == {
+        "workers": 4,
+        "micro_batches": 6,
+        "times": {"F": 1.0, "I": 1.0, "W": 1.0},
+        "latency": 0.0,
+        "memory": None,
+        "shortest": "zbv",
+    }
+    rows = {row["schedule"]: row for row in found["schedules"]}
+    assert list(rows) == list(SCHEDULES)
+    assert rows["zb-h1"] == {
+        "schedule": "zb-h1",
+        "stages": 4,
+        "step": 21.0,
+        "bubble": pytest.approx(3 / 21),
+        "bubble_rate": pytest.approx(3 / 21),
+        "kept": 4.0,
+        "fits": True,
+        "messages": 36,
+    }
+    assert rows["dualpipev"] == {"schedule": "dualpipev", "left_out": "needs at least 8 micro-batches"}
+
+
+def test_the_table_and_the_pictures_on_one_axis() -> None:
+    lines = pipetrain_here(
+        "lab", "--stages", "2", "--micro-batches", "3", "--schedules", "1f1b,zbv", "--memory", "2"
+    ).stdout.splitlines()
+    assert "│ 1f1b     │      2 │   12 │  25.0% │       25.0% │             2 │        6 │" in lines
+    assert "│ zbv      │      4 │  9.5 │   5.3% │        0.0% │             2 │       12 │" in lines
+    assert "shortest step of those that keep at most 2 micro-batches a worker: zbv, 9.5" in lines
+    pictures = [line for line in lines if line.startswith("worker ")]
+    assert len(pictures) == 4
+    assert pictures[1].endswith("·")
+    assert len({len(line) for line in pictures}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--times", "1,2"), "error: --times: '1,2' is not three numbers F,I,W such as 1,1,1\n"),
+        (("--times", "1,0,1"), "error: --times: '1,0,1': each of F, I and W must be above 0\n"),
+        (("--times", "1,nan,1"), "error: --times: '1,nan,1': each of F, I and W must be above 0\n"),
+        (
+            ("--memory", "1"),
+            "error: memory: 1 micro-batches a worker, but no schedule keeps so few; the least is 4, of v-min\n",
+        ),
+        (
+            ("--schedules", "zb-h3"),
+            "error: --schedules: 'zb-h3' is not one of gpipe, 1f1b, interleaved-1f1b, looped-bfs, zb-h1, zb-h2, zbv, "
+            "v-half, v-min, dualpipev, or all; did you mean zb-h2?\n",
+        ),
+        (
+            ("--stages", "100000", "--micro-batches", "100000"),
+            "error: gpipe: 100,000 stages × 100,000 micro-batches are 10,000,000,000 forward passes, "
+            "must be at most 16,777,216\n",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(arguments: tuple[str, ...], line: str) -> None:
+    found = pipetrain_here("lab", *arguments)
+    assert (found.returncode, found.stdout, found.stderr) == (2, "", line)
