@@ -29,7 +29,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 class PipetrainError(Exception):
@@ -125,6 +125,8 @@ class JobFailed(PipetrainError):
     place: FailurePlace | None = None
     found_s: float | None = None
     """At most so many seconds passed until it was found: since the last sign of life. None if that is not known."""
+    traceback = ""
+    """The original traceback, or a drawing that shows where all workers were; "" for none."""
 
 
 class StageFailed(JobFailed):
@@ -173,6 +175,13 @@ class UnexpectedError(JobFailed):
 
     def __reduce__(self) -> tuple[type[UnexpectedError], tuple[str, str]]:
         return (type(self), (str(self), self.traceback))
+
+
+def as_failure(error: Exception) -> dict[str, Any]:
+    """Return the entries of a Failure about an exception that is being handled."""
+    message, trace = message_and_trace(error)
+    kind = "connection" if isinstance(error, ConnectionError | EOFError) else "raised"
+    return {"kind": kind, "message": message, "trace": trace, "mistake": isinstance(error, UserMistake)}
 
 
 def message_and_trace(error: Exception) -> tuple[str, str]:

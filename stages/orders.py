@@ -226,11 +226,11 @@ def when(step: int | None, *, evaluating: bool) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a worker stopped. `kind`: `raised`, `non_finite`, `timeout` and `closed` (both usually
-    echoes of another worker's failure). `step` is the step in progress, from 1; if `evaluating`, the last step before
-    the evaluation in progress."""
+    """Why a worker stopped. `kind`: `raised`, `non_finite`, and `connection` (an exception of a connection), `timeout`
+    and `closed`, which are mostly echoes of another worker's failure. `step` is the step in progress, from 1; if
+    `evaluating`, the last step before the evaluation in progress."""
 
-    kind: Literal["raised", "non_finite", "timeout", "closed"]
+    kind: Literal["raised", "non_finite", "connection", "timeout", "closed"]
     worker: int
     step: int | None
     action: Action | None

@@ -15,7 +15,7 @@ from stages.channel import Channel, ChannelClosed, ReceiveTimeout, Tag
 from stages.chunks import CHUNKS_AHEAD, Chunks
 from stages.data import Dataset, epoch_order, micro_batch_sizes
 from stages.diagnosis import check_gradient, check_gradients_total, check_output
-from stages.errors import NonFinite, UserMistake, message_and_trace
+from stages.errors import NonFinite, as_failure
 from stages.evaluation import EvaluationSums
 from stages.faults import FaultPlan
 from stages.layer_state import gathered, layer_states
@@ -140,7 +140,7 @@ class Worker:
         except NonFinite as error:
             return self._failed(reports, "non_finite", str(error))
         except Exception as error:
-            return self._failed(reports, "raised", *message_and_trace(error), mistake=isinstance(error, UserMistake))
+            return self._failed(reports, **as_failure(error))
         self._action = None
         return Result(reports=tuple(reports))
 

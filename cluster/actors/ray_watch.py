@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 from cluster.actors.asking import Questions, Sights
 from cluster.actors.ray_session import full_here
-from coordinator.train.failures import first_cause
+from coordinator.train.failures import Death, first_cause, first_of, is_echo, picture
 from coordinator.train.liveness import Hang, Liveness, Sight, activity_text
 from coordinator.train.pace import Pace
 from stages.actions import Program
@@ -19,6 +19,7 @@ from stages.progress import Seen
 
 PROBE_ANSWER_S = 3.0  # a running process answers at once
 _WATCH_EVERY_S = 0.25
+_TOGETHER_S = 0.1  # failures that come so soon after one another have one cause
 _Error = TypeVar("_Error", bound=JobFailed)
 
 
@@ -82,6 +83,8 @@ class Watch:
         self._sure = self.workers.pace.limit(limit)
         self._liveness = Liveness(len(self.refs), limit, self._sure, _WATCH_EVERY_S)
         self._sign = [time.monotonic()] * len(self.refs)  # the last sign of life
+        self._found: list[Failure | Death] = []
+        self._deaths: dict[int, tuple[Exception, float]] = {}  # with the time when each was found
         self._questions, self._sights = self.workers.questions(), self.workers.sights()
 
     @property
@@ -91,59 +94,65 @@ class Watch:
 
     def look(self) -> None:
         """Wait up to _WATCH_EVERY_S for a result. Raises JobFailed if a worker failed, died or hangs."""
+        if self._take(1, _WATCH_EVERY_S):
+            if self._found:
+                self._raise_first_cause()
+        else:
+            self._look_after()
+
+    def _take(self, n: int, within_s: float) -> bool:
+        """Wait up to `within_s` for `n` results and take in what has come; return whether anything has."""
         ray = self.workers.ray
-        ready, _ = ray.wait(self.waiting, num_returns=1, timeout=_WATCH_EVERY_S)
-        failures: list[Failure] = []
+        ready, _ = ray.wait(self.waiting, num_returns=n, timeout=within_s)
         for ref in ready:
+            worker = self.refs.index(ref)
             try:
                 result = ray.get(ref)
             except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-                raise self._lost(self.refs.index(ref), error) from None
+                self._deaths[worker] = error, time.monotonic()
+                self._found.append(Death(worker, what_was_lost(error)))
+                result = Result()
             except ray.exceptions.RayError as error:
-                place = self.workers.place(self.refs.index(ref))
-                failed = JobFailed(f"{place}: {last_line(getattr(error, 'cause', None) or error)}")
-                raise placed_at(failed, self.refs.index(ref)) from None
+                text = last_line(getattr(error, "cause", None) or error)
+                result = Result(failure=Failure(kind="raised", worker=worker, step=None, action=None, message=text))
             if result.failure is not None:
-                failures.append(result.failure)
+                self._found.append(result.failure)
             self.results[ref] = result
-        if failures:
-            self._raise_first_cause(failures)
-        if not ready:
-            self._look_after()
+        return bool(ready)
 
-    def _lost(self, worker: int, error: Exception) -> WorkerLost:
-        found = time.monotonic()
-        others = [w for w in range(len(self.refs)) if w != worker]
-        meanwhile = [f"worker {w} was {activity_text(seen)}" for w, seen in sorted(self.workers.seen(others).items())]
+    def _raise_first_cause(self) -> NoReturn:
+        """Raise the first cause. Others may be on their way: wait for them, longer if what came is mostly an echo."""
+        echoes = all(map(is_echo, self._found))
+        if self.waiting:
+            self._take(len(self.waiting), PROBE_ANSWER_S if echoes else _TOGETHER_S)
+        first = first_of(self._found, self.workers.program)
+        if isinstance(first, Death):
+            raise self._lost(first)
+        if first.kind == "timeout" and (silent := self._silent()):
+            raise self._hung(Hang(silent[0], f"no answer; {first.message} (worker {first.worker})"))
+        raise first_cause([first], self.workers.program)
+
+    def _lost(self, death: Death) -> WorkerLost:
+        worker = death.worker
+        error, found = self._deaths[worker]
+        seen = self.workers.seen([w for w in range(len(self.refs)) if w not in self._deaths])
+        meanwhile = [f"worker {w} was {activity_text(one)}" for w, one in sorted(seen.items())]
         last = self._liveness.last_seen(worker)
         where = f" last seen {last};" if last is not None else ""
         lost = WorkerLost(
-            f"{self.workers.place(worker)} died:{where} {death(error, full_here(self.workers.ray))}"
+            f"{self.workers.place(worker)} died:{where} {cause_of_death(error, full_here(self.workers.ray))}"
             + (f"; meanwhile {', '.join(meanwhile)}" if meanwhile else "")
         )
-        lost.loss = what_was_lost(error)
+        lost.loss = death.loss
         lost.found_s = found - self._sign[worker]
-        return placed_at(lost, worker)
+        return self._with_picture(lost, worker, seen)
 
-    def _raise_first_cause(self, failures: list[Failure]) -> None:
-        """Raise the first cause. A worker's timeout is mostly a consequence, so check first whether another worker
-        died, failed or hangs."""
-        ray = self.workers.ray
-        if all(failure.kind == "timeout" for failure in failures) and self.waiting:
-            ready, _ = ray.wait(self.waiting, num_returns=len(self.waiting), timeout=PROBE_ANSWER_S)
-            for ref in ready:
-                try:
-                    other = ray.get(ref)
-                except ray.exceptions.RayError as error:
-                    raise self._lost(self.refs.index(ref), error) from None
-                self.results[ref] = other
-                if other.failure is not None:
-                    failures.append(other.failure)
-            silent = self._silent()
-            if silent and all(failure.kind == "timeout" for failure in failures):
-                echo = f"{failures[0].message} (worker {failures[0].worker})"
-                raise self._hung(Hang(silent[0], f"no answer; {echo}"))
-        raise first_cause(failures, self.workers.program)
+    def _with_picture(self, error: _Error, worker: int, seen: Mapping[int, Seen]) -> _Error:
+        """Return the error with its place and a drawing of where the workers were, `seen` and the lost one."""
+        last = self._liveness.seen(worker)
+        all_seen = dict(seen) if last is None else {**seen, worker: last}
+        error.traceback = picture(self.workers.program, worker, all_seen)
+        return placed_at(error, worker)
 
     def _silent(self) -> list[int]:
         waiting = [self.refs.index(ref) for ref in self.waiting]
@@ -177,7 +186,8 @@ class Watch:
         else:
             hung = WorkerHung(f"{self.workers.place(hang.worker)} hangs: {hang.why}")
         hung.found_s = self._liveness.without_progress_for(hang.worker)
-        return placed_at(hung, hang.worker)
+        known = ((w, self._liveness.seen(w)) for w in range(len(self.refs)))
+        return self._with_picture(hung, hang.worker, {w: seen for w, seen in known if seen is not None})
 
     def _link(self, sender: int, receiver: int) -> str:
         ends = (f"worker {worker} on {self.workers.host(worker)}" for worker in (sender, receiver))
@@ -202,7 +212,7 @@ def what_was_lost(error: BaseException) -> Literal["process", "memory", "node"]:
     return "node" if "node has died" in str(error) or "node was terminated" in str(error) else "process"
 
 
-def death(error: BaseException, full: str) -> str:
+def cause_of_death(error: BaseException, full: str) -> str:
     """Return why an actor died, by Ray's error, in one line. `full` is the text of `full_here`."""
     lost = what_was_lost(error)
     if lost == "memory":

@@ -67,7 +67,9 @@ class Job(JobSnapshot):
         if not self.done or self.state == "SUCCEEDED":
             return self
         text = self.reason if self.state == "FAILED" else f"job {self.id} was stopped: {self.reason}"
-        error = StageFailed(text, self.traceback) if self.traceback else JobFailed(text)
+        raised = self.traceback.startswith("Traceback")  # else it is a drawing
+        error = StageFailed(text, self.traceback) if raised else JobFailed(text)
+        error.traceback = self.traceback
         error.exit_code = self.exit_code or error.exit_code
         raise error
 

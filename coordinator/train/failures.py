@@ -2,24 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from coordinator.program.drawing import draw
-from stages.actions import Program
+from coordinator.program.replay import clock_spans
+from stages.actions import Action, Program
 from stages.errors import FailurePlace, JobFailed, NonFinite, StageFailed, WorkerHung
 from stages.orders import Failure
+from stages.progress import Doing, Seen
 
-_RANK = {"raised": 0, "non_finite": 0, "timeout": 1, "closed": 2}
-"""Kinds that can be a cause rank before those that are usually echoes."""
+_Loss = Literal["process", "memory", "node"]
+
+
+class Death(NamedTuple):
+    """The end of a worker's process. `loss`: what took it, see WorkerLost."""
+
+    worker: int
+    loss: _Loss
+
+
+_RANK = {
+    "node": 0,
+    "memory": 1,
+    "raised": 2,
+    "non_finite": 2,
+    "process": 3,
+    "connection": 4,
+    "timeout": 5,
+    "closed": 6,
+}
+"""What can be the cause of the others comes before them: the loss of a host takes its workers with it, an exception of
+the computation is its own cause, and the rest are mostly echoes of a death."""
+
+
+def is_echo(one: Failure | Death) -> bool:
+    """Whether it is mostly the consequence of another failure."""
+    return isinstance(one, Failure) and _RANK[one.kind] > _RANK["process"]
+
+
+def first_of(found: Iterable[Failure | Death], program: Program) -> Failure | Death:
+    """Return the one that can explain the others, whatever the order in which they came; of several, the one that
+    belongs to the earliest place of the run."""
+    starts = {action: start for lane in clock_spans(program, lambda _: 1.0) for action, start, _ in lane}
+
+    def order(one: Failure | Death) -> tuple[float, ...]:
+        if isinstance(one, Death):
+            return _RANK[one.loss], 0, 0, 0, one.worker
+        start = math.inf if one.action is None else starts.get(one.action, math.inf)  # None: such as the update
+        return _RANK[one.kind], one.step or 0, one.evaluating, start, one.worker
+
+    return min(found, key=order)
 
 
 def first_cause(failures: Iterable[Failure], program: Program) -> JobFailed:
-    """Return the error of the failure that can explain the others; of several, the one given first."""
-    failure = min(failures, key=lambda failure: _RANK[failure.kind])
+    """Return the error of the failure that can explain the others."""
+    failure = first_of(failures, program)
+    assert isinstance(failure, Failure), "there are no others"
     error = _error_of(failure, program)
     action = None if failure.action is None or failure.evaluating else str(failure.action)
     error.place = FailurePlace(failure.worker, failure.step, action, failure.evaluating)
     return error
+
+
+def picture(program: Program, worker: int, seen: Mapping[int, Seen]) -> str:
+    """Return the drawing of a step in which `worker` was lost: where all workers were when they were last seen."""
+    mark: dict[Action, str] = {}
+    for w, one in seen.items():
+        if one.action is not None and not one.evaluating and one.action in program.lanes[w]:
+            waits = f"waits for worker {one.peer}" if one.doing is Doing.WAITING else one.doing.value
+            mark[one.action] = "last seen here" if w == worker else waits
+    return draw(program, mark=mark, notes={worker: "lost"})
 
 
 def _error_of(failure: Failure, program: Program) -> JobFailed:

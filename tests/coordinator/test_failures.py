@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from itertools import permutations
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordinator.schedules import build
-from coordinator.train.failures import first_cause
-from stages.actions import Action
+from coordinator.train.failures import Death, first_cause, first_of, is_echo, picture
+from stages.actions import Action, Kind
+from stages.channel import Tag
 from stages.errors import FailurePlace, JobFailed, NonFinite, StageFailed, WorkerHung
 from stages.orders import Failure
+from stages.progress import Doing, Seen
 
 PROGRAM = build("1f1b", n_stages=3, n_micro_batches=4)
 
@@ -42,10 +47,55 @@ def test_an_echo_is_never_the_cause_in_whatever_order_they_come(
         assert "said by 2" not in str(found)
 
 
-def test_of_two_causes_the_one_that_was_given_first_is_told() -> None:
-    first, second = _failure("raised", 2, "2B0"), _failure("non_finite", 0, "0F1")
-    assert "said by 2" in str(first_cause([_failure("closed", 1), first, second], PROGRAM))
-    assert "said by 0" in str(first_cause([_failure("closed", 1), second, first], PROGRAM))
+def test_of_two_causes_the_one_of_the_earlier_place_is_told() -> None:
+    first, second = _failure("raised", 0, "0F1"), _failure("non_finite", 2, "2B0")
+    for failures in permutations([_failure("closed", 1), first, second]):
+        assert "said by 0" in str(first_cause(failures, PROGRAM))
+    earlier = Failure(kind="raised", worker=2, step=6, action=Action.parse("2B3"), message="said by 2")
+    for failures in permutations([first, second, earlier]):
+        assert "said by 2" in str(first_cause(failures, PROGRAM))
+
+
+_actions = st.sampled_from([None, *(action for lane in PROGRAM.lanes for action in lane)])
+_failures = st.builds(
+    Failure,
+    kind=st.sampled_from(["raised", "non_finite", "connection", "timeout", "closed"]),
+    worker=st.integers(0, 2),
+    step=st.integers(5, 8),
+    action=_actions,
+    message=st.just(""),
+)
+_deaths = st.builds(Death, st.integers(0, 2), st.sampled_from(["process", "memory", "node"]))
+
+
+@given(st.lists(_failures | _deaths, min_size=1, max_size=5, unique=True), st.randoms(use_true_random=False))
+def test_the_first_cause_is_the_same_in_whatever_order_failures_arrive(
+    found: list[Failure | Death], random: Random
+) -> None:
+    first = first_of(found, PROGRAM)
+    shuffled = list(found)
+    random.shuffle(shuffled)
+    assert first_of(shuffled, PROGRAM) == first
+    if not all(map(is_echo, found)):
+        assert not is_echo(first)
+    nodes = [one for one in found if isinstance(one, Death) and one.loss == "node"]
+    if nodes:
+        assert first in nodes
+
+
+@given(st.permutations([_failure("connection", 0, "0F3"), _failure("timeout", 2, "2F2"), Death(1, "process")]))
+def test_a_worker_dies_its_neighbours_links_are_reset_and_a_third_times_out(found: list[Failure | Death]) -> None:
+    assert first_of(found, PROGRAM) == Death(1, "process")
+
+
+def test_the_drawing_shows_where_the_workers_were() -> None:
+    waits = Seen(Doing.WAITING, 3, 7, Action.parse("0B1"), Tag(6, 0, Kind.BACKWARD_INPUT, 1), 1)
+    computes = Seen(Doing.COMPUTING, 3, 7, Action.parse("2F1"))
+    lines = picture(PROGRAM, 1, {0: waits, 1: computes._replace(action=Action.parse("1F3")), 2: computes}).splitlines()
+    assert lines[0].endswith("<-- 0B1 waits for worker 1")
+    assert lines[1].endswith("<-- 1F3 last seen here  <-- lost")
+    assert lines[2].endswith("<-- 2F1 computing")
+    assert picture(PROGRAM, 1, {}).splitlines()[1].endswith("<-- lost")
 
 
 def test_an_exception_is_told_with_where_it_was_its_traceback_and_a_picture() -> None:

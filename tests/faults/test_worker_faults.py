@@ -77,6 +77,7 @@ def test_a_killed_process_is_named_and_what_the_others_waited_for(ray: Any) -> N
     told = _fail(ray, "kill", "1F2", WorkerLost)
     assert told.startswith("worker 1 (stage 1; process ")
     assert "worker 0 was in 0" in told
+    assert "<-- lost" in told, "a drawing shows where it was"
 
 
 def test_a_stopped_process_is_told_from_those_that_wait_for_it(ray: Any) -> None:

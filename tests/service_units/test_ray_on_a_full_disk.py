@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cluster.actors.ray_session import ray_session
-from cluster.actors.ray_watch import death
+from cluster.actors.ray_watch import cause_of_death
 from cluster.service.home import Home
 from cluster.service.ray_head import RayHead
 from cluster.service.ray_keeper import RayKeeper
@@ -80,5 +80,5 @@ def test_an_embedded_ray_without_room_says_so(tmp_path: Path, monkeypatch: pytes
 
 def test_a_worker_that_died_for_lack_of_room_is_told_so() -> None:
     error, full = RuntimeError("died"), "no space left on device: /tmp/r, where Ray keeps its files"
-    assert death(error, full) == f"its process ended unexpectedly; {full}"
-    assert death(error, "").startswith("its process ended unexpectedly: killed from outside")
+    assert cause_of_death(error, full) == f"its process ended unexpectedly; {full}"
+    assert cause_of_death(error, "").startswith("its process ended unexpectedly: killed from outside")
