@@ -13,7 +13,7 @@ from cluster.cli.service_options import BROKEN, detaching, goes_on, hint
 from cluster.cli.texts import cause_of, one_line, outcome, show_failure
 from cluster.client import Job, JobUpdate
 from coordinator.texts import counted
-from coordinator.train.story import STORY
+from coordinator.train.story import STORY, STRAGGLES, STRAGGLES_NO_MORE
 from stages.errors import PipetrainError
 
 _REMIND_S = 30.0
@@ -108,7 +108,7 @@ class _StateNotes:
             if event.kind in ("starting", "recovering"):
                 self._progress.note(one_line(event.text))
                 self._remind_later(job)  # the event's text is more detailed than the state's reason
-            elif event.kind in ("tracker", *STORY):
+            elif event.kind in ("tracker", STRAGGLES, STRAGGLES_NO_MORE, *STORY):
                 self._progress.note(one_line(event.text))
             elif event.kind in ("warning", "data") and event.text not in self._told:  # a later attempt finds the same
                 self._told.add(event.text)

@@ -26,6 +26,7 @@ from cluster.run.resuming import Resume
 from cluster.run.run_dir import RunDir
 from cluster.run.run_errors import as_our_error
 from cluster.run.step_observer import StepObserver
+from cluster.run.straggling import StragglerNotes
 from cluster.trackers import Trackers, require_trackers, require_tracking
 from coordinator.checkpoints.position import START, Position
 from coordinator.job.checkpoint_section import GRACE_S
@@ -224,7 +225,12 @@ class Run:
         self.warn(text)
 
     def _logged(
-        self, observer: StepObserver, notes: LearningNotes, checkpoints: RunCheckpoints, recovery: Recovery
+        self,
+        observer: StepObserver,
+        notes: LearningNotes,
+        stragglers: StragglerNotes,
+        checkpoints: RunCheckpoints,
+        recovery: Recovery,
     ) -> Iterator[Row]:
         """Yield the rows to record and to show (see `training.log_every`), some of them again after a recovery. The
         observer gets every step, the notes each once."""
@@ -243,6 +249,7 @@ class Run:
                         yield row
                     else:
                         observer.step(row)
+                        stragglers.row(row)
                         yield from log.take(row)
                 recovery.ended(trainer)
                 yield from log.rest()
@@ -254,6 +261,7 @@ class Run:
                     yield from log.rest()
                     raise
             observer.go_on(self._make_trainer(recovery.workers, checkpoints, position, trainer))
+            stragglers.go_on()
 
     def _make_trainer(
         self, workers: Workers, checkpoints: RunCheckpoints, start: Position, earlier: Trainer | None = None
@@ -313,6 +321,7 @@ class Run:
         trainer = self._make_trainer(workers, checkpoints, self._position)
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer, desk.look)
         observer.begin(self._trace_steps)
+        stragglers = StragglerNotes(workers, self.spec.training.batch_size, run_dir, lambda text: self.warn(text))
         trackers = Trackers(
             self.spec,
             run_dir.path,
@@ -324,7 +333,7 @@ class Run:
         judged = EvaluationLog(run_dir, self.data.preprocessing)
         with trackers:
             with contextlib.suppress(GraceOver), closing_after(observer):
-                for row in self._logged(observer, notes, checkpoints, recovery):
+                for row in self._logged(observer, notes, stragglers, checkpoints, recovery):
                     if not recovery.is_new(row):
                         continue
                     run_dir.metric(row.as_dict())

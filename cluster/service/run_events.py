@@ -18,7 +18,7 @@ from coordinator.queue.job_states import (
     stop_text,
 )
 from coordinator.texts import counted, size
-from coordinator.train.story import story_text
+from coordinator.train.story import story_text, straggler_text
 
 
 def happening(event: Mapping[str, Any]) -> Happening | None:
@@ -79,6 +79,8 @@ def text(event: Mapping[str, Any]) -> str:
             return story_text(kind, event)
         case "fault" | "fault planned" | "fault refused" as kind:
             return chaos_text(kind, event)
+        case "straggler" | "straggler over":
+            return straggler_text(event)
         case "trace saved":
             return f"trace.json has {counted(event['steps'], 'step')}, from step {event['first']} on"
         case "failed":

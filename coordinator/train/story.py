@@ -10,6 +10,8 @@ from coordinator.train.recovery import Cause
 
 LOST, RECOVERED, CAUGHT_UP = "worker lost", "recovered", "caught up"
 """The kinds of events."""
+STRAGGLES, STRAGGLES_NO_MORE = "straggler", "straggler over"
+"""The kinds of events about slow workers (see Straggling)."""
 STORY = (LOST, RECOVERED, CAUGHT_UP)
 
 
@@ -41,3 +43,19 @@ def _caught_up(event: Mapping[str, Any]) -> str:
     if event["identical"]:
         return f"{until}: identical"
     return f"{until}: NOT identical, {event['difference']}; a machine computes wrongly"
+
+
+def straggler_text(event: Mapping[str, Any]) -> str:
+    """Return an event about a slow worker as a line of text."""
+    who = f"worker {event['worker']} on {event['host']}"
+    now, usual = _duration(event["seconds"]), _duration(event["usual_s"])
+    if event["event"] == STRAGGLES_NO_MORE:
+        return f"{who} is no straggler any more: since step {event['since']} it computes {now} a step, usually {usual}"
+    return (
+        f"{who} is a straggler: since step {event['since']} it computes {now} a step, {event['factor']:.1f} × its "
+        f"usual {usual}; the others take {event['others']:.1f} × theirs"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
