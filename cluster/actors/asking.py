@@ -17,7 +17,7 @@ _REACH_S = 0.5
 _STOPPED = "T"
 
 
-class Questions:
+class ProgressQuestions:
     """The questions to the workers of one submission. A worker gets a new one only after its answer."""
 
     def __init__(self, ray: Any, actors: Sequence[Any]) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
-from cluster.actors.asking import Questions, Sights
+from cluster.actors.asking import ProgressQuestions, Sights
 from cluster.actors.ray_session import full_here
 from coordinator.train.failures import Death, first_cause, first_of, is_echo, picture
 from coordinator.train.liveness import Hang, Liveness, Sight, activity_text
-from coordinator.train.pace import Pace
+from coordinator.train.pace import ActionPace
 from stages.actions import Program
 from stages.errors import FailurePlace, JobFailed, LinkLost, WorkerHung, WorkerLost
 from stages.orders import Failure, Report, Result
@@ -39,10 +39,10 @@ class Watched(Protocol):
         """Seconds after which a worker without progress, or without an answer, counts as hanging."""
 
     @property
-    def pace(self) -> Pace:
+    def pace(self) -> ActionPace:
         """How long actions normally take."""
 
-    def questions(self) -> Questions:
+    def questions(self) -> ProgressQuestions:
         """Return new questions to all workers."""
 
     def sights(self) -> Sights:

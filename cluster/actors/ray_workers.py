@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.actors.asking import Questions, Sights
+from cluster.actors.asking import ProgressQuestions, Sights
 from cluster.actors.checkpoint_files import CheckpointFiles
 from cluster.actors.clocks import Clocks, clock_name
 from cluster.actors.host_processes import end_ray_process
@@ -30,7 +30,7 @@ from cluster.checkpoints.folder import NO_STATE, StatePlaces
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.link_room import link_room
 from coordinator.train.failures import place_of
-from coordinator.train.pace import Pace
+from coordinator.train.pace import ActionPace
 from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
 from stages.errors import JobFailed, StoppedEarly, WorkerHung, WorkerLost
@@ -81,7 +81,7 @@ class RayWorkers:
         self._begins_with = blueprint.spec.document(), fingerprint, weights
         self._connection, self._gone = 0, set[int]()  # how often they were connected anew; those to be replaced
         self._hang_timeout = blueprint.spec.resources.hang_timeout
-        self.pace = Pace()
+        self.pace = ActionPace()
         """How long actions normally take."""
         self._group: Any = None
         self._files: Any = None  # the actor CheckpointFiles, if there are workers on other hosts
@@ -346,9 +346,9 @@ class RayWorkers:
         alone = all(other.node == at.node for other in self.addresses if other.host == at.host)
         return at.host if alone else f"{at.host} (Ray node {at.node[:6]})"
 
-    def questions(self) -> Questions:
+    def questions(self) -> ProgressQuestions:
         """Return new questions to all workers."""
-        return Questions(self._ray, self._actors)
+        return ProgressQuestions(self._ray, self._actors)
 
     def sights(self) -> Sights:
         """Return what looks at workers that do not answer."""

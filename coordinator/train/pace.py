@@ -17,7 +17,7 @@ _FACTOR, _MORE_S = 3.0, 1.0
 _STEPS = 64
 
 
-class Pace:
+class ActionPace:
     """The slowest actions of the last steps that had a timeline, which is about one a second."""
 
     def __init__(self) -> None:

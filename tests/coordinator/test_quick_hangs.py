@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.train.liveness import Hang, Liveness, Sight, moved
-from coordinator.train.pace import Pace
+from coordinator.train.pace import ActionPace
 from stages.actions import Action, Kind
 from stages.channel import Tag
 from stages.ledger import STAGE_KINDS, UPDATE, WORKER_KINDS, Account
@@ -192,7 +192,7 @@ def test_whoever_changes_or_computes_in_time_is_never_blamed(looks: Sequence[Seq
 
 @given(st.lists(st.floats(0.001, 100), min_size=1, max_size=200))
 def test_the_limit_follows_the_slowest_of_the_last_actions(seconds: list[float]) -> None:
-    pace = Pace()
+    pace = ActionPace()
     assert pace.limit(60.0) == 60.0, "before the first step"
     for one in seconds:
         pace.take([_report(one), Updated()])
@@ -210,7 +210,7 @@ def _report(action_s: float, update_s: float = 0.0) -> StepReport:
 
 
 def test_a_slow_update_counts_as_an_action_and_steps_without_a_timeline_do_not() -> None:
-    pace = Pace()
+    pace = ActionPace()
     pace.take([_report(0.1, update_s=2.0)])
     pace.take([_report(7.0)._replace(timeline=())])
     assert pace.slowest == 2.0
