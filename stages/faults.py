@@ -106,8 +106,11 @@ class FaultPlan:
         """Let the faults strike whose point is before this order; the last step was `step`."""
         point = POINTS.get(type(order))
         for fault in [] if point is None else list(self._faults):
-            of_step = fault.step in (None, step) and fault not in self._struck
-            if fault.action == point and of_step and self._strikes(fault, step or 0, str(point)):
+            if fault.action != point or fault in self._struck:
+                continue
+            first = fault.step or 0
+            due = fault.step in (None, step) or (point == "checkpoint" and first <= (step or 0))
+            if due and self._strikes(fault, step or 0, str(point)):
                 self._inject(fault, str(point))
 
     def _strikes(self, fault: Fault, step: int, point: str) -> bool:

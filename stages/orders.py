@@ -29,8 +29,9 @@ class Fault:
     """A fault at a named point: before `action` of step `step` (from 1), the worker does `what`.
 
     `action` may also be `update`, `evaluation` or `checkpoint`, each of which follows the step. Without an action the
-    point is the beginning of the step; without a step it is the next such point. A fault strikes once, in `times`
-    processes of the worker, one after another; `id` names it.
+    point is the beginning of the step; without a step it is the next such point. A checkpoint is that of the step or,
+    if it has none, the next one. A fault strikes once, in `times` processes of the worker, one after another; `id`
+    names it.
 
     `kill` ends the process (SIGKILL), `stop` stops it (SIGSTOP). `partition` loses every array that the worker sends or
     is sent. `oom` allocates memory until there is none. `corrupt` flips a bit of the newest checkpoint. With

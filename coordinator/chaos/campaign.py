@@ -61,7 +61,7 @@ def campaign(
         (kind,) = rng.choices(kinds, weights)
         if kind == "corrupt" and len(drawn) + 2 > n:
             kind = "kill"
-        place = rng.randrange(len(points) - (kind == "corrupt"))
+        place = rng.randrange(len(points) - 2 * (kind == "corrupt"))  # a kill follows, in the same step
         drawn.append(_Drawn(step, worker, place, points[place], kind))
         if kind == "corrupt":
             drawn.append(_Drawn(step, worker, place + 1, points[place + 1], "kill"))
@@ -86,3 +86,4 @@ def _points(program: Program, worker: int, *, evaluated: bool) -> Iterator[str]:
     yield "update"
     if evaluated:
         yield "evaluation"
+    yield "checkpoint"
