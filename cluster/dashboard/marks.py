@@ -1,4 +1,4 @@
-"""What is marked over a job's charts: checkpoints, lost workers, and the steps that were made again."""
+"""What is marked over a job's charts: checkpoints, faults on request, lost workers, and steps that were made again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _MOST_CHECKPOINTS = 12
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Steps to mark: of checkpoints; of losses, each with a text; and (first, last) of steps that were made again.
+    """Steps to mark: of checkpoints; of losses and of faults on request, each with a text; and (first, last) of steps
+    that were made again.
 
     If there are many checkpoints, only the newest one and those from which the job has gone on are marked.
     """
@@ -20,6 +21,7 @@ class Marks:
     checkpoints: tuple[int, ...] = ()
     losses: tuple[tuple[int, str], ...] = ()
     again: tuple[tuple[int, int], ...] = ()
+    faults: tuple[tuple[int, str], ...] = ()
 
     def within(self, first: int, last: int) -> Marks:
         """Return the marks from step `first` to `last`."""
@@ -31,6 +33,7 @@ class Marks:
             tuple(checkpoints),
             tuple(loss for loss in self.losses if first <= loss[0] <= last),
             tuple((max(a, first), min(b, last)) for a, b in self.again if max(a, first) <= min(b, last)),
+            tuple(fault for fault in self.faults if first <= fault[0] <= last),
         )
 
     def options(self) -> dict[str, Any]:
@@ -41,6 +44,9 @@ class Marks:
         text = {"show": True, "formatter": "{b}", "position": "insideEndTop", "color": "var(--bad)", "fontSize": 10}
         lines = [{"xAxis": step, "lineStyle": saved, "label": hidden} for step in self.checkpoints]
         lines += [{"xAxis": step, "name": said, "lineStyle": lost, "label": text} for step, said in self.losses]
+        injected = {"color": "var(--c4)", "type": "dashed", "width": 1.2}
+        why = {**text, "position": "insideMiddleTop", "color": "var(--c4)"}
+        lines += [{"xAxis": step, "name": said, "lineStyle": injected, "label": why} for step, said in self.faults]
         areas = [[{"xAxis": first}, {"xAxis": last}] for first, last in self.again]
         quiet = {"silent": True, "animation": False}
         return {
@@ -65,4 +71,5 @@ def marks_of(survival: Survival) -> Marks:
             for lost in survival.losses
             if lost.from_step is not None and lost.steps_lost
         ),
+        tuple((fault.step, f"{fault.kind} of worker {fault.worker}") for fault in survival.faults),
     )

@@ -6,8 +6,9 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from coordinator.chaos.story import STRUCK
 from coordinator.train.recovery import Cause
 from coordinator.train.story import CAUGHT_UP, LOST, RECOVERED
 
@@ -54,11 +55,19 @@ class LostWorker:
     identical: bool | None = None
 
 
+class StruckFault(NamedTuple):
+    """A fault on request (`pipetrain chaos`) that has struck a worker in a step."""
+
+    step: int
+    kind: str
+    worker: int
+
+
 @dataclass(slots=True)
 class Survival:
-    """The figures since the job's first attempt. `checkpoints` and `losses` have the last _SHOWN, the oldest first.
-    `interval_s` is from the checkpoint before, or from the start of training, to the newest one. `version` changes with
-    each event."""
+    """The figures since the job's first attempt. `checkpoints`, `losses` and `faults` have the last _SHOWN, the oldest
+    first. `interval_s` is from the checkpoint before, or from the start of training, to the newest one. `version`
+    changes with each event."""
 
     results: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
@@ -68,6 +77,7 @@ class Survival:
     interval_s: float | None = None
     checkpoints: deque[SavedCheckpoint] = field(default_factory=lambda: deque(maxlen=_SHOWN))
     losses: deque[LostWorker] = field(default_factory=lambda: deque(maxlen=_SHOWN))
+    faults: deque[StruckFault] = field(default_factory=lambda: deque(maxlen=_SHOWN))
     version: int = 0
     _since: float | None = None
 
@@ -92,6 +102,8 @@ class Survival:
             self._take_loss(event, time)
         elif kind == RECOVERED:
             self._take_recovery(event)
+        elif kind == STRUCK:
+            self.faults.append(StruckFault(int(event["step"]), str(event["kind"]), int(event["worker"])))
         elif kind == CAUGHT_UP and self.losses:
             self._last(identical=bool(event["identical"]))
         elif kind == "resumed":

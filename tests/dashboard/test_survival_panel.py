@@ -98,3 +98,12 @@ def test_the_marks_of_a_running_job_follow_its_events() -> None:
 )
 def test_short_times_are_in_milliseconds(seconds: float, said: str) -> None:
     assert brief(seconds) == said
+
+
+def test_faults_on_request_are_marked_with_what_they_are() -> None:
+    fault = at(10.5, "fault", id="1", kind="kill", worker=1, step=131, point="1F0", time_s=10.5, detail="")
+    marks = marks_of(of(BEGUN, saved(10, 100), fault, lost(11, 130)))
+    assert marks.faults == ((131, "kill of worker 1"),)
+    assert marks.within(132, 140).faults == ()
+    (mark,) = [line for line in marks.options()["markLine"]["data"] if line.get("name") == "kill of worker 1"]
+    assert (mark["xAxis"], mark["label"]["show"]) == (131, True)
