@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from cluster.service.entry import Entry
 from cluster.service.records import EventRecord, JobRecord
-from coordinator.queue.job_states import Failed, Queued, State, reason
+from coordinator.queue.job_states import Failed, Queued, State
+from coordinator.queue.state_texts import reason
 from coordinator.texts import counted
 
 _log = logging.getLogger(__name__)

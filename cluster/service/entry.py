@@ -41,6 +41,12 @@ class Entry:
         return state.attempt if isinstance(state, (Starting, Running)) else None
 
     @property
+    def leaving(self) -> bool:
+        """Whether its processes were asked to end."""
+        state = self.record.state
+        return isinstance(state, (Starting, Running)) and state.stop is not None
+
+    @property
     def changed(self) -> asyncio.Event:
         """An event that is set at the next change. Get it, look at the job, then wait for the event."""
         return self._changed

@@ -27,6 +27,7 @@ from cluster.service.following import Following
 from cluster.service.home import Home
 from cluster.service.job_ids import find_id
 from cluster.service.leftovers import end_leftovers
+from cluster.service.making_room import make_room
 from cluster.service.noting import AGAIN_S, Noting
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.refusals import NoSpace, QueueFull, StoreTrouble, SubmissionIdTaken
@@ -34,19 +35,9 @@ from cluster.service.run_feed import RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from cluster.service.tracking import end_tracking, left_open
+from coordinator.queue.happenings import Admitted, ClusterLost, RunnerLost, StopRequested
 from coordinator.queue.job_queue import Capacity, Choice, Queue, Waiting, choose
-from coordinator.queue.job_states import (
-    Admitted,
-    ClusterLost,
-    Launch,
-    Queued,
-    Recovering,
-    RunnerLost,
-    Running,
-    SendStop,
-    Starting,
-    StopRequested,
-)
+from coordinator.queue.job_states import Launch, Queued, Recovering, Running, SendStop, Starting
 from stages.errors import Refused, UnknownJob
 
 T = TypeVar("T")
@@ -245,12 +236,14 @@ class Jobs:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _waiting(self, record: JobRecord) -> Waiting:
+        """Return a waiting job as the queue sees it."""
         priority = RECOVERING_PRIORITY if isinstance(record.state, Recovering) else record.priority
         return Waiting(
             job=record.id,
             priority=priority,
             order=record.order,
             needs=record.needs.resolved(self._commands.memory_per_cpu),
+            displaces_below=record.priority if record.preempt else None,
         )
 
     async def settle(self) -> None:
@@ -311,9 +304,12 @@ class Jobs:
             self._queue = Queue(self._waiting(self.entries[waiting.job].record) for waiting in self._queue)
         self._look.set()
 
-    async def runner_gone(self, job: str, attempt: int, cause: str, ending: Mapping[str, Any] | None = None) -> None:
+    async def runner_gone(
+        self, job: str, attempt: int, cause: str, ending: Mapping[str, Any] | None = None, *, again: bool = True
+    ) -> None:
         """Note the end of a runner. How the attempt ended follows from the runner's events, or from `ending`, an event
-        that it could not write; without either, the attempt is lost. Raises StoreTrouble."""
+        that it could not write; without either, the attempt is lost, and with `again` another one may succeed. Raises
+        StoreTrouble."""
         entry = self._active.get(job)
         if entry is not None and entry.attempt == attempt and not self.closing:
             with contextlib.suppress(OSError):
@@ -322,7 +318,7 @@ class Jobs:
                 await self.following.take_event(entry, attempt, ending)
             if entry.attempt == attempt:
                 end_leftovers(self.store, entry)
-                await self.noting.apply(entry, RunnerLost(cause), "runner lost", cause, attempt=attempt)
+                await self.noting.apply(entry, RunnerLost(cause, again), "runner lost", cause, attempt=attempt)
         record = self.store.get(job) if entry is None else entry.record
         if record is not None:
             self._commands.forget(record, attempt)
@@ -346,6 +342,8 @@ class Jobs:
             nodes = [Capacity(cpus=int(node["cpus"]), memory=int(node["memory"])) for node in self.nodes]
             self._choice = choose(self._queue, needs, () if self.closing else nodes)
             await self._start_chosen()
+            if not self.closing:
+                await make_room(self, self.noting, self._queue, self._commands.memory_per_cpu, nodes, self._look.set)
             for entry in self.entries.values():
                 if entry.watchers and isinstance(entry.record.state, Queued):
                     entry.wake_watchers()

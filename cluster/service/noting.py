@@ -22,18 +22,8 @@ from cluster.service.job_table import JobTable
 from cluster.service.records import EventRecord, JobRecord
 from cluster.service.refusals import StoreTrouble, StoreUnwritable
 from cluster.service.store_errors import trouble_of
-from coordinator.queue.job_states import (
-    Command,
-    Happening,
-    Launch,
-    RunnerLost,
-    Running,
-    SendStop,
-    Starting,
-    StopRequested,
-    Unstorable,
-    decide,
-)
+from coordinator.queue.happenings import Happening, RunnerLost, StopRequested, Unstorable
+from coordinator.queue.job_states import Command, Launch, Running, SendStop, Starting, decide
 
 T = TypeVar("T")
 AGAIN_S = 1.0

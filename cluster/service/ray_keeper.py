@@ -239,24 +239,32 @@ class RayKeeper:
                     self._lost.add((event["job"], event["attempt"]))
                 await self._gone(jobs, event, event["cause"])
             case "refused":
-                await self._gone(jobs, event, f"Ray did not start its runner: {event['cause']}")
+                await self._gone(jobs, event, f"Ray did not start its runner: {event['cause']}", again=False)
             case "silent":
                 jobs.runner_silent(event["job"], event["attempt"], event["seconds"])
 
     async def _gone(
-        self, jobs: Jobs, event: Mapping[str, Any], cause: str, ending: Mapping[str, Any] | None = None
+        self,
+        jobs: Jobs,
+        event: Mapping[str, Any],
+        cause: str,
+        ending: Mapping[str, Any] | None = None,
+        *,
+        again: bool = True,
     ) -> None:
         """Note the end of a runner, which the agent reports only once. If that fails (a full disk), try again later."""
         try:
             how = () if ending is None else (ending,)
-            await jobs.runner_gone(event["job"], event["attempt"], cause, *how)
+            await jobs.runner_gone(event["job"], event["attempt"], cause, *how, again=again)
         except Exception as error:
             if not isinstance(error, StoreTrouble):  # `jobs` logs that one
                 _log.exception("the end of job %s could not be noted", event["job"])
             loop = asyncio.get_running_loop()
-            loop.call_later(
-                _AGAIN_S, lambda: self._retries.add(loop.create_task(self._gone(jobs, event, cause, ending)))
-            )
+
+            def retry() -> None:
+                self._retries.add(loop.create_task(self._gone(jobs, event, cause, ending, again=again)))
+
+            loop.call_later(_AGAIN_S, retry)
         self._retries = {task for task in self._retries if not task.done()}
 
     async def _end_agent(self) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordinator.queue.job_queue import Needs
-from coordinator.queue.job_states import Failed, State, Stopped, Succeeded, exit_code, reason
+from coordinator.queue.job_states import Failed, State, Stopped, Succeeded
+from coordinator.queue.state_texts import exit_code, reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

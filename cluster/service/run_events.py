@@ -7,16 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from coordinator.chaos.story import chaos_text
-from coordinator.queue.job_states import (
-    Happening,
-    Preparation,
-    RunFailed,
-    RunFinished,
-    RunnerLost,
-    RunStopped,
-    Started,
-    stop_text,
-)
+from coordinator.queue.happenings import Happening, Preparation, RunFailed, RunFinished, RunnerLost, RunStopped, Started
 from coordinator.texts import counted, size
 from coordinator.train.story import story_text, straggler_text
 
@@ -41,7 +32,7 @@ def happening(event: Mapping[str, Any]) -> Happening | None:
                 str(event["cause"]), str(event["kind"]), bool(event.get("mistake")), str(event.get("traceback", ""))
             )
         case "interrupted":
-            return RunnerLost(f"its runner was interrupted: {event.get('cause')}")
+            return RunnerLost(f"its runner was interrupted: {event.get('cause')}", again=True)
     return None
 
 
@@ -68,7 +59,7 @@ def text(event: Mapping[str, Any]) -> str:
         case "finished":
             return f"all {counted(event['step'], 'step')} made, model saved"
         case "stopped":
-            return stop_text(_stopped(event))
+            return _stopped(event).text
         case "checkpoint":
             return f"checkpoint of step {event['step']}: {size(event['bytes'])}"
         case "resumed":

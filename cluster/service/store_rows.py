@@ -10,7 +10,8 @@ from typing import Any
 
 from cluster.service.records import EventRecord, JobRecord
 from coordinator.queue.job_queue import Needs
-from coordinator.queue.job_states import State, from_document, to_document
+from coordinator.queue.job_states import State
+from coordinator.queue.state_texts import from_document, to_document
 
 OWN = tuple(f.name for f in fields(JobRecord) if f.name not in ("needs", "state", "order"))
 COLUMNS = (*OWN, "workers", "cpus", "memory", "state", "evidence")

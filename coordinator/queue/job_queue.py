@@ -77,12 +77,14 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A queued job. `order` is unique and grows with each submission."""
+    """A queued job. `order` is unique and grows with each submission. Active jobs of a priority below `displaces_below`
+    make room for it; None: no job does."""
 
     job: str
     priority: int
     order: int
     needs: Needs
+    displaces_below: int | None = None
 
 
 class Queue:
@@ -183,6 +185,17 @@ def choose(queue: Iterable[Waiting], active: Sequence[Needs], nodes: Sequence[Ca
         if backfill.slack == 0 or backfill.n_waiting == LOOK_AHEAD:
             break
     return Choice(starts, room, backfill)
+
+
+def first_in_turn(queue: Iterable[Waiting], nodes: Sequence[Capacity]) -> Waiting | None:
+    """Return the first job of the queue that does not wait for more nodes; None if there is none."""
+    room = _Room((), nodes)
+    return next((waiting for waiting in queue if room.could_hold(waiting.needs)), None)
+
+
+def fits(needs: Needs, active: Iterable[Needs], nodes: Sequence[Capacity]) -> bool:
+    """Whether a job fits beside active ones, by the rules of `choose`."""
+    return _Room(active, nodes).holds(needs)
 
 
 class _Memory:

@@ -3,7 +3,8 @@
     QUEUED ──► STARTING ──► RUNNING ──► SUCCEEDED
       ▲ │         │ ▲          │  └───► FAILED, STOPPED      (from every state that has not ended)
       │ └─► …     ▼ │          ▼
-      │         RECOVERING ◄───┘        Ray ended while the job was active, alone or with the service
+      │         RECOVERING ◄───┤        Ray ended while the job was active, alone or with the service, or its runner
+      └────────────────────────┘        it made room for a job of a higher priority
 
 A state has the data that belong to it. `TRANSITIONS` is the whole table: a pair that is not in it cannot happen, and
 reporting it is a bug of pipetrain. The service stores the new state before it performs the commands, so that after a
@@ -13,20 +14,41 @@ crash a command is repeated and never forgotten: every command may be performed 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from coordinator.queue.happenings import (
+    Admitted,
+    ClusterLost,
+    Displaced,
+    Happening,
+    Preparation,
+    RunFailed,
+    RunFinished,
+    RunnerLost,
+    RunStopped,
+    Started,
+    StopRequested,
+    Unstorable,
+)
+
 MOST_ATTEMPTS = 5
-"""A job fails after Ray has ended this many of its attempts, because the job itself may make Ray crash."""
+"""A job fails after Ray or its runner died in this many of its attempts, because the job itself may make them crash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked:
     """A user has requested the job's end at `at` (seconds UTC). With `now`, the job does not finish its step and saves
-    no weights."""
+    no weights. With `room_for`, it is the queue that requests it, for the job of this id: the job goes on later."""
 
     at: float
     now: bool = False
+    room_for: str = ""
+
+    @property
+    def preempted(self) -> str:
+        """What happened to the job, as the beginning of a reason."""
+        return f"preempted by job {self.room_for}"
 
 
 # states ------------------------------------------------------------------------------------------------------------
@@ -72,7 +94,8 @@ class Recovering:
     """The job's processes were lost for reasons outside the job. It is scheduled before all waiting jobs; `attempt` is
     its next attempt.
 
-    `lost`, in all states, counts the attempts that ended because Ray died, without those ended by a planned shutdown.
+    `lost`, in all states, counts the attempts that ended because Ray or the runner died, without those ended by a
+    planned shutdown.
     """
 
     name: ClassVar[str] = "RECOVERING"
@@ -123,95 +146,6 @@ STATES: tuple[type[State], ...] = (Queued, Starting, Running, Recovering, Succee
 STATE_NAMES: tuple[str, ...] = tuple(state.name for state in STATES)
 ACTIVE: tuple[str, ...] = (Starting.name, Running.name)
 """States in which a job holds the cluster's resources."""
-
-
-# what happens ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """It is the job's turn, and it fits into the cluster."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """The runner reports what it is doing before the first step."""
-
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """All workers have started; the steps begin."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunFinished:
-    """The runner made every step and saved the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunStopped:
-    """The runner ended early after `step` steps, because it was stopped. `saved`: its weights are saved. `checkpoint`:
-    the step of its newest checkpoint; None if it has none."""
-
-    step: int
-    saved: bool
-    checkpoint: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunFailed:
-    """The runner reported a failure with its first cause."""
-
-    cause: str
-    kind: str
-    mistake: bool = False
-    traceback: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerLost:
-    """The runner's process died or was killed without reporting how the run ended. Ray itself still runs."""
-
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterLost:
-    """Ray ended, and with it all processes of the job. `planned`: because the service was shut down."""
-
-    cause: str
-    planned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """A user requests the job's end."""
-
-    at: float
-    now: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unstorable:
-    """Something happened that the store can never hold: `what` says what, and why."""
-
-    what: str
-
-
-Happening = (
-    Admitted
-    | Preparation
-    | Started
-    | RunFinished
-    | RunStopped
-    | RunFailed
-    | RunnerLost
-    | ClusterLost
-    | StopRequested
-    | Unstorable
-)
 
 
 # what to do --------------------------------------------------------------------------------------------------------
@@ -267,21 +201,15 @@ def _succeed(state: Starting | Running, _: RunFinished) -> Decision:
 
 
 def _stopped(state: Starting | Running, happening: RunStopped) -> Decision:
-    lost = happening.step > 0 and happening.checkpoint != happening.step
-    return Stopped(attempt=state.attempt, how=stop_text(happening), saved=happening.saved, lost=lost), []
+    if state.stop is not None and state.stop.room_for:
+        at = f"at step {happening.step}" if happening.step else "before its first step"
+        newest = f"; its newest checkpoint is of step {happening.checkpoint or 0}" if happening.lost else ""
+        return _queued_again(state, f"{state.stop.preempted} {at}{newest}"), []
+    return Stopped(attempt=state.attempt, how=happening.text, saved=happening.saved, lost=happening.lost), []
 
 
-def stop_text(stopped: RunStopped) -> str:
-    """Return how a run was stopped, and what of it is saved."""
-    step, newest = stopped.step, stopped.checkpoint
-    if not step:
-        return "stopped before its first step; nothing was saved"
-    if stopped.saved:
-        return f"stopped at step {step}, weights saved" + ("" if newest == step else ", but no checkpoint")
-    if newest == step:
-        return f"stopped at step {step}, checkpoint saved; its grace was over before the weights were"
-    until = "nothing is saved" if newest is None else f"its newest checkpoint is of step {newest}"
-    return f"stopped at step {step}; its grace was over before it was saved: {until}"
+def _queued_again(state: Starting | Running, why: str) -> Queued:
+    return Queued(attempt=state.attempt + 1, why=why, lost=state.lost)
 
 
 def _fail(state: Starting | Running, happening: RunFailed) -> Decision:
@@ -298,17 +226,26 @@ def _fail(state: Starting | Running, happening: RunFailed) -> Decision:
 def _runner_lost(state: Starting | Running, lost: RunnerLost) -> Decision:
     if state.stop is not None and state.stop.now:
         return Stopped(attempt=state.attempt, how="stopped at once, nothing saved", lost=True), []
-    return Failed(attempt=state.attempt, cause=lost.cause, kind="RunnerLost"), []
+    if not lost.again:
+        return Failed(attempt=state.attempt, cause=lost.cause, kind="RunnerLost"), []
+    return _lost(state, lost.cause, "RunnerLost")
 
 
 def _cluster_lost(state: Starting | Running, lost: ClusterLost) -> Decision:
-    if state.stop is not None:
-        return Stopped(attempt=state.attempt, how=f"was to stop when {lost.cause}; nothing saved", lost=True), []
-    times = state.lost + (not lost.planned)
-    if not lost.planned and times >= MOST_ATTEMPTS:
-        cause = f"{lost.cause}, for the {times}th time; not started again"
-        return Failed(attempt=state.attempt, cause=cause, kind="ClusterLost"), []
-    return Recovering(attempt=state.attempt + 1, cause=lost.cause, lost=times), []
+    return _lost(state, lost.cause, "ClusterLost", planned=lost.planned)
+
+
+def _lost(state: Starting | Running, cause: str, kind: str, *, planned: bool = False) -> Decision:
+    """The attempt's processes are gone, for reasons outside of the job."""
+    stop, times = state.stop, state.lost + (not planned)
+    if stop is not None and not stop.room_for:
+        return Stopped(attempt=state.attempt, how=f"was to stop when {cause}; nothing saved", lost=True), []
+    if not planned and times >= MOST_ATTEMPTS:
+        cause = f"{cause}, for the {times}th time; not started again"
+        return Failed(attempt=state.attempt, cause=cause, kind=kind), []
+    if stop is not None:
+        return replace(_queued_again(state, f"{stop.preempted} when {cause}"), lost=times), []
+    return Recovering(attempt=state.attempt + 1, cause=cause, lost=times), []
 
 
 def _stop_waiting(state: Queued, _: StopRequested) -> Decision:
@@ -322,10 +259,18 @@ def _stop_recovering(state: Recovering, _: StopRequested) -> Decision:
 
 def _ask_to_stop(state: Starting | Running, asked: StopRequested) -> Decision:
     before = state.stop
-    if before is not None and (before.now or not asked.now):
+    if before is not None and not before.room_for and (before.now or not asked.now):
         return state, [SendStop(state.attempt, before.now)]  # requested already; sending it twice does no harm
     stop = StopAsked(at=asked.at, now=asked.now)
     return replace(state, stop=stop), [SendStop(state.attempt, stop.now)]
+
+
+def _displace(state: Starting | Running, displaced: Displaced) -> Decision:
+    if state.stop is not None:
+        return state, []  # it leaves already
+    return replace(state, stop=StopAsked(at=displaced.at, room_for=displaced.room_for)), [
+        SendStop(state.attempt, False)
+    ]
 
 
 def _give_up(state: Queued | Starting | Running | Recovering, happening: Unstorable) -> Decision:
@@ -348,62 +293,16 @@ TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Deci
     (Starting, RunnerLost): _runner_lost,
     (Starting, ClusterLost): _cluster_lost,
     (Starting, StopRequested): _ask_to_stop,
+    (Starting, Displaced): _displace,
     (Running, RunFinished): _succeed,
     (Running, RunStopped): _stopped,
     (Running, RunFailed): _fail,
     (Running, RunnerLost): _runner_lost,
     (Running, ClusterLost): _cluster_lost,
     (Running, StopRequested): _ask_to_stop,
+    (Running, Displaced): _displace,
     (Recovering, Admitted): _launch,
     (Recovering, StopRequested): _stop_recovering,
     **{(alive, Unstorable): _give_up for alive in (Queued, Starting, Running, Recovering)},
     **{(ended, StopRequested): _nothing for ended in (Succeeded, Failed, Stopped)},
 }
-
-
-# how it is shown ---------------------------------------------------------------------------------------------------
-
-
-def reason(state: State) -> str:
-    """Return one line: why the job is in this state. A queued job's reason comes from the queue (`job_queue.py`)."""
-    match state:
-        case Starting() | Running() if state.stop is not None:
-            return "ending its processes" if state.stop.now else "stopping: finishes the steps in progress and saves"
-        case Starting():
-            return state.detail
-        case Recovering():
-            return f"{state.cause}; attempt {state.attempt} starts when there is room"
-        case Failed():
-            return next((line for line in state.cause.splitlines() if line.strip()), state.kind)
-        case Stopped():
-            return state.how
-        case Running() if state.attempt > 1:
-            return f"attempt {state.attempt}"
-    return ""
-
-
-def exit_code(state: State) -> int | None:
-    """Return the exit code of a command that follows the job; None while the job has not ended."""
-    match state:
-        case Succeeded():
-            return 0
-        case Failed():
-            return 2 if state.mistake else 1
-        case Stopped():
-            return 3 if state.lost else 130
-    return None
-
-
-def to_document(state: State) -> dict[str, Any]:
-    """Return the state's fields as plain values, for the store. `from_document` reads them."""
-    return asdict(state)
-
-
-def from_document(name: str, document: dict[str, Any]) -> State:
-    """Return the state of this name that `to_document` wrote."""
-    (kind,) = (kind for kind in STATES if kind.name == name)
-    stop = document.get("stop")
-    if isinstance(stop, dict):
-        document = {**document, "stop": StopAsked(**stop)}
-    state: State = kind(**document)
-    return state

@@ -7,30 +7,31 @@ from typing import Any
 
 import pytest
 
-from coordinator.queue.job_states import (
-    MOST_ATTEMPTS,
+from coordinator.queue.happenings import (
     Admitted,
     ClusterLost,
-    Failed,
     Happening,
     Preparation,
-    Queued,
-    Recovering,
     RunFailed,
     RunFinished,
     RunnerLost,
-    Running,
     RunStopped,
     Started,
+    StopRequested,
+)
+from coordinator.queue.job_states import (
+    MOST_ATTEMPTS,
+    Failed,
+    Queued,
+    Recovering,
+    Running,
     Starting,
     State,
     Stopped,
-    StopRequested,
     Succeeded,
     decide,
-    exit_code,
-    reason,
 )
+from coordinator.queue.state_texts import exit_code, reason
 
 
 def _tell(*happenings: Happening) -> str:

@@ -12,42 +12,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.queue.happenings import (
+    Admitted,
+    ClusterLost,
+    Displaced,
+    Happening,
+    Preparation,
+    RunFailed,
+    RunFinished,
+    RunnerLost,
+    RunStopped,
+    Started,
+    StopRequested,
+    Unstorable,
+)
 from coordinator.queue.job_states import (
     ACTIVE,
     MOST_ATTEMPTS,
     STATE_NAMES,
     STATES,
     TRANSITIONS,
-    Admitted,
-    ClusterLost,
     Command,
     Failed,
-    Happening,
     InvalidTransition,
     Launch,
-    Preparation,
     Queued,
     Recovering,
-    RunFailed,
-    RunFinished,
-    RunnerLost,
     Running,
-    RunStopped,
     SendStop,
-    Started,
     Starting,
     State,
     StopAsked,
     Stopped,
-    StopRequested,
     Succeeded,
-    Unstorable,
     decide,
-    exit_code,
-    from_document,
-    reason,
-    to_document,
 )
+from coordinator.queue.state_texts import exit_code, from_document, reason, to_document
 
 # The service's own causes are one line (`run_events`, `ray_keeper`, `ray_agent`); only a run's cause may have several.
 LINES = st.text("abc:,'\"%ä…", min_size=1, max_size=8)
@@ -59,7 +59,7 @@ TIMES = st.floats(0, 1e12)
 STOPS = st.none() | st.builds(StopAsked, at=TIMES, now=st.booleans())
 
 STATE: dict[type[State], st.SearchStrategy[State]] = {
-    Queued: st.just(Queued()),
+    Queued: st.builds(Queued, attempt=ATTEMPTS, why=st.just("") | LINES, lost=LOST),
     Starting: st.builds(Starting, attempt=ATTEMPTS, detail=LINES, stop=STOPS, lost=LOST),
     Running: st.builds(Running, attempt=ATTEMPTS, stop=STOPS, lost=LOST),
     Recovering: st.builds(Recovering, attempt=ATTEMPTS.map(lambda n: n + 1), cause=LINES, lost=LOST),
@@ -67,6 +67,7 @@ STATE: dict[type[State], st.SearchStrategy[State]] = {
     Failed: st.builds(Failed, attempt=ATTEMPTS, cause=CAUSES, kind=LINES, mistake=st.booleans(), traceback=TEXTS),
     Stopped: st.builds(Stopped, attempt=st.just(0) | ATTEMPTS, how=LINES, saved=st.booleans()),
 }
+NEW: st.SearchStrategy[State] = st.just(Queued())
 HAPPENING: dict[type[Happening], st.SearchStrategy[Happening]] = {
     Admitted: st.just(Admitted()),
     Preparation: st.builds(Preparation, LINES),
@@ -74,9 +75,10 @@ HAPPENING: dict[type[Happening], st.SearchStrategy[Happening]] = {
     RunFinished: st.just(RunFinished()),
     RunStopped: st.builds(RunStopped, st.integers(0, 10**9), st.booleans(), st.none() | st.integers(1, 10**9)),
     RunFailed: st.builds(RunFailed, CAUSES, LINES, st.booleans(), TEXTS),
-    RunnerLost: st.builds(RunnerLost, LINES),
+    RunnerLost: st.builds(RunnerLost, LINES, st.booleans()),
     ClusterLost: st.builds(ClusterLost, LINES, st.booleans()),
     StopRequested: st.builds(StopRequested, TIMES, st.booleans()),
+    Displaced: st.builds(Displaced, TIMES, LINES),
     Unstorable: st.builds(Unstorable, LINES),
 }
 ENDS = (RunFinished, RunStopped, RunFailed, RunnerLost, ClusterLost)
@@ -87,7 +89,7 @@ Life = list[tuple[State, Happening, State, Sequence[Command]]]
 
 
 @st.composite
-def lives(draw: st.DrawFn, *, start: st.SearchStrategy[State] = STATE[Queued], most: int = 12) -> Life:
+def lives(draw: st.DrawFn, *, start: st.SearchStrategy[State] = NEW, most: int = 12) -> Life:
     """Draw what may happen to a job, one happening after the other: (before, happening, after, commands)."""
     state, life = draw(start), Life()
     for _ in range(draw(st.integers(0, most))):
@@ -100,11 +102,9 @@ def lives(draw: st.DrawFn, *, start: st.SearchStrategy[State] = STATE[Queued], m
 
 
 def _lives_so_far(state: State) -> int:
-    """Return how many times its processes were started: a recovering job's `attempt` is its next one."""
+    """Return how many times its processes were started: a waiting job's `attempt` is its next one."""
     match state:
-        case Queued():
-            return 0
-        case Recovering(attempt=attempt):
+        case Queued(attempt=attempt) | Recovering(attempt=attempt):
             return attempt - 1
         case _:
             return state.attempt
@@ -136,7 +136,16 @@ def test_these_tests_know_every_state_and_every_happening() -> None:
 
 def test_the_whole_table() -> None:
     """The happenings that each state allows: a new pair is a decision that must be made here too."""
-    runs = {"RunFinished", "RunStopped", "RunFailed", "RunnerLost", "ClusterLost", "StopRequested", "Unstorable"}
+    runs = {
+        "RunFinished",
+        "RunStopped",
+        "RunFailed",
+        "RunnerLost",
+        "ClusterLost",
+        "StopRequested",
+        "Unstorable",
+        "Displaced",
+    }
     assert {
         kind.name: {happening.__name__ for at, happening in TRANSITIONS if at is kind} for kind in STATES
     } == {
@@ -184,7 +193,7 @@ def test_lives_are_counted_one_by_one_and_each_is_launched_once(life: Life) -> N
         assert begins == isinstance(happening, Admitted)
         launched += len(_launches(commands))
         assert _lives_so_far(after) == launched  # so n is 1, 2, 3, …
-        if isinstance(after, (Starting, Running, Recovering)):
+        if isinstance(after, (Queued, Starting, Running, Recovering)):
             assert after.attempt >= attempt
             attempt = after.attempt
         assert all(command.attempt == launched and not after.ended for command in commands)
@@ -261,6 +270,52 @@ def test_ray_may_end_so_many_lives_and_the_service_any_number(losses: list[tuple
             assert state == Failed(attempt=n, cause=cause, kind="ClusterLost")
             return
         assert state == Recovering(attempt=n + 1, cause="Ray was lost", lost=deaths)
+
+
+@given(st.one_of(STATE[Starting], STATE[Running]), HAPPENING[Displaced], HAPPENING[RunStopped])
+def test_a_job_that_makes_room_goes_back_to_the_queue_with_the_reason(
+    active: State, displaced: Displaced, stopped: RunStopped
+) -> None:
+    assert isinstance(active, (Starting, Running))
+    leaving, commands = decide(replace(active, stop=None), displaced)
+    assert list(commands) == [SendStop(active.attempt, now=False)]
+    assert displaced.room_for in reason(leaving)
+    assert decide(leaving, displaced) == (leaving, []), "it leaves already"
+    after, commands = decide(leaving, stopped)
+    assert isinstance(after, Queued)
+    assert (after.attempt, after.lost, list(commands)) == (active.attempt + 1, active.lost, [])
+    assert after.why.startswith(f"preempted by job {displaced.room_for} ")
+    assert (f"step {stopped.step}" in after.why) == (stopped.step > 0)
+    assert ("newest checkpoint" in after.why) == stopped.lost
+
+
+@given(st.one_of(STATE[Starting], STATE[Running]), HAPPENING[Displaced], st.booleans(), st.data())
+def test_a_user_who_stops_a_job_that_makes_room_is_obeyed(
+    active: State, displaced: Displaced, now: bool, data: st.DataObject
+) -> None:
+    assert isinstance(active, (Starting, Running))
+    leaving, _ = decide(replace(active, stop=None), displaced)
+    stopping, commands = decide(leaving, StopRequested(1.0, now))
+    assert list(commands) == [SendStop(active.attempt, now)]
+    assert decide(stopping, displaced) == (stopping, [])
+    assert decide(stopping, data.draw(HAPPENING[data.draw(st.sampled_from(ENDS))]))[0].ended
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
+def test_a_runner_that_dies_again_and_again_is_given_up(losses: list[tuple[bool, bool]]) -> None:
+    """`losses` has for each attempt whether Ray died, and whether the job had to make room then."""
+    state: State = Queued()
+    for n, (of_ray, displaced) in enumerate(losses, 1):
+        state, _ = decide(state, Admitted())
+        state, _ = decide(state, Displaced(1.0, "x")) if displaced else (state, ())
+        state, _ = decide(state, ClusterLost("it died") if of_ray else RunnerLost("it died", again=True))
+        if n == MOST_ATTEMPTS:
+            assert isinstance(state, Failed)
+            assert state.cause == f"it died, for the {n}th time; not started again"
+            return
+        assert isinstance(state, Queued if displaced else Recovering)
+        assert state.lost == n
 
 
 # how it is shown and stored ----------------------------------------------------------------------------------------

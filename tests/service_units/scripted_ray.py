@@ -14,6 +14,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,9 +92,9 @@ class Scene:
         self.sent: list[Mapping[str, Any]] = []
         self.jobs = Jobs(self.home, self.store, max_queued=max_queued, send=self.sent.append)
 
-    async def submit(self, job: str, *, cpus: int = 1, priority: int = 0) -> JobRecord:
+    async def submit(self, job: str, *, cpus: int = 1, priority: int = 0, preempt: bool = False) -> JobRecord:
         """Submit a job with one worker."""
-        return await self.jobs.submit(record(job, cpus=cpus, priority=priority), DOCUMENT)
+        return await self.jobs.submit(replace(record(job, cpus=cpus, priority=priority), preempt=preempt), DOCUMENT)
 
     def runner(self, job: str, attempt: int = 1) -> Runner:
         """Return the runner of an attempt."""

@@ -73,14 +73,95 @@ def test_how_a_run_ended_is_what_its_runner_wrote_even_if_its_death_is_heard_of_
     play(tmp_path, script)
 
 
-def test_a_runner_that_is_gone_without_a_word_is_the_cause_and_frees_its_place(tmp_path: Path) -> None:
+def test_a_runner_that_is_gone_without_a_word_is_replaced_before_any_waiting_job(tmp_path: Path) -> None:
     async def script(made: Scene) -> None:
-        await made.run("a", cpus=2)
-        await made.submit("b", cpus=2)
-        assert made.state("b") == "QUEUED"
+        (await made.run("a", cpus=2)).makes_steps(0, 3)
+        await made.submit("b", cpus=2, priority=9)
         await made.jobs.runner_gone("a", 1, "killed from outside")
-        assert (made.state("a"), made.jobs.record("a").reason) == ("FAILED", "killed from outside")
+        assert made.jobs.record("a").reason == "killed from outside; attempt 2 starts when there is room"
+        await made.until(lambda: ("launch", 2) in made.commands("a"))
+        assert made.state("b") == "QUEUED"
+        made.runner("a", 2).begins().makes_steps(0, 10).tells("finished", step=10)
+        await made.until_state("a", "SUCCEEDED")
+        assert made.told("a") == [*BEGUN, "runner lost", *BEGUN[1:], "finished"]
+
+    play(tmp_path, script)
+
+
+def test_a_runner_that_dies_again_and_again_fails_its_job_and_frees_its_place(tmp_path: Path) -> None:
+    async def script(made: Scene) -> None:
+        await made.submit("a", cpus=2)
+        await made.submit("b", cpus=2)
+        for attempt in range(1, MOST_ATTEMPTS + 1):
+            await made.until(lambda attempt=attempt: ("launch", attempt) in made.commands("a"))  # type: ignore[misc]
+            await made.jobs.runner_gone("a", attempt, "killed from outside")
+        reason = "killed from outside, for the 5th time; not started again"
+        assert (made.state("a"), made.jobs.record("a").reason) == ("FAILED", reason)
         await made.until_state("b", "STARTING")
+
+    play(tmp_path, script)
+
+
+def test_a_runner_that_ray_refuses_to_start_is_the_cause(tmp_path: Path) -> None:
+    async def script(made: Scene) -> None:
+        await made.submit("a")
+        await made.until(lambda: ("launch", 1) in made.commands("a"))
+        await made.jobs.runner_gone("a", 1, "Ray did not start its runner", again=False)
+        assert (made.state("a"), made.jobs.record("a").exit_code) == ("FAILED", 1)
+
+    play(tmp_path, script)
+
+
+# making room -------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_makes_room_for_one_of_a_higher_priority_and_goes_on_after_it(tmp_path: Path) -> None:
+    async def script(made: Scene) -> None:
+        runner = await made.run("low", cpus=2)
+        runner.makes_steps(0, 4)
+        await made.submit("other", cpus=2, priority=5)
+        await asyncio.sleep(0.1)
+        assert ("stop", 1) not in made.commands("low"), "a priority alone displaces nobody"
+        await made.submit("high", cpus=2, priority=9, preempt=True)
+        await made.until(lambda: ("stop", 1) in made.commands("low"))
+        reason = "makes room for job high: finishes the steps in progress and saves"
+        assert (made.state("low"), made.jobs.record("low").reason) == ("RUNNING", reason)
+        assert made.state("high") == "QUEUED", "the other has not saved yet"
+
+        runner.tells("stopped", step=4, saved=True, checkpoint=4)
+        await made.until(lambda: ("launch", 1) in made.commands("high"))
+        assert (made.state("low"), made.jobs.record("low").step) == ("QUEUED", 4)
+        reason = made.jobs.view(made.jobs.record("low")).reason
+        assert reason == "preempted by job high at step 4; position 2: needs 2 CPUs, 0 free; 1 job ahead"
+        await made.jobs.runner_gone("low", 1, "it has ended")
+        made.runner("high").begins().tells("finished", step=10)
+        await made.until(lambda: ("launch", 1) in made.commands("other"))
+        made.runner("other").begins().tells("finished", step=10)
+        await made.until(lambda: ("launch", 2) in made.commands("low"))
+        made.runner("low", 2).begins().makes_steps(4, 10).tells("finished", step=10)
+        await made.until_state("low", "SUCCEEDED")
+        assert made.told("low") == [*BEGUN, "preempted", "stopped", *BEGUN[1:], "finished"]
+        assert "preempted" not in [*made.told("high"), *made.told("other")]
+
+    play(tmp_path, script)
+
+
+def test_who_makes_room_is_remembered_by_the_next_service(tmp_path: Path) -> None:
+    async def script(made: Scene) -> None:
+        await made.run("low", cpus=2)
+        await made.submit("high", cpus=2, priority=9, preempt=True)
+        await made.until(lambda: ("stop", 1) in made.commands("low"))
+        made.jobs = Jobs(made.home, made.store, max_queued=9, send=made.sent.append)
+        made.jobs.cluster_is([NODE])
+        made.sent.clear()
+        await made.jobs.connected()
+        assert made.commands("low") == [("adopt", 1), ("stop", 1)]
+        made.runner("low").tells("stopped", step=7, saved=False, checkpoint=5)
+        await made.jobs.runner_gone("low", 1, "it has ended")
+        reason = made.jobs.view(made.jobs.record("low")).reason
+        assert reason.startswith("preempted by job high at step 7; its newest checkpoint is of step 5; position 2")
+
+    play(tmp_path, script)
 
     play(tmp_path, script)
 

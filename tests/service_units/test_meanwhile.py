@@ -14,7 +14,7 @@ from cluster.service.api import Api
 from cluster.service.entry import Entry
 from cluster.service.files import log_lines
 from cluster.service.job_ids import find_id
-from coordinator.queue.job_states import Admitted
+from coordinator.queue.happenings import Admitted
 from stages.errors import Refused, UnknownJob
 from tests.service_units.scripted import Scripted, scripted
 

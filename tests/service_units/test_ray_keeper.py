@@ -37,10 +37,10 @@ class NotedJobs:
     async def cluster_lost(self, cause: str, *, planned: bool = False) -> None:
         self.heard.append(("lost", cause))
 
-    async def runner_gone(self, job: str, attempt: int, cause: str) -> None:
+    async def runner_gone(self, job: str, attempt: int, cause: str, *, again: bool = True) -> None:
         if self.failures:
             raise self.failures.pop(0)
-        self.heard.append(("gone", job, attempt, cause))
+        self.heard.append(("gone", job, attempt, cause, *(() if again else ("not again",))))
 
     def runner_silent(self, job: str, attempt: int, seconds: int) -> None:
         self.heard.append(("silent", job, attempt, seconds))
@@ -319,7 +319,7 @@ def test_a_joined_cluster_that_was_started_anew_has_lost_all_runners(play: Play)
         (
             "refused",
             {"job": "a", "attempt": 2, "cause": "no room"},
-            ("gone", "a", 2, "Ray did not start its runner: no room"),
+            ("gone", "a", 2, "Ray did not start its runner: no room", "not again"),
         ),
         ("silent", {"job": "a", "attempt": 2, "seconds": 30}, ("silent", "a", 2, 30)),
     ],

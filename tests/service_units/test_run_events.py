@@ -11,16 +11,8 @@ import pytest
 
 from benchmarks.recorded_jobs import classifier, train
 from cluster.service.run_events import details, happening, seconds, text
-from coordinator.queue.job_states import (
-    TRANSITIONS,
-    Preparation,
-    RunFailed,
-    RunFinished,
-    Running,
-    RunStopped,
-    Started,
-    Starting,
-)
+from coordinator.queue.happenings import Preparation, RunFailed, RunFinished, RunStopped, Started
+from coordinator.queue.job_states import TRANSITIONS, Running, Starting
 
 PREPARING = {"event": "preparing", "pid": 7, "host": "vm", "attempt": 1}
 STARTING = {
