@@ -159,9 +159,7 @@ def test_who_makes_room_is_remembered_by_the_next_service(tmp_path: Path) -> Non
         made.runner("low").tells("stopped", step=7, saved=False, checkpoint=5)
         await made.jobs.runner_gone("low", 1, "it has ended")
         reason = made.jobs.view(made.jobs.record("low")).reason
-        assert reason.startswith("preempted by job high at step 7; its newest checkpoint is of step 5; position 2")
-
-    play(tmp_path, script)
+        assert reason.startswith("preempted by job high at step 7; its newest checkpoint is of step 5; waits")
 
     play(tmp_path, script)
 
@@ -255,7 +253,7 @@ def test_jobs_start_by_priority_and_then_in_turn_as_there_is_room(tmp_path: Path
             await made.until(lambda: len(made.sent) > 2 * len(started))
             job = made.sent[-1]["job"]
             started.append(job)
-            await made.jobs.runner_gone(job, 1, "done with")  # a launch and a forget each
+            await made.jobs.runner_gone(job, 1, "done with", again=False)  # a launch and a forget each
         assert started == ["c", "a", "b", "d"]
 
     play(tmp_path, script, nodes=0)
