@@ -16,6 +16,7 @@ PipetrainError
     ├── WorkerLost         a worker process died, or its host cannot be reached
     ├── WorkerHung         a worker made no progress within its limit
     ├── LinkLost           nothing arrives from one host's worker at another's, though both live
+    ├── NoRoom             the cluster has lost the room of a worker
     ├── NonFinite          a value became NaN or infinite; carries layer, step, micro-batch
     ├── HostFailed         the machine: no space on the device, no memory, the run directory deleted
     └── UnexpectedError    a bug, ours or a library's; carries the original traceback
@@ -127,6 +128,10 @@ class JobFailed(PipetrainError):
     """At most so many seconds passed until it was found: since the last sign of life. None if that is not known."""
     traceback = ""
     """The original traceback, or a drawing that shows where all workers were; "" for none."""
+
+
+class NoRoom(JobFailed):
+    """A worker cannot be placed again, because its node is lost, and no other one has room."""
 
 
 class StageFailed(JobFailed):

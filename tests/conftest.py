@@ -27,6 +27,7 @@ STARTS_RAY = (
     ("tests/e2e/test_train_command.py", ""),
     ("tests/cluster/test_two_nodes.py", ""),
     ("tests/cluster/test_cut_cable.py", ""),
+    ("tests/cluster/test_elastic.py", ""),
     ("tests/observability/test_prometheus.py", ""),
 )
 """Beginnings of the paths of tests that start Ray, or a service with it. Files with the same word share what they

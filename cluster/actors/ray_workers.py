@@ -9,23 +9,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cluster.actors.asking import ProgressQuestions, Sights
 from cluster.actors.checkpoint_files import CheckpointFiles
 from cluster.actors.clocks import Clocks, clock_name
-from cluster.actors.host_processes import end_ray_process
 from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.ray_placement import release, reserve
+from cluster.actors.ray_room import Placing, room_for_workers
 from cluster.actors.ray_session import full_here
 from cluster.actors.ray_watch import PROBE_ANSWER_S, RayTicket, Watch, last_line, placed_at, what_was_lost
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.worker_class import remote_class
+from cluster.actors.worker_process import ACTOR_NAME, end_process, let_drop
 from cluster.checkpoints.folder import NO_STATE, StatePlaces
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.link_room import link_room
@@ -41,8 +39,6 @@ _START_TIMEOUT_S = 120.0
 _PREPARE_TIMEOUT_S = 900.0  # enough for a large data set over a slow network
 _LOOK_EVERY_S = 1.0
 _DROP_TIMEOUT_S = 20.0  # a thread answers that does nothing else
-ACTOR_NAME = "PipetrainWorker"
-"""The name of the actor's class, by which worker processes are recognised."""
 
 
 class RayWorkers:
@@ -90,9 +86,8 @@ class RayWorkers:
         self.memory_limit: int | None = None
         """The most bytes that each worker may take, including its data; None for no limit."""
         try:
-            self._start(blueprint)
-            self._serve_files(places_of_state.folder)
-            self._collect([self._prepare(w, places_of_state) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
+            self._start(None if link is not None else _START_TIMEOUT_S)
+            self._prepare_all(places_of_state)
         except BaseException:
             self.close()
             raise
@@ -132,25 +127,29 @@ class RayWorkers:
 
     def close(self) -> None:
         """See Workers. Ends every worker process, even a stopped (SIGSTOP) or stuck one."""
-        for actor in self._actors:
-            with contextlib.suppress(Exception):
-                self._ray.kill(actor, no_restart=True)
-        self._actors.clear()
+        self._end_all()
         if self._files is not None:
             with contextlib.suppress(Exception):
                 self._ray.kill(self._files, no_restart=True)
             self._files = None
+
+    def _end_all(self) -> None:
+        for actor in self._actors:
+            with contextlib.suppress(Exception):
+                self._ray.kill(actor, no_restart=True)
+        self._actors.clear()
         if self._group is not None:
             release(self._group)
             self._group = None
         for address in self.addresses:
-            _end_process(address)
+            end_process(address)
         self.addresses.clear()
 
     # starting ------------------------------------------------------------------------------------------------------
 
-    def _start(self, blueprint: Blueprint) -> None:
-        ray, resources, n = self._ray, blueprint.spec.resources, blueprint.n_workers
+    def _start(self, within_s: float | None) -> None:
+        """Start and connect the workers. Wait `within_s` for room; None: until somebody stops the job."""
+        ray, resources, n = self._ray, self._blueprint.spec.resources, self._blueprint.n_workers
         bundle: dict[str, float] = {"CPU": resources.cpus_per_worker}
         memory = resources.memory_per_worker
         if memory is None and self._link is not None:
@@ -158,8 +157,10 @@ class RayWorkers:
         self.memory_limit = memory
         if memory is not None:
             bundle["memory"] = memory
-        within = _START_TIMEOUT_S if self._link is None else None  # a service's job waits until somebody stops it
-        self._group = reserve(ray, bundle, n, within_s=within, give_up=self._give_up, on_wait=self._on_wait)
+        self._bundle = bundle
+        self._group = reserve(ray, bundle, n, within_s=within_s, give_up=self._give_up, on_wait=self._on_wait)
+        timeout = self._blueprint.spec.recovery.room_timeout
+        self._placing = Placing(self._group, timeout, self._give_up, self._on_wait)
         threads = str(resources.cpus_per_worker)
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         self._options = {
@@ -197,6 +198,10 @@ class RayWorkers:
         self._plain(calls, "connecting")
         self._clocks = Clocks([self._asks_for_time(w) for w in range(len(self._actors))])
 
+    def _prepare_all(self, states: StatePlaces) -> None:
+        self._serve_files(states.folder)
+        self._collect([self._prepare(w, states) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
+
     def _serve_files(self, folder: str | None) -> None:
         """Make the actor through which workers on other hosts write and read checkpoints, if there are any."""
         here = self._ray.get_runtime_context().get_node_id()
@@ -226,7 +231,8 @@ class RayWorkers:
             for gone in more:
                 self._end(gone)
                 self._actors[gone] = self._make(gone)
-            more = self._drop([w for w in range(len(self._actors)) if w not in self._gone])
+            survivors = {w: actor for w, actor in enumerate(self._actors) if w not in self._gone}
+            more = let_drop(self._ray, survivors, min(self._hang_timeout, _DROP_TIMEOUT_S))
             if not more:
                 return
             self._gone.update(more)
@@ -256,29 +262,27 @@ class RayWorkers:
         self._gone.clear()
         return new
 
-    def _drop(self, workers: Sequence[int]) -> list[int]:
-        """Let these workers drop what they do; return those that do not answer."""
-        calls = {self._actors[w].drop.remote(): w for w in workers}
-        late = list(calls)
-        if calls:
-            _, late = self._ray.wait(
-                list(calls), num_returns=len(calls), timeout=min(self._hang_timeout, _DROP_TIMEOUT_S)
-            )
-        failed = []
-        for call, w in calls.items():
-            try:
-                if call not in late:
-                    self._ray.get(call)
-                    continue
-            except self._ray.exceptions.RayError:
-                pass
-            failed.append(w)
-        return failed
-
     def _end(self, worker: int) -> None:
         with contextlib.suppress(Exception):
             self._ray.kill(self._actors[worker], no_restart=True)
-        _end_process(self.addresses[worker])
+        end_process(self.addresses[worker])
+
+    # laying out anew ------------------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """Return how many workers the cluster has room for, these included."""
+        return room_for_workers(self._ray, self._bundle, [address.node for address in self.addresses])
+
+    def lay_out(self, blueprint: Blueprint, states: StatePlaces, within_s: float) -> None:
+        """End all workers, and start those of another plan of the job, with the state that `states` names. Raises
+        NotEnoughResources if the cluster has no room for them in time, JobFailed."""
+        self._end_all()
+        self._blueprint, self._program = blueprint, blueprint.program
+        self._faults = {w: [] for w in range(blueprint.n_workers)}  # those that were planned were of the old workers
+        self._connection, self.pace = self._connection + 1, ActionPace()
+        self._gone.clear()
+        self._start(within_s)
+        self._prepare_all(states)
 
     # collecting ----------------------------------------------------------------------------------------------------
 
@@ -289,8 +293,12 @@ class RayWorkers:
             self._require_time()
             left = max(0.0, end - time.monotonic())
             ready, waiting = self._ray.wait(waiting, num_returns=1, timeout=min(left, _LOOK_EVERY_S))
-            if not ready and left > _LOOK_EVERY_S:
+            if not ready:
                 self._require_a_node()
+                if not self._placing.look():
+                    end = time.monotonic() + _START_TIMEOUT_S
+                    continue
+            if not ready and left > _LOOK_EVERY_S:
                 continue
             if not ready:
                 late = refs.index(waiting[0])
@@ -380,12 +388,3 @@ class RayWorkers:
     def ray(self) -> Any:
         """The Ray module."""
         return self._ray
-
-
-def _end_process(address: WorkerAddress) -> None:
-    """Kill a worker's process on this host, because Ray's own kill does not reach a stopped one, and remove its
-    socket."""
-    if address.host != os.uname().nodename:
-        return
-    shutil.rmtree(Path(address.unix.removeprefix("ipc://")).parent, ignore_errors=True)
-    end_ray_process(address.pid, ACTOR_NAME)

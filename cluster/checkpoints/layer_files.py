@@ -7,13 +7,13 @@ import json
 import os
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from cluster.checkpoints.checksums import crc32
 from stages.arrays import Array
 from stages.snapshots import LayerState, Read, Written, WrittenFile
 
@@ -143,7 +143,7 @@ def write_layer(
         file: Any = stack.enter_context(path.open("wb")) if opened is None else opened(path)
         for part in (len(text).to_bytes(8, "little"), text, *_parts(arrays)):
             file.write(part)
-            crc, size = zlib.crc32(part, crc), size + len(part)
+            crc, size = crc32(part, crc), size + len(part)
         if opened is not None:
             file.finish()
         else:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from cluster.actors.ray_room import room_at_start
 from cluster.checkpoints.given_weights import require_weights
 from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
@@ -20,9 +21,10 @@ from cluster.data.measure import measure
 from cluster.data.sources import load_data
 from coordinator.job.spec import JobSpec
 from coordinator.learning.data_warnings import data_warnings
-from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.estimate import Estimate, estimate
 from coordinator.plan.layer_table import LayerRow, folded, layer_rows
+from coordinator.plan.layout import lay_out
 from coordinator.plan.rate_picture import notable_steps, rate_picture
 from coordinator.texts import counted, number, size
 from stages.data import batch_bounds
@@ -62,7 +64,8 @@ def plan(
     if rates:
         _rates(spec, len(data.train), as_json=as_json)
         return
-    blueprint = make_blueprint(spec, len(data.train))
+    room = room_at_start(spec, local=False, address=None, most=None)
+    blueprint = lay_out(spec, len(data.train), room, data_bytes=data.nbytes, validation_rows=len(data.validation))
     found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
     warnings = data_warnings(measure(data))
     for warning in warnings:

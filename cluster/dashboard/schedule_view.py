@@ -89,9 +89,10 @@ def spans(found: Replay) -> Spans:
 def question_of(spec: JobSpec) -> Question:
     """Return the question for a full step of this job."""
     pipeline = spec.pipeline
+    stages = len(spec.model.layers) if pipeline.stages == "auto" else pipeline.stages  # the most that it may become
     return Question(
         schedule=pipeline.schedule,
-        stages=pipeline.stages,
+        stages=stages,
         micro_batches=spec.training.micro_batches,
         workers=pipeline.n_workers or 0,
     )

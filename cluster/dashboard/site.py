@@ -28,6 +28,7 @@ from stages.errors import Refused, UnknownJob
 
 _PART_BYTES = 2**18
 _MOST_EVALUATION = 2**23  # bytes
+_LAYOUTS = ("starting", "laid out anew")  # the kinds of events that have a placement
 
 
 class NoSuchFile(Refused):
@@ -117,11 +118,11 @@ class Site:
         return sizes[path], _content(opened, sizes[path])
 
     async def placement(self, record: JobRecord, stats: JobStats) -> list[int]:
-        """Return the worker of each stage, from a sampled step, else from the event `starting` of the attempt. Empty
-        before either is known."""
+        """Return the worker of each stage, from a sampled step, else from the attempt's last event `starting` or
+        `laid out anew`. Empty before either is known."""
         if stats.placement:
             return stats.placement
-        began = [e for e in await self.events(record.id) if e.kind == "starting" and e.attempt == stats.attempt]
+        began = [e for e in await self.events(record.id) if e.kind in _LAYOUTS and e.attempt == stats.attempt]
         return list(began[-1].details.get("placement", ())) if began else []
 
     async def trace(self, prefix: str, steps: int) -> str:

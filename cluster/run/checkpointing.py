@@ -137,11 +137,15 @@ class RunCheckpoints:
     def forget(self, token: str) -> None:
         """Give up the checkpoint under way: a worker that wrote a part of it is lost. The workers write with another
         token from now on (see `step_folder`)."""
-        self._tells = True
+        self.go_on()
         if self._writing:
             self.folder.abandon(self._position.step)
             self._position, self._writing, self._parts = START, False, []
         self.folder = CheckpointFolder(self.folder.path, token)
+
+    def go_on(self) -> None:
+        """Take back that the run ends (`at_end`)."""
+        self._tells = True
 
     def parameters(self, step: int) -> CheckpointParameters | None:
         """Return the parameters in the checkpoint of this step; None if there is none."""

@@ -81,6 +81,11 @@ class FaultDesk:
         """Forget the faults of workers that were replaced, and of links, which are new."""
         self._open = [mark for mark in self._open if mark.worker not in workers and mark.kind != "partition"]
 
+    def lay_out(self, blueprint: Blueprint) -> None:
+        """Take in another plan of the run, all of whose workers are new."""
+        self._blueprint = blueprint
+        self._open.clear()
+
     def _take_request(self) -> Mapping[str, Any] | None:
         path = self._run_dir.path / run_files.FAULT_REQUEST
         try:

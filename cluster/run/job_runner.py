@@ -22,10 +22,11 @@ from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_to
 from cluster.data.rules import SourceRules
 from cluster.run.resuming import Resume, find_checkpoint
 from cluster.run.run_dir import RunDir
-from cluster.run.run_errors import as_our_error, with_names
-from cluster.run.training import Run, Where, failure_details, record_failure
+from cluster.run.run_errors import as_our_error, failure_details, record_failure, with_names
+from cluster.run.training import Run, Where
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.layout import may_change
 from coordinator.texts import per_second, text_measures
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.rows import EvalRow, Row, take_row
@@ -52,8 +53,9 @@ class Assignment:
     """A runner's input.
 
     `document` is the job; `files` maps the path of each uploaded file in the job to its local copy; `memory_per_cpu` is
-    a CPU's share of its node's memory in bytes; `force` starts the job even if the plan refuses it;
-    `resumed_from` is the job whose checkpoints it begins with; `rules` are SourceRules.
+    a CPU's share of its node's memory in bytes; `force` starts the job even if the plan refuses it; `resumed_from` is
+    the job whose checkpoints it begins with; `workers` is how many workers the queue has counted; `rules` are
+    SourceRules.
     """
 
     job: str
@@ -64,6 +66,7 @@ class Assignment:
     memory_per_cpu: int
     force: bool = False
     resumed_from: str = ""
+    workers: int | None = None
     rules: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -195,7 +198,8 @@ class JobRunner:
         ray = importlib.import_module("ray")
         assignment, context = self._assignment, ray.get_runtime_context()
         here = spec.relocated(assignment.files)
-        cpus = here.resources.cpus_per_worker * (here.pipeline.n_workers or here.pipeline.stages)
+        workers = here.pipeline.n_workers or assignment.workers or here.pipeline.n_stages
+        cpus = here.resources.cpus_per_worker * workers
         limit_memory(assignment.memory_per_cpu * cpus)
         rules = SourceRules.from_dict(assignment.rules).with_files(assignment.files.values())
         link = RunnerLink(
@@ -215,7 +219,8 @@ class JobRunner:
                 run_dir.event("waiting", detail=what)
 
         resume = self._checkpoint(run_dir)
-        where = Where(inside=link, on_wait=waits, rules=rules)
+        most = assignment.workers if may_change(here.pipeline) else None
+        where = Where(inside=link, on_wait=waits, most=most, rules=rules)
         run = self._unless_stopped(lambda: Run.prepare(here, where, resume=resume))
         if not assignment.force and (refusals := run.refusals()):
             raise NotEnoughResources("\n".join([*refusals, "`--force` starts the job nevertheless"]))

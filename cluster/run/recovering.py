@@ -20,17 +20,20 @@ from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.folder import StatePlaces, newest_whole
 from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.earlier_run import stays_until
+from cluster.run.elastic import Layouts
 from cluster.run.fault_desk import FaultDesk
 from cluster.run.resuming import Resume
 from cluster.run.run_dir import RunDir
 from coordinator import run_files
 from coordinator.checkpoints.position import START, Position
+from coordinator.plan.blueprint import Blueprint
 from coordinator.train.recovery import Breakdown, Cause, GiveUp, Policy, decide, loss_of
+from coordinator.train.row_log import RowLog
 from coordinator.train.rows import EvalRow, Row
-from coordinator.train.story import CAUGHT_UP, LOST, RECOVERED, story_text
+from coordinator.train.story import CAUGHT_UP, LAID_OUT, LOST, RECOVERED, story_text
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import WorkerPlace, Workers
-from stages.errors import GraceOver, JobFailed
+from stages.errors import GraceOver, JobFailed, NoRoom
 
 _EXACT = ("epoch", "samples", "loss", "grad_norm", "learning_rate", "accuracy", "perplexity")
 _LOOK_EVERY_S = 0.1
@@ -57,12 +60,13 @@ class Recovery:
         policy: Policy,
         resume: Resume | None,
         desk: FaultDesk,
+        layouts: Layouts,
         *,
         warn: Callable[[str], None],
         give_up: Callable[[], bool],
     ) -> None:
         self._run_dir, self.workers, self._checkpoints, self._resume = run_dir, workers, checkpoints, resume
-        self._policy, self._warn, self._give_up, self._desk = policy, warn, give_up, desk
+        self._policy, self._warn, self._give_up, self._desk, self._layouts = policy, warn, give_up, desk, layouts
         self._history: list[Breakdown] = []
         self._back: _Back | None = None
         self._since: list[float] | None = None
@@ -96,7 +100,11 @@ class Recovery:
                 position, place = self._newest(trainer.steps_done)
                 resume = None if place is None else str(place)
                 states = StatePlaces(folder=str(self._checkpoints.folder.path), resume=resume, token=token)
-                new = self.workers.replace(position.step, states, self._since)
+                new = self._replaced(self.workers, position, states, self._why(loss))
+            except NoRoom as lack:
+                first, *more = error.args
+                error.args = (f"{first}; {lack}", *more)
+                raise error from None
             except JobFailed as another:
                 error, recovering = another, True
                 continue
@@ -114,6 +122,45 @@ class Recovery:
     def _with_fault(self, loss: Breakdown | None) -> Breakdown | None:
         mark = None if loss is None else self._desk.cause_of(loss.worker)
         return loss if loss is None or mark is None else dataclasses.replace(loss, fault=mark.id)
+
+    def _replaced(self, workers: RayWorkers, position: Position, states: StatePlaces, why: str) -> list[WorkerPlace]:
+        """Replace what is lost, or lay the run out anew if the cluster has no room for that."""
+        while True:
+            try:
+                return workers.replace(position.step, states, self._since)
+            except NoRoom:
+                if self._layouts.shrink(why, states):
+                    self._since = None  # the new workers' accounts begin with them
+                    return list(workers.places())
+                if not self._layouts.waits:
+                    raise
+
+    def _why(self, loss: Breakdown) -> str:
+        """Return why the run is laid out anew if the worker cannot be replaced."""
+        place = self.workers.places()[loss.worker]
+        if loss.cause in (Cause.NODE, Cause.CUT_OFF):
+            return f"node {place.host} ({place.node[:8]}) left"
+        return "the cluster has less room"
+
+    def grow(self, trainer: Trainer, log: RowLog) -> Position:
+        """Lay the run, which has stopped after a step, out on more workers. If the state of this step could not be
+        saved, the workers stay. Return the position from which they go on. Raises JobFailed."""
+        token = secrets.token_hex(4)
+        position, place = self._newest(trainer.steps_done)
+        if place is None or position.step != trainer.steps_done:
+            self._layouts.postpone()
+            self._checkpoints.go_on()
+            open_row = tuple(row.as_dict() for row in log.open_row)
+            return Position(step=trainer.steps_done, owes_evaluation=trainer.owes_evaluation(), open_row=open_row)
+        self._layouts.grow(StatePlaces(folder=str(self._checkpoints.folder.path), resume=str(place), token=token))
+        self._checkpoints.forget(token)
+        self._since = None
+        return position
+
+    def laid_out(self, blueprint: Blueprint, **details: Any) -> None:
+        """Tell of a new layout."""
+        self._desk.lay_out(blueprint)
+        self._record(LAID_OUT, **details)
 
     def _ends(self, trainer: Trainer) -> list[float] | None:
         if trainer.ends is None:

@@ -7,9 +7,11 @@ import os
 import re
 import traceback
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol
 
-from stages.errors import HostFailed, JobFailed, PipetrainError, UnexpectedError
+from stages.errors import HostFailed, JobFailed, PipetrainError, UnexpectedError, UserMistake
 
 _OF_THE_HOST = (
     errno.ENOSPC,
@@ -69,3 +71,27 @@ def os_error_of(text: str, file: Path) -> OSError:
     found = _OS_ERROR.search(text)
     number = int(found[1]) if found else errno.EIO
     return OSError(number, os.strerror(number), str(file))
+
+
+class Events(Protocol):
+    """What takes events, such as a run directory."""
+
+    def event(self, what: str, **details: Any) -> None:
+        """Append an event."""
+
+
+def record_failure(run_dir: Events, error: PipetrainError) -> None:
+    """Write the event `failed` of a run."""
+    run_dir.event("failed", **failure_details(error))
+
+
+def failure_details(error: PipetrainError) -> dict[str, Any]:
+    """Return the entries of the event `failed` for this error."""
+    place = error.place if isinstance(error, JobFailed) else None
+    return {
+        **({} if place is None else {"place": asdict(place)}),
+        "kind": type(error).__name__,
+        "mistake": isinstance(error, UserMistake),
+        "cause": str(error),
+        "traceback": getattr(error, "traceback", ""),
+    }

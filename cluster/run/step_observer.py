@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from cluster.data.sources import JobData
@@ -43,19 +43,26 @@ class StepObserver:
         """`at_look` is called with the last step a few times a second, between two rows."""
         self._at_look = at_look
         self._name, self._run_dir, self._workers, self._trainer = name, run_dir, workers, trainer
-        self._places = {place.worker: {"host": place.host, "pid": place.pid} for place in workers.places()}
-        plan = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
-        self._activations = [stage.memory.saved for stage in plan.stages]
+        self._data = data
+        self._know(blueprint)
         self._next_look = self._next_account = 0.0
         self._unwritten: dict[str, Any] | None = None
         self._last_step = 0
-        self._most_steps = max(1, MOST_ACTIONS // (3 * blueprint.program.n_stages * blueprint.program.n_micro_batches))
         self._wanted: TraceRequest | None = None
         self._growing: tuple[BinaryIO, GrowingTrace] | None = None
         self._traced: list[TimedAction] = []
         self._traced_steps = 0
-        self._trace_memory = trace_memory(blueprint, len(data.train))
         self._writing: threading.Thread | None = None
+
+    def _know(self, blueprint: Blueprint) -> None:
+        """Take in what follows from the layout."""
+        data, program = self._data, blueprint.program
+        self._blueprint = blueprint
+        self._places = {place.worker: {"host": place.host, "pid": place.pid} for place in self._workers.places()}
+        plan = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
+        self._activations = [stage.memory.saved for stage in plan.stages]
+        self._most_steps = max(1, MOST_ACTIONS // (3 * program.n_stages * program.n_micro_batches))
+        self._trace_memory = trace_memory(blueprint, len(data.train))
 
     def begin(self, trace_steps: int) -> None:
         """Begin before the first step. Trace `trace_steps` steps, or as many as a waiting request wants."""
@@ -63,10 +70,14 @@ class StepObserver:
         if asked is not None:
             self._trace(asked)
 
-    def go_on(self, trainer: Trainer) -> None:
-        """Go on with another trainer, after a worker was replaced. A trace that has steps ends here."""
+    def go_on(self, trainer: Trainer, blueprint: Blueprint) -> None:
+        """Go on with another trainer, after a worker was replaced, or in another layout; the accounts of that begin at
+        0. A trace that has steps ends here."""
+        if blueprint is not self._blueprint and self._unwritten is not None:
+            self._run_dir.account(self._unwritten)
+            self._unwritten = None
         self._trainer = trainer
-        self._places = {place.worker: {"host": place.host, "pid": place.pid} for place in self._workers.places()}
+        self._know(blueprint)
         if self._wanted is not None:
             if self._growing is not None:
                 self._end_trace()
@@ -206,3 +217,15 @@ class StepObserver:
         if self._writing is not None:
             self._writing.join()
             self._writing = None
+
+
+@contextlib.contextmanager
+def closing_after(observer: StepObserver) -> Iterator[None]:
+    """Close the observer after the block. If the block raises an error, ignore errors of closing."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            observer.close()
+        raise
+    observer.close()

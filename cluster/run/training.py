@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from cluster.actors.ray_room import room_at_start
 from cluster.actors.ray_session import check_address
 from cluster.actors.runner_link import RunnerLink
 from cluster.checkpoints.folder import CheckpointFolder, StatePlaces
@@ -18,22 +19,24 @@ from cluster.data.sources import JobData, load_data
 from cluster.data.texts.loading import target_bytes
 from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.connecting import connect
+from cluster.run.elastic import Layouts
 from cluster.run.evaluation import EvaluationLog
 from cluster.run.fault_desk import FaultDesk
 from cluster.run.learning import LearningNotes
 from cluster.run.recovering import Recovery
 from cluster.run.resuming import Resume
 from cluster.run.run_dir import RunDir
-from cluster.run.run_errors import as_our_error
-from cluster.run.step_observer import StepObserver
+from cluster.run.run_errors import as_our_error, record_failure
+from cluster.run.step_observer import StepObserver, closing_after
 from cluster.run.straggling import StragglerNotes
 from cluster.trackers import Trackers, require_trackers, require_tracking
 from coordinator.checkpoints.position import START, Position
 from coordinator.job.checkpoint_section import GRACE_S
 from coordinator.job.spec import JobSpec
 from coordinator.learning.warning import LearningWarning
-from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.estimate import estimate
+from coordinator.plan.layout import lay_out
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.ending import Ending
 from coordinator.train.recovery import Policy
@@ -43,7 +46,7 @@ from coordinator.train.text_measure import TextMeasure, text_measure
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import WorkerPlace, Workers, gather
 from stages.data import batch_bounds
-from stages.errors import GraceOver, JobFailed, PipetrainError, StoppedEarly, UserMistake
+from stages.errors import GraceOver, StoppedEarly
 from stages.orders import Faults
 
 
@@ -58,7 +61,8 @@ class Where:
     `session` is the Ray module if this process is connected already.
 
     `inside` is set in a runner, which is part of Ray already: it has what workers share with their runner. `on_wait` is
-    called with what the workers wait for. `rules` limit which data may be read, and what trackers may write and reach.
+    called with what the workers wait for. `most` is the most workers that it may have, None for no limit. `rules` limit
+    which data may be read, and what trackers may write and reach.
     """
 
     local: bool = False
@@ -66,6 +70,7 @@ class Where:
     inside: RunnerLink | None = None
     session: Any = None
     on_wait: Callable[[str], None] = _quiet
+    most: int | None = None
     rules: SourceRules = FREE
 
 
@@ -136,7 +141,11 @@ class Run:
             data = replace(data, spec=spec, said=(*data.said, *lines_about_weights(spec, where.rules)))
         else:
             resume.require_fit(spec, data.fingerprint())
-        blueprint = make_blueprint(spec, len(data.train))
+        blueprint = lay_out(
+            *(spec, len(data.train), room_at_start(spec, local=where.local, address=where.address, most=where.most)),
+            data_bytes=data.nbytes + data.reading_bytes,
+            validation_rows=len(data.validation),
+        )
         return Run(spec, data, blueprint, where, weights=weights, trace_steps=trace_steps, faults=faults, resume=resume)
 
     def refusals(self) -> tuple[str, ...]:
@@ -231,6 +240,7 @@ class Run:
         stragglers: StragglerNotes,
         checkpoints: RunCheckpoints,
         recovery: Recovery,
+        layouts: Layouts,
     ) -> Iterator[Row]:
         """Yield the rows to record and to show (see `training.log_every`), some of them again after a recovery. The
         observer gets every step, the notes each once."""
@@ -240,6 +250,7 @@ class Run:
             assert trainer is not None, "it was made"
             log = RowLog(self.spec.training.log_every, position.open_row)
             checkpoints.open_row = partial(getattr, log, "open_row")
+            grows, laid_out = False, self.blueprint
             try:
                 for row in trainer.rows():
                     if recovery.is_first(row):
@@ -251,16 +262,23 @@ class Run:
                         observer.step(row)
                         stragglers.row(row)
                         yield from log.take(row)
-                recovery.ended(trainer)
-                yield from log.rest()
-                return
+                    if not grows and layouts.wants_to_grow():
+                        grows = True
+                        trainer.stop()
+                if not grows or self._ending.asked or trainer.steps_done >= trainer.steps_total:
+                    recovery.ended(trainer)
+                    yield from log.rest()
+                    return
+                observer.settled()
+                position = recovery.grow(trainer, log)
             except Exception as error:
                 try:
                     position = recovery.after(error, trainer)
                 except Exception:  # the rows before the error are not lost
                     yield from log.rest()
                     raise
-            observer.go_on(self._make_trainer(recovery.workers, checkpoints, position, trainer))
+            earlier = trainer if laid_out is self.blueprint else None
+            observer.go_on(self._make_trainer(recovery.workers, checkpoints, position, earlier), self.blueprint)
             stragglers.go_on()
 
     def _make_trainer(
@@ -308,6 +326,14 @@ class Run:
             planned=self._faults,
             warn=lambda text: self.warn(text),
         )
+        layouts = Layouts(
+            *(self.spec, self.data, self.blueprint, workers),
+            most=self._where.most,
+            waits=self._where.inside is not None,
+            give_up=self._give_up,
+            on_change=partial(setattr, self, "blueprint"),
+            record=lambda blueprint, **details: recovery.laid_out(blueprint, **details),
+        )
         recovery = Recovery(
             run_dir,
             workers,
@@ -315,6 +341,7 @@ class Run:
             Policy(max_restarts=self.spec.recovery.max_restarts, backoff_s=self.spec.recovery.backoff),
             self.resume,
             desk,
+            layouts,
             warn=lambda text: self.warn(text),
             give_up=self._give_up,
         )
@@ -333,7 +360,7 @@ class Run:
         judged = EvaluationLog(run_dir, self.data.preprocessing)
         with trackers:
             with contextlib.suppress(GraceOver), closing_after(observer):
-                for row in self._logged(observer, notes, stragglers, checkpoints, recovery):
+                for row in self._logged(observer, notes, stragglers, checkpoints, recovery, layouts):
                     if not recovery.is_new(row):
                         continue
                     run_dir.metric(row.as_dict())
@@ -370,32 +397,3 @@ class Run:
             steps=step, steps_total=self.steps_total, stopped=stopped, saved=saved, checkpoint=newest, **made
         )
         run_dir.event("stopped" if stopped else "finished", step=step, saved=saved, checkpoint=newest)
-
-
-@contextlib.contextmanager
-def closing_after(observer: StepObserver) -> Iterator[None]:
-    """Close the observer after the block. If the block raises an error, ignore errors of closing."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(Exception):
-            observer.close()
-        raise
-    observer.close()
-
-
-def record_failure(run_dir: RunDir, error: PipetrainError) -> None:
-    """Write the event `failed` of a run."""
-    run_dir.event("failed", **failure_details(error))
-
-
-def failure_details(error: PipetrainError) -> dict[str, Any]:
-    """Return the entries of the event `failed` for this error."""
-    place = error.place if isinstance(error, JobFailed) else None
-    return {
-        **({} if place is None else {"place": asdict(place)}),
-        "kind": type(error).__name__,
-        "mistake": isinstance(error, UserMistake),
-        "cause": str(error),
-        "traceback": getattr(error, "traceback", ""),
-    }

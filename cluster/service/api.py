@@ -39,6 +39,7 @@ from cluster.wire.convert import state_name
 from coordinator.job.checkpoint_section import CheckpointSection
 from coordinator.job.limits import document_problem, encodable
 from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.layout import Room, layout_without_data, workers_with_room
 from coordinator.queue.job_queue import Needs
 from coordinator.queue.job_states import Queued
 from coordinator.texts import counted, size
@@ -240,7 +241,7 @@ class Api:
         wrong = await self.wrong_paths([path for path in local_files(spec) if path not in document.files])
         if wrong:
             raise UserMistake("\n".join(f"{path}: {what}" for path, what in wrong.items()))
-        job = new_job_id()
+        job, needs = new_job_id(), await self._needs(spec, document.files)
         before = await self._jobs.find(resume) if resume else ""
         step = await asyncio.to_thread(require_resumable, self._jobs, before, spec) if before else 0
         record = JobRecord(
@@ -249,10 +250,10 @@ class Api:
             submission_id=submission_id or job,
             priority=priority,
             order=0,
-            needs=await self._needs(spec, document.files),
+            needs=needs,
             state=Queued(why=f"goes on after step {step} of job {before}" if before else ""),
             step=step,
-            stages=spec.pipeline.stages,
+            stages=needs.workers if spec.pipeline.stages == "auto" else spec.pipeline.stages,
             schedule=spec.pipeline.schedule,
             batch_size=spec.training.batch_size,
             events=1,  # its submission
@@ -277,7 +278,8 @@ class Api:
         """Return the plan as JSON, and a line for each worker with too little memory. Raises UserMistake, JobFailed."""
         places = {path: str(upload_path(self._jobs.home, sha256, path)) for path, sha256 in files.items()}
         require_rules(spec, self._jobs.rules, places)
-        return await plan_job(self._outside, spec, places, self._jobs.rules.for_job(remote=remote))
+        rules = self._jobs.rules.for_job(remote=remote)
+        return await plan_job(self._outside, spec, places, rules, self._room(spec))
 
     async def wrong_paths(self, paths: Sequence[str], *, exists: bool = False) -> dict[str, str]:
         """Return the problem of each wrong path: it leads to a place on this host that jobs may not read or, with
@@ -313,14 +315,20 @@ class Api:
             )
 
     async def _needs(self, spec: JobSpec, files: Mapping[str, str]) -> Needs:
-        workers = spec.pipeline.n_workers
-        if workers is None:  # a schedule file has a line for each worker
+        workers, resources = spec.pipeline.n_workers, spec.resources
+        if spec.pipeline.stages == "auto":
+            workers = (await asyncio.to_thread(layout_without_data, spec, self._room(spec))).workers
+        elif workers is None:  # a schedule file has a line for each worker
             path, rules = spec.pipeline.schedule, self._jobs.rules
             place = str(upload_path(self._jobs.home, files[path], path)) if path in files else path
             rules = rules.with_files([place] if path in files else [])
             workers = await schedule_workers(self._outside, path, place, rules)
-        resources = spec.resources
         return Needs(workers=workers, cpus=resources.cpus_per_worker, memory=resources.memory_per_worker or 0)
+
+    def _room(self, spec: JobSpec) -> int:
+        """Return how many workers of this job the empty cluster holds."""
+        nodes = [Room(cpus=node["cpus"], memory=node["memory"]) for node in self._jobs.nodes]
+        return workers_with_room(nodes, spec.resources.cpus_per_worker, spec.resources.memory_per_worker or 0)
 
     def _require_room(self, needs: Needs) -> None:
         """Raise Refused if the job can never fit into the service's own cluster, which does not grow."""

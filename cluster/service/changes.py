@@ -33,6 +33,8 @@ def following(entry: Entry, event: EventRecord) -> JobRecord:
         record = replace(record, steps_total=event.details["steps_total"])
     if event.kind == "resumed" and "step" in event.details:
         record = replace(record, step=event.details["step"])
+    if event.kind in ("starting", "laid out anew") and isinstance(event.details.get("stages"), int):
+        record = replace(record, stages=event.details["stages"])
     if event.kind == "preparing" and "pid" in event.details:
         record = replace(record, runner_pid=event.details["pid"])
     return record

@@ -31,5 +31,6 @@ def prepare_attempt(
         memory_per_cpu=memory_per_cpu,
         force=record.force,
         resumed_from=record.resumed_from,
+        workers=record.needs.workers,
         rules=rules.for_job(remote=record.remote).as_dict(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cluster.actors.host_processes import end_ray_process
-from cluster.actors.ray_workers import ACTOR_NAME as WORKER_NAME
+from cluster.actors.worker_process import ACTOR_NAME as WORKER_NAME
 from cluster.run.job_runner import ACTOR_NAME as RUNNER_NAME
 from cluster.service.entry import Entry
 from cluster.service.store import Store

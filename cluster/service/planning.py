@@ -12,17 +12,18 @@ from coordinator.job.spec import JobSpec
 
 
 async def plan_job(
-    outside: Outside, spec: JobSpec, places: Mapping[str, str], rules: SourceRules
+    outside: Outside, spec: JobSpec, places: Mapping[str, str], rules: SourceRules, room: int
 ) -> tuple[str, list[str]]:
     """Return the plan as JSON, and a line for each worker with too little memory. Raises Unreadable, Refused.
 
-    `places` maps the name of each uploaded file in the job to its path. If the caller cancels its call, the reading
-    ends.
+    The cluster has room for `room` workers. `places` maps the name of each uploaded file in the job to its path. If the
+    caller cancels its call, the reading ends.
     """
     limits = replace(rules.with_files(places.values()), most_bytes=MOST_BYTES)
     names = ", ".join(dict.fromkeys([spec.data.source, *local_files(spec)]))
     try:
-        answer = await outside.ask("plan", names, document=spec.document(), places=dict(places), rules=limits.as_dict())
+        job = {"document": spec.document(), "places": dict(places), "rules": limits.as_dict(), "room": room}
+        answer = await outside.ask("plan", names, **job)
     except Unreadable as error:
         raise _renamed(error, places) from None
     return answer["plan"], answer["refusals"]

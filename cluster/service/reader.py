@@ -24,7 +24,7 @@ from stages.errors import UserMistake
 READY, AHEAD = "ready", "--ahead"
 _FOR_A_PLAN = (
     *("cluster.data.sources", "cluster.checkpoints.given_weights", "coordinator.job.spec"),
-    *("coordinator.plan.blueprint", "coordinator.plan.estimate"),
+    *("coordinator.plan.layout", "coordinator.plan.estimate"),
 )
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
 """Modules that reading imports only when it needs them."""
@@ -63,8 +63,8 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     from cluster.data.checks import Checking
     from cluster.data.sources import load_data
     from coordinator.job.spec import parse_job
-    from coordinator.plan.blueprint import make_blueprint
     from coordinator.plan.estimate import estimate
+    from coordinator.plan.layout import lay_out
 
     spec = parse_job(question["document"]).relocated(question["places"])
     rules = SourceRules.from_dict(question["rules"])
@@ -72,7 +72,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     data = load_data(spec, rules, Checking(whole=False))
     spec = data.spec
     require_weights(spec, replace(rules, most_bytes=None))  # no limit of size: it keeps only names and shapes
-    blueprint = make_blueprint(spec, len(data.train))
+    blueprint = lay_out(spec, len(data.train), question["room"])
     found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
     return {"plan": json.dumps({**found.as_dict(), "data": list(data.said)}), "refusals": list(found.refusals)}
 

@@ -66,7 +66,7 @@ def text(event: Mapping[str, Any]) -> str:
             return f"goes on from the checkpoint of step {event['step']}"
         case "checkpoint not saved":
             return f"no checkpoint of step {event['step']}: {event['cause']}"
-        case "worker lost" | "recovered" | "caught up" as kind:
+        case "worker lost" | "laid out anew" | "recovered" | "caught up" as kind:
             return story_text(kind, event)
         case "fault" | "fault planned" | "fault refused" as kind:
             return chaos_text(kind, event)

@@ -225,7 +225,7 @@ def _training(facts: Facts) -> Iterator[str]:
     if batch is not None and parts is not None and parts > batch:
         yield f"training.micro_batches: got {parts}, must be at most {batch}, the rows of training.batch_size"
     stages = facts.get("pipeline", "stages", default=1)
-    if parts is not None and stages is not None and parts * stages > MAX_ACTIONS:
+    if parts is not None and isinstance(stages, int) and parts * stages > MAX_ACTIONS:
         yield (
             f"training.micro_batches: got {parts:,} in {stages:,} stages, which makes {parts * stages:,} forward "
             f"passes a step, must be at most {MAX_ACTIONS:,}"
@@ -248,6 +248,9 @@ def _pipeline(facts: Facts, n_layers: int | None) -> Iterator[str]:
     given = partition if isinstance(partition, (list, tuple)) else None
     stages = facts.get("pipeline", "stages", default=1 if given is None else len(given))
     workers = facts.get("pipeline", "workers")
+    if stages == "auto":
+        yield from _follows_cluster(facts, n_layers, what)
+        return
     if stages is not None and n_layers is not None and stages > n_layers:
         yield f"pipeline.stages: got {stages}, must be at most {n_layers}, {what}"
     again = facts.get("pipeline", "recompute", default="none")
@@ -277,3 +280,16 @@ def _too_few_micro_batches(facts: Facts, stages: int, workers: int | None) -> It
             f"training.micro_batches: got {parts}, must be at least {fewest} for {schedule}, two for each of "
             f"{counted(n_workers, 'worker')}"
         )
+
+
+def _follows_cluster(facts: Facts, n_layers: int | None, what: str) -> Iterator[str]:
+    """Yield a line for each entry that needs a number of stages, which `stages: auto` does not give."""
+    for key in ("partition", "recompute"):
+        given = facts.get("pipeline", key)
+        if isinstance(given, (list, tuple)):
+            yield f"pipeline.{key}: got {show(given)}, but pipeline.stages is auto; write auto, or a number of stages"
+    schedule, workers = facts.get("pipeline", "schedule"), facts.get("pipeline", "workers")
+    if isinstance(schedule, str) and schedule.lower().endswith(".csv"):
+        yield f"pipeline.stages: got 'auto', must be the number of stages in {schedule}"
+    if workers is not None and n_layers is not None and workers > n_layers:
+        yield f"pipeline.workers: got {workers}, must be at most {n_layers}, {what}"

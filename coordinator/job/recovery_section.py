@@ -14,3 +14,5 @@ class RecoverySection(Section):
         default=3, ge=0, le=2**31 - 1, description="a whole number of workers that are replaced, at least 0"
     )
     backoff: float = Field(default=1.0, ge=0, le=3600, description="a number of seconds from 0 to 3600")
+    room_timeout: float = Field(default=60.0, ge=0, le=2_592_000, description="a number of seconds, at most 30 days")
+    grow_after: float = Field(default=60.0, ge=0, le=2_592_000, description="a number of seconds, at most 30 days")

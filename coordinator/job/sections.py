@@ -102,6 +102,14 @@ def _freeze(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(str, value)))
 
 
+def _stages(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
+        raise ValueError
+    return value
+
+
 def _partition(value: object) -> Literal["auto", "measured"] | tuple[int, ...]:
     if isinstance(value, str) and value in ("auto", "measured"):
         return "auto" if value == "auto" else "measured"
@@ -250,7 +258,9 @@ class TrainingSection(Section):
 class PipelineSection(Section):
     """`pipeline`: how the layers are cut into stages, and in which order stages process micro-batches."""
 
-    stages: Count = 1
+    stages: Annotated[int | Literal["auto"], PlainValidator(_stages)] = Field(
+        default=1, description="a whole number, at least 1, or auto: as many as the cluster has room for"
+    )
     workers: Count | None = Field(default=None, description="a whole number, at least 1, or null to follow schedule")
     schedule: Annotated[str, PlainValidator(_schedule)] = Field(
         default="1f1b",
@@ -277,11 +287,17 @@ class PipelineSection(Section):
         return value
 
     @property
+    def n_stages(self) -> int:
+        """The number of stages of a job whose layout is known."""
+        assert self.stages != "auto", "coordinator.plan.layout decides it"
+        return self.stages
+
+    @property
     def n_workers(self) -> int | None:
-        """The number of workers; None if the lines of a schedule file decide it."""
+        """The number of workers; None if the lines of a schedule file, or the room in the cluster, decide it."""
         if self.workers is not None:
             return self.workers
-        if self.schedule not in SCHEDULES:
+        if self.schedule not in SCHEDULES or self.stages == "auto":
             return None
         return default_workers(self.schedule, self.stages)
 

@@ -105,13 +105,13 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
         fewest = fewest_micro_batches(pipeline.schedule, pipeline.n_workers)
 
         def built(m: int) -> Program:
-            return build(pipeline.schedule, n_stages=pipeline.stages, n_micro_batches=m, n_workers=pipeline.n_workers)
+            return build(pipeline.schedule, n_stages=pipeline.n_stages, n_micro_batches=m, n_workers=pipeline.n_workers)
 
         if spec.training.micro_batches < fewest:
             built(spec.training.micro_batches)  # raises, and says why
         return {m: built(m) if m >= fewest else restrict(built(fewest), m) for m in counts}  # a last batch may be small
     whole = load_csv(Path(pipeline.schedule))
-    if whole.n_stages != pipeline.stages:
+    if whole.n_stages != pipeline.n_stages:
         raise InvalidJob([f"pipeline.stages: {pipeline.stages}, but {pipeline.schedule} has {whole.n_stages} stages"])
     if pipeline.workers is not None and whole.n_workers != pipeline.workers:
         raise InvalidJob([f"pipeline.workers: {pipeline.workers}, but {pipeline.schedule} has {whole.n_workers} lines"])

@@ -103,7 +103,7 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
         for s in range(program.n_stages)
     )
 
-    dry = _dry_run(blueprint)
+    dry = dry_run(blueprint)
     item, room = model.itemsize, link_room(blueprint)
     ends = (0, program.n_stages - 1)
     workers = tuple(
@@ -131,7 +131,7 @@ def _state_bytes(stages: Sequence[StagePlan], worker: int) -> int:
     return sum(plan.memory.weights + plan.memory.optimizer for plan in stages if plan.worker == worker)
 
 
-def _dry_run(blueprint: Blueprint) -> Replay:
+def dry_run(blueprint: Blueprint) -> Replay:
     """Return the dry run of a full batch, as it is performed (see coordinator.timing.prediction, [Note: as
     performed])."""
     costs, rows = (

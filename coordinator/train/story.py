@@ -8,16 +8,16 @@ from typing import Any
 from coordinator.texts import counted
 from coordinator.train.recovery import Cause
 
-LOST, RECOVERED, CAUGHT_UP = "worker lost", "recovered", "caught up"
+LOST, RECOVERED, CAUGHT_UP, LAID_OUT = "worker lost", "recovered", "caught up", "laid out anew"
 """The kinds of events."""
 STRAGGLES, STRAGGLES_NO_MORE = "straggler", "straggler over"
 """The kinds of events about slow workers (see Straggling)."""
-STORY = (LOST, RECOVERED, CAUGHT_UP)
+STORY = (LOST, LAID_OUT, RECOVERED, CAUGHT_UP)
 
 
 def story_text(kind: str, event: Mapping[str, Any]) -> str:
     """Return an event of STORY as a line of text."""
-    return {LOST: _lost, RECOVERED: _recovered, CAUGHT_UP: _caught_up}[kind](event)
+    return {LOST: _lost, RECOVERED: _recovered, CAUGHT_UP: _caught_up, LAID_OUT: _laid_out}[kind](event)
 
 
 def _lost(event: Mapping[str, Any]) -> str:
@@ -59,3 +59,11 @@ def straggler_text(event: Mapping[str, Any]) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def _laid_out(event: Mapping[str, Any]) -> str:
+    before, after = event["before"], event["workers"]
+    stages = counted(event["stages"], "stage")
+    if event["stages"] != before["stages"]:
+        stages = f"{before['stages']} stages → {event['stages']}"
+    return f"laid out anew: {counted(before['workers'], 'worker')} → {after}, {stages}, because {event['why']}"

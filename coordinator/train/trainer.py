@@ -148,7 +148,7 @@ class Trainer:
             if self._checkpoints.pending:  # it becomes whole before the one of the end begins
                 under_way.append(([LookSaved(wait=True)], self._workers.submit([LookSaved(wait=True)])))
                 yield from self._collect(*under_way.popleft())
-            if self._checkpoints.at_end(self.steps_done, owes_evaluation=self._owes_evaluation()):
+            if self._checkpoints.at_end(self.steps_done, owes_evaluation=self.owes_evaluation()):
                 rest.append(Save(self.steps_done, copy=False))
             rest.append(LookSaved(wait=True))
         orders = [*rest, Settle()]
@@ -188,7 +188,8 @@ class Trainer:
         due = step % (n if every is None else every) == 0 or step == self.steps_total
         return bool(self._validation_rows) and due
 
-    def _owes_evaluation(self) -> bool:
+    def owes_evaluation(self) -> bool:
+        """Whether the evaluation after the last step made is still to come."""
         return self.steps_done > 0 and self._is_evaluated(self.steps_done) and self._evaluated != self.steps_done
 
     def _submissions(self) -> Iterator[Sequence[Order]]:

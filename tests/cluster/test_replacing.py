@@ -20,6 +20,8 @@ def test_no_worker_is_waited_for_if_no_node_is_left() -> None:
         return [], refs
 
     workers: Any = object.__new__(RayWorkers)
+    workers._require_time = lambda: None
+    workers._placing = SimpleNamespace(look=lambda: True)
     nodes = [[{"Alive": True}], [{"Alive": False}, {"Alive": True}], [{"Alive": False}]]
     workers._ray = SimpleNamespace(wait=wait, nodes=lambda: nodes.pop(0), exceptions=None)
     with pytest.raises(JobFailed, match="Ray was lost: no node of its cluster is alive") as lost:

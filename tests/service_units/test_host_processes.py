@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from cluster.actors.host_processes import command_line, end_ray_process, end_session, in_session, own_process_with
-from cluster.actors.ray_workers import ACTOR_NAME as WORKER_NAME
+from cluster.actors.worker_process import ACTOR_NAME as WORKER_NAME
 from cluster.run.job_runner import ACTOR_NAME as RUNNER_NAME
 
 # Prints a word and a process id for each process that it starts. `exec` gives the sleeping processes these ids.

@@ -78,7 +78,7 @@ def test_what_would_hang_or_fill_the_memory_is_refused_with_its_name(tmp_path: P
                 await schedule_workers(outside, "mine.csv", str(path), FREE)
             assert str(caught.value).startswith(f"mine.csv: cannot be read: {told}")
         with pytest.raises(Unreadable) as caught:
-            await plan_job(outside, reading(path), {}, FREE)
+            await plan_job(outside, reading(path), {}, FREE, 1)
         assert str(caught.value).startswith(f"{path}: cannot be read: {told}")
 
     run(ask)
@@ -94,10 +94,10 @@ def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_quest
     )
 
     async def ask(outside: Outside) -> Any:
-        first = await plan_job(outside, spec, {}, FREE)
+        first = await plan_job(outside, spec, {}, FREE, 1)
         assert outside._spare is not None
         ahead = await outside._spare
-        assert first == await plan_job(outside, spec, {}, FREE)
+        assert first == await plan_job(outside, spec, {}, FREE, 1)
         assert ahead.returncode is not None, "the second request did not get the waiting process"
         return first
 
@@ -110,7 +110,7 @@ def test_data_that_take_too_much_memory_are_refused_and_an_uploaded_file_has_its
 
     async def ask(outside: Outside) -> str:
         with pytest.raises(Unreadable) as caught:
-            await plan_job(outside, reading(Path("/mine/rows.npz")), {"/mine/rows.npz": str(path)}, FREE)
+            await plan_job(outside, reading(Path("/mine/rows.npz")), {"/mine/rows.npz": str(path)}, FREE, 1)
         return str(caught.value)
 
     assert run(ask, memory=64 * 2**20) == (
@@ -127,7 +127,7 @@ def test_data_that_stay_in_their_file_are_planned_without_reading_them_all(tmp_p
     spec = benchmark_job(path, 8)
 
     async def ask(outside: Outside) -> Any:
-        plan, refusals = await plan_job(outside, spec, {}, FREE)
+        plan, refusals = await plan_job(outside, spec, {}, FREE, 1)
         return json.loads(plan), refusals
 
     plan, refusals = run(ask, memory=64 * 2**20)
@@ -139,7 +139,7 @@ def test_data_that_stay_in_their_file_are_planned_without_reading_them_all(tmp_p
 def test_a_plan_that_takes_too_long_does_not_blame_the_file_system_alone() -> None:
     async def ask(outside: Outside) -> str:
         with pytest.raises(Refused) as caught:
-            await plan_job(outside, reading(Path("rows.csv")), {}, FREE)
+            await plan_job(outside, reading(Path("rows.csv")), {}, FREE, 1)
         return str(caught.value)
 
     told = run(ask, seconds=0.1, command=HANGS)
