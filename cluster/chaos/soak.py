@@ -80,16 +80,15 @@ class Soak:
         """Train twice into the new folder `folder`, and compare. `note` is called with what happens. Raises what
         training raises: a soak whose run fails has no report."""
         folder = folder or default_run_dir(self.spec.replace(name=f"{self.spec.name}-soak"))
-        if folder.exists() and any(folder.iterdir()):
-            raise UserMistake(f"{folder}: is not empty; choose another folder")
         resources, n = self.spec.resources, self._workers
         memory = (resources.memory_per_worker or 0) * n
         with ray_session(self._address, cpus=resources.cpus_per_worker * n, memory=memory) as ray:
-            report = self._compare(folder, Where(session=ray), note)
-        (folder / REPORT).write_text(json.dumps(report.document(), indent=1) + "\n")
-        return report
+            return self.compare(folder, Where(session=ray), note)
 
-    def _compare(self, folder: Path, where: Where, note: Callable[[str], None]) -> SoakReport:
+    def compare(self, folder: Path, where: Where, note: Callable[[str], None] = lambda text: None) -> SoakReport:
+        """As `run`, with workers at `where`."""
+        if folder.exists() and any(folder.iterdir()):
+            raise UserMistake(f"{folder}: is not empty; choose another folder")
         note(f"undisturbed: {self.steps_total} steps into {folder / UNDISTURBED}")
         undisturbed_s = self._train(folder / UNDISTURBED, {}, where, note)
         before = Held.now()
@@ -99,7 +98,7 @@ class Soak:
             faults.setdefault(worker, []).append(fault)
         disturbed_s = self._train(folder / DISTURBED, faults, where, note)
         events = list(_lines(folder / DISTURBED / run_files.EVENTS))
-        return SoakReport(
+        report = SoakReport(
             job=self.spec.name,
             seed=self.seed,
             folder=folder,
@@ -111,6 +110,8 @@ class Soak:
             left=tuple(leaks(before, _worker_pids(events), folder / DISTURBED)),
             other_losses=tuple(other_losses(events)),
         )
+        (folder / REPORT).write_text(json.dumps(report.document(), indent=1) + "\n")
+        return report
 
     def _train(self, path: Path, faults: Mapping[int, list[Fault]], where: Where, note: Callable[[str], None]) -> float:
         run = Run.prepare(self.spec, where, faults=faults)

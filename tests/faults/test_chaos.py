@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.chaos.asking import inject_fault
+from cluster.chaos.soak import Soak
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
 from coordinator.chaos.story import STRUCK
@@ -102,3 +104,19 @@ def test_a_run_under_way_takes_a_request_and_refuses_what_cannot_be(
     with pytest.raises(Refused, match="the run finished at step 30; only a run that trains can have a fault"):
         inject_fault(tmp_path / "run", "kill", worker=0)
     assert not (tmp_path / "run" / "fault.request").exists()
+
+
+def test_a_soak_ends_with_a_verdict_and_a_report(tmp_path: Path, on_ray: Where, ray: Any) -> None:
+    spec = text_job(tmp_path, "interleaved-1f1b", 4).replace(training__steps=12)
+    soak = Soak(spec, faults=3, seed=15)
+    assert {fault.what for _, fault in soak.plan} == {"kill", "disk-full", "slow"}, "quick ones"
+    report = soak.compare(tmp_path / "soak", Where(session=ray))
+    assert report.differences == ()
+    assert report.left == ()
+    assert report.ok
+    assert all(one.struck for one in report.faults)
+    (killed,) = [one for one in report.faults if one.kind == "kill"]
+    assert killed.found_s is not None
+    assert 0 < killed.found_s < 60
+    assert killed.replaced_s is not None
+    assert json.loads((tmp_path / "soak" / "soak.json").read_text())["ok"] is True
