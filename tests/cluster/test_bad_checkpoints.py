@@ -25,7 +25,7 @@ def _manifest(place: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(document))
 
 
-def _said(*arguments: object) -> tuple[int, str]:
+def _said(*arguments: str | Path) -> tuple[int, str]:
     """Return exit code and the one line of standard error of a command that needs no cluster."""
     done = pipetrain_here(*arguments)
     (line,) = done.stderr.splitlines()

@@ -106,6 +106,7 @@ class Curves:
         with ui.element("div").classes("terms") as self._marks:
             key("a checkpoint", "background: none; border-left: 2px dotted var(--c3); width: 0; height: 14px")
             key("a worker was lost", "background: var(--bad); width: 2px; height: 14px")
+            key("a fault on request", "background: none; border-left: 2px dashed var(--c4); width: 0; height: 14px")
             key("steps made again", "background: color-mix(in srgb, var(--bad) 12%, transparent); height: 14px")
 
     def _number(self, label: str, value: float | None) -> ui.number:
