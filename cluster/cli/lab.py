@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from rich.table import Table
@@ -13,10 +14,12 @@ from rich.table import Table
 from cluster.cli.output import console
 from coordinator.job.nearest import did_you_mean
 from coordinator.program.drawing import legend
+from coordinator.program.table import Table as ProgramTable
 from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import SCHEDULES
+from coordinator.schedules.csv_format import write_csv
 from coordinator.texts import counted, number, share
-from coordinator.timing.lab import LeftOut, Question, Row, best, compare
+from coordinator.timing.lab import LeftOut, Question, Row, Searched, best, compare, search_too
 from stages.actions import Kind
 from stages.errors import InvalidSchedule, UserMistake
 
@@ -51,9 +54,24 @@ _COLUMNS = ("schedule", "stages", "step", "bubble", "bubble rate", "kept a worke
 @click.option(
     "--schedules", default="all", show_default=True, help="Schedules to compare, separated by commas, or all."
 )
+@click.option("--search", is_flag=True, help="Search for a still better schedule for these times, too.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the schedule that --search finds to this .csv file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def lab(
-    stages: int, micro_batches: int, times: str, latency: float, memory: float | None, schedules: str, as_json: bool
+    stages: int,
+    micro_batches: int,
+    times: str,
+    latency: float,
+    memory: float | None,
+    schedules: str,
+    search: bool,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare all schedules: the same network, on as many workers, in a dry run.
 
@@ -65,7 +83,14 @@ def lab(
     question = Question(
         n_workers=stages, n_micro_batches=micro_batches, times=_times(times), latency=latency, memory=memory
     )
-    rows = compare(question, _names(schedules))
+    if output is not None and not search:
+        raise UserMistake("--output: goes with --search, whose schedule it writes")
+    rows = compare(question, _names(schedules), must_fit=not search)
+    searched = search_too(question) if search else None
+    if searched is not None:
+        rows.append(searched.row)
+        if output is not None:
+            _write(searched.row.timed.table, output)
     if as_json:
         click.echo(json.dumps(_document(question, rows), indent=2))
         return
@@ -74,7 +99,16 @@ def lab(
         if isinstance(row, LeftOut):
             click.echo(f"{row.schedule} {row.why}")
     _recommend(question, rows)
+    if searched is not None:
+        _tell(searched, output)
     _draw(rows)
+
+
+def _write(table: ProgramTable, output: Path) -> None:
+    try:
+        output.write_text(write_csv(table.program()), encoding="utf-8")
+    except OSError as error:
+        raise UserMistake(f"--output: {output} cannot be written: {error.strerror}") from None
 
 
 def _times(text: str) -> tuple[float, float, float]:
@@ -130,6 +164,15 @@ def _recommend(question: Question, rows: Sequence[Row | LeftOut]) -> None:
         "" if question.memory is None else f" of those that keep at most {question.memory:g} micro-batches a worker"
     )
     click.echo(f"shortest step{within}: {found.schedule}, {number(found.step)}")
+
+
+def _tell(searched: Searched, output: Path | None) -> None:
+    if searched.gain is not None and searched.built_in_stages is not None:
+        other = f"{searched.built_in} with {counted(searched.built_in_stages, 'stage')}"
+        click.echo(f"auto is {share(searched.gain)} shorter than {other}, each B as an I and a W")
+    if output is not None:
+        n_stages = counted(searched.row.timed.table.n_stages, "stage")
+        click.echo(f"auto has {n_stages} and is written to {output}: pipeline.schedule takes it")
 
 
 def _draw(rows: Sequence[Row | LeftOut]) -> None:

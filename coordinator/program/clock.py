@@ -20,15 +20,11 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coordinator.program.replay import Span, check
-from coordinator.program.table import B, F, I, Numbers, Table, W, actions_of, kinds_of, stages_of
+from coordinator.program.table import UNIT_TIMES, B, F, I, Numbers, Table, Times, W, actions_of, kinds_of, stages_of
 from stages.actions import Kind
 
-Times = NDArray[np.float64]
-
-UNIT = np.array([1.0, 1.0, 1.0, 2.0])  # of F, I, W, B
 _WIDE = 24  # workers from which the clock runs for all workers at once
 
 
@@ -81,7 +77,7 @@ class Timed:
         return [Span(action, start, end) for action, (start, end) in zip(actions, times, strict=True)]
 
 
-def on_the_clock(table: Table, times: Times = UNIT, *, latency: float = 0.0, pairs_as_one: bool = False) -> Timed:
+def on_the_clock(table: Table, times: Times = UNIT_TIMES, *, latency: float = 0.0, pairs_as_one: bool = False) -> Timed:
     """Return when each action runs, if it begins as soon as its worker is free and what it needs is there.
 
     `times` has the durations of F, I, W and B, float64, (4,) or (stages, 4). An array arrives at another worker

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from stages.actions import Action, Kind, Lane, Program
 
 Numbers = NDArray[np.int64]
+Times = NDArray[np.float64]
 
 KINDS = (Kind.FORWARD, Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.BACKWARD)
 F, I, W, B = range(4)  # noqa: E741
+UNIT_TIMES = np.array([1.0, 1.0, 1.0, 2.0])
+"""The times of F, I, W and B, if F = I = W."""
 
 
 def _none() -> Numbers:
@@ -92,6 +95,21 @@ def kinds_of(codes: Numbers, m: int) -> Numbers:
 def code(stage: Numbers | int, kind: Numbers | int, micro_batch: Numbers | int, m: int) -> Numbers:
     """Return the codes of actions, for m micro-batches."""
     return np.asarray((np.asarray(stage) * 4 + kind) * m + micro_batch, dtype=np.int64)
+
+
+def apart(table: Table) -> Table:
+    """Return the program with each B as its I and its W, which is how workers perform it. It has no pairs."""
+    m = table.n_micro_batches
+    return Table(table.name, table.n_stages, m, tuple(_apart(lane, m) for lane in table.lanes))
+
+
+def _apart(lane: Numbers, m: int) -> Numbers:
+    whole = kinds_of(lane, m) == B
+    halves = np.repeat(lane, whole + 1)
+    first = np.cumsum(whole + 1)[whole] - 2
+    halves[first] -= (B - I) * m
+    halves[first + 1] -= (B - W) * m
+    return halves
 
 
 def lane_in_order(stages: Sequence[int], kinds: Sequence[int], order: Numbers, m: int) -> Numbers:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.clock import Timed, Times
+from coordinator.program.clock import Timed
 from coordinator.program.drawing import painted
-from coordinator.program.table import KINDS, Numbers, kinds_of
+from coordinator.program.table import KINDS, Numbers, Times, kinds_of
 from stages.actions import Kind
 
 MOST_ROWS = 32

@@ -19,12 +19,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from coordinator.program.table import B, F, I, Numbers, Table, W
+from coordinator.program.table import UNIT_TIMES, B, F, I, Numbers, Table, Times, W
 from stages.actions import Kind
 
 WAIT = -1
-_TICKS = np.array([1, 1, 1, 2])  # of F, I, W, B
-_NEVER = np.iinfo(np.int64).max
 
 Queue = Sequence[Numbers]
 """For each worker, the cells (stage · m + micro-batch) of one kind of action, in the order in which it takes them."""
@@ -58,14 +56,14 @@ Rule = Callable[[State], Numbers]
 
 def perform(
     name: str, n_stages: int, n_micro_batches: int, forwards: Sequence[Queue], backwards: Sequence[Queue], kind: Kind,
-    rule: Rule,
+    rule: Rule, times: Times = UNIT_TIMES,
 ) -> Table:  # fmt: skip
     """Return the program of workers that follow `rule`, each with several forward and backward queues. `kind` is that
-    of the backwards; after an I, the worker owes a W.
+    of the backwards; after an I, the worker owes a W. `times` are those of F, I, W, B: (4,) or (stages, 4).
 
     If the rule would make all workers wait for ever, the first worker that has an action ready runs it.
     """
-    return _Performance(n_stages, n_micro_batches, forwards, backwards, kind, rule).run(name)
+    return _Performance(n_stages, n_micro_batches, forwards, backwards, kind, rule, times).run(name)
 
 
 class _Performance:
@@ -77,16 +75,18 @@ class _Performance:
     """
 
     def __init__(
-        self, n_stages: int, m: int, forwards: Sequence[Queue], backwards: Sequence[Queue], kind: Kind, rule: Rule
-    ) -> None:
+        self, n_stages: int, m: int, forwards: Sequence[Queue], backwards: Sequence[Queue], kind: Kind, rule: Rule,
+        times: Times,
+    ) -> None:  # fmt: skip
         n = len(forwards[0])
         self._stages, self._m, self._rule = n_stages, m, rule
+        self._times = np.broadcast_to(times, (n_stages, 4))
         self._backward_kind = I if kind is Kind.BACKWARD_INPUT else B
         nothing = (n_stages + 1) * m
         self._forward_cells, self._backward_cells = _stacked(forwards, nothing), _stacked(backwards, nothing)
-        self._forward_end = np.full((n_stages + 3) * m, _NEVER)
+        self._forward_end = np.full((n_stages + 3) * m, np.inf)
         self._forward_end[:m] = 0
-        self._backward_end = np.full((n_stages + 3) * m, _NEVER)
+        self._backward_end = np.full((n_stages + 3) * m, np.inf)
         self._backward_end[n_stages * m : nothing] = 0
         self._forwards = np.zeros((len(forwards), n), dtype=np.int64)
         self._backwards = np.zeros((len(backwards), n), dtype=np.int64)
@@ -99,24 +99,24 @@ class _Performance:
         self._owed_since, self._owed_done = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self._length = each * (3 if self._backward_kind == I else 2)
         self._lanes = np.zeros((n, self._length.max()), dtype=np.int64)
-        self._places, self._free_at = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self._places, self._free_at = np.zeros(n, dtype=np.int64), np.zeros(n)
 
     def run(self, name: str) -> Table:
-        now, left = 0, int(self._length.sum())
+        now, left = 0.0, int(self._length.sum())
         while left:
             choice = self._rule(self._state(now))
             started = np.flatnonzero((choice != WAIT) & (self._free_at <= now))
             self._start(started, choice[started], now)
             busy = self._free_at[self._free_at > now]
             if len(busy):
-                now = int(busy.min())
+                now = float(busy.min())
             else:
                 started = self._start_any(now)
             left -= len(started)
         lanes = tuple(lane[:length] for lane, length in zip(self._lanes, self._length, strict=True))
         return Table(name, self._stages, self._m, lanes)
 
-    def _state(self, now: int) -> State:
+    def _state(self, now: float) -> State:
         m = self._m
         forward = self._forward_end[self._forward_heads] <= now
         backward = self._backward_end[self._backward_heads + m] <= now
@@ -125,7 +125,7 @@ class _Performance:
         weight = len(self._forwards) + len(self._backwards)
         return State(forward, backward, self._forwards, self._backwards, owed, weight)
 
-    def _start(self, workers: Numbers, choice: Numbers, now: int) -> None:
+    def _start(self, workers: Numbers, choice: Numbers, now: float) -> None:
         n_forward, m = len(self._forwards), self._m
         weight = n_forward + len(self._backwards)
         cells, kinds = np.empty(len(workers), dtype=np.int64), np.full(len(workers), W)
@@ -133,14 +133,14 @@ class _Performance:
         if forward.any():
             w, q = workers[forward], choice[forward]
             cells[forward], kinds[forward] = self._forward_heads[q, w], F
-            self._forward_end[self._forward_heads[q, w] + m] = now + _TICKS[F]
+            self._forward_end[cells[forward] + m] = now + self._times[cells[forward] // m, F]
             self._forwards[q, w] += 1
             self._forward_heads[q, w] = self._forward_cells[q, w, self._forwards[q, w]]
         if backward.any():
             w, q = workers[backward], choice[backward] - n_forward
             done = cells[backward] = self._backward_heads[q, w]
             kinds[backward] = self._backward_kind
-            self._backward_end[done] = now + _TICKS[self._backward_kind]
+            self._backward_end[done] = now + self._times[done // m, self._backward_kind]
             self._backwards[q, w] += 1
             self._backward_heads[q, w] = self._backward_cells[q, w, self._backwards[q, w]]
             if self._backward_kind == I:
@@ -150,11 +150,12 @@ class _Performance:
             w = workers[owed]
             cells[owed] = self._owing[w, self._owed_done[w]]
             self._owed_done[w] += 1
-        self._lanes[workers, self._places[workers]] = (cells // m * 4 + kinds) * m + cells % m
+        stage = cells // m
+        self._lanes[workers, self._places[workers]] = (stage * 4 + kinds) * m + cells % m
         self._places[workers] += 1
-        self._free_at[workers] = now + _TICKS[kinds]
+        self._free_at[workers] = now + self._times[stage, kinds]
 
-    def _start_any(self, now: int) -> Numbers:
+    def _start_any(self, now: float) -> Numbers:
         """Start any ready action, because all workers wait; those that free arrays come first."""
         state, n_forward = self._state(now), len(self._forwards)
         owing = np.flatnonzero(state.owed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.table import F, Numbers, Table, kinds_of
+from coordinator.program.table import UNIT_TIMES, F, Numbers, Table, Times, kinds_of
 from coordinator.schedules.greedy import WAIT, State, even_rounds, perform, queue_up, round_robin
 from coordinator.schedules.one_f_one_b import one_f_one_b
 from stages.actions import Kind
@@ -17,8 +17,8 @@ def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Table
     Between F and I each worker keeps at most as much as in 1F1B. Between F and W it keeps at most as much as the worker
     that keeps most in 1F1B (with one stage a worker, min(m, p)); before it would keep more, it does a W.
     """
-    limits = _most_in_flight(n_stages, n_micro_batches, n_workers)
-    return _zero_bubble("zb-h1", n_stages, n_micro_batches, limits)
+    limits = most_in_flight(n_stages, n_micro_batches, n_workers)
+    return within_limits("zb-h1", n_stages, n_micro_batches, limits, limits.max())
 
 
 def zero_bubble_h2(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
@@ -28,13 +28,16 @@ def zero_bubble_h2(n_stages: int, n_micro_batches: int, n_workers: int) -> Table
     and ends later than the one before it. If updates need no decision of all workers (no clipping), the next step
     begins at once, and no worker ever waits.
     """
-    limits = _most_in_flight(n_stages, n_micro_batches, n_workers)
-    return _zero_bubble("zb-h2", n_stages, n_micro_batches, 2 * limits - 1)
+    limits = 2 * most_in_flight(n_stages, n_micro_batches, n_workers) - 1
+    return within_limits("zb-h2", n_stages, n_micro_batches, limits, limits.max())
 
 
-def _zero_bubble(name: str, n_stages: int, n_micro_batches: int, limits: Numbers) -> Table:
-    """Worker w keeps at most `limits[w]` micro-batches from F to I; no worker keeps more than `max(limits)` to W."""
-    n_workers, most = len(limits), limits.max()
+def within_limits(
+    name: str, n_stages: int, n_micro_batches: int, limits: Numbers, most: int, times: Times = UNIT_TIMES
+) -> Table:
+    """Return the program in which worker w keeps at most `limits[w]` micro-batches from F to I, and `most` to W. It
+    computes weight gradients when it would wait. `times` are those of F, I, W and B, for which the program is made."""
+    n_workers = len(limits)
 
     def rule(state: State) -> Numbers:
         owing = np.where(state.owed > 0, state.weight, WAIT)
@@ -44,10 +47,10 @@ def _zero_bubble(name: str, n_stages: int, n_micro_batches: int, limits: Numbers
 
     rounds = even_rounds(n_micro_batches, n_workers)
     forwards, backwards = queue_up(round_robin(n_stages, n_workers), rounds, n_micro_batches)
-    return perform(name, n_stages, n_micro_batches, [forwards], [backwards], Kind.BACKWARD_INPUT, rule)
+    return perform(name, n_stages, n_micro_batches, [forwards], [backwards], Kind.BACKWARD_INPUT, rule, times)
 
 
-def _most_in_flight(n_stages: int, m: int, n_workers: int) -> Numbers:
+def most_in_flight(n_stages: int, m: int, n_workers: int) -> Numbers:
     """Return the most micro-batches that each worker keeps from F to B in 1F1B, counted once a stage."""
     if n_stages == n_workers:
         return np.minimum(m, np.arange(n_workers, 0, -1))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from coordinator.job.schedule_names import SCHEDULES
+from coordinator.schedules.csv_format import load_csv
 from tests.jobs import pipetrain_here
 
 
@@ -46,9 +48,30 @@ def test_the_table_and_the_pictures_on_one_axis() -> None:
     assert len({len(line) for line in pictures}) == 1
 
 
+def test_the_schedule_that_is_searched_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "auto.csv"
+    lines = pipetrain_here(
+        "lab", "--stages", "2", "--micro-batches", "3", "--times", "1,1.5,0.7", "--latency", "0.3", "--memory", "1",
+        "--search", "--output", path,
+    ).stdout.splitlines()  # fmt: skip
+    assert "shortest step of those that keep at most 1 micro-batches a worker: auto, 18.9" in lines
+    assert f"auto has 2 stages and is written to {path}: pipeline.schedule takes it" in lines
+    program = load_csv(path)
+    assert (program.n_stages, program.n_workers, program.n_micro_batches) == (2, 2, 3)
+
+
+def test_a_row_for_the_searched_schedule_says_by_how_much_it_is_shorter() -> None:
+    arguments = ("lab", "--stages", "4", "--micro-batches", "10", "--times", "1,1.5,0.7", "--latency", "0.3")
+    lines = pipetrain_here(*arguments, "--search").stdout.splitlines()
+    assert [line for line in lines if line.startswith("auto is ")] == [
+        "auto is 4.1% shorter than zb-h1 with 8 stages, each B as an I and a W"
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (("--output", "a.csv"), "error: --output: goes with --search, whose schedule it writes\n"),
         (("--times", "1,2"), "error: --times: '1,2' is not three numbers F,I,W such as 1,1,1\n"),
         (("--times", "1,0,1"), "error: --times: '1,0,1': each of F, I and W must be above 0\n"),
         (("--times", "1,nan,1"), "error: --times: '1,nan,1': each of F, I and W must be above 0\n"),

@@ -11,7 +11,7 @@ from coordinator.program import clock
 from coordinator.program.clock import Timed, on_the_clock
 from coordinator.program.kept import kept
 from coordinator.program.replay import replay
-from coordinator.program.table import KINDS, Table, table_of
+from coordinator.program.table import KINDS, Table, Times, table_of
 from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import tabulate
 from stages.actions import Action, Program
@@ -25,11 +25,11 @@ def wide(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(clock, "_WIDE", request.param)
 
 
-def some_times(found: Program, seed: int) -> clock.Times:
+def some_times(found: Program, seed: int) -> Times:
     return np.random.default_rng(seed).integers(1, 9, (found.n_stages, 4)) / 4
 
 
-def both_ways(found: Program, times: clock.Times, latency: float = 0.0) -> list[Timed]:
+def both_ways(found: Program, times: Times, latency: float = 0.0) -> list[Timed]:
     ways = []
     for fewest in (1, 10_000):
         with pytest.MonkeyPatch.context() as patch:
