@@ -58,11 +58,13 @@ def claim(run: Path, worker: int, fault: Fault, step: int, point: str, layers: C
     return False
 
 
-def marks(run: Path) -> dict[str, Mark]:
-    """Return the marks in a run directory by the names of their files, in order of time. One that is being written is
-    left out."""
+def marks(run: Path, known: Collection[str] = ()) -> dict[str, Mark]:
+    """Return the marks in a run directory by the names of their files, in order of time, without those that are
+    `known`. One that is being written is left out."""
     found = {}
     for path in (run / run_files.FAULTS).glob("*"):
+        if path.name in known:
+            continue
         with contextlib.suppress(OSError, ValueError, TypeError):
             found[path.name] = Mark(**json.loads(path.read_text(encoding="utf-8")))
     return dict(sorted(found.items(), key=lambda item: item[1].time_s))

@@ -15,10 +15,10 @@ from cluster.checkpoints.folder import CheckpointFolder
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, Where
 from coordinator import run_files
-from coordinator.chaos.campaign import Planned, campaign
+from coordinator.chaos.campaign import campaign
 from coordinator.chaos.report import Outcome, other_losses, outcomes
+from coordinator.chaos.timetable import Timetable
 from coordinator.job.spec import JobSpec, load_job, parse_job
-from stages.data import batch_bounds, micro_batch_sizes
 from stages.errors import UserMistake
 from stages.orders import Fault
 
@@ -74,7 +74,8 @@ class Soak:
         self.steps_total = prepared.steps_total
         self.spec = _for_soak(prepared.spec, faults, self.steps_total)
         self._workers = prepared.blueprint.n_workers
-        self.plan = _plan(prepared, faults, seed)
+        rows = len(prepared.data.train), len(prepared.data.validation)
+        self.plan = campaign(seed, faults, Timetable(prepared.blueprint, *rows))
 
     def run(self, folder: Path | None = None, note: Callable[[str], None] = lambda text: None) -> SoakReport:
         """Train twice into the new folder `folder`, and compare. `note` is called with what happens. Raises what
@@ -155,21 +156,6 @@ def _for_soak(spec: JobSpec, faults: int, steps: int) -> JobSpec:
     if spec.checkpoint is None:
         document["checkpoint"] = {"every_steps": max(1, steps // _CHECKPOINTS)}
     return parse_job(document)
-
-
-def _plan(run: Run, faults: int, seed: int) -> tuple[Planned, ...]:
-    training, rows = run.spec.training, len(run.data.train)
-    batches = batch_bounds(rows, training.batch_size)
-    every = training.evaluate_every or len(batches)
-
-    def program_of(step: int) -> Any:
-        first, last = batches[(step - 1) % len(batches)]
-        return run.blueprint.programs[len(micro_batch_sizes(last - first, training.micro_batches))]
-
-    def is_evaluated(step: int) -> bool:
-        return len(run.data.validation) > 0 and (step % every == 0 or step == run.steps_total)
-
-    return campaign(seed, faults, steps_total=run.steps_total, program_of=program_of, is_evaluated=is_evaluated)
 
 
 def differences(expected: Path, found: Path) -> Iterator[str]:

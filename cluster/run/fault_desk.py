@@ -15,10 +15,10 @@ from cluster.run.run_dir import RunDir
 from coordinator import run_files
 from coordinator.chaos.requests import FaultRequest, problem_of
 from coordinator.chaos.story import PLANNED, REFUSED, STRUCK, chaos_text
+from coordinator.chaos.timetable import Timetable
 from coordinator.job.regular_files import read_regular
 from coordinator.plan.blueprint import Blueprint
 from coordinator.train.workers import Workers
-from stages.data import batch_bounds, micro_batch_sizes
 from stages.errors import JobFailed
 from stages.orders import Faults
 
@@ -36,12 +36,12 @@ class FaultDesk:
         workers: Workers,
         *,
         train_rows: int,
+        validation_rows: int,
         planned: Faults | None,
         warn: Callable[[str], None],
     ) -> None:
         self._run_dir, self._blueprint, self._workers, self._warn = run_dir, blueprint, workers, warn
-        self._batches = batch_bounds(train_rows, blueprint.spec.training.batch_size)
-        self._steps_total = blueprint.spec.training.n_steps(len(self._batches))
+        self._rows = train_rows, validation_rows
         self._told = set(marks(run_dir.path))  # by an attempt before
         self._open: list[Mark] = []  # whose loss is not told yet
         self.active = bool(planned)
@@ -59,12 +59,11 @@ class FaultDesk:
         """Tell which faults have struck since the last call."""
         if not self.active:
             return
-        for name, mark in marks(self._run_dir.path).items():
-            if name not in self._told:
-                self._told.add(name)
-                if mark.loses_a_worker:
-                    self._open.append(mark)
-                self._record(STRUCK, **mark._asdict())
+        for name, mark in marks(self._run_dir.path, known=self._told).items():
+            self._told.add(name)
+            if mark.loses_a_worker:
+                self._open.append(mark)
+            self._record(STRUCK, **mark._asdict())
 
     def cause_of(self, worker: int) -> Mark | None:
         """Return the fault that explains the loss of a worker, once; None if there is none. A worker that is cut off
@@ -90,6 +89,8 @@ class FaultDesk:
         path = self._run_dir.path / run_files.FAULT_REQUEST
         try:
             content = json.loads(read_regular(path, _REQUEST_BYTES))
+            if path.lstat().st_uid != os.geteuid():  # somebody else may write into the folder
+                content = None
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -109,12 +110,7 @@ class FaultDesk:
         if not isinstance(workers, RayWorkers):
             self._refuse(name, "the workers are threads of one process (--local)")
             return
-        program = self._blueprint.program
-        if request.step is not None and 0 < request.step <= self._steps_total:
-            first, last = self._batches[(request.step - 1) % len(self._batches)]
-            sizes = micro_batch_sizes(last - first, self._blueprint.spec.training.micro_batches)
-            program = self._blueprint.programs[len(sizes)]
-        problem = problem_of(request, program, steps_done=steps_done, steps_total=self._steps_total)
+        problem = problem_of(request, Timetable(self._blueprint, *self._rows), steps_done=steps_done)
         if not problem:
             self.active = True
             try:

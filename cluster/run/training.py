@@ -323,6 +323,7 @@ class Run:
         desk = FaultDesk(
             *(run_dir, self.blueprint, workers),
             train_rows=len(self.data.train),
+            validation_rows=len(self.data.validation),
             planned=self._faults,
             warn=lambda text: self.warn(text),
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from coordinator.chaos.timetable import Timetable
 from stages.actions import Program
 from stages.orders import Fault, FaultKind
 
@@ -37,27 +38,19 @@ class _Drawn(NamedTuple):
     kind: FaultKind
 
 
-def campaign(
-    seed: int,
-    n: int,
-    *,
-    steps_total: int,
-    program_of: Callable[[int], Program],
-    is_evaluated: Callable[[int], bool],
-) -> tuple[Planned, ...]:
+def campaign(seed: int, n: int, timetable: Timetable) -> tuple[Planned, ...]:
     """Return `n` faults at random points of a job, in the order of steps; their ids are 1, 2, 3 …
 
-    `program_of(step)` is the program of a step, `is_evaluated(step)` whether an evaluation follows it. A `corrupt` is
-    followed by a `kill` of the same worker in the same step, so that the damaged checkpoint is wanted.
+    A `corrupt` is followed by a `kill` of the same worker in the same step, so that the damaged checkpoint is wanted.
     """
     rng = random.Random(seed)
     kinds, weights = zip(*_WEIGHTS.items(), strict=True)
     drawn: list[_Drawn] = []
     while len(drawn) < n:
-        step = rng.randint(1, steps_total)
-        program = program_of(step)
+        step = rng.randint(1, timetable.steps_total)
+        program = timetable.program_of(step)
         worker = rng.randrange(program.n_workers)
-        points = list(_points(program, worker, evaluated=is_evaluated(step)))
+        points = list(_points(program, worker, evaluated=timetable.is_evaluated(step)))
         (kind,) = rng.choices(kinds, weights)
         if kind == "corrupt" and len(drawn) + 2 > n:
             kind = "kill"

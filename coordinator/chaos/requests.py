@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
+from coordinator.chaos.timetable import Timetable
 from coordinator.job.nearest import did_you_mean
 from coordinator.texts import counted, some
 from stages.actions import Action, Program
@@ -79,19 +80,29 @@ def form_problem(request: FaultRequest) -> str:
     return ""
 
 
-def problem_of(request: FaultRequest, program: Program, *, steps_done: int, steps_total: int) -> str:
-    """Return why the job cannot have the fault; an empty text if it can. `program` is that of the request's step."""
+def problem_of(request: FaultRequest, timetable: Timetable, *, steps_done: int) -> str:
+    """Return why the job cannot have the fault after `steps_done` steps; an empty text if it can."""
     if wrong := form_problem(request):
         return wrong
+    program, steps_total = timetable.program_of(request.step), timetable.steps_total
     if request.worker >= program.n_workers:
         return f"worker {request.worker}: the job has {_workers(program)}"
     if request.step is not None and request.step > steps_total:
         return f"step {request.step}: the job has {counted(steps_total, 'step')}"
     if request.step is not None and request.step <= steps_done:
         return f"step {request.step} is past: {counted(steps_done, 'step')} {'is' if steps_done == 1 else 'are'} made"
+    if request.at == "evaluation":
+        return _evaluation_problem(request.step or steps_done + 1, request.step, timetable)
     if request.at is None or request.at in POINTS.values():
         return ""
     return _action_problem(Action.parse(request.at), request.worker, program)
+
+
+def _evaluation_problem(first: int, step: int | None, timetable: Timetable) -> str:
+    found = timetable.evaluation_after(first)
+    if found is None:
+        return "no evaluation is still to come"
+    return "" if step in (None, found) else f"no evaluation follows step {step}; the next one follows step {found}"
 
 
 def _action_problem(action: Action, worker: int, program: Program) -> str:
