@@ -7,7 +7,9 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -72,6 +74,29 @@ def is_ray_process(pid: int, actor_class: str) -> bool:
     """Whether a process of this host is that of a Ray actor of this class."""
     command = command_line(pid)
     return b"ray::" in command and actor_class.encode() in command
+
+
+def boot_moment() -> dict[str, Any]:
+    """Return the present moment for `existed_at`: which boot of the host it is, and the seconds since then. Nobody can
+    set this clock."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = ""
+    return {"boot": boot, "uptime": time.clock_gettime(time.CLOCK_BOOTTIME)}
+
+
+def existed_at(pid: int, moment: Mapping[str, Any]) -> bool:
+    """Whether the process that has this id now existed at a `boot_moment` already. Else another one has the id by now,
+    for example after a reboot, or in a container that was started again. True if `moment` does not say when it was."""
+    if "uptime" not in moment:
+        return True  # of an older version
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return False
+    started = ticks / os.sysconf("SC_CLK_TCK")
+    return bool(moment.get("boot") == boot_moment()["boot"] and started <= float(moment["uptime"]))
 
 
 def end_with_parent() -> None:

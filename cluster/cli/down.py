@@ -29,8 +29,7 @@ _HOLDER_S = 2.0
 def down(home: Path | None) -> int:
     """Stop the service and its local Ray, with all their processes.
 
-    Waiting jobs stay in the queue. The next `pipetrain up` starts running jobs again, from their first step. To keep
-    the weights of a running job, stop the job first.
+    Waiting jobs stay in the queue. The next `pipetrain up` starts running jobs again, from their newest checkpoints.
     """
     from cluster.client.address import command_for
     from cluster.service.home import DEFAULT_HOME, Home

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cluster.actors.host_processes import boot_moment, ignore_end_signals
 from cluster.actors.process_limits import limit_memory
 from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_to_file
 from cluster.data.rules import SourceRules
@@ -145,7 +146,7 @@ class JobRunner:
                 record_failure(run_dir, refusal)
                 log_line(f"failed: {refusal}")
                 return
-            run_dir.event("preparing", pid=os.getpid(), host=os.uname().nodename)
+            run_dir.event("preparing", pid=os.getpid(), host=os.uname().nodename, **boot_moment())
             log_line(f"attempt {self._assignment.attempt}: reading {spec.data.source}")
             self._train(spec, run_dir, _RunLog())
         except Exception as error:
@@ -196,6 +197,7 @@ class JobRunner:
 
     def _prepare(self, spec: JobSpec, run_dir: RunDir) -> Run:
         ray = importlib.import_module("ray")
+        ignore_end_signals()  # the service ends runners
         assignment, context = self._assignment, ray.get_runtime_context()
         here = spec.relocated(assignment.files)
         workers = here.pipeline.n_workers or assignment.workers or here.pipeline.n_stages

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster.actors.host_processes import boot_moment
 from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.folder import StatePlaces, newest_whole
 from cluster.run.checkpointing import RunCheckpoints
@@ -212,6 +213,7 @@ class Recovery:
             steps_lost=back.steps_lost,
             replaced_s=back.ready_at - back.found_at,
             first_step_s=time.monotonic() - back.found_at,
+            **boot_moment(),
         )
 
     # rows ----------------------------------------------------------------------------------------------------------

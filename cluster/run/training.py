@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from cluster.actors.host_processes import boot_moment
 from cluster.actors.ray_room import room_at_start
 from cluster.actors.ray_session import check_address
 from cluster.actors.runner_link import RunnerLink
@@ -215,7 +216,7 @@ class Run:
             ) as workers:
                 places = workers.places()
                 on_start(places)
-                run_dir.event("started", workers=[place._asdict() for place in places])
+                run_dir.event("started", workers=[place._asdict() for place in places], **boot_moment())
                 yield from self._train(workers, run_dir, notes)
         except StoppedEarly:
             self._end(run_dir, self._position.step, saved=False, stopped=True)

@@ -91,12 +91,6 @@ def _hangs(job: Job) -> None:
     os.kill(_workers(job)[0]["pid"], signal.SIGSTOP)
 
 
-def _loses_its_runner(job: Job) -> None:
-    until(job, "RUNNING")
-    (preparing,) = (event for event in job.events() if event.kind == "preparing")
-    os.kill(preparing.details["pid"], signal.SIGKILL)
-
-
 @pytest.mark.parametrize(
     ("changes", "harm", "told"),
     [
@@ -107,9 +101,8 @@ def _loses_its_runner(job: Job) -> None:
             _hangs,
             "hangs: no answer within 2 s",
         ),
-        ({}, _loses_its_runner, "its runner's process ended unexpectedly"),
     ],
-    ids=["throws", "dies", "hangs", "loses its runner"],
+    ids=["throws", "dies", "hangs"],
 )
 def test_a_job_that_fails_tells_the_first_cause_and_disturbs_no_other(
     service: Service, small: JobMaker, changes: dict[str, Any], harm: Any, told: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.actors.host_processes import end_session
 from cluster.client import Job
+from cluster.service.ray_head import RayHead
 from coordinator.train.rows import Row
 from tests.service.conftest import JobMaker
-from tests.service.running import Service, collect_without_gaps, state_of, steps, until
+from tests.service.running import Service, collect_without_gaps, state_of, steps, until, wait_for
 
 EPOCHS = 250
 _PATIENCE_S = 200.0
@@ -119,6 +122,30 @@ def test_a_job_that_waits_is_still_there_and_runs(killable: Service, small: JobM
     running.stop(now=True)
     assert waiting.wait(timeout=120).state == "SUCCEEDED"
     assert until(running, "STOPPED").reason == "stopped at once, nothing saved"
+    killable.kill()
+
+
+def test_after_a_reboot_up_starts_what_was_running_and_what_waited(killable: Service, small: JobMaker) -> None:
+    """A reboot ends all processes at once, and may empty the folder for temporary files."""
+    killable.up()
+    job = killable.client.submit({**small(EPOCHS, pipeline__stages=2), "checkpoint": {"every_steps": 25}})
+    waiting = killable.client.submit(small(1))
+    wait_for(lambda: any(event.kind == "checkpoint" for event in job.events()), "no checkpoint")
+    killable.kill()
+    head = RayHead.left_by_another(killable.home)
+    assert head is not None
+    assert end_session(head.session)
+    shutil.rmtree(head.folder)
+    killable.up()
+    with contextlib.closing(killable.client) as client:
+        job, waiting = client.get(job.id), client.get(waiting.id)
+        assert job.wait(timeout=200).state == "SUCCEEDED", job.reason
+        assert (job.attempt, job.step) == (2, 10 * EPOCHS)
+        assert waiting.wait(timeout=120).state == "SUCCEEDED"
+    kinds = collect_without_gaps(job.events())
+    assert kinds.index("cluster lost") < kinds.index("resumed")
+    rows = killable.rows(job)
+    assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 10 * EPOCHS + 1))
     killable.kill()
 
 

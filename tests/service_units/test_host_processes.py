@@ -14,7 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.actors.host_processes import command_line, end_ray_process, end_session, in_session, own_process_with
+from cluster.actors.host_processes import (
+    boot_moment,
+    command_line,
+    end_ray_process,
+    end_session,
+    existed_at,
+    in_session,
+    own_process_with,
+)
 from cluster.actors.worker_process import ACTOR_NAME as WORKER_NAME
 from cluster.run.job_runner import ACTOR_NAME as RUNNER_NAME
 
@@ -184,6 +192,18 @@ def test_a_process_that_got_its_number_is_left_alone(name: str) -> None:
         # an earlier signal would arrive before this one
         process.send_signal(signal.SIGSTOP)
         _until_stopped(process.pid)
+
+
+def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
+    before = boot_moment()
+    with _sleeper("sleep") as process:
+        _until(lambda: boot_moment()["uptime"] > before["uptime"] + 0.05, "time stands still")
+        now = boot_moment()
+        assert existed_at(process.pid, now)
+        assert not existed_at(process.pid, {**before, "uptime": before["uptime"] - 1}), "it began after that"
+        assert not existed_at(process.pid, {**now, "boot": "another"}), "before a reboot"
+        assert existed_at(process.pid, {}), "an older version did not note the moment"
+    assert not existed_at(process.pid, now)
 
 
 def test_a_number_that_nobody_has_is_no_error() -> None:
