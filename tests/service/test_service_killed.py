@@ -142,7 +142,7 @@ def test_after_a_reboot_up_starts_what_was_running_and_what_waited(killable: Ser
         assert job.wait(timeout=200).state == "SUCCEEDED", job.reason
         assert (job.attempt, job.step) == (2, 10 * EPOCHS)
         assert waiting.wait(timeout=120).state == "SUCCEEDED"
-    kinds = collect_without_gaps(job.events())
+        kinds = collect_without_gaps(job.events())
     assert kinds.index("cluster lost") < kinds.index("resumed")
     rows = killable.rows(job)
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 10 * EPOCHS + 1))

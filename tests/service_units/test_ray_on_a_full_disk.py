@@ -66,7 +66,7 @@ def test_an_embedded_ray_without_room_says_so(tmp_path: Path, monkeypatch: pytes
 
     # a fake: the real module keeps the authentication mode of its import for the whole process
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
-    for patch in ("loopback", "without_idlers"):  # these import parts of Ray
+    for patch in ("loopback", "without_idlers", "in_own_groups"):  # these import parts of Ray
         monkeypatch.setattr(f"cluster.actors.ray_session.{patch}", contextlib.nullcontext)
     with small_disk(tmp_path / "disk") as disk:
         monkeypatch.setattr("cluster.actors.ray_session.short_base", lambda: str(disk))
