@@ -103,7 +103,7 @@ class FaultDesk:
         name = str(content.get("id"))
         try:
             request = FaultRequest.read(content)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             self._refuse(name, str(error))
             return
         workers = self._workers

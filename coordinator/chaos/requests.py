@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from coordinator.chaos.timetable import Timetable
 from coordinator.job.nearest import did_you_mean
@@ -18,6 +19,7 @@ KINDS = ("kill", "stop", "slow", "partition", "oom", "corrupt", "disk-full")
 """The kinds of faults that a user may request."""
 SLOW_SECONDS, SLOW_STEPS = 0.05, 10
 """What `slow` does by default: seconds of computing before each action, and for how many steps."""
+_ID = re.compile(r"\w{1,64}", re.ASCII)  # it becomes a part of a file's name
 _SHOWN = 8  # actions of a lane
 MOST_SECONDS, MOST_STEPS = 3600.0, 1_000_000
 
@@ -40,7 +42,10 @@ class FaultRequest(NamedTuple):
     @staticmethod
     def read(content: Mapping[str, Any]) -> FaultRequest:
         """Return the request in a mapping from JSON. Raises ValueError for a wrong one."""
-        request = FaultRequest(**content)
+        try:
+            request = FaultRequest(**content)
+        except TypeError as error:
+            raise ValueError(f"the request is not one: {error}") from None
         if wrong := form_problem(request):
             raise ValueError(wrong)
         return request
@@ -64,17 +69,21 @@ def request_of(
 
 def form_problem(request: FaultRequest) -> str:
     """Return what is wrong with a request whatever the job; an empty text if nothing is."""
-    if request.what not in KINDS or request.what not in get_args(FaultKind):
+    if not isinstance(request.id, str) or not _ID.fullmatch(request.id):
+        return "id: must be of 1 to 64 letters, digits and _"
+    if request.what not in KINDS:
         return f"{request.what!r} is no kind of fault; there are {', '.join(KINDS)}{did_you_mean(request.what, KINDS)}"
     if type(request.worker) is not int or request.worker < 0:
         return f"worker: got {request.worker}, must be at least 0"
     if request.step is not None and (type(request.step) is not int or request.step < 1):
         return f"step: got {request.step}, must be at least 1"
+    if not (isinstance(request.seconds, int | float) and type(request.steps) is int):
+        return "seconds and steps must be numbers"
     if not (0 <= request.seconds <= MOST_SECONDS and 1 <= request.steps <= MOST_STEPS):
         return f"a slow worker computes for at most {MOST_SECONDS:g} s an action, in at most {MOST_STEPS:,} steps"
     if request.at is not None and request.at not in POINTS.values():
         try:
-            Action.parse(request.at)
+            Action.parse(str(request.at))
         except ValueError as error:
             return f"{error}, or {', '.join(POINTS.values())}"
     return ""

@@ -279,6 +279,31 @@ def test_what_was_on_its_way_does_not_reach_the_channels_of_the_next_generation(
     assert _open_descriptors() == before
 
 
+@pytest.mark.parametrize("kind", [LINK, IPC, TCP], ids=["link", "ipc", "tcp"])
+def test_over_links_that_are_cut_nothing_is_sent_and_nothing_comes(kind: Hosts) -> None:
+    before = _open_descriptors()
+    a, b = _pair(kind, unattended_s=0.3)
+    array = np.ones((4, 4))
+    b.send(0, Tag(0, 0, Kind.FORWARD, 0), array)
+    b.send(0, Tag(0, 0, Kind.FORWARD, 1), array)
+    a.receive(Tag(0, 0, Kind.FORWARD, 0))
+    a.cut()
+    b.send(0, Tag(0, 0, Kind.FORWARD, 2), array)
+    for micro_batch in range(1000):  # more than any link holds
+        a.send(1, Tag(0, 1, Kind.FORWARD, micro_batch), array)
+    for micro_batch in (1, 2):
+        with pytest.raises(ReceiveTimeout):
+            a.receive(Tag(0, 0, Kind.FORWARD, micro_batch))
+    with pytest.raises(ReceiveTimeout):
+        b.receive(Tag(0, 1, Kind.FORWARD, 0))
+    a.give_up()
+    with pytest.raises(ChannelClosed):
+        a.receive(Tag(0, 0, Kind.FORWARD, 2))
+    for channel in (a, b):
+        channel.close()
+    assert _open_descriptors() == before
+
+
 def _open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 

@@ -32,5 +32,7 @@ def test_a_worker_of_a_job_is_killed_on_request_and_replaced(service: Service, s
             job.inject_fault("stop", worker=2)
     finally:
         job.stop(now=True).wait(timeout=120)
+    steps = [row.step for row in job.steps()]
+    assert steps == list(range(1, len(steps) + 1)), "the store has each row once"
     with pytest.raises(Refused, match="is STOPPED; only a job that is RUNNING can have a fault"):
         job.inject_fault("kill", worker=0)
