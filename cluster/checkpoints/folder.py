@@ -116,7 +116,7 @@ def _damage(path: Path, file: WrittenFile) -> str:
     """Return what is wrong with a file; an empty text if it is the one that was written."""
     crc, size, buffer = 0, 0, memoryview(bytearray(_PART))
     try:
-        with path.open("rb", buffering=0) as opened:
+        with path.open("rb", buffering=0) if isinstance(path, Path) else path.open("rb") as opened:
             while n := opened.readinto(buffer):
                 crc, size = crc32(buffer[:n], crc), size + n
     except OSError as error:

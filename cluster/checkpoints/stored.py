@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.checkpoints.at_url import checkpoints_at
 from cluster.checkpoints.folder import CheckpointFolder, read_manifest
 from cluster.checkpoints.manifest import MANIFEST, Manifest
 from cluster.checkpoints.tensor_files import StoredTensor, tensors_of
@@ -62,7 +63,10 @@ def newest_place(path: Path) -> Path:
 
 
 def folder_of(run: Path) -> CheckpointFolder:
-    """Return the checkpoints of a run directory, none if it has none. Raises InvalidData if it is not one."""
+    """Return the checkpoints of a run directory, none if it has none, or those at a URL. Raises InvalidData if it is
+    not one."""
+    if not isinstance(run, Path):
+        return checkpoints_at(str(run))
     if not run.is_dir():
         what = "is a file, not a run directory" if run.exists() else "no such run directory, checkpoint or file"
         raise InvalidData(f"{run}: {what}")

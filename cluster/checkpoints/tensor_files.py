@@ -84,8 +84,9 @@ class StoredTensor:
 def tensors_of(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors of a .safetensors file, in the order of their bytes. Raises InvalidData."""
     try:
-        with safe_open(path, framework="numpy"):  # which checks the header
-            pass
+        if isinstance(path, Path):  # else it is at a URL
+            with safe_open(path, framework="numpy"):  # which checks the header
+                pass
         with path.open("rb") as file:
             n_bytes = int.from_bytes(file.read(8), "little")
             header: dict[str, Any] = json.loads(file.read(n_bytes))

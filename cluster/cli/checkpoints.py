@@ -26,6 +26,7 @@ from cluster.cli.checkpoint_texts import (
     tensor_document,
     tensor_lines,
 )
+from cluster.cli.options import Place
 from cluster.cli.texts import harmless
 from cluster.run.resuming import find_checkpoint
 from coordinator.texts import counted, size
@@ -40,12 +41,12 @@ def checkpoints() -> None:
     """Look at checkpoints, without a cluster.
 
     RUN is a run directory, CHECKPOINT a folder in its `checkpoints`, FILE any .safetensors file, of torch too. If a
-    command needs one checkpoint, RUN stands for the newest one.
+    command needs one checkpoint, RUN stands for the newest one. RUN and CHECKPOINT may be URLs (`checkpoint.to`).
     """
 
 
 def _place(name: str, metavar: str) -> Callable[[F], F]:
-    return click.argument(name, type=click.Path(path_type=Path), metavar=metavar)
+    return click.argument(name, type=Place(), metavar=metavar)
 
 
 def _json(command: F) -> F:

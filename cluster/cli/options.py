@@ -34,6 +34,20 @@ def job_options(*, required: bool = True) -> Callable[[F], F]:
     return add
 
 
+class Place(click.ParamType):  # type: ignore[type-arg]
+    """A path, or a URL of checkpoints, which has the methods of a path."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        if isinstance(value, str) and "://" in value:
+            from cluster.checkpoints.at_url import place_of
+
+            return place_of(value)
+        return Path(value)
+
+
 def set_option(command: F) -> F:
     """Add --set."""
     return click.option(

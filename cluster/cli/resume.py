@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from cluster.cli.going_on import prepare_to_go_on
-from cluster.cli.options import changes_of, grace_option, set_option, where_of, where_options
+from cluster.cli.options import Place, changes_of, grace_option, set_option, where_of, where_options
 from cluster.cli.train import perform
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT")
+@click.argument("run", type=Place(), metavar="RUN|CHECKPOINT|URL")
 @click.option("--stages", type=int, help="Go on with this many stages; the partition becomes auto.")
 @click.option("--schedule", help="Go on with this schedule.")
 @set_option
@@ -39,7 +39,8 @@ def resume(
 ) -> int:
     """Go on with a run from its newest checkpoint, in the same run directory.
 
-    RUN is a run directory; CHECKPOINT is one of the folders in its `checkpoints`, from which the run then goes on. The
+    RUN is a run directory; CHECKPOINT is one of the folders in its `checkpoints`, from which the run then goes on; URL
+    is that of a job's `checkpoint.to`, or of one checkpoint: it is fetched, and the run goes on in a new directory. The
     weights are bitwise those of a run that was never interrupted. Stages, schedule, workers, the number of epochs or
     steps and the learning rate may change; model, data, seed and batches may not.
     """

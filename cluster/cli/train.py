@@ -13,7 +13,16 @@ import click
 from cluster.checkpoints.folder import CheckpointFolder
 from cluster.cli.end_signals import NOT_SAVED, EndSignals
 from cluster.cli.going_on import prepare_to_go_on
-from cluster.cli.options import changes_of, grace_option, job_options, read_job, track_option, where_of, where_options
+from cluster.cli.options import (
+    Place,
+    changes_of,
+    grace_option,
+    job_options,
+    read_job,
+    track_option,
+    where_of,
+    where_options,
+)
 from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, RunResult
@@ -26,8 +35,8 @@ from stages.errors import NotEnoughResources, UserMistake
 @job_options(required=False)
 @click.option(
     "--resume",
-    type=click.Path(path_type=Path),
-    metavar="RUN|CHECKPOINT",
+    type=Place(),
+    metavar="RUN|CHECKPOINT|URL",
     help="Go on with this run, with its job instead of JOB.yaml: the same as `pipetrain resume`.",
 )
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run directory; runs/NAME-TIME by default.")

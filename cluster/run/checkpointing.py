@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cluster.checkpoints.at_url import CheckpointsAtUrl
 from cluster.checkpoints.folder import CheckpointFolder, read_manifest
 from cluster.checkpoints.manifest import Manifest, in_layer_order
+from cluster.checkpoints.uploading import Uploads
 from cluster.checkpoints.whole_model import CheckpointParameters
 from coordinator.checkpoints.policy import KeptCheckpoint, is_due, to_delete
 from coordinator.checkpoints.position import START, Position
@@ -15,15 +19,16 @@ from coordinator.job.checkpoint_section import CheckpointSection
 from coordinator.job.spec import JobSpec
 from coordinator.train.rows import EvalRow, StepRow
 from stages.data import batch_bounds
-from stages.errors import InvalidData
+from stages.errors import GraceOver, InvalidData
 from stages.snapshots import Written
 
 Event = Callable[..., None]
+_AFTER_ERROR_S = 60.0
 
 
 class RunCheckpoints:
     """See coordinator.train.saving.Checkpointing. Without a `section` only the end of the run is saved. `event` is
-    called with `checkpoint` or `checkpoint not saved`."""
+    called with `checkpoint` or `checkpoint not saved`. Checkpoints are copied to the section's URL, if it has one."""
 
     def __init__(
         self,
@@ -47,6 +52,8 @@ class RunCheckpoints:
         """Returns the steps of the row of metrics that is not complete."""
         self._parts: list[Written | None] = []
         self._validation: dict[int, Mapping[str, float]] = {}
+        to = None if section is None else section.to
+        self._uploads = None if to is None else Uploads(CheckpointsAtUrl(to), self._delete, event)
 
     @property
     def pending(self) -> bool:
@@ -118,7 +125,7 @@ class RunCheckpoints:
             written_at=time.time(),
         )
         try:
-            self.folder.finish(manifest)
+            final = self.folder.finish(manifest)
         except OSError as error:
             self._not_saved(step, error.strerror or str(error))
             return
@@ -132,7 +139,30 @@ class RunCheckpoints:
                 write_seconds=max(part.seconds for part in parts),
                 stall_seconds=self._stall_s,
             )
-        self._delete()
+        if self._uploads is not None:
+            self._uploads.offer(final, manifest)
+        self._delete(self.folder)
+
+    @contextlib.contextmanager
+    def uploading(self, require_time: Callable[[], None]) -> Iterator[None]:
+        """After the block, wait until the last checkpoint is copied to its URL, or until `require_time` raises
+        GraceOver; after an error, for at most a minute."""
+        end = math.inf
+
+        def look() -> None:
+            require_time()
+            if self._clock() > end:
+                raise GraceOver("a checkpoint was not copied in time")
+
+        try:
+            yield
+        except BaseException as error:
+            end = self._clock() + (_AFTER_ERROR_S if isinstance(error, Exception) else 0.0)
+            raise
+        finally:
+            if self._uploads is not None:
+                with contextlib.suppress(GraceOver):
+                    self._uploads.close(look)
 
     def forget(self, token: str) -> None:
         """Give up the checkpoint under way: a worker that wrote a part of it is lost. The workers write with another
@@ -165,16 +195,19 @@ class RunCheckpoints:
         self.folder.abandon(step)
         self._event("checkpoint not saved", step=step, cause=reason)
 
-    def _delete(self) -> None:
+    def _delete(self, folder: CheckpointFolder) -> None:
+        """Delete the checkpoints that are not needed any more, but for those that are being copied."""
         section, figure = self._section or CheckpointSection(), None
         if section.best is not None:
             figure = section.best.removeprefix("validation_")
         kept = []
-        for step in self.folder.steps():
+        for step in folder.steps():
             try:
-                found: Mapping[str, Any] = read_manifest(self.folder.place(step)).validation or {}
+                found: Mapping[str, Any] = read_manifest(folder.place(step)).validation or {}
             except InvalidData:
                 found = {}
             kept.append(KeptCheckpoint(step, None if figure is None else found.get(figure)))
+        busy = self._uploads.busy if self._uploads is not None and folder is self.folder else ()
         for step in to_delete(kept, keep=section.keep, keep_every=section.keep_every, best=section.best):
-            self.folder.delete(step)
+            if step not in busy:
+                folder.delete(step)

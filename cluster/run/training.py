@@ -13,6 +13,7 @@ from cluster.actors.host_processes import boot_moment
 from cluster.actors.ray_room import room_at_start
 from cluster.actors.ray_session import check_address
 from cluster.actors.runner_link import RunnerLink
+from cluster.checkpoints.at_url import require_target
 from cluster.checkpoints.folder import CheckpointFolder, StatePlaces
 from cluster.checkpoints.given_weights import check_weights, lines_about_weights, with_place_of_weights
 from cluster.data.rules import FREE, SourceRules
@@ -132,6 +133,7 @@ class Run:
             check_address(where.address)
         require_trackers(spec)
         require_tracking(spec, where.rules, links=True)
+        require_target(spec.checkpoint, where.rules, links=True)
         where.rules.require_schedule(spec)
         data = load_data(spec, where.rules)
         spec = data.spec
@@ -314,9 +316,7 @@ class Run:
     def _train(self, workers: Workers, run_dir: RunDir, notes: LearningNotes) -> Iterator[Row]:
         means, last_evaluation = EpochMeans(), None
         checkpoints = RunCheckpoints(
-            CheckpointFolder(run_dir.checkpoints, self._token),
-            self.spec.checkpoint,
-            self.spec,
+            *(CheckpointFolder(run_dir.checkpoints, self._token), self.spec.checkpoint, self.spec),
             fingerprint=self.data.fingerprint(),
             train_rows=len(self.data.train),
             event=run_dir.event,
@@ -360,7 +360,7 @@ class Run:
             public_only=self._where.rules.public_only,
         )
         judged = EvaluationLog(run_dir, self.data.preprocessing)
-        with trackers:
+        with trackers, checkpoints.uploading(self._ending.require_time):
             with contextlib.suppress(GraceOver), closing_after(observer):
                 for row in self._logged(observer, notes, stragglers, checkpoints, recovery, layouts):
                     if not recovery.is_new(row):

@@ -13,6 +13,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from cluster.checkpoints.at_url import require_target
 from cluster.data.rules import local_files, require_rules
 from cluster.service.chaos import inject_fault
 from cluster.service.entry import Entry
@@ -234,6 +235,7 @@ class Api:
         if len(submission_id) > 200 or not encodable(submission_id):
             raise UserMistake("submission_id: must have at most 200 characters, all of which UTF-8 can hold")
         require_tracking(spec, self._jobs.rules.for_job(remote=remote))
+        require_target(spec.checkpoint, self._jobs.rules.for_job(remote=remote))
         require_trackers(spec)
         document = JobDocument(document=_json(spec.document()), files=files or {})
         self._require_files(document.files)

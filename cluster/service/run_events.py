@@ -62,6 +62,8 @@ def text(event: Mapping[str, Any]) -> str:
             return _stopped(event).text
         case "checkpoint":
             return f"checkpoint of step {event['step']}: {size(event['bytes'])}"
+        case "checkpoint stored" if "url" in event:
+            return f"checkpoint of step {event['step']} is copied to {event['url']}"
         case "resumed":
             return f"goes on from the checkpoint of step {event['step']}"
         case "checkpoint not saved":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from coordinator.checkpoints.policy import When
 from coordinator.job.base_section import Section
@@ -26,6 +26,16 @@ def _share(value: object) -> object:
     return float(match[1]) / 100
 
 
+def _to(value: object) -> str | None:
+    """Return a URL to which something can be written."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://[^\x00-\x20]+", value) if isinstance(value, str) else None
+    if found is None or found[1].lower() in ("http", "https") or "::" in found[0]:
+        raise ValueError
+    return found[0]
+
+
 class CheckpointSection(Section):
     """`checkpoint`: at most one of `every_steps`, `every_seconds` and `stall_budget`, the last by default."""
 
@@ -42,6 +52,9 @@ class CheckpointSection(Section):
         default=None, description="validation_loss or validation_accuracy: the best checkpoint stays"
     )
 
+    to: Annotated[str | None, PlainValidator(_to)] = Field(
+        default=None, description="the URL of a folder, such as s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, or null"
+    )
     grace: float = Field(
         default=GRACE_S, ge=0, le=86_400, description="a number of seconds, at least 0: the time to save after a stop"
     )

@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.cluster_utils import Cluster
-
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
 from coordinator.job.spec import JobSpec, parse_job
@@ -42,6 +39,8 @@ class _Nodes:
     """The nodes of the cluster; the run's own process is on the first."""
 
     def __init__(self, n: int) -> None:
+        from ray.cluster_utils import Cluster  # here: the tests import this module, and start a Ray of their own later
+
         self._options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
         began = time.monotonic()
         health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 6}
@@ -53,6 +52,8 @@ class _Nodes:
 
     def kill(self, workers: Any) -> None:
         """Kill Ray on the node of the last worker that is not on the first node, and wait until the cluster knows."""
+        import ray
+
         others = {node.node_id: node for node in self._others}
         node = [others[place.node] for place in workers.places() if place.node in others][-1]
         os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
