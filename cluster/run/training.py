@@ -61,7 +61,6 @@ class Where:
     """Where workers run: in threads (`local`), in the Ray cluster at `address`, or in a Ray that the run starts.
 
     `session` is the Ray module if this process is connected already.
-
     `inside` is set in a runner, which is part of Ray already: it has what workers share with their runner. `on_wait` is
     called with what the workers wait for. `most` is the most workers that it may have, None for no limit. `rules` limit
     which data may be read, and what trackers may write and reach.
