@@ -48,7 +48,7 @@ class Visitor:
             self._ids[documented_id[1]] = real_id[1]
         for documented, real in self._ids.items():
             actual = actual.replace(real, documented)
-        actual = actual.replace(str(self._home), "/home/me")
+        actual = actual.replace(str(self._home), "/home/me").replace(f" on {os.uname().nodename}", " on vm")
         assert agrees(step.output, actual), (
             f"{document}:{step.line} shows\n\n$ {step.text}\n{step.output}\n\nbut it printed\n\n{actual}"
         )
