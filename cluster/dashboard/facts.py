@@ -92,6 +92,7 @@ def survival_model(survival: Survival) -> models.Survival:
         failed=survival.results[NOT_SAVED],
         damaged=survival.results[DAMAGED],
         losses=[models.LostWorker(**asdict(one)) for one in survival.losses],
+        faults=[models.StruckFault(**one._asdict()) for one in survival.faults],
         lost=sum(survival.lost.values()),
         recoveries=survival.recoveries,
         recovery_seconds=survival.recovery_seconds,

@@ -152,6 +152,14 @@ class LostWorker(BaseModel):
     identical: bool | None = Field(description="whether they came out with the same bits")
 
 
+class StruckFault(BaseModel):
+    """A fault on request that has struck."""
+
+    step: int = Field(description="number of the step that was under way")
+    kind: str = Field(description="such as kill or stop")
+    worker: int
+
+
 class Survival(BaseModel):
     """The checkpoints and the recoveries of a job since its first attempt. Lists have the last 50, the oldest
     first."""
@@ -161,6 +169,7 @@ class Survival(BaseModel):
     failed: int = Field(description="checkpoints that could not be written")
     damaged: int = Field(description="checkpoints that were found damaged when the job had to go on")
     losses: list[LostWorker]
+    faults: list[StruckFault]
     lost: int = Field(description="workers that were lost")
     recoveries: int
     recovery_seconds: float = Field(description="from finding a loss to the first new step, summed")

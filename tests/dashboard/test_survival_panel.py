@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.dashboard.facts import survival_model
 from cluster.dashboard.live import Live
 from cluster.dashboard.marks import NO_MARKS, Marks, marks_of
 from cluster.dashboard.pages.survival_panel import FACTS, LOSS_COLUMNS, checkpoint_facts, loss_row, summary
@@ -65,6 +66,16 @@ def test_a_loss_is_told_as_it_becomes_known() -> None:
 def test_rows_that_differ_are_told_loudly() -> None:
     found = of(lost(1, 5), recovered(2, 0, 5), at(3, "caught up", step=5, identical=False, difference="step 3: loss"))
     assert loss_row(found.losses[-1])[-1] == "5 steps, after step 0: NOT identical"
+
+
+def test_the_interface_has_the_same() -> None:
+    found = of(BEGUN, saved(10, 100), lost(11, 130), recovered(13, 100, 30), CAUGHT_UP)
+    told = survival_model(found).model_dump()
+    assert (told["written"], told["failed"], told["lost"], told["recoveries"], told["steps_again"]) == (1, 0, 1, 1, 30)
+    assert (told["checkpoints"][0]["step"], told["checkpoints"][0]["bytes"]) == (100, 1100)
+    (loss,) = told["losses"]
+    assert (loss["worker"], loss["from_step"], loss["steps_lost"], loss["identical"]) == (1, 100, 30, True)
+    assert "fault" in survival_model(of(at(1, "fault", id="1", kind="kill", worker=1, step=9))).model_dump_json()
 
 
 def test_marks_are_at_the_steps_of_checkpoints_losses_and_of_what_is_made_again() -> None:

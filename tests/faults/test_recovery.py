@@ -20,6 +20,7 @@ from stages.errors import StageFailed
 from stages.ledger import WORKER_KINDS
 from stages.orders import Fault, Faults
 from tests.cluster.test_resume import LOCAL, gpt, results
+from tests.cluster.test_tracked_going_on import in_tensorboard, near, rows_of
 from tests.faults.test_worker_faults import wait_until_gone
 from tests.jobs import digits_job
 
@@ -88,7 +89,9 @@ def loses(tmp_path: Path, where: Where, spec: JobSpec, faults: Faults) -> list[M
 
 
 def test_a_killed_worker_is_replaced_and_leaves_no_trace(tmp_path: Path, on_ray: Where, ray: Any) -> None:
-    story = loses(tmp_path, on_ray, job(5), {1: Fault(step=8, action="1B3", what="kill")})
+    """Nor at a tracker: each point is there once, and none is missing."""
+    spec = job(5, tracking={"tensorboard": True})
+    story = loses(tmp_path, on_ray, spec, {1: Fault(step=8, action="1B3", what="kill")})
     assert [event["event"] for event in story][:2] == [LOST, RECOVERED]
     lost, recovered = story[:2]
     assert (lost["worker"], lost["loss"]) == (1, "process lost")
@@ -100,6 +103,7 @@ def test_a_killed_worker_is_replaced_and_leaves_no_trace(tmp_path: Path, on_ray:
     wait_until_gone(pids)
     groups = ray.util.placement_group_table().values()
     assert {group["state"] for group in groups} <= {"REMOVED"}
+    assert in_tensorboard(tmp_path / "run" / "tensorboard") == near(rows_of(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
