@@ -29,7 +29,7 @@ _WIDTH, _LAYERS, _ROWS = 2048, 6, 512
 _EVERY = 10  # steps from one checkpoint to the next
 
 
-def _job(folder: Path, steps: int, hang_timeout: float) -> JobSpec:
+def _job(folder: Path, steps: int, spare: int) -> JobSpec:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(_ROWS, _WIDTH)).astype(np.float32)
     np.savez(folder / "rows.npz", x=x, y=x[:, :1])
@@ -46,9 +46,8 @@ def _job(folder: Path, steps: int, hang_timeout: float) -> JobSpec:
                 "optimizer": {"sgd": {"learning_rate": 1e-4, "momentum": 0.9}},
             },
             "pipeline": {"stages": 3, "schedule": "1f1b"},
-            "resources": {"hang_timeout": hang_timeout},
             "checkpoint": {"every_steps": _EVERY},
-            "recovery": {"max_restarts": 1000, "backoff": 0},
+            "recovery": {"max_restarts": 1000, "backoff": 0, "spare": spare},
         }
     )
 
@@ -62,11 +61,11 @@ def _seconds(event: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(event["time"]).timestamp()
 
 
-def _measure(faults: int, number: signal.Signals, hang_timeout: float) -> str:
+def _measure(faults: int, number: signal.Signals, spare: int) -> str:
     choose, struck = random.Random(1), list[float]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run = Run.prepare(_job(folder, (faults + 1) * 3 * _EVERY, hang_timeout), Where())
+        run = Run.prepare(_job(folder, (faults + 1) * 3 * _EVERY, spare), Where())
         run_dir = RunDir.create(folder / "run", run.spec)
         after = 2 * _EVERY
         for row in run.rows(run_dir):
@@ -98,10 +97,11 @@ def main() -> None:
     """Print a line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=10)
-    parser.add_argument("--stop", action="store_true", help="stop workers (SIGSTOP) with a hang_timeout of 3 s")
+    parser.add_argument("--stop", action="store_true", help="stop workers (SIGSTOP)")
+    parser.add_argument("--spare", action="store_true", help="with a spare process")
     asked = parser.parse_args()
-    number = signal.SIGSTOP if asked.stop else signal.SIGKILL
-    print(_measure(asked.faults, number, 3.0 if asked.stop else 60.0))
+    text = _measure(asked.faults, signal.SIGSTOP if asked.stop else signal.SIGKILL, int(asked.spare))
+    print(f"{'with a spare process: ' if asked.spare else ''}{text}; load average {os.getloadavg()[0]:.0f}")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,13 @@ def release(group: Any) -> None:
         remove_placement_group(group)
 
 
+def on_node(node: str) -> Any:
+    """Return the strategy that places an actor on this node, or nowhere."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
 def _require(ray: Any, bundle: Mapping[str, float], n: int) -> None:
     total = ray.cluster_resources()
     for name, amount in bundle.items():

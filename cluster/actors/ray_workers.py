@@ -17,11 +17,12 @@ from cluster.actors.asking import ProgressQuestions, Sights
 from cluster.actors.checkpoint_files import CheckpointFiles
 from cluster.actors.clocks import Clocks, clock_name
 from cluster.actors.protocol import LinkChoice, WorkerAddress
-from cluster.actors.ray_placement import release, reserve
+from cluster.actors.ray_placement import on_node, release, reserve
 from cluster.actors.ray_room import Placing, room_for_workers
 from cluster.actors.ray_session import full_here
 from cluster.actors.ray_watch import PROBE_ANSWER_S, RayTicket, Watch, last_line, placed_at, what_was_lost
 from cluster.actors.runner_link import RunnerLink
+from cluster.actors.spare import Spare
 from cluster.actors.worker_class import remote_class
 from cluster.actors.worker_process import ACTOR_NAME, end_process, let_drop
 from cluster.checkpoints.folder import NO_STATE, StatePlaces
@@ -79,6 +80,7 @@ class RayWorkers:
         self._hang_timeout = blueprint.spec.resources.hang_timeout
         self.pace = ActionPace()
         """How long actions normally take."""
+        self.spare = Spare(ray, self._make_spare, wanted=blueprint.spec.recovery.spare > 0)
         self._group: Any = None
         self._files: Any = None  # the actor CheckpointFiles, if there are workers on other hosts
         self._actors: list[Any] = []
@@ -134,6 +136,7 @@ class RayWorkers:
             self._files = None
 
     def _end_all(self) -> None:
+        self.spare.end()
         for actor in self._actors:
             with contextlib.suppress(Exception):
                 self._ray.kill(actor, no_restart=True)
@@ -185,6 +188,10 @@ class RayWorkers:
         actor = self._class.options(**self._options, scheduling_strategy=strategy)
         return actor.remote(worker, self._hang_timeout, self._link, self._links)
 
+    def _make_spare(self, node: str) -> Any:
+        options = {**self._options, "num_cpus": 0, "memory": None, "scheduling_strategy": on_node(node)}
+        return self._class.options(**options).remote(None, self._hang_timeout, self._link, self._links)
+
     def _bind(self) -> None:
         self.addresses = list(self._plain([actor.bind.remote(self._connection) for actor in self._actors], "starting"))
 
@@ -201,16 +208,14 @@ class RayWorkers:
     def _prepare_all(self, states: StatePlaces) -> None:
         self._serve_files(states.folder)
         self._collect([self._prepare(w, states) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
+        self.spare.start(self.addresses)
 
     def _serve_files(self, folder: str | None) -> None:
         """Make the actor through which workers on other hosts write and read checkpoints, if there are any."""
         here = self._ray.get_runtime_context().get_node_id()
         if folder is None or self._files is not None or all(address.node == here for address in self.addresses):
             return
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        strategy = NodeAffinitySchedulingStrategy(here, soft=False)
-        options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": strategy}
+        options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": on_node(here)}
         self._files = self._ray.remote(CheckpointFiles).options(**options).remote(folder)
 
     def _prepare(self, worker: int, states: StatePlaces, recovering_since: float | None = None) -> Any:
@@ -230,7 +235,7 @@ class RayWorkers:
         while True:
             for gone in more:
                 self._end(gone)
-                self._actors[gone] = self._make(gone)
+                self._actors[gone] = self.spare.take(gone, self.addresses[gone].node) or self._make(gone)
             survivors = {w: actor for w, actor in enumerate(self._actors) if w not in self._gone}
             more = let_drop(self._ray, survivors, min(self._hang_timeout, _DROP_TIMEOUT_S))
             if not more:
@@ -258,6 +263,7 @@ class RayWorkers:
                 document, _, weights = self._begins_with
                 calls.append(actor.go_back.remote(document, weights, step, states, began))
         self._collect(calls, _PREPARE_TIMEOUT_S)
+        self.spare.start(self.addresses)
         new = [at for at in self.places() if at.worker in self._gone]
         self._gone.clear()
         return new

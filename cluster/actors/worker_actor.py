@@ -37,6 +37,7 @@ from stages.faults import FaultPlan
 from stages.layer_state import layer_states, restore
 from stages.orders import Failure, Fault, Order, Result, WorkerSetup
 from stages.process_memory import keep_freed_memory, peak_resident_bytes, return_freed_memory
+from stages.products import load_blas
 from stages.progress import Doing, Seen
 from stages.worker import Worker
 
@@ -45,12 +46,13 @@ class WorkerActor:
     """Holds one worker. `cluster.actors.ray_workers` makes an actor of this class, and calls `bind`, `admit`,
     `connect`, `prepare` and `run` in this order.
 
-    If another worker of the job was lost, it calls `drop`, `bind`, `admit`, `connect` and `go_back`, and `run` again.
+    If another worker of the job was lost, it calls `drop`, `bind`, `admit`, `connect` and `go_back`, and `run` again. A
+    spare process (`worker` is None) is told by `become` which worker it is.
     """
 
     def __init__(
         self,
-        worker: int,
+        worker: int | None,
         hang_timeout: float,
         link: RunnerLink | None = None,
         choice: LinkChoice = LinkChoice(),
@@ -58,14 +60,10 @@ class WorkerActor:
         import ray
 
         ignore_end_signals()
-        self._number, self._hang_timeout, self._link, self._choice = worker, hang_timeout, link, choice
+        self._number, self._hang_timeout, self._link, self._choice = -1, hang_timeout, link, choice
         self._node = ray.get_runtime_context().get_node_id()
-        if link is not None:
-            if link.node == self._node:
-                log_to_file(Path(link.logs) / run_files.log_file(worker))
-            else:
-                log_to_runner(link.runner, worker)
-            log_line(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
+        if worker is not None:
+            self.become(worker)
         self._channel: WorkerChannel | None = None
         self._worker: Worker | None = None
         self._snapshots: LayerFiles | None = None
@@ -75,6 +73,20 @@ class WorkerActor:
         self._baseline = 0
         self._limit: int | None = None
         self._limit_name = "resources.memory_per_worker"
+
+    def become(self, worker: int) -> None:
+        """Be this worker from now on."""
+        self._number, link = worker, self._link
+        if link is not None:
+            if link.node == self._node:
+                log_to_file(Path(link.logs) / run_files.log_file(worker))
+            else:
+                log_to_runner(link.runner, worker)
+            log_line(f"worker {worker} starts: process {os.getpid()} on {os.uname().nodename}")
+
+    def warm_up(self) -> None:
+        """Load what a worker needs, before it is known which one this process is."""
+        load_blas()
 
     def bind(self, connection: int = 0) -> WorkerAddress:
         """Open the inbox, and return its address. `connection` counts how often the workers were connected anew; what

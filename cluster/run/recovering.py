@@ -48,6 +48,7 @@ class _Back(NamedTuple):
     from_step: int
     steps_lost: int
     workers: list[WorkerPlace]
+    spare: list[int]  # those of them that were a spare process before
 
 
 class Recovery:
@@ -117,7 +118,8 @@ class Recovery:
             self._before = self._rows_after(position)
             self._desk.replaced({place.worker for place in new})
             lost = trainer.steps_done - position.step
-            self._back = _Back(found_at, time.monotonic(), position.step, lost, new)
+            self._back = _Back(found_at, time.monotonic(), position.step, lost, new, self.workers.spare.took[:])
+            self.workers.spare.took.clear()
             return position
 
     def _with_fault(self, loss: Breakdown | None) -> Breakdown | None:
@@ -209,6 +211,7 @@ class Recovery:
         self._record(
             RECOVERED,
             workers=[place._asdict() for place in back.workers],
+            spare=back.spare,
             from_step=back.from_step,
             steps_lost=back.steps_lost,
             replaced_s=back.ready_at - back.found_at,

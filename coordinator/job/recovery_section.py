@@ -16,3 +16,6 @@ class RecoverySection(Section):
     backoff: float = Field(default=1.0, ge=0, le=3600, description="a number of seconds from 0 to 3600")
     room_timeout: float = Field(default=60.0, ge=0, le=2_592_000, description="a number of seconds, at most 30 days")
     grow_after: float = Field(default=60.0, ge=0, le=2_592_000, description="a number of seconds, at most 30 days")
+    spare: int = Field(
+        default=0, ge=0, le=1, description="0, or 1 for a process that waits to take a lost worker's place"
+    )

@@ -30,7 +30,10 @@ def _lost(event: Mapping[str, Any]) -> str:
 
 
 def _recovered(event: Mapping[str, Any]) -> str:
-    new = (f"worker {at['worker']} is process {at['pid']} on {at['host']}" for at in event["workers"])
+    new = []
+    for at in event["workers"]:
+        spare = ", which was spare," if at["worker"] in event.get("spare", ()) else ""
+        new.append(f"worker {at['worker']} is process {at['pid']}{spare} on {at['host']}")
     who = ", ".join(new) or "all workers are connected anew"
     step, lost = event["from_step"], event["steps_lost"]
     place = f"after step {step}" if step else "from the beginning"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster.actors.spare import Spare
 from cluster.checkpoints.folder import CheckpointFolder
 from cluster.run import connecting
 from cluster.run.run_dir import RunDir
@@ -75,7 +76,8 @@ def loses(tmp_path: Path, where: Where, spec: JobSpec, faults: Faults) -> list[M
     warned = train(tmp_path / "run", spec, where, faults)
     story = events(tmp_path / "run", *STORY)
     assert results(tmp_path / "run") == results(tmp_path / "whole")
-    assert [text for text in warned if "warning" not in text] == [story_text(event["event"], event) for event in story]
+    told = [text for text in warned if "warning" not in text and not text.startswith("chaos: ")]
+    assert told == [story_text(event["event"], event) for event in story]
     assert all(event["identical"] for event in story if event["event"] == CAUGHT_UP)
     accounts = [json.loads(line) for line in (tmp_path / "run" / "accounts.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in accounts[:-1]]  # the last line closes the account of the last step
@@ -147,6 +149,26 @@ def test_a_worker_that_hangs_is_found_long_before_the_hang_timeout_and_replaced(
     (lost, *_) = loses(tmp_path, on_ray, spec, {2: Fault(step=9, action="2F5", what=what)})
     assert (lost["worker"], lost["loss"]) == (2, "hang")
     assert 1 < lost["found_s"] < 60
+
+
+def test_a_spare_process_takes_the_place_of_a_killed_worker(
+    tmp_path: Path, on_ray: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Spare.start
+
+    def start_and_wait(spare: Spare, addresses: Any) -> None:
+        start(spare, addresses)
+        spare._ray.get(spare._ready)
+
+    monkeypatch.setattr(Spare, "start", start_and_wait)
+    spec = job(5, recovery={"spare": 1})
+    _, recovered, *_ = loses(tmp_path, on_ray, spec, {1: Fault(step=8, action="1B3", what="kill")})
+    ((worker, pid),) = [(at["worker"], at["pid"]) for at in recovered["workers"]]
+    logged = (tmp_path / "run" / "events.jsonl").read_text()
+    assert worker == 1
+    assert f'"pid": {pid}' in logged
+    assert recovered["spare"] == [1]
+    wait_until_gone([pid])
 
 
 def test_without_a_checkpoint_the_run_begins_again(tmp_path: Path, on_ray: Where) -> None:
