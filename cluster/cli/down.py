@@ -14,7 +14,7 @@ import click
 from coordinator.texts import counted
 from stages.errors import JobFailed
 
-TERM_S = 45.0
+TERM_S = 75.0
 """How many seconds a service has to end after SIGTERM, before SIGKILL."""
 _HOLDER_S = 2.0
 
@@ -29,7 +29,8 @@ _HOLDER_S = 2.0
 def down(home: Path | None) -> int:
     """Stop the service and its local Ray, with all their processes.
 
-    Waiting jobs stay in the queue. The next `pipetrain up` starts running jobs again, from their newest checkpoints.
+    Running jobs finish the steps in progress and save a checkpoint, if they can within 30 seconds. Waiting jobs stay in
+    the queue. The next `pipetrain up` starts running jobs again, from their newest checkpoints.
     """
     from cluster.client.address import command_for
     from cluster.service.home import DEFAULT_HOME, Home

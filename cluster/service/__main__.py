@@ -33,10 +33,13 @@ from cluster.service.server import Servers
 from cluster.service.store import Store
 from cluster.service.uploads import KEEP_UNUSED_S, MAX_UPLOAD_BYTES, Uploads
 from coordinator.job.source_names import PROTOCOLS
+from coordinator.queue.job_states import SHUT_DOWN
 from stages.errors import UserMistake
 
 READY, TROUBLE = "ready", "error:"
 """`pipetrain up` waits for a line on the service's standard output that begins with one of these."""
+SAVE_S = 30.0
+"""How long the end of the service waits for jobs that save their state, in seconds."""
 _GRACE_S = 2.0
 _log = logging.getLogger(__name__)
 
@@ -173,17 +176,21 @@ async def _first(ended: asyncio.Event, keeper: RayKeeper, servers: Servers, web:
 async def _end(
     home: Home, jobs: Jobs, keeper: RayKeeper, servers: Servers, tasks: Sequence[asyncio.Future[Any]]
 ) -> None:
-    """End the service and its Ray. Running jobs are noted in the store as lost: the next service starts them again."""
+    """End the service and its Ray, after running jobs have saved their state. Those that did not in time are noted in
+    the store as lost. The next service starts all of them again."""
     jobs.closing = True
     await servers.stop(_GRACE_S)
+    running = jobs.active()
+    if keeper.state == "up":
+        await jobs.pause(SAVE_S)
     if not keeper.own:
-        await keeper.end_runners(jobs)
+        await keeper.end_runners(running)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await jobs.settle()
     await keeper.end()
-    await jobs.cluster_lost("the service was shut down", planned=True)
+    await jobs.cluster_lost(SHUT_DOWN, planned=True)
     await jobs.settle()
     await jobs.tracking_ended(_GRACE_S)
 

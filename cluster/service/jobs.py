@@ -35,7 +35,7 @@ from cluster.service.run_feed import RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from cluster.service.tracking import end_tracking, left_open
-from coordinator.queue.happenings import Admitted, ClusterLost, RunnerLost, StopRequested
+from coordinator.queue.happenings import Admitted, ClusterLost, RunnerLost, ServiceEnds, StopRequested
 from coordinator.queue.job_queue import Capacity, Choice, Queue, Waiting, choose
 from coordinator.queue.job_states import Launch, Queued, Recovering, Running, SendStop, Starting
 from stages.errors import Refused, UnknownJob
@@ -45,6 +45,7 @@ RECOVERING_PRIORITY = 1_000_000_000
 """Priority of a job whose processes were lost for reasons outside the job: it is scheduled before all waiting jobs."""
 _SCHEDULE_PAUSE_S = 0.02  # so that many submissions are scheduled together
 _SILENT_LIMIT_S = 90
+_PAUSE_LOOK_S = 0.02
 _TRIES_AT_THE_END = 3  # to note lost jobs when the service ends
 
 
@@ -272,6 +273,16 @@ class Jobs:
                 self._commands.adopt(entry.record, state.attempt)
             if isinstance(state, (Starting, Running)) and state.stop is not None:
                 await self.noting.perform(entry, SendStop(state.attempt, state.stop.now))
+
+    async def pause(self, within_s: float) -> None:
+        """Let all active jobs save their state, because the service is being shut down; wait at most `within_s`."""
+        for entry in self.active_entries():
+            with logged(f"job {entry.record.id} could not be asked to save"):
+                what = "the service is being shut down; saves its state"
+                await self.noting.apply(entry, ServiceEnds(time.time()), "service ends", what)
+        end = time.monotonic() + within_s
+        while self._active and time.monotonic() < end:
+            await asyncio.sleep(_PAUSE_LOOK_S)
 
     async def cluster_lost(self, cause: str, *, planned: bool = False) -> None:
         """Note that Ray and all runners are gone, after reading what the runners had written. While the store cannot be

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.actors.disk_room import full_for_ray
@@ -20,6 +20,7 @@ from cluster.service.changes import logged
 from cluster.service.home import Home
 from cluster.service.jobs import Jobs
 from cluster.service.ray_head import RayHead, ray_environment
+from cluster.service.records import JobRecord
 from cluster.service.refusals import StoreTrouble
 from stages.errors import NotEnoughResources, UserMistake
 
@@ -128,9 +129,9 @@ class RayKeeper:
                 self._head = await self._starting
                 await asyncio.to_thread(self._head.end, self._home)
 
-    async def end_runners(self, jobs: Jobs) -> None:
-        """End the runners in a Ray that goes on without the service."""
-        wanted = {(record.id, record.attempt) for record in jobs.active()}
+    async def end_runners(self, jobs: Sequence[JobRecord]) -> None:
+        """End the runners of these jobs, in a Ray that goes on without the service."""
+        wanted = {(record.id, record.attempt) for record in jobs}
         for job, attempt in wanted:
             self.send({"do": "end", "job": job, "attempt": attempt})
         with contextlib.suppress(TimeoutError):

@@ -99,6 +99,13 @@ class Displaced:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceEnds:
+    """The service is being shut down: the job must save its state, and goes on with the next service."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Unstorable:
     """Something happened that the store can never hold: `what` says what, and why."""
 
@@ -116,5 +123,6 @@ Happening = (
     | ClusterLost
     | StopRequested
     | Displaced
+    | ServiceEnds
     | Unstorable
 )

@@ -27,11 +27,13 @@ from coordinator.queue.happenings import (
     RunFinished,
     RunnerLost,
     RunStopped,
+    ServiceEnds,
     Started,
     StopRequested,
     Unstorable,
 )
 
+SHUT_DOWN = "the service was shut down"
 MOST_ATTEMPTS = 5
 """A job fails after Ray or its runner died in this many of its attempts, because the job itself may make them crash."""
 
@@ -39,11 +41,18 @@ MOST_ATTEMPTS = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked:
     """A user has requested the job's end at `at` (seconds UTC). With `now`, the job does not finish its step and saves
-    no weights. With `room_for`, it is the queue that requests it, for the job of this id: the job goes on later."""
+    no weights. With `room_for`, it is the queue that requests it, for the job of this id, and with `service_ends` the
+    service that is being shut down: then the job goes on later."""
 
     at: float
     now: bool = False
     room_for: str = ""
+    service_ends: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the job goes on later."""
+        return bool(self.room_for) or self.service_ends
 
     @property
     def preempted(self) -> str:
@@ -201,6 +210,8 @@ def _succeed(state: Starting | Running, _: RunFinished) -> Decision:
 
 
 def _stopped(state: Starting | Running, happening: RunStopped) -> Decision:
+    if state.stop is not None and state.stop.service_ends:
+        return Recovering(attempt=state.attempt + 1, cause=f"{SHUT_DOWN}, {happening.text}", lost=state.lost), []
     if state.stop is not None and state.stop.room_for:
         at = f"at step {happening.step}" if happening.step else "before its first step"
         newest = f"; its newest checkpoint is of step {happening.checkpoint or 0}" if happening.lost else ""
@@ -238,12 +249,12 @@ def _cluster_lost(state: Starting | Running, lost: ClusterLost) -> Decision:
 def _lost(state: Starting | Running, cause: str, kind: str, *, planned: bool = False) -> Decision:
     """The attempt's processes are gone, for reasons outside of the job."""
     stop, times = state.stop, state.lost + (not planned)
-    if stop is not None and not stop.room_for:
+    if stop is not None and not stop.goes_on:
         return Stopped(attempt=state.attempt, how=f"was to stop when {cause}; nothing saved", lost=True), []
     if not planned and times >= MOST_ATTEMPTS:
         cause = f"{cause}, for the {times}th time; not started again"
         return Failed(attempt=state.attempt, cause=cause, kind=kind), []
-    if stop is not None:
+    if stop is not None and stop.room_for:
         return replace(_queued_again(state, f"{stop.preempted} when {cause}"), lost=times), []
     return Recovering(attempt=state.attempt + 1, cause=cause, lost=times), []
 
@@ -259,7 +270,7 @@ def _stop_recovering(state: Recovering, _: StopRequested) -> Decision:
 
 def _ask_to_stop(state: Starting | Running, asked: StopRequested) -> Decision:
     before = state.stop
-    if before is not None and not before.room_for and (before.now or not asked.now):
+    if before is not None and not before.goes_on and (before.now or not asked.now):
         return state, [SendStop(state.attempt, before.now)]  # requested already; sending it twice does no harm
     stop = StopAsked(at=asked.at, now=asked.now)
     return replace(state, stop=stop), [SendStop(state.attempt, stop.now)]
@@ -271,6 +282,13 @@ def _displace(state: Starting | Running, displaced: Displaced) -> Decision:
     return replace(state, stop=StopAsked(at=displaced.at, room_for=displaced.room_for)), [
         SendStop(state.attempt, False)
     ]
+
+
+def _pause(state: Starting | Running, ends: ServiceEnds) -> Decision:
+    if state.stop is not None:
+        return state, []
+    stop = StopAsked(at=ends.at, service_ends=True)
+    return replace(state, stop=stop), [SendStop(state.attempt, stop.now)]
 
 
 def _give_up(state: Queued | Starting | Running | Recovering, happening: Unstorable) -> Decision:
@@ -294,6 +312,7 @@ TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Deci
     (Starting, ClusterLost): _cluster_lost,
     (Starting, StopRequested): _ask_to_stop,
     (Starting, Displaced): _displace,
+    (Starting, ServiceEnds): _pause,
     (Running, RunFinished): _succeed,
     (Running, RunStopped): _stopped,
     (Running, RunFailed): _fail,
@@ -301,6 +320,7 @@ TRANSITIONS: dict[tuple[type[State], type[Happening]], Callable[[Any, Any], Deci
     (Running, ClusterLost): _cluster_lost,
     (Running, StopRequested): _ask_to_stop,
     (Running, Displaced): _displace,
+    (Running, ServiceEnds): _pause,
     (Recovering, Admitted): _launch,
     (Recovering, StopRequested): _stop_recovering,
     **{(alive, Unstorable): _give_up for alive in (Queued, Starting, Running, Recovering)},

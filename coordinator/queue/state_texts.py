@@ -23,6 +23,8 @@ def reason(state: State) -> str:
     match state:
         case Starting() | Running() if state.stop is not None and state.stop.room_for:
             return f"makes room for job {state.stop.room_for}: finishes the steps in progress and saves"
+        case Starting() | Running() if state.stop is not None and state.stop.service_ends:
+            return "the service is being shut down: finishes the steps in progress and saves"
         case Starting() | Running() if state.stop is not None:
             return "ending its processes" if state.stop.now else "stopping: finishes the steps in progress and saves"
         case Starting():

@@ -22,6 +22,7 @@ from coordinator.queue.happenings import (
     RunFinished,
     RunnerLost,
     RunStopped,
+    ServiceEnds,
     Started,
     StopRequested,
     Unstorable,
@@ -79,6 +80,7 @@ HAPPENING: dict[type[Happening], st.SearchStrategy[Happening]] = {
     ClusterLost: st.builds(ClusterLost, LINES, st.booleans()),
     StopRequested: st.builds(StopRequested, TIMES, st.booleans()),
     Displaced: st.builds(Displaced, TIMES, LINES),
+    ServiceEnds: st.builds(ServiceEnds, TIMES),
     Unstorable: st.builds(Unstorable, LINES),
 }
 ENDS = (RunFinished, RunStopped, RunFailed, RunnerLost, ClusterLost)
@@ -145,6 +147,7 @@ def test_the_whole_table() -> None:
         "StopRequested",
         "Unstorable",
         "Displaced",
+        "ServiceEnds",
     }
     assert {
         kind.name: {happening.__name__ for at, happening in TRANSITIONS if at is kind} for kind in STATES
@@ -289,9 +292,28 @@ def test_a_job_that_makes_room_goes_back_to_the_queue_with_the_reason(
     assert ("newest checkpoint" in after.why) == stopped.lost
 
 
-@given(st.one_of(STATE[Starting], STATE[Running]), HAPPENING[Displaced], st.booleans(), st.data())
+@given(st.one_of(STATE[Starting], STATE[Running]), HAPPENING[ServiceEnds], HAPPENING[RunStopped], st.booleans())
+def test_a_job_that_saves_because_the_service_ends_goes_on_before_all_that_wait(
+    active: State, ends: ServiceEnds, stopped: RunStopped, in_time: bool
+) -> None:
+    assert isinstance(active, (Starting, Running))
+    saving, commands = decide(replace(active, stop=None), ends)
+    assert list(commands) == [SendStop(active.attempt, now=False)]
+    after, _ = decide(saving, stopped if in_time else ClusterLost("the service was shut down", planned=True))
+    assert isinstance(after, Recovering)
+    assert (after.attempt, after.lost) == (active.attempt + 1, active.lost)
+    assert after.cause.startswith("the service was shut down")
+    assert not in_time or stopped.text in after.cause
+
+
+@given(
+    st.one_of(STATE[Starting], STATE[Running]),
+    st.one_of(HAPPENING[Displaced], HAPPENING[ServiceEnds]),
+    st.booleans(),
+    st.data(),
+)
 def test_a_user_who_stops_a_job_that_makes_room_is_obeyed(
-    active: State, displaced: Displaced, now: bool, data: st.DataObject
+    active: State, displaced: Happening, now: bool, data: st.DataObject
 ) -> None:
     assert isinstance(active, (Starting, Running))
     leaving, _ = decide(replace(active, stop=None), displaced)

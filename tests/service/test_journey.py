@@ -184,6 +184,8 @@ def test_a_joined_cluster_brings_data_and_logs_to_and_from_other_nodes(
     try:
         again = until(service.client.get(long.id), "RUNNING")
         assert again.attempt == 2
+        events = {event.kind: event for event in again.events()}
+        assert events["stopped"].details["step"] == events["resumed"].details["step"] > 0, "it saved before the end"
         assert again.stop().wait(timeout=120).state == "STOPPED"
     finally:
         service.down()

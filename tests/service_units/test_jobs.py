@@ -146,6 +146,37 @@ def test_a_job_makes_room_for_one_of_a_higher_priority_and_goes_on_after_it(tmp_
     play(tmp_path, script)
 
 
+def test_jobs_save_their_state_before_the_service_ends_and_go_on_with_the_next_one(tmp_path: Path) -> None:
+    async def script(made: Scene) -> None:
+        saves, late, starts = await made.run("saves"), await made.run("late"), "starts"
+        await made.submit(starts, cpus=2)
+        made.jobs.closing = True
+        pausing = asyncio.create_task(made.jobs.pause(within_s=1.0))
+        await made.until(lambda: all(("stop", 1) in made.commands(job) for job in ("saves", "late")))
+        reason = "the service is being shut down: finishes the steps in progress and saves"
+        assert made.jobs.record("late").reason == reason
+        saves.makes_steps(0, 5).tells("stopped", step=5, saved=True, checkpoint=5)
+        await made.until_state("saves", "RECOVERING")
+        assert not pausing.done()
+        await pausing
+        await made.jobs.cluster_lost("the service was shut down", planned=True)
+        reasons = [made.jobs.record(job).reason for job in ("saves", "late")]
+        assert reasons == [
+            "the service was shut down, stopped at step 5, weights saved; attempt 2 starts when there is room",
+            "the service was shut down; attempt 2 starts when there is room",
+        ]
+        assert late is not None
+
+        made.jobs = Jobs(made.home, made.store, max_queued=9, send=made.sent.append)
+        made.jobs.cluster_is([NODE])
+        keeping = asyncio.create_task(made.jobs.keep_scheduling())
+        await made.until(lambda: all(("launch", 2) in made.commands(job) for job in ("saves", "late")))
+        assert made.commands(starts) == []
+        keeping.cancel()
+
+    play(tmp_path, script)
+
+
 def test_who_makes_room_is_remembered_by_the_next_service(tmp_path: Path) -> None:
     async def script(made: Scene) -> None:
         await made.run("low", cpus=2)

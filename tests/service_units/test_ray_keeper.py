@@ -368,7 +368,7 @@ def test_runners_in_a_ray_that_goes_on_are_ended_and_waited_for(play: Play) -> N
         agent.ready()
         await made.until_heard("connected")
         made.jobs.closing = True
-        ending = asyncio.create_task(made.keeper.end_runners(made.jobs))  # type: ignore[arg-type]
+        ending = asyncio.create_task(made.keeper.end_runners(made.jobs.active()))
         await made.until(lambda: agent.written.count(b"\n") == 2)
         asked = sorted(
             (told["job"], told["do"], told["attempt"]) for told in map(json.loads, agent.written.splitlines())
