@@ -75,13 +75,13 @@ def test_a_run_under_way_takes_a_request_and_refuses_what_cannot_be(
     answers: list[str] = []
 
     def ask() -> None:
-        for worker, at, step in ((7, None, None), (1, "1I0", None), (1, "1B0", 31), (1, "1B1", 25)):
+        for worker, at, step in ((7, None, None), (1, "1I0", None), (1, "1B0", 31), (1, "1B1", 29)):
             try:
                 answers.append(inject_fault(tmp_path / "run", "kill", worker=worker, at=at, step=step))
             except Refused as refusal:
                 answers.append(str(refusal))
 
-    slow = Fault(what="slow", step=1, seconds=0.03, steps=28)
+    slow = Fault(what="slow", step=1, seconds=0.04, steps=28)
     run = Run.prepare(text_job(tmp_path, "1f1b", 3), on_ray, faults={0: slow})
     run_dir = RunDir.create(tmp_path / "run", run.spec)
     asking = threading.Thread(target=ask)
@@ -96,11 +96,11 @@ def test_a_run_under_way_takes_a_request_and_refuses_what_cannot_be(
         "worker 7: the job has workers 0 to 2",
         "1f1b has no 1I0, but 1F0, 1B0; worker 1 performs 1F0 1F1 1B0 1F2 1B1 1B2",
         "step 31: the job has 30 steps",
-        "chaos: planned: kill of worker 1 before 1B1 of step 25",
+        "chaos: planned: kill of worker 1 before 1B1 of step 29",
     ]
     assert results(tmp_path / "run") == undisturbed
     struck = [(event["kind"], event["step"], event["point"]) for event in events(tmp_path / "run", STRUCK)]
-    assert struck == [("slow", 1, "0F0"), ("kill", 25, "1B1")]
+    assert struck == [("slow", 1, "0F0"), ("kill", 29, "1B1")]
     with pytest.raises(Refused, match="the run finished at step 30; only a run that trains can have a fault"):
         inject_fault(tmp_path / "run", "kill", worker=0)
     assert not (tmp_path / "run" / "fault.request").exists()
