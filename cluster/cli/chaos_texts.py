@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from cluster.cli.figure_tables import aligned
 from coordinator.chaos.campaign import Planned
+from coordinator.chaos.report import Outcome
 from coordinator.texts import counted, span
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ def campaign_lines(plan: Sequence[Planned]) -> Iterator[str]:
 
 
 def report_lines(report: SoakReport) -> Iterator[str]:
-    """Yield a row for each fault, then the verdict."""
+    """Yield a row for each fault, a row for each kind, and the verdict."""
     rows = [
         (
             *(one.number, one.kind, str(one.worker), str(one.step), str(one.point)),
@@ -34,6 +36,8 @@ def report_lines(report: SoakReport) -> Iterator[str]:
     ]
     heading = ("#", "fault", "worker", "step", "before", "found after", "replaced after", "lost", "identical", "")
     yield from (line.rstrip() for line in aligned(heading, rows, left=(1, 4, 9)))
+    yield ""
+    yield from _by_kind(report.faults)
     yield ""
     struck = sum(one.struck for one in report.faults)
     lost = sum(one.replaced_s is not None for one in report.faults)
@@ -50,6 +54,27 @@ def report_lines(report: SoakReport) -> Iterator[str]:
     else:
         yield "NOT identical" if not report.identical else "identical, but NOT everything is gone"
     yield f"report: {report.folder / 'soak.json'}"
+
+
+def _by_kind(faults: Sequence[Outcome]) -> Iterator[str]:
+    """Yield the table of what came of each kind: medians and the longest times."""
+    rows = []
+    for kind in dict.fromkeys(one.kind for one in faults):
+        own = [one for one in faults if one.kind == kind]
+        rows.append(
+            (
+                *(kind, str(len(own)), str(sum(one.replaced_s is not None for one in own))),
+                *_spread([one.found_s for one in own]),
+                *_spread([one.replaced_s for one in own]),
+                str(sum(one.steps_lost or 0 for one in own)),
+            )
+        )
+    yield from aligned(("fault", "", "replaced", "found after", "at most", "replaced after", "at most", "lost"), rows)
+
+
+def _spread(values: Sequence[float | None]) -> tuple[str, str]:
+    known = [value for value in values if value is not None]
+    return (_seconds(median(known)), _seconds(max(known))) if known else ("", "")
 
 
 def _seconds(value: float | None) -> str:

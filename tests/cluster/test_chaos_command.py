@@ -117,8 +117,14 @@ def test_the_report_names_what_came_of_each_fault() -> None:
     assert first.split() == [*["1", "kill", "2", "7", "2B5", "0.11", "s", "2.50", "s", "3", "yes"]]
     assert second.split() == [*["2", "oom", "0", "9", "update", "did", "not", "strike"]]
     assert "found after" in heading
-    assert rest == [
-        "",
+    assert [line.split() for line in rest[:5]] == [
+        [],
+        ["fault", "replaced", "found", "after", "at", "most", "replaced", "after", "at", "most", "lost"],
+        ["kill", "1", "1", "0.11", "s", "0.11", "s", "2.50", "s", "2.50", "s", "3"],
+        ["oom", "1", "0", "0"],
+        [],
+    ]
+    assert rest[5:] == [
         "1 fault of 2 struck, 1 worker replaced; 28 steps in 9.0 s, undisturbed 2.0 s",
         "/dev/shm/x is left",
         "identical, but NOT everything is gone",
