@@ -23,21 +23,20 @@ def test_the_newest_checkpoint_is_told_with_time_size_and_place() -> None:
     found = of(BEGUN, saved(10, 100), saved(14, 1200), at(15, "checkpoint not saved", step=1300, cause="full"))
     newest = found.newest
     assert newest is not None
-    assert dict(zip(FACTS, checkpoint_facts(found, HERE), strict=True)) == {
+    assert dict(zip(FACTS, checkpoint_facts(found), strict=True)) == {
         "newest checkpoint": "step 1,200",
         "written": clock(newest.time)[11:],
         "its size": "2.1 KiB",
         "time to write": "250 ms",
         "training stood still": "125 ms",
-        "where": str(HERE),
         "checkpoints": "2 written, 1 failed",
     }
 
 
 def test_before_the_first_checkpoint_nothing_is_invented() -> None:
     found = of(BEGUN, at(15, "checkpoint not saved", step=1300, cause="full"))
-    assert [text for text in checkpoint_facts(found, HERE) if text] == ["0 written, 1 failed"]
-    assert summary(Survival()) == ""
+    assert [text for text in checkpoint_facts(found) if text] == ["0 written, 1 failed"]
+    assert summary(Survival(), HERE) == ""
 
 
 def test_a_loss_is_told_as_it_becomes_known() -> None:
@@ -60,7 +59,10 @@ def test_a_loss_is_told_as_it_becomes_known() -> None:
         "new step after": "2.5 s",
         "made again": "30 steps, after step 100: identical",
     }
-    assert summary(found) == "The job lost 1 worker, went on 1 time, after 2.5 s in all, and made 30 steps again."
+    assert summary(found, HERE) == (
+        f"The files are in {HERE}. The job lost 1 worker and recovered 1 time, in 2.5 s in all; "
+        "30 steps were made again."
+    )
 
 
 def test_rows_that_differ_are_told_loudly() -> None:

@@ -13,7 +13,7 @@ from cluster.dashboard.texts import brief, clock
 from cluster.service.survival import DAMAGED, NOT_SAVED, SAVED, LostWorker, SavedCheckpoint, Survival
 from coordinator.texts import counted, size, span
 
-FACTS = ("newest checkpoint", "written", "its size", "time to write", "training stood still", "where", "checkpoints")
+FACTS = ("newest checkpoint", "written", "its size", "time to write", "training stood still", "checkpoints")
 LOSS_COLUMNS = ("time", "worker", "what happened", "found after", "replaced after", "new step after", "made again")
 _LOSSES = 10
 
@@ -26,7 +26,7 @@ class SurvivalPanel:
         with ui.element("section").classes("panel") as self._place:
             heading("Checkpoints and recoveries")
             self._facts = facts(*FACTS)
-            self._said = ui.label().classes("muted small")
+            self._said = ui.label().classes("muted small").style("overflow-wrap: anywhere")
             with ui.element("div") as self._losses:
                 self._table = table(*LOSS_COLUMNS)
         self._place.set_visibility(False)
@@ -37,42 +37,43 @@ class SurvivalPanel:
             return
         self._shown = survival.version
         self._place.set_visibility(bool(survival.results or survival.losses))
-        self._facts(checkpoint_facts(survival, self._folder))
-        self._said.set_text(summary(survival))
+        self._facts(checkpoint_facts(survival))
+        self._said.set_text(summary(survival, self._folder))
         self._losses.set_visibility(bool(survival.losses))
         fill_table(self._table, [loss_row(lost) for lost in reversed(survival.losses)][:_LOSSES])
 
 
-def checkpoint_facts(survival: Survival, folder: Path) -> Sequence[str]:
+def checkpoint_facts(survival: Survival) -> Sequence[str]:
     """Return the texts of FACTS; empty if a figure is not known."""
     counts = [f"{survival.results[SAVED]:,} written"]
     for result, said in ((NOT_SAVED, "failed"), (DAMAGED, "damaged")):
         if survival.results[result]:
             counts.append(f"{survival.results[result]:,} {said}")
-    return (*_of(survival.newest, folder), ", ".join(counts))
+    return (*_of(survival.newest), ", ".join(counts))
 
 
-def _of(newest: SavedCheckpoint | None, folder: Path) -> Sequence[str]:
+def _of(newest: SavedCheckpoint | None) -> Sequence[str]:
     if newest is None:
-        return ("",) * 6
+        return ("",) * 5
     return (
         f"step {newest.step:,}",
         clock(newest.time)[11:],
         size(newest.n_bytes),
         brief(newest.seconds),
         brief(newest.stall_seconds),
-        str(folder),
     )
 
 
-def summary(survival: Survival) -> str:
-    """Return how often the job lost a worker and went on; empty if it lost none."""
-    lost = sum(survival.lost.values())
-    if not lost:
-        return ""
-    again, seconds = counted(survival.steps_again, "step"), span(survival.recovery_seconds)
-    went_on = f"went on {counted(survival.recoveries, 'time')}, after {seconds} in all, and made {again} again"
-    return f"The job lost {counted(lost, 'worker')}, {went_on}."
+def summary(survival: Survival, folder: Path) -> str:
+    """Return where the checkpoints are, and how often the job lost a worker and went on."""
+    found = [] if survival.newest is None else [f"The files are in {folder}."]
+    if lost := sum(survival.lost.values()):
+        times, seconds = counted(survival.recoveries, "time"), span(survival.recovery_seconds)
+        steps = counted(survival.steps_again, "step")
+        were = "was" if survival.steps_again == 1 else "were"
+        again = f"{steps} {were} made again"
+        found.append(f"The job lost {counted(lost, 'worker')} and recovered {times}, in {seconds} in all; {again}.")
+    return " ".join(found)
 
 
 def loss_row(lost: LostWorker) -> Sequence[str]:
