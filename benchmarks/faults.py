@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import tempfile
@@ -83,8 +84,10 @@ def _measure(faults: int, number: signal.Signals, spare: int) -> str:
         found = [_seconds(event) - at for event, at in zip(lost, struck, strict=True)]
         first = [_seconds(event) - at for event, at in zip(recovered, struck, strict=True)]
         again = [event["steps_lost"] for event in recovered]
+        limits = [float(limit[1]) for event in lost if (limit := re.search(r"within ([\d.]+) s", event["cause"]))]
+    allowed = f" of at most {statistics.median(limits) + 1.25:.2f} s" if limits else ""
     return (
-        f"{faults} × {number.name}: found {_told(found)}, first new step {_told(first)}, "
+        f"{faults} × {number.name}: found {_told(found)}{allowed}, first new step {_told(first)}, "
         f"{statistics.mean(again):.1f} steps made again on average, {'all identical' if same else 'NOT IDENTICAL'}"
     )
 

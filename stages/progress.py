@@ -30,6 +30,8 @@ class Doing(StrEnum):
 
 _COMPUTING, _STORING = Doing.COMPUTING, Doing.STORING  # quicker than looking up a member
 _WAITING, _SENDING = Doing.WAITING, Doing.SENDING
+_BUSY = 0.2
+"""CPU time in relation to time; the threads of Ray and ZeroMQ need a tenth of it while nothing is done."""
 
 
 class LinkSeen(NamedTuple):
@@ -48,8 +50,8 @@ class Seen(NamedTuple):
     if `evaluating`, of the evaluation after that step. `tag` is the array that it waits for from worker `peer`, or
     sends to it. `round` is its current step or evaluation, as in Tag; `sent` lists the arrays sent in that round.
     `cpu_s` is the CPU time of the thread that performs its orders, in seconds, `thread` the thread's id, `asleep`
-    whether it sleeps: it neither runs nor waits for a CPU, a disk, or memory (False if that is not known). `links`: its
-    connections to workers on other hosts.
+    whether it sleeps: it neither runs nor waits for a CPU, a disk, or memory, and no other thread of its process works
+    (False if that is not known). `links`: its connections to workers on other hosts.
     """
 
     doing: Doing
@@ -74,7 +76,7 @@ class Seen(NamedTuple):
 class Progress:
     """The progress of one worker. Only the thread that performs its orders calls methods other than `seen`."""
 
-    __slots__ = ("_changes", "_clock", "_now", "_round", "_sent", "_thread", "evaluating")
+    __slots__ = ("_asked", "_changes", "_clock", "_now", "_round", "_sent", "_thread", "evaluating")
 
     def __init__(self) -> None:
         self._now: tuple[Doing, int, int | None, Action | None, Tag | None, int | None] = (
@@ -86,6 +88,7 @@ class Progress:
         self._changes = 0
         self._clock: int | None = None
         self._thread: int | None = None
+        self._asked: tuple[float, float] | None = None  # when `seen` was last called: time, CPU time of the process
         self._round = 0
         self._sent: list[Tag] = []
 
@@ -137,7 +140,7 @@ class Progress:
             except OSError:  # the thread has ended
                 cpu_s = 0.0
         sent, round_, thread = tuple(self._sent), self._round, self._thread
-        asleep = thread is not None and thread_state(thread) == "S"
+        asleep = not self._is_busy() and thread is not None and thread_state(thread) == "S"
         return Seen(
             *self._now,
             round=round_,
@@ -147,6 +150,13 @@ class Progress:
             asleep=asleep,
             thread=thread,
         )
+
+    def _is_busy(self) -> bool:
+        """Whether other threads of the process have worked since the last call: BLAS computes for the thread, or a
+        message is being encrypted."""
+        before, now = self._asked, (time.monotonic(), time.process_time())
+        self._asked = now
+        return before is None or now[1] - before[1] > _BUSY * (now[0] - before[0])
 
 
 def thread_state(thread: int, process: int | None = None) -> str:

@@ -1,7 +1,7 @@
 """How long the actions of a run normally take, and so how soon a worker without progress is found.
 
 [Note: two limits] `resources.hang_timeout` is the limit of whatever looks like a hang. If there is proof that a worker
-cannot go on (see [Note: who hangs]), the limit is 3 × the slowest normal action + 1 s. With the times between two
+cannot go on (see [Note: who hangs]), the limit is 3 × the slowest normal action + 0.75 s. With the times between two
 questions and for an answer, it is found within 3 × the slowest normal action + 2 s.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from stages.ledger import UPDATE
 from stages.orders import Report, StepReport
 
-_FACTOR, _MORE_S = 3.0, 1.0
+_FACTOR, _MORE_S = 3.0, 0.75
 _STEPS = 64
 
 

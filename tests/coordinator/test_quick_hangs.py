@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -197,7 +199,7 @@ def test_the_limit_follows_the_slowest_of_the_last_actions(seconds: list[float])
     for one in seconds:
         pace.take([_report(one), Updated()])
     slowest = max(seconds[-64:])
-    assert pace.limit(1e9) == pytest.approx(3 * slowest + 1)
+    assert pace.limit(1e9) == pytest.approx(3 * slowest + 0.75)
     assert pace.limit(0.5) == 0.5, "hang_timeout is the most"
 
 
@@ -224,3 +226,30 @@ def test_the_system_tells_a_thread_that_sleeps_from_one_that_runs() -> None:
     assert not seen.asleep, "this thread asks about itself, so it runs"
     assert thread_state(seen.thread) == "R"
     assert thread_state(2**30) == ""
+
+
+def test_a_thread_that_waits_for_another_one_of_its_process_that_computes_is_not_asleep() -> None:
+    progress, begun, end = Progress(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        progress.begin()
+        begun.set()
+        end.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        assert not progress.seen().asleep, "nothing is known yet"
+        deadline = time.monotonic() + 60
+        while thread_state(thread.native_id or 0) != "S":
+            assert time.monotonic() < deadline
+            thread.join(0.01)
+        now, used = time.monotonic(), time.process_time()
+        progress._asked = now - 1.0, used - 1.0
+        assert not progress.seen().asleep, "another thread has worked all the time"
+        progress._asked = now - 1000.0, used
+        assert progress.seen().asleep
+    finally:
+        end.set()
+        thread.join()
