@@ -193,7 +193,9 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
         shown = {
             "kind": "result",
             "state": "stopped" if result.stopped else "finished",
-            "run_dir": str(path) if result.saved else None,
+            "run_dir": str(path) if result.steps else None,
+            "saved": result.saved,
+            "checkpoint": result.checkpoint,
             "step": result.steps,
             "steps_total": result.steps_total,
             "loss": result.loss,
@@ -206,7 +208,7 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
         }
         click.echo(json.dumps(shown))
         return
-    if not result.saved:
+    if result.steps == 0:
         click.echo("stopped before the first step: nothing was saved, and there is no run directory")
         return
     parts = [f"{'stopped' if result.stopped else 'finished'} at step {result.steps} of {result.steps_total}"]

@@ -20,6 +20,7 @@ from typing import Any
 from cluster.actors.host_processes import boot_moment, ignore_end_signals
 from cluster.actors.process_limits import limit_memory
 from cluster.actors.runner_link import CHUNK_BYTES, RunnerLink, log_line, log_to_file
+from cluster.checkpoints.folder import CheckpointFolder
 from cluster.data.rules import SourceRules
 from cluster.run.resuming import Resume, find_checkpoint
 from cluster.run.run_dir import RunDir
@@ -166,7 +167,8 @@ class JobRunner:
         try:
             run = self._prepare(spec, run_dir)
         except StoppedEarly:
-            run_dir.event("stopped", step=0, saved=False)
+            newest = max(CheckpointFolder(run_dir.checkpoints).steps(), default=None)
+            run_dir.event("stopped", step=newest or 0, saved=False, checkpoint=newest)
             log_line("stopped before its data was read")
             return
         except PipetrainError as error:

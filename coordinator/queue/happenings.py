@@ -50,7 +50,7 @@ class RunStopped:
         if self.saved:
             return f"stopped at step {step}, weights saved" + ("" if newest == step else ", but no checkpoint")
         if newest == step:
-            return f"stopped at step {step}, checkpoint saved; its grace was over before the weights were"
+            return f"stopped at step {step}: its checkpoint is saved, its weights are not"
         until = "nothing is saved" if newest is None else f"its newest checkpoint is of step {newest}"
         return f"stopped at step {step}; its grace was over before it was saved: {until}"
 

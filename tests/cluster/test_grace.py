@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.checkpoints.layer_files import LayerFiles
 from cluster.cli.end_signals import SIGNALS
 from cluster.cli.progress import RunDisplay
 from cluster.run.checkpointing import RunCheckpoints
@@ -110,13 +111,14 @@ def _train(folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_exit_code_says_which_signal_ended_a_run_that_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: Recorder, number: signal.Signals
 ) -> None:
     before = [signal.getsignal(one) for one in SIGNALS]
     done = _train(tmp_path, monkeypatch, number, signal.SIGTERM, signal.SIGUSR1)
     assert done.returncode == 128 + number, "what a launcher sends twice does not end the save"
     assert "stopping after the steps in progress, and saves within 0.3 s; press Ctrl-C" in done.stderr
     assert (tmp_path / "run" / "checkpoints" / "step-00000007").is_dir()
+    assert tracker.outcomes == ["stopped"], "no run is left open at a tracker"
     assert [signal.getsignal(one) for one in SIGNALS] == before
 
 
@@ -130,3 +132,35 @@ def test_a_second_ctrl_c_ends_at_once_and_says_what_is_saved(tmp_path: Path, mon
     ]
     assert events(run)[-1]["event"] == "interrupted"
     assert pipetrain_here("resume", run, "--local").returncode == 0
+
+
+def test_a_command_whose_grace_is_over_says_what_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocked: Any
+) -> None:
+    def look(files: LayerFiles, *, wait: bool) -> None:
+        if wait:
+            faults.UNBLOCK.wait(60)
+
+    monkeypatch.setattr(LayerFiles, "look", look)
+    done = _train(tmp_path, monkeypatch, signal.SIGTERM)
+    run = tmp_path / "run"
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[0].startswith("stopped at step 7 of 28")
+    assert done.stderr.splitlines()[-1] == f"not saved: {run} has no checkpoint of the 7 steps made"
+
+
+def test_a_resumed_run_that_is_stopped_before_its_first_step_has_lost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _train(tmp_path, monkeypatch, signal.SIGTERM).returncode == 143
+    rows = Run.rows
+
+    def stopped(run: Run, *arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return rows(run, *arguments)
+
+    monkeypatch.setattr(Run, "rows", stopped)
+    done = pipetrain_here("resume", tmp_path / "run", "--local")
+    assert done.returncode == 130
+    assert "not saved" not in done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "step-00000007").is_dir()

@@ -41,7 +41,7 @@ STARTED = {"event": "started", "workers": [{"host": "b"}, {"host": "a"}, {"host"
         (
             {"event": "stopped", "step": 12, "saved": False, "checkpoint": 12},
             RunStopped(12, False, 12),
-            "stopped at step 12, checkpoint saved; its grace was over before the weights were",
+            "stopped at step 12: its checkpoint is saved, its weights are not",
         ),
         (
             {"event": "stopped", "step": 12, "saved": False, "checkpoint": 8},
