@@ -50,6 +50,8 @@ class RunCheckpoints:
         self._position, self._writing = START, False
         self.open_row: Callable[[], Sequence[StepRow]] = tuple
         """Returns the steps of the row of metrics that is not complete."""
+        self.is_urgent: Callable[[], bool] = lambda: False
+        """Returns whether the state must be saved as soon as possible, also without a `section`."""
         self._parts: list[Written | None] = []
         self._validation: dict[int, Mapping[str, float]] = {}
         to = None if section is None else section.to
@@ -67,10 +69,10 @@ class RunCheckpoints:
 
     def due(self, step: int) -> bool:
         """See Checkpointing. A checkpoint that is due while another is written begins after that."""
-        if self._section is None:
-            return False
-        since = self._clock() - self._since
-        self._wanted |= is_due(self._section.when(), step, since_s=since, stall_s=self._stall_s)
+        self._wanted |= self.is_urgent()
+        if self._section is not None:
+            since = self._clock() - self._since
+            self._wanted |= is_due(self._section.when(), step, since_s=since, stall_s=self._stall_s)
         return self._wanted and not self.pending and self._ends_row(step) and self._begin(Position(step=step))
 
     def _ends_row(self, step: int) -> bool:

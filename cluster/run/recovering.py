@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster.actors.drain_notice import DrainNotice
 from cluster.actors.host_processes import boot_moment
 from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.folder import StatePlaces, newest_whole
@@ -76,6 +77,19 @@ class Recovery:
         self._written: dict[bool, int] = {}
         self._before: dict[tuple[bool, int], Mapping[str, Any]] = {}  # rows that are to come again
         self._differs = ""
+        self._notice = DrainNotice(lambda: {place.node for place in self.workers.places()})
+        if isinstance(workers, RayWorkers):
+            checkpoints.is_urgent = self._node_leaves
+
+    def _node_leaves(self) -> bool:
+        """Whether Ray told that a node of the run leaves soon: then the state is saved now."""
+        found = self._notice.news()
+        hosts = {place.node: place.host for place in self.workers.places()}
+        for node in found:
+            text = f"{hosts[node]} leaves soon, by Ray's notice; saving a checkpoint now"
+            self._run_dir.event("node leaves", detail=text)
+            self._warn(text)
+        return bool(found)
 
     def after(self, error: Exception, trainer: Trainer) -> Position:
         """Return the position from which all workers go on after the error. Raises the error, or the one that came

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from cluster.actors.drain_notice import DrainNotice
 from cluster.checkpoints import layer_files
 from cluster.checkpoints.folder import CheckpointFolder, CheckpointReader, damaged_files, read_manifest
 from cluster.checkpoints.layer_files import LayerFiles, file_of, write_layer
@@ -230,6 +231,28 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_run(folder: Checkp
     assert not checkpoints.due(7), "it waits before it tries again"
     clock.now = 20.0
     assert checkpoints.due(8)
+
+
+@pytest.mark.parametrize("section", [None, CheckpointSection(every_steps=100)])
+def test_a_node_that_leaves_soon_is_a_reason_to_save_once(
+    folder: CheckpointFolder, section: CheckpointSection | None
+) -> None:
+    """Ray's notice of a node that the run does not use is none."""
+    draining: list[str] = ["another"]
+    checkpoints, clock, _ = _checkpoints(folder, section)
+    notice = DrainNotice(lambda: {"a", "b"}, lambda: draining, clock)
+    checkpoints.is_urgent = lambda: bool(notice.news())
+    assert not checkpoints.due(1)
+    draining.append("b")
+    assert not checkpoints.due(2), "Ray is asked every two seconds"
+    clock.now += 2.0
+    assert checkpoints.due(3)
+    checkpoints.written([Written(3)])
+    clock.now += 2.0
+    assert not checkpoints.due(4)
+    draining.append("a")
+    clock.now += 2.0
+    assert checkpoints.due(5)
 
 
 def test_a_worker_that_cannot_write_says_where_and_why(folder: CheckpointFolder) -> None:
