@@ -126,7 +126,8 @@ class FaultPlan:
         if fault.what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault.what == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # to this thread: if another one takes the signal, this one goes on for a moment
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         elif fault.what == "block":
             UNBLOCK.wait()
         elif fault.what == "slow":
