@@ -26,9 +26,10 @@ from coordinator.plan.estimate import Estimate, estimate
 from coordinator.plan.layer_table import LayerRow, folded, layer_rows
 from coordinator.plan.layout import lay_out
 from coordinator.plan.rate_picture import notable_steps, rate_picture
+from coordinator.schedules.csv_format import write_csv
 from coordinator.texts import counted, number, size
 from stages.data import batch_bounds
-from stages.errors import NotEnoughResources
+from stages.errors import NotEnoughResources, UserMistake
 from stages.network import path_name
 
 _WIDE = 120
@@ -39,6 +40,11 @@ _WIDE = 120
 @job_options()
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--layers", is_flag=True, help="Show each operation of the network, without folding alike blocks.")
+@click.option(
+    "--write-schedule",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the schedule to this .csv file, too: what `schedule: auto` found, for example.",
+)
 @click.option("--rates", is_flag=True, help="Draw the learning rate over the steps instead.")
 def plan(
     job: Path,
@@ -47,6 +53,7 @@ def plan(
     overrides: tuple[str, ...],
     as_json: bool,
     layers: bool,
+    write_schedule: Path | None,
     rates: bool,
 ) -> None:
     """Show what JOB.yaml reads, and its stages: layers, parameters, FLOPs, bytes, predicted bubble and bottleneck.
@@ -71,7 +78,12 @@ def plan(
     for warning in warnings:
         click.echo(harmless(f"warning: {warning.text}"), err=True)
     if as_json:
-        told = {**found.as_dict(), "data": list(data.said), "warnings": [asdict(warning) for warning in warnings]}
+        told = {
+            **found.as_dict(),
+            **_schedule(blueprint),
+            "data": list(data.said),
+            "warnings": [asdict(warning) for warning in warnings],
+        }
         click.echo(json.dumps({**told, "operations": [asdict(row) for row in layer_rows(blueprint)]}))
     else:
         click.echo("\n".join(harmless(line) for line in data.said))
@@ -79,6 +91,8 @@ def plan(
         if layers or any(len(row.path) > 1 for row in rows):
             _print_layers(spec.name, rows if layers else folded(rows))
         _print(blueprint, found)
+    if write_schedule is not None:
+        _write(blueprint, write_schedule)
     if found.refusals:
         raise NotEnoughResources("\n".join(found.refusals))
 
@@ -126,6 +140,19 @@ def _print_layers(name: str, rows: Sequence[LayerRow]) -> None:
     screen.print(table)
 
 
+def _schedule(blueprint: Blueprint) -> dict[str, object]:
+    found = blueprint.searched
+    searched = None if found is None else {"built_in": found.built_in, "gain": found.gain}
+    return {"schedule": blueprint.program.name, "searched": searched}
+
+
+def _write(blueprint: Blueprint, path: Path) -> None:
+    try:
+        path.write_text(write_csv(blueprint.program), encoding="utf-8")
+    except OSError as error:
+        raise UserMistake(f"--write-schedule: {path} cannot be written: {error.strerror}") from None
+
+
 def _print(blueprint: Blueprint, found: Estimate) -> None:
     screen = console()
     program, spec = blueprint.program, blueprint.spec
@@ -168,6 +195,10 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
         f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
         f"busy {found.workers[found.bottleneck].busy:.0%} of a step"
     )
+    searched = blueprint.searched
+    if searched is not None and searched.gain is not None:
+        shorter = f"{searched.gain:.1%} shorter than" if searched.gain >= 0.0005 else "as long as"
+        screen.print(f"schedule auto: a step is {shorter} with {searched.built_in}, the best built-in one")
     screen.print(
         "Both follow from counted operations. A run predicts its bubble from measured times, so its figure differs."
     )

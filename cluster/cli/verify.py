@@ -17,7 +17,7 @@ from cluster.checkpoints.given_weights import begin_with, check_weights, with_pl
 from cluster.cli.options import set_option, where_options
 from cluster.cli.output import console
 from cluster.data.sources import JobData, load_data
-from coordinator.job.schedule_names import default_workers, fewest_micro_batches
+from coordinator.job.schedule_names import AUTO, default_workers, fewest_micro_batches
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.partition import parts_name
@@ -117,8 +117,8 @@ def _stage_counts(text: str | None, model: ModelSpec) -> list[int]:
 def _schedules(text: str) -> list[str]:
     names = list(SCHEDULES) if text == "all" else [part.strip() for part in text.split(",")]
     for name in names:
-        if name not in SCHEDULES:
-            raise InvalidSchedule(f"--schedules: {name!r} is not one of {', '.join(SCHEDULES)}, or all")
+        if name not in (*SCHEDULES, AUTO):
+            raise InvalidSchedule(f"--schedules: {name!r} is not one of {', '.join(SCHEDULES)}, {AUTO}, or all")
     return names
 
 

@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from coordinator.job.schedule_names import AUTO, SCHEDULES
 from coordinator.job.source_names import BUILT_IN, PROTOCOLS, files_named, local_path, protocol
 from coordinator.job.spec import JobSpec
-from coordinator.schedules import SCHEDULES
 from stages.errors import InvalidData
 
 _METADATA = tuple(map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")))
@@ -89,7 +89,7 @@ class SourceRules:
 
     def require_schedule(self, spec: JobSpec) -> None:
         """Raise InvalidData if the rules do not allow the job's schedule file."""
-        if spec.pipeline.schedule not in SCHEDULES:
+        if spec.pipeline.schedule not in (*SCHEDULES, AUTO):
             self.require_protocol(spec.pipeline.schedule)
             self.require_place(spec.pipeline.schedule)
 

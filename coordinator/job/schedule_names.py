@@ -16,6 +16,9 @@ SCHEDULES: tuple[str, ...] = (
 )
 """The built-in schedules, by the names that `pipeline.schedule` takes."""
 
+AUTO = "auto"
+"""The schedule that is searched for a job's own costs; as many workers as stages by default."""
+
 TWO_STAGES_A_WORKER = frozenset({"interleaved-1f1b", "looped-bfs", "zbv", "v-half", "v-min", "dualpipev"})
 """The schedules with half as many workers as stages by default."""
 

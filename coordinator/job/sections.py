@@ -19,7 +19,7 @@ from coordinator.job.loss_entries import LOSS_KINDS, LossEntry
 from coordinator.job.nearest import closest
 from coordinator.job.optimizer_sections import OptimizerSection
 from coordinator.job.rates import ConstantRate, ScheduleSection
-from coordinator.job.schedule_names import SCHEDULES, default_workers
+from coordinator.job.schedule_names import AUTO, SCHEDULES, default_workers
 from coordinator.job.source_names import extension, is_url
 from coordinator.texts import BYTES_OF
 from stages.spec import InitSpec
@@ -133,7 +133,7 @@ def _recompute(value: object) -> Literal["none", "full", "auto"] | tuple[int, ..
 def _schedule(value: object) -> str:
     if not isinstance(value, str) or not one_line(value):
         raise ValueError
-    if value not in SCHEDULES and not value.lower().endswith(".csv"):
+    if value not in (*SCHEDULES, AUTO) and not value.lower().endswith(".csv"):
         raise ValueError
     return value
 
@@ -264,8 +264,8 @@ class PipelineSection(Section):
     workers: Count | None = Field(default=None, description="a whole number, at least 1, or null to follow schedule")
     schedule: Annotated[str, PlainValidator(_schedule)] = Field(
         default="1f1b",
-        description=f"{', '.join(SCHEDULES)} or a .csv file",
-        json_schema_extra={"choices": [*SCHEDULES]},
+        description=f"{', '.join(SCHEDULES)}, {AUTO} or a .csv file",
+        json_schema_extra={"choices": [*SCHEDULES, AUTO]},
     )
     partition: Annotated[Literal["auto", "measured"] | tuple[int, ...], PlainValidator(_partition)] = Field(
         default="auto",
@@ -297,7 +297,7 @@ class PipelineSection(Section):
         """The number of workers; None if the lines of a schedule file, or the room in the cluster, decide it."""
         if self.workers is not None:
             return self.workers
-        if self.schedule not in SCHEDULES or self.stages == "auto":
+        if self.schedule not in (*SCHEDULES, AUTO) or self.stages == "auto":
             return None
         return default_workers(self.schedule, self.stages)
 

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.job.schedule_names import fewest_micro_batches
+from coordinator.job.schedule_names import AUTO, fewest_micro_batches
 from coordinator.job.spec import JobSpec
+from coordinator.plan.auto_schedule import search_schedule
 from coordinator.plan.measured_costs import measure_layers
 from coordinator.plan.memory_limit import MemoryLimit
 from coordinator.plan.partition import Bounds, balanced_bounds, explicit_bounds, layer_costs, parts_name
 from coordinator.program.replay import check
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv
+from coordinator.schedules.search import Found
 from stages.actions import Program
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.errors import InvalidJob
@@ -35,6 +37,8 @@ class Blueprint:
     rows_by_count: Mapping[int, tuple[int, ...]]
     recompute: frozenset[int] = frozenset()
     """Stages that run forward again before I."""
+    searched: Found | None = None
+    """What the search for `schedule: auto` found."""
 
     @property
     def program(self) -> Program:
@@ -80,9 +84,15 @@ def make_blueprint(spec: JobSpec, n_train: int) -> Blueprint:
         rows_by_count[len(sizes)] = max(sizes, rows_by_count.get(len(sizes), ()))
     programs = _programs(spec, tuple(rows_by_count))
     full = max(programs)
-    bounds = _bounds(spec, programs[full], rows_by_count[full])
-    recompute = _recompute(spec, bounds, programs[full], rows_by_count[full])
-    return Blueprint(spec, bounds, programs, rows_by_count, recompute)
+    sizes = rows_by_count[full]
+    costs = _costs(spec, max(sizes))
+    bounds = _bounds(spec, programs[full], sizes, costs)
+    recompute = _recompute(spec, bounds, programs[full], sizes)
+    found = search_schedule(spec, bounds, sizes, costs, recompute) if spec.pipeline.schedule == AUTO else None
+    if found is not None:
+        programs = {m: restrict(found.table.program(), m) for m in programs}
+        recompute = _recompute(spec, bounds, programs[full], sizes)
+    return Blueprint(spec, bounds, programs, rows_by_count, recompute, found)
 
 
 def _recompute(spec: JobSpec, bounds: Bounds, program: Program, sizes: tuple[int, ...]) -> frozenset[int]:
@@ -102,10 +112,11 @@ def _recompute(spec: JobSpec, bounds: Bounds, program: Program, sizes: tuple[int
 def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
     pipeline = spec.pipeline
     if pipeline.n_workers is not None and not pipeline.schedule.lower().endswith(".csv"):
-        fewest = fewest_micro_batches(pipeline.schedule, pipeline.n_workers)
+        name = "zb-h1" if pipeline.schedule == AUTO else pipeline.schedule  # the search begins with a cut for zb-h1
+        fewest = fewest_micro_batches(name, pipeline.n_workers)
 
         def built(m: int) -> Program:
-            return build(pipeline.schedule, n_stages=pipeline.n_stages, n_micro_batches=m, n_workers=pipeline.n_workers)
+            return build(name, n_stages=pipeline.n_stages, n_micro_batches=m, n_workers=pipeline.n_workers)
 
         if spec.training.micro_batches < fewest:
             built(spec.training.micro_batches)  # raises, and says why
@@ -125,11 +136,15 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
     return programs
 
 
-def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...]) -> Bounds:
+def _costs(spec: JobSpec, rows: int) -> Sequence[float]:
+    """Return the cost of each operation in F, I and W together: measured if the job says so, else counted."""
+    return measure_layers(spec, rows) if spec.pipeline.partition == "measured" else layer_costs(spec.model_spec())
+
+
+def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...], costs: Sequence[float]) -> Bounds:
     if isinstance(spec.pipeline.partition, tuple):
         return explicit_bounds(spec.pipeline.partition)
     model, limit = spec.model_spec(), spec.resources.memory_per_worker
-    costs = measure_layers(spec, max(sizes)) if spec.pipeline.partition == "measured" else layer_costs(model)
     if limit is None:
         return balanced_bounds(costs, program.n_stages, parts=parts_name(model))
     fits = MemoryLimit(model, spec.optimizer(), program, sizes, spec.pipeline.weight_grad_group, limit)

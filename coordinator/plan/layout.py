@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coordinator.job.schedule_names import SCHEDULES, TWO_STAGES_A_WORKER
+from coordinator.job.schedule_names import AUTO, SCHEDULES, TWO_STAGES_A_WORKER
 from coordinator.job.sections import PipelineSection
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
@@ -48,7 +48,7 @@ def workers_with_room(nodes: Iterable[Room], cpus: int, memory: float) -> int:
 
 def may_change(pipeline: PipelineSection) -> bool:
     """Whether the job may run on another number of workers, see [Note: what a layout may change]."""
-    return pipeline.workers is None and pipeline.schedule in SCHEDULES
+    return pipeline.workers is None and pipeline.schedule in (*SCHEDULES, AUTO)
 
 
 def layouts(pipeline: PipelineSection, n_parts: int, room: int) -> list[Layout]:
@@ -106,6 +106,7 @@ def best(spec: JobSpec, n_train: int, room: int, *, data_bytes: int = 0, validat
     has room, or if none fits into the memory of its workers."""
     chosen, shortest = None, float("inf")
     compared = spec.replace(partition="auto") if spec.pipeline.partition == "measured" else spec  # measuring takes long
+    compared = compared.replace(schedule="zb-h1") if spec.pipeline.schedule == AUTO else compared  # so does searching
     for layout in _tried(layouts(spec.pipeline, len(spec.model_spec().network.ops), room)):
         try:
             blueprint = make_blueprint(with_layout(compared, layout), n_train)

@@ -107,12 +107,14 @@ class _Performance:
             choice = self._rule(self._state(now))
             started = np.flatnonzero((choice != WAIT) & (self._free_at <= now))
             self._start(started, choice[started], now)
+            left -= len(started)
+            if (self._free_at[started] <= now).any():
+                continue  # an action that takes no time is done already
             busy = self._free_at[self._free_at > now]
             if len(busy):
                 now = float(busy.min())
-            else:
-                started = self._start_any(now)
-            left -= len(started)
+            elif left:
+                left -= len(self._start_any(now))
         lanes = tuple(lane[:length] for lane, length in zip(self._lanes, self._length, strict=True))
         return Table(name, self._stages, self._m, lanes)
 

@@ -118,7 +118,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "training.epochs: got 'two', must be a whole number, at least 1; or give steps",
         "training.optimizer.sgd.learning_rate: got -1, must be a number above 0",
         "pipeline.schedule: got '1f1c', must be gpipe, 1f1b, interleaved-1f1b, looped-bfs, zb-h1, zb-h2, zbv, v-half, "
-        "v-min, dualpipev or a .csv file; did you mean 1f1b?",
+        "v-min, dualpipev, auto or a .csv file; did you mean 1f1b?",
         "resources.cpus_per_worker: got true, must be a whole number of CPUs and of BLAS threads, at least 1",
         "resources.memory_per_worker: got '1GIB', must be a size such as 1GiB, 512MiB or a number of bytes, "
         "or null for no limit; did you mean 1GiB?",
@@ -231,7 +231,7 @@ def test_stages_follow_from_a_partition() -> None:
 
 @pytest.mark.parametrize(
     ("schedule", "workers"),
-    [("gpipe", 5), ("1f1b", 5), ("zb-h1", 5), ("zb-h2", 5), ("interleaved-1f1b", 3), ("zbv", 3), ("a.csv", None)],
+    [("gpipe", 5), ("1f1b", 5), ("zb-h1", 5), ("interleaved-1f1b", 3), ("zbv", 3), ("auto", 5), ("a.csv", None)],
 )
 def test_workers_follow_from_the_schedule(schedule: str, workers: int | None) -> None:
     document = changed("pipeline", {"stages": 5, "schedule": schedule}, LARGEST)

@@ -22,7 +22,7 @@ from tests.coordinator.programs import built_in, really_performable
 
 
 def drawn_times(n_stages: int, seed: int) -> Times:
-    times = np.random.default_rng(seed).integers(1, 9, (n_stages, 4)) / 4
+    times = np.random.default_rng(seed).integers(0, 9, (n_stages, 4)) / 4
     times[:, 3] = times[:, 1] + times[:, 2]
     return times
 

@@ -1,0 +1,106 @@
+"""`pipeline.schedule: auto`: made for a job's stages and memory, and as exact as every schedule."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.job.schedule_names import SCHEDULES
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.auto_schedule import MOST_FORWARDS
+from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.estimate import dry_run, estimate
+from coordinator.train.local import LocalWorkers
+from coordinator.train.parity import compare, train_pipeline
+from coordinator.train.reference import train_reference
+from stages.data import Dataset
+from stages.errors import InvalidJob
+
+ROWS = 26  # batches of 12, 12 and 2 rows: the last one has fewer micro-batches
+RNG = np.random.default_rng(0)
+DATA = Dataset(x=RNG.standard_normal((ROWS, 20)).astype("f4"), y=RNG.standard_normal((ROWS, 3)).astype("f4"))
+
+
+def job(micro_batches: int = 6, memory: int | None = None, **pipeline: Any) -> JobSpec:
+    """A job whose stages take unlike times."""
+    widths = (96, 24, 160, 32, 48, 3)
+    return parse_job(
+        {
+            "model": {
+                "input": [20],
+                "layers": [layer for n in widths for layer in ({"linear": {"units": n}}, "tanh")][:-1],
+                "loss": "mse",
+            },
+            "data": {"source": "digits"},  # not read: the tests give the rows
+            "training": {
+                "epochs": 3,
+                "batch_size": 12,
+                "micro_batches": micro_batches,
+                "optimizer": {"sgd": {"learning_rate": 0.05, "momentum": 0.9}},
+            },
+            "pipeline": pipeline,
+            "resources": {} if memory is None else {"memory_per_worker": memory},
+        }
+    )
+
+
+def stage_bytes(blueprint: Blueprint) -> int:
+    """The bytes of the largest worker's stages."""
+    return max(worker.stages_bytes for worker in estimate(blueprint, data_bytes=0, validation_rows=0).workers)
+
+
+@pytest.mark.parametrize(("stages", "workers"), [(1, 1), (3, 3), (4, 4), (6, 3), (7, 2)])
+def test_the_plan_is_no_longer_than_with_any_built_in_schedule(stages: int, workers: int) -> None:
+    found = make_blueprint(job(schedule="auto", stages=stages, workers=workers), ROWS)
+    steps = {
+        name: dry_run(make_blueprint(job(schedule=name, stages=stages, workers=workers), ROWS)).makespan
+        for name in SCHEDULES
+        if name != "dualpipev" or workers <= 3
+    }
+    assert found.program.name == "auto"
+    assert dry_run(found).makespan <= min(steps.values()) * (1 + 1e-9)
+    assert found.searched is not None
+    assert found.searched.gain == pytest.approx(1 - dry_run(found).makespan / min(steps.values()), abs=1e-6)
+
+
+def test_unlike_stages_gain() -> None:
+    cut = [2, 2, 2, 2, 2, 1]
+    found = make_blueprint(job(schedule="auto", stages=6, workers=3, partition=cut), ROWS).searched
+    assert found is not None
+    assert found.gain is not None
+    assert found.gain > 0.1
+
+
+@pytest.mark.parametrize(("stages", "workers"), [(2, 2), (5, 3), (6, 3)])
+def test_weights_are_bitwise_those_of_one_process(stages: int, workers: int) -> None:
+    spec = job(schedule="auto", stages=stages, workers=workers)
+    blueprint = make_blueprint(spec, ROWS)
+    assert sorted(blueprint.programs) == [2, 6]
+    with contextlib.closing(LocalWorkers(blueprint, train=DATA)) as running:
+        found = train_pipeline(blueprint, running, DATA, 5)
+    assert compare(found, train_reference(job(), DATA, 5)).equal
+
+
+def test_a_memory_limit_holds_where_the_fastest_does_not() -> None:
+    def bytes_of(schedule: str, memory: int | None = None) -> int:
+        layers = [4, 2, 2, 3]
+        spec = job(12, memory, schedule=schedule, stages=4, partition=layers).replace(training__batch_size=240)
+        return stage_bytes(make_blueprint(spec, 240))
+
+    free, least = bytes_of("auto"), bytes_of("1f1b")
+    assert least < free
+    for limit in (free - 1, (free + least) // 2, least):
+        assert bytes_of("auto", limit) <= limit
+
+
+def test_too_large_a_step_is_one_line() -> None:
+    spec = job(schedule="auto", stages=11).replace(training__batch_size=1600, training__micro_batches=1600)
+    with pytest.raises(InvalidJob) as caught:
+        make_blueprint(spec, 1600)
+    assert caught.value.problems == (
+        f"pipeline.schedule: auto searches steps of at most {MOST_FORWARDS:,} forward passes, this one has 17,600; "
+        "name a schedule",
+    )
