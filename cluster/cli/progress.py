@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -77,6 +77,9 @@ class RunDisplay:
     def started(self) -> None:
         """Note that the workers have started."""
         self._next_line = time.monotonic() + _LINE_EVERY_S
+
+    def lay_out(self, placement: Sequence[int]) -> None:
+        """Take in that the run has another layout: `placement[s]` is now the worker of stage s."""
 
     def figures(self, figures: JobFigures) -> None:
         """Set the figures of the job's workers that the service has."""
@@ -161,6 +164,12 @@ class LiveProgress(RunDisplay):
     def started(self) -> None:
         """See RunDisplay."""
         self._phase = "training"
+
+    def lay_out(self, placement: Sequence[int]) -> None:
+        """See RunDisplay."""
+        with self._lock:
+            self._header = replace(self._header, placement=placement)
+            self._accounts, self._peaks = None, {}
 
     def figures(self, figures: JobFigures) -> None:
         """See RunDisplay."""

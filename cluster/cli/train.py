@@ -181,7 +181,11 @@ def _train(run: Run, directory: RunDir, progress: RunDisplay, signals: EndSignal
 
     run.warn = progress.note
     with signals, contextlib.closing(run.rows(directory, on_start)) as rows:
+        laid_out = run.blueprint
         for row in rows:
+            if run.blueprint is not laid_out:
+                laid_out = run.blueprint
+                progress.lay_out(laid_out.program.placement)
             progress.row(row)
     assert run.result is not None, "rows() ended without an error"
     return run.result
