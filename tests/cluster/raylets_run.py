@@ -90,6 +90,9 @@ def main() -> None:
         _rows(run, run.rows(run_dir), nodes)
         run_dir.close()
     finally:
+        import ray
+
+        ray.shutdown()  # after an error the process is still connected, and the cluster would refuse to end
         nodes.cluster.shutdown()
 
 
