@@ -1,0 +1,156 @@
+"""The layouts of one run, with workers that are none: what is tried, and what is told."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.actors import ray_room
+from cluster.actors.ray_room import Placing, room_for_workers
+from cluster.actors.ray_workers import RayWorkers
+from cluster.checkpoints.folder import NO_STATE
+from cluster.data.sources import load_data
+from cluster.run.elastic import Layouts
+from coordinator.job.spec import parse_job
+from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.layout import lay_out
+from coordinator.train.workers import WorkerPlace
+from stages.errors import FailurePlace, JobFailed, NoRoom, NotEnoughResources, WorkerLost
+from tests.jobs import digits_job
+
+
+class _Workers(RayWorkers):
+    """Workers in a cluster whose room is `rooms[0]` now, and later the others; `errors` come of the next tries."""
+
+    def __init__(self, *rooms: int, errors: list[Exception] | None = None) -> None:
+        self.rooms, self.errors = list(rooms), list(errors or [])
+        self.laid_out: list[int] = []
+
+    def room(self) -> int:
+        return self.rooms.pop(0) if len(self.rooms) > 1 else self.rooms[0]
+
+    def lay_out(self, blueprint: Blueprint, states: object, within_s: float) -> None:
+        self.laid_out.append(blueprint.n_workers)
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def places(self) -> list[WorkerPlace]:
+        return [WorkerPlace(0, "b7", "n", 1)]
+
+
+class _Told:
+    def __init__(self, own: _Workers, *, most: int | None = None, **pipeline: object) -> None:
+        document = digits_job().document()
+        document["pipeline"] = pipeline
+        self.now = 0.0
+        self.events: list[dict[str, Any]] = []
+        spec = parse_job(document)
+        data = load_data(spec)
+        self.blueprint = lay_out(spec, len(data.train), 3)
+        self.layouts = Layouts(
+            *(spec, data, self.blueprint, own),
+            most=most,
+            waits=False,
+            give_up=lambda: False,
+            on_change=self._change,
+            record=lambda blueprint, **details: self.events.append(details),
+            clock=lambda: self.now,
+        )
+
+    def _change(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+
+
+def test_the_run_is_laid_out_on_the_room_that_is_left_and_tells_why() -> None:
+    told = _Told(_Workers(2), stages=3)
+    assert told.layouts.shrink("node b7 left", NO_STATE)
+    (event,) = told.events
+    assert (event["before"], event["workers"], event["stages"]) == ({"workers": 3, "stages": 3}, 2, 3)
+    assert event["why"] == "node b7 left"
+    assert event["placement"] == list(told.blueprint.program.placement)
+    assert told.blueprint.n_workers == 2
+
+
+def test_if_somebody_else_was_faster_the_room_is_asked_for_again() -> None:
+    workers = _Workers(2, 1, errors=[NotEnoughResources("taken")])
+    told = _Told(workers, stages=3)
+    assert told.layouts.shrink("a node left", NO_STATE)
+    assert workers.laid_out == [2, 1]
+    assert told.events[0]["workers"] == 1
+
+
+def test_a_job_with_both_numbers_or_without_any_room_is_not_laid_out_anew() -> None:
+    for told in (_Told(_Workers(2), stages=3, workers=3), _Told(_Workers(0), stages=3)):
+        assert not told.layouts.shrink("a node left", NO_STATE)
+        assert told.events == []
+
+
+def test_workers_that_do_not_start_are_tried_three_times_and_then_the_run_ends() -> None:
+    errors: list[Exception] = [WorkerLost("worker 1 died") for _ in range(3)]
+    for error in errors:
+        assert isinstance(error, WorkerLost)
+        error.place = FailurePlace(1)
+    workers = _Workers(2, errors=errors)
+    with pytest.raises(JobFailed) as failed:
+        _Told(workers, stages=3).layouts.shrink("a node left", NO_STATE)
+    assert workers.laid_out == [2, 2, 2]
+    assert failed.value.place is None, "there is no worker that could be replaced"
+
+
+def test_it_grows_a_minute_after_the_last_layout_and_never_beyond_what_it_may_have() -> None:
+    workers = _Workers(2)
+    told = _Told(workers, most=3, stages="auto")
+    told.now = 10.0
+    assert not told.layouts.wants_to_grow(), "it has all that it may have"
+    assert told.layouts.shrink("a node left", NO_STATE)
+    workers.rooms = [50]
+    wanted = []
+    for now in range(11, 400):
+        told.now = float(now)
+        if told.layouts.wants_to_grow():
+            wanted.append(now)
+    assert wanted[0] == pytest.approx(10 + 120, abs=2), "a change within the hour doubles the minute"
+    told.layouts.grow(NO_STATE)
+    assert told.blueprint.n_workers == 3
+    assert told.events[-1]["why"] == "there is room for more"
+
+
+def _without_ray(patch: pytest.MonkeyPatch, module: str, **functions: Any) -> None:
+    """Let imports of Ray's module find these functions: Ray itself must not be imported before a test starts it."""
+    parts = module.split(".")
+    for n in range(1, len(parts)):
+        patch.setitem(sys.modules, ".".join(parts[:n]), SimpleNamespace())
+    patch.setitem(sys.modules, module, SimpleNamespace(**functions))
+
+
+def test_room_counts_nodes_that_are_alive_and_the_own_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"a": {"CPU": 1.0, "memory": 100.0}, "b": {"memory": 100.0}, "gone": {"CPU": 8.0, "memory": 900.0}}
+    _without_ray(monkeypatch, "ray._private.state", available_resources_per_node=lambda: free)
+    ray = SimpleNamespace(nodes=lambda: [{"NodeID": name, "Alive": name != "gone"} for name in free])
+    assert room_for_workers(ray, {"CPU": 1, "memory": 40}, own=["b", "b", "gone"]) == 3
+    assert room_for_workers(ray, {"CPU": 2}, own=["b", "gone"]) == 1
+    assert room_for_workers(ray, {"CPU": 1, "memory": 101}) == 0
+
+
+def test_the_wait_for_room_ends_after_its_time_or_if_the_run_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    table: dict[str, Any] = {"state": "RESCHEDULING", "bundles_to_node_id": {0: "a", 1: "", 2: "b"}}
+    clock, stopped, waits = [100.0], [False], list[str]()
+    _without_ray(monkeypatch, "ray.util.placement_group", placement_group_table=lambda group: table)
+    monkeypatch.setattr(ray_room, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    placing = Placing("group", 60.0, lambda: stopped[0], waits.append)
+    assert not placing.look()
+    assert waits == ["waits for room for worker 1 in the cluster"]
+    clock[0] = 159.0
+    assert not placing.look()
+    clock[0] = 160.0
+    with pytest.raises(NoRoom, match="the cluster has had no room for worker 1 for 60 s"):
+        placing.look()
+    assert not placing.look(), "the next wait begins anew"
+    stopped[0] = True
+    with pytest.raises(NoRoom):
+        placing.look()
+    table["state"] = "CREATED"
+    assert placing.look()
