@@ -17,7 +17,7 @@ from cluster.checkpoints.checksums import crc32
 from stages.arrays import Array
 from stages.snapshots import LayerState, Read, Written, WrittenFile
 
-_TYPES = {"float32": "F32", "float64": "F64"}
+TYPES = {"float32": "F32", "float64": "F64"}
 _PART = 2**22  # bytes written at a time
 
 
@@ -133,7 +133,7 @@ def write_layer(
     host. Raises OSError."""
     header, place = dict[str, Any](), 0
     for name, array in arrays.items():
-        kind = _TYPES[array.dtype.name]
+        kind = TYPES[array.dtype.name]
         header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [place, place + array.nbytes]}
         place += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -141,7 +141,7 @@ def write_layer(
     crc, size = 0, 0
     with contextlib.ExitStack() as stack:
         file: Any = stack.enter_context(path.open("wb")) if opened is None else opened(path)
-        for part in (len(text).to_bytes(8, "little"), text, *_parts(arrays)):
+        for part in (len(text).to_bytes(8, "little"), text, *parts_of(arrays)):
             file.write(part)
             crc, size = crc32(part, crc), size + len(part)
         if opened is not None:
@@ -153,7 +153,8 @@ def write_layer(
     return WrittenFile(layer, path.name, size, crc, tensors)
 
 
-def _parts(arrays: LayerState) -> Any:
+def parts_of(arrays: LayerState) -> Any:
+    """Yield the bytes of the arrays, one after another, as they are in a file."""
     for array in arrays.values():
         if not array.size:
             continue

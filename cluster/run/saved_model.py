@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cluster.checkpoints.folder import CheckpointFolder
-from cluster.checkpoints.whole_model import CheckpointParameters, write_whole_model
+from cluster.checkpoints.whole_model import CheckpointParameters, write_held_model, write_whole_model
 from cluster.data.files import one_line
 from cluster.data.tables.preprocessing import NumberRule, Preprocessing, TargetRule
 from cluster.data.texts.loading import Vocabulary
@@ -41,7 +41,9 @@ def save_model(
     if isinstance(parameters, CheckpointParameters):
         _write_from_checkpoint(folder / run_files.MODEL, parameters)
     else:
-        write_tensors(folder / run_files.MODEL, parameters, {"format": MODEL_FORMAT})
+        ops = spec.model_spec().network.ops  # in the order of a checkpoint, so that the file has the same bytes
+        own = [name for op in ops for name, one in op.parameters if one.tied_to is None]
+        write_held_model(folder / run_files.MODEL, {n: parameters[n] for n in own}, {"format": MODEL_FORMAT})
     if vocabulary is not None and vocabulary.tokenizer:
         write_whole(folder / run_files.TOKENIZER, vocabulary.tokenizer.encode())
     described = _describe(spec, vocabulary)

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from cluster.checkpoints.folder import CheckpointFolder
+from cluster.run.checkpointing import RunCheckpoints
 from cluster.run.resuming import find_checkpoint
 from cluster.run.run_dir import RunDir
 from cluster.run.training import Run, Where
@@ -153,6 +154,15 @@ def test_the_saved_model_is_put_together_from_the_checkpoint(tmp_path: Path) -> 
     saved = {name: array for path in files for name, array in load_file(path).items()}
     assert set(saved) == {full for name in own for full in (name, f"{name}.exp_avg", f"{name}.exp_avg_sq")}
     assert all(np.array_equal(saved[name], weights[name]) for name in own)
+
+
+def test_a_model_without_its_last_checkpoint_is_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was full for the last checkpoint: the file had its tensors in another order."""
+    train(tmp_path / "run", digits_job(stages=2))
+    monkeypatch.setattr(RunCheckpoints, "parameters", lambda self, step: None)
+    train(tmp_path / "gathered", digits_job(stages=2))
+    one, other = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "gathered")]
+    assert one == other
 
 
 def test_the_command_goes_on_and_says_from_where(tmp_path: Path) -> None:
