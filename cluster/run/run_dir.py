@@ -107,9 +107,10 @@ class RunDir:
         Return how many steps that the attempt before had made are made again. Raises OSError."""
         before = self.path / run_files.of_attempt(run_files.METRICS, self.attempt - 1)
         assert self._metrics is not None, "a run that was opened to read"
-        if before.exists():  # a job that goes on with another one has none
-            self._metrics.write(b"".join(rows_until(before, position)).decode())
         remove_later(self.path, position)
+        if not before.exists():  # the first attempt of a job that goes on with another one
+            return 0
+        self._metrics.write(b"".join(rows_until(before, position)).decode())
         return max(0, last_step(before) - position.step)
 
     @staticmethod

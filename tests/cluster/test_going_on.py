@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from cluster.run.earlier_run import lock_folder
+from cluster.run.run_dir import RunDir
+from coordinator.checkpoints.position import Position
 from tests.cluster.test_resume import results
 from tests.jobs import digits_job, pipetrain_here
 
@@ -114,6 +116,23 @@ def test_what_is_no_run_is_said_with_what_to_do(run: Path, tmp_path: Path) -> No
         f"{run}: has no whole checkpoint to go on from; begin anew with `pipetrain train {run}/job.yaml`; or begin "
         f"with its weights: model.weights: {run}/model.safetensors"
     )
+
+
+@pytest.mark.parametrize(("attempt", "again", "rows"), [(1, 0, 0), (2, 7, 7)])
+def test_an_attempt_of_a_job_goes_on_with_or_without_rows_of_one_before(
+    run: Path, tmp_path: Path, attempt: int, again: int, rows: int
+) -> None:
+    """The first attempt of a job that goes on with another one has only that one's checkpoints."""
+    folder = tmp_path / "job"
+    shutil.copytree(run / "checkpoints", folder / "checkpoints")
+    if attempt > 1:
+        shutil.copy(run / "metrics.jsonl", folder / "metrics.attempt-1.jsonl")
+    directory = RunDir.reopen(folder, digits_job(stages=2), attempt)
+    assert directory.go_on(Position(step=7)) == again
+    directory.close()
+    steps = [row["step"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())]
+    assert steps == list(range(1, rows + 1))
+    assert [place.name for place in (folder / "checkpoints").iterdir()] == ["step-00000007"]
 
 
 def test_a_run_in_use_is_left_alone(run: Path) -> None:
