@@ -11,11 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 
 POSSIBLE = os.geteuid() == 0 and shutil.which("ip") is not None
 _NET = "10.213.7"
+_TRIES = 3
 ADDRESS = f"{_NET}.1:6379"
 _ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
@@ -51,28 +51,30 @@ class Hosts:
     def start_ray(self) -> None:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory", "100000000"]
         head = ["--head", "--port", "6379", "--num-cpus", "0", "--include-dashboard", "false"]
-        self.start("head", [*ray, *head, "--node-ip-address", f"{_NET}.1"])
-        self._await_nodes(1)
+        self._start_node("head", [*ray, *head, "--node-ip-address", f"{_NET}.1"], 1)
         for number, name in ((2, "a"), (3, "b")):
-            self.start(name, [*ray, "--address", ADDRESS, "--num-cpus", "1", "--node-ip-address", f"{_NET}.{number}"])
-        self._await_nodes(3)
+            node = [*ray, "--address", ADDRESS, "--num-cpus", "1", "--node-ip-address", f"{_NET}.{number}"]
+            self._start_node(name, node, number)
 
-    def _await_nodes(self, n: int) -> None:
-        """Wait until Ray has so many nodes."""
-        deadline = time.monotonic() + 240
+    def _start_node(self, host: str, command: Sequence[str], nodes: int) -> None:
+        """Start a node of Ray, and wait until there are so many; again if it ends: on a busy host Ray gives up."""
+        for _ in range(_TRIES):
+            node = self.start(host, command)
+            while node.poll() is None:
+                if self._nodes() >= nodes:
+                    return
+        raise AssertionError(f"the node of Ray on {host} does not start")
+
+    def _nodes(self) -> int:
+        """Return how many nodes Ray has."""
         ask = (
-            "import ray, sys\n"
+            "import ray\n"
             f"ray.init(address='{ADDRESS}', log_to_driver=False, logging_level='ERROR')\n"
-            f"sys.exit(sum(node['Alive'] for node in ray.nodes()) < {n})"
+            "print(sum(node['Alive'] for node in ray.nodes()))"
         )
-        while True:
-            done = subprocess.run(
-                self.inside("head", [sys.executable, "-c", ask]), env=_ENVIRONMENT, capture_output=True, check=False
-            )
-            if done.returncode == 0:
-                return
-            assert time.monotonic() < deadline, done.stderr.decode()
-            assert all(process.poll() is None for process in self._started), "a node of Ray ended"
+        asked = self.inside("head", [sys.executable, "-c", ask])
+        done = subprocess.run(asked, env=_ENVIRONMENT, capture_output=True, text=True, check=False)
+        return int(done.stdout) if done.returncode == 0 else 0
 
     def inside(self, host: str, command: Sequence[str]) -> list[str]:
         """Return the command that runs a command on a host."""
