@@ -13,7 +13,7 @@ from coordinator.train.liveness import Sight
 from stages.progress import Seen, thread_state
 
 _ANSWER_S = 0.05  # a worker that does not hold Python's lock answers within milliseconds
-_REACH_S = 0.5
+_REACH_S = 0.3
 _STOPPED = "T"
 
 
