@@ -31,7 +31,7 @@ def hosts() -> Iterator[Hosts]:
         yield made
 
 
-def _job(folder: Path, steps: int) -> Path:
+def write_job(folder: Path, steps: int) -> Path:
     """A job of two workers, with steps long enough that a cut is in the middle of one."""
     rows = np.random.default_rng(0).normal(size=(256, 512)).astype(np.float32)
     np.savez(folder / "rows.npz", x=rows, y=rows[:, :1])
@@ -55,7 +55,7 @@ def _job(folder: Path, steps: int) -> Path:
     return path
 
 
-def _events(run: Path, *kinds: str) -> list[Mapping[str, Any]]:
+def run_events(run: Path, *kinds: str) -> list[Mapping[str, Any]]:
     try:
         lines = (run / "events.jsonl").read_text().splitlines()
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def _await(found: Any, process: subprocess.Popen[bytes], within_s: float = 240) 
     return result
 
 
-def _begin(hosts: Hosts, run: Path, job: Path) -> subprocess.Popen[bytes]:
+def begin_run(hosts: Hosts, run: Path, job: Path) -> subprocess.Popen[bytes]:
     """Start a run, and return when it has made a few steps."""
     train = hosts.start("head", [str(PIPETRAIN), "train", str(job), "--address", ADDRESS, "--run-dir", str(run)])
     rows = run / "metrics.jsonl"
@@ -82,11 +82,11 @@ def _begin(hosts: Hosts, run: Path, job: Path) -> subprocess.Popen[bytes]:
 
 
 def test_a_cut_link_is_told_as_that_and_the_run_goes_on_exactly_when_it_is_back(hosts: Hosts, tmp_path: Path) -> None:
-    job, run = _job(tmp_path, _STEPS), tmp_path / "run"
-    train = _begin(hosts, run, job)
+    job, run = write_job(tmp_path, _STEPS), tmp_path / "run"
+    train = begin_run(hosts, run, job)
     hosts.cut()
     cut_at = time.time()
-    (lost,) = _await(lambda: _events(run, "worker lost"), train)
+    (lost,) = _await(lambda: run_events(run, "worker lost"), train)
     hosts.cut(cut=False)
     assert lost["loss"] == "link lost"
     assert lost["cause"].startswith("the link between worker ")
@@ -94,9 +94,9 @@ def test_a_cut_link_is_told_as_that_and_the_run_goes_on_exactly_when_it_is_back(
     assert "no byte of it arrives" in lost["cause"]
     assert datetime.fromisoformat(lost["time"]).timestamp() - cut_at < _HANG_TIMEOUT / 3
     assert train.wait(300) == 0
-    (recovered,) = _events(run, "recovered")
+    (recovered,) = run_events(run, "recovered")
     assert recovered["workers"] == [], "both workers stay"
-    assert all(event["identical"] for event in _events(run, "caught up"))
+    assert all(event["identical"] for event in run_events(run, "caught up"))
     assert pipetrain("train", job, "--local", "--run-dir", tmp_path / "whole").returncode == 0
     models = [(folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "whole")]
     assert models[0] == models[1]
@@ -104,11 +104,11 @@ def test_a_cut_link_is_told_as_that_and_the_run_goes_on_exactly_when_it_is_back(
 
 def test_a_host_whose_cable_is_pulled_is_told_as_cut_off(hosts: Hosts, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train = _begin(hosts, run, _job(tmp_path, 100_000))
+    train = begin_run(hosts, run, write_job(tmp_path, 100_000))
     hosts.pull("b")
     pulled_at = time.time()
-    (lost,) = _await(lambda: _events(run, "worker lost"), train)
-    (started,) = _events(run, "started")
+    (lost,) = _await(lambda: run_events(run, "worker lost"), train)
+    (started,) = run_events(run, "started")
     assert lost["loss"] == "cut off"
     assert " is cut off: no answer within " in lost["cause"]
     assert "its host cannot be reached" in lost["cause"]
