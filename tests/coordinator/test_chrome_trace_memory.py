@@ -34,7 +34,7 @@ def _job(micro_batches: int, group: int, schedule: str, stages: int) -> dict[str
     }
 
 
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2"])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "zbv", "v-half", "v-min"])
 @pytest.mark.parametrize(("micro_batches", "group"), [(1, 1), (4, 1), (5, 2), (6, 4)])
 def test_counters_peak_at_the_bytes_that_the_planner_predicts_and_end_at_none(
     schedule: str, micro_batches: int, group: int

@@ -65,7 +65,7 @@ def _job(precision: str = "float32", dropout: float = 0.1, **pipeline: Any) -> J
 
 @pytest.mark.parametrize("recompute", ["none", "full"])
 @pytest.mark.parametrize("stages", [1, 2, 3, 5])
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2"])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "zbv", "v-half", "v-min"])
 def test_weights_are_bitwise_those_of_one_process(schedule: str, stages: int, recompute: str) -> None:
     spec = _job(stages=stages, schedule=schedule, recompute=recompute)
     blueprint = make_blueprint(spec, len(DATA))

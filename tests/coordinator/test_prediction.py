@@ -122,7 +122,7 @@ def test_it_is_made_anew_after_a_while_from_the_steps_since() -> None:
     assert predictor.last.bubble.stages[0] > 0.7
 
 
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2"])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "zbv", "v-half", "v-min"])
 def test_idle_and_busy_time_make_the_whole(schedule: str) -> None:
     program = build(schedule, n_stages=4, n_micro_batches=8)
     dry = replay(program, lambda action: 1.0 + 0.25 * action.stage + 0.1 * action.micro_batch)
@@ -150,7 +150,7 @@ def _plan(kinds: str, partition: list[int], width: int = 64, **pipeline: Any) ->
     return make_blueprint(parse_job(document), 1437)
 
 
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "zb-h1", "zb-h2", "interleaved-1f1b"])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "zb-h1", "zb-h2", "interleaved-1f1b", "zbv", "v-half", "v-min"])
 @pytest.mark.parametrize(
     ("kinds", "partition", "group"),
     [

@@ -55,7 +55,7 @@ def test_the_first_trained_stage_is_the_lowest_with_parameters(bounds: tuple[int
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2"])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "zbv", "v-half", "v-min"])
 @pytest.mark.parametrize("partition", [(1, 5), (3, 3), (1, 1, 4), (1, 2, 1, 2), (1, 1, 1, 1, 1, 1)])
 def test_the_weights_are_bitwise_those_of_the_reference_and_no_gradient_goes_to_an_untrained_stage(
     partition: tuple[int, ...], schedule: str, clip: float | None

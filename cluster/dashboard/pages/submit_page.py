@@ -18,9 +18,9 @@ from cluster.service.peers import is_remote_address
 from coordinator.job.layer_entries import CLASSES
 from coordinator.job.loss_entries import LOSS_KINDS
 from coordinator.job.optimizer_sections import OPTIMIZERS
+from coordinator.job.schedule_names import AUTO, SCHEDULES
 from coordinator.job.source_names import BUILT_IN
 from coordinator.job.yaml_text import read_yaml, write_yaml
-from coordinator.schedules import SCHEDULES
 from stages.errors import PipetrainError, UserMistake
 
 _EXAMPLE = """\
@@ -162,7 +162,7 @@ class _Form:
             self._rate = self._number("Learning rate", 0.1)
             self._momentum = self._number("Momentum (sgd only)", 0.9)
             self._stages = self._number("Stages", 2)
-            self._schedule = ui.select(list(SCHEDULES), label="Schedule", value="1f1b").props("outlined dense")
+            self._schedule = ui.select([*SCHEDULES, AUTO], label="Schedule", value="1f1b").props("outlined dense")
 
     def document(self) -> dict[str, Any]:
         """Return the job that the form describes. It is checked like a job file, not here."""
