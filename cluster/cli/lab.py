@@ -100,7 +100,7 @@ def lab(
             click.echo(f"{row.schedule} {row.why}")
     _recommend(question, rows)
     if searched is not None:
-        _tell(searched, output)
+        _print_gain(searched, output)
     _draw(rows)
 
 
@@ -166,7 +166,7 @@ def _recommend(question: Question, rows: Sequence[Row | LeftOut]) -> None:
     click.echo(f"shortest step{within}: {found.schedule}, {number(found.step)}")
 
 
-def _tell(searched: Searched, output: Path | None) -> None:
+def _print_gain(searched: Searched, output: Path | None) -> None:
     if searched.gain is not None and searched.built_in_stages is not None:
         other = f"{searched.built_in} with {counted(searched.built_in_stages, 'stage')}"
         click.echo(f"auto is {share(searched.gain)} shorter than {other}, each B as an I and a W")
