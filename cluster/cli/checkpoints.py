@@ -26,7 +26,7 @@ from cluster.cli.checkpoint_texts import (
     tensor_document,
     tensor_lines,
 )
-from cluster.cli.options import Place
+from cluster.cli.options import PathOrUrl
 from cluster.cli.texts import harmless
 from cluster.run.resuming import find_checkpoint
 from coordinator.texts import counted, size
@@ -46,7 +46,7 @@ def checkpoints() -> None:
 
 
 def _place(name: str, metavar: str) -> Callable[[F], F]:
-    return click.argument(name, type=Place(), metavar=metavar)
+    return click.argument(name, type=PathOrUrl(), metavar=metavar)
 
 
 def _json(command: F) -> F:

@@ -34,7 +34,7 @@ def job_options(*, required: bool = True) -> Callable[[F], F]:
     return add
 
 
-class Place(click.ParamType):  # type: ignore[type-arg]
+class PathOrUrl(click.ParamType):  # type: ignore[type-arg]
     """A path, or a URL of checkpoints, which has the methods of a path."""
 
     name = "place"

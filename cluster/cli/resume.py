@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from cluster.cli.going_on import prepare_to_go_on
-from cluster.cli.options import Place, changes_of, grace_option, set_option, where_of, where_options
+from cluster.cli.options import PathOrUrl, changes_of, grace_option, set_option, where_of, where_options
 from cluster.cli.train import perform
 
 
 @click.command()
-@click.argument("run", type=Place(), metavar="RUN|CHECKPOINT|URL")
+@click.argument("run", type=PathOrUrl(), metavar="RUN|CHECKPOINT|URL")
 @click.option("--stages", type=int, help="Go on with this many stages; the partition becomes auto.")
 @click.option("--schedule", help="Go on with this schedule.")
 @set_option

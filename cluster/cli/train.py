@@ -14,7 +14,7 @@ from cluster.checkpoints.folder import CheckpointFolder
 from cluster.cli.end_signals import NOT_SAVED, EndSignals
 from cluster.cli.going_on import prepare_to_go_on
 from cluster.cli.options import (
-    Place,
+    PathOrUrl,
     changes_of,
     grace_option,
     job_options,
@@ -35,7 +35,7 @@ from stages.errors import NotEnoughResources, UserMistake
 @job_options(required=False)
 @click.option(
     "--resume",
-    type=Place(),
+    type=PathOrUrl(),
     metavar="RUN|CHECKPOINT|URL",
     help="Go on with this run, with its job instead of JOB.yaml: the same as `pipetrain resume`.",
 )

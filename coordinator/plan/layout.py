@@ -32,7 +32,7 @@ class Room:
     memory: float
 
 
-class Layout(NamedTuple):
+class PipelineLayout(NamedTuple):
     """So many stages on so many workers."""
 
     stages: int
@@ -51,23 +51,23 @@ def may_change(pipeline: PipelineSection) -> bool:
     return pipeline.workers is None and pipeline.schedule in (*SCHEDULES, AUTO)
 
 
-def layouts(pipeline: PipelineSection, n_parts: int, room: int) -> list[Layout]:
+def layouts(pipeline: PipelineSection, n_parts: int, room: int) -> list[PipelineLayout]:
     """Return the layouts with room for `room` workers, the one with the most workers first; none if none has room.
     `n_parts` is the number of layers between which the network can be cut."""
     each = 2 if pipeline.schedule in TWO_STAGES_A_WORKER else 1
     if not may_change(pipeline):
         workers = pipeline.n_workers or 0
         if pipeline.stages != "auto":
-            return [Layout(pipeline.stages, workers)] if workers <= room else []
-        return [Layout(min(n_parts, each * workers), workers)] if workers <= min(room, n_parts) else []
+            return [PipelineLayout(pipeline.stages, workers)] if workers <= room else []
+        return [PipelineLayout(min(n_parts, each * workers), workers)] if workers <= min(room, n_parts) else []
     if pipeline.stages != "auto":
         most = min(room, pipeline.n_workers or 0)
-        return [Layout(pipeline.stages, workers) for workers in range(most, 0, -1)]
+        return [PipelineLayout(pipeline.stages, workers) for workers in range(most, 0, -1)]
     most = min(room, -(-n_parts // each))
-    return [Layout(min(n_parts, each * workers), workers) for workers in range(most, 0, -1)]
+    return [PipelineLayout(min(n_parts, each * workers), workers) for workers in range(most, 0, -1)]
 
 
-def with_layout(spec: JobSpec, layout: Layout) -> JobSpec:
+def with_layout(spec: JobSpec, layout: PipelineLayout) -> JobSpec:
     """Return the job with these numbers of stages and workers."""
     pipeline = spec.pipeline
     if pipeline.stages == layout.stages and pipeline.n_workers in (None, layout.workers):
@@ -92,13 +92,13 @@ def lay_out(spec: JobSpec, n_train: int, room: int, *, data_bytes: int = 0, vali
     return make_blueprint(with_layout(spec, widest[0]), n_train)
 
 
-def layout_without_data(spec: JobSpec, room: int) -> Layout:
+def layout_without_data(spec: JobSpec, room: int) -> PipelineLayout:
     """Return the layout that `lay_out` will choose for a job whose data is not read yet; if the network is known only
     after that, the one with a stage for each layer that is listed, if there is room."""
     if not spec.is_resolved:
         return layouts(spec.pipeline, len(spec.model.layers), max(1, room, spec.pipeline.workers or 0))[0]
     found = lay_out(spec, spec.training.batch_size, room)
-    return Layout(found.program.n_stages, found.n_workers)
+    return PipelineLayout(found.program.n_stages, found.n_workers)
 
 
 def best(spec: JobSpec, n_train: int, room: int, *, data_bytes: int = 0, validation_rows: int = 0) -> Blueprint | None:
@@ -121,7 +121,7 @@ def best(spec: JobSpec, n_train: int, room: int, *, data_bytes: int = 0, validat
     return None if chosen is None else make_blueprint(with_layout(spec, chosen), n_train)
 
 
-def _tried(found: list[Layout]) -> list[Layout]:
+def _tried(found: list[PipelineLayout]) -> list[PipelineLayout]:
     n = len(found)
     if n <= _MOST_TRIED:
         return found

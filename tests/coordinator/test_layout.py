@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from coordinator.job.schedule_names import SCHEDULES
 from coordinator.job.sections import PipelineSection
 from coordinator.job.spec import JobSpec, parse_job
-from coordinator.plan.layout import Layout, Room, best, lay_out, layouts, may_change, workers_with_room
+from coordinator.plan.layout import PipelineLayout, Room, best, lay_out, layouts, may_change, workers_with_room
 from coordinator.train.growth import grows
 from stages.errors import InvalidJob
 from tests.jobs import digits_job
@@ -109,7 +109,7 @@ def test_a_job_keeps_auto_in_its_document() -> None:
     spec = job(stages="auto")
     assert spec.document()["pipeline"]["stages"] == "auto"
     assert parse_job(spec.document()) == spec
-    assert layouts(spec.pipeline, 5, 3)[0] == Layout(3, 3)
+    assert layouts(spec.pipeline, 5, 3)[0] == PipelineLayout(3, 3)
 
 
 times = st.floats(0, 1e5)
