@@ -14,7 +14,7 @@ from cluster.data.files import one_line
 _LOOK_EVERY_S = 0.2
 
 
-class Uploads:
+class CheckpointUploads:
     """Copies one checkpoint after another; of several that wait, only the newest. `delete` deletes, there, those that
     are not needed any more: it is called when a newer one is whole. `event` is called with `checkpoint stored`, or with
     `checkpoint not saved`; any thread may call it."""

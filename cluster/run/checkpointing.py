@@ -11,7 +11,7 @@ from typing import Any
 from cluster.checkpoints.at_url import CheckpointsAtUrl
 from cluster.checkpoints.folder import CheckpointFolder, read_manifest
 from cluster.checkpoints.manifest import Manifest, in_layer_order
-from cluster.checkpoints.uploading import Uploads
+from cluster.checkpoints.uploading import CheckpointUploads
 from cluster.checkpoints.whole_model import CheckpointParameters
 from coordinator.checkpoints.policy import KeptCheckpoint, is_due, to_delete
 from coordinator.checkpoints.position import START, Position
@@ -55,7 +55,7 @@ class RunCheckpoints:
         self._parts: list[Written | None] = []
         self._validation: dict[int, Mapping[str, float]] = {}
         to = None if section is None else section.to
-        self._uploads = None if to is None else Uploads(CheckpointsAtUrl(to), self._delete, event)
+        self._uploads = None if to is None else CheckpointUploads(CheckpointsAtUrl(to), self._delete, event)
 
     @property
     def pending(self) -> bool:

@@ -15,7 +15,7 @@ from cluster.checkpoints.at_url import CheckpointsAtUrl, fetch_newest, require_t
 from cluster.checkpoints.folder import CheckpointFolder, damaged_files, newest_whole, read_manifest
 from cluster.checkpoints.layer_files import step_folder
 from cluster.checkpoints.manifest import Manifest
-from cluster.checkpoints.uploading import Uploads
+from cluster.checkpoints.uploading import CheckpointUploads
 from cluster.data.rules import FREE, SourceRules
 from cluster.run.checkpointing import RunCheckpoints
 from coordinator.job.checkpoint_section import CheckpointSection
@@ -160,7 +160,7 @@ def test_of_several_that_wait_only_the_newest_is_copied_and_an_error_is_told(
 ) -> None:
     events: list[tuple[str, dict[str, Any]]] = []
     files.fails_at = 0
-    uploads = Uploads(
+    uploads = CheckpointUploads(
         CheckpointsAtUrl(URL), lambda folder: None, lambda kind, **details: events.append((kind, details))
     )
     place, manifest = checkpoints_of(run)[-1]
