@@ -14,12 +14,12 @@ from rich.table import Table
 from cluster.cli.output import console
 from coordinator.job.nearest import did_you_mean
 from coordinator.program.drawing import legend
-from coordinator.program.table import Table as ProgramTable
+from coordinator.program.table import ActionTable
 from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import SCHEDULES
 from coordinator.schedules.csv_format import write_csv
 from coordinator.texts import counted, number, share
-from coordinator.timing.lab import LeftOut, Question, Row, Searched, best, compare, search_too
+from coordinator.timing.lab import Comparison, LeftOut, Row, Searched, best, compare, search_too
 from stages.actions import Kind
 from stages.errors import InvalidSchedule, UserMistake
 
@@ -80,7 +80,7 @@ def lab(
     to W; with two stages a worker, those of one stage count half. Below the table, all schedules are drawn on one time
     axis, with at most eight workers each.
     """
-    question = Question(
+    question = Comparison(
         n_workers=stages, n_micro_batches=micro_batches, times=_times(times), latency=latency, memory=memory
     )
     if output is not None and not search:
@@ -104,7 +104,7 @@ def lab(
     _draw(rows)
 
 
-def _write(table: ProgramTable, output: Path) -> None:
+def _write(table: ActionTable, output: Path) -> None:
     try:
         output.write_text(write_csv(table.program()), encoding="utf-8")
     except OSError as error:
@@ -130,7 +130,7 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _table(question: Question, rows: Sequence[Row | LeftOut]) -> Table:
+def _table(question: Comparison, rows: Sequence[Row | LeftOut]) -> Table:
     forward, backward, weight = question.times
     title = (
         f"{counted(question.n_workers, 'worker')}, {counted(question.n_micro_batches, 'micro-batch')}, "
@@ -156,7 +156,7 @@ def _table(question: Question, rows: Sequence[Row | LeftOut]) -> Table:
     return table
 
 
-def _recommend(question: Question, rows: Sequence[Row | LeftOut]) -> None:
+def _recommend(question: Comparison, rows: Sequence[Row | LeftOut]) -> None:
     found = best(rows)
     if found is None:
         return
@@ -191,7 +191,7 @@ def _draw(rows: Sequence[Row | LeftOut]) -> None:
     click.echo(legend(used))
 
 
-def _document(question: Question, rows: Sequence[Row | LeftOut]) -> dict[str, object]:
+def _document(question: Comparison, rows: Sequence[Row | LeftOut]) -> dict[str, object]:
     forward, backward, weight = question.times
     found = best(rows)
     return {

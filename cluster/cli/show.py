@@ -12,9 +12,9 @@ import click
 
 from coordinator.program.clock import Timed, on_the_clock
 from coordinator.program.drawing import draw_timed, legend
-from coordinator.program.kept import Kept, kept
+from coordinator.program.kept import KeptPeaks, kept
 from coordinator.program.replay import Replay, replay
-from coordinator.program.table import Table, table_of
+from coordinator.program.table import ActionTable, table_of
 from coordinator.program.thin_drawing import draw_thin, drawn_workers
 from coordinator.schedules import restrict, tabulate
 from coordinator.schedules.csv_format import load_csv, write_csv
@@ -88,7 +88,7 @@ def show(
         raise UserMistake(f"--output: {output} cannot be written: {error.strerror}") from None
 
 
-def _table(schedule: str, stages: int | None, micro_batches: int | None, workers: int | None) -> Table:
+def _table(schedule: str, stages: int | None, micro_batches: int | None, workers: int | None) -> ActionTable:
     if not schedule.lower().endswith(".csv"):
         return tabulate(schedule, n_stages=stages or 4, n_micro_batches=micro_batches or 8, n_workers=workers)
     program = load_csv(Path(schedule))
@@ -145,7 +145,7 @@ def _bubbles(timed: Timed) -> list[str]:
     return lines
 
 
-def _memory(table: Table, peaks: Kept) -> list[str]:
+def _memory(table: ActionTable, peaks: KeptPeaks) -> list[str]:
     lines = [f"memory  keeps at most {listed(peaks.alive)} micro-batches alive on stages 0 … {table.n_stages - 1}"]
     if table.n_workers < table.n_stages:
         lines.append(f"        by worker, its stages together: {listed(peaks.together)}")

@@ -10,7 +10,7 @@ import numpy as np
 from coordinator.job.spec import JobSpec
 from coordinator.plan.memory_limit import MemoryLimit
 from coordinator.plan.partition import ActionCosts, Bounds, action_costs
-from coordinator.program.table import Table, Times
+from coordinator.program.table import ActionTable, Times
 from coordinator.schedules.search import Fits, Found, Wanted, search
 from stages.errors import InvalidJob
 
@@ -69,7 +69,7 @@ def _fits(spec: JobSpec, bounds: Bounds, sizes: Sequence[int]) -> Fits:
         return lambda table: True
     model, optimizer = spec.model_spec(), spec.optimizer()
 
-    def fits(table: Table) -> bool:
+    def fits(table: ActionTable) -> bool:
         holds = MemoryLimit(model, optimizer, table.program(), sizes, group, limit)
         return all(holds(stage, first, stop) for stage, (first, stop) in enumerate(pairwise(bounds)))
 

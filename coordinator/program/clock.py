@@ -22,7 +22,19 @@ from itertools import pairwise
 import numpy as np
 
 from coordinator.program.replay import Span, check
-from coordinator.program.table import UNIT_TIMES, B, F, I, Numbers, Table, Times, W, actions_of, kinds_of, stages_of
+from coordinator.program.table import (
+    UNIT_TIMES,
+    ActionTable,
+    B,
+    F,
+    I,
+    Numbers,
+    Times,
+    W,
+    actions_of,
+    kinds_of,
+    stages_of,
+)
 from stages.actions import Kind
 
 _WIDE = 24  # workers from which the clock runs for all workers at once
@@ -33,7 +45,7 @@ class Timed:
     """A program with its times: `starts[w]` and `ends[w]` are those of worker w's actions, in the unit of the
     durations."""
 
-    table: Table
+    table: ActionTable
     starts: tuple[Times, ...]
     ends: tuple[Times, ...]
 
@@ -77,7 +89,9 @@ class Timed:
         return [Span(action, start, end) for action, (start, end) in zip(actions, times, strict=True)]
 
 
-def on_the_clock(table: Table, times: Times = UNIT_TIMES, *, latency: float = 0.0, pairs_as_one: bool = False) -> Timed:
+def on_the_clock(
+    table: ActionTable, times: Times = UNIT_TIMES, *, latency: float = 0.0, pairs_as_one: bool = False
+) -> Timed:
     """Return when each action runs, if it begins as soon as its worker is free and what it needs is there.
 
     `times` has the durations of F, I, W and B, float64, (4,) or (stages, 4). An array arrives at another worker
@@ -94,12 +108,12 @@ def on_the_clock(table: Table, times: Times = UNIT_TIMES, *, latency: float = 0.
     return found
 
 
-def _broken(table: Table) -> Exception:
+def _broken(table: ActionTable) -> Exception:
     check(table.program())
     raise AssertionError("a program that breaks no law can be performed")
 
 
-def _lawful(table: Table) -> bool:
+def _lawful(table: ActionTable) -> bool:
     """Whether every stage does F, and then B, or I and later W, once for each micro-batch, and each lane has its own
     stages. Whether lanes wait for each other in a circle shows on the clock."""
     m, size = table.n_micro_batches, table.n_stages * table.n_micro_batches
@@ -134,7 +148,7 @@ class _Needs:
     (or B's), one of zeros (the loss), and one place that nobody reads, for W's.
     """
 
-    def __init__(self, table: Table, times: Times, latency: float) -> None:
+    def __init__(self, table: ActionTable, times: Times, latency: float) -> None:
         self.table, n, m = table, table.n_stages, table.n_micro_batches
         placement = np.array(table.placement)
         away = np.concatenate(

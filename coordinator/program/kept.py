@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coordinator.program.table import B, F, I, Numbers, Table, W, kinds_of, stages_of
+from coordinator.program.table import ActionTable, B, F, I, Numbers, W, kinds_of, stages_of
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptPeaks:
     """Peaks in micro-batches: `alive[s]` between F and the weight gradient's product of stage s, `for_input[s]` between
     F and its input gradient; `together[w]` is `alive` of all stages of worker w together."""
 
@@ -19,7 +19,7 @@ class Kept:
     together: tuple[int, ...]
 
 
-def kept(table: Table, weight_grad_group: int = 1) -> Kept:
+def kept(table: ActionTable, weight_grad_group: int = 1) -> KeptPeaks:
     """Return the peaks of a program that keeps the laws. With `weight_grad_group` g, micro-batch j is kept until the
     product of its group j // g; groups are done in ascending order (see stages.stage, [Note: ascending weight
     gradients])."""
@@ -38,7 +38,7 @@ def kept(table: Table, weight_grad_group: int = 1) -> Kept:
                 alive[s] = _peak(began, freed, len(lane), change)
                 for_input[s] = _peak(began, passed, len(lane))
         together.append(max(0, int(change.cumsum().max())))
-    return Kept(tuple(alive), tuple(for_input), tuple(together))
+    return KeptPeaks(tuple(alive), tuple(for_input), tuple(together))
 
 
 def _products(places: Numbers, j: Numbers, group: int) -> Numbers:

@@ -29,7 +29,7 @@ def _none() -> Numbers:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class ActionTable:
     """A program as numbers: `lanes[w]` has the codes of worker w's actions, int64, in order; `pairs` are the codes of
     `Program.pairs`, ascending."""
 
@@ -64,11 +64,11 @@ class Table:
         return Program(self.name, self.n_stages, m, lanes, frozenset(actions_of(self.pairs, m)))
 
 
-def table_of(program: Program) -> Table:
+def table_of(program: Program) -> ActionTable:
     """Return the program as numbers. Its stages and micro-batches must be inside its size."""
     m = program.n_micro_batches
     lanes = tuple(_codes(lane, m) for lane in program.lanes)
-    return Table(program.name, program.n_stages, m, lanes, np.sort(_codes(tuple(program.pairs), m)))
+    return ActionTable(program.name, program.n_stages, m, lanes, np.sort(_codes(tuple(program.pairs), m)))
 
 
 def _codes(lane: Lane, m: int) -> Numbers:
@@ -97,10 +97,10 @@ def code(stage: Numbers | int, kind: Numbers | int, micro_batch: Numbers | int, 
     return np.asarray((np.asarray(stage) * 4 + kind) * m + micro_batch, dtype=np.int64)
 
 
-def apart(table: Table) -> Table:
+def apart(table: ActionTable) -> ActionTable:
     """Return the program with each B as its I and its W, which is how workers perform it. It has no pairs."""
     m = table.n_micro_batches
-    return Table(table.name, table.n_stages, m, tuple(_apart(lane, m) for lane in table.lanes))
+    return ActionTable(table.name, table.n_stages, m, tuple(_apart(lane, m) for lane in table.lanes))
 
 
 def _apart(lane: Numbers, m: int) -> Numbers:

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from coordinator.job.nearest import did_you_mean
 from coordinator.job.schedule_names import default_workers
-from coordinator.program.table import Table
+from coordinator.program.table import ActionTable
 from coordinator.schedules.controllable_memory import v_half, v_min
 from coordinator.schedules.dual_pipe_v import dual_pipe_v
 from coordinator.schedules.gpipe import gpipe, looped_bfs
@@ -25,7 +25,7 @@ from stages.errors import InvalidSchedule
 
 __all__ = ["SCHEDULES", "build", "default_workers", "restrict", "tabulate"]
 
-SCHEDULES: dict[str, Callable[[int, int, int], Table]] = {
+SCHEDULES: dict[str, Callable[[int, int, int], ActionTable]] = {
     "gpipe": gpipe,
     "1f1b": one_f_one_b,
     "interleaved-1f1b": interleaved,
@@ -50,7 +50,7 @@ def build(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | No
     return tabulate(name, n_stages=n_stages, n_micro_batches=n_micro_batches, n_workers=n_workers).program()
 
 
-def tabulate(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | None = None) -> Table:
+def tabulate(name: str, *, n_stages: int, n_micro_batches: int, n_workers: int | None = None) -> ActionTable:
     """Like `build`, but the program as numbers."""
     if name not in SCHEDULES:
         hint = did_you_mean(name, SCHEDULES)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.table import Numbers, Table
-from coordinator.schedules.greedy import WAIT, Rule, State, perform
+from coordinator.program.table import ActionTable, Numbers
+from coordinator.schedules.greedy import WAIT, Rule, WorkerStates, perform
 from coordinator.schedules.v_shape import fold, slots_of
 from stages.actions import Kind
 
@@ -20,7 +20,7 @@ _PERIOD = 6
 _NEVER = np.iinfo(np.int64).max
 
 
-def v_half(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def v_half(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule that keeps at most (p + 2) // 2 micro-batches on each worker, and idles about half as long as 1F1B.
 
     The laws are for p workers with two stages each, F = I = W and m ≥ p. Time is in forward passes of a stage: a step
@@ -37,7 +37,7 @@ def v_half(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
     return _perform("v-half", n_stages, n_micro_batches, p, rule)
 
 
-def v_min(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def v_min(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule that keeps at most (p + 4) // 3 micro-batches on each worker, and idles about two thirds of 1F1B.
 
     The laws are for p ≥ 2 workers with two stages each, F = I = W and any m ≥ 2. In forward passes of a stage, a step
@@ -57,7 +57,7 @@ def _by_blocks(blocks: Numbers, m: int, most: int, *, in_order: bool) -> Rule:
     takes the first; if `in_order`, it takes the first of all, as soon as it can run. It keeps at most `most`."""
     most_down = np.maximum(1, -(-(blocks[3] - blocks[0]) // _PERIOD))
 
-    def rule(state: State) -> Numbers:
+    def rule(state: WorkerStates) -> Numbers:
         done = np.concatenate([state.forwards, state.backwards[::-1]])
         can = np.concatenate([state.forward, state.backward[::-1]])
         kept = state.in_flight + state.owed
@@ -78,6 +78,6 @@ def _by_blocks(blocks: Numbers, m: int, most: int, *, in_order: bool) -> Rule:
     return rule
 
 
-def _perform(name: str, n_stages: int, m: int, p: int, rule: Rule) -> Table:
+def _perform(name: str, n_stages: int, m: int, p: int, rule: Rule) -> ActionTable:
     queues = [[slots_of(w, p)[way] * m + np.arange(m) for w in range(p)] for way in (0, 1)]
     return fold(perform(name, 2 * p, m, queues, queues, Kind.BACKWARD_INPUT, rule), n_stages)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.table import B, F, I, Numbers, Table, W, lane_in_order
+from coordinator.program.table import ActionTable, B, F, I, Numbers, W, lane_in_order
 from coordinator.schedules.v_shape import fold, slots_of
 from stages.errors import InvalidSchedule
 
@@ -13,7 +13,7 @@ _F0, _F1, _B1, _B0, _I1, _I0, _W1, _W0 = range(8)
 _KINDS = (F, F, B, B, I, I, W, W)
 
 
-def dual_pipe_v(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def dual_pipe_v(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule that keeps at most 2 p + 1 stages' micro-batches on each of p workers, and idles p − 1 in a step of
     6 m + p − 1, with two stages a worker, F = I = W and m ≥ 2 p. Raises InvalidSchedule for fewer micro-batches.
 
@@ -28,7 +28,7 @@ def dual_pipe_v(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
         )
     found = [_lane(worker, p, m) for worker in range(p)]
     pairs = np.sort(np.concatenate([own for _, own in found]))
-    return fold(Table("dualpipev", 2 * p, m, tuple(lane for lane, _ in found), pairs), n_stages)
+    return fold(ActionTable("dualpipev", 2 * p, m, tuple(lane for lane, _ in found), pairs), n_stages)
 
 
 def _lane(worker: int, p: int, m: int) -> tuple[Numbers, Numbers]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.table import Numbers, Table
-from coordinator.schedules.greedy import WAIT, State, perform, queue_up, round_robin
+from coordinator.program.table import ActionTable, Numbers
+from coordinator.schedules.greedy import WAIT, WorkerStates, perform, queue_up, round_robin
 from stages.actions import Kind
 
 
-def gpipe(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def gpipe(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule that keeps all m micro-batches alive; it idles (p − 1) / (v m + p − 1) with v stages on each of p
     workers and m ≥ p.
 
@@ -20,7 +20,7 @@ def gpipe(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
     return _breadth_first("gpipe", n_stages, n_micro_batches, n_workers)
 
 
-def looped_bfs(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def looped_bfs(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """GPipe with stage s on worker s mod p, by default two stages a worker: the same laws as `gpipe`. Each worker keeps
     v m micro-batches, counted once a stage.
 
@@ -30,11 +30,11 @@ def looped_bfs(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
     return _breadth_first("looped-bfs", n_stages, n_micro_batches, n_workers)
 
 
-def _breadth_first(name: str, n_stages: int, m: int, n_workers: int) -> Table:
+def _breadth_first(name: str, n_stages: int, m: int, n_workers: int) -> ActionTable:
     forwards, backwards = queue_up(round_robin(n_stages, n_workers), [range(m)], m)
     all_of = np.array([len(own) for own in forwards])
 
-    def rule(state: State) -> Numbers:
+    def rule(state: WorkerStates) -> Numbers:
         backward = np.where(state.backward[0], 1, WAIT)
         return np.where(state.forwards[0] == all_of, backward, np.where(state.forward[0], 0, WAIT))
 

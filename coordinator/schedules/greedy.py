@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from coordinator.program.table import UNIT_TIMES, B, F, I, Numbers, Table, Times, W
+from coordinator.program.table import UNIT_TIMES, ActionTable, B, F, I, Numbers, Times, W
 from stages.actions import Kind
 
 WAIT = -1
@@ -29,7 +29,7 @@ Queue = Sequence[Numbers]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class WorkerStates:
     """What a rule may use. Arrays have a number for each worker in the last axis, those of heads one for each queue in
     the first.
 
@@ -51,13 +51,13 @@ class State:
         return np.asarray(self.forwards.sum(axis=0) - self.backwards.sum(axis=0))
 
 
-Rule = Callable[[State], Numbers]
+Rule = Callable[[WorkerStates], Numbers]
 
 
 def perform(
     name: str, n_stages: int, n_micro_batches: int, forwards: Sequence[Queue], backwards: Sequence[Queue], kind: Kind,
     rule: Rule, times: Times = UNIT_TIMES,
-) -> Table:  # fmt: skip
+) -> ActionTable:  # fmt: skip
     """Return the program of workers that follow `rule`, each with several forward and backward queues. `kind` is that
     of the backwards; after an I, the worker owes a W. `times` are those of F, I, W, B: (4,) or (stages, 4).
 
@@ -101,7 +101,7 @@ class _Performance:
         self._lanes = np.zeros((n, self._length.max()), dtype=np.int64)
         self._places, self._free_at = np.zeros(n, dtype=np.int64), np.zeros(n)
 
-    def run(self, name: str) -> Table:
+    def run(self, name: str) -> ActionTable:
         now, left = 0.0, int(self._length.sum())
         while left:
             choice = self._rule(self._state(now))
@@ -116,16 +116,16 @@ class _Performance:
             elif left:
                 left -= len(self._start_any(now))
         lanes = tuple(lane[:length] for lane, length in zip(self._lanes, self._length, strict=True))
-        return Table(name, self._stages, self._m, lanes)
+        return ActionTable(name, self._stages, self._m, lanes)
 
-    def _state(self, now: float) -> State:
+    def _state(self, now: float) -> WorkerStates:
         m = self._m
         forward = self._forward_end[self._forward_heads] <= now
         backward = self._backward_end[self._backward_heads + m] <= now
         backward &= self._forward_end[self._backward_heads + m] <= now
         owed = self._owed_since - self._owed_done
         weight = len(self._forwards) + len(self._backwards)
-        return State(forward, backward, self._forwards, self._backwards, owed, weight)
+        return WorkerStates(forward, backward, self._forwards, self._backwards, owed, weight)
 
     def _start(self, workers: Numbers, choice: Numbers, now: float) -> None:
         n_forward, m = len(self._forwards), self._m

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coordinator.program.table import F, I, Table, Times, W, code
+from coordinator.program.table import ActionTable, F, I, Times, W, code
 
 _REACH = 8  # places that an action moves at most
 _SHORTER = 1 - 1e-9
@@ -23,11 +23,11 @@ _SHORTER = 1 - 1e-9
 class Improved:
     """A program with the time of its step."""
 
-    table: Table
+    table: ActionTable
     step: float
 
 
-def improve(table: Table, times: Times, latency: float, *, tries: int) -> Improved:
+def improve(table: ActionTable, times: Times, latency: float, *, tries: int) -> Improved:
     """Return the program after moves that shorten its step, at most `tries` of them tried; its B's must be apart
     (`table.apart`). `times` and `latency` are those of `clock.on_the_clock`."""
     search = _Search(table, times, latency)
@@ -38,7 +38,7 @@ def improve(table: Table, times: Times, latency: float, *, tries: int) -> Improv
 class _Search:
     """Hill climbing. Actions are numbers: (stage · 3 + kind) · m + micro-batch."""
 
-    def __init__(self, table: Table, times: Times, latency: float) -> None:
+    def __init__(self, table: ActionTable, times: Times, latency: float) -> None:
         self._of, m, n = table, table.n_micro_batches, table.n_stages
         placement, times = table.placement, np.broadcast_to(times, (n, 4))
         self._m, self._n = m, n
@@ -60,14 +60,14 @@ class _Search:
         self.best = self._now = step
         self._best_lanes = [list(lane) for lane in self._lanes]
 
-    def table(self) -> Table:
+    def table(self) -> ActionTable:
         """Return the best program that was found."""
         m = self._m
         lanes = []
         for lane in self._best_lanes:
             actions = np.array(lane, dtype=np.int64)
             lanes.append(code(actions // (3 * m), actions // m % 3, actions % m, m))
-        return Table(self._of.name, self._n, m, tuple(lanes))
+        return ActionTable(self._of.name, self._n, m, tuple(lanes))
 
     def run(self, tries: int) -> None:
         """Try moves on the critical path. One that makes the step no longer is kept, so that the search does not stay

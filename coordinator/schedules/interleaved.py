@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coordinator.program.table import Table
+from coordinator.program.table import ActionTable
 from coordinator.schedules.one_f_one_b import warm_up_then_alternate
 
 
-def interleaved(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def interleaved(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule with stage s on worker s mod p. It idles (p − 1) / (v m + p − 1) with v stages on each worker and m ≥
     p.
 

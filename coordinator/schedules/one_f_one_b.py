@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.table import Numbers, Table
-from coordinator.schedules.greedy import WAIT, State, even_rounds, perform, queue_up, round_robin
+from coordinator.program.table import ActionTable, Numbers
+from coordinator.schedules.greedy import WAIT, WorkerStates, even_rounds, perform, queue_up, round_robin
 from stages.actions import Kind
 
 
-def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule that idles as much as GPipe, with at most min(m, p − s) micro-batches alive on stage s.
 
     With fewer workers than stages it is the interleaved schedule (see `interleaved`).
@@ -17,11 +17,11 @@ def one_f_one_b(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
     return warm_up_then_alternate("1f1b", n_stages, n_micro_batches, n_workers)
 
 
-def warm_up_then_alternate(name: str, n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def warm_up_then_alternate(name: str, n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """Run forwards until the limit in flight is reached, then one backward for each forward."""
     limits = np.array(in_flight_limits(n_stages, n_micro_batches, n_workers))
 
-    def rule(state: State) -> Numbers:
+    def rule(state: WorkerStates) -> Numbers:
         backward = np.where(state.backward[0], 1, WAIT)
         return np.where(state.forward[0] & (state.in_flight < limits), 0, backward)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coordinator.program.clock import on_the_clock
-from coordinator.program.table import Table, Times, apart
+from coordinator.program.table import ActionTable, Times, apart
 from coordinator.schedules import SCHEDULES, tabulate
 from coordinator.schedules.improving import improve
 from coordinator.schedules.zero_bubble import most_in_flight, within_limits
@@ -22,7 +22,7 @@ _BEST = 3  # starts that are improved
 _WORK = 2_000_000  # actions performed by all tries together
 _MOST_TRIES = 3_000
 
-Fits = Callable[[Table], bool]
+Fits = Callable[[ActionTable], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Wanted:
 class Found:
     """The program, the length of its step, and the fastest built-in schedule that fits; None if none fits."""
 
-    table: Table
+    table: ActionTable
     step: float
     built_in: str | None
     built_in_step: float | None
@@ -72,7 +72,7 @@ def search(wanted: Wanted) -> Found | None:
     return Found(replace(best, name="auto"), step, name, length)
 
 
-def _starts(wanted: Wanted) -> Iterator[Table]:
+def _starts(wanted: Wanted) -> Iterator[ActionTable]:
     """Yield every built-in schedule, as workers perform it, and greedy programs with more and fewer micro-batches at
     once."""
     n_stages, m, n_workers = wanted.n_stages, wanted.n_micro_batches, wanted.n_workers
@@ -88,6 +88,8 @@ def _starts(wanted: Wanted) -> Iterator[Table]:
         yield from _greedy(wanted, np.minimum(usual, most), {most})
 
 
-def _greedy(wanted: Wanted, limits: np.ndarray[tuple[int], np.dtype[np.int64]], most: set[int]) -> Iterator[Table]:
+def _greedy(
+    wanted: Wanted, limits: np.ndarray[tuple[int], np.dtype[np.int64]], most: set[int]
+) -> Iterator[ActionTable]:
     for kept in sorted(most):
         yield within_limits("greedy", wanted.n_stages, wanted.n_micro_batches, limits, kept, wanted.times)

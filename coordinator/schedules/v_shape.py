@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.table import B, F, Numbers, Table, code, kinds_of, stages_of
+from coordinator.program.table import ActionTable, B, F, Numbers, code, kinds_of, stages_of
 
 
 def slots_of(worker: int, n_workers: int) -> tuple[int, int]:
@@ -21,7 +21,7 @@ def slots_of(worker: int, n_workers: int) -> tuple[int, int]:
     return worker, 2 * n_workers - 1 - worker
 
 
-def fold(slots: Table, n_stages: int) -> Table:
+def fold(slots: ActionTable, n_stages: int) -> ActionTable:
     """Return a program of 2 p slots as one of `n_stages` stages, at least p; see [Note: folding]."""
     n_slots, m = slots.n_stages, slots.n_micro_batches
     if n_stages == n_slots:
@@ -30,7 +30,7 @@ def fold(slots: Table, n_stages: int) -> Table:
     size = np.diff(first)
     lanes = tuple(_folded(lane, first, size, m) for lane in slots.lanes)
     single = (size[stages_of(slots.pairs, m)] == 1) & (size[_partners(slots)] == 1)
-    return Table(slots.name, n_stages, m, lanes, _folded(slots.pairs[single], first, size, m))
+    return ActionTable(slots.name, n_stages, m, lanes, _folded(slots.pairs[single], first, size, m))
 
 
 def _first_stages(n_slots: int, n_stages: int) -> Numbers:
@@ -52,7 +52,7 @@ def _folded(lane: Numbers, first: Numbers, size: Numbers, m: int) -> Numbers:
     return code(stage, kind, micro_batch, m)
 
 
-def _partners(of: Table) -> Numbers:
+def _partners(of: ActionTable) -> Numbers:
     """Return the slots of the backwards with which the pairs' forwards overlap."""
     m = of.n_micro_batches
     slots = np.empty(len(of.pairs), dtype=np.int64)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.table import F, I, Numbers, Table, W, lane_in_order
+from coordinator.program.table import ActionTable, F, I, Numbers, W, lane_in_order
 from coordinator.schedules.v_shape import fold, slots_of
 
 _F0, _F1, _I1, _W1, _I0, _W0 = range(6)
 _KINDS = (F, F, I, W, I, W)
 
 
-def zbv(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def zbv(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule that idles p − 1 in a step of 6 m + p − 1, and keeps at most 2 p stages' micro-batches on each worker,
     as much as p micro-batches of 1F1B: for p workers with two stages each, F = I = W, and m ≥ 2 p − 1.
 
@@ -20,7 +20,7 @@ def zbv(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
     """
     m, p = n_micro_batches, n_workers
     lanes = [_lane(worker, p, max(m, 2 * p - 1)) for worker in range(p)]
-    return fold(Table("zbv", 2 * p, m, tuple(cut(lane, max(m, 2 * p - 1), m) for lane in lanes)), n_stages)
+    return fold(ActionTable("zbv", 2 * p, m, tuple(cut(lane, max(m, 2 * p - 1), m) for lane in lanes)), n_stages)
 
 
 def cut(lane: Numbers, m: int, fewer: int) -> Numbers:

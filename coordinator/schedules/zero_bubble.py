@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.program.table import UNIT_TIMES, F, Numbers, Table, Times, kinds_of
-from coordinator.schedules.greedy import WAIT, State, even_rounds, perform, queue_up, round_robin
+from coordinator.program.table import UNIT_TIMES, ActionTable, F, Numbers, Times, kinds_of
+from coordinator.schedules.greedy import WAIT, WorkerStates, even_rounds, perform, queue_up, round_robin
 from coordinator.schedules.one_f_one_b import one_f_one_b
 from stages.actions import Kind
 
 
-def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule like 1F1B that sends input gradients at once and computes weight gradients when a worker would wait.
 
     With F = I = W and m ≥ p a step takes 3 v m + p − 1, so workers idle p − 1 instead of 1F1B's 3 (p − 1): a third.
@@ -21,7 +21,7 @@ def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> Table
     return within_limits("zb-h1", n_stages, n_micro_batches, limits, limits.max())
 
 
-def zero_bubble_h2(n_stages: int, n_micro_batches: int, n_workers: int) -> Table:
+def zero_bubble_h2(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """ZB-H1 with more forward passes first: worker w of p, with one stage, keeps at most 2 (p − w) − 1 micro-batches.
 
     With F = I = W and m ≥ 2p − 1 no worker idles between its first and its last action of a step. Each worker begins
@@ -34,12 +34,12 @@ def zero_bubble_h2(n_stages: int, n_micro_batches: int, n_workers: int) -> Table
 
 def within_limits(
     name: str, n_stages: int, n_micro_batches: int, limits: Numbers, most: int, times: Times = UNIT_TIMES
-) -> Table:
+) -> ActionTable:
     """Return the program in which worker w keeps at most `limits[w]` micro-batches from F to I, and `most` to W. It
     computes weight gradients when it would wait. `times` are those of F, I, W and B, for which the program is made."""
     n_workers = len(limits)
 
-    def rule(state: State) -> Numbers:
+    def rule(state: WorkerStates) -> Numbers:
         owing = np.where(state.owed > 0, state.weight, WAIT)
         forward = np.where(state.in_flight + state.owed < most, 0, owing)
         backward = np.where(state.backward[0], 1, owing)

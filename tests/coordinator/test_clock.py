@@ -11,7 +11,7 @@ from coordinator.program import clock
 from coordinator.program.clock import Timed, on_the_clock
 from coordinator.program.kept import kept
 from coordinator.program.replay import replay
-from coordinator.program.table import KINDS, Table, Times, table_of
+from coordinator.program.table import KINDS, ActionTable, Times, table_of
 from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import tabulate
 from stages.actions import Action, Program
@@ -110,7 +110,7 @@ def test_messages_are_counted_between_workers() -> None:
 def test_a_table_is_its_program() -> None:
     made = tabulate("dualpipev", n_stages=6, n_micro_batches=7)
     again = table_of(made.program())
-    assert isinstance(again, Table)
+    assert isinstance(again, ActionTable)
     assert all(np.array_equal(a, b) for a, b in zip(made.lanes, again.lanes, strict=True))
     assert np.array_equal(made.pairs, again.pairs)
 
