@@ -19,7 +19,7 @@ from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import SCHEDULES
 from coordinator.schedules.csv_format import write_csv
 from coordinator.texts import counted, number, share
-from coordinator.timing.lab import Comparison, LeftOut, Row, Searched, best, compare, search_too
+from coordinator.timing.lab import LeftOut, Row, ScheduleComparison, Searched, best, compare, search_too
 from stages.actions import Kind
 from stages.errors import InvalidSchedule, UserMistake
 
@@ -80,7 +80,7 @@ def lab(
     to W; with two stages a worker, those of one stage count half. Below the table, all schedules are drawn on one time
     axis, with at most eight workers each.
     """
-    question = Comparison(
+    question = ScheduleComparison(
         n_workers=stages, n_micro_batches=micro_batches, times=_times(times), latency=latency, memory=memory
     )
     if output is not None and not search:
@@ -130,7 +130,7 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _table(question: Comparison, rows: Sequence[Row | LeftOut]) -> Table:
+def _table(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> Table:
     forward, backward, weight = question.times
     title = (
         f"{counted(question.n_workers, 'worker')}, {counted(question.n_micro_batches, 'micro-batch')}, "
@@ -156,7 +156,7 @@ def _table(question: Comparison, rows: Sequence[Row | LeftOut]) -> Table:
     return table
 
 
-def _recommend(question: Comparison, rows: Sequence[Row | LeftOut]) -> None:
+def _recommend(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> None:
     found = best(rows)
     if found is None:
         return
@@ -191,7 +191,7 @@ def _draw(rows: Sequence[Row | LeftOut]) -> None:
     click.echo(legend(used))
 
 
-def _document(question: Comparison, rows: Sequence[Row | LeftOut]) -> dict[str, object]:
+def _document(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> dict[str, object]:
     forward, backward, weight = question.times
     found = best(rows)
     return {

@@ -1,6 +1,6 @@
 """All built-in schedules side by side: the same network on the same number of workers, for given times.
 
-for row in compare(Comparison(n_workers=8, n_micro_batches=32)):
+for row in compare(ScheduleComparison(n_workers=8, n_micro_batches=32)):
     print(row.schedule, row.step, row.bubble, row.kept)
 """
 
@@ -24,7 +24,7 @@ MOST_SEARCHED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ScheduleComparison:
     """What is compared. `times` are those of F, I and W of one worker's layers and one micro-batch; `latency` is the
     time of an array from one worker to the next; both in any unit. `memory` is the most micro-batches that a worker
     may keep between F and W, None for any."""
@@ -61,7 +61,7 @@ class LeftOut:
 
 
 def compare(
-    question: Comparison, schedules: Sequence[str] = SCHEDULES, *, must_fit: bool = True
+    question: ScheduleComparison, schedules: Sequence[str] = SCHEDULES, *, must_fit: bool = True
 ) -> list[Row | LeftOut]:
     """Return a row for each schedule. Raises UserMistake if every one keeps more than `memory` and one `must_fit`."""
     rows = [_row(question, schedule) for schedule in schedules]
@@ -91,7 +91,7 @@ class Searched:
         return None if self.built_in_step is None else 1 - self.row.step / self.built_in_step
 
 
-def search_too(question: Comparison) -> Searched:
+def search_too(question: ScheduleComparison) -> Searched:
     """Return a program that is searched for these times (`coordinator.schedules.search`), with one or two stages a
     worker, whichever is faster. Raises UserMistake if none fits into the memory, or if it would take long."""
     if question.n_workers * question.n_micro_batches > MOST_SEARCHED:
@@ -111,7 +111,7 @@ def search_too(question: Comparison) -> Searched:
     return Searched(row, name, n_stages, step)
 
 
-def _wanted(question: Comparison, a_worker: int) -> Wanted:
+def _wanted(question: ScheduleComparison, a_worker: int) -> Wanted:
     p, memory = question.n_workers, question.memory
 
     def fits(table: ActionTable) -> bool:
@@ -127,7 +127,7 @@ def _wanted(question: Comparison, a_worker: int) -> Wanted:
     )
 
 
-def _times(question: Comparison, a_worker: int) -> Times:
+def _times(question: ScheduleComparison, a_worker: int) -> Times:
     forward, backward, weight = question.times
     return np.array([forward, backward, weight, backward + weight]) / a_worker
 
@@ -138,7 +138,7 @@ def best(rows: Sequence[Row | LeftOut]) -> Row | None:
     return min(fitting, key=lambda row: (row.step, row.kept), default=None)
 
 
-def _row(question: Comparison, schedule: str) -> Row | LeftOut:
+def _row(question: ScheduleComparison, schedule: str) -> Row | LeftOut:
     p, m = question.n_workers, question.n_micro_batches
     fewest = fewest_micro_batches(schedule, p)
     if m < fewest:

@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.job.schedule_names import SCHEDULES
-from coordinator.timing.lab import Comparison, LeftOut, Row, best, compare
+from coordinator.timing.lab import LeftOut, Row, ScheduleComparison, best, compare
 from stages.errors import UserMistake
 
 
-def rows(question: Comparison) -> dict[str, Row]:
+def rows(question: ScheduleComparison) -> dict[str, Row]:
     return {row.schedule: row for row in compare(question) if isinstance(row, Row)}
 
 
 def test_eight_workers_and_32_micro_batches() -> None:
-    found = rows(Comparison(n_workers=8, n_micro_batches=32))
+    found = rows(ScheduleComparison(n_workers=8, n_micro_batches=32))
     assert {name: (row.step, row.kept, row.timed.messages) for name, row in found.items()} == {
         "gpipe": (117.0, 32.0, 448),
         "1f1b": (117.0, 8.0, 448),
@@ -42,28 +42,28 @@ def test_eight_workers_and_32_micro_batches() -> None:
 def test_every_schedule_computes_the_same_and_takes_longer_with_latency(
     p: int, m: int, times: tuple[float, float, float], latency: float
 ) -> None:
-    quick = rows(Comparison(n_workers=p, n_micro_batches=m, times=times))
-    for name, row in rows(Comparison(n_workers=p, n_micro_batches=m, times=times, latency=latency)).items():
+    quick = rows(ScheduleComparison(n_workers=p, n_micro_batches=m, times=times))
+    for name, row in rows(ScheduleComparison(n_workers=p, n_micro_batches=m, times=times, latency=latency)).items():
         assert row.timed.busy == pytest.approx([m * sum(times)] * p)
         assert row.step >= max(quick[name].step, m * sum(times), p * times[0] + 2 * (p - 1) * latency)
 
 
 def test_latency_changes_the_order() -> None:
     """zbv sends twice as much as zb-h1; with slow links it is no longer the faster of the two."""
-    near, far = (rows(Comparison(n_workers=8, n_micro_batches=16, latency=latency)) for latency in (0.0, 2.0))
+    near, far = (rows(ScheduleComparison(n_workers=8, n_micro_batches=16, latency=latency)) for latency in (0.0, 2.0))
     assert near["zbv"].step < near["zb-h1"].step
     assert far["zbv"].step > far["zb-h1"].step
 
 
 def test_a_schedule_that_cannot_be_built_says_why() -> None:
-    (row,) = compare(Comparison(n_workers=4, n_micro_batches=7), ["dualpipev"])
+    (row,) = compare(ScheduleComparison(n_workers=4, n_micro_batches=7), ["dualpipev"])
     assert row == LeftOut("dualpipev", "needs at least 8 micro-batches")
     assert best([row]) is None
 
 
 def test_the_memory_decides_which_is_the_shortest() -> None:
     def chosen(memory: float | None) -> str | None:
-        found = best(compare(Comparison(n_workers=8, n_micro_batches=32, memory=memory)))
+        found = best(compare(ScheduleComparison(n_workers=8, n_micro_batches=32, memory=memory)))
         return None if found is None else found.schedule
 
     assert [chosen(memory) for memory in (None, 8, 7.5, 5, 4)] == ["zbv", "zbv", "v-half", "v-half", "v-min"]
@@ -71,11 +71,11 @@ def test_the_memory_decides_which_is_the_shortest() -> None:
 
 def test_a_memory_that_nothing_meets_tells_the_least() -> None:
     with pytest.raises(UserMistake) as caught:
-        compare(Comparison(n_workers=8, n_micro_batches=32, memory=3))
+        compare(ScheduleComparison(n_workers=8, n_micro_batches=32, memory=3))
     assert caught.value.problems == (
         "memory: 3 micro-batches a worker, but no schedule keeps so few; the least is 4, of v-min",
     )
 
 
 def test_all_schedules_are_compared() -> None:
-    assert [row.schedule for row in compare(Comparison(n_workers=2, n_micro_batches=4))] == list(SCHEDULES)
+    assert [row.schedule for row in compare(ScheduleComparison(n_workers=2, n_micro_batches=4))] == list(SCHEDULES)
