@@ -15,14 +15,15 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if EXPLORES else "steady")
 
-STARTS_RAY = (
+STARTS_RAY: tuple[tuple[str | tuple[str, ...], str], ...] = (
     ("tests/cluster/test_ray_", "ray"),  # first: Ray cannot be started in a process that imported it before
     ("tests/faults/", "ray"),
     ("tests/cluster/test_runner_logs.py", "ray"),
     ("tests/dashboard/", "pages"),
     ("tests/service/test_service_killed.py", ""),
     ("tests/service/test_ray_killed.py", ""),
-    ("tests/service/", "service"),
+    (tuple(f"tests/service/test_{letter}" for letter in "abcdefghi"), "service"),
+    ("tests/service/", "the other half of service"),  # so that neither process waits long for the other
     ("tests/documents/", ""),
     ("tests/e2e/test_train_command.py", ""),
     ("tests/cluster/test_two_nodes.py", ""),
