@@ -15,7 +15,7 @@ from coordinator.schedules import SCHEDULES, tabulate
 from coordinator.schedules.csv_format import read_csv, write_csv
 from coordinator.schedules.improving import improve
 from coordinator.schedules.search import Wanted, search
-from coordinator.timing.lab import Comparison, compare, search_too
+from coordinator.timing.lab import ScheduleComparison, compare, search_too
 from stages.actions import Program
 from stages.errors import InvalidSchedule, UserMistake
 from tests.coordinator.programs import built_in, really_performable
@@ -99,7 +99,7 @@ def test_moves_find_the_best_of_a_bad_beginning() -> None:
 
 
 def test_unlike_stages_and_slow_links_gain_and_the_answer_is_always_the_same() -> None:
-    question = Comparison(n_workers=4, n_micro_batches=10, times=(1.0, 1.5, 0.7), latency=0.3)
+    question = ScheduleComparison(n_workers=4, n_micro_batches=10, times=(1.0, 1.5, 0.7), latency=0.3)
     found, again = search_too(question), search_too(question)
     assert found.gain is not None
     assert found.gain > 0.03
@@ -108,12 +108,12 @@ def test_unlike_stages_and_slow_links_gain_and_the_answer_is_always_the_same() -
 
 
 def test_a_tight_memory_has_a_schedule_although_no_built_in_one_fits() -> None:
-    searched = search_too(Comparison(n_workers=4, n_micro_batches=6, memory=1))
+    searched = search_too(ScheduleComparison(n_workers=4, n_micro_batches=6, memory=1))
     assert (searched.row.kept, searched.built_in, searched.gain) == (1.0, None, None)
     with pytest.raises(UserMistake, match=r"0\.5 micro-batches a worker, but a worker keeps at least 1"):
-        search_too(Comparison(n_workers=4, n_micro_batches=6, memory=0.5))
+        search_too(ScheduleComparison(n_workers=4, n_micro_batches=6, memory=0.5))
 
 
 def test_too_large_a_search_is_refused() -> None:
     with pytest.raises(UserMistake, match="64 workers × 65 micro-batches are too many to search, at most 4,096"):
-        search_too(Comparison(n_workers=64, n_micro_batches=65))
+        search_too(ScheduleComparison(n_workers=64, n_micro_batches=65))
