@@ -21,7 +21,7 @@ from coordinator.train.rows import EvalRow, Row
 from tests.jobs import digits_job
 
 LOST_AT, LOST_AGAIN_AT, JOINS_AT = 25, 60, 90
-_LOOK_S = 0.1
+_LOOK_S, _PATIENCE_S = 0.1, 90.0
 
 
 def job(stages: int | str) -> JobSpec:
@@ -57,7 +57,10 @@ class _Nodes:
         others = {node.node_id: node for node in self._others}
         node = [others[place.node] for place in workers.places() if place.node in others][-1]
         os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        latest = time.monotonic() + _PATIENCE_S
         while any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node.node_id):
+            if time.monotonic() > latest:
+                raise TimeoutError(f"the cluster still takes a killed node for alive after {_PATIENCE_S:.0f} s")
             time.sleep(_LOOK_S)
 
     def join(self) -> None:
