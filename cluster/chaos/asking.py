@@ -13,7 +13,8 @@ from cluster.run.earlier_run import require_not_in_use
 from cluster.run.event_log import ENDINGS
 from cluster.run.fault_desk import put_request
 from coordinator import run_files
-from coordinator.chaos.requests import SLOW_SECONDS, SLOW_STEPS, request_of
+from coordinator.chaos.requests import request_of
+from coordinator.chaos.slowing import SLOW_SECONDS, SLOW_STEPS
 from coordinator.chaos.story import PLANNED, REFUSED, chaos_text
 from stages.errors import Refused, UserMistake
 

@@ -11,7 +11,7 @@ import click
 
 from cluster.cli.options import job_options, read_job
 from cluster.cli.run_or_job import run_argument
-from coordinator.chaos.requests import SLOW_SECONDS, SLOW_STEPS
+from coordinator.chaos.slowing import SLOW_SECONDS, SLOW_STEPS
 
 
 @click.group()

@@ -7,12 +7,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cluster.run.saved_model import FinishedRun, open_run
 from stages.errors import InvalidData, NoService, UnknownJob
+
+if TYPE_CHECKING:
+    from cluster.run.saved_model import FinishedRun
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +41,8 @@ def run_argument(command: F) -> F:
 def trained_run(run: str, *, address: str | None, home: Path | None) -> Iterator[FinishedRun]:
     """Open the run in the folder `run`. If there is no such folder, fetch the model of the job with that id or name
     into a temporary folder. Raises InvalidData if there is neither, Refused if the job has no model."""
+    from cluster.run.saved_model import open_run
+
     folder = Path(run)
     if folder.exists() or os.sep in run:
         yield open_run(folder)

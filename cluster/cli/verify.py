@@ -67,13 +67,13 @@ def verify(
     batches = len(batch_bounds(len(data.train), base.training.batch_size))
     length = {"training__steps": steps} if base.training.steps else {"training__epochs": -(-steps // batches)}
     base = base.replace(**length)
+    weights, begin = check_weights(base), begin_with(base)
     blueprints = [
         make_blueprint(_with(base, count, schedule), len(data.train))
         for schedule in _schedules(schedules)
         for count in _stage_counts(stages, base.model_spec())
         if schedules != "all" or _can_be_built(schedule, count, base)
     ]
-    weights, begin = check_weights(base), begin_with(base)
     expected = train_reference(base, data.train, steps, begin)
     rows: list[tuple[Blueprint, Comparison]] = []
     most = max(blueprint.n_workers for blueprint in blueprints)

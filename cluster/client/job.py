@@ -17,7 +17,7 @@ from cluster.client.snapshot import JobSnapshot
 from cluster.client.streams import PATIENCE_S, RUNNER, OnBreak, log_lines, messages_so_far, watch_messages
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_from_wire
-from coordinator.chaos.requests import SLOW_SECONDS, SLOW_STEPS
+from coordinator.chaos.slowing import SLOW_SECONDS, SLOW_STEPS
 from coordinator.train.rows import EvalRow, Row, StepRow
 from stages.errors import JobFailed, PipetrainError, StageFailed
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from coordinator.chaos.slowing import SLOW_SECONDS, SLOW_STEPS
 from coordinator.chaos.timetable import Timetable
 from coordinator.job.nearest import did_you_mean
 from coordinator.texts import counted, some
@@ -17,7 +18,6 @@ from stages.orders import Fault, FaultKind
 
 KINDS = ("kill", "stop", "slow", "partition", "oom", "corrupt", "disk-full")
 """The kinds of faults that a user may request."""
-SLOW_SECONDS, SLOW_STEPS = 0.05, 10
 """What `slow` does by default: seconds of computing before each action, and for how many steps."""
 _ID = re.compile(r"\w{1,64}", re.ASCII)  # it becomes a part of a file's name
 _SHOWN = 8  # actions of a lane

@@ -321,8 +321,11 @@ def test_an_end_that_is_no_success_is_raised_when_asked_for(job_of: Callable[...
         job_of(state=pb.FAILED, exit_code=1, reason="worker 2 died").raise_for_state()
     assert lost.value.exit_code == 1
     with pytest.raises(StageFailed) as failed:
-        job_of(state=pb.FAILED, exit_code=2, reason="no file", traceback="Trace").raise_for_state()
-    assert (failed.value.exit_code, failed.value.traceback) == (2, "Trace")
+        job_of(state=pb.FAILED, exit_code=2, reason="no file", traceback="Traceback (most …").raise_for_state()
+    assert (failed.value.exit_code, failed.value.traceback) == (2, "Traceback (most …")
+    with pytest.raises(JobFailed) as drawn:
+        job_of(state=pb.FAILED, exit_code=1, reason="worker 1 hangs", traceback="worker 0 ▏").raise_for_state()
+    assert (type(drawn.value), drawn.value.traceback) == (JobFailed, "worker 0 ▏"), "a drawing is no traceback"
     with pytest.raises(JobFailed, match="job k7x2 was stopped: in the queue") as stopped:
         job_of(state=pb.STOPPED, exit_code=130, reason="in the queue").raise_for_state()
     assert stopped.value.exit_code == 130

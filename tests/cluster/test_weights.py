@@ -166,7 +166,7 @@ def test_a_plan_reads_no_numbers_of_the_weights(tmp_path: Path, monkeypatch: pyt
     save_file({n: np.zeros(s, "f4") for n, s in _shapes(parse_job(document)).items()}, tmp_path / "w.safetensors")
     document["model"]["weights"] = str(tmp_path / "w.safetensors")
     document["data"]["source"] = str(tmp_path / document["data"]["source"])
-    question = {"document": document, "places": {}, "rules": SourceRules().as_dict()}
+    question = {"document": document, "places": {}, "rules": SourceRules().as_dict(), "room": 4}
 
     def read(*_: object) -> int:
         raise AssertionError("numbers are read")
