@@ -116,12 +116,15 @@ class FaultDesk:
             try:
                 begun = workers.plan_fault(request.worker, request.fault())
                 problem = "" if begun is None else f"step {request.step} is past: the worker is in step {begun}"
-            except JobFailed as error:
-                problem = str(error).partition("\n")[0]
+            except JobFailed as error:  # unless the fault itself kept the worker from answering
+                problem = "" if self._has_struck(name) else str(error).partition("\n")[0]
         if problem:
             self._refuse(name, problem)
             return
         self._record(PLANNED, id=name, kind=request.what, worker=request.worker, point=request.at, step=request.step)
+
+    def _has_struck(self, name: str) -> bool:
+        return any(mark.id == name for mark in marks(self._run_dir.path, known=self._told).values())
 
     def _refuse(self, name: str, cause: str) -> None:
         self._record(REFUSED, id=name, cause=cause)

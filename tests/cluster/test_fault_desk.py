@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from cluster.actors.fault_marks import claim
+from cluster.actors.ray_workers import RayWorkers
 from cluster.run.fault_desk import FaultDesk, put_request
 from cluster.run.run_dir import RunDir
 from coordinator.chaos.requests import FaultRequest
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.run_files import FAULT_REQUEST
+from stages.errors import WorkerLost
 from stages.orders import Fault
 from tests.jobs import digits_job
 
@@ -67,6 +69,33 @@ def test_a_worker_that_is_cut_off_explains_the_loss_of_another_but_a_slow_one_do
     found = one.cause_of(2)
     assert found is not None
     assert found.id == "p"
+
+
+class DyingWorkers(RayWorkers):
+    """Workers that die when a fault is planned: of the fault, or before they know of it."""
+
+    def __init__(self, run: RunDir, *, of_the_fault: bool) -> None:
+        self._run, self._of_the_fault = run, of_the_fault
+
+    def plan_fault(self, worker: int, fault: Fault) -> int | None:
+        if self._of_the_fault:
+            claim(self._run.path, worker, fault, 7, "1B1", ())
+        raise WorkerLost(f"worker {worker} died while planning a fault: of something")
+
+
+@pytest.mark.parametrize("of_the_fault", [True, False])
+def test_a_fault_that_strikes_before_the_worker_can_answer_was_planned(run: RunDir, of_the_fault: bool) -> None:
+    said: list[str] = []
+    workers = DyingWorkers(run, of_the_fault=of_the_fault)
+    blueprint = make_blueprint(digits_job(), 1438)
+    one = FaultDesk(run, blueprint, workers, train_rows=1438, validation_rows=0, planned=None, warn=said.append)
+    put_request(run.path, FaultRequest("r", "kill", 1, "1B1"))
+    one.look(5)
+    if of_the_fault:
+        planned = "chaos: planned: kill of worker 1 before the next 1B1"
+        assert said == [planned, "chaos: kill of worker 1 before 1B1 of step 7"]
+    else:
+        assert said == ["chaos: refused: worker 1 died while planning a fault: of something"]
 
 
 def test_a_request_of_before_the_run_is_refused(run: RunDir) -> None:
