@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 @lru_cache(maxsize=256)
 def ones(n: int, dtype: str) -> Array:
-    """Return a read-only vector of ones. A product with it is the fastest sum."""
+    """Return a read-only vector of ones. A product with it is the fastest sum. `dtype` is a dtype's `char`, since its
+    `name` takes as long to find as a small product."""
     vector: Array = np.ones(n, dtype=dtype)
     vector.flags.writeable = False
     return vector
@@ -48,36 +49,54 @@ def row_blocks(a: Array) -> Iterator[slice]:
     return (slice(i, i + step) for i in range(0, len(a), step))
 
 
+def in_blocks(*arrays: Array) -> Iterable[tuple[Array, ...]]:
+    """Return arrays of one shape as `row_blocks` cuts them, block by block. Small ones are a block themselves."""
+    first = arrays[0]
+    if first.size <= CACHE_NUMBERS:
+        return (arrays,)
+    return (tuple(array[rows] for array in arrays) for rows in row_blocks(first))
+
+
 class Buffers:
-    """A pool of (features, rows) arrays. `take` lends an array, `give` takes it back. They are called several times an
-    action, so they count nothing."""
+    """A pool of (features, rows) arrays. `take` lends an array, `give` takes it back.
+
+    Who lends often takes from the end of `shelf` itself, calls `new` if it is empty, and gives back by appending: a
+    call for each array would be a good part of a small step. So nothing is counted there.
+    """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
-        self._free: dict[tuple[int, ...], list[Array]] = {}
+        self._free: dict[tuple[int, int], list[Array]] = {}
         self.held_bytes = 0
         """Bytes of all arrays of the pool, lent or waiting to be lent again."""
 
     def take(self, features: int, rows: int) -> Array:
         """Lend an array of shape (features, rows) with undefined content."""
+        free = self.shelf(features, rows)
+        return free.pop() if free else self.new(features, rows)
+
+    def give(self, array: Array) -> None:
+        """Take back an array that `take` lent. Its content stays readable until the next `take`."""
+        self.shelf(*array.shape).append(array)
+
+    def shelf(self, features: int, rows: int) -> list[Array]:
+        """Return the arrays of this shape that are not lent: always the same list."""
         free = self._free.get((features, rows))
-        if free:
-            return free.pop()
+        if free is None:
+            free = self._free[features, rows] = []
+        return free
+
+    def new(self, features: int, rows: int) -> Array:
+        """Lend an array that the pool did not have yet."""
         array = aligned_empty((features, rows), self._dtype)
         self.held_bytes += array.nbytes
         return array
 
-    def give(self, array: Array) -> None:
-        """Take back an array that `take` lent. Its content stays readable until the next `take`."""
-        free = self._free.get(array.shape)
-        if free is None:
-            free = self._free[array.shape] = []
-        free.append(array)
-
     def trim(self) -> None:
         """Free the memory of all arrays that are not lent."""
         self.held_bytes = self.lent_bytes
-        self._free.clear()
+        for free in self._free.values():
+            free.clear()
 
     @property
     def lent_bytes(self) -> int:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from math import isfinite
 from typing import Any
 
 from stages.arrays import Array
 from stages.data import Dataset
+from stages.errors import NonFinite
 from stages.losses import Loss
+from stages.network import Network
 from stages.orders import TrainStep
 
 
 class Batch:
-    """The rows of one step, cut into micro-batches, and the losses computed so far."""
+    """The rows of one step, cut into micro-batches of `sizes` rows, and the losses computed so far."""
 
-    def __init__(self, order: TrainStep, rows: Any, cuts: Sequence[int]) -> None:
-        self.order, self._rows, self._cuts = order, rows, cuts
+    def __init__(self, order: TrainStep, rows: Any, sizes: Sequence[int]) -> None:
+        self.order, self._rows, self._cuts = order, rows, list(accumulate(sizes, initial=0))
+        self.when = f"step {order.step}"
         self.losses: dict[int, tuple[float, int | None]] = {}
         self.divisor: int | None = None
         """The divisor of the summed loss; set before the first micro-batch's gradient."""
@@ -30,19 +35,28 @@ class Batch:
         """Return the index of the first row of micro-batch j among the rows of the step."""
         return self._cuts[j]
 
-    def targets(self, data: Dataset, j: int) -> Any:
-        """Return the targets of micro-batch j in the layout of the loss, see Dataset.targets."""
-        return data.targets(self._rows[self._cuts[j] : self._cuts[j + 1]])
-
-    def loss_divisor(self, loss: Loss, data: Dataset, columns_of_a_row: int, outputs: int) -> int:
-        """Return the divisor of the batch's summed loss, which counts all its rows, however it is cut."""
+    def take_loss(self, loss: Loss, network: Network, data: Dataset | None, j: int, f: Array) -> Array:
+        """Compute the loss of micro-batch j from the network's output `f`, and return ∂ℓ/∂f. Raises NonFinite."""
+        assert data is not None, "the worker of the last stage has the targets"
         if self.divisor is None:
-            rows = self.order.last - self.order.first
-            columns = rows * columns_of_a_row
-            if loss.ignore_index is not None:
-                columns = loss.n_counted(data.targets(self._rows))
-            self.divisor = loss.count(columns, outputs)
-        return self.divisor
+            self.divisor = self._divisor(loss, data, network.output.columns, network.output.features)
+        targets = data.targets(self._rows[self._cuts[j] : self._cuts[j + 1]])
+        total, correct, gradient = loss.evaluate(f, targets, self.divisor)
+        if not isfinite(total):
+            raise NonFinite(
+                f"the loss became {total} in {self.when}, micro-batch {j}, "
+                "though every layer's output is finite; try a lower learning rate"
+            )
+        self.losses[j] = total, correct
+        return gradient
+
+    def _divisor(self, loss: Loss, data: Dataset, columns_of_a_row: int, outputs: int) -> int:
+        """Return the divisor of the batch's summed loss, which counts all its rows, however it is cut."""
+        rows = self.order.last - self.order.first
+        columns = rows * columns_of_a_row
+        if loss.ignore_index is not None:
+            columns = loss.n_counted(data.targets(self._rows))
+        return loss.count(columns, outputs)
 
     @property
     def loss_total(self) -> float:

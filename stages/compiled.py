@@ -58,6 +58,16 @@ class Compiled:
         return self._alone.lists[0]
 
     @property
+    def sizes_together(self) -> tuple[Buffer, ...]:
+        """The sizes of the slots of `backward`."""
+        return self._together.buffers
+
+    @property
+    def sizes_to_infer(self) -> tuple[Buffer, ...]:
+        """The sizes of the slots of `infer`."""
+        return self._alone.buffers
+
+    @property
     def n_slots(self) -> int:
         """The number of slots that is enough for each of the lists."""
         return max(len(self.buffers), len(self._together.buffers), len(self._alone.buffers))

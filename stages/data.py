@@ -65,11 +65,13 @@ class Dataset:
     def inputs(self, rows: RowNumbers | slice) -> Any:
         """Return the inputs of these rows in the layout of the first stage: (features, rows), or tokens (1,
         columns)."""
-        return self.x[rows].T if self.x.dtype.kind == "f" else self.x[rows].reshape(1, -1)
+        found = _rows(self.x, rows)
+        return found.T if found.dtype.kind == "f" else found.reshape(1, -1)
 
     def targets(self, rows: RowNumbers | slice) -> Any:
         """Return the targets of these rows in the layout of the loss: labels (columns,), or numbers (outputs, rows)."""
-        return self.y[rows].T if self.y.dtype.kind == "f" else self.y[rows].reshape(-1)
+        found = _rows(self.y, rows)
+        return found.T if found.dtype.kind == "f" else found.reshape(-1)
 
     def fingerprint(self) -> int:
         """Return a CRC-32 of shapes, dtypes and bytes. Equal data has the same fingerprint on every machine."""
@@ -82,6 +84,12 @@ class Dataset:
             crc = zlib.crc32(f"{array.shape}{little_endian.dtype.str}".encode(), crc)
             crc = zlib.crc32(np.ascontiguousarray(little_endian).data.cast("B") if array.size else b"", crc)
         return crc
+
+
+def _rows(array: Any, rows: RowNumbers | slice) -> Any:
+    """Return `array[rows]`. NumPy copies rows of an array faster with `take`."""
+    plain = type(array) is np.ndarray and array.ndim == 2 and not isinstance(rows, slice)
+    return array.take(rows, axis=0) if plain else array[rows]
 
 
 def train_validation_split(n_rows: int, share: float, seed: int) -> tuple[RowNumbers, RowNumbers]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 import numpy as np
 
@@ -40,8 +41,10 @@ def check_gradient(stage: Stage, dx: Array, step: int, action: Action) -> None:
 
 def check_gradients_total(squared_norms: Mapping[str, float], step: int, ops: Sequence[Op]) -> None:
     """Raise NonFinite if a parameter's gradient, summed over micro-batches, has NaN or infinity."""
+    if all(map(isfinite, squared_norms.values())):
+        return
     for name, value in sorted(squared_norms.items(), key=lambda item: name_order(item[0])[0], reverse=True):
-        if not np.isfinite(value):
+        if not isfinite(value):
             raise NonFinite(
                 f"the gradient of {_parameter(name, ops)} became NaN or infinite in step {step}, "
                 f"in the sum over micro-batches; {_ADVICE}"
@@ -59,4 +62,4 @@ def is_finite(array: Array) -> bool:
     """Whether every element is finite. A finite sum of squares proves it; as squares may overflow, a sum that is not
     finite proves nothing, and the elements are checked."""
     flat = array.reshape(-1)
-    return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(array).all())
+    return isfinite(flat.dot(flat)) or bool(np.isfinite(array).all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class Parameters:
         self.gradients = aligned_empty((position,), dtype)
         self.values[:] = 0
         self.gradients[:] = 0
+        self._trained_gradients = [(slot.name, self.gradients[slot.start : slot.stop]) for slot in self.trained]
 
     def value(self, name: str) -> Array:
         """A view of the parameter, in its shape."""
@@ -77,7 +79,8 @@ class Parameters:
 
     def squared_norms(self) -> dict[str, float]:
         """Σ g² of the gradient of each trained parameter. NaN or infinite only if the gradient holds such a value."""
-        return {slot.name: _squared_norm(self.gradients[slot.start : slot.stop]) for slot in self.trained}
+        with np.errstate(over="ignore", invalid="ignore"):
+            return {name: _squared_norm(gradient) for name, gradient in self._trained_gradients}
 
     def view(self, flat: Array, name: str) -> Array:
         """The part of `flat` that is the parameter's, in its shape, not copied."""
@@ -86,9 +89,8 @@ class Parameters:
 
 
 def _squared_norm(vector: Array) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):
-        fast = float(np.dot(vector, vector))
-        if np.isfinite(fast):
-            return fast
-        wide = vector.astype(np.float64)  # squares of large float32 values overflow though the values are finite
-        return float(np.dot(wide, wide))
+    fast = float(vector.dot(vector))
+    if isfinite(fast):
+        return fast
+    wide = vector.astype(np.float64)  # squares of large float32 values overflow though the values are finite
+    return float(wide.dot(wide))

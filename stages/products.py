@@ -22,11 +22,12 @@ _all_through_scipy = False
 
 
 def load_blas() -> dict[str, Callable[..., Any]]:
-    """Return SciPy's products by dtype. Only the first call loads SciPy: commands that only read a job need none."""
+    """Return SciPy's products by a dtype's `char`. Only the first call loads SciPy: commands that only read a job need
+    none."""
     if not _gemm:
         from scipy.linalg import blas
 
-        _gemm.update(float32=blas.sgemm, float64=blas.dgemm)
+        _gemm.update(f=blas.sgemm, d=blas.dgemm)  # a dtype's `name` takes as long to find as a small product
     return _gemm
 
 
@@ -45,7 +46,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
         np.matmul(a, b, out=out)
         return
     transposed = not a.flags.c_contiguous
-    result = (_gemm or load_blas())[out.dtype.name](
+    result = (_gemm or load_blas())[out.dtype.char](
         1.0, b.T, a if transposed else a.T, trans_b=transposed, c=(into := out.T), overwrite_c=1
     )
     assert result is into, "BLAS worked on a copy: the output's memory is not C-contiguous"
@@ -54,7 +55,6 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 def add_product(a: Array, b: Array, total: Array, *, accumulate: bool) -> None:
     """total ← ab, or (`accumulate`) total + ab: BLAS adds in the product itself. `a` and `total` are C-contiguous,
     `b` is the transpose of such an array. Computed on the transposes, which are Fortran-contiguous as BLAS needs."""
-    result = (_gemm or load_blas())[total.dtype.name](
-        1.0, b, a.T, trans_a=1, beta=1.0 if accumulate else 0.0, c=(into := total.T), overwrite_c=1
-    )
+    into = total.T  # gemm(alpha, a, b, beta, c, trans_a, trans_b, overwrite_c): names cost half a microsecond
+    result = (_gemm or load_blas())[total.dtype.char](1.0, b, a.T, 1.0 if accumulate else 0.0, into, 1, 0, 1)
     assert result is into, "BLAS worked on a copy: the gradient's memory is not C-contiguous"

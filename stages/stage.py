@@ -8,33 +8,25 @@ earlier groups are done. So every schedule gives bitwise the same gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from stages.arrays import Array, Buffers
+from stages.bound_steps import BoundSteps, Memory
 from stages.compiled import compile_stage
 from stages.init import draw_parameter, dtype_of
 from stages.layers.base import EVALUATING, Moment
-from stages.layers.embedding import as_tokens
 from stages.living_units import LivingUnits
 from stages.network import Op
 from stages.optimizers import make_optimizer
 from stages.parameters import Parameters, Write
 from stages.spec import ModelSpec, OptimizerSpec
-from stages.steps import Do, Step
+from stages.steps import Buffer, Do, Step
 from stages.tied import TiedUses
 
-_Memory = list[Any]
-"""The array of each slot, or None."""
-_Bound = tuple[int, Any, Any, Any, tuple[int, ...], int, int, tuple[int, ...], int, int, tuple[int, ...]]
-"""A step ready to run: its code, the layer's method, the parameters or their gradients, (slot, features, columns) to
-take, and the other fields of the step."""
 _TRAINING = Moment(training=True)
-_CODES = {do: code for code, do in enumerate(Do)}
-_FORWARD, _INPUT_GRADIENT, _WEIGHT_GRADIENT, _SUM, _UNPACK, _PACK = _CODES.values()
 
 
 class Stage:
@@ -66,14 +58,15 @@ class Stage:
         self.uses = TiedUses(model, first, last, self.parameters)
         self._values = {op.index: self._of(op, self.parameters.values, self.uses.values) for op in self.ops}
         self._gradients = {op.index: self._of(op, self.parameters.gradients, self.uses.gradients) for op in self.ops}
-        self._forward, self._backward_input = self._bound(compiled.forward), self._bound(compiled.backward_input)
-        self._backward_weight, self._backward = self._bound(compiled.backward_weight), self._bound(compiled.backward)
-        self.living = LivingUnits(self.ops)
-        self._infer, self._n_slots = self._bound(compiled.infer), compiled.n_slots
-        self.optimizer = make_optimizer(optimizer, self.parameters, self.ops)
         self.buffers = Buffers(dtype_of(model))
+        self._forward, self._backward_input = self._bound(compiled.forward), self._bound(compiled.backward_input)
+        self._backward_weight = self._bound(compiled.backward_weight)
+        self._backward = self._bound(compiled.backward, compiled.sizes_together)
+        self._infer = self._bound(compiled.infer, compiled.sizes_to_infer)
+        self.living, self._n_slots = LivingUnits(self.ops), compiled.n_slots
+        self.optimizer = make_optimizer(optimizer, self.parameters, self.ops)
         self._group = weight_grad_group
-        self._saved: dict[int, tuple[_Memory, Moment, int]] = {}
+        self._saved: dict[int, tuple[Memory, Moment, int]] = {}
         self._saved_bytes = 0
         self.peak_saved_bytes = 0
         """The most bytes of activations kept for backward in this step; gradients on their way do not count."""
@@ -121,10 +114,15 @@ class Stage:
         self.peak_saved_bytes = self._saved_bytes = 0
 
     @cached_property
-    def _looking(self) -> tuple[_Bound, ...]:
+    def _looking(self) -> BoundSteps:
         """The steps of forward, which also look for dead units."""
-        steps = zip(self.compiled.forward, self._forward, strict=True)
-        return tuple((code, self.living.looking(step.op, call), *rest) for step, (code, call, *rest) in steps)
+        return self._bound(self.compiled.forward, looking=self.living)
+
+    def _bound(
+        self, steps: Sequence[Step], sizes: Sequence[Buffer] | None = None, looking: LivingUnits | None = None
+    ) -> BoundSteps:
+        sizes = self.compiled.buffers if sizes is None else sizes
+        return BoundSteps(steps, sizes, self.buffers, self._values, self._gradients, looking)
 
     def forward(self, micro_batch: int, x: Array, at: Moment = _TRAINING, *, look: bool = False) -> Array:
         """Run the layers on `x` (n_in, columns) and keep the arrays that backward needs. `x` is copied, so it may be
@@ -132,17 +130,18 @@ class Stage:
 
         The result (n_out, columns) is valid until the next call of any method: send or copy it.
         """
-        memory: _Memory = [None] * self._n_slots
+        memory: Memory = [None] * self._n_slots
         rows = x.shape[1] // self._columns
-        y = self._run(self._looking if look else self._forward, memory, x, rows, at)
+        y = (self._looking if look else self._forward).run(memory, x, rows, at)
         self._saved[micro_batch] = memory, at, rows
         self._saved_bytes += self._kept_bytes * rows
-        self.peak_saved_bytes = max(self.peak_saved_bytes, self._saved_bytes)
+        if self._saved_bytes > self.peak_saved_bytes:
+            self.peak_saved_bytes = self._saved_bytes
         return y
 
     def infer(self, x: Array, at: Moment = EVALUATING) -> Array:
         """Like `forward`, for evaluation: keeps nothing."""
-        return self._run(self._infer, [None] * self._n_slots, x, x.shape[1] // self._columns, at)
+        return self._infer.run([None] * self._n_slots, x, x.shape[1] // self._columns, at)
 
     def backward_input(self, micro_batch: int, dy: Array) -> Array:
         """Return ∂ℓ/∂(stage input), given ∂ℓ/∂(stage output) `dy`, which is copied. Each is one array with the
@@ -152,7 +151,7 @@ class Stage:
         ∂ℓ/∂(stage input); the result is then the lowest gradient that the stage's own weights need.
         """
         memory, at, rows = self._saved[micro_batch]
-        dx = self._run(self._backward_input, memory, dy, rows, at)
+        dx = self._backward_input.run(memory, dy, rows, at)
         self._saved_bytes -= (self._kept_bytes - self._weight_bytes) * rows
         return dx
 
@@ -184,70 +183,16 @@ class Stage:
             return dx
         memory, at, rows = self._saved.pop(micro_batch)
         self._saved_bytes -= self._kept_bytes * rows
-        dx = self._run(self._backward, memory, dy, rows, at, micro_batch > 0)
+        dx = self._backward.run(memory, dy, rows, at, micro_batch > 0)
         self._next_weight += 1
         self._marked.add(micro_batch)
         if self._next_weight in self._marked:
             self.backward_weight(self._next_weight)
         return dx
 
-    def _bound(self, steps: Iterable[Step]) -> tuple[_Bound, ...]:
-        """Bind steps to their layers' methods and parameters."""
-        return tuple(self._bind(step) for step in steps)
-
-    def _bind(self, step: Step) -> _Bound:
-        takes = tuple((slot, buffer.features, buffer.columns) for slot, buffer in step.takes)
-        x, y = step.x, step.y
-        p: tuple[Array, ...] = ()
-        call: Any = None
-        if step.op is not None:
-            layer, p = step.op.layer, self._values[step.op.index]
-            if step.do is Do.FORWARD:
-                call = layer.forward
-            elif step.do is Do.INPUT_GRADIENT:
-                call = layer.backward_input
-                x, y = (n if n >= 0 else step.dy for n in (x, y))  # a stand-in for what the layer does not read
-            else:
-                call, p = layer.backward_weight, self._gradients[step.op.index]
-                x = x if x >= 0 else step.dy
-        code = _CODES[step.do]
-        return code, call, p, takes, step.gives, x, y, step.extras, step.dy, step.dx, step.others
-
-    def _run(
-        self, steps: Iterable[_Bound], memory: _Memory, message: Array, rows: int, at: Moment, accumulate: bool = False
-    ) -> Array:
-        """Perform steps on one micro-batch of `rows` rows. Return the array of the last PACK among them."""
-        take, give = self.buffers.take, self.buffers.give
-        result = message
-        for code, call, p, takes, gives, x, y, extras, dy, dx, others in steps:
-            for slot, features, columns in takes:
-                memory[slot] = take(features, columns * rows)
-            kept = [memory[n] for n in extras] if extras else ()
-            if code == _FORWARD:
-                if others:
-                    call(memory[x], memory[y], kept, p, at, *[memory[n] for n in others])
-                else:
-                    call(memory[x], memory[y], kept, p, at)
-            elif code == _INPUT_GRADIENT:
-                call(memory[x], memory[y], kept, memory[dy], memory[dx], p, at)
-            elif code == _WEIGHT_GRADIENT:
-                call(memory[x], kept, memory[dy], p, accumulate=accumulate)
-            elif code == _SUM:
-                np.add(memory[x], memory[y], out=memory[dx])
-            elif code == _UNPACK:
-                _unpack(message, [memory[n] for n in others])
-            else:
-                result = memory[y]
-                if len(others) > 1:
-                    np.concatenate([memory[n] for n in others], axis=0, out=result)
-            for slot in gives:
-                give(memory[slot])
-                memory[slot] = None
-        return result
-
     def _one_product(self, micro_batch: int) -> None:
         memory, at, rows = self._saved.pop(micro_batch)
-        self._run(self._backward_weight, memory, self.parameters.values, rows, at, micro_batch > 0)
+        self._backward_weight.run(memory, self.parameters.values, rows, at, micro_batch > 0)
         self._saved_bytes -= self._weight_bytes * rows
 
     def _weight_products(self, micro_batches: Sequence[int], *, accumulate: bool) -> None:
@@ -255,26 +200,8 @@ class Stage:
             self._one_product(micro_batches[0])
             return
         group = [self._saved.pop(j) for j in micro_batches]
-        self._joined_products([memory for memory, _, _ in group], accumulate=accumulate)
+        self._backward_weight.run_joined([memory for memory, _, _ in group], accumulate=accumulate)
         self._saved_bytes -= self._weight_bytes * sum(rows for _, _, rows in group)
-
-    def _joined_products(self, group: Sequence[_Memory], *, accumulate: bool) -> None:
-        """Compute the products of several micro-batches at once, with their columns side by side."""
-        for _, call, gradients, _, gives, x, _, extras, dy, _, _ in self._backward_weight:
-            joined = {n: self._side_by_side([memory[n] for memory in group]) for n in {x, dy, *extras} - {-1}}
-            above = joined[dy] if dy >= 0 else joined[x]
-            call(joined[x], [joined[n] for n in extras], above, gradients, accumulate=accumulate)
-            for array in joined.values():
-                self.buffers.give(array)
-            for memory in group:
-                for slot in gives:
-                    self.buffers.give(memory[slot])
-                    memory[slot] = None
-
-    def _side_by_side(self, arrays: Sequence[Array]) -> Array:
-        """Copy the micro-batches' columns into one array."""
-        joined = self.buffers.take(arrays[0].shape[0], sum(array.shape[1] for array in arrays))
-        return np.concatenate(arrays, axis=1, out=joined)
 
     def update(self, step: int, learning_rate: float, scale: float = 1.0) -> None:
         """Apply update number `step`, from 1; `scale` multiplies the gradients, which are overwritten."""
@@ -293,9 +220,9 @@ class Stage:
     def first_non_finite_layer(self, x: Array, at: Moment = EVALUATING) -> Op:
         """Return the first operation whose output for the stage input `x` is not finite; the last one if there is
         none."""
-        memory: _Memory = [None] * self.compiled.n_slots
+        memory: Memory = [None] * self._n_slots
         for step in self.compiled.infer:
-            self._run((self._bind(step),), memory, x, x.shape[1] // self._columns, at)
+            self._bound((step,), self.compiled.sizes_to_infer).run(memory, x, x.shape[1] // self._columns, at)
             if step.do is Do.FORWARD and step.op is not None and not np.isfinite(memory[step.y]).all():
                 return step.op
         return self.ops[-1]
@@ -310,14 +237,3 @@ class Stage:
             if step.op is not None and array is not None and not np.isfinite(array).all():
                 return step.op
         return self.ops[0]
-
-
-def _unpack(message: Array, parts: Sequence[Array]) -> None:
-    """Copy a message's stacked features into their arrays, or tokens (1, columns) into the only array."""
-    if message.dtype.kind != "f":
-        np.copyto(as_tokens(parts[0]), message, casting="same_kind")
-        return
-    start = 0
-    for part in parts:
-        np.copyto(part, message[start : start + len(part)])
-        start += len(part)

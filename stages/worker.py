@@ -60,6 +60,8 @@ from stages.tied_exchange import TiedExchange
 from stages.trained import first_trained_stage, performed_lane
 from stages.worker_memory import worker_memory
 
+_F, _I, _W, _B = Kind  # quicker than looking up a member
+
 
 class Worker:
     """Holds the stages that `setup` gives it. Only the workers of the first and the last stage need `train` and
@@ -96,7 +98,7 @@ class Worker:
             )
             for s in setup.stages
         }
-        self._last_stage = len(bounds) - 2
+        self._last_stage, self._seed, self._loss = len(bounds) - 2, setup.model.seed, setup.model.loss_function
         self._handed: dict[Tag, Array] = {}  # from one stage of this worker to the next
         self._round, self._sizes = 0, tuple[int, ...]()
         self._step: int | None = None
@@ -184,7 +186,7 @@ class Worker:
         if sizes != self._sizes:
             self._trim()
             self._sizes = sizes
-        batch = Batch(order, rows, [0, *np.cumsum(sizes).tolist()])
+        batch = Batch(order, rows, sizes)
         for stage in self.stages.values():
             stage.begin_step(len(sizes))
         ledger, faults = self._ledger, self._faults.of_step(order.step)
@@ -195,13 +197,14 @@ class Worker:
             self.progress.compute(order.step, action)
             if faults:
                 self._faults.strike(faults, order.step, action, self.stages[action.stage])
-            if action.kind is Kind.FORWARD:
+            kind = action.kind
+            if kind is _F:
                 self._forward(action, batch)
             else:
-                together = action.kind is Kind.BACKWARD and action.stage in self._setup.recompute
-                if action.kind is not Kind.BACKWARD_WEIGHT:
+                together = kind is _B and action.stage in self._setup.recompute
+                if kind is not _W:
                     self._backward_input(action, batch, together=together)
-                if action.kind is not Kind.BACKWARD_INPUT and not together:
+                if kind is not _I and not together:
                     self.stages[action.stage].backward_weight(action.micro_batch)
                     ledger.book_action(action.stage, WEIGHT_GRADIENT, action.micro_batch)
         self._action = None
@@ -244,45 +247,35 @@ class Worker:
             x = batch.inputs(self._data["train"], j)
             self.progress.compute(self._step, action)
         else:
-            x = self.receive(s, Kind.FORWARD, j)
+            x = self.receive(s, _F, j)
             self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         trained = s >= self._first_trained  # see [Note: untrained stages]
-        at = Moment(training=True, seed=self._setup.model.seed, step=batch.order.step, first=batch.first(j))
+        at = Moment(True, self._seed, batch.order.step, batch.first(j))
         y = stage.forward(j, x, at, look=batch.order.look) if trained else stage.infer(x, at)
-        check_output(stage, x, y, at, f"step {batch.order.step}", action)
+        check_output(stage, x, y, at, batch.when, action)
         if s < self._last_stage:
             self._ledger.book_action(s, FORWARD, j)
-            self.send(s + 1, Kind.FORWARD, j, y)
+            self.send(s + 1, _F, j, y)
             self._ledger.book(s, SEND)
             return
-        data, model = self._data["train"], self._setup.model
-        assert data is not None, "the worker of the last stage has the targets"
         self.progress.store(self._step, action)  # the targets are read
-        loss, output = model.loss_function, model.network.output
-        divisor = batch.loss_divisor(loss, data, output.columns, output.features)
-        result = loss.evaluate(y, batch.targets(data, j), divisor)
-        if not np.isfinite(result.total):
-            raise NonFinite(
-                f"the loss became {result.total} in step {batch.order.step}, micro-batch {j}, "
-                "though every layer's output is finite; try a lower learning rate"
-            )
-        batch.losses[j] = (result.total, result.correct)
+        gradient = batch.take_loss(self._loss, self._setup.model.network, self._data["train"], j, y)
         if trained:
-            self._handed[Tag(self._round, s, Kind.BACKWARD_INPUT, j)] = result.gradient
+            self._handed[Tag(self._round, s, _I, j)] = gradient
         self._ledger.book_action(s, FORWARD, j)
 
     def _backward_input(self, action: Action, batch: Batch, *, together: bool) -> None:
         """With `together`, compute the weight gradient too, so that a recomputed stage holds one segment at a time."""
         s, j = action.stage, action.micro_batch
-        dy = self.receive(s, Kind.BACKWARD_INPUT, j)
+        dy = self.receive(s, _I, j)
         self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         dx = stage.backward(j, dy) if together else stage.backward_input(j, dy)
         check_gradient(stage, dx, batch.order.step, action)
         self._ledger.book_action(s, INPUT_GRADIENT, j)
         if s > self._first_trained:
-            self.send(s - 1, Kind.BACKWARD_INPUT, j, dx)
+            self.send(s - 1, _I, j, dx)
             self._ledger.book(s, SEND)
 
     def _update(self, order: Update) -> Report:
@@ -383,7 +376,7 @@ class Worker:
         if handed is not None:
             return handed
         if sender is None:
-            sender = self._setup.placement[stage - 1 if kind is Kind.FORWARD else stage + 1]
+            sender = self._setup.placement[stage - 1 if kind is _F else stage + 1]
         self.progress.wait(self._step, self._action, tag, sender)
         array = self._channel.receive(tag)
         self.progress.compute(self._step, self._action)

@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.arrays import Array, row_blocks
+from stages.arrays import Array, in_blocks
 from stages.layers.base import Cost, Layer, LayerKind, passes
 from stages.layers.options import NoOptions, option
 from stages.shapes import Shape
+
+_ZERO: dict[str, Array] = {char: np.zeros((), char) for char in "fd"}
+"""By a dtype's `char`. A ufunc takes longer to make an array of the number 0."""
 
 
 class Activation(Layer):
@@ -43,12 +46,13 @@ class Relu(Activation):
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
-        np.maximum(x, 0, out=y)
+        np.maximum(x, _ZERO[x.dtype.char], out=y)
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y where y > 0, else 0."""
-        for rows in row_blocks(y):
-            np.multiply(dy[rows], y[rows] > 0, out=dx[rows])
+        zero = _ZERO[y.dtype.char]
+        for above, own, below in in_blocks(dy, y, dx):
+            np.multiply(above, np.greater(own, zero), below)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +79,14 @@ class LeakyRelu(Activation):
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
-        for rows in row_blocks(x):
-            np.maximum(x[rows], x[rows] * self.slope, out=y[rows])
+        for own, out in in_blocks(x, y):
+            np.maximum(own, own * self.slope, out=out)
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (1 where y > 0, else slope): the sign of y is the sign of x."""
-        for rows in row_blocks(y):
-            derivative = np.where(y[rows] > 0, dy.dtype.type(1), dy.dtype.type(self.slope))
-            np.multiply(dy[rows], derivative, out=dx[rows])
+        for above, own, below in in_blocks(dy, y, dx):
+            derivative = np.where(own > 0, dy.dtype.type(1), dy.dtype.type(self.slope))
+            np.multiply(above, derivative, out=below)
 
 
 class Tanh(Activation):
@@ -101,10 +105,10 @@ class Tanh(Activation):
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · (1 − y²)."""
-        for rows in row_blocks(y):
-            derivative = np.multiply(y[rows], y[rows])
+        for above, own, below in in_blocks(dy, y, dx):
+            derivative = np.multiply(own, own)
             np.subtract(1, derivative, out=derivative)
-            np.multiply(dy[rows], derivative, out=dx[rows])
+            np.multiply(above, derivative, out=below)
 
 
 class Sigmoid(Activation):
@@ -120,15 +124,15 @@ class Sigmoid(Activation):
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
-        for rows in row_blocks(x):
-            np.copyto(y[rows], sigmoid(x[rows]))
+        for own, out in in_blocks(x, y):
+            np.copyto(out, sigmoid(own))
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · y · (1 − y)."""
-        for rows in row_blocks(y):
-            derivative = np.subtract(1, y[rows])
-            np.multiply(derivative, y[rows], out=derivative)
-            np.multiply(dy[rows], derivative, out=dx[rows])
+        for above, own, below in in_blocks(dy, y, dx):
+            derivative = np.subtract(1, own)
+            np.multiply(derivative, own, out=derivative)
+            np.multiply(above, derivative, out=below)
 
 
 class Silu(Activation):
@@ -140,13 +144,13 @@ class Silu(Activation):
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
-        for rows in row_blocks(x):
-            np.multiply(x[rows], sigmoid(x[rows]), out=y[rows])
+        for own, out in in_blocks(x, y):
+            np.multiply(own, sigmoid(own), out=out)
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · σ · (1 + x · (1 − σ))."""
-        for rows in row_blocks(x):
-            np.multiply(dy[rows], silu_derivative(x[rows], sigmoid(x[rows])), out=dx[rows])
+        for above, own, below in in_blocks(dy, x, dx):
+            np.multiply(above, silu_derivative(own, sigmoid(own)), out=below)
 
 
 class Softplus(Activation):
@@ -162,8 +166,8 @@ class Softplus(Activation):
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y · σ(x)."""
-        for rows in row_blocks(x):
-            np.multiply(dy[rows], sigmoid(x[rows]), out=dx[rows])
+        for above, own, below in in_blocks(dy, x, dx):
+            np.multiply(above, sigmoid(own), out=below)
 
 
 def _above(a: Any, b: Any) -> NDArray[np.bool_]:

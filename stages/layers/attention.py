@@ -112,7 +112,7 @@ class DotProductAttention(Layer):
 
     def continue_forward(self, x: Array, y: Array, p: Any, past: Past, *_: Any) -> None:
         """See Layer. Keeps keys and values, (kv_heads, width, positions)."""
-        angles = _angles(self.width, self.positions, x.dtype.name) if self.rotary else None
+        angles = _angles(self.width, self.positions, x.dtype.char) if self.rotary else None
         np.copyto(y, attend_to_past(x, past, (self.heads, self.kv_heads, self.width), self.positions, angles))
 
     def backward_input(self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, *_: Any) -> None:
@@ -153,8 +153,8 @@ class DotProductAttention(Layer):
         np.exp(e, out=e)
         if self.causal:
             corner = e[..., keys - queries :, :]
-            np.multiply(corner, _seen(queries, e.dtype.name), out=corner)
-        np.matmul(ones(keys, e.dtype.name)[None], e, out=inverse)
+            np.multiply(corner, _seen(queries, e.dtype.char), out=corner)
+        np.matmul(ones(keys, e.dtype.char)[None], e, out=inverse)
         limits = np.finfo(e.dtype)
         weak = (inverse < limits.tiny / limits.eps**2).any(axis=(-2, -1))
         for row, group, head in np.argwhere(weak) if weak.any() else ():
@@ -167,7 +167,7 @@ class DotProductAttention(Layer):
         keys, queries = e.shape
         np.matmul(k.T, q, out=e)
         if self.causal:
-            e[keys - queries :][_seen(queries, e.dtype.name) == 0] = -np.inf
+            e[keys - queries :][_seen(queries, e.dtype.char) == 0] = -np.inf
         np.subtract(e, e.max(axis=0), out=e)
         np.exp(e, out=e)
 
@@ -219,7 +219,7 @@ class DotProductAttention(Layer):
 
     def _turn(self, a: Array, *, back: bool = False) -> None:
         """Rotate features i and i + width/2 of each position by the angle position · base^(−2i / width), in place."""
-        cos, sin = _angles(self.width, self.positions, a.dtype.name)
+        cos, sin = _angles(self.width, self.positions, a.dtype.char)
         sin = -sin if back else sin
         half = self.width // 2
         for row in a:  # one at a time: intermediate results are small

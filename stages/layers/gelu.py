@@ -49,7 +49,7 @@ _HALF_BITS = np.array(0x3F000000, dtype=np.int32)  # 0.5 in float32; with a sign
 
 _TANH_SCALE = 2 * math.sqrt(2 / math.pi)
 _TANH_CUBE = 0.044715
-_TANH_LARGEST = {"float32": 10.0, "float64": 20.0}  # beyond, the derivative is 0 or 1, and e^−2u not yet infinite
+_TANH_LARGEST = {"f": 10.0, "d": 20.0}  # beyond, the derivative is 0 or 1, and e^−2u not yet infinite
 
 
 _of_thread = threading.local()  # scratch arrays, kept for each thread because threads of one process may run stages
@@ -99,10 +99,10 @@ def _phi(x: Array) -> Array:
 
 
 def _scratch(n: int, size: int, dtype: np.dtype[Any]) -> Sequence[Array]:
-    kept: Array | None = getattr(_of_thread, dtype.name, None)
+    kept: Array | None = getattr(_of_thread, dtype.char, None)
     if kept is None or len(kept) < n or kept.shape[1] < size:
         kept = np.empty((max(n, 5), size), dtype=dtype)
-        setattr(_of_thread, dtype.name, kept)
+        setattr(_of_thread, dtype.char, kept)
     return list(kept[:n])
 
 
@@ -199,7 +199,7 @@ def _tanh_forward(x: Any, y: Any, e: Any) -> None:
 
 
 def _tanh_slope(x: Any, slope: Any, e: Any, v: Any, d: Any) -> None:
-    largest = _TANH_LARGEST[x.dtype.name]
+    largest = _TANH_LARGEST[x.dtype.char]
     np.clip(x, -largest, largest, out=v)
     np.square(v, out=d)
     np.multiply(d, -_TANH_SCALE * _TANH_CUBE, out=e)

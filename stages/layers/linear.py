@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array, ones, set_or_add
+from stages.arrays import Array, ones
 from stages.layers.base import ELEMENT, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec
 from stages.layers.options import Init, option
 from stages.products import add_product, multiply
@@ -49,7 +49,7 @@ class Linear(Layer):
         """See Layer."""
         multiply(p[0], x, y)
         if len(p) > 1:
-            np.add(y, p[1][:, None], out=y)
+            np.add(y, p[1][:, None], y)
 
     def backward_input(
         self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, p: Sequence[Array], *_: Any
@@ -63,8 +63,11 @@ class Linear(Layer):
         """∂ℓ/∂Ω = ∂ℓ/∂f hᵀ and ∂ℓ/∂β = the sum of ∂ℓ/∂f over columns. The addition happens inside the product."""
         add_product(dy, x.T, gradients[0], accumulate=accumulate)
         if len(gradients) > 1:
-            summed = np.matmul(dy, ones(dy.shape[1], dy.dtype.name))
-            set_or_add(gradients[1], summed, accumulate=accumulate)
+            ones_ = ones(dy.shape[1], dy.dtype.char)
+            if accumulate:
+                np.add(gradients[1], dy.dot(ones_), gradients[1])
+            else:
+                dy.dot(ones_, gradients[1])
 
 
 def _build(options: LinearOptions, shape: Shape, path: tuple[int, ...]) -> Layer:

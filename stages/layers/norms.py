@@ -64,7 +64,7 @@ class _Norm(Layer):
         """∂ℓ/∂γ = Σ ∂ℓ/∂y · n and ∂ℓ/∂β = Σ ∂ℓ/∂y over the columns."""
         set_or_add(gradients[0], np.einsum("fc,fc->f", dy, extras[0]), accumulate=accumulate)
         if len(gradients) > 1:
-            set_or_add(gradients[1], np.matmul(dy, ones(dy.shape[1], dy.dtype.name)), accumulate=accumulate)
+            set_or_add(gradients[1], np.matmul(dy, ones(dy.shape[1], dy.dtype.char)), accumulate=accumulate)
 
 
 class LayerNorm(_Norm):
@@ -79,7 +79,7 @@ class LayerNorm(_Norm):
     def forward(self, x: Array, y: Array, extras: Sequence[Array], p: Sequence[Array], *_: Any) -> None:
         """See Layer."""
         n, scale = extras[0], extras[1][0]
-        mean = np.matmul(ones(len(x), x.dtype.name), x)
+        mean = np.matmul(ones(len(x), x.dtype.char), x)
         np.divide(mean, len(x), out=mean)
         scale[:] = 0
         for rows in row_blocks(x):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ Targets = NDArray[Any]
 """Labels (columns,), integers, if the loss `takes_labels`; else (outputs, columns) in the model's precision."""
 
 
-@dataclass(frozen=True, slots=True)
-class LossResult:
+class LossResult(NamedTuple):
     """`total`: Σ of the loss over columns (and outputs). `correct`: how many of the counted targets are predicted
     right, None if the loss does not classify. `gradient`: ∂ℓ/∂f, shape (outputs, columns)."""
 
