@@ -46,6 +46,18 @@ def per_second(samples: float) -> str:
     return f"{samples:,.0f}" if samples >= 10 else f"{samples:.2g}"
 
 
+def duration(seconds: float) -> str:
+    """A short duration with three digits: `432 µs`, `2.63 ms`, `1.2 s`."""
+    unit, factor = ("s", 1.0) if seconds >= 0.9995 else ("ms", 1e3) if seconds >= 0.9995e-3 else ("µs", 1e6)
+    value = seconds * factor
+    return f"{value:,.0f} {unit}" if value >= 999.5 else f"{value:.3g} {unit}"
+
+
+def step_time(mean: float, median: float) -> str:
+    """The time of a step as `2.63 ms (median 2.31 ms)`: steps that were held up count in the mean only."""
+    return f"{duration(mean)} (median {duration(median)})"
+
+
 def share(value: float | None, digits: int = 1, absent: str = _ABSENT) -> str:
     """A share from 0 to 1 as `31.2%`, with `digits` digits after the point."""
     return absent if value is None else f"{value:.{digits}%}"

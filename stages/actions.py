@@ -25,8 +25,6 @@ class Kind(StrEnum):
     BACKWARD_WEIGHT = "W"
     BACKWARD = "B"
 
-    __hash__ = str.__hash__  # that of Enum is a Python function, and each array is found by its tag
-
 
 _TEXT = re.compile(r"([0-9]+)([FIWB])([0-9]+)")
 

@@ -2,7 +2,7 @@
 
 [Note: calls of a small step] At width 64 a product of 32 columns takes some 3 µs, and a call of a Python function up to
 0.1 µs. So what does not change between two micro-batches of the same size is looked up once (`_ready`), and taking an
-array from the pool is no call. `benchmarks.calls` counts what is left.
+array from the pool is no call. tests/stages/test_calls.py says how many are left.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class BoundSteps:
             elif code == _SUM:
                 np.add(memory[x], memory[y], out=memory[dx])
             elif code == _UNPACK:
-                _unpack(message, [memory[n] for n in others])
+                _unpack(message, memory, others)
             else:
                 result = memory[y]
                 if len(others) > 1:
@@ -136,15 +136,16 @@ def _bind(step: Step, values: Owned, gradients: Owned, looking: LivingUnits | No
     return code, call, p, step.takes, step.gives, x, y, step.extras, step.dy, step.dx, step.others
 
 
-def _unpack(message: Array, parts: Sequence[Array]) -> None:
-    """Copy a message's stacked features into their arrays, or tokens (1, columns) into the only array."""
+def _unpack(message: Array, memory: Memory, slots: Sequence[int]) -> None:
+    """Copy a message's stacked features into the arrays of the slots, or tokens (1, columns) into the only one."""
     if message.dtype.kind != "f":
-        np.copyto(as_tokens(parts[0]), message, casting="same_kind")
+        np.copyto(as_tokens(memory[slots[0]]), message, casting="same_kind")
         return
-    if len(parts) == 1:
-        np.copyto(parts[0], message)
+    if len(slots) == 1:
+        memory[slots[0]][...] = message
         return
     start = 0
-    for part in parts:
-        np.copyto(part, message[start : start + len(part)])
+    for slot in slots:
+        part = memory[slot]
+        part[...] = message[start : start + len(part)]
         start += len(part)

@@ -10,7 +10,7 @@ import click
 from cluster.cli.service_options import job_argument, json_option, service_command
 
 if TYPE_CHECKING:
-    from cluster.client import Client, Job, JobEvent
+    from cluster.client import Client, Job, JobEvent, JobFigures
 
 
 @click.command()
@@ -23,7 +23,7 @@ def describe(client: Client, job_id: str, as_json: bool) -> None:
     """Show everything about a job: its state, its plan, its job file with all defaults, and its events.
 
     Warnings say why its network may learn nothing. While the job runs, and for a few minutes after its end, the command
-    also shows why it is slow, if there is a clear cause.
+    also shows the mean and the median time of the last steps, and why it is slow, if there is a clear cause.
     """
     from cluster.cli.slow import why_slow_there
 
@@ -38,15 +38,19 @@ def describe(client: Client, job_id: str, as_json: bool) -> None:
         found = {**job.as_dict(), **more, **told}
         click.echo(json.dumps(found))
         return
-    _print(job, events, slow)
+    _print(job, events, slow, figures)
 
 
-def _print(job: Job, events: list[JobEvent], slow: str | None) -> None:
+def _print(job: Job, events: list[JobEvent], slow: str | None, figures: JobFigures | None) -> None:
     from cluster.cli.job_facts import print_facts
     from cluster.cli.texts import clock, harmless, one_line
     from coordinator.job.yaml_text import write_yaml
+    from coordinator.texts import step_time
+    from coordinator.timing.durations import STEP_MEAN, STEP_MEDIAN
 
     print_facts(job)
+    if figures is not None and STEP_MEAN in figures.latest:
+        click.echo(f"{'step time':<12}{step_time(figures.latest[STEP_MEAN], figures.latest[STEP_MEDIAN])}")
     if slow is not None:
         click.echo(f"{'slow':<12}{one_line(slow)}")
     for event in _warnings(events):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.run.worker_times import COMPUTE, WAITS, Times, bubble_of
+from coordinator.timing.durations import STEP_MEAN, STEP_MEDIAN, Durations
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.timing.series import RECENT_S, RecentSteps, Series
 from coordinator.train.rows import EvalRow, Row, StepRow, take_row
@@ -50,6 +51,8 @@ class LiveRun:
     validation_accuracy: float | None = None
     validation_perplexity: float | None = None
     samples_per_second: float | None = None
+    step_mean: float | None = None
+    step_median: float | None = None
     bubble: float | None = None
     bubble_predicted: float | None = None
     workers: tuple[LiveWorker, ...] = ()
@@ -101,7 +104,7 @@ class RecentRows:
             self._recent, self._losses, self.evaluation = RecentSteps(), Series(), None
             self.means = EpochMeans()
         self.last = row
-        self._recent.add(row.samples, row.seconds, row.bubble)
+        self._recent.add(row.samples, row.seconds, row.bubble, row.steps or 1)
         take_row(self.means, row)
         self._losses.add(row.step, row.loss_per_row)
         self._pace.take(row.step, now)
@@ -119,6 +122,11 @@ class RecentRows:
     def samples_per_second(self) -> float | None:
         """The rows trained on per second, over the recent steps."""
         return self._recent.samples_per_second
+
+    @property
+    def durations(self) -> Durations:
+        """How long the recent steps took."""
+        return self._recent.durations
 
     @property
     def bubble(self) -> float | None:
@@ -244,6 +252,8 @@ class JobPulse:
             validation_accuracy=figures.validation_accuracy,
             validation_perplexity=figures.latest.get("validation_perplexity"),
             samples_per_second=figures.samples_per_second,
+            step_mean=figures.latest.get(STEP_MEAN),
+            step_median=figures.latest.get(STEP_MEDIAN),
             bubble=figures.bubble,
             bubble_predicted=figures.bubble_predicted,
             workers=workers,

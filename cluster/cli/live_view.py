@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cluster.cli.live_facts import LiveRun, LiveWorker
-from coordinator.texts import per_second, share, size
+from coordinator.texts import per_second, share, size, step_time
 
 _SPARK = "▁▂▃▄▅▆▇█"
 _KINDS = (("compute", "█", "green"), ("wait", "░", "red"), ("send", "▒", "yellow"), ("other", "·", "dim"))
@@ -112,8 +112,11 @@ def _speed(facts: LiveRun, width: int) -> Text | None:
     speed = "" if facts.samples_per_second is None else f"{per_second(facts.samples_per_second)} samples/s"
     bubble = "" if facts.bubble is None else f"bubble {facts.bubble:.0%}"
     predicted = "" if facts.bubble_predicted is None else f"predicted {facts.bubble_predicted:.0%}"
-    texts = (speed, bubble, predicted, _memory(facts))
-    parts = [_Part(Text(text), rank) for rank, text in enumerate(texts)]
+    step = ""
+    if facts.step_mean is not None and facts.step_median is not None:
+        step = f"step {step_time(facts.step_mean, facts.step_median)}"
+    ranked = ((speed, 0), (step, 4), (bubble, 1), (predicted, 2), (_memory(facts), 3))
+    parts = [_Part(Text(text), rank) for text, rank in ranked]
     line = _fit(parts, width)
     return line if line.plain else None
 

@@ -197,6 +197,7 @@ class LiveProgress(RunDisplay):
     def facts(self) -> LiveRun:
         """Return the present facts of the run."""
         rows, last, evaluation = self._rows, self._rows.last, self._rows.evaluation
+        durations = rows.durations
         return LiveRun(
             phase=self._phase,
             step=0 if last is None else last.step,
@@ -209,6 +210,8 @@ class LiveProgress(RunDisplay):
             validation_accuracy=None if evaluation is None else evaluation.accuracy,
             validation_perplexity=None if evaluation is None else evaluation.perplexity,
             samples_per_second=rows.samples_per_second,
+            step_mean=durations.mean,
+            step_median=durations.median,
             bubble=rows.bubble,
             bubble_predicted=None if last is None else last.bubble_predicted,
             workers=self._workers(),

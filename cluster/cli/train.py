@@ -27,7 +27,9 @@ from cluster.cli.progress import Header, RunDisplay, make_progress
 from cluster.run.run_dir import RunDir, default_run_dir
 from cluster.run.training import Run, RunResult
 from cluster.run.why_slow import why_slow_of
-from coordinator.texts import counted, text_measures
+from coordinator.texts import counted, step_time, text_measures
+from coordinator.timing.durations import STEP_MEAN, STEP_MEDIAN, Durations
+from coordinator.train.rows import StepRow
 from stages.errors import NotEnoughResources, UserMistake
 
 
@@ -117,7 +119,8 @@ def perform(
         with make_progress(_header(prepared, local=local), as_json=as_json) as progress:
             for line in prepared.data.said:
                 progress.note(line)
-            result = _train(prepared, directory, progress, signals)
+            durations = Durations()
+            result = _train(prepared, directory, progress, signals, durations)
     except KeyboardInterrupt:
         return _ended_at_once(prepared, directory, signals)
     except UserMistake:
@@ -130,7 +133,7 @@ def perform(
         directory.discard()
     own_host = len(os.sched_getaffinity(0)) if address is None else None
     slow = why_slow_of(directory.last_account, prepared.blueprint.program.placement, own_host)
-    _show_result(result, directory.path, slow, as_json)
+    _show_result(result, directory.path, slow, durations, as_json)
     code = signals.exit_code(result)
     if code == NOT_SAVED:
         click.echo(_not_saved(directory.path, result.steps, result.checkpoint), err=True)
@@ -174,7 +177,7 @@ def _header(run: Run, *, local: bool) -> Header:
     )
 
 
-def _train(run: Run, directory: RunDir, progress: RunDisplay, signals: EndSignals) -> RunResult:
+def _train(run: Run, directory: RunDir, progress: RunDisplay, signals: EndSignals, durations: Durations) -> RunResult:
     def on_start(places: object) -> None:
         signals.begin(progress.note)
         progress.started()
@@ -187,11 +190,13 @@ def _train(run: Run, directory: RunDir, progress: RunDisplay, signals: EndSignal
                 laid_out = run.blueprint
                 progress.lay_out(laid_out.program.placement)
             progress.row(row)
+            if isinstance(row, StepRow):
+                durations.add(row.seconds / (row.steps or 1), row.steps or 1)
     assert run.result is not None, "rows() ended without an error"
     return run.result
 
 
-def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool) -> None:
+def _show_result(result: RunResult, path: Path, slow: str | None, durations: Durations, as_json: bool) -> None:
     evaluation = result.last_evaluation
     if as_json:
         shown = {
@@ -207,6 +212,8 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
             "validation_accuracy": None if evaluation is None else evaluation.accuracy,
             "validation_perplexity": None if evaluation is None else evaluation.perplexity,
             "validation_bits_per_byte": None if evaluation is None else evaluation.bits_per_byte,
+            STEP_MEAN: durations.mean,
+            STEP_MEDIAN: durations.median,
             "slow": slow,
             "warnings": [asdict(warning) for warning in result.warnings],
         }
@@ -223,6 +230,8 @@ def _show_result(result: RunResult, path: Path, slow: str | None, as_json: bool)
         parts += text_measures(evaluation.perplexity, evaluation.bits_per_byte)
         if evaluation.accuracy is not None:
             parts.append(f"validation accuracy {evaluation.accuracy:.2%}")
+    if durations.mean is not None and durations.median is not None:
+        parts.append(f"{step_time(durations.mean, durations.median)} a step")
     click.echo(f"{', '.join(parts)}\nrun directory: {path}")
     if slow is not None:
         click.echo(f"slow: {slow}", err=True)

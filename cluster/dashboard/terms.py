@@ -31,6 +31,8 @@ TERMS = {
     "of the validation loss; jobs on text only",
     "bits/byte": "Bits that the network needs for a byte of the validation text, whatever its tokens are",
     "samples/s": "Training rows a second over the last steps",
+    "time of a step": "The mean over the last steps, from the end of one step to the end of the next; in brackets the "
+    "median, in which the few steps that were held up hardly count",
     "last step": "When the last step ended",
     "running": "Time since the attempt started",
     "took": "Time from the start of the attempt to its end",

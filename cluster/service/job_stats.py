@@ -124,7 +124,7 @@ class JobStats:
         self.samples += row["samples"]
         steps = row.get("steps", 1)
         self.step_seconds.observe(row["seconds"] / steps, steps)
-        self.recent.add(row["samples"], row["seconds"], row["bubble"])
+        self.recent.add(row["samples"], row["seconds"], row["bubble"], steps)
         self._rates.add(self.steps, row["samples"], row["seconds"])
         self._take_figures(row, _STEP_SERIES)
         take_step(self.means, row)

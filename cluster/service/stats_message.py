@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cluster.run.worker_times import predicted_bubbles, worker_times
 from cluster.service.job_stats import JobStats
 from cluster.wire import pipetrain_pb2 as pb
+from coordinator.timing.durations import STEP_MEAN, STEP_MEDIAN
 from coordinator.train.rows import SERIES
 
 _LOSSES = 120
@@ -15,7 +16,13 @@ _NAMED = frozenset(SERIES) & frozenset(pb.JobStats.DESCRIPTOR.fields_by_name)
 
 def stats_message(stats: JobStats) -> pb.JobStats:
     """Return the figures of a job's present attempt. Speed and bubble are means over the last steps."""
-    recent = {"samples_per_second": stats.recent.samples_per_second, "bubble": stats.recent.bubble}
+    durations = stats.recent.durations
+    recent = {
+        "samples_per_second": stats.recent.samples_per_second,
+        "bubble": stats.recent.bubble,
+        STEP_MEAN: durations.mean,
+        STEP_MEDIAN: durations.median,
+    }
     latest = {**stats.latest, **{name: value for name, value in recent.items() if value is not None}}
     return pb.JobStats(
         id=stats.job,

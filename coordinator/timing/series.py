@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from coordinator.timing.durations import Durations
+
 SERIES_POINTS = 1000
 RECENT_S = 10.0
 """Pages and commands show speeds and bubbles of about the last so many seconds, …"""
@@ -125,6 +127,7 @@ class _Recent(NamedTuple):
     samples: int
     seconds: float
     idle: float
+    durations: Durations
 
 
 class RecentSteps:
@@ -134,17 +137,17 @@ class RecentSteps:
     def __init__(self) -> None:
         self._seen: deque[_Recent] = deque()  # bounded: neighbours are joined up to a fiftieth of RECENT_S
 
-    def add(self, samples: int, seconds: float, bubble: float) -> None:
-        """Add a step: its samples, its seconds, and the share of the seconds that was bubble."""
+    def add(self, samples: int, seconds: float, bubble: float, joined: int = 1) -> None:
+        """Add a step, or so many `joined` ones: samples, seconds, and the share of the seconds that was bubble."""
         if self._seen and self._seen[-1].seconds + seconds <= RECENT_S / 50:
-            before = self._seen.pop()
-            self._seen.append(
-                _Recent(
-                    before.steps + 1, before.samples + samples, before.seconds + seconds, before.idle + bubble * seconds
-                )
-            )
+            steps, before_samples, before_seconds, idle, durations = self._seen.pop()
+            durations.add(seconds / joined, joined)
+            now = before_samples + samples, before_seconds + seconds, idle + bubble * seconds
+            self._seen.append(_Recent(steps + 1, *now, durations))
             return
-        self._seen.append(_Recent(1, samples, seconds, bubble * seconds))
+        durations = Durations()
+        durations.add(seconds / joined, joined)
+        self._seen.append(_Recent(1, samples, seconds, bubble * seconds, durations))
         steps, time = sum(seen.steps for seen in self._seen), self._seconds
         while steps - self._seen[0].steps >= RECENT_STEPS and time - self._seen[0].seconds >= RECENT_S:
             gone = self._seen.popleft()
@@ -161,6 +164,14 @@ class RecentSteps:
         """The idle share of the time of these steps; None before the first step."""
         seconds = self._seconds
         return sum(seen.idle for seen in self._seen) / seconds if seconds > 0 else None
+
+    @property
+    def durations(self) -> Durations:
+        """How long these steps took."""
+        found = Durations()
+        for seen in self._seen:
+            found.update(seen.durations)
+        return found
 
     @property
     def _seconds(self) -> float:

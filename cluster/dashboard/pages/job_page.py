@@ -33,7 +33,7 @@ from cluster.service.job_stats import JobStats
 from cluster.service.records import JobRecord
 from coordinator import run_files
 from coordinator.queue.job_states import Failed
-from coordinator.texts import counted, number, share, size, span
+from coordinator.texts import counted, number, share, size, span, step_time
 from stages.errors import PipetrainError, UnknownJob
 
 FACTS = (
@@ -44,6 +44,7 @@ FACTS = (
     "perplexity",
     "bits/byte",
     "samples/s",
+    "time of a step",
     "bubble, measured",
     "bubble, predicted",
     "last step",
@@ -278,6 +279,7 @@ def figures(record: JobRecord, stats: JobStats | None, position: int | None, que
         number(record.validation_perplexity, ""),
         number(record.validation_bits_per_byte, ""),
         f"{rate:,.0f}" if rate is not None else "",
+        "" if stats is None else step_time_of(stats),
         share(bubble) if bubble is not None else "",
         share(None if stats is None else stats.latest.get("bubble_predicted"), absent=""),
         clock(last)[11:] if last is not None else "",
@@ -286,6 +288,12 @@ def figures(record: JobRecord, stats: JobStats | None, position: int | None, que
         time_left(record, stats).removesuffix(" left"),
         "" if position is None else f"{position} of {queue_length}",
     )
+
+
+def step_time_of(stats: JobStats) -> str:
+    """Return the mean and the median time of the last steps; empty before the first."""
+    mean, median = stats.recent.durations.mean, stats.recent.durations.median
+    return "" if mean is None or median is None else step_time(mean, median)
 
 
 def what_next(record: JobRecord) -> str:
