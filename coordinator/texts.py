@@ -46,7 +46,7 @@ def per_second(samples: float) -> str:
     return f"{samples:,.0f}" if samples >= 10 else f"{samples:.2g}"
 
 
-def duration(seconds: float) -> str:
+def precise_span(seconds: float) -> str:
     """A short duration with three digits: `432 µs`, `2.63 ms`, `1.2 s`."""
     unit, factor = ("s", 1.0) if seconds >= 0.9995 else ("ms", 1e3) if seconds >= 0.9995e-3 else ("µs", 1e6)
     value = seconds * factor
@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
 
 def step_time(mean: float, median: float) -> str:
     """The time of a step as `2.63 ms (median 2.31 ms)`: steps that were held up count in the mean only."""
-    return f"{duration(mean)} (median {duration(median)})"
+    return f"{precise_span(mean)} (median {precise_span(median)})"
 
 
 def share(value: float | None, digits: int = 1, absent: str = _ABSENT) -> str:

@@ -31,7 +31,8 @@ class JobFigures:
     yet. `loss` and `accuracy` are means over the rows of the present epoch so far.
 
     `losses` are evenly spaced over the whole attempt, oldest first. `latest` has the last value of every known series,
-    including those that are attributes here.
+    including those that are attributes here, and `step_seconds_mean` and `step_seconds_median` of the last 10 s, at
+    least 10 steps.
     """
 
     id: str

@@ -14,7 +14,7 @@ from cluster.data.sources import load_data
 from coordinator.job.schedule_names import SCHEDULES, fewest_micro_batches
 from coordinator.job.spec import load_job
 from coordinator.job.yaml_text import write_yaml
-from coordinator.texts import duration
+from coordinator.texts import precise_span
 from tests.cluster.tables import table, table_job
 from tests.jobs import pipetrain_here
 
@@ -86,7 +86,7 @@ def test_a_run_without_validation_trains_on_all_rows(none: str, tmp_path: Path) 
     assert ({row["kind"] for row in rows}, sum(row["samples"] for row in rows)) == ({"step"}, 180)
     first = done.stdout.splitlines()[0]
     last = np.average([row["loss"] for row in rows[-15:]], weights=[row["samples"] for row in rows[-15:]])
-    mean = duration(float(np.mean([row["seconds"] for row in rows])))
+    mean = precise_span(float(np.mean([row["seconds"] for row in rows])))
     assert first.startswith(f"finished at step 45 of 45, mean loss {last:.4g}, {mean} (median ")
     refused = pipetrain_here("evaluate", run)
     assert (refused.returncode, "no validation rows" in refused.stderr) == (2, True)

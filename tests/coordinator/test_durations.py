@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.texts import duration, step_time
+from coordinator.texts import precise_span, step_time
 from coordinator.timing.durations import Durations
 from coordinator.timing.series import RecentSteps
 
@@ -72,7 +72,7 @@ def test_steps_that_left_the_window_are_not_in_its_durations() -> None:
     ],
 )
 def test_a_duration_has_three_digits(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert precise_span(seconds) == text
 
 
 def test_the_time_of_a_step_has_both() -> None:

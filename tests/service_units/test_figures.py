@@ -16,6 +16,7 @@ from cluster.service.stats_message import stats_message
 from cluster.trackers.tracker import point_of
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import row_from_wire, row_to_wire
+from coordinator.timing.durations import STEP_MEAN, STEP_MEDIAN
 from coordinator.train.rows import EVAL_FIGURES, SERIES, STEP_FIGURES, EvalRow, StepRow
 
 ALL = (*STEP_FIGURES, *EVAL_FIGURES)
@@ -51,6 +52,8 @@ def test_each_series_reaches_the_service_its_clients_and_the_interface() -> None
     assert set(FOUND) == set(SERIES)
     stats = _stats()
     figures = figures_from_wire(pb.JobStats.FromString(stats_message(stats).SerializeToString()))
+    times = {name: figures.latest.pop(name) for name in (STEP_MEAN, STEP_MEDIAN)}
+    assert times == pytest.approx(dict.fromkeys(times, STEP.seconds), rel=0.003)
     assert figures.latest == FOUND
     assert {name: getattr(figures, name) for name in FOUND if hasattr(figures, name)} == {
         name: value for name, value in FOUND.items() if hasattr(figures, name)
