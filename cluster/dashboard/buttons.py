@@ -8,6 +8,8 @@ from typing import TypeVar
 from nicegui import ui
 
 from cluster.dashboard.site import Site
+from cluster.dashboard.submission import resume_job
+from cluster.service.peers import is_remote_address
 from cluster.service.records import JobRecord
 from coordinator.queue.job_states import Running, Starting, Stopped
 from stages.errors import PipetrainError
@@ -44,6 +46,26 @@ def stop_noted(record: JobRecord) -> str:
         case Stopped() as state:
             return f"Job {record.id} is STOPPED: {state.how}"
     return f"Job {record.id} had ended before: it is {record.state.name}"
+
+
+async def ask_and_resume(site: Site, job: str) -> None:
+    """Submit a job that goes on with `job`, with the changes that the reader gives in a dialog, and open its page."""
+    with ui.dialog() as dialog, ui.card():
+        ui.label(f"Go on with job {job}")
+        ui.label("A new job begins with its newest checkpoint. This job stays as it is.").classes("muted")
+        changes = ui.input("Changes, such as training.epochs=40 pipeline.stages=3").props("outlined dense autofocus")
+        with ui.element("div").classes("line"):
+            ui.button("Go on", color=None, on_click=lambda: dialog.submit(True)).classes("act main").props("unelevated")
+            ui.button("Cancel", color=None, on_click=lambda: dialog.submit(False)).classes("act").props("flat")
+    agreed, given, remote = await dialog, (changes.value or "").split(), is_remote_address(dialog.client.ip)
+    dialog.delete()
+
+    def open_page(record: JobRecord) -> str:
+        ui.navigate.to(f"/jobs/{record.id}")
+        return f"Job {record.id} goes on"
+
+    if agreed:
+        await attempt(resume_job(site, job, given, remote=remote), open_page)
 
 
 async def confirm_delete(site: Site, job: str, then: Callable[[], object]) -> None:

@@ -304,6 +304,16 @@ class StopRequest(BaseModel):
     now: bool = Field(default=False, description="end it without finishing its steps and without saving its weights")
 
 
+class ResumeRequest(BaseModel):
+    """How a new job goes on from the newest checkpoint of one that has ended."""
+
+    changes: list[str] = Field(
+        default=[], max_length=100, description="changes of the job, such as training.epochs=40 or pipeline.stages=3"
+    )
+    priority: int = Field(default=0, description="jobs of a higher priority start first; −1000 to 1000")
+    preempt: bool = Field(default=False, description="running jobs of a lower priority make room for it")
+
+
 class TraceRequest(BaseModel):
     """The steps to trace."""
 

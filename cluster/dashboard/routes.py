@@ -18,7 +18,7 @@ from cluster.dashboard import facts, models
 from cluster.dashboard.job_list import SORTS, Filters, job_page
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
-from cluster.dashboard.submission import submit_text
+from cluster.dashboard.submission import resume_job, submit_text
 from cluster.service.files import RUNNER
 from cluster.service.job_stats import JobStats
 from cluster.service.peers import is_remote_address
@@ -225,12 +225,32 @@ def _changing(router: APIRouter, site: Site) -> None:
         name: Annotated[str, Query(description="replaces the name in the job file")] = "",
         priority: Annotated[int, Query(description="jobs of a higher priority start first; −1000 to 1000")] = 0,
         submission_id: Annotated[str, Query(description="submitting again with it returns the same job")] = "",
+        preempt: Annotated[bool, Query(description="running jobs of a lower priority make room for it")] = False,
     ) -> models.Job:
         """Submit the job file in the body."""
         text = await _text(request)
-        remote = is_remote_address(request.client.host if request.client else None)
         stored = await submit_text(
-            site.api, text, name=name, priority=priority, submission_id=submission_id, remote=remote
+            site.api,
+            text,
+            name=name,
+            priority=priority,
+            submission_id=submission_id,
+            preempt=preempt,
+            remote=_is_remote(request),
+        )
+        return facts.job_model(site.jobs.view(stored))
+
+    @router.post("/jobs/{job}/resume", status_code=201, responses=refusals)
+    async def resume(job: JobId, request: Request, wanted: models.ResumeRequest | None = None) -> models.Job:
+        """Submit a new job that goes on from the newest checkpoint of a job that has ended."""
+        found, wanted = await site.find(job), wanted or models.ResumeRequest()
+        stored = await resume_job(
+            site,
+            found.id,
+            wanted.changes,
+            priority=wanted.priority,
+            preempt=wanted.preempt,
+            remote=_is_remote(request),
         )
         return facts.job_model(site.jobs.view(stored))
 
@@ -252,6 +272,10 @@ def _changing(router: APIRouter, site: Site) -> None:
         """Request a trace of a job's next steps."""
         wanted = request or models.TraceRequest()
         return models.TraceRequested(id=await site.trace(job, wanted.steps), steps=wanted.steps)
+
+
+def _is_remote(request: Request) -> bool:
+    return is_remote_address(request.client.host if request.client else None)
 
 
 async def cluster_model(site: Site) -> models.Cluster:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.dashboard.site import Site
 from cluster.dashboard.yaml_lines import Problem, place_problems
 from cluster.service.api import Api
 from cluster.service.records import JobRecord
 from coordinator.job.limits import document_problem, encodable
 from coordinator.job.source_names import files_named, local_path
-from coordinator.job.spec import JobSpec, parse_job
+from coordinator.job.spec import JobSpec, changed_job, parse_job
 from coordinator.job.yaml_text import read_document
 from stages.errors import InvalidJob, UserMistake
 
@@ -26,7 +28,14 @@ class NotSubmitted(UserMistake):
 
 
 async def submit_text(
-    api: Api, text: str, *, name: str = "", priority: int = 0, submission_id: str = "", remote: bool = False
+    api: Api,
+    text: str,
+    *,
+    name: str = "",
+    priority: int = 0,
+    submission_id: str = "",
+    preempt: bool = False,
+    remote: bool = False,
 ) -> JobRecord:
     """Submit a job file's text, as `pipetrain submit --no-upload` does; `remote`: the text came from another host.
 
@@ -36,9 +45,26 @@ async def submit_text(
     draft = await asyncio.to_thread(read_job_text, text, name)
     wrong = await api.wrong_paths([path for path in draft.paths.values() if _is_absolute(path)], exists=True)
     stored, _ = await api.take_in(
-        await asyncio.to_thread(draft.spec, wrong), priority=priority, submission_id=submission_id, remote=remote
+        await asyncio.to_thread(draft.spec, wrong),
+        priority=priority,
+        submission_id=submission_id,
+        preempt=preempt,
+        remote=remote,
     )
     return stored
+
+
+async def resume_job(
+    site: Site, job: str, changes: Sequence[str], *, priority: int = 0, preempt: bool = False, remote: bool = False
+) -> JobRecord:
+    """Submit a new job that goes on from the newest checkpoint of a job that has ended, as `pipetrain submit --resume`
+    does. `changes` are such as `training.epochs=40`. Raises InvalidJob, Refused, and the errors of Api.take_in."""
+    stored = await asyncio.to_thread(site.jobs.store.document, job)
+    spec = await asyncio.to_thread(changed_job, json.loads(stored.document), changes)
+    record, _ = await site.api.take_in(
+        spec, files=stored.files, priority=priority, resume=job, preempt=preempt, remote=remote
+    )
+    return record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -182,9 +182,22 @@ def test_a_job_submitted_by_a_script_is_stopped_and_deleted(api: Api, service: S
     assert (status, job["name"]) == (201, "by-script")
     assert api.ask("POST", "/api/jobs?name=by-script&submission_id=once", text)[1]["id"] == job["id"]
     assert api.ask("DELETE", f"/api/jobs/{job['id']}")[0] == 409, "it has not ended"
-    assert api.ask("POST", f"/api/jobs/{job['id']}/stop", '{"now": true}')[0] == 200
+    resume = f"/api/jobs/{job['id']}/resume"
+    status, answer = api.ask("POST", resume)
+    assert (status, "only a job that has ended can be resumed" in answer["problems"][0]) == (409, True)
+    until(service.client.job(job["id"]), "RUNNING")
+    assert api.ask("POST", f"/api/jobs/{job['id']}/stop")[0] == 200
     until(service.client.job(job["id"]), "STOPPED")
     assert api.ask("POST", f"/api/jobs/{job['id']}/trace", '{"steps": 5}')[0] == 409
+    status, answer = api.ask("POST", resume, '{"changes": ["seed=4"]}')
+    assert (status, answer["problems"][0].partition(":")[0]) == (422, "seed")
+    wanted = {"changes": ["pipeline.stages=2", "name=goes-on"], "priority": 3, "preempt": True}
+    status, after = api.ask("POST", resume, json.dumps(wanted))
+    assert (status, after["name"], after["priority"]) == (201, "goes-on", 3)
+    assert service.client.job(after["id"]).events()[0].kind == "submitted"
+    assert after["step"] == service.client.job(job["id"]).step
+    assert api.ask("POST", f"/api/jobs/{after['id']}/stop", '{"now": true}')[0] == 200
+    until(service.client.job(after["id"]), "STOPPED")
     assert api.ask("DELETE", f"/api/jobs/{job['id']}") == (200, {"id": job["id"]})
     assert api.ask("GET", f"/api/jobs/{job['id']}")[0] == 404
 

@@ -15,7 +15,7 @@ from cluster.client import Job
 from coordinator.program.replay import replay
 from coordinator.schedules import build
 from tests.dashboard.browser import Browser
-from tests.service.running import Service, wait_for
+from tests.service.running import Service, until, wait_for
 
 BUBBLE = 3
 _STILL_S = 1.2  # three times the interval at which a visible page looks for news
@@ -66,6 +66,16 @@ def test_a_job_submitted_in_the_form_is_seen_to_train_is_stopped_and_deleted(
     model = browser.button("Download the model").get_attribute("href")
     assert model is not None
     assert urllib.request.urlopen(model).read() == (service.home.run_directory(job) / "model.safetensors").read_bytes()
+
+    browser.button("Go on").click()
+    browser.until(lambda: f"Go on with job {job}" in browser.text, "it did not ask what changes")
+    browser.js("document.querySelector('.q-dialog button').focus()")
+    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.until(lambda: job not in browser.driver.current_url, "going on led nowhere")
+    after = service.client.job(browser.driver.current_url.rpartition("/")[2])
+    assert f"after step {service.client.job(job).step} of job {job}" in "\n".join(e.text for e in after.events())
+    until(after.stop(now=True), "STOPPED")
+    browser.open(f"/jobs/{job}")
 
     browser.button("Delete").click()
     browser.until(lambda: f"Delete job {job}" in browser.text, "it was not asked again")

@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from cluster.dashboard import facts as api_facts
-from cluster.dashboard.buttons import attempt, confirm_delete, stop_job
+from cluster.dashboard.buttons import ask_and_resume, attempt, confirm_delete, stop_job
 from cluster.dashboard.failure_view import FailureView, failure_view
 from cluster.dashboard.frame import MADE_WITHIN_S, every_tick, frame, heading
 from cluster.dashboard.job_progress import percent, tab_title, time_left
@@ -161,6 +161,8 @@ class _Job:
             self._stop = (
                 ui.button("Stop", color=None, on_click=lambda: stop_job(site, job)).classes("act").props("unelevated")
             )
+            self._resume = ui.button("Go on", color=None, on_click=lambda: ask_and_resume(site, job))
+            self._resume.classes("act").props("unelevated")
             self._delete = ui.button("Delete", color=None, on_click=delete).classes("act bad").props("unelevated")
 
     async def look(self) -> None:
@@ -258,6 +260,7 @@ class _Job:
         self._done.style(f"width: {100 * share_done:.1f}%")
         self._stop.set_visibility(not state.ended)
         self._delete.set_visibility(state.ended)
+        self._resume.set_visibility(state.ended and bool(record.step))
         self._tracing.set_visibility(state.name == "RUNNING")
         self._model.set_visibility(record.model_saved)
         if not self._ticks:

@@ -86,6 +86,7 @@ class _Submit:
                     .props("outlined dense")
                     .style("width: 110px")
                 )
+                self._preempt = ui.checkbox("Jobs of a lower priority make room").props("dense")
                 ui.label("Paths are those of the service's machine.").classes("muted small")
         self._tabs = tabs
 
@@ -113,7 +114,8 @@ class _Submit:
         problems: Sequence[Any] = []
         try:
             remote = is_remote_address(self._button.client.ip)
-            record = await submit_text(self._site.api, content, priority=int(self._priority.value or 0), remote=remote)
+            priority, preempt = int(self._priority.value or 0), bool(self._preempt.value)
+            record = await submit_text(self._site.api, content, priority=priority, preempt=preempt, remote=remote)
             ui.navigate.to(f"/jobs/{record.id}")
         except NotSubmitted as error:
             problems = error.placed if as_text else [Problem(None, problem.text) for problem in error.placed]
