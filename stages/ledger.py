@@ -41,12 +41,13 @@ _KIND_OF = {FORWARD: Kind.FORWARD, INPUT_GRADIENT: Kind.BACKWARD_INPUT, WEIGHT_G
 class Account(NamedTuple):
     """A worker's time from `began` to `ended`, in seconds of the host's monotonic clock. `stages` has the seconds of
     each stage in the order of STAGE_KINDS, `worker` those in the order of WORKER_KINDS; all together are `ended -
-    began`."""
+    began`. `cpu` is the CPU time of the worker's thread in it."""
 
     began: float
     ended: float
     stages: dict[int, tuple[float, ...]]
     worker: tuple[float, ...]
+    cpu: float = 0.0
 
 
 class Ledger:
@@ -60,12 +61,15 @@ class Ledger:
         self._by_stage = {stage: [0.0] * len(STAGE_KINDS) for stage in stages}
         self._of_worker = [0.0] * len(WORKER_KINDS)
         self._began = self._last = recovering_since or 0.0
+        self._cpu = 0.0
         self._without_orders = OTHER if recovering_since is None else RECOVERY
         self.trace = False
         self.timeline: list[tuple[Action, float, float]] = []
 
     def open(self) -> None:
         """Begin to work. The first call starts the clock; later calls book the time without orders as `other`."""
+        if not self._cpu:
+            self._cpu = time.thread_time()
         if self._last:
             self.book_worker(self._without_orders)
             self._without_orders = OTHER
@@ -95,9 +99,12 @@ class Ledger:
     def take(self) -> Account:
         """Return the times booked since the last `take`; the time since the last booking is `other`."""
         self.book_worker(OTHER)
+        cpu = time.thread_time()
         account = Account(
-            self._began, self._last, {s: tuple(row) for s, row in self._by_stage.items()}, tuple(self._of_worker)
+            *(self._began, self._last, {s: tuple(row) for s, row in self._by_stage.items()}, tuple(self._of_worker)),
+            cpu=cpu - self._cpu,
         )
+        self._cpu = cpu
         for row in self._by_stage.values():
             row[:] = [0.0] * len(STAGE_KINDS)
         self._of_worker[:] = [0.0] * len(WORKER_KINDS)

@@ -86,6 +86,7 @@ class WorkerChannel:
             public_key=self._zmq.public_key,
             secret=b"" if self._setup is None else self._setup.secret,
             clock=clock_name(),
+            cores=len(os.sched_getaffinity(0)),
         )
 
     def _is_linked(self, address: WorkerAddress) -> bool:

@@ -13,7 +13,7 @@ from stages.actions import Kind
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAddress:
     """A worker's addresses, its public key for TCP, and the secret that it shows to workers of its host. `link` is ""
-    if this host or process cannot share memory. `clock` names its monotonic clock."""
+    if this host or process cannot share memory. `clock` names its monotonic clock; it may use `cores` cores."""
 
     worker: int
     host: str
@@ -25,6 +25,7 @@ class WorkerAddress:
     public_key: bytes
     secret: bytes = field(repr=False)
     clock: str
+    cores: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

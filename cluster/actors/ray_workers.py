@@ -116,7 +116,7 @@ class RayWorkers:
 
     def places(self) -> Sequence[WorkerPlace]:
         """See Workers."""
-        return [WorkerPlace(at.worker, at.host, at.node, at.pid) for at in self.addresses]
+        return [WorkerPlace(at.worker, at.host, at.node, at.pid, at.cores) for at in self.addresses]
 
     def clocks(self) -> Sequence[ClockFix]:
         """See Workers."""

@@ -6,8 +6,9 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 from rich.table import Table
@@ -16,18 +17,24 @@ from cluster.actors.ray_room import room_at_start
 from cluster.checkpoints.given_weights import require_weights
 from cluster.cli.options import job_options, read_job
 from cluster.cli.output import console
+from cluster.cli.step_tables import comparison_document, comparison_lines, prediction_document, prediction_lines
 from cluster.cli.texts import harmless
-from cluster.data.measure import measure
+from cluster.data.measure import measure as measure_data
 from cluster.data.sources import load_data
+from cluster.run.calibration import calibrate
+from cluster.run.recorded_steps import RecordedSteps, laid_out_as, recorded_steps
+from coordinator import run_files
 from coordinator.job.spec import JobSpec
 from coordinator.learning.data_warnings import data_warnings
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.estimate import Estimate, estimate
 from coordinator.plan.layer_table import LayerRow, folded, layer_rows
 from coordinator.plan.layout import lay_out
+from coordinator.plan.predicted_step import predicted_step
 from coordinator.plan.rate_picture import notable_steps, rate_picture
 from coordinator.schedules.csv_format import write_csv
 from coordinator.texts import counted, number, size
+from coordinator.timing.step_comparison import compare as compare_steps
 from stages.data import batch_bounds
 from stages.errors import NotEnoughResources, UserMistake
 from stages.network import path_name
@@ -37,7 +44,7 @@ _WIDE = 120
 
 
 @click.command()
-@job_options()
+@job_options(required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--layers", is_flag=True, help="Show each operation of the network, without folding alike blocks.")
 @click.option(
@@ -46,8 +53,17 @@ _WIDE = 120
     help="Write the schedule to this .csv file, too: what `schedule: auto` found, for example.",
 )
 @click.option("--rates", is_flag=True, help="Draw the learning rate over the steps instead.")
+@click.option(
+    "--measure", is_flag=True, help="Measure F, I, W and messages here for some seconds, and predict a step from them."
+)
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="RUN_DIR",
+    help="Measure here, and show the prediction beside the steps of this run, cause by cause. JOB is the run's.",
+)
 def plan(
-    job: Path,
+    job: Path | None,
     stages: int | None,
     schedule: str | None,
     overrides: tuple[str, ...],
@@ -55,18 +71,28 @@ def plan(
     layers: bool,
     write_schedule: Path | None,
     rates: bool,
+    measure: bool,
+    compare: Path | None,
 ) -> None:
     """Show what JOB.yaml reads, and its stages: layers, parameters, FLOPs, bytes, predicted bubble and bottleneck.
 
     If layers are made of layers, such as a transformer, a table of them comes first; it has a line for blocks that are
     alike, and the number of these blocks.
 
+    Without --measure, the bubble follows from counted operations. With it, the product's own code is measured here, in
+    as many processes as workers compute at once.
+
     Warnings say what in the data may keep the network from learning. The command exits with 2 if a worker's stages need
     more than memory_per_worker.
     """
+    recorded = None if compare is None else recorded_steps(compare)
+    if job is None:
+        if compare is None:
+            raise UserMistake("JOB.yaml: missing, must be a job file")
+        job = compare / run_files.JOB
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     data = load_data(spec)
-    spec = data.spec
+    spec = data.spec if recorded is None else laid_out_as(recorded, data.spec)
     require_weights(spec)
     if rates:
         _rates(spec, len(data.train), as_json=as_json)
@@ -74,7 +100,7 @@ def plan(
     room = room_at_start(spec, local=False, address=None, most=None)
     blueprint = lay_out(spec, len(data.train), room, data_bytes=data.nbytes, validation_rows=len(data.validation))
     found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
-    warnings = data_warnings(measure(data))
+    warnings = data_warnings(measure_data(data))
     for warning in warnings:
         click.echo(harmless(f"warning: {warning.text}"), err=True)
     if as_json:
@@ -83,6 +109,7 @@ def plan(
             **_schedule(blueprint),
             "data": list(data.said),
             "warnings": [asdict(warning) for warning in warnings],
+            **_predicted(blueprint, measure=measure, recorded=recorded).document,
         }
         click.echo(json.dumps({**told, "operations": [asdict(row) for row in layer_rows(blueprint)]}))
     else:
@@ -91,6 +118,7 @@ def plan(
         if layers or any(len(row.path) > 1 for row in rows):
             _print_layers(spec.name, rows if layers else folded(rows))
         _print(blueprint, found)
+        click.echo("\n".join(_predicted(blueprint, measure=measure, recorded=recorded).lines))
     if write_schedule is not None:
         _write(blueprint, write_schedule)
     if found.refusals:
@@ -199,9 +227,36 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
     if searched is not None and searched.gain is not None:
         shorter = f"{searched.gain:.1%} shorter than" if searched.gain >= 0.0005 else "as long as"
         screen.print(f"schedule auto: a step is {shorter} with {searched.built_in}, the best built-in one")
-    screen.print(
-        "Both follow from counted operations. A run predicts its bubble from measured times, so its figure differs."
-    )
+
+
+class _Predicted(NamedTuple):
+    """What is said about a step's time: lines for people, and entries of the document."""
+
+    lines: list[str]
+    document: dict[str, object]
+
+
+def _predicted(blueprint: Blueprint, *, measure: bool, recorded: RecordedSteps | None) -> _Predicted:
+    """Measure, if that was asked for, and predict a step."""
+    if not measure and recorded is None:
+        counted_only = (
+            "Both follow from counted operations, and sending takes no time in them. A run predicts its bubble from "
+            "measured times, so its figure differs. --measure measures here."
+        )
+        return _Predicted([counted_only], {"prediction": {"source": "counted"}})
+    spec, rows = blueprint.spec, blueprint.micro_batch_rows
+    click.echo("measuring F, I, W and messages of this job here …", err=True)
+    times = calibrate(spec, blueprint.n_workers, bounds=[blueprint.bounds], rows=sorted(set(rows)), alone=False)
+    if recorded is not None and recorded.cores:
+        times = replace(times, cores=recorded.cores)
+    step = predicted_step(blueprint, times)
+    lines = ["", *prediction_lines(step, times, sum(rows))]
+    document: dict[str, object] = {"prediction": prediction_document(step, times, sum(rows))}
+    if recorded is not None:
+        found = compare_steps(step, recorded.steps)
+        lines += ["", *comparison_lines(found, recorded.median, recorded.steps.steps)]
+        document["comparison"] = comparison_document(found, recorded.median, recorded.steps.steps)
+    return _Predicted(lines, document)
 
 
 def _layers(numbers: range, kinds: list[str]) -> str:

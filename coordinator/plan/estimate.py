@@ -10,6 +10,7 @@ from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.link_room import Link, link_room
 from coordinator.plan.memory import StageMemory, inference_bytes, parameter_count, predict_stage
 from coordinator.plan.partition import layer_flops, stage_costs
+from coordinator.plan.predicted_step import counted_times, predicted_step
 from coordinator.program.replay import Replay, replay
 from coordinator.texts import size
 from coordinator.timing.prediction import as_performed, durations, products
@@ -103,7 +104,11 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
         for s in range(program.n_stages)
     )
 
-    dry = dry_run(blueprint)
+    dry, step = dry_run(blueprint), predicted_step(blueprint, counted_times(spec))
+    busy = [
+        1 - sum(step.bubble.stages[s] for s in range(program.n_stages) if placement[s] == w)
+        for w in range(program.n_workers)
+    ]
     item, room = model.itemsize, link_room(blueprint)
     ends = (0, program.n_stages - 1)
     workers = tuple(
@@ -117,14 +122,14 @@ def estimate(blueprint: Blueprint, *, data_bytes: int, validation_rows: int) -> 
                 _tied_bytes(blueprint, w),
             ),
             data_bytes=data_bytes if any(placement[s] == w for s in ends) else 0,
-            busy=dry.busy[w] / dry.makespan,
+            busy=busy[w],
             limit=spec.resources.memory_per_worker,
             checkpoint_bytes=0 if spec.checkpoint is None else _state_bytes(stages, w),
         )
         for w in range(program.n_workers)
     )
-    bottleneck = max(range(program.n_workers), key=lambda w: dry.busy[w])
-    return Estimate(stages=stages, workers=workers, bubble=dry.bubble, bottleneck=bottleneck)
+    bottleneck = max(range(program.n_workers), key=busy.__getitem__)
+    return Estimate(stages=stages, workers=workers, bubble=step.bubble.total, bottleneck=bottleneck)
 
 
 def _state_bytes(stages: Sequence[StagePlan], worker: int) -> int:

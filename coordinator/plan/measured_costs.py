@@ -29,13 +29,15 @@ def measure_layers(spec: JobSpec, rows: int) -> tuple[float, ...]:
         network = model.network
         for k in range(len(network.ops)):
             stage = Stage(model, k, k + 1, spec.optimizer())
-            x = _message(rng, network.crossing(k), network, rows, dtype_of(model))
-            dy = _message(rng, network.gradients(k + 1), network, rows, dtype_of(model))
+            x = random_message(rng, network.crossing(k), network, rows, dtype_of(model))
+            dy = random_message(rng, network.gradients(k + 1), network, rows, dtype_of(model))
             costs.append(min(_once(stage, x, dy) for _ in range(_REPEATS)))
     return tuple(costs)
 
 
-def _message(rng: np.random.Generator, values: Sequence[int], network: Network, rows: int, dtype: np.dtype[Any]) -> Any:
+def random_message(
+    rng: np.random.Generator, values: Sequence[int], network: Network, rows: int, dtype: np.dtype[Any]
+) -> Any:
     """Return a message of these values with random numbers or tokens."""
     shapes = [network.shapes[v] for v in values]
     size = sum(shape.features for shape in shapes), rows * (shapes[0].columns if shapes else 1)

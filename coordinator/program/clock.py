@@ -1,7 +1,7 @@
 """The dry run of a program as numbers: the times of all actions, and the figures that follow from them.
 
 timed = on_the_clock(table)                          # F = I = W = 1 and B = 2
-timed = on_the_clock(table, times, latency=0.5)      # times[s, k]: stage s, kind k of F, I, W, B
+timed = on_the_clock(table, times, latency=0.5)      # times[s, k]: stage s, kind k of F, I, W, B; or times[s, k, j]
 timed.bubble, timed.bubble_rate
 
 `replay` does the same for a Program, and says what is wrong with one that breaks a law; both give the same times.
@@ -36,6 +36,8 @@ from coordinator.program.table import (
     stages_of,
 )
 from stages.actions import Kind
+
+Latency = float | Times
 
 _WIDE = 24  # workers from which the clock runs for all workers at once
 
@@ -90,17 +92,24 @@ class Timed:
 
 
 def on_the_clock(
-    table: ActionTable, times: Times = UNIT_TIMES, *, latency: float = 0.0, pairs_as_one: bool = False
+    table: ActionTable,
+    times: Times = UNIT_TIMES,
+    *,
+    latency: Latency = 0.0,
+    pairs_as_one: bool = False,
+    first_trained: int = 0,
 ) -> Timed:
     """Return when each action runs, if it begins as soon as its worker is free and what it needs is there.
 
-    `times` has the durations of F, I, W and B, float64, (4,) or (stages, 4). An array arrives at another worker
-    `latency` after it is computed. With `pairs_as_one`, a pair begins when both halves can begin, takes as long as
-    both, and sends nothing before its end. Raises InvalidSchedule, like `replay.check`, if the program breaks a law.
+    `times` has the durations of F, I, W and B, float64, (4,), (stages, 4) or (stages, 4, micro-batches). An array
+    arrives at another worker `latency` after it is computed; `latency[s]` is that between stages s and s + 1. With
+    `pairs_as_one`, a pair begins when both halves can begin, takes as long as both, and sends nothing before its end.
+    Stages below `first_trained` do F only (see stages.trained). Raises InvalidSchedule, like `replay.check`, if the
+    program breaks a law.
     """
-    if not _lawful(table):
+    if not is_lawful(table, first_trained):
         raise _broken(table)
-    needs = _Needs(table, np.broadcast_to(times, (table.n_stages, 4)), latency)
+    needs = Needs(table, times, latency)
     narrow = table.n_workers < _WIDE or pairs_as_one
     found = _by_worker(needs, pairs_as_one) if narrow else _all_at_once(needs)
     if found is None:
@@ -113,9 +122,9 @@ def _broken(table: ActionTable) -> Exception:
     raise AssertionError("a program that breaks no law can be performed")
 
 
-def _lawful(table: ActionTable) -> bool:
+def is_lawful(table: ActionTable, first_trained: int = 0) -> bool:
     """Whether every stage does F, and then B, or I and later W, once for each micro-batch, and each lane has its own
-    stages. Whether lanes wait for each other in a circle shows on the clock."""
+    stages; those below `first_trained` do F only. Whether lanes wait for each other in a circle shows on the clock."""
     m, size = table.n_micro_batches, table.n_stages * table.n_micro_batches
     place = np.full(4 * size, -1)
     holder = np.full(table.n_stages, -1)
@@ -135,27 +144,31 @@ def _lawful(table: ActionTable) -> bool:
         return False
     if not there[:, (I, W, B)].any():
         return True  # an evaluation
+    if there[:first_trained, (I, W, B)].any():
+        return False
+    at, there = at[first_trained:], there[first_trained:]
     if (there[:, I] == there[:, B]).any():
         return False
     first = np.where(there[:, B], at[:, B], at[:, I])
     return bool((at[:, F] < first).all() and (at[:, I] <= at[:, W]).all())
 
 
-class _Needs:
+class Needs:
     """What each action needs from another stage, as a place in one array of end times.
 
     The rows of that array have m places each: first one of zeros (the input), then the forwards of each stage, its I's
     (or B's), one of zeros (the loss), and one place that nobody reads, for W's.
     """
 
-    def __init__(self, table: ActionTable, times: Times, latency: float) -> None:
+    def __init__(self, table: ActionTable, times: Times, latency: Latency = 0.0) -> None:
         self.table, n, m = table, table.n_stages, table.n_micro_batches
         placement = np.array(table.placement)
         away = np.concatenate(
             [[0.0], (placement[1:] != placement[:-1]) * latency, [0.0]]
         )  # below each stage, and above
         self._late = np.stack([away[:-1], away[1:], np.zeros(n), away[1:]], axis=1)
-        self._times = times
+        by_kind = times if np.ndim(times) == 3 else np.asarray(times)[..., None]
+        self._times = np.broadcast_to(by_kind, (n, 4, m))
         self.n_places = (2 * n + 2) * m + 1
 
     def ends(self) -> Times:
@@ -173,10 +186,10 @@ class _Needs:
         forward, weight = kind == F, kind == W
         needed = np.where(forward, stage * m + j, np.where(weight, 0, (n + 2 + stage) * m + j))
         own = np.where(forward, (stage + 1) * m + j, np.where(weight, self.n_places - 1, (n + 1 + stage) * m + j))
-        return needed, own, self._late[stage, kind], self._times[stage, kind]
+        return needed, own, self._late[stage, kind], self._times[stage, kind, j]
 
 
-def _by_worker(needs: _Needs, pairs_as_one: bool) -> Timed | None:
+def _by_worker(needs: Needs, pairs_as_one: bool) -> Timed | None:
     """Every lane in turn runs as far as it can, until all are done. Return None if workers wait for ever."""
     table = needs.table
     ended = needs.ends().tolist()
@@ -211,7 +224,7 @@ def _by_worker(needs: _Needs, pairs_as_one: bool) -> Timed | None:
 _Piece = list[tuple[int, int, float, float]]
 
 
-def _pieces(needs: _Needs, lane: Numbers, pairs_as_one: bool) -> Iterator[_Piece]:
+def _pieces(needs: Needs, lane: Numbers, pairs_as_one: bool) -> Iterator[_Piece]:
     """Yield what a worker performs as one: an action, or a pair."""
     actions = list(zip(*(column.tolist() for column in needs.of(lane)), strict=True))
     paired = np.isin(lane, needs.table.pairs).tolist() if pairs_as_one else [False] * len(lane)
@@ -222,7 +235,7 @@ def _pieces(needs: _Needs, lane: Numbers, pairs_as_one: bool) -> Iterator[_Piece
         place += size
 
 
-def _all_at_once(needs: _Needs) -> Timed | None:
+def _all_at_once(needs: Needs) -> Timed | None:
     """In each round, every worker performs its next action if what that needs is there. Return None if workers wait
     for ever."""
     table = needs.table

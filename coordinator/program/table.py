@@ -112,6 +112,16 @@ def _apart(lane: Numbers, m: int) -> Numbers:
     return halves
 
 
+def repeated(table: ActionTable, steps: int) -> ActionTable:
+    """Return the program that performs this one `steps` times, without a pause between two: micro-batch j of step k is
+    k · m + j. It has no pairs."""
+    m, wide = table.n_micro_batches, steps * table.n_micro_batches
+    lanes = tuple(
+        np.concatenate([lane // m * wide + step * m + lane % m for step in range(steps)]) for lane in table.lanes
+    )
+    return ActionTable(table.name, table.n_stages, wide, lanes)
+
+
 def lane_in_order(stages: Sequence[int], kinds: Sequence[int], order: Numbers, m: int) -> Numbers:
     """Return the lane that performs `order`, whose numbers are places in `stages` and `kinds`. Each stage takes its
     micro-batches in ascending order, in each kind; a B counts as its I and its W."""

@@ -25,7 +25,7 @@ from coordinator.timing.prediction import Prediction, Predictor
 from coordinator.train.rows import JudgedEvaluation, TrainedStep
 from coordinator.train.saving import Checkpointing
 from coordinator.train.text_measure import TextMeasure
-from coordinator.train.workers import Ticket, Workers
+from coordinator.train.workers import Ticket, Workers, shared_cores
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.living_units import ENOUGH_COLUMNS
 from stages.losses import mean
@@ -99,8 +99,14 @@ class Trainer:
         self.ends: list[float] | None = None
         """When each worker's last account ended, in seconds of its clock; None before the first."""
         first_trained = blueprint.first_trained
-        self._predictor = Predictor(program, self._spec.pipeline.weight_grad_group, first_trained=first_trained)
         self._one_at_a_time = self._spec.training.clip_norm is not None or runs_ahead(program.placement, first_trained)
+        self._predictor = Predictor(
+            program,
+            self._spec.pipeline.weight_grad_group,
+            first_trained=first_trained,
+            shared=shared_cores(workers.places(), self._spec.resources.cpus_per_worker),
+            one_at_a_time=self._spec.training.clip_norm is not None,
+        )
         self._micro_batches = program.n_micro_batches
         self._last_stages = [lane[-1].stage for lane in program.lanes]  # of each worker's lane
         self._ends: list[float] = []  # end of the last step by worker, on this process's clock; with clipping

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from coordinator.program.shared_cores import TURN_S, SharedCores
 from stages.arrays import Array
 from stages.network import name_order
 from stages.orders import Gather, Order, Part, Report
@@ -27,12 +28,28 @@ class ClockFix(NamedTuple):
 
 
 class WorkerPlace(NamedTuple):
-    """The process of a worker. `node` is Ray's id of its host."""
+    """The process of a worker. `node` is Ray's id of its host, `cores` are those that the process may use; 0 if that is
+    not known."""
 
     worker: int
     host: str
     node: str
     pid: int
+    cores: int = 0
+
+
+def shared_cores(places: Sequence[WorkerPlace], threads: int) -> SharedCores | None:
+    """Return which workers share cores, each with `threads` threads; None if that is not known."""
+    if not places or not all(place.cores for place in places):
+        return None
+    nodes = list(dict.fromkeys(place.node for place in places))
+    cores = {place.node: place.cores for place in places}
+    return SharedCores(
+        host_of=tuple(nodes.index(place.node) for place in places),
+        cores=tuple(cores[node] for node in nodes),
+        threads=threads,
+        turn=TURN_S,
+    )
 
 
 class Workers(Protocol):

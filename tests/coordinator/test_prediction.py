@@ -11,10 +11,10 @@ import pytest
 from coordinator.job.spec import parse_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
-from coordinator.program.replay import replay
+from coordinator.program.shared_cores import SharedCores
 from coordinator.schedules import build
 from coordinator.timing.accounts import step_bubble
-from coordinator.timing.prediction import Predictor, as_performed, dry_bubble, products
+from coordinator.timing.prediction import Predictor, as_performed, products
 from stages.actions import Kind, Program
 from stages.ledger import Account
 from stages.orders import StepReport
@@ -122,12 +122,44 @@ def test_it_is_made_anew_after_a_while_from_the_steps_since() -> None:
     assert predictor.last.bubble.stages[0] > 0.7
 
 
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "zbv", "v-half", "v-min"])
-def test_idle_and_busy_time_make_the_whole(schedule: str) -> None:
-    program = build(schedule, n_stages=4, n_micro_batches=8)
-    dry = replay(program, lambda action: 1.0 + 0.25 * action.stage + 0.1 * action.micro_batch)
-    bubble = dry_bubble(dry.spans, program, [0.0] * program.n_workers)
-    assert bubble.total == pytest.approx(dry.bubble)
+@pytest.mark.parametrize("one_at_a_time", [True, False])
+def test_steps_overlap_unless_each_waits_for_all_workers(one_at_a_time: bool) -> None:
+    program = build("zb-h2", n_stages=4, n_micro_batches=8)
+    predictor = Predictor(program, clock=_Hand(), one_at_a_time=one_at_a_time)
+    predictor.add(_reports(program, dict.fromkeys(range(4), (1.0, 1.0, 1.0))))
+    assert predictor.last is not None
+    assert predictor.last.bubble.total == pytest.approx(3 / 27 if one_at_a_time else 0.0)
+
+
+def _on_cpu(reports: list[StepReport], share: float) -> list[StepReport]:
+    """Return the reports of workers that had a core for this share of the time in which they computed."""
+    cpu = [share * sum(map(sum, report.account.stages.values())) for report in reports]
+    return [
+        report._replace(account=report.account._replace(cpu=seconds))
+        for report, seconds in zip(reports, cpu, strict=True)
+    ]
+
+
+def test_workers_that_share_cores_are_predicted_to_wait_for_them() -> None:
+    program = build("1f1b", n_stages=4, n_micro_batches=8)
+    shared = SharedCores(host_of=(0,) * 4, cores=(2,), turn=9.0)
+    predictor = Predictor(program, clock=_Hand(), shared=shared)
+    predictor.add(_on_cpu(_reports(program, dict.fromkeys(range(4), (1.0, 1.0, 1.0))), 1.0))
+    assert predictor.last is not None
+    assert predictor.last.bubble.total >= 0.5
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_workers_lost_to_others_inside_an_action_is_not_counted_twice(share: float) -> None:
+    """Each of two workers on one core takes twice as long as it needs; together they keep the core busy."""
+    program = build("gpipe", n_stages=2, n_micro_batches=4)
+    shared = SharedCores(host_of=(0, 0), cores=(1,), turn=0.01)
+    predictor = Predictor(program, clock=_Hand(), shared=shared)
+    wall = 1.0 / share
+    predictor.add(_on_cpu(_reports(program, dict.fromkeys(range(2), (wall, wall, wall))), share))
+    assert predictor.last is not None
+    needed = 2 * 4 * 3 * 1.0
+    assert max(lane[-1].end for lane in predictor.last.spans) <= needed + 2.0
 
 
 def test_a_worker_without_time_has_no_bubble() -> None:

@@ -1,0 +1,90 @@
+"""Reads from a run directory how long its steps took: for `plan --compare`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from coordinator import run_files
+from coordinator.job.spec import JobSpec
+from coordinator.plan.partition import Bounds
+from coordinator.timing.step_comparison import MeasuredSteps, measured_steps
+from stages.errors import UserMistake
+
+_BEGIN = ("starting", "laid out anew")  # events that have a placement
+_LEAST_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedSteps:
+    """The steps of a run's last layout: their mean by cause, and the median seconds of those with most rows; None if
+    rows of several steps were joined (`training.log_every`). `cores` are those of the first worker's host; None if the
+    run did not say so."""
+
+    bounds: Bounds
+    placement: tuple[int, ...]
+    steps: MeasuredSteps
+    median: float | None
+    cores: int | None
+
+
+def recorded_steps(folder: Path) -> RecordedSteps:
+    """Return the steps of a run. Raises UserMistake if the folder has none."""
+    for name in (run_files.JOB, run_files.EVENTS):
+        if not (folder / name).is_file():
+            raise UserMistake(f"--compare: {folder} is no run directory: it has no {name}")
+    events = list(_lines(folder / run_files.EVENTS))
+    layout = next((event for event in reversed(events) if event.get("event") in _BEGIN), None)
+    lines = _of_last_layout(list(_lines(folder / run_files.ACCOUNTS)))
+    if layout is None or len(lines) < _LEAST_STEPS or lines[-1]["step"] - lines[1]["step"] < 1:
+        raise UserMistake(f"--compare: {folder} has made too few steps to be compared")
+    placement = tuple(layout["placement"])
+    # without the first line, whose steps allocated memory, and the last, which may have the time after the last step
+    steps = measured_steps(lines[1:-1] if len(lines) > _LEAST_STEPS else lines[1:], placement)
+    if steps is None:
+        raise UserMistake(f"--compare: {folder} has made too few steps to be compared")
+    started = [event for event in events if event.get("event") == "started"]
+    cores = [worker.get("cores") for worker in started[-1]["workers"]] if started else []
+    return RecordedSteps(tuple(layout["bounds"]), placement, steps, _median(folder), cores[0] if cores else None)
+
+
+def laid_out_as(recorded: RecordedSteps, spec: JobSpec) -> JobSpec:
+    """Return the run's job with the layout that it had at its end."""
+    bounds, pipeline = recorded.bounds, spec.pipeline
+    changes: dict[str, object] = {"stages": len(bounds) - 1, "partition": [b - a for a, b in pairwise(bounds)]}
+    if pipeline.stages == "auto" or pipeline.n_workers != max(recorded.placement) + 1:
+        changes["workers"] = max(recorded.placement) + 1
+    return spec.replace(**changes)
+
+
+def _of_last_layout(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the last lines whose totals grow: those of a new layout begin at 0."""
+    begin = 0
+    for place, (before, after) in enumerate(pairwise(lines), 1):
+        if len(before["wall_us"]) != len(after["wall_us"]) or after["wall_us"][0] < before["wall_us"][0]:
+            begin = place
+    return lines[begin:]
+
+
+def _median(folder: Path) -> float | None:
+    rows = [row for row in _lines(folder / run_files.METRICS) if "seconds" in row and "samples" in row]
+    most = max((row["samples"] for row in rows), default=0)
+    whole = [row["seconds"] for row in rows if row["samples"] == most]
+    if not whole or any(row.get("steps", 1) != 1 for row in rows):
+        return None
+    return float(statistics.median(whole))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of a file of JSON lines."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)

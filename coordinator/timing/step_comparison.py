@@ -1,0 +1,115 @@
+"""A predicted step beside the measured ones of a run, cause by cause.
+
+measured = measured_step(lines, placement)
+compare(prediction, measured).error
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from coordinator.timing.step_time import WAITING, PredictedStep
+from stages.ledger import (
+    FORWARD,
+    INPUT_GRADIENT,
+    OTHER,
+    SEND,
+    UPDATE,
+    WAIT_DRAIN,
+    WAIT_STEADY,
+    WAIT_WARMUP,
+    WEIGHT_GRADIENT,
+)
+
+COMPARED = ("forward", "input_gradient", "weight_gradient", "update", "send", "wait", "other")
+"""The causes that accounts of a run tell apart."""
+_OF_STAGE = {
+    "forward": (FORWARD,),
+    "input_gradient": (INPUT_GRADIENT,),
+    "weight_gradient": (WEIGHT_GRADIENT,),
+    "update": (UPDATE,),
+    "send": (SEND,),
+    "wait": (WAIT_WARMUP, WAIT_STEADY, WAIT_DRAIN),
+}
+
+ByWorker = tuple[Mapping[str, float], ...]
+"""Seconds of a step by cause, for each worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSteps:
+    """The mean of `steps` steps, without evaluations, checkpoints and recoveries between them."""
+
+    steps: int
+    by_worker: ByWorker
+
+
+def measured_steps(lines: Sequence[Mapping[str, Any]], placement: Sequence[int]) -> MeasuredSteps | None:
+    """Return the mean of the steps between the first and the last of these lines of accounts.jsonl; None if they are
+    fewer than two lines of one layout."""
+    if len(lines) < 2:
+        return None
+    first, last = lines[0], lines[-1]
+    steps = last["step"] - first["step"]
+    if steps < 1:
+        return None
+    found: list[dict[str, float]] = [dict.fromkeys(COMPARED, 0.0) for _ in last["worker_us"]]
+    for worker, after, before in zip(placement, last["stage_us"], first["stage_us"], strict=True):
+        for cause, kinds in _OF_STAGE.items():
+            found[worker][cause] += sum(after[kind] - before[kind] for kind in kinds) / 1e6 / steps
+    for row, after, before in zip(found, last["worker_us"], first["worker_us"], strict=True):
+        row["other"] += (after[OTHER] - before[OTHER]) / 1e6 / steps
+    return MeasuredSteps(steps, tuple(found))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A predicted step and the measured ones, in seconds, by worker and cause (COMPARED)."""
+
+    predicted: ByWorker
+    measured: ByWorker
+
+    @cached_property
+    def predicted_seconds(self) -> float:
+        """The predicted time of a step."""
+        return _longest(self.predicted)
+
+    @cached_property
+    def measured_seconds(self) -> float:
+        """The mean of the measured steps."""
+        return _longest(self.measured)
+
+    @cached_property
+    def error(self) -> float:
+        """By which share of it the measured step is longer than the predicted one."""
+        return self.measured_seconds / self.predicted_seconds - 1
+
+    @cached_property
+    def by_cause(self) -> Mapping[str, float]:
+        """The seconds by which a step is longer than predicted, by cause: means of the workers."""
+        n = len(self.measured)
+        return {
+            cause: sum(m[cause] - p[cause] for m, p in zip(self.measured, self.predicted, strict=True)) / n
+            for cause in COMPARED
+        }
+
+    @cached_property
+    def main_cause(self) -> str:
+        """The cause with the largest difference."""
+        return max(self.by_cause, key=lambda cause: abs(self.by_cause[cause]))
+
+
+def compare(predicted: PredictedStep, measured: MeasuredSteps) -> Comparison:
+    """Return both, with the causes that they have in common: all waiting of the prediction is one cause."""
+    rows = tuple(
+        {**{cause: row[cause] for cause in COMPARED if cause != "wait"}, "wait": sum(row[cause] for cause in WAITING)}
+        for row in predicted.by_worker
+    )
+    return Comparison(rows, measured.by_worker)
+
+
+def _longest(rows: ByWorker) -> float:
+    return max(sum(row.values()) for row in rows)
