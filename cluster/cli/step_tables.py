@@ -8,7 +8,7 @@ from typing import Any
 from cluster.cli.figure_tables import aligned
 from coordinator.texts import counted, number, per_second, share
 from coordinator.timing.machine_times import MachineTimes
-from coordinator.timing.step_comparison import COMPARED, Comparison
+from coordinator.timing.step_comparison import COMPARED, StepComparison
 from coordinator.timing.step_time import CAUSES, PredictedStep
 
 NAMES = {
@@ -54,7 +54,7 @@ def prediction_lines(step: PredictedStep, times: MachineTimes, samples: int) -> 
         yield f"{counted(n - _MOST_WORKERS, 'more worker')}: --json has all"
 
 
-def comparison_lines(found: Comparison, median: float | None, steps: int) -> Iterator[str]:
+def comparison_lines(found: StepComparison, median: float | None, steps: int) -> Iterator[str]:
     """Yield the lines about a predicted step beside `steps` measured ones; `median` is their median in seconds."""
     n = len(found.measured)
     middle = "" if median is None else f" (median {_ms(median)} ms)"
@@ -94,7 +94,7 @@ def prediction_document(step: PredictedStep, times: MachineTimes, samples: int) 
     }
 
 
-def comparison_document(found: Comparison, median: float | None, steps: int) -> dict[str, Any]:
+def comparison_document(found: StepComparison, median: float | None, steps: int) -> dict[str, Any]:
     """Return a comparison as plain values; times are in seconds."""
     return {
         "steps": steps,

@@ -109,7 +109,7 @@ def on_the_clock(
     """
     if not is_lawful(table, first_trained):
         raise _broken(table)
-    needs = Needs(table, times, latency)
+    needs = ActionNeeds(table, times, latency)
     narrow = table.n_workers < _WIDE or pairs_as_one
     found = _by_worker(needs, pairs_as_one) if narrow else _all_at_once(needs)
     if found is None:
@@ -153,7 +153,7 @@ def is_lawful(table: ActionTable, first_trained: int = 0) -> bool:
     return bool((at[:, F] < first).all() and (at[:, I] <= at[:, W]).all())
 
 
-class Needs:
+class ActionNeeds:
     """What each action needs from another stage, as a place in one array of end times.
 
     The rows of that array have m places each: first one of zeros (the input), then the forwards of each stage, its I's
@@ -189,7 +189,7 @@ class Needs:
         return needed, own, self._late[stage, kind], self._times[stage, kind, j]
 
 
-def _by_worker(needs: Needs, pairs_as_one: bool) -> Timed | None:
+def _by_worker(needs: ActionNeeds, pairs_as_one: bool) -> Timed | None:
     """Every lane in turn runs as far as it can, until all are done. Return None if workers wait for ever."""
     table = needs.table
     ended = needs.ends().tolist()
@@ -224,7 +224,7 @@ def _by_worker(needs: Needs, pairs_as_one: bool) -> Timed | None:
 _Piece = list[tuple[int, int, float, float]]
 
 
-def _pieces(needs: Needs, lane: Numbers, pairs_as_one: bool) -> Iterator[_Piece]:
+def _pieces(needs: ActionNeeds, lane: Numbers, pairs_as_one: bool) -> Iterator[_Piece]:
     """Yield what a worker performs as one: an action, or a pair."""
     actions = list(zip(*(column.tolist() for column in needs.of(lane)), strict=True))
     paired = np.isin(lane, needs.table.pairs).tolist() if pairs_as_one else [False] * len(lane)
@@ -235,7 +235,7 @@ def _pieces(needs: Needs, lane: Numbers, pairs_as_one: bool) -> Iterator[_Piece]
         place += size
 
 
-def _all_at_once(needs: Needs) -> Timed | None:
+def _all_at_once(needs: ActionNeeds) -> Timed | None:
     """In each round, every worker performs its next action if what that needs is there. Return None if workers wait
     for ever."""
     table = needs.table

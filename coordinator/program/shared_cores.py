@@ -18,7 +18,7 @@ from math import inf
 
 import numpy as np
 
-from coordinator.program.clock import Latency, Needs, Timed, is_lawful
+from coordinator.program.clock import ActionNeeds, Latency, Timed, is_lawful
 from coordinator.program.table import ActionTable, Times
 
 TURN_S = 3e-3
@@ -71,7 +71,7 @@ def on_shared_cores(
 
 class _Clock:
     def __init__(self, table: ActionTable, times: Times, shared: SharedCores, latency: Latency) -> None:
-        needs = Needs(table, times, latency)
+        needs = ActionNeeds(table, times, latency)
         self._table, self._turn = table, shared.turn
         self._ended = needs.ends().tolist()
         self._lanes = [

@@ -66,7 +66,7 @@ def measured_steps(lines: Sequence[Mapping[str, Any]], placement: Sequence[int])
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StepComparison:
     """A predicted step and the measured ones, in seconds, by worker and cause (COMPARED)."""
 
     predicted: ByWorker
@@ -102,13 +102,13 @@ class Comparison:
         return max(self.by_cause, key=lambda cause: abs(self.by_cause[cause]))
 
 
-def compare(predicted: PredictedStep, measured: MeasuredSteps) -> Comparison:
+def compare(predicted: PredictedStep, measured: MeasuredSteps) -> StepComparison:
     """Return both, with the causes that they have in common: all waiting of the prediction is one cause."""
     rows = tuple(
         {**{cause: row[cause] for cause in COMPARED if cause != "wait"}, "wait": sum(row[cause] for cause in WAITING)}
         for row in predicted.by_worker
     )
-    return Comparison(rows, measured.by_worker)
+    return StepComparison(rows, measured.by_worker)
 
 
 def _longest(rows: ByWorker) -> float:
