@@ -21,7 +21,7 @@ from coordinator.program.table import KINDS, ActionTable, Times, table_of
 from coordinator.program.weight_groups import WeightGroups
 from coordinator.timing.machine_times import Curve, LinkTimes, MachineTimes, PartTimes, Seam
 from coordinator.timing.prediction import as_performed
-from coordinator.timing.step_time import PredictedStep, StepCosts, step_time
+from coordinator.timing.step_time import PredictedStep, StepCosts, timed_step
 from stages.actions import Kind
 from stages.network import Network
 from stages.spec import ModelSpec
@@ -68,7 +68,7 @@ def predicted_step(blueprint: Blueprint, times: MachineTimes) -> PredictedStep:
     """Return the prediction for a full batch."""
     program = as_performed(blueprint.program, blueprint.first_trained, together=blueprint.recompute)
     table = table_of(program)
-    return step_time(table, _costs(blueprint, table, times))
+    return timed_step(table, _costs(blueprint, table, times))
 
 
 def trained_numbers(model: ModelSpec, first: int, last: int) -> int:

@@ -25,7 +25,7 @@ from coordinator.program.shared_cores import SharedCores
 from coordinator.program.table import KINDS, actions_of, table_of
 from coordinator.program.weight_groups import WeightGroups
 from coordinator.timing.accounts import Bubble
-from coordinator.timing.step_time import StepCosts, step_time
+from coordinator.timing.step_time import StepCosts, timed_step
 from stages.actions import Action, Kind, Lane, Program
 from stages.ledger import FORWARD, INPUT_GRADIENT, OTHER, SEND, UPDATE, WEIGHT_GRADIENT
 from stages.orders import StepReport
@@ -122,7 +122,7 @@ class Predictor:
             barrier=self._barrier,
             first_trained=self._first_trained,
         )
-        step = step_time(table, costs)
+        step = timed_step(table, costs)
         return Prediction(step.bubble, step.spans)
 
     def _mean(self, sums: Sequence[float], scale: Sequence[float]) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """The model of a step's time: a dry run in which sending, updates and shared cores take time, too.
 
-step = step_time(table, costs)
+step = timed_step(table, costs)
 step.seconds, step.bubble.total, step.by_cause["links"]
 
 [Note: steps one after another] Without a barrier the next step begins before all workers have ended this one. So the
@@ -97,7 +97,7 @@ class PredictedStep:
         return {cause: sum(row[cause] for row in self.by_worker) / len(self.by_worker) for cause in CAUSES}
 
 
-def step_time(table: ActionTable, costs: StepCosts) -> PredictedStep:
+def timed_step(table: ActionTable, costs: StepCosts) -> PredictedStep:
     """Return the prediction for a program as workers perform it (`table.apart`, but for stages that do I and W
     together). Raises InvalidSchedule if it breaks a law."""
     run = _Run(table, costs)

@@ -13,7 +13,7 @@ from coordinator.program.clock import on_the_clock
 from coordinator.program.shared_cores import SharedCores, on_shared_cores
 from coordinator.program.table import ActionTable, Times, apart, repeated, table_of
 from coordinator.schedules import tabulate
-from coordinator.timing.step_time import CAUSES, StepCosts, step_time
+from coordinator.timing.step_time import CAUSES, StepCosts, timed_step
 from stages.actions import Program
 from tests.coordinator.programs import anything_valid, built_in
 
@@ -61,7 +61,7 @@ def work(table: ActionTable, found: Times) -> float:
 def test_if_nothing_else_takes_time_it_is_the_dry_run(found: Program, seed: int) -> None:
     table = performed(found)
     given_costs = costs(table, seed, barrier=0.0)
-    step, dry = step_time(table, given_costs), on_the_clock(table, given_costs.compute)
+    step, dry = timed_step(table, given_costs), on_the_clock(table, given_costs.compute)
     assert step.seconds == dry.makespan
     assert [list(lane) for lane in step.spans] == [dry.spans(worker) for worker in range(table.n_workers)]
     assert step.bubble.total == pytest.approx(dry.bubble)
@@ -101,7 +101,7 @@ def test_shared_cores_do_all_the_work_and_no_more(found: Program, seed: int, cor
 def test_the_causes_are_the_whole_step(found: Program, seed: int, barrier: float | None, cores: int) -> None:
     table = performed(found)
     given_costs = with_links(costs(table, seed, barrier=barrier, cores=cores), table, seed + 1)
-    step = step_time(table, given_costs)
+    step = timed_step(table, given_costs)
     for row in step.by_worker:
         assert tuple(row) == CAUSES
         assert min(row.values()) >= 0
@@ -117,8 +117,8 @@ def test_the_causes_are_the_whole_step(found: Program, seed: int, barrier: float
 def test_steps_without_a_barrier_overlap_but_no_worker_does_two_things(found: Program, seed: int) -> None:
     table = performed(found)
     given_costs = with_links(costs(table, seed), table, seed + 1)
-    step = step_time(table, given_costs)
-    alone = step_time(table, replace(given_costs, barrier=0.0))
+    step = timed_step(table, given_costs)
+    alone = timed_step(table, replace(given_costs, barrier=0.0))
     busiest = max(sum(row[cause] for cause in CAUSES[:6]) for row in step.by_worker)
     assert busiest - 1e-9 <= step.seconds <= alone.seconds + 1e-9
 
@@ -126,8 +126,8 @@ def test_steps_without_a_barrier_overlap_but_no_worker_does_two_things(found: Pr
 def test_zb_h2_hides_its_bubble_only_without_a_barrier() -> None:
     table = tabulate("zb-h2", n_stages=4, n_micro_batches=16)
     given_costs = replace(costs(table, 0), compute=np.ones((4, 4, 16)))
-    assert step_time(table, given_costs).bubble.total == pytest.approx(0.0)
-    with_barrier = step_time(table, replace(given_costs, barrier=0.0))
+    assert timed_step(table, given_costs).bubble.total == pytest.approx(0.0)
+    with_barrier = timed_step(table, replace(given_costs, barrier=0.0))
     assert with_barrier.seconds == 3 * 16 + 3
     assert with_barrier.by_cause["schedule"] == pytest.approx(3.0)
 
@@ -135,7 +135,7 @@ def test_zb_h2_hides_its_bubble_only_without_a_barrier() -> None:
 def test_slow_links_are_told_from_the_schedule() -> None:
     table = apart(tabulate("1f1b", n_stages=2, n_micro_batches=4))
     given_costs = replace(costs(table, 0, barrier=0.0), compute=np.ones((2, 4, 4)))
-    quick, slow = (step_time(table, replace(given_costs, late=np.array([late]))) for late in (0.0, 1.0))
+    quick, slow = (timed_step(table, replace(given_costs, late=np.array([late]))) for late in (0.0, 1.0))
     assert quick.by_cause["links"] == 0
     assert slow.by_cause["schedule"] == quick.by_cause["schedule"]
     assert slow.seconds - quick.seconds == slow.by_cause["links"]
@@ -144,7 +144,7 @@ def test_slow_links_are_told_from_the_schedule() -> None:
 def test_four_workers_on_two_cores_wait_for_cores() -> None:
     table = apart(tabulate("1f1b", n_stages=4, n_micro_batches=8))
     given_costs = replace(costs(table, 0, cores=2), compute=np.ones((4, 4, 8)))
-    step = step_time(table, given_costs)
+    step = timed_step(table, given_costs)
     assert step.seconds >= 4 * 24 / 2
     assert step.bubble.total >= 0.5  # a worker computes half of the time at most
     assert step.by_cause["cores"] > step.by_cause["schedule"]
