@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.checkpoints.at_url import checkpoints_at
 from cluster.checkpoints.folder import CheckpointFolder, damaged_files, newest_whole, read_manifest, require_fit
 from cluster.checkpoints.manifest import MANIFEST, Manifest
 from coordinator import run_files
@@ -45,7 +46,7 @@ class Resume:
 
 
 def find_checkpoint(path: Path, notify: Callable[[str], None]) -> Resume:
-    """Return the newest whole checkpoint of a run directory, or the checkpoint in the folder `path`.
+    """Return the newest whole checkpoint of a run directory or at a URL, or the checkpoint in the folder `path`.
 
     A damaged one of a run directory is left out, and `notify` is called with a line about it. Raises InvalidData if
     there is none, or if the given one is damaged.
@@ -57,6 +58,10 @@ def find_checkpoint(path: Path, notify: Callable[[str], None]) -> Resume:
         within = path.absolute().parent
         run = within.parent if within.name == run_files.CHECKPOINTS else None
         return Resume(path.absolute(), manifest, run)
+    if not isinstance(path, Path):  # at a URL
+        if found := newest_whole(checkpoints_at(str(path)), lambda step, line: notify(line)):
+            return Resume(*found, None)
+        raise InvalidData(f"{path}: has no whole checkpoint")
     if not path.is_dir():
         raise InvalidData(f"{path}: {_WHAT if path.exists() else 'no such run directory or checkpoint'}")
     folder = CheckpointFolder(path.absolute() / run_files.CHECKPOINTS)

@@ -187,6 +187,10 @@ def test_a_run_goes_on_from_a_url_elsewhere_at_another_cut_bitwise_and_passes_ov
     assert {row["step"] for row in json.loads(listed.stdout)} == set(stored)
     assert pipetrain_here("checkpoints", "verify", to).returncode == 0
     assert "step" in pipetrain_here("checkpoints", "inspect", to).stdout
+    for place, output in ((to, "a"), (f"{to}/step-00000014", "b"), (tmp_path / "first", "c")):
+        done = pipetrain_here("checkpoints", "export", place, "-o", tmp_path / f"{output}.safetensors", "--optimizer")
+        assert done.returncode == 0, done.stderr
+    assert len({(tmp_path / f"{output}.safetensors").read_bytes() for output in "abc"}) == 1
     newest = tmp_path / "store" / "run" / "step-00000014"
     file = next(newest.glob("layer-*"))
     file.write_bytes(file.read_bytes()[:-1] + b"!")
