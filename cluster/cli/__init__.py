@@ -25,6 +25,7 @@ _COMMANDS = {
     "generate": "Continue a text with a network trained on text.",
     "import": "Make a job and its weights from a model in GPT-2's layout.",
     "export": "Write a trained network in GPT-2's layout.",
+    "tune": "Find the settings with which a job's steps are shortest on this machine.",
     "plan": "Show a job's stages, memory, predicted bubble and bottleneck before it runs.",
     "show": "Draw a schedule.",
     "lab": "Compare all schedules: step time, bubble, memory and messages, and their pictures.",

@@ -27,6 +27,7 @@ from coordinator import run_files
 from coordinator.job.spec import JobSpec
 from coordinator.learning.data_warnings import data_warnings
 from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import Estimate, estimate
 from coordinator.plan.layer_table import LayerRow, folded, layer_rows
 from coordinator.plan.layout import lay_out
@@ -98,8 +99,10 @@ def plan(
         _rates(spec, len(data.train), as_json=as_json)
         return
     room = room_at_start(spec, local=False, address=None, most=None)
-    blueprint = lay_out(spec, len(data.train), room, data_bytes=data.nbytes, validation_rows=len(data.validation))
-    found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
+    spec, lines = chosen(spec, len(data.train), room, **data.for_plan)
+    data = replace(data, spec=spec, said=(*data.said, *lines))
+    blueprint = lay_out(spec, len(data.train), room, **data.for_plan)
+    found = estimate(blueprint, **data.for_plan)
     warnings = data_warnings(measure_data(data))
     for warning in warnings:
         click.echo(harmless(f"warning: {warning.text}"), err=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
+from cluster.actors.ray_room import room_at_start
 from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.given_weights import begin_with, check_weights, with_place_of_weights
@@ -20,7 +22,9 @@ from cluster.data.sources import JobData, load_data
 from coordinator.job.schedule_names import AUTO, default_workers, fewest_micro_batches
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
+from coordinator.plan.choosing import chosen
 from coordinator.plan.partition import parts_name
+from coordinator.plan.settings import settings_of, with_settings
 from coordinator.schedules import SCHEDULES
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import Comparison, compare, train_pipeline
@@ -28,7 +32,7 @@ from coordinator.train.reference import train_reference
 from coordinator.train.workers import Workers
 from stages.arrays import Array
 from stages.data import batch_bounds
-from stages.errors import InvalidSchedule, UserMistake
+from stages.errors import InvalidJob, InvalidSchedule, UserMistake
 from stages.spec import ModelSpec
 
 
@@ -61,9 +65,7 @@ def verify(
     parameter after the last step, every gradient of the last step, and the loss of each step, bit by bit. It exits with
     1 if any bit differs.
     """
-    base = load_job(job, [*overrides, "pipeline.workers=null"], stages=1, schedule="gpipe", partition="auto")
-    data = load_data(base)
-    base = with_place_of_weights(data.spec)
+    base, data = _base(job, overrides, local=local, address=address)
     batches = len(batch_bounds(len(data.train), base.training.batch_size))
     length = {"training__steps": steps} if base.training.steps else {"training__epochs": -(-steps // batches)}
     base = base.replace(**length)
@@ -86,6 +88,22 @@ def verify(
                 click.echo(_line(blueprint, rows[-1][1]), err=True)
     _show(rows, base, steps, "threads" if local else "Ray actors", as_json)
     return 0 if all(comparison.equal for _, comparison in rows) else 1
+
+
+def _base(job: Path, overrides: tuple[str, ...], *, local: bool, address: str | None) -> tuple[JobSpec, JobData]:
+    """Return the job with one stage, and its data. `pipeline: auto` is chosen first: it decides the rounding."""
+    with contextlib.suppress(InvalidJob):  # its pipeline may be wrong: it is replaced
+        spec = load_job(job, overrides)
+        if spec.pipeline.is_auto:
+            data = load_data(spec)
+            room = room_at_start(spec, local=local, address=address, most=None)
+            spec, lines = chosen(data.spec, len(data.train), room, **data.for_plan)
+            click.echo("\n".join(lines), err=True)
+            alone = replace(settings_of(spec, n_workers=1), stages=1, workers=1, schedule="gpipe", partition="auto")
+            return with_place_of_weights(with_settings(spec, alone)), data
+    base = load_job(job, [*overrides, "pipeline.workers=null"], stages=1, schedule="gpipe", partition="auto")
+    data = load_data(base)
+    return with_place_of_weights(data.spec), data
 
 
 def _with(base: JobSpec, count: int, schedule: str) -> JobSpec:

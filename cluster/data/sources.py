@@ -65,6 +65,11 @@ class JobData:
         return 8 * len(self.train) + self.validation.read_bytes(self.spec.training.evaluate_batch_size)
 
     @property
+    def for_plan(self) -> dict[str, int]:
+        """What `estimate` and `lay_out` must know of the data."""
+        return {"data_bytes": self.nbytes + self.reading_bytes, "validation_rows": len(self.validation)}
+
+    @property
     def checked(self) -> dict[str, int]:
         """The checksums of rows that stay in their file, for `Checking.known`."""
         parts = (part for rows in (self.train, self.validation) for part in (rows.x, rows.y))

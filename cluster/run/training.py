@@ -37,6 +37,7 @@ from coordinator.job.checkpoint_section import GRACE_S
 from coordinator.job.spec import JobSpec
 from coordinator.learning.warning import LearningWarning
 from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import estimate
 from coordinator.plan.layout import lay_out
 from coordinator.timing.epoch_means import EpochMeans
@@ -143,20 +144,15 @@ class Run:
             data = replace(data, spec=spec, said=(*data.said, *lines_about_weights(spec, where.rules)))
         else:
             resume.require_fit(spec, data.fingerprint())
-        blueprint = lay_out(
-            *(spec, len(data.train), room_at_start(spec, local=where.local, address=where.address, most=where.most)),
-            data_bytes=data.nbytes + data.reading_bytes,
-            validation_rows=len(data.validation),
-        )
+        room = room_at_start(spec, local=where.local, address=where.address, most=where.most)
+        spec, lines = chosen(spec, len(data.train), room, **data.for_plan)
+        data = replace(data, spec=spec, said=(*data.said, *lines))
+        blueprint = lay_out(spec, len(data.train), room, **data.for_plan)
         return Run(spec, data, blueprint, where, weights=weights, trace_steps=trace_steps, faults=faults, resume=resume)
 
     def refusals(self) -> tuple[str, ...]:
         """Return a line for each worker whose memory limit is too small for its stages."""
-        return estimate(
-            self.blueprint,
-            data_bytes=self.data.nbytes + self.data.reading_bytes,
-            validation_rows=len(self.data.validation),
-        ).refusals
+        return estimate(self.blueprint, **self.data.for_plan).refusals
 
     @property
     def steps_total(self) -> int:

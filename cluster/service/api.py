@@ -26,7 +26,7 @@ from cluster.service.listing import Listing
 from cluster.service.messages import job_message
 from cluster.service.outside import Outside
 from cluster.service.peers import is_remote_peer
-from cluster.service.planning import plan_job, schedule_workers, wrong_paths
+from cluster.service.planning import choose_settings, plan_job, schedule_workers, wrong_paths
 from cluster.service.problems import errors_as_status
 from cluster.service.ray_keeper import RayKeeper
 from cluster.service.records import JobDocument, JobRecord
@@ -234,15 +234,17 @@ class Api:
             raise UserMistake(f"priority: got {priority}, must be from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
         if len(submission_id) > 200 or not encodable(submission_id):
             raise UserMistake("submission_id: must have at most 200 characters, all of which UTF-8 can hold")
-        require_tracking(spec, self._jobs.rules.for_job(remote=remote))
-        require_target(spec.checkpoint, self._jobs.rules.for_job(remote=remote))
+        rules, files = self._jobs.rules.for_job(remote=remote), files or {}
+        require_tracking(spec, rules)
+        require_target(spec.checkpoint, rules)
         require_trackers(spec)
-        document = JobDocument(document=_json(spec.document()), files=files or {})
-        self._require_files(document.files)
-        require_rules(spec, self._jobs.rules, document.files)
-        wrong = await self.wrong_paths([path for path in local_files(spec) if path not in document.files])
+        self._require_files(files)
+        require_rules(spec, self._jobs.rules, files)
+        wrong = await self.wrong_paths([path for path in local_files(spec) if path not in files])
         if wrong:
             raise UserMistake("\n".join(f"{path}: {what}" for path, what in wrong.items()))
+        spec, choice = await choose_settings(self._outside, spec, self._places(files), rules, self._room(spec))
+        document = JobDocument(document=_json(spec.document()), files=files)
         job, needs = new_job_id(), await self._needs(spec, document.files)
         before = await self._jobs.find(resume) if resume else ""
         step = await asyncio.to_thread(require_resumable, self._jobs, before, spec) if before else 0
@@ -253,7 +255,7 @@ class Api:
             priority=priority,
             order=0,
             needs=needs,
-            state=Queued(why=f"goes on after step {step} of job {before}" if before else ""),
+            state=Queued(why=f"goes on after step {step} of job {before}" if before else choice),
             step=step,
             stages=needs.workers if spec.pipeline.stages == "auto" else spec.pipeline.stages,
             schedule=spec.pipeline.schedule,
@@ -278,7 +280,7 @@ class Api:
 
     async def plan(self, spec: JobSpec, files: Mapping[str, str], *, remote: bool) -> tuple[str, list[str]]:
         """Return the plan as JSON, and a line for each worker with too little memory. Raises UserMistake, JobFailed."""
-        places = {path: str(upload_path(self._jobs.home, sha256, path)) for path, sha256 in files.items()}
+        places = self._places(files)
         require_rules(spec, self._jobs.rules, places)
         rules = self._jobs.rules.for_job(remote=remote)
         return await plan_job(self._outside, spec, places, rules, self._room(spec))
@@ -315,6 +317,9 @@ class Api:
             raise Refused(
                 "\n".join(f"{path}: its content was not uploaded; send it with UploadData" for path in missing)
             )
+
+    def _places(self, files: Mapping[str, str]) -> dict[str, str]:
+        return {path: str(upload_path(self._jobs.home, sha256, path)) for path, sha256 in files.items()}
 
     async def _needs(self, spec: JobSpec, files: Mapping[str, str]) -> Needs:
         workers, resources = spec.pipeline.n_workers, spec.resources

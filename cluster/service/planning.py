@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster.data.rules import SourceRules, local_files
 from cluster.service.outside import MOST_BYTES, Outside, Unreadable
-from coordinator.job.spec import JobSpec
+from coordinator.job.spec import JobSpec, parse_job
 
 
 async def plan_job(
@@ -27,6 +27,23 @@ async def plan_job(
     except Unreadable as error:
         raise _renamed(error, places) from None
     return answer["plan"], answer["refusals"]
+
+
+async def choose_settings(
+    outside: Outside, spec: JobSpec, places: Mapping[str, str], rules: SourceRules, room: int
+) -> tuple[JobSpec, str]:
+    """Return the job with settings instead of `pipeline: auto`, and a line about them; any other job as it is, and "".
+    See `plan_job`."""
+    if not spec.pipeline.is_auto:
+        return spec, ""
+    limits = replace(rules.with_files(places.values()), most_bytes=MOST_BYTES)
+    names = ", ".join(dict.fromkeys([spec.data.source, *local_files(spec)]))
+    job = {"document": spec.document(), "places": dict(places), "rules": limits.as_dict(), "room": room}
+    try:
+        answer = await outside.ask("choose", names, **job)
+    except Unreadable as error:
+        raise _renamed(error, places) from None
+    return parse_job(answer["document"]), " ".join(answer["lines"])
 
 
 async def schedule_workers(outside: Outside, name: str, path: str, rules: SourceRules) -> int:

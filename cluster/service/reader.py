@@ -24,7 +24,7 @@ from stages.errors import UserMistake
 READY, AHEAD = "ready", "--ahead"
 _FOR_A_PLAN = (
     *("cluster.data.sources", "cluster.checkpoints.given_weights", "coordinator.job.spec"),
-    *("coordinator.plan.layout", "coordinator.plan.estimate"),
+    *("coordinator.plan.choosing", "coordinator.plan.layout", "coordinator.plan.estimate"),
 )
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
 """Modules that reading imports only when it needs them."""
@@ -45,7 +45,7 @@ def main() -> None:
     signal.alarm(int(question["seconds"]) + _GRACE_S)  # ends this process even if the service is gone
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for name in _FOR_A_PLAN if question["what"] == "plan" else ():
+    for name in _FOR_A_PLAN if question["what"] in ("plan", "choose") else ():
         importlib.import_module(name)  # before the limit, which is for the data
     limit_memory(question["memory"])
     answer: dict[str, Any] = {"problems": []}
@@ -63,6 +63,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     from cluster.data.checks import Checking
     from cluster.data.sources import load_data
     from coordinator.job.spec import parse_job
+    from coordinator.plan.choosing import chosen
     from coordinator.plan.estimate import estimate
     from coordinator.plan.layout import lay_out
 
@@ -72,9 +73,30 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     data = load_data(spec, rules, Checking(whole=False))
     spec = data.spec
     require_weights(spec, replace(rules, most_bytes=None))  # no limit of size: it keeps only names and shapes
+    spec, lines = chosen(spec, len(data.train), question["room"], **data.for_plan)
     blueprint = lay_out(spec, len(data.train), question["room"])
-    found = estimate(blueprint, data_bytes=data.nbytes + data.reading_bytes, validation_rows=len(data.validation))
-    return {"plan": json.dumps({**found.as_dict(), "data": list(data.said)}), "refusals": list(found.refusals)}
+    found = estimate(blueprint, **data.for_plan)
+    told = [*data.said, *lines]
+    return {"plan": json.dumps({**found.as_dict(), "data": told}), "refusals": list(found.refusals)}
+
+
+def _choose(question: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of a job that says `pipeline: auto`, with the settings that are chosen for it, and the line
+    about them. Reads the data only if the network follows from it."""
+    from cluster.data.checks import Checking
+    from cluster.data.sources import load_data
+    from coordinator.job.spec import parse_job
+    from coordinator.plan.choosing import chosen
+    from coordinator.plan.settings import with_settings_of
+
+    spec = parse_job(question["document"])
+    if spec.is_resolved:
+        found, lines = chosen(spec, spec.training.batch_size, question["room"])
+    else:
+        rules = SourceRules.from_dict(question["rules"])
+        data = load_data(spec.relocated(question["places"]), rules, Checking(whole=False))
+        found, lines = chosen(data.spec, len(data.train), question["room"], **data.for_plan)
+    return {"document": with_settings_of(spec, found).document(), "lines": list(lines)}
 
 
 def _workers(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +126,7 @@ def _look(question: Mapping[str, Any]) -> dict[str, Any]:
 
 _QUESTIONS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "plan": _plan,
+    "choose": _choose,
     "workers": _workers,
     "look": _look,
 }

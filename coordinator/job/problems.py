@@ -18,6 +18,7 @@ from coordinator.job.layer_entries import LAYER_KINDS, LayerEntry
 from coordinator.job.limits import MAX_PROBLEMS
 from coordinator.job.loss_entries import LOSS_KINDS, LossEntry
 from coordinator.job.nearest import did_you_mean
+from coordinator.job.sections import PipelineSection
 from stages.layers import REFUSED
 
 Path = tuple[str | int, ...]
@@ -144,7 +145,8 @@ def _section_text(owner: type[BaseModel]) -> str:
     if owner in _KINDS:
         return f"{'one kind of layer: ' if owner is LayerEntry else ''}{_either(_KINDS[owner])}"
     keys = ", ".join(owner.model_fields)
-    return f"a section with {keys}" if keys else "empty: there is nothing to set"
+    other = ", or auto" if owner is PipelineSection else ""
+    return f"a section with {keys}{other}" if keys else "empty: there is nothing to set"
 
 
 def _plain_name(key: str | int) -> str:

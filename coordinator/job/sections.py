@@ -287,6 +287,11 @@ class PipelineSection(Section):
         return value
 
     @property
+    def is_auto(self) -> bool:
+        """Whether the job says `pipeline: auto`, and the settings are not chosen yet."""
+        return False
+
+    @property
     def n_stages(self) -> int:
         """The number of stages of a job whose layout is known."""
         assert self.stages != "auto", "coordinator.plan.layout decides it"
@@ -300,6 +305,22 @@ class PipelineSection(Section):
         if self.schedule not in (*SCHEDULES, AUTO) or self.stages == "auto":
             return None
         return default_workers(self.schedule, self.stages)
+
+
+class AutoPipeline(PipelineSection):
+    """`pipeline: auto`: coordinator.plan.choosing replaces it by a section before the job is planned."""
+
+    stages: Literal["auto"] = "auto"
+
+    @property
+    def is_auto(self) -> bool:
+        """See PipelineSection."""
+        return True
+
+
+def pipeline_section(value: object) -> object:
+    """Return `auto` as a section, and any other value unchanged."""
+    return AutoPipeline() if value == "auto" else value
 
 
 class ResourcesSection(Section):

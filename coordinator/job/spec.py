@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from coordinator import run_files
 from coordinator.job.base_section import Section
@@ -35,6 +35,7 @@ from coordinator.job.sections import (
     TrackingSection,
     TrainingSection,
     bytes_text,
+    pipeline_section,
 )
 from coordinator.job.source_names import (
     files_named,
@@ -66,7 +67,7 @@ class JobSpec(Section):
     model: ModelSection
     data: DataSection
     training: TrainingSection
-    pipeline: PipelineSection = PipelineSection()
+    pipeline: Annotated[PipelineSection, BeforeValidator(pipeline_section)] = PipelineSection()
     resources: ResourcesSection = ResourcesSection()
     checkpoint: CheckpointSection | None = Field(
         default=None, description="a section with every_steps, every_seconds or stall_budget, keep …, or null for none"
@@ -147,6 +148,10 @@ class JobSpec(Section):
         document["training"]["schedule"] = self.training.schedule.document()
         if not self.model.freeze:
             del document["model"]["freeze"]
+        if self.pipeline.is_auto:
+            document["pipeline"] = "auto"
+            if "micro_batches" not in self.training.model_fields_set:  # it is chosen, too
+                del document["training"]["micro_batches"]
         if self.training.log_every == 1:
             del document["training"]["log_every"]
         for section, names in (

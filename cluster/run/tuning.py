@@ -1,0 +1,172 @@
+"""Measures a job's candidates (see coordinator.plan.contest) with the workers that `train` uses: Ray actors of one
+embedded Ray, or threads."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from coordinator.plan.predicted_step import estimated_times, predicted_step
+
+from cluster.actors.ray_session import ray_session
+from cluster.actors.ray_workers import RayWorkers
+from cluster.checkpoints.given_weights import begin_with, check_weights
+from cluster.data.sources import JobData
+from coordinator.job.spec import JobSpec
+from coordinator.plan.blas_threads import BlasThreads, blas_threads
+from coordinator.plan.candidates import Candidate, Candidates, Scope
+from coordinator.plan.contest import FIRST, NEAR, Budget, Contest
+from coordinator.plan.layout import Room, lay_out, workers_with_room
+from coordinator.plan.settings import settings_of
+from coordinator.texts import counted
+from coordinator.train.local import LocalWorkers
+from coordinator.train.rows import TrainedStep
+from coordinator.train.trainer import Trainer
+from coordinator.train.workers import Workers
+from stages.errors import NotEnoughResources
+
+_MANY_EPOCHS = 1_000_000
+_RUNTIME_BYTES = 200 * 2**20
+"""Memory of a worker process that has no data yet."""
+_SHARE_OF_MEMORY = 0.8
+_MOST_OWN_WORKERS = 4
+"""The job's own settings are measured if they have at most so many workers for each that may be chosen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredJob:
+    """A job as its candidates are measured: full batches alone, for as long as wanted."""
+
+    spec: JobSpec
+    data: JobData
+    rows: int
+    """Training rows that are used: whole batches, if there is one."""
+
+
+def to_measure(data: JobData) -> MeasuredJob:
+    """Return the job of this data as it is measured."""
+    spec = data.spec
+    endless = spec.model_copy(
+        update={
+            "training": spec.training.model_copy(update={"epochs": _MANY_EPOCHS, "steps": None}),
+            "recovery": spec.recovery.model_copy(update={"spare": 0}),
+        }
+    )
+    n, batch = len(data.train), spec.training.batch_size
+    return MeasuredJob(spec=endless, data=replace(data, spec=endless), rows=n // batch * batch or n)
+
+
+def most_workers(wanted: int | None, cpus: int) -> int:
+    """Return how many workers of `cpus` CPUs may be chosen, at most `wanted`. Raises NotEnoughResources if this machine
+    has too few CPUs."""
+    here = len(os.sched_getaffinity(0))
+    room = workers_with_room([Room(cpus=here, memory=math.inf)], cpus, 0)
+    if room == 0:
+        raise NotEnoughResources(
+            f"resources.cpus_per_worker: {cpus}, but this machine has {counted(here, 'CPU')}; tune measures on one "
+            "machine: run it on a host of the cluster"
+        )
+    if wanted is not None and wanted > room:
+        raise NotEnoughResources(
+            f"--workers: {counted(wanted, 'worker')} of {counted(cpus, 'CPU')} for a machine with "
+            f"{counted(here, 'CPU')}, which has room for {room}; tune measures on one machine"
+        )
+    return wanted or room
+
+
+def candidates_here(measured: MeasuredJob, most: int, kept: frozenset[str]) -> tuple[Candidates, Candidate | None]:
+    """Return the candidates, and the job's own settings if they are measured here."""
+    spec, rows = measured.spec, measured.rows
+    blueprint = lay_out(spec, rows, most, **measured.data.for_plan)
+    settings = settings_of(blueprint.spec, n_workers=blueprint.n_workers)
+    if settings.workers > most and "workers" in kept:
+        raise NotEnoughResources(
+            f"--keep workers: the job has {counted(settings.workers, 'worker')}, this machine has room for {most}; "
+            "tune measures on one machine"
+        )
+    times = estimated_times(spec, cores=len(os.sched_getaffinity(0)))
+    scope = Scope(most_workers=most, own=settings, kept=kept)
+    found = Candidates(spec, rows, scope, partial(predicted_step, times=times))
+    return found, found.add(settings) if settings.workers <= _MOST_OWN_WORKERS * most else None
+
+
+class RunningCandidate:
+    """A candidate's workers. They stay alive between turns, and then wait for orders."""
+
+    def __init__(self, job: MeasuredJob, candidate: Candidate, workers: Workers) -> None:
+        self._job, self._candidate, self._workers = job, candidate, workers
+
+    def measure(self, steps: int) -> list[float]:
+        """Train a step more than `steps`; return the seconds of the others, each from the end of the step before on the
+        last worker to its own end on the last worker. Raises JobFailed."""
+        trainer = Trainer(self._candidate.blueprint, self._workers, train_rows=self._job.rows, max_steps=steps + 1)
+        rows = [row for row in trainer.rows() if isinstance(row, TrainedStep)]
+        ends = [max(report.account.ended for report in row.reports) for row in rows]
+        return [after - before for before, after in pairwise(ends)]
+
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.close()
+
+
+@contextlib.contextmanager
+def contest(
+    job: MeasuredJob,
+    ranked: Sequence[Candidate],
+    own: Candidate | None,
+    budget: Budget,
+    *,
+    own_may_win: bool,
+    local: bool,
+    notify: Callable[[str], None],
+    session: Any = None,
+) -> Iterator[Contest]:
+    """Yield a contest that is ready to run, with threads (`local`), in the Ray `session`, or in one of its own."""
+    weights, begin = check_weights(job.spec), begin_with(job.spec) if local else None
+    most = max(c.settings.workers for c in [*ranked, *([] if own is None else [own])])
+    room = _free_memory() * _SHARE_OF_MEMORY
+
+    def may_run(candidates: Sequence[Candidate]) -> bool:
+        return sum(c.settings.workers * ((c.memory or 0) + _RUNTIME_BYTES) for c in candidates) <= room
+
+    own_session = partial(_session, job.spec, most * (FIRST + NEAR), local=local)
+    with contextlib.nullcontext(session) if session is not None else own_session() as ray:
+
+        def start(candidate: Candidate) -> RunningCandidate:
+            return RunningCandidate(job, candidate, _workers(ray, job, candidate, weights, begin))
+
+        options = {"own_may_win": own_may_win, "may_run": may_run, "notify": notify}
+        yield Contest(ranked, own, start, budget, time.monotonic, **options)
+
+
+def _workers(ray: Any, job: MeasuredJob, candidate: Candidate, weights: int | None, begin: Any) -> Workers:
+    data, blueprint = job.data, candidate.blueprint
+    if ray is None:
+        return LocalWorkers(blueprint, train=data.train, parameters=begin)
+    return RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), checked=data.checked, weights=weights)
+
+
+@contextlib.contextmanager
+def _session(spec: JobSpec, workers: int, *, local: bool) -> Iterator[Any]:
+    if local:
+        with BlasThreads(blas_threads(spec)):  # each LocalWorkers restores what it found, in any order
+            yield None
+        return
+    resources = spec.resources
+    memory = (resources.memory_per_worker or 0) * workers
+    with ray_session(None, cpus=resources.cpus_per_worker * workers, memory=memory) as ray:
+        yield ray
+
+
+def _free_memory() -> int:
+    """Return the bytes of memory that are free on this machine."""
+    with Path("/proc/meminfo").open(encoding="ascii") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))

@@ -1,0 +1,256 @@
+"""A contest of a job's settings: the best of prediction are measured in turns, and fewer from heat to heat. No I/O.
+
+[Note: heats] All entries of a heat take turns, so that a slow spell of the machine meets all of them. The first heat
+has the job's own settings and the best predicted ones that are no near twins of each other. The second has its two best
+and those most like the best one; the third the three best. An entry's figure is the median over its turns in its last
+heat of a turn's mean step: a turn's mean has the pauses between steps, the median leaves slow spells out.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from coordinator.plan.candidates import Candidate, changes_bits
+from coordinator.plan.settings import PipelineSettings
+from coordinator.texts import share
+from stages.errors import PipetrainError
+
+FIRST, NEAR, LAST = 6, 3, 3
+"""Entries of the first heat, those that the second adds, and entries of the last one."""
+_SHARES = (0.45, 0.75, 1.0)
+"""The share of the time after which each heat ends."""
+_START_S = 2.5
+"""About how long an entry's workers take to start."""
+_TURNS = 5
+_SHORTEST_TURN_S, _LONGEST_TURN_S = 0.15, 1.0
+_MOST_STEPS = 400
+_ALIKE = 0.01
+"""Of entries whose figures differ by less, the one that changes least is chosen."""
+
+
+class Contestant(Protocol):
+    """A candidate's running workers."""
+
+    def measure(self, steps: int) -> list[float]:
+        """Train a step more than `steps`, and return the seconds of the others. Raises PipetrainError."""
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """A candidate in the contest. `is_reference`: it has more workers than may be chosen. `dropped` says why it is no
+    longer measured."""
+
+    candidate: Candidate
+    is_own: bool = False
+    is_reference: bool = False
+    dropped: str = ""
+    heat: int = 0
+    turns: list[float] = field(default_factory=list)
+    """The mean step of each turn of its last heat, in seconds."""
+    steps: list[float] = field(default_factory=list)
+    """The seconds of all steps that count."""
+    contestant: Contestant | None = None
+    steps_a_turn: int = 2
+
+    @property
+    def seconds(self) -> float | None:
+        """The measured step (see [Note: heats]); None if it was not measured."""
+        return statistics.median(self.turns) if self.turns else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether its workers failed."""
+        return bool(self.dropped) and not self.turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long a contest may take: `seconds`, or `rounds` of turns a heat, whichever is over first. Every heat has at
+    least one round."""
+
+    seconds: float
+    rounds: int | None = None
+
+
+class Contest:
+    """Measures `ranked` candidates and `own`, the job's settings; None if these cannot be measured here. Without
+    `own_may_win` they are measured in the first heat, to compare.
+
+    `start` starts a candidate's workers. `may_run` says whether these candidates have enough memory beside each other.
+    `entries` has what was measured, at any time.
+    """
+
+    def __init__(
+        self,
+        ranked: Sequence[Candidate],
+        own: Candidate | None,
+        start: Callable[[Candidate], Contestant],
+        budget: Budget,
+        clock: Callable[[], float],
+        *,
+        own_may_win: bool = True,
+        may_run: Callable[[Sequence[Candidate]], bool] = lambda candidates: True,
+        notify: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._ranked, self._own, self._start, self._budget, self._clock = ranked, own, start, budget, clock
+        self._own_may_win, self._may_run, self._notify = own_may_win, may_run, notify
+        self._began = clock()
+        self.entries: list[Entry] = []
+
+    def run(self) -> None:
+        """Perform all heats. Ends all workers, even after an exception."""
+        try:
+            self._enter(self._first())
+            self._heat(1)
+            best = self._keep(2)
+            if best:
+                tried = {entry.candidate.settings for entry in self.entries}
+                self._enter(near(best[0].candidate, self._ranked, NEAR, tried))
+                self._heat(2)
+                if len(self._keep(LAST)) > 1:
+                    self._heat(3)
+        finally:
+            for entry in self.entries:
+                self._close(entry)
+
+    def _first(self) -> list[Candidate]:
+        each = _START_S + 4 * (self._ranked[0].predicted.seconds if self._ranked else 0.0)
+        n = max(2, min(FIRST, int(_SHARES[0] * self._budget.seconds / each)))
+        found = [] if self._own is None else [self._own]
+        others = [c for c in self._ranked if self._own is None or c.settings != self._own.settings]
+        return [*found, *spread(others, n - len(found), [c.settings for c in found])]
+
+    def _enter(self, candidates: Iterable[Candidate]) -> None:
+        for candidate in candidates:
+            is_own = self._own is not None and candidate.settings == self._own.settings
+            entry = Entry(candidate, is_own=is_own, is_reference=is_own and not self._own_may_win)
+            alive = [one.candidate for one in self.entries if one.contestant is not None]
+            if alive and not self._may_run([*alive, candidate]):
+                continue
+            self._notify(f"starting {candidate.settings}")
+            self.entries.append(entry)
+            self._try(entry, lambda entry=entry: self._warm_up(entry))
+
+    def _warm_up(self, entry: Entry) -> None:
+        entry.contestant = self._start(entry.candidate)
+        step = statistics.median(entry.contestant.measure(2))
+        turn = self._budget.seconds * (_SHARES[1] - _SHARES[0]) / (FIRST * _TURNS)
+        turn = max(_SHORTEST_TURN_S, min(_LONGEST_TURN_S, turn))
+        entry.steps_a_turn = max(1, min(_MOST_STEPS, round(turn / max(step, 1e-9))))
+
+    def _heat(self, heat: int) -> None:
+        until = self._began + _SHARES[heat - 1] * self._budget.seconds
+        alive = [entry for entry in self.entries if entry.contestant is not None]
+        done = 0
+        while alive and (done == 0 or (self._clock() < until and done != self._budget.rounds)):
+            shift = done % len(alive)
+            for entry in [*alive[shift:], *alive[:shift]]:  # no entry always comes after the same other one
+                self._try(entry, lambda entry=entry: self._turn(entry, heat))
+            alive = [entry for entry in alive if entry.contestant is not None]
+            done += 1
+            self._notify(f"heat {heat}, round {done}")
+
+    def _turn(self, entry: Entry, heat: int) -> None:
+        assert entry.contestant is not None, "it is alive"
+        taken = entry.contestant.measure(entry.steps_a_turn)
+        if entry.heat != heat:
+            entry.heat, entry.turns = heat, []
+        entry.turns.append(statistics.fmean(taken))
+        entry.steps += taken
+
+    def _try(self, entry: Entry, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except PipetrainError as error:
+            entry.dropped, entry.turns = f"failed: {' '.join(str(error).split())}", []
+            self._close(entry)
+
+    def _keep(self, most: int) -> list[Entry]:
+        """Drop all but the best entries, and return these."""
+        alive = sorted((e for e in self.entries if e.contestant is not None), key=lambda e: e.seconds or float("inf"))
+        best = [e for e in alive if not e.is_reference][:most]
+        for entry in alive:
+            if entry not in best:
+                entry.dropped = f"after heat {entry.heat}: {_slower(entry, best[0])}" if best else ""
+                self._close(entry)
+        return best
+
+    def _close(self, entry: Entry) -> None:
+        contestant, entry.contestant = entry.contestant, None
+        if contestant is not None:
+            contestant.close()
+
+
+def _slower(entry: Entry, best: Entry) -> str:
+    assert entry.seconds is not None, "it had a turn"
+    assert best.seconds is not None, "it had a turn"
+    return f"{share(entry.seconds / best.seconds - 1)} longer than the best"
+
+
+def distance(a: PipelineSettings, b: PipelineSettings) -> int:
+    """Return in how many respects two settings differ: workers, schedule, micro-batches, groups, memory and cut."""
+    names = set(a.differences(b))
+    respects = (
+        {"workers"},
+        {"stages", "schedule"},
+        {"micro_batches"},
+        {"weight_grad_group"},
+        {"recompute", "partition"},
+    )
+    if "workers" in names:
+        names -= {"stages", "schedule"}
+    return sum(bool(names & respect) for respect in respects)
+
+
+def spread(ranked: Sequence[Candidate], n: int, taken: Sequence[PipelineSettings] = ()) -> list[Candidate]:
+    """Return the best candidate and others in their order, n together, that differ from each other and from those
+    `taken` in two respects if there are so many, else in one. The best one only must not be taken itself."""
+    found = [c for c in ranked if c.settings not in taken][: min(1, n)]
+    for apart in (2, 1):
+        for candidate in ranked:
+            settings = [*taken, *(one.settings for one in found)]
+            if len(found) < n and all(distance(candidate.settings, other) >= apart for other in settings):
+                found.append(candidate)
+    return found
+
+
+def near(best: Candidate, ranked: Sequence[Candidate], n: int, tried: set[PipelineSettings]) -> list[Candidate]:
+    """Return the best predicted candidates that differ from `best` in one respect and were not tried: of each respect
+    one, then others."""
+    others = [c for c in ranked if c.settings not in tried and distance(c.settings, best.settings) == 1]
+    found: list[Candidate] = []
+    seen: set[tuple[str, ...]] = set()
+    for candidate in others:
+        kind = candidate.settings.differences(best.settings)
+        if kind not in seen:
+            seen.add(kind)
+            found.append(candidate)
+    return [*found, *(c for c in others if c not in found)][:n]
+
+
+def winner(entries: Sequence[Entry], own: PipelineSettings) -> Entry | None:
+    """Return the fastest entry that no heat has dropped. Of those that are as fast, the job's own settings come first,
+    then those that keep its bits, then those with the fewest workers. None if nothing was measured."""
+    measured = [entry for entry in entries if entry.seconds is not None and not entry.is_reference]
+    if not measured:
+        return None
+    final = [entry for entry in measured if not entry.dropped] or measured
+    shortest = min(_seconds(entry) for entry in final)
+    alike = [entry for entry in final if _seconds(entry) <= shortest * (1 + _ALIKE)]
+
+    def place(entry: Entry) -> tuple[bool, bool, int, float]:
+        settings = entry.candidate.settings
+        return not entry.is_own, changes_bits(settings, own), settings.workers, _seconds(entry)
+
+    return min(alike, key=place)
+
+
+def _seconds(entry: Entry) -> float:
+    assert entry.seconds is not None, "it was measured"
+    return entry.seconds

@@ -1,0 +1,155 @@
+"""`pipetrain tune`, and `pipeline: auto` in the commands, with threads as workers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from coordinator.job.spec import load_job
+from tests.jobs import EXAMPLES, pipetrain_here
+
+JOB = """\
+# a job with comments
+model:
+  input: [64]
+  layers: [linear: {units: 16}, relu, linear: {units: 10}]   # three layers
+  loss: cross_entropy
+data: {source: digits, validation: 0.2}
+training:
+  epochs: 1
+  batch_size: 64
+  micro_batches: 8      # parts
+  optimizer: {sgd: {learning_rate: 0.1}}
+pipeline:
+  stages: 3             # a worker each
+  schedule: gpipe
+"""
+CORES = len(os.sched_getaffinity(0))
+SHORT = ("--local", "--seconds", "1", "--rounds", "1")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    return path
+
+
+def test_it_measures_chooses_and_writes_a_job_file_with_the_user_s_comments(job: Path) -> None:
+    output = job.with_name("tuned.yaml")
+    done = pipetrain_here("tune", job, *SHORT, "--json", "--output", output)
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    measured = [one for one in found["measured"] if one["step_seconds"]]
+    assert len(measured) >= 2
+    assert found["predicted"] > 10
+    assert any(one["own"] for one in measured)
+    assert all(one["memory"] > 0 and one["predicted_seconds"] > 0 for one in measured)
+    tuned = load_job(output)
+    document = tuned.document()
+    for path, value in found["chosen"].items():
+        section, _, name = path.partition(".")
+        assert document[section][name] == value
+    assert "# a job with comments" in output.read_text()
+    assert tuned.document()["data"] == load_job(job).document()["data"]
+    assert done.stderr == f"{output} is written\n"
+
+
+def test_its_table_says_what_was_tried_and_its_lines_are_options_of_train(job: Path) -> None:
+    done = pipetrain_here("tune", job, *SHORT)
+    assert done.returncode == 0
+    assert "the job's own" in done.stdout
+    (chosen,) = [line for line in done.stdout.splitlines() if line.startswith("chosen: ")]
+    settings = chosen.removeprefix("chosen: ").partition(":")[0]
+    assert any(line.startswith(f"│ {settings} ") for line in done.stdout.splitlines())
+    flags = [line for line in done.stdout.splitlines() if line.startswith("or: ")]
+    if flags:
+        overrides = flags[0].removeprefix("or: ").replace("'", "").split(" --set ")
+        overrides[0] = overrides[0].removeprefix("--set ")
+        load_job(job, overrides)
+
+
+def test_with_no_seconds_it_only_predicts_and_keeps_what_it_is_told_to_keep(job: Path) -> None:
+    kept = "micro_batches,weight_grad_group,schedule"
+    done = pipetrain_here("tune", job, "--seconds", "0", "--keep", kept, "--workers", "1", "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert found["measured"] == []
+    assert found["changes_bits"] == []
+    assert all(one["workers"] == 1 for one in found["ranked"])
+    assert {one["entries"]["pipeline.schedule"] for one in found["ranked"]} == {"gpipe"}
+    assert "nothing was measured" in found["why"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--keep", "stage"], "--keep: 'stage' is not one of stages, workers, schedule, partition, micro_batches, "),
+        (["--workers", "4096"], f"--workers: 4,096 workers of 1 CPU for a machine with {CORES} CPU"),
+        (["--set", "resources.cpus_per_worker=4096"], "resources.cpus_per_worker: 4096, but this machine has "),
+        (
+            ["--set", "pipeline.stages=3", "--workers", "1", "--keep", "workers"],
+            "--keep workers: the job has 3 workers",
+        ),
+        (
+            ["--set", "resources.memory_per_worker=1KiB"],
+            "resources.memory_per_worker: 1 KiB is too little for each of ",
+        ),
+        (["--seconds", "0", "--output", "/nowhere/tuned.yaml"], "--output: /nowhere/tuned.yaml cannot be written: "),
+    ],
+)
+def test_bad_input_is_one_line(job: Path, arguments: list[str], expected: str) -> None:
+    done = pipetrain_here("tune", job, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {expected}")
+
+
+# pipeline: auto -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def auto(tmp_path: Path) -> Path:
+    path = tmp_path / "auto.yaml"
+    path.write_text(JOB.partition("pipeline:")[0].replace("  micro_batches: 8      # parts\n", "") + "pipeline: auto\n")
+    return path
+
+
+def test_train_writes_what_auto_chose_into_the_run_and_resume_keeps_it(auto: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = pipetrain_here("train", auto, "--local", "--run-dir", run)
+    assert done.returncode == 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("pipeline auto: ")]
+    spec = load_job(run / "job.yaml")
+    assert not spec.pipeline.is_auto
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert line in [event.get("detail") for event in events]
+    again = pipetrain_here("resume", run, "--local", "--set", "training.epochs=2")
+    assert again.returncode == 0
+    assert "pipeline auto" not in again.stderr
+    after = load_job(run / "job.yaml")
+    assert after.pipeline == spec.pipeline
+    assert after.training.micro_batches == spec.training.micro_batches
+
+
+def test_plan_and_verify_choose_what_train_chooses(auto: Path) -> None:
+    planned = json.loads(pipetrain_here("plan", auto, "--json").stdout)
+    (line,) = [line for line in planned["data"] if line.startswith("pipeline auto: ")]
+    verified = pipetrain_here("verify", auto, "--local", "--steps", "2", "--stages", "2", "--schedules", "zb-h1,gpipe")
+    assert verified.returncode == 0
+    assert line in verified.stderr.splitlines()
+
+
+def test_an_entry_of_auto_cannot_be_set(auto: Path) -> None:
+    done = pipetrain_here("plan", auto, "--set", "pipeline.stages=2")
+    assert done.returncode == 2
+    assert "pipeline is 'auto', which has no stages" in done.stderr
+
+
+def test_the_example_is_tuned_from_its_file() -> None:
+    done = pipetrain_here("tune", EXAMPLES / "digits.yaml", "--seconds", "0")
+    assert done.returncode == 0
+    assert "its predicted step is the shortest" in done.stdout

@@ -1,0 +1,256 @@
+"""The contest of a job's settings: who is measured, who goes on, who wins, and why. No worker runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+from coordinator.timing.step_time import CAUSES, PredictedStep
+
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.plan.candidates import Candidate
+from coordinator.plan.contest import Budget, Contest, Entry, distance, near, spread, winner
+from coordinator.plan.settings import PipelineSettings, trial_job
+from coordinator.plan.why_fastest import why_fastest
+from coordinator.timing.accounts import Bubble
+from stages.errors import JobFailed
+from tests.jobs import digits_job
+
+JOB = digits_job()
+OWN = PipelineSettings(stages=2, workers=2, schedule="1f1b", micro_batches=8)
+
+
+def settings(**changes: object) -> PipelineSettings:
+    return replace(OWN, **changes)  # type: ignore[arg-type]
+
+
+def candidate(one: PipelineSettings, seconds: float, **causes: float) -> Candidate:
+    by_worker = {**dict.fromkeys(CAUSES, 0.0), **causes}
+    step = PredictedStep(seconds, (), Bubble(0.1, (0.1,)), (by_worker,))
+    return Candidate(settings=one, blueprint=make_blueprint(trial_job(JOB, one), 1030), predicted=step)
+
+
+def many() -> list[Candidate]:
+    """A field of candidates, the best predicted first."""
+    found = [
+        settings(schedule=schedule, micro_batches=m, weight_grad_group=group)
+        for m in (4, 8, 16)
+        for schedule in ("zb-h1", "1f1b", "gpipe")
+        for group in (1, 2, 4)
+    ]
+    found.append(settings(stages=1, workers=1, micro_batches=1))
+    return [candidate(one, 1.0 + place / 100) for place, one in enumerate(found)]
+
+
+@dataclass
+class Machine:
+    """Workers that take as long as `seconds` says, on a clock that only they move; `calls` lists who was measured."""
+
+    seconds: dict[PipelineSettings, float]
+    fails: dict[PipelineSettings, int] = field(default_factory=dict)
+    """After how many calls the workers of these settings fail."""
+    now: float = 0.0
+    calls: list[PipelineSettings] = field(default_factory=list)
+    alive: set[PipelineSettings] = field(default_factory=set)
+    ends_at: float = float("inf")
+
+    def clock(self) -> float:
+        return self.now
+
+    def start(self, one: Candidate) -> Running:
+        self.now += 1.0
+        self.alive.add(one.settings)
+        return Running(self, one.settings)
+
+
+@dataclass
+class Running:
+    machine: Machine
+    settings: PipelineSettings
+
+    def measure(self, steps: int) -> list[float]:
+        machine = self.machine
+        machine.calls.append(self.settings)
+        if machine.calls.count(self.settings) > machine.fails.get(self.settings, 10**9):
+            raise JobFailed("a worker\nis gone")
+        step = machine.seconds.get(self.settings, 2.0)
+        machine.now += step * (steps + 1)
+        if machine.now >= machine.ends_at:
+            raise KeyboardInterrupt
+        return [step] * steps
+
+    def close(self) -> None:
+        self.machine.alive.discard(self.settings)
+
+
+def contest(machine: Machine, field_: Sequence[Candidate], own: Candidate | None = None, **options: object) -> Contest:
+    budget = Budget(seconds=1000.0, rounds=3)
+    return Contest(field_, own, machine.start, budget, machine.clock, **options)  # type: ignore[arg-type]
+
+
+def test_the_entries_of_the_first_heat_are_no_near_twins() -> None:
+    chosen = spread(many(), 6)
+    assert chosen[0].settings == many()[0].settings
+    for a in chosen:
+        for b in chosen:
+            assert a is b or distance(a.settings, b.settings) >= 2
+    assert len(spread(many(), 12)) == 12, "of few, near ones come too"
+    assert len({one.settings for one in spread(many(), 100)}) == len(many())
+
+
+def test_another_number_of_workers_is_one_respect_whatever_its_schedule() -> None:
+    assert distance(settings(), settings(stages=1, workers=1, schedule="gpipe")) == 1
+    assert distance(settings(), settings(schedule="zbv", stages=4)) == 1
+    assert distance(settings(), settings(weight_grad_group=4, micro_batches=4)) == 2
+
+
+def test_neighbours_of_the_best_are_of_different_kinds() -> None:
+    best = many()[0]
+    found = [one.settings.differences(best.settings) for one in near(best, many(), 3, {best.settings})]
+    assert sorted(found) == [("micro_batches",), ("schedule",), ("weight_grad_group",)]
+
+
+def test_the_fastest_wins_although_it_was_not_predicted_so() -> None:
+    field_ = many()
+    fastest = spread(field_, 6)[4].settings
+    machine = Machine({fastest: 1.0})
+    running = contest(machine, field_)
+    running.run()
+    best = winner(running.entries, OWN)
+    assert best is not None
+    assert best.candidate.settings == fastest
+    assert machine.alive == set()
+    assert best.heat == 3
+    dropped = [entry for entry in running.entries if entry.dropped]
+    assert dropped
+    assert all(entry.dropped.endswith("100.0% longer than the best") for entry in dropped)
+
+
+def test_a_neighbour_of_the_best_of_the_first_heat_wins_if_it_is_faster() -> None:
+    field_ = many()
+    first = spread(field_, 6)
+    hidden = near(first[0], field_, 3, {one.settings for one in first})[2].settings
+    running = contest(Machine({first[0].settings: 1.5, hidden: 1.0}), field_)
+    running.run()
+    best = winner(running.entries, OWN)
+    assert best is not None
+    assert best.candidate.settings == hidden
+
+
+def test_all_of_a_heat_take_turns_in_changing_order() -> None:
+    field_ = many()
+    machine = Machine({})
+    running = contest(machine, field_)
+    running.run()
+    first = [entry.candidate.settings for entry in running.entries[:6]]
+    after = machine.calls[6:]  # a call each to warm up
+    rounds = [after[k * 6 : k * 6 + 6] for k in range(3)]
+    assert all(set(one) == set(first) for one in rounds)
+    assert len({one[0] for one in rounds}) == 3
+
+
+def test_workers_that_fail_are_told_and_the_others_go_on() -> None:
+    field_ = many()
+    bad, late = (one.settings for one in spread(field_, 6)[:2])
+    machine = Machine({}, fails={bad: 0, late: 2})
+    running = contest(machine, field_)
+    running.run()
+    by_settings = {entry.candidate.settings: entry for entry in running.entries}
+    assert by_settings[bad].dropped == by_settings[late].dropped == "failed: a worker is gone"
+    best = winner(running.entries, OWN)
+    assert best is not None
+    assert best.candidate.settings not in (bad, late)
+    assert machine.alive == set()
+
+
+def test_if_all_workers_fail_nothing_wins() -> None:
+    field_ = many()
+    machine = Machine({}, fails={one.settings: 0 for one in field_})
+    running = contest(machine, field_)
+    running.run()
+    assert winner(running.entries, OWN) is None
+
+
+def test_after_ctrl_c_there_is_what_was_measured_so_far_and_no_worker_is_left() -> None:
+    field_ = many()
+    fastest = spread(field_, 6)[3].settings
+    machine = Machine({fastest: 1.0}, ends_at=250.0)
+    running = contest(machine, field_)
+    with pytest.raises(KeyboardInterrupt):
+        running.run()
+    best = winner(running.entries, OWN)
+    assert best is not None
+    assert best.candidate.settings == fastest
+    assert machine.alive == set()
+
+
+def test_the_job_s_own_settings_are_measured_and_win_if_nothing_is_faster() -> None:
+    field_ = many()
+    own = candidate(OWN, 3.0)
+    machine = Machine(dict.fromkeys((one.settings for one in field_), 1.995) | {OWN: 2.0})
+    running = contest(machine, field_, own)
+    running.run()
+    best = winner(running.entries, OWN)
+    assert best is not None
+    assert best.is_own
+    assert why_fastest(best, running.entries).startswith(f"{OWN}: changes least of those that are as fast; ")
+
+
+def test_own_settings_with_more_workers_than_there_is_room_for_are_measured_but_never_chosen() -> None:
+    own = candidate(settings(stages=4, workers=4), 0.5)
+    running = contest(Machine({own.settings: 0.1}), many(), own, own_may_win=False)
+    running.run()
+    entry = next(entry for entry in running.entries if entry.is_own)
+    assert entry.is_reference
+    assert entry.seconds == 0.1
+    best = winner(running.entries, own.settings)
+    assert best is not None
+    assert not best.is_own
+
+
+def test_no_more_candidates_run_beside_each_other_than_memory_allows() -> None:
+    most = 0
+
+    class Counting(Machine):
+        def start(self, one: Candidate) -> Running:
+            nonlocal most
+            found = super().start(one)
+            most = max(most, len(self.alive))
+            return found
+
+    machine = Counting({})
+    running = contest(machine, many(), may_run=lambda together: len(together) <= 2)
+    running.run()
+    assert most == 2
+
+
+def entry(one: Candidate, seconds: float, **options: object) -> Entry:
+    return Entry(one, turns=[seconds], heat=3, **options)  # type: ignore[arg-type]
+
+
+def test_the_sentence_names_what_is_predicted_to_be_saved() -> None:
+    few = entry(candidate(settings(micro_batches=4), 0.8, forward=0.7, schedule=0.1), 0.88)
+    own = entry(candidate(OWN, 1.0, forward=0.95, schedule=0.05), 1.0, is_own=True)
+    assert why_fastest(few, [own, few]) == (
+        "2 workers, 1f1b, 4 micro-batches: fewer, larger products; 12.0% shorter than the job's own settings, the next"
+    )
+    early = entry(candidate(settings(schedule="zb-h1"), 0.9, forward=0.85, schedule=0.05), 0.9)
+    late = entry(candidate(settings(schedule="gpipe"), 1.0, forward=0.8, schedule=0.2), 1.0)
+    assert why_fastest(early, [own, early, late]).endswith("10.0% shorter than the job's own settings, the next")
+    assert "its schedule waits less" in why_fastest(early, [early, late])
+    alone = entry(candidate(settings(stages=1, workers=1), 0.5, forward=0.5), 0.5)
+    sends = entry(candidate(settings(), 1.0, forward=0.5, links=0.5), 1.0)
+    assert "nothing is sent between workers" in why_fastest(alone, [alone, sends])
+
+
+def test_the_sentence_says_so_if_the_prediction_was_wrong() -> None:
+    slow, fast = entry(candidate(settings(schedule="zbv", stages=4), 1.5), 0.9), entry(candidate(OWN, 1.0), 1.0)
+    assert "measured so, although its step was predicted 50.0% longer" in why_fastest(slow, [slow, fast])
+
+
+def test_of_settings_that_are_as_fast_those_that_keep_the_bits_win() -> None:
+    other = entry(candidate(settings(micro_batches=4), 1.0), 1.0)
+    same = entry(candidate(settings(schedule="zb-h1"), 1.0), 1.005)
+    assert winner([other, same], OWN) is same
+    assert winner([other, replace(same, turns=[1.02])], OWN) is other
