@@ -31,7 +31,7 @@ def table_of_tried(
         median, mean = (
             (None, None) if not entry.steps else (statistics.median(entry.steps), statistics.fmean(entry.steps))
         )
-        own = "the job's own" + (", more workers than this machine has room for" if entry.is_reference else "")
+        own = "the job's own" + (", too many workers here" if entry.is_reference else "")
         notes = [*([own] if entry.is_own else []), *([entry.dropped] if entry.dropped else [])]
         table.add_row(
             *_begin(entry.candidate),

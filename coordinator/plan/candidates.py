@@ -51,12 +51,14 @@ class Scope:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidate:
     """Settings with their plan and their predicted step. `memory`: bytes of the worker that needs most, None if they
-    were not counted; `refusal`: why a worker's memory does not suffice."""
+    were not counted; `parameters`: bytes of all weights, gradients and optimizer state, 0 if they were not counted;
+    `refusal`: why a worker's memory does not suffice."""
 
     settings: PipelineSettings
     blueprint: Blueprint
     predicted: PredictedStep
     memory: int | None = None
+    parameters: int = 0
     refusal: str | None = None
 
 
@@ -89,6 +91,16 @@ class Candidates:
     def own(self) -> PipelineSettings:
         """The job's own settings."""
         return self._scope.own
+
+    @property
+    def most_workers(self) -> int:
+        """The most workers that are tried."""
+        return max(self._workers(), default=1)
+
+    @property
+    def memory_limit(self) -> int | None:
+        """The bytes that a worker may take."""
+        return self._spec.resources.memory_per_worker
 
     @property
     def n_predicted(self) -> int:
@@ -199,7 +211,8 @@ class Candidates:
             seconds = float(f"{candidate.predicted.seconds:.6g}")  # the last bits of a sum of times decide nothing
             return seconds, changes_bits(settings, own), settings.stages, settings.weight_grad_group
 
-        return sorted((c for c in self._found.values() if c is not None), key=place)
+        most = self._scope.most_workers
+        return sorted((c for c in self._found.values() if c is not None and c.settings.workers <= most), key=place)
 
 
 def layers_of(bounds: Bounds) -> tuple[int, ...]:
@@ -230,18 +243,27 @@ def with_memory(candidate: Candidate, *, data_bytes: int, validation_rows: int) 
     plan = estimate(candidate.blueprint, data_bytes=data_bytes, validation_rows=validation_rows)
     most = max(plan.workers, key=lambda worker: worker.total)
     refusal = None if most.fits else f"needs {size(most.total, 'up')} a worker"
-    return replace(candidate, memory=most.total, refusal=refusal)
+    parameters = sum(s.memory.weights + s.memory.gradients + s.memory.optimizer for s in plan.stages)
+    return replace(candidate, memory=most.total, parameters=parameters, refusal=refusal)
 
 
 def those_that_fit(
-    found: Candidates, most: int, *, data_bytes: int, validation_rows: int, recomputes: bool = True
+    found: Candidates,
+    most: int,
+    *,
+    data_bytes: int,
+    validation_rows: int,
+    recomputes: bool = True,
+    compares: bool = True,
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Return the best `most` candidates whose workers have enough memory, and those before them that were refused.
+    """Return the best `most` candidates whose workers have enough memory, and those before them that were refused. With
+    `compares`, the best of each number of workers is among the former.
 
     Settings that do not fit are tried with `recompute: auto` too if `recomputes`. Raises NotEnoughResources, with the
     least need, if none fits.
     """
     fitting, refused = list[Candidate](), list[Candidate]()
+    limit = found.memory_limit
     waiting = [(place, candidate) for place, candidate in enumerate(found.ranked())]
     heap = [(candidate.predicted.seconds, place, candidate) for place, candidate in waiting]
     heapq.heapify(heap)
@@ -252,20 +274,26 @@ def those_that_fit(
             fitting.append(counted)
             continue
         refused.append(counted)
+        if counted.parameters > found.most_workers * (limit or 0):  # even the parameters alone are too much
+            break
         if recomputes and candidate.settings.recompute == "none":
             again = found.add(replace(candidate.settings, recompute="auto"))
             if again is not None:
                 heapq.heappush(heap, (again.predicted.seconds, len(waiting) + place, again))
     if not fitting:
         sparing = [with_memory(one, data_bytes=data_bytes, validation_rows=validation_rows) for one in found.sparing()]
-        raise NotEnoughResources(_no_room([*refused, *sparing]))
+        raise NotEnoughResources(_no_room([*refused, *sparing], limit))
+    for candidate in found.ranked() if compares else ():
+        if candidate.settings.workers in {one.settings.workers for one in fitting}:
+            continue
+        counted = with_memory(candidate, data_bytes=data_bytes, validation_rows=validation_rows)
+        fitting += [counted] if counted.refusal is None else []
     return fitting, refused
 
 
-def _no_room(refused: Sequence[Candidate]) -> str:
+def _no_room(refused: Sequence[Candidate], limit: int | None) -> str:
     least = min(refused, key=lambda candidate: (candidate.memory or 0, candidate.settings.stages))
-    limit = least.blueprint.spec.resources.memory_per_worker
     return (
-        f"resources.memory_per_worker: {size(limit, 'down')} is too little for each of {len(refused):,} settings; the "
-        f"least that one needs is {size(least.memory, 'up')} a worker: {least.settings}"
+        f"resources.memory_per_worker: {size(limit, 'down')} is too little for all settings; the least that one "
+        f"needs is {size(least.memory, 'up')} a worker: {least.settings}"
     )

@@ -40,7 +40,7 @@ def chosen(
     known = times or estimated_times(spec, cores=max(1, room) * spec.resources.cpus_per_worker)
     open_job = spec.model_copy(update={"pipeline": PipelineSection()})
     found = Candidates(open_job, n_train, scope, partial(predicted_step, times=known))
-    (best, *_), _ = those_that_fit(found, 1, data_bytes=data_bytes, validation_rows=validation_rows)
+    (best, *_), _ = those_that_fit(found, 1, data_bytes=data_bytes, validation_rows=validation_rows, compares=False)
     basis = "measured" if known.source == "measured" else "counted"
     line = (
         f"pipeline auto: {best.settings}: the shortest predicted step of {counted(found.n_predicted, 'choice')}, from "

@@ -1,7 +1,8 @@
 """A contest of a job's settings: the best of prediction are measured in turns, and fewer from heat to heat. No I/O.
 
 [Note: heats] All entries of a heat take turns, so that a slow spell of the machine meets all of them. The first heat
-has the job's own settings and the best predicted ones that are no near twins of each other. The second has its two best
+has the job's own settings, the best predicted ones that are no near twins of each other, and the best with the fewest
+workers: whether a pipeline pays at all is measured. The second has its two best
 and those most like the best one; the third the three best. An entry's figure is the median over its turns in its last
 heat of a turn's mean step: a turn's mean has the pauses between steps, the median leaves slow spells out.
 """
@@ -21,7 +22,9 @@ from stages.errors import PipetrainError
 FIRST, NEAR, LAST = 6, 3, 3
 """Entries of the first heat, those that the second adds, and entries of the last one."""
 _SHARES = (0.45, 0.75, 1.0)
-"""The share of the time after which each heat ends."""
+"""The share of the time after which each heat ends, …"""
+_LEAST = 0.15
+"""… but it lasts at least this share, however long workers took to start."""
 _START_S = 2.5
 """About how long an entry's workers take to start."""
 _TURNS = 5
@@ -29,6 +32,8 @@ _SHORTEST_TURN_S, _LONGEST_TURN_S = 0.15, 1.0
 _MOST_STEPS = 400
 _ALIKE = 0.01
 """Of entries whose figures differ by less, the one that changes least is chosen."""
+_CLOSE = 0.05
+"""The job's own settings stay in the contest if their step is at most this share longer than the best."""
 
 
 class Contestant(Protocol):
@@ -124,6 +129,10 @@ class Contest:
         n = max(2, min(FIRST, int(_SHARES[0] * self._budget.seconds / each)))
         found = [] if self._own is None else [self._own]
         others = [c for c in self._ranked if self._own is None or c.settings != self._own.settings]
+        found += others[:1]
+        fewest = min(others, key=lambda c: c.settings.workers, default=None)  # of equal ones the best
+        if fewest is not None and all(c.settings.workers > fewest.settings.workers for c in found):
+            found.append(fewest)
         return [*found, *spread(others, n - len(found), [c.settings for c in found])]
 
     def _enter(self, candidates: Iterable[Candidate]) -> None:
@@ -145,7 +154,8 @@ class Contest:
         entry.steps_a_turn = max(1, min(_MOST_STEPS, round(turn / max(step, 1e-9))))
 
     def _heat(self, heat: int) -> None:
-        until = self._began + _SHARES[heat - 1] * self._budget.seconds
+        whole = self._budget.seconds
+        until = max(self._began + _SHARES[heat - 1] * whole, self._clock() + _LEAST * whole)
         alive = [entry for entry in self.entries if entry.contestant is not None]
         done = 0
         while alive and (done == 0 or (self._clock() < until and done != self._budget.rounds)):
@@ -174,7 +184,8 @@ class Contest:
     def _keep(self, most: int) -> list[Entry]:
         """Drop all but the best entries, and return these."""
         alive = sorted((e for e in self.entries if e.contestant is not None), key=lambda e: e.seconds or float("inf"))
-        best = [e for e in alive if not e.is_reference][:most]
+        fit = [e for e in alive if not e.is_reference]
+        best = [e for e in fit if e in fit[:most] or (e.is_own and _seconds(e) <= (1 + _CLOSE) * _seconds(fit[0]))]
         for entry in alive:
             if entry not in best:
                 entry.dropped = f"after heat {entry.heat}: {_slower(entry, best[0])}" if best else ""
@@ -190,7 +201,8 @@ class Contest:
 def _slower(entry: Entry, best: Entry) -> str:
     assert entry.seconds is not None, "it had a turn"
     assert best.seconds is not None, "it had a turn"
-    return f"{share(entry.seconds / best.seconds - 1)} longer than the best"
+    ratio = entry.seconds / best.seconds
+    return f"{ratio:.1f} × the best" if ratio >= 2 else f"{share(ratio - 1)} longer than the best"
 
 
 def distance(a: PipelineSettings, b: PipelineSettings) -> int:
@@ -209,9 +221,9 @@ def distance(a: PipelineSettings, b: PipelineSettings) -> int:
 
 
 def spread(ranked: Sequence[Candidate], n: int, taken: Sequence[PipelineSettings] = ()) -> list[Candidate]:
-    """Return the best candidate and others in their order, n together, that differ from each other and from those
-    `taken` in two respects if there are so many, else in one. The best one only must not be taken itself."""
-    found = [c for c in ranked if c.settings not in taken][: min(1, n)]
+    """Return the n best candidates that differ from each other and from those `taken` in two respects; if there are not
+    so many, then also others that differ in one."""
+    found: list[Candidate] = []
     for apart in (2, 1):
         for candidate in ranked:
             settings = [*taken, *(one.settings for one in found)]

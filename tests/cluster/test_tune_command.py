@@ -96,7 +96,7 @@ def test_with_no_seconds_it_only_predicts_and_keeps_what_it_is_told_to_keep(job:
         ),
         (
             ["--set", "resources.memory_per_worker=1KiB"],
-            "resources.memory_per_worker: 1 KiB is too little for each of ",
+            "resources.memory_per_worker: 1 KiB is too little for all settings; the ",
         ),
         (["--seconds", "0", "--output", "/nowhere/tuned.yaml"], "--output: /nowhere/tuned.yaml cannot be written: "),
     ],

@@ -4,12 +4,12 @@ first."""
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from coordinator.timing.step_time import CAUSES, PredictedStep
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,6 @@ from coordinator.plan.candidates import (
     group_sizes,
     micro_batch_counts,
     those_that_fit,
-    with_memory,
     worker_counts,
 )
 from coordinator.plan.choosing import chosen
@@ -38,6 +37,7 @@ from coordinator.plan.settings import (
     with_settings,
 )
 from coordinator.timing.accounts import Bubble
+from coordinator.timing.step_time import CAUSES, PredictedStep
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
@@ -72,7 +72,7 @@ def by_settings(blueprint: Blueprint) -> PredictedStep:
         + abs(settings.weight_grad_group - 2) / 10
         + SCHEDULES.index(settings.schedule) / 100
     )
-    return PredictedStep(seconds, (), Bubble(0.0, ()), (dict.fromkeys(CAUSES, 0.0),))
+    return PredictedStep(seconds, (), Bubble(0.0, ()), lambda: (dict.fromkeys(CAUSES, 0.0),))
 
 
 def candidates(spec: JobSpec, workers: int = 2, *kept: str, own: PipelineSettings = OWN) -> Candidates:
@@ -173,15 +173,15 @@ def test_which_settings_change_bits_is_what_training_shows(changes: dict[str, An
 
 def test_without_a_limit_nothing_is_refused_and_memory_is_counted_for_the_best() -> None:
     fitting, refused = those_that_fit(candidates(job()), 5, data_bytes=1000, validation_rows=10)
-    assert len(fitting) == 5
+    assert [one.settings.workers for one in fitting] == [2, 2, 2, 2, 2, 1], "the best of each number of workers too"
     assert refused == []
     assert all(one.memory is not None and one.memory > 1000 for one in fitting)
 
 
 def test_within_a_limit_what_needs_more_is_refused_or_computes_again() -> None:
-    memory = [one.memory or 0 for one in those_that_fit(candidates(job()), 400, data_bytes=0, validation_rows=0)[0]]
-    limit = sorted(memory)[len(memory) // 4]
-    fitting, refused = those_that_fit(candidates(job(memory=limit)), 30, data_bytes=0, validation_rows=0)
+    memory = [one.memory or 0 for one in those_that_fit(candidates(job()), 40, data_bytes=0, validation_rows=0)[0]]
+    limit = sorted(memory)[len(memory) // 2]
+    fitting, refused = those_that_fit(candidates(job(memory=limit)), 10, data_bytes=0, validation_rows=0)
     assert refused
     assert all(one.refusal for one in refused)
     assert all(one.memory is not None and one.memory <= limit for one in fitting)
@@ -192,16 +192,14 @@ def test_within_a_limit_what_needs_more_is_refused_or_computes_again() -> None:
 
 def test_a_limit_that_nothing_meets_is_one_line_with_the_least_need_which_is_enough() -> None:
     with pytest.raises(NotEnoughResources) as caught:
-        those_that_fit(candidates(job(memory=1000)), 5, data_bytes=0, validation_rows=0)
+        those_that_fit(candidates(job(memory=1000), 2, "micro_batches"), 5, data_bytes=0, validation_rows=0)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith("resources.memory_per_worker: 1000 B is too little for each of ")
-    assert " the least that one needs is " in line
-    found = candidates(job(memory=1000))
-    found.ranked()
-    least = min(
-        with_memory(one, data_bytes=0, validation_rows=0).memory or 0 for one in [*found.ranked(), *found.sparing()]
-    )
-    fitting, _ = those_that_fit(candidates(job(memory=least)), 5, data_bytes=0, validation_rows=0)
+    start = "resources.memory_per_worker: 1000 B is too little for all settings; the least that one needs is "
+    assert line.startswith(start)
+    need = re.match(r"([0-9.]+ KiB) a worker: \d", line.removeprefix(start))
+    assert need is not None
+    spec = job(memory=1).replace(resources__memory_per_worker=need[1])
+    fitting, _ = those_that_fit(candidates(spec, 2, "micro_batches"), 1, data_bytes=0, validation_rows=0)
     assert fitting
 
 
