@@ -16,6 +16,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 
@@ -34,6 +35,13 @@ from coordinator.job.spec import JobSpec
 from stages.data import Dataset, RowNumbers
 from stages.errors import InvalidData
 from stages.file_numbers import FileRows
+
+
+class DataSizes(TypedDict):
+    """The bytes of data in a worker that holds the first or last stage, and the number of validation rows."""
+
+    data_bytes: int
+    validation_rows: int
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -65,8 +73,8 @@ class JobData:
         return 8 * len(self.train) + self.validation.read_bytes(self.spec.training.evaluate_batch_size)
 
     @property
-    def for_plan(self) -> dict[str, int]:
-        """What `estimate` and `lay_out` must know of the data."""
+    def for_plan(self) -> DataSizes:
+        """What a plan must know of the data."""
         return {"data_bytes": self.nbytes + self.reading_bytes, "validation_rows": len(self.validation)}
 
     @property

@@ -14,8 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from coordinator.plan.predicted_step import estimated_times, predicted_step
-
 from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.given_weights import begin_with, check_weights
@@ -25,6 +23,7 @@ from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from coordinator.plan.candidates import Candidate, Candidates, Scope
 from coordinator.plan.contest import FIRST, NEAR, Budget, Contest
 from coordinator.plan.layout import Room, lay_out, workers_with_room
+from coordinator.plan.predicted_step import estimated_times, predicted_step
 from coordinator.plan.settings import settings_of
 from coordinator.texts import counted
 from coordinator.train.local import LocalWorkers
@@ -143,8 +142,8 @@ def contest(
         def start(candidate: Candidate) -> RunningCandidate:
             return RunningCandidate(job, candidate, _workers(ray, job, candidate, weights, begin))
 
-        options = {"own_may_win": own_may_win, "may_run": may_run, "notify": notify}
-        yield Contest(ranked, own, start, budget, time.monotonic, **options)
+        everything = ranked, own, start, budget, time.monotonic
+        yield Contest(*everything, own_may_win=own_may_win, may_run=may_run, notify=notify)
 
 
 def _workers(ray: Any, job: MeasuredJob, candidate: Candidate, weights: int | None, begin: Any) -> Workers:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from coordinator.plan.candidates import Candidate, changes_bits
@@ -144,7 +145,7 @@ class Contest:
                 continue
             self._notify(f"starting {candidate.settings}")
             self.entries.append(entry)
-            self._try(entry, lambda entry=entry: self._warm_up(entry))
+            self._try(entry, partial(self._warm_up, entry))
 
     def _warm_up(self, entry: Entry) -> None:
         entry.contestant = self._start(entry.candidate)
@@ -161,7 +162,7 @@ class Contest:
         while alive and (done == 0 or (self._clock() < until and done != self._budget.rounds)):
             shift = done % len(alive)
             for entry in [*alive[shift:], *alive[:shift]]:  # no entry always comes after the same other one
-                self._try(entry, lambda entry=entry: self._turn(entry, heat))
+                self._try(entry, partial(self._turn, entry, heat))
             alive = [entry for entry in alive if entry.contestant is not None]
             done += 1
             self._notify(f"heat {heat}, round {done}")
