@@ -87,7 +87,7 @@ def _compare(ray: Any, config: Config, folder: Path, options: argparse.Namespace
     budget = Budget(seconds=options.seconds)
     with contest(job, ranked, own, budget, own_may_win=True, local=False, notify=_note, session=ray) as running:
         running.run()
-    best = winner(running.entries, found.own)
+    best = winner(running.trials, found.own)
     assert best is not None, "its workers all failed"
     tuned, took = best.candidate, time.monotonic() - began
     _note(f"{config}: tune chose {tuned.settings} in {took:.0f} s")

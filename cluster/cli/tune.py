@@ -17,7 +17,7 @@ from cluster.run.tuned_file import write_tuned
 from cluster.run.tuning import MeasuredJob, candidates_here, contest, most_workers, to_measure
 from coordinator.job.nearest import did_you_mean
 from coordinator.plan.candidates import Candidate, those_that_fit, with_memory
-from coordinator.plan.contest import Budget, Entry, winner
+from coordinator.plan.contest import Budget, Trial, winner
 from coordinator.plan.settings import NAMES
 from coordinator.plan.why_fastest import why_fastest
 from coordinator.texts import counted
@@ -84,19 +84,19 @@ def tune(
     own = None if own is None else with_memory(own, **data.for_plan)
     if own is not None and own.refusal is not None:
         refused, own = [*refused, own], None
-    entries, stopped = list[Entry](), False
+    trials, stopped = list[Trial](), False
     if seconds:
         budget = Budget(seconds=seconds, rounds=rounds)
-        entries, stopped = _measured(measured, ranked, own, budget, most=most, local=local, quiet=as_json)
-    best = winner(entries, found.own)
+        trials, stopped = _measured(measured, ranked, own, budget, most=most, local=local, quiet=as_json)
+    best = winner(trials, found.own)
     chosen = ranked[0] if best is None else best.candidate
-    why = _why_predicted(ranked) if best is None else why_fastest(best, entries)
+    why = _why_predicted(ranked) if best is None else why_fastest(best, trials)
     if as_json:
-        document = as_document(spec, chosen, why, entries, ranked, refused, found.n_predicted)
+        document = as_document(spec, chosen, why, trials, ranked, refused, found.n_predicted)
         click.echo(json.dumps(document, indent=2))
     else:
-        console().print(table_of_tried(spec.name, entries, ranked, refused))
-        click.echo(f"predicted {counted(found.n_predicted, 'choice')} of settings, measured {len(entries)}")
+        console().print(table_of_tried(spec.name, trials, ranked, refused))
+        click.echo(f"predicted {counted(found.n_predicted, 'choice')} of settings, measured {len(trials)}")
         click.echo(harmless(f"chosen: {why}"))
         click.echo("\n".join(lines_to_use(spec, chosen.settings)))
     if output is not None:
@@ -123,22 +123,22 @@ def _measured(
     most: int,
     local: bool,
     quiet: bool,
-) -> tuple[list[Entry], bool]:
+) -> tuple[list[Trial], bool]:
     """Return what was measured, and whether Ctrl-C ended it."""
 
     def notify(text: str) -> None:
         if not quiet:
             click.echo(text, err=True)
 
-    entries = list[Entry]()
+    trials = list[Trial]()
     with contextlib.suppress(KeyboardInterrupt):
         may_win = own is None or own.settings.workers <= most
         with contest(job, ranked, own, budget, own_may_win=may_win, local=local, notify=notify) as running:
-            entries = running.entries
+            trials = running.trials
             running.run()
-        return entries, False
+        return trials, False
     notify("stopped")
-    return entries, True
+    return trials, True
 
 
 def _why_predicted(ranked: list[Candidate]) -> str:

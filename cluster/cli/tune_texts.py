@@ -11,7 +11,7 @@ from rich.table import Table
 from coordinator.job.spec import JobSpec
 from coordinator.job.yaml_text import write_yaml
 from coordinator.plan.candidates import Candidate
-from coordinator.plan.contest import Entry
+from coordinator.plan.contest import Trial
 from coordinator.plan.settings import CHANGES_BITS, PipelineSettings, changed_entries
 from coordinator.texts import number, size
 
@@ -20,27 +20,27 @@ _NOT_MEASURED, _REFUSED = 5, 5
 
 
 def table_of_tried(
-    name: str, entries: Sequence[Entry], ranked: Sequence[Candidate], refused: Sequence[Candidate]
+    name: str, trials: Sequence[Trial], ranked: Sequence[Candidate], refused: Sequence[Candidate]
 ) -> Table:
-    """Return a table of the measured entries, the fastest first, then of the best predicted ones, then of refused
+    """Return a table of the measured trials, the fastest first, then of the best predicted ones, then of refused
     ones."""
     table = Table(title=f"{name}: a step in ms")
     for heading in ("settings", "predicted", "measured", "median", "mean", "steps", "memory a worker", "note"):
         table.add_column(heading, justify="left" if heading in ("settings", "note") else "right")
-    for entry in in_order(entries):
+    for trial in in_order(trials):
         median, mean = (
-            (None, None) if not entry.steps else (statistics.median(entry.steps), statistics.fmean(entry.steps))
+            (None, None) if not trial.steps else (statistics.median(trial.steps), statistics.fmean(trial.steps))
         )
-        own = "the job's own" + (", too many workers here" if entry.is_reference else "")
-        notes = [*([own] if entry.is_own else []), *([entry.dropped] if entry.dropped else [])]
+        own = "the job's own" + (", too many workers here" if trial.is_reference else "")
+        notes = [*([own] if trial.is_own else []), *([trial.dropped] if trial.dropped else [])]
         table.add_row(
-            *_begin(entry.candidate),
-            *map(_ms, (entry.seconds, median, mean)),
-            f"{len(entry.steps):,}",
-            size(entry.candidate.memory, "up"),
+            *_begin(trial.candidate),
+            *map(_ms, (trial.seconds, median, mean)),
+            f"{len(trial.steps):,}",
+            size(trial.candidate.memory, "up"),
             "; ".join(notes),
         )
-    tried = {entry.candidate.settings for entry in entries}
+    tried = {trial.candidate.settings for trial in trials}
     others = [candidate for candidate in ranked if candidate.settings not in tried]
     for candidate in others[:_NOT_MEASURED]:
         _add_predicted(table, candidate, "predicted only")
@@ -63,9 +63,9 @@ def _ms(seconds: float | None) -> str:
     return number(None if seconds is None else 1000 * seconds)
 
 
-def in_order(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries: those of the last heat first, in each heat the fastest first, at last those that failed."""
-    return sorted(entries, key=lambda e: (bool(e.dropped), -e.heat, e.seconds or float("inf")))
+def in_order(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials: those of the last heat first, in each heat the fastest first, at last those that failed."""
+    return sorted(trials, key=lambda e: (bool(e.dropped), -e.heat, e.seconds or float("inf")))
 
 
 def lines_to_use(spec: JobSpec, settings: PipelineSettings) -> list[str]:
@@ -98,7 +98,7 @@ def as_document(
     spec: JobSpec,
     chosen: Candidate,
     why: str,
-    entries: Sequence[Entry],
+    trials: Sequence[Trial],
     ranked: Sequence[Candidate],
     refused: Sequence[Candidate],
     n_predicted: int,
@@ -113,17 +113,17 @@ def as_document(
         "predicted": n_predicted,
         "measured": [
             {
-                **_document(entry.candidate),
-                "step_seconds": entry.seconds,
-                "median_seconds": statistics.median(entry.steps) if entry.steps else None,
-                "mean_seconds": statistics.fmean(entry.steps) if entry.steps else None,
-                "turns": entry.turns,
-                "steps": len(entry.steps),
-                "heat": entry.heat,
-                "own": entry.is_own,
-                "dropped": entry.dropped or None,
+                **_document(trial.candidate),
+                "step_seconds": trial.seconds,
+                "median_seconds": statistics.median(trial.steps) if trial.steps else None,
+                "mean_seconds": statistics.fmean(trial.steps) if trial.steps else None,
+                "turns": trial.turns,
+                "steps": len(trial.steps),
+                "heat": trial.heat,
+                "own": trial.is_own,
+                "dropped": trial.dropped or None,
             }
-            for entry in in_order(entries)
+            for trial in in_order(trials)
         ],
         "ranked": [_document(candidate) for candidate in ranked],
         "refused": [{**_document(candidate), "why": candidate.refusal} for candidate in refused],

@@ -1,9 +1,9 @@
 """A contest of a job's settings: the best of prediction are measured in turns, and fewer from heat to heat. No I/O.
 
-[Note: heats] All entries of a heat take turns, so that a slow spell of the machine meets all of them. The first heat
+[Note: heats] All trials of a heat take turns, so that a slow spell of the machine meets all of them. The first heat
 has the job's own settings, the best predicted ones that are no near twins of each other, and the best with the fewest
 workers: whether a pipeline pays at all is measured. The second has its two best
-and those most like the best one; the third the three best. An entry's figure is the median over its turns in its last
+and those most like the best one; the third the three best. A trial's figure is the median over its turns in its last
 heat of a turn's mean step: a turn's mean has the pauses between steps, the median leaves slow spells out.
 """
 
@@ -21,23 +21,23 @@ from coordinator.texts import share
 from stages.errors import PipetrainError
 
 FIRST, NEAR, LAST = 6, 3, 3
-"""Entries of the first heat, those that the second adds, and entries of the last one."""
+"""Entries of the first heat, those that the second adds, and trials of the last one."""
 _SHARES = (0.45, 0.75, 1.0)
 """The share of the time after which each heat ends, …"""
 _LEAST = 0.15
 """… but it lasts at least this share, however long workers took to start."""
 _START_S = 2.5
-"""About how long an entry's workers take to start."""
+"""About how long a trial's workers take to start."""
 _TURNS = 5
 _SHORTEST_TURN_S, _LONGEST_TURN_S = 0.15, 1.0
 _MOST_STEPS = 400
 _ALIKE = 0.01
-"""Of entries whose figures differ by less, the one that changes least is chosen."""
+"""Of trials whose figures differ by less, the one that changes least is chosen."""
 _CLOSE = 0.05
 """The job's own settings stay in the contest if their step is at most this share longer than the best."""
 
 
-class Contestant(Protocol):
+class TrialWorkers(Protocol):
     """A candidate's running workers."""
 
     def measure(self, steps: int) -> list[float]:
@@ -48,7 +48,7 @@ class Contestant(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class Trial:
     """A candidate in the contest. `is_reference`: it has more workers than may be chosen. `dropped` says why it is no
     longer measured."""
 
@@ -61,7 +61,7 @@ class Entry:
     """The mean step of each turn of its last heat, in seconds."""
     steps: list[float] = field(default_factory=list)
     """The seconds of all steps that count."""
-    contestant: Contestant | None = None
+    workers: TrialWorkers | None = None
     steps_a_turn: int = 2
 
     @property
@@ -89,14 +89,14 @@ class Contest:
     `own_may_win` they are measured in the first heat, to compare.
 
     `start` starts a candidate's workers. `may_run` says whether these candidates have enough memory beside each other.
-    `entries` has what was measured, at any time.
+    `trials` has what was measured, at any time.
     """
 
     def __init__(
         self,
         ranked: Sequence[Candidate],
         own: Candidate | None,
-        start: Callable[[Candidate], Contestant],
+        start: Callable[[Candidate], TrialWorkers],
         budget: Budget,
         clock: Callable[[], float],
         *,
@@ -107,7 +107,7 @@ class Contest:
         self._ranked, self._own, self._start, self._budget, self._clock = ranked, own, start, budget, clock
         self._own_may_win, self._may_run, self._notify = own_may_win, may_run, notify
         self._began = clock()
-        self.entries: list[Entry] = []
+        self.trials: list[Trial] = []
 
     def run(self) -> None:
         """Perform all heats. Ends all workers, even after an exception."""
@@ -116,14 +116,14 @@ class Contest:
             self._heat(1)
             best = self._keep(2)
             if best:
-                tried = {entry.candidate.settings for entry in self.entries}
+                tried = {trial.candidate.settings for trial in self.trials}
                 self._enter(near(best[0].candidate, self._ranked, NEAR, tried))
                 self._heat(2)
                 if len(self._keep(LAST)) > 1:
                     self._heat(3)
         finally:
-            for entry in self.entries:
-                self._close(entry)
+            for trial in self.trials:
+                self._close(trial)
 
     def _first(self) -> list[Candidate]:
         each = _START_S + 4 * (self._ranked[0].predicted.seconds if self._ranked else 0.0)
@@ -139,70 +139,70 @@ class Contest:
     def _enter(self, candidates: Iterable[Candidate]) -> None:
         for candidate in candidates:
             is_own = self._own is not None and candidate.settings == self._own.settings
-            entry = Entry(candidate, is_own=is_own, is_reference=is_own and not self._own_may_win)
-            alive = [one.candidate for one in self.entries if one.contestant is not None]
+            trial = Trial(candidate, is_own=is_own, is_reference=is_own and not self._own_may_win)
+            alive = [one.candidate for one in self.trials if one.workers is not None]
             if alive and not self._may_run([*alive, candidate]):
                 continue
             self._notify(f"starting {candidate.settings}")
-            self.entries.append(entry)
-            self._try(entry, partial(self._warm_up, entry))
+            self.trials.append(trial)
+            self._try(trial, partial(self._warm_up, trial))
 
-    def _warm_up(self, entry: Entry) -> None:
-        entry.contestant = self._start(entry.candidate)
-        step = statistics.median(entry.contestant.measure(2))
+    def _warm_up(self, trial: Trial) -> None:
+        trial.workers = self._start(trial.candidate)
+        step = statistics.median(trial.workers.measure(2))
         turn = self._budget.seconds * (_SHARES[1] - _SHARES[0]) / (FIRST * _TURNS)
         turn = max(_SHORTEST_TURN_S, min(_LONGEST_TURN_S, turn))
-        entry.steps_a_turn = max(1, min(_MOST_STEPS, round(turn / max(step, 1e-9))))
+        trial.steps_a_turn = max(1, min(_MOST_STEPS, round(turn / max(step, 1e-9))))
 
     def _heat(self, heat: int) -> None:
         whole = self._budget.seconds
         until = max(self._began + _SHARES[heat - 1] * whole, self._clock() + _LEAST * whole)
-        alive = [entry for entry in self.entries if entry.contestant is not None]
+        alive = [trial for trial in self.trials if trial.workers is not None]
         done = 0
         while alive and (done == 0 or (self._clock() < until and done != self._budget.rounds)):
             shift = done % len(alive)
-            for entry in [*alive[shift:], *alive[:shift]]:  # no entry always comes after the same other one
-                self._try(entry, partial(self._turn, entry, heat))
-            alive = [entry for entry in alive if entry.contestant is not None]
+            for trial in [*alive[shift:], *alive[:shift]]:  # no trial always comes after the same other one
+                self._try(trial, partial(self._turn, trial, heat))
+            alive = [trial for trial in alive if trial.workers is not None]
             done += 1
             self._notify(f"heat {heat}, round {done}")
 
-    def _turn(self, entry: Entry, heat: int) -> None:
-        assert entry.contestant is not None, "it is alive"
-        taken = entry.contestant.measure(entry.steps_a_turn)
-        if entry.heat != heat:
-            entry.heat, entry.turns = heat, []
-        entry.turns.append(statistics.fmean(taken))
-        entry.steps += taken
+    def _turn(self, trial: Trial, heat: int) -> None:
+        assert trial.workers is not None, "it is alive"
+        taken = trial.workers.measure(trial.steps_a_turn)
+        if trial.heat != heat:
+            trial.heat, trial.turns = heat, []
+        trial.turns.append(statistics.fmean(taken))
+        trial.steps += taken
 
-    def _try(self, entry: Entry, work: Callable[[], None]) -> None:
+    def _try(self, trial: Trial, work: Callable[[], None]) -> None:
         try:
             work()
         except PipetrainError as error:
-            entry.dropped, entry.turns = f"failed: {' '.join(str(error).split())}", []
-            self._close(entry)
+            trial.dropped, trial.turns = f"failed: {' '.join(str(error).split())}", []
+            self._close(trial)
 
-    def _keep(self, most: int) -> list[Entry]:
-        """Drop all but the best entries, and return these."""
-        alive = sorted((e for e in self.entries if e.contestant is not None), key=lambda e: e.seconds or float("inf"))
+    def _keep(self, most: int) -> list[Trial]:
+        """Drop all but the best trials, and return these."""
+        alive = sorted((e for e in self.trials if e.workers is not None), key=lambda e: e.seconds or float("inf"))
         fit = [e for e in alive if not e.is_reference]
         best = [e for e in fit if e in fit[:most] or (e.is_own and _seconds(e) <= (1 + _CLOSE) * _seconds(fit[0]))]
-        for entry in alive:
-            if entry not in best:
-                entry.dropped = f"after heat {entry.heat}: {_slower(entry, best[0])}" if best else ""
-                self._close(entry)
+        for trial in alive:
+            if trial not in best:
+                trial.dropped = f"after heat {trial.heat}: {_slower(trial, best[0])}" if best else ""
+                self._close(trial)
         return best
 
-    def _close(self, entry: Entry) -> None:
-        contestant, entry.contestant = entry.contestant, None
-        if contestant is not None:
-            contestant.close()
+    def _close(self, trial: Trial) -> None:
+        workers, trial.workers = trial.workers, None
+        if workers is not None:
+            workers.close()
 
 
-def _slower(entry: Entry, best: Entry) -> str:
-    assert entry.seconds is not None, "it had a turn"
+def _slower(trial: Trial, best: Trial) -> str:
+    assert trial.seconds is not None, "it had a turn"
     assert best.seconds is not None, "it had a turn"
-    ratio = entry.seconds / best.seconds
+    ratio = trial.seconds / best.seconds
     return f"{ratio:.1f} × the best" if ratio >= 2 else f"{share(ratio - 1)} longer than the best"
 
 
@@ -247,23 +247,23 @@ def near(best: Candidate, ranked: Sequence[Candidate], n: int, tried: set[Pipeli
     return [*found, *(c for c in others if c not in found)][:n]
 
 
-def winner(entries: Sequence[Entry], own: PipelineSettings) -> Entry | None:
-    """Return the fastest entry that no heat has dropped. Of those that are as fast, the job's own settings come first,
+def winner(trials: Sequence[Trial], own: PipelineSettings) -> Trial | None:
+    """Return the fastest trial that no heat has dropped. Of those that are as fast, the job's own settings come first,
     then those that keep its bits, then those with the fewest workers. None if nothing was measured."""
-    measured = [entry for entry in entries if entry.seconds is not None and not entry.is_reference]
+    measured = [trial for trial in trials if trial.seconds is not None and not trial.is_reference]
     if not measured:
         return None
-    final = [entry for entry in measured if not entry.dropped] or measured
-    shortest = min(_seconds(entry) for entry in final)
-    alike = [entry for entry in final if _seconds(entry) <= shortest * (1 + _ALIKE)]
+    final = [trial for trial in measured if not trial.dropped] or measured
+    shortest = min(_seconds(trial) for trial in final)
+    alike = [trial for trial in final if _seconds(trial) <= shortest * (1 + _ALIKE)]
 
-    def place(entry: Entry) -> tuple[bool, bool, int, float]:
-        settings = entry.candidate.settings
-        return not entry.is_own, changes_bits(settings, own), settings.workers, _seconds(entry)
+    def place(trial: Trial) -> tuple[bool, bool, int, float]:
+        settings = trial.candidate.settings
+        return not trial.is_own, changes_bits(settings, own), settings.workers, _seconds(trial)
 
     return min(alike, key=place)
 
 
-def _seconds(entry: Entry) -> float:
-    assert entry.seconds is not None, "it was measured"
-    return entry.seconds
+def _seconds(trial: Trial) -> float:
+    assert trial.seconds is not None, "it was measured"
+    return trial.seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordinator.plan.candidates import Candidate
-from coordinator.plan.contest import Entry
+from coordinator.plan.contest import Trial
 from coordinator.texts import share
 
 _EQUAL = 0.005
@@ -20,15 +20,15 @@ _PARTS = {
 """The causes of a step's time (see coordinator.timing.step_time, [Note: causes]), by what can be said about them."""
 
 
-def why_fastest(best: Entry, entries: Sequence[Entry]) -> str:
+def why_fastest(best: Trial, trials: Sequence[Trial]) -> str:
     """Return the sentence: `2 workers, gpipe, 4 micro-batches: fewer, larger products; 12.0% shorter than the next`."""
-    others = [entry for entry in entries if entry is not best and entry.seconds is not None]
+    others = [trial for trial in trials if trial is not best and trial.seconds is not None]
     if not others or best.seconds is None:
         return f"{best.candidate.settings}: nothing else was measured"
-    final = [entry for entry in others if not entry.dropped] or others
-    following = min(final, key=lambda entry: entry.seconds or float("inf"))
+    final = [trial for trial in others if not trial.dropped] or others
+    following = min(final, key=lambda trial: trial.seconds or float("inf"))
     parts = [_compared(best.seconds, following.seconds, f"the next ({following.candidate.settings})")]
-    own = next((entry for entry in others if entry.is_own and entry is not following), None)
+    own = next((trial for trial in others if trial.is_own and trial is not following), None)
     if own is not None:
         parts.append(_compared(best.seconds, own.seconds, "the job's own settings"))
     elif following.is_own:

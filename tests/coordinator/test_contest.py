@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.candidates import Candidate
-from coordinator.plan.contest import Budget, Contest, Entry, distance, near, spread, winner
+from coordinator.plan.contest import Budget, Contest, Trial, distance, near, spread, winner
 from coordinator.plan.settings import PipelineSettings, trial_job
 from coordinator.plan.why_fastest import why_fastest
 from coordinator.timing.accounts import Bubble
@@ -89,7 +89,7 @@ def contest(machine: Machine, field_: Sequence[Candidate], own: Candidate | None
     return Contest(field_, own, machine.start, budget, machine.clock, **options)  # type: ignore[arg-type]
 
 
-def test_the_entries_of_the_first_heat_are_no_near_twins() -> None:
+def test_the_trials_of_the_first_heat_are_no_near_twins() -> None:
     chosen = spread(many(), 6)
     assert chosen[0].settings == many()[0].settings
     for a in chosen:
@@ -117,14 +117,14 @@ def test_the_fastest_wins_although_it_was_not_predicted_so() -> None:
     machine = Machine({fastest: 1.0})
     running = contest(machine, field_)
     running.run()
-    best = winner(running.entries, OWN)
+    best = winner(running.trials, OWN)
     assert best is not None
     assert best.candidate.settings == fastest
     assert machine.alive == set()
     assert best.heat == 3
-    dropped = [entry for entry in running.entries if entry.dropped]
+    dropped = [trial for trial in running.trials if trial.dropped]
     assert dropped
-    assert all(entry.dropped.endswith(": 2.0 × the best") for entry in dropped)
+    assert all(trial.dropped.endswith(": 2.0 × the best") for trial in dropped)
 
 
 def test_a_neighbour_of_the_best_of_the_first_heat_wins_if_it_is_faster() -> None:
@@ -133,7 +133,7 @@ def test_a_neighbour_of_the_best_of_the_first_heat_wins_if_it_is_faster() -> Non
     hidden = near(first[0], field_, 3, {one.settings for one in first})[2].settings
     running = contest(Machine({first[0].settings: 1.5, hidden: 1.0}), field_)
     running.run()
-    best = winner(running.entries, OWN)
+    best = winner(running.trials, OWN)
     assert best is not None
     assert best.candidate.settings == hidden
 
@@ -143,7 +143,7 @@ def test_all_of_a_heat_take_turns_in_changing_order() -> None:
     machine = Machine({})
     running = contest(machine, field_)
     running.run()
-    first = [entry.candidate.settings for entry in running.entries[:6]]
+    first = [trial.candidate.settings for trial in running.trials[:6]]
     after = machine.calls[6:]  # a call each to warm up
     rounds = [after[k * 6 : k * 6 + 6] for k in range(3)]
     assert all(set(one) == set(first) for one in rounds)
@@ -156,9 +156,9 @@ def test_workers_that_fail_are_told_and_the_others_go_on() -> None:
     machine = Machine({}, fails={bad: 0, late: 2})
     running = contest(machine, field_)
     running.run()
-    by_settings = {entry.candidate.settings: entry for entry in running.entries}
+    by_settings = {trial.candidate.settings: trial for trial in running.trials}
     assert by_settings[bad].dropped == by_settings[late].dropped == "failed: a worker is gone"
-    best = winner(running.entries, OWN)
+    best = winner(running.trials, OWN)
     assert best is not None
     assert best.candidate.settings not in (bad, late)
     assert machine.alive == set()
@@ -169,7 +169,7 @@ def test_if_all_workers_fail_nothing_wins() -> None:
     machine = Machine({}, fails={one.settings: 0 for one in field_})
     running = contest(machine, field_)
     running.run()
-    assert winner(running.entries, OWN) is None
+    assert winner(running.trials, OWN) is None
 
 
 def test_after_ctrl_c_there_is_what_was_measured_so_far_and_no_worker_is_left() -> None:
@@ -179,7 +179,7 @@ def test_after_ctrl_c_there_is_what_was_measured_so_far_and_no_worker_is_left() 
     running = contest(machine, field_)
     with pytest.raises(KeyboardInterrupt):
         running.run()
-    best = winner(running.entries, OWN)
+    best = winner(running.trials, OWN)
     assert best is not None
     assert best.candidate.settings == fastest
     assert machine.alive == set()
@@ -191,20 +191,20 @@ def test_the_job_s_own_settings_are_measured_and_win_if_nothing_is_faster() -> N
     machine = Machine(dict.fromkeys((one.settings for one in field_), 1.995) | {OWN: 2.0})
     running = contest(machine, field_, own)
     running.run()
-    best = winner(running.entries, OWN)
+    best = winner(running.trials, OWN)
     assert best is not None
     assert best.is_own
-    assert why_fastest(best, running.entries).startswith(f"{OWN}: changes least of those that are as fast; ")
+    assert why_fastest(best, running.trials).startswith(f"{OWN}: changes least of those that are as fast; ")
 
 
 def test_own_settings_with_more_workers_than_there_is_room_for_are_measured_but_never_chosen() -> None:
     own = candidate(settings(stages=4, workers=4), 0.5)
     running = contest(Machine({own.settings: 0.1}), many(), own, own_may_win=False)
     running.run()
-    entry = next(entry for entry in running.entries if entry.is_own)
-    assert entry.is_reference
-    assert entry.seconds == 0.1
-    best = winner(running.entries, own.settings)
+    trial = next(trial for trial in running.trials if trial.is_own)
+    assert trial.is_reference
+    assert trial.seconds == 0.1
+    best = winner(running.trials, own.settings)
     assert best is not None
     assert not best.is_own
 
@@ -225,32 +225,32 @@ def test_no_more_candidates_run_beside_each_other_than_memory_allows() -> None:
     assert most == 2
 
 
-def entry(one: Candidate, seconds: float, **options: object) -> Entry:
-    return Entry(one, turns=[seconds], heat=3, **options)  # type: ignore[arg-type]
+def finished(one: Candidate, seconds: float, **options: object) -> Trial:
+    return Trial(one, turns=[seconds], heat=3, **options)  # type: ignore[arg-type]
 
 
 def test_the_sentence_names_what_is_predicted_to_be_saved() -> None:
-    few = entry(candidate(settings(micro_batches=4), 0.8, forward=0.7, schedule=0.1), 0.88)
-    own = entry(candidate(OWN, 1.0, forward=0.95, schedule=0.05), 1.0, is_own=True)
+    few = finished(candidate(settings(micro_batches=4), 0.8, forward=0.7, schedule=0.1), 0.88)
+    own = finished(candidate(OWN, 1.0, forward=0.95, schedule=0.05), 1.0, is_own=True)
     assert why_fastest(few, [own, few]) == (
         "2 workers, 1f1b, 4 micro-batches: fewer, larger products; 12.0% shorter than the job's own settings, the next"
     )
-    early = entry(candidate(settings(schedule="zb-h1"), 0.9, forward=0.85, schedule=0.05), 0.9)
-    late = entry(candidate(settings(schedule="gpipe"), 1.0, forward=0.8, schedule=0.2), 1.0)
+    early = finished(candidate(settings(schedule="zb-h1"), 0.9, forward=0.85, schedule=0.05), 0.9)
+    late = finished(candidate(settings(schedule="gpipe"), 1.0, forward=0.8, schedule=0.2), 1.0)
     assert why_fastest(early, [own, early, late]).endswith("10.0% shorter than the job's own settings, the next")
     assert "its schedule waits less" in why_fastest(early, [early, late])
-    alone = entry(candidate(settings(stages=1, workers=1), 0.5, forward=0.5), 0.5)
-    sends = entry(candidate(settings(), 1.0, forward=0.5, links=0.5), 1.0)
+    alone = finished(candidate(settings(stages=1, workers=1), 0.5, forward=0.5), 0.5)
+    sends = finished(candidate(settings(), 1.0, forward=0.5, links=0.5), 1.0)
     assert "nothing is sent between workers" in why_fastest(alone, [alone, sends])
 
 
 def test_the_sentence_says_so_if_the_prediction_was_wrong() -> None:
-    slow, fast = entry(candidate(settings(schedule="zbv", stages=4), 1.5), 0.9), entry(candidate(OWN, 1.0), 1.0)
+    slow, fast = finished(candidate(settings(schedule="zbv", stages=4), 1.5), 0.9), finished(candidate(OWN, 1.0), 1.0)
     assert "measured so, although its step was predicted 50.0% longer" in why_fastest(slow, [slow, fast])
 
 
 def test_of_settings_that_are_as_fast_those_that_keep_the_bits_win() -> None:
-    other = entry(candidate(settings(micro_batches=4), 1.0), 1.0)
-    same = entry(candidate(settings(schedule="zb-h1"), 1.0), 1.005)
+    other = finished(candidate(settings(micro_batches=4), 1.0), 1.0)
+    same = finished(candidate(settings(schedule="zb-h1"), 1.0), 1.005)
     assert winner([other, same], OWN) is same
     assert winner([other, replace(same, turns=[1.02])], OWN) is other
