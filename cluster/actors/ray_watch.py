@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 from cluster.actors.asking import ProgressQuestions, Sights
+from cluster.actors.packing import unpack_result
 from cluster.actors.ray_session import full_here
 from coordinator.train.failures import Death, first_cause, first_of, is_echo, picture
 from coordinator.train.liveness import Hang, Liveness, Sight, activity_text
@@ -107,7 +108,7 @@ class Watch:
         for ref in ready:
             worker = self.refs.index(ref)
             try:
-                result = ray.get(ref)
+                result = unpack_result(ray.get(ref))
             except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
                 self._deaths[worker] = error, time.monotonic()
                 self._found.append(Death(worker, what_was_lost(error)))

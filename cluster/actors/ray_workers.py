@@ -16,6 +16,7 @@ from typing import Any
 from cluster.actors.asking import ProgressQuestions, Sights
 from cluster.actors.checkpoint_files import CheckpointFiles
 from cluster.actors.clocks import Clocks, clock_name
+from cluster.actors.packing import pack_orders
 from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.ray_placement import on_node, release, reserve
 from cluster.actors.ray_room import Placing, room_for_workers
@@ -96,8 +97,8 @@ class RayWorkers:
 
     def submit(self, orders: Sequence[Order]) -> RayTicket:
         """See Workers."""
-        orders = tuple(orders)
-        return RayTicket([actor.run.remote(orders) for actor in self._actors], self._collect)
+        packed = pack_orders(orders)
+        return RayTicket([actor.run.remote(packed) for actor in self._actors], self._collect)
 
     def memory(self) -> list[dict[str, int]]:
         """Return each worker's memory in bytes (see WorkerActor.memory)."""

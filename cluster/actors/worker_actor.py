@@ -16,6 +16,7 @@ from cluster.actors.channel import WorkerChannel
 from cluster.actors.checkpoint_files import RemoteFile, layer_file_here
 from cluster.actors.fault_tools import WorkerFaultTools
 from cluster.actors.host_processes import ignore_end_signals
+from cluster.actors.packing import pack_result, unpack_orders
 from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
 from cluster.actors.protocol import LinkChoice, WorkerAddress, generation_of
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
@@ -302,8 +303,12 @@ class WorkerActor:
             "began with; give all hosts the same file"
         )
 
-    def run(self, orders: Sequence[Order]) -> Result:
-        """Perform the orders; the failure, if any, is in the result."""
+    def run(self, packed: bytes) -> Result | bytes:
+        """Perform the packed orders, and return the result, packed or not; it has the failure, if any."""
+        orders = unpack_orders(packed)
+        return pack_result(orders, self._run(orders))
+
+    def _run(self, orders: Sequence[Order]) -> Result:
         assert self._worker is not None, "prepare comes first"
         is_first = self._worker.failure is None
         result = self._worker.run(orders)
