@@ -6,10 +6,10 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -24,6 +24,7 @@ from coordinator.train.rows import EvalRow, Row, StepRow, TrainedStep
 
 if TYPE_CHECKING:
     from cluster.client import JobFigures
+    from coordinator.timing.accounts import AccountsLine
 
 _LINE_EVERY_S = 5.0
 _FRAMES_A_SECOND = 4
@@ -137,7 +138,7 @@ class LiveProgress(RunDisplay):
         self._header, self._phase = header, header.phase
         self._lock = threading.Lock()
         self._times = RecentTimes()
-        self._accounts: Mapping[str, Any] | None = None
+        self._accounts: AccountsLine | None = None
         self._peaks: dict[int, int] = {}
         self._figures: JobFigures | None = None
         console = console or Console(stderr=True)
@@ -189,7 +190,7 @@ class LiveProgress(RunDisplay):
             self._phase = f"epoch {row.epoch}"
             if not isinstance(row, TrainedStep):
                 return
-            self._accounts = row.accounts or self._accounts
+            self._accounts = row.accounts_then or self._accounts
             for worker, report in enumerate(row.reports):
                 if report.memory is not None:
                     self._peaks[worker] = report.memory.peak_job
@@ -224,11 +225,12 @@ class LiveProgress(RunDisplay):
         placement = self._header.placement
         if self._accounts is None or not placement:
             return ()
+        accounts = self._accounts.as_dict()
         return local_workers(
-            worker_times(self._accounts, placement),
+            worker_times(accounts, placement),
             placement,
             self._times,
-            predicted=predicted_bubbles(self._accounts, placement),
+            predicted=predicted_bubbles(accounts, placement),
             peaks=self._peaks,
             limit_bytes=self._header.limit_bytes,
         )

@@ -6,13 +6,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from cluster.data.sources import JobData
 from cluster.run.run_dir import RunDir, TraceRequest
 from cluster.run.step_timeline import step_timeline
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.estimate import estimate
+from coordinator.timing.accounts import AccountsLine
 from coordinator.timing.prediction import Prediction
 from coordinator.trace.chrome_trace import GrowingTrace, TimedAction, lay_over
 from coordinator.trace.trace_memory import trace_memory
@@ -46,7 +47,7 @@ class StepObserver:
         self._data = data
         self._know(blueprint)
         self._next_look = self._next_account = 0.0
-        self._unwritten: dict[str, Any] | None = None
+        self._unwritten: AccountsLine | None = None
         self._last_step = 0
         self._wanted: TraceRequest | None = None
         self._growing: tuple[BinaryIO, GrowingTrace] | None = None
@@ -73,9 +74,8 @@ class StepObserver:
     def go_on(self, trainer: Trainer, blueprint: Blueprint) -> None:
         """Go on with another trainer, after a worker was replaced, or in another layout; the accounts of that begin at
         0. A trace that has steps ends here."""
-        if blueprint is not self._blueprint and self._unwritten is not None:
-            self._run_dir.account(self._unwritten)
-            self._unwritten = None
+        if blueprint is not self._blueprint:
+            self._write_account()
         self._trainer = trainer
         self._know(blueprint)
         if self._wanted is not None:
@@ -108,10 +108,14 @@ class StepObserver:
         if row.step <= self._last_step:  # made again after a recovery: the totals of the next line have it
             return
         self._last_step = row.step
-        line = self._unwritten = row.accounts
+        line = self._unwritten = row.accounts_then
         if line is not None and (now >= self._next_account or row.ends_submission):
             self._next_account = now + _ACCOUNT_EVERY_S
-            self._run_dir.account(line)
+            self._write_account()
+
+    def _write_account(self) -> None:
+        if self._unwritten is not None:
+            self._run_dir.account(self._unwritten.as_dict())
             self._unwritten = None
 
     def settled(self) -> None:
@@ -120,8 +124,7 @@ class StepObserver:
 
     def close(self) -> None:
         """Write the last accounts and an incomplete trace at the end of the run."""
-        if self._unwritten is not None:
-            self._run_dir.account(self._unwritten)
+        self._write_account()
         if self._wanted is not None:
             self._end_trace()
         self._await_trace()

@@ -59,34 +59,78 @@ class Accounts:
         """Return the totals after step `step` (from 1), which ended at `ended` (seconds UTC), with each stage's bubble
         over the last one to two seconds, or at least one step, and its latest predicted bubble, which is for steps of
         full batches."""
-        stages = [[round(1e6 * seconds) for seconds in row] for row in self._stages]
-        workers = [[round(1e6 * seconds) for seconds in row] for row in self._workers]
+        return self.snapshot(step, ended, predicted).as_dict()
+
+    def snapshot(self, step: int, ended: float, predicted: Bubble | None) -> AccountsLine:
+        """Return the line for later: only the totals are copied now."""
+        taken = AccountsLine(
+            step,
+            ended,
+            predicted,
+            self._placement,
+            [row[:] for row in self._stages],
+            [row[:] for row in self._workers],
+            {link: (messages, n_bytes) for link, (messages, n_bytes) in self._links.items()},
+            self._windows[0],
+        )
+        if ended - self._windows[-1][0] >= _WINDOW_S:
+            self._windows.append((ended, *taken.idle_and_busy()))
+        return taken
+
+
+@dataclass(slots=True)
+class AccountsLine:
+    """A line of accounts.jsonl that is put together when it is first read: at small steps few of them are."""
+
+    step: int
+    ended: float
+    predicted: Bubble | None
+    placement: tuple[int, ...]
+    stages: list[list[float]]
+    workers: list[list[float]]
+    links: dict[tuple[int, int], tuple[int, int]]
+    since: tuple[float, list[float], list[float]]
+    """The beginning of the window of the bubbles: when, and each stage's idle and each worker's busy seconds then."""
+    _made: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the line, see `Accounts.line`."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def _make(self) -> dict[str, Any]:
+        stages = [[round(1e6 * seconds) for seconds in row] for row in self.stages]
+        workers = [[round(1e6 * seconds) for seconds in row] for row in self.workers]
         wall = [sum(row) for row in workers]
-        for worker, row in zip(self._placement, stages, strict=True):
+        for worker, row in zip(self.placement, stages, strict=True):
             wall[worker] += sum(row)
         return {
-            "step": step,
-            "ended": round(ended, 6),
+            "step": self.step,
+            "ended": round(self.ended, 6),
             "wall_us": wall,
             "stage_us": stages,
             "worker_us": workers,
-            "links": [[a, b, messages, n_bytes] for (a, b), (messages, n_bytes) in sorted(self._links.items())],
-            "bubble": [round(share, 4) for share in self._recent_bubble(ended)],
-            "predicted": None if predicted is None else [round(share, 4) for share in predicted.stages],
+            "links": [[a, b, messages, n_bytes] for (a, b), (messages, n_bytes) in sorted(self.links.items())],
+            "bubble": [round(share, 4) for share in self._recent_bubble()],
+            "predicted": None if self.predicted is None else [round(share, 4) for share in self.predicted.stages],
         }
 
-    def _recent_bubble(self, ended: float) -> list[float]:
-        idle = [sum(row[kind] for kind in BUBBLE_KINDS) for row in self._stages]
-        busy = [sum(row) - row[EVALUATION] - row[RECOVERY] for row in self._workers]
-        for worker, row in zip(self._placement, self._stages, strict=True):
+    def idle_and_busy(self) -> tuple[list[float], list[float]]:
+        """Return each stage's idle seconds, and each worker's seconds without evaluations and recoveries."""
+        idle = [sum(row[kind] for kind in BUBBLE_KINDS) for row in self.stages]
+        busy = [sum(row) - row[EVALUATION] - row[RECOVERY] for row in self.workers]
+        for worker, row in zip(self.placement, self.stages, strict=True):
             busy[worker] += sum(row)
-        _, idle_before, busy_before = self._windows[0]
+        return idle, busy
+
+    def _recent_bubble(self) -> list[float]:
+        idle, busy = self.idle_and_busy()
+        _, idle_before, busy_before = self.since
         spans = [now - before for now, before in zip(busy, busy_before, strict=True)]
-        if ended - self._windows[-1][0] >= _WINDOW_S:
-            self._windows.append((ended, idle, busy))
         return [
             (now - before) / spans[worker] if spans[worker] > 0 else 0.0
-            for worker, now, before in zip(self._placement, idle, idle_before, strict=True)
+            for worker, now, before in zip(self.placement, idle, idle_before, strict=True)
         ]
 
 

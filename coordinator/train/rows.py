@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coordinator.timing.epoch_means import EpochMeans, loss_per_row
 
 if TYPE_CHECKING:
+    from coordinator.timing.accounts import AccountsLine
     from stages.orders import StepReport
     from stages.quality import Quality
 
@@ -253,13 +255,18 @@ class EvalRow:
 class TrainedStep(StepRow):
     """A step that was made in this process, with data that is not part of a row.
 
-    `reports` are the workers' reports and `accounts` is the line of accounts.jsonl. `ends_submission` marks the last of
-    several steps that were submitted together: the next row comes only after a while.
+    `reports` are the workers' reports; `accounts_then` has the accounts when the step had ended. `ends_submission`
+    marks the last of several steps that were submitted together: the next row comes only after a while.
     """
 
     reports: tuple[StepReport, ...] = field(default=(), repr=False)
-    accounts: dict[str, Any] | None = field(default=None, repr=False)
+    accounts_then: AccountsLine | None = field(default=None, repr=False)
     ends_submission: bool = field(default=False, repr=False)
+
+    @property
+    def accounts(self) -> dict[str, Any] | None:
+        """The line of accounts.jsonl."""
+        return None if self.accounts_then is None else self.accounts_then.as_dict()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,9 +293,14 @@ def take_row(means: EpochMeans, row: StepRow) -> None:
 
 def _as_dict(kind: str, row: Row, columns: type[Row]) -> dict[str, Any]:
     """Leave out values that are None, `attempt`, which follows from the file's name, and `summed` if it is False."""
-    values = {one.name: getattr(row, one.name) for one in fields(columns) if one.name != "attempt"}
+    values = {name: getattr(row, name) for name in _columns(columns)}
     values["summed"] = row.summed or None
     return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
+
+
+@cache
+def _columns(row: type[Row]) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(row) if one.name != "attempt")
 
 
 def _step_seconds(row: StepRow) -> float:

@@ -16,11 +16,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any
 
 from coordinator.checkpoints.position import START, Position
 from coordinator.plan.blueprint import Blueprint
-from coordinator.timing.accounts import Accounts, Bubble, await_slowest, step_seconds
+from coordinator.timing.accounts import Accounts, AccountsLine, Bubble, await_slowest, step_seconds
 from coordinator.timing.prediction import Prediction, Predictor
 from coordinator.train.rows import JudgedEvaluation, TrainedStep
 from coordinator.train.saving import Checkpointing
@@ -87,7 +86,7 @@ class Trainer:
         self._workers = workers
         self._validation_rows, self._text = validation_rows, text
         self._to_trace = trace_steps
-        self.closing_accounts: dict[str, Any] | None = None
+        self.closing_accounts: AccountsLine | None = None
         """The accounts' last line, set after `rows()` has ended: it includes the last update and evaluation."""
         self._last: TrainStep | None = None
         self.traced: set[int] = set()
@@ -169,7 +168,7 @@ class Trainer:
         self.accounts.add_rest(reports)
         if self._last is not None:
             ended = self._utc(report.account.ended for report in reports)
-            self.closing_accounts = self.accounts.line(self._last.step, ended, self._predicted)
+            self.closing_accounts = self.accounts.snapshot(self._last.step, ended, self._predicted)
 
     # what to do ----------------------------------------------------------------------------------------------------
 
@@ -312,7 +311,7 @@ class Trainer:
             memory_most=most,
             memory_mean=average,
             reports=tuple(steps),
-            accounts=self.accounts.line(
+            accounts_then=self.accounts.snapshot(
                 step.step, self._utc(report.account.ended for report in steps), self._predicted
             ),
             ends_submission=ends_submission,

@@ -11,7 +11,15 @@ import pytest
 from cluster.data.sources import load_data
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import make_blueprint
-from coordinator.timing.accounts import Accounts, as_seconds, await_slowest, recent_bubble, step_bubble, step_seconds
+from coordinator.timing.accounts import (
+    Accounts,
+    AccountsLine,
+    as_seconds,
+    await_slowest,
+    recent_bubble,
+    step_bubble,
+    step_seconds,
+)
 from coordinator.train.local import LocalWorkers
 from coordinator.train.rows import EvalRow, Row, TrainedStep
 from coordinator.train.trainer import Trainer
@@ -99,6 +107,20 @@ def test_a_lines_bubble_is_that_of_the_last_one_to_two_seconds() -> None:
         assert any(line["bubble"][0] == pytest.approx(span, abs=1e-4) for span in spans), (step, line["bubble"])
         assert line["bubble"][1] == 0
         assert recent_bubble(line) == line["bubble"][0] / 2
+
+
+def test_a_line_is_put_together_when_it_is_read_and_has_the_totals_of_its_step() -> None:
+    """Most lines of small steps are never read. Those of later steps do not change it."""
+    rows = [row for row in _train(digits_job(stages=2)) if isinstance(row, TrainedStep)]
+    accounts, again = Accounts((0, 1)), Accounts((0, 1))
+    expected, later = list[dict[str, object]](), list[AccountsLine]()
+    for row in rows:
+        accounts.add(row.reports)
+        again.add(row.reports)
+        expected.append(accounts.line(row.step, 0.4 * row.step, None))
+        later.append(again.snapshot(row.step, 0.4 * row.step, None))
+    assert [line.as_dict() for line in later] == expected
+    assert later[0].as_dict() is later[0].as_dict()
 
 
 def test_lines_are_cumulative_and_their_differences_are_the_steps() -> None:

@@ -116,9 +116,9 @@ def test_every_step_is_followed_by_its_update_before_anything_else(clip: float |
 def test_the_last_line_of_the_accounts_has_the_last_update_and_evaluation() -> None:
     _, trainer = _run(digits_job(stages=1), max_steps=3)
     last = [row for row in trainer.rows() if isinstance(row, TrainedStep)][-1].accounts
-    closing = trainer.closing_accounts
     assert last is not None
-    assert closing is not None
+    assert trainer.closing_accounts is not None
+    closing = trainer.closing_accounts.as_dict()
     assert closing["step"] == last["step"] == 3
     assert closing["wall_us"][0] - last["wall_us"][0] == 750_000
     assert closing["worker_us"][0][2] - last["worker_us"][0][2] == 500_000
