@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -293,14 +292,14 @@ def take_row(means: EpochMeans, row: StepRow) -> None:
 
 def _as_dict(kind: str, row: Row, columns: type[Row]) -> dict[str, Any]:
     """Leave out values that are None, `attempt`, which follows from the file's name, and `summed` if it is False."""
-    values = {name: getattr(row, name) for name in _columns(columns)}
+    values = {name: getattr(row, name) for name in _COLUMNS[columns]}
     values["summed"] = row.summed or None
     return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
 
 
-@cache
-def _columns(row: type[Row]) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(row) if one.name != "attempt")
+_COLUMNS: dict[type[Row], tuple[str, ...]] = {
+    row: tuple(one.name for one in fields(row) if one.name != "attempt") for row in (StepRow, EvalRow)
+}
 
 
 def _step_seconds(row: StepRow) -> float:
