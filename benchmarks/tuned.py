@@ -25,7 +25,7 @@ from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.folder import NO_STATE
 from cluster.data.sources import load_data
-from cluster.run.tuning import MeasuredJob, RunningCandidate, candidates_here, contest, to_measure
+from cluster.run.tuning import MeasuredJob, RunningCandidate, candidates_here, contest, times_here, to_measure
 from coordinator.job.schedule_names import SCHEDULES, TWO_STAGES_A_WORKER, fewest_micro_batches
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.candidates import Candidate, Candidates, those_that_fit
@@ -82,7 +82,7 @@ def main() -> None:
 def _compare(ray: Any, config: Config, folder: Path, options: argparse.Namespace) -> float:
     data = load_data(job_for(config, folder, schedule="1f1b", group=1))
     job, began = to_measure(data), time.monotonic()
-    found, own = candidates_here(job, WORKERS, frozenset())
+    found, own = candidates_here(job, WORKERS, frozenset(), times_here(job, WORKERS, options.seconds / 10))
     ranked, _ = those_that_fit(found, _FITTING, **data.for_plan)
     budget = Budget(seconds=options.seconds)
     with contest(job, ranked, own, budget, own_may_win=True, local=False, notify=_note, session=ray) as running:

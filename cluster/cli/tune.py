@@ -14,17 +14,28 @@ from cluster.cli.texts import harmless
 from cluster.cli.tune_texts import as_document, lines_to_use, table_of_tried
 from cluster.data.sources import load_data
 from cluster.run.tuned_file import write_tuned
-from cluster.run.tuning import MeasuredJob, candidates_here, contest, most_workers, to_measure
+from cluster.run.tuning import (
+    MeasuredJob,
+    candidates_here,
+    contest,
+    most_workers,
+    times_counted,
+    times_here,
+    to_measure,
+)
 from coordinator.job.nearest import did_you_mean
 from coordinator.plan.candidates import Candidate, those_that_fit, with_memory
 from coordinator.plan.contest import Budget, Trial, winner
 from coordinator.plan.settings import NAMES
 from coordinator.plan.why_fastest import why_fastest
 from coordinator.texts import counted
-from stages.errors import UserMistake
+from coordinator.timing.machine_times import MachineTimes
+from stages.errors import HostFailed, UserMistake
 
 _FITTING = 24
 """So many of the best predicted settings may take part in the contest."""
+_SHARE = 0.1
+"""Of the time for measuring layers and messages before steps are predicted."""
 
 
 @click.command()
@@ -79,7 +90,8 @@ def tune(
     names = _kept(kept)
     data = load_data(spec)
     measured, most = to_measure(data), most_workers(workers, spec.resources.cpus_per_worker)
-    found, own = candidates_here(measured, most, names)
+    times = _times(measured, most, seconds, local=local, quiet=as_json)
+    found, own = candidates_here(measured, most, names, times)
     ranked, refused = those_that_fit(found, _FITTING, **data.for_plan, recomputes="recompute" not in names)
     own = None if own is None else with_memory(own, **data.for_plan)
     if own is not None and own.refusal is not None:
@@ -112,6 +124,19 @@ def _kept(text: str) -> frozenset[str]:
         if name not in NAMES:
             raise UserMistake(f"--keep: {name!r} is not one of {', '.join(NAMES)}{did_you_mean(name, NAMES)}")
     return frozenset(names)
+
+
+def _times(job: MeasuredJob, most: int, seconds: float, *, local: bool, quiet: bool) -> MachineTimes:
+    """Return the times from which steps are predicted: measured ones if processes are measured anyway."""
+    if local or not seconds:
+        return times_counted(job.spec)
+    if not quiet:
+        click.echo("measuring layers and messages", err=True)
+    try:
+        return times_here(job, most, _SHARE * seconds)
+    except HostFailed as error:
+        click.echo(harmless(f"note: {error}; steps are predicted from counted operations"), err=True)
+        return times_counted(job.spec)
 
 
 def _measured(

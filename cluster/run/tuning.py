@@ -18,14 +18,18 @@ from cluster.actors.ray_session import ray_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.given_weights import begin_with, check_weights
 from cluster.data.sources import JobData
+from cluster.run.calibration import calibrate, first_alike
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
-from coordinator.plan.candidates import Candidate, Candidates, Scope
+from coordinator.plan.candidates import Candidate, Candidates, Scope, cut_by
+from coordinator.plan.choosing import chosen
 from coordinator.plan.contest import FIRST, NEAR, Budget, Contest
 from coordinator.plan.layout import Room, lay_out, workers_with_room
+from coordinator.plan.partition import balanced_bounds, layer_costs
 from coordinator.plan.predicted_step import estimated_times, predicted_step
 from coordinator.plan.settings import settings_of
 from coordinator.texts import counted
+from coordinator.timing.machine_times import MachineTimes
 from coordinator.train.local import LocalWorkers
 from coordinator.train.rows import TrainedStep
 from coordinator.train.trainer import Trainer
@@ -33,9 +37,13 @@ from coordinator.train.workers import Workers
 from stages.errors import NotEnoughResources
 
 _MANY_EPOCHS = 1_000_000
+_FEW = 5
 _RUNTIME_BYTES = 200 * 2**20
 """Memory of a worker process that has no data yet."""
 _SHARE_OF_MEMORY = 0.8
+_PARTS, _GROUP = (1, 4, 16, 64), 4
+"""The numbers of micro-batches, and the weight-gradient group, whose times are measured for all others."""
+_SHORTEST_S, _LONGEST_S = 0.01, 0.06  # of a measurement, twice
 _MOST_OWN_WORKERS = 4
 """The job's own settings are measured if they have at most so many workers for each that may be chosen."""
 
@@ -81,20 +89,42 @@ def most_workers(wanted: int | None, cpus: int) -> int:
     return wanted or room
 
 
-def candidates_here(measured: MeasuredJob, most: int, kept: frozenset[str]) -> tuple[Candidates, Candidate | None]:
-    """Return the candidates, and the job's own settings if they are measured here."""
-    spec, rows = measured.spec, measured.rows
-    blueprint = lay_out(spec, rows, most, **measured.data.for_plan)
+def candidates_here(
+    job: MeasuredJob, most: int, kept: frozenset[str], times: MachineTimes
+) -> tuple[Candidates, Candidate | None]:
+    """Return the candidates, and the job's own settings if they are measured here. Raises NotEnoughResources if
+    the job's own workers must stay, and are too many for this machine."""
+    spec, rows = job.spec, job.rows
+    blueprint = lay_out(chosen(spec, rows, most, **job.data.for_plan)[0], rows, most, **job.data.for_plan)
     settings = settings_of(blueprint.spec, n_workers=blueprint.n_workers)
     if settings.workers > most and "workers" in kept:
         raise NotEnoughResources(
             f"--keep workers: the job has {counted(settings.workers, 'worker')}, this machine has room for {most}; "
             "tune measures on one machine"
         )
-    times = estimated_times(spec, cores=len(os.sched_getaffinity(0)))
     scope = Scope(most_workers=most, own=settings, kept=kept)
-    found = Candidates(spec, rows, scope, partial(predicted_step, times=times))
+    cut = cut_by(times) if times.source == "measured" else None
+    found = Candidates(spec, rows, scope, partial(predicted_step, times=times), cut=cut)
     return found, found.add(settings) if settings.workers <= _MOST_OWN_WORKERS * most else None
+
+
+def times_here(job: MeasuredJob, most: int, seconds: float) -> MachineTimes:
+    """Measure for about `seconds` how long the job's layers, updates and messages take for `most` workers on this
+    machine, in micro-batches of any size. Raises HostFailed."""
+    spec = job.spec
+    network, batch = spec.model_spec().network, spec.training.batch_size
+    rows = sorted({-(-batch // parts) for parts in _PARTS})
+    alike = len({first_alike(network, k) for k in range(len(network.ops))})
+    each = seconds / (2 * alike * (len(rows) + 1))
+    bounds = balanced_bounds(layer_costs(spec.model_spec()), min(most, len(network.ops)))
+    return calibrate(
+        spec, most, bounds=[bounds], rows=rows, groups=[_GROUP], seconds=max(_SHORTEST_S, min(_LONGEST_S, each))
+    )
+
+
+def times_counted(spec: JobSpec) -> MachineTimes:
+    """Return the times of counted operations on this machine's cores."""
+    return estimated_times(spec, cores=len(os.sched_getaffinity(0)))
 
 
 class RunningCandidate:
@@ -104,10 +134,13 @@ class RunningCandidate:
         self._job, self._candidate, self._workers = job, candidate, workers
 
     def measure(self, steps: int) -> list[float]:
-        """Train a step more than `steps`; return the seconds of the others, each from the end of the step before on the
-        last worker to its own end on the last worker. Raises JobFailed."""
-        trainer = Trainer(self._candidate.blueprint, self._workers, train_rows=self._job.rows, max_steps=steps + 1)
-        rows = [row for row in trainer.rows() if isinstance(row, TrainedStep)]
+        """Return the seconds of `steps` steps, each from the end of the step before on the last worker to its own end
+        on the last worker. One or two steps before them do not count: the first waits for its orders, and if steps are
+        short, the second one waits for the first. Raises JobFailed."""
+        extra = 1 if steps < _FEW else 2
+        blueprint, n_train = self._candidate.blueprint, self._job.rows
+        trainer = Trainer(blueprint, self._workers, train_rows=n_train, max_steps=steps + extra)
+        rows = [row for row in trainer.rows() if isinstance(row, TrainedStep)][extra - 1 :]
         ends = [max(report.account.ended for report in row.reports) for row in rows]
         return [after - before for before, after in pairwise(ends)]
 

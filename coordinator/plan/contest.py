@@ -41,7 +41,7 @@ class TrialWorkers(Protocol):
     """A candidate's running workers."""
 
     def measure(self, steps: int) -> list[float]:
-        """Train a step more than `steps`, and return the seconds of the others. Raises PipetrainError."""
+        """Train, and return the seconds of each of `steps` steps. Raises PipetrainError."""
 
     def close(self) -> None:
         """End the workers."""
@@ -112,12 +112,12 @@ class Contest:
     def run(self) -> None:
         """Perform all heats. Ends all workers, even after an exception."""
         try:
-            self._enter(self._first())
+            self._enter(self._first(), 1)
             self._heat(1)
             best = self._keep(2)
-            if best:
+            if best:  # workers may all have failed
                 tried = {trial.candidate.settings for trial in self.trials}
-                self._enter(near(best[0].candidate, self._ranked, NEAR, tried))
+                self._enter(near(best[0].candidate, self._ranked, NEAR, tried), 2)
                 self._heat(2)
                 if len(self._keep(LAST)) > 1:
                     self._heat(3)
@@ -136,13 +136,16 @@ class Contest:
             found.append(fewest)
         return [*found, *spread(others, n - len(found), [c.settings for c in found])]
 
-    def _enter(self, candidates: Iterable[Candidate]) -> None:
+    def _enter(self, candidates: Iterable[Candidate], heat: int) -> None:
+        """Start candidates for a heat: at least two, and others as long as the heat's time is not over."""
         for candidate in candidates:
             is_own = self._own is not None and candidate.settings == self._own.settings
             trial = Trial(candidate, is_own=is_own, is_reference=is_own and not self._own_may_win)
             alive = [one.candidate for one in self.trials if one.workers is not None]
             if alive and not self._may_run([*alive, candidate]):
                 continue
+            if len(alive) >= 2 and self._clock() >= self._began + _SHARES[heat - 1] * self._budget.seconds:
+                return
             self._notify(f"starting {candidate.settings}")
             self.trials.append(trial)
             self._try(trial, partial(self._warm_up, trial))

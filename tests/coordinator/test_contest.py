@@ -254,3 +254,16 @@ def test_of_settings_that_are_as_fast_those_that_keep_the_bits_win() -> None:
     same = finished(candidate(settings(schedule="zb-h1"), 1.0), 1.005)
     assert winner([other, same], OWN) is same
     assert winner([other, replace(same, turns=[1.02])], OWN) is other
+
+
+def test_if_workers_start_slowly_fewer_are_measured_and_never_less_than_two() -> None:
+    class Slow(Machine):
+        def start(self, one: Candidate) -> Running:
+            self.now += 400.0
+            return super().start(one)
+
+    machine = Slow({})
+    running = contest(machine, many())
+    running.run()
+    assert len(running.trials) == 2
+    assert all(trial.turns for trial in running.trials)

@@ -23,6 +23,8 @@ from cluster.service.launching import prepare_attempt
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
 from coordinator.job.spec import parse_job
+from coordinator.plan.choosing import chosen
+from coordinator.queue.job_states import Queued
 from stages.errors import InvalidData, StoppedEarly, UserMistake
 from tests.coordinator.job_documents import SMALLEST, changed
 from tests.records import job_record
@@ -131,3 +133,27 @@ def test_a_stop_that_came_before_ends_it_too(tmp_path: Path) -> None:
     runner.stop()
     with pytest.raises(StoppedEarly):
         runner._unless_stopped(lambda: pytest.fail("it began"))
+
+
+def test_a_job_with_pipeline_auto_is_kept_with_the_settings_that_were_chosen_and_says_which(tmp_path: Path) -> None:
+    spec = parse_job({**SMALLEST, "pipeline": "auto"})
+    settled, (line,) = chosen(spec, spec.training.batch_size, 1)
+
+    class Answering:
+        async def ask(self, what: str, name: str, **question: Any) -> dict[str, Any]:
+            assert (what, question["document"]["pipeline"]) == ("choose", "auto")
+            return {"document": settled.document(), "lines": [line]}
+
+    keeper: Any = SimpleNamespace(own=False)
+    uploads: Any = None
+    outside: Any = Answering()
+
+    async def scenario() -> None:
+        async with scripted(tmp_path / "home") as service:
+            record, document = await Api(service.jobs, keeper, uploads, outside).take_in(spec)
+            assert parse_job(json.loads(document.document)) == settled
+            assert record.stages == settled.pipeline.stages
+            assert record.needs.workers == settled.pipeline.n_workers
+            assert record.state == Queued(why=line)
+
+    asyncio.run(scenario())

@@ -20,9 +20,10 @@ from benchmarks.large_data import write_large
 from cluster.data.rules import FREE, SourceRules
 from cluster.data.sources import load_data
 from cluster.service.outside import MOST_BYTES, Outside, Unreadable
-from cluster.service.planning import plan_job, schedule_workers, wrong_paths
+from cluster.service.planning import choose_settings, plan_job, schedule_workers, wrong_paths
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
+from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import estimate
 from stages.errors import JobFailed, Refused
 from tests.coordinator.job_documents import SMALLEST, changed
@@ -116,6 +117,33 @@ def test_data_that_take_too_much_memory_are_refused_and_an_uploaded_file_has_its
     assert run(ask, memory=64 * 2**20) == (
         "/mine/rows.npz: does not fit into this machine's memory; split it into smaller files"
     )
+
+
+def test_settings_are_chosen_as_by_the_command_and_the_data_is_read_only_if_the_network_follows_from_it(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("a,b,kind\n" + "".join(f"{n},{n % 7},{'xyz'[n % 3]}\n" for n in range(60)))
+    settled = parse_job({**changed("data.source", "/nowhere/rows.npz"), "pipeline": "auto"})
+    model = {"layers": [{"linear": {"units": 8}}, "relu", {"linear": {"units": "classes"}}], "loss": "cross_entropy"}
+    follows = {**SMALLEST, "model": model, "pipeline": "auto"}
+    open_job = parse_job({**follows, "data": {"source": "/mine/rows.csv", "target": "kind"}})
+    here = open_job.replace(data__source=str(table))
+
+    async def ask(outside: Outside) -> Any:
+        return (
+            await choose_settings(outside, settled, {}, FREE, 2),
+            await choose_settings(outside, open_job, {"/mine/rows.csv": str(table)}, FREE, 2),
+        )
+
+    (first, first_line), (second, second_line) = run(ask)
+    assert (first, (first_line,)) == chosen(settled, settled.training.batch_size, 2)
+    data = load_data(here)
+    expected, lines = chosen(data.spec, len(data.train), 2, **data.for_plan)
+    assert (second.pipeline, second.training) == (expected.pipeline, expected.training)
+    assert (second_line,) == lines
+    assert second.data.source == "/mine/rows.csv"
+    assert second.document()["model"] == open_job.document()["model"], "it stays open until the data is read"
 
 
 def test_data_that_stay_in_their_file_are_planned_without_reading_them_all(tmp_path: Path) -> None:
