@@ -90,9 +90,13 @@ def tune(
     names = _kept(kept)
     data = load_data(spec)
     measured, most = to_measure(data), most_workers(workers, spec.resources.cpus_per_worker)
-    times = _times(measured, most, seconds, local=local, quiet=as_json)
-    found, own = candidates_here(measured, most, names, times)
-    ranked, refused = those_that_fit(found, _FITTING, **data.for_plan, recomputes="recompute" not in names)
+    again = "recompute" not in names
+    found, own = candidates_here(measured, most, names, times_counted(measured.spec))
+    if seconds and not local:
+        if spec.resources.memory_per_worker is not None:  # does anything fit at all?
+            those_that_fit(found, 1, **data.for_plan, recomputes=again, compares=False)
+        found, own = candidates_here(measured, most, names, _times(measured, most, seconds, quiet=as_json))
+    ranked, refused = those_that_fit(found, _FITTING, **data.for_plan, recomputes=again)
     own = None if own is None else with_memory(own, **data.for_plan)
     if own is not None and own.refusal is not None:
         refused, own = [*refused, own], None
@@ -126,10 +130,8 @@ def _kept(text: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _times(job: MeasuredJob, most: int, seconds: float, *, local: bool, quiet: bool) -> MachineTimes:
-    """Return the times from which steps are predicted: measured ones if processes are measured anyway."""
-    if local or not seconds:
-        return times_counted(job.spec)
+def _times(job: MeasuredJob, most: int, seconds: float, *, quiet: bool) -> MachineTimes:
+    """Return the measured times from which steps are predicted; the counted ones if measuring fails."""
     if not quiet:
         click.echo("measuring layers and messages", err=True)
     try:
