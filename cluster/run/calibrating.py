@@ -4,13 +4,18 @@
 stdin is the job; each line after it is an order, answered by a line of JSON.
 
 [Note: fed worker] The worker that is measured is the product's own: its lane, its ledger, its checks. Its channel hands
-it random arrays at once and drops what it sends. Rates are 0, so that weights stay as they were drawn.
+it random arrays and drops what it sends. As between workers, arrays are copied, messages go through the kernel, and
+the worker waits for a moment by looking again and again: without that, small actions are some per cent faster, because
+everything stays in the caches. Rates are 0, so that weights stay as they were drawn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import select
+import socket
 import statistics
 import sys
 import time
@@ -29,7 +34,17 @@ from stages.arrays import Array
 from stages.channel import Tag
 from stages.data import Dataset
 from stages.init import dtype_of
-from stages.ledger import FORWARD, INPUT_GRADIENT, OTHER, UPDATE, WEIGHT_GRADIENT
+from stages.ledger import (
+    FORWARD,
+    INPUT_GRADIENT,
+    OTHER,
+    SEND,
+    UPDATE,
+    WAIT_DRAIN,
+    WAIT_STEADY,
+    WAIT_WARMUP,
+    WEIGHT_GRADIENT,
+)
 from stages.orders import Order, StepReport, TrainStep, Update, WorkerSetup
 from stages.process_memory import keep_freed_memory
 from stages.worker import Worker
@@ -39,21 +54,56 @@ MICRO_BATCHES = 4
 _STEPS = 3  # performed between two looks at the clock
 _LEAST = 4  # steps that count, however long they take
 _TIMEOUT_S = 60.0
+_WAIT_S = 50e-6
+_HEADER = bytes(98)
+_SOCKET = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM)
+_WAITS = (WAIT_WARMUP, WAIT_STEADY, WAIT_DRAIN)
 
 
 class FedChannel:
-    """Hands a worker random arrays of the right shapes, and drops what it sends. See [Note: fed worker]."""
+    """Hands a worker random arrays of the right shapes, and drops what it sends. See [Note: fed worker]. `inside_s` are
+    the seconds spent in it, while sending and while receiving."""
 
     def __init__(self, spec: JobSpec, bounds: Sequence[int], rows: int) -> None:
         self._model, self._bounds, self._rows = spec.model_spec(), bounds, rows
         self._chance = np.random.default_rng(1)
         self._made: dict[tuple[int, Kind, int], Array] = {}
+        self._ends = socket.socketpair(socket.AF_UNIX, _SOCKET)
+        self._poller = select.poll()
+        self._poller.register(self._ends[1], select.POLLIN)
+        self.inside_s, self.messages = [0.0, 0.0], [0, 0]
 
     def send(self, worker: int, tag: Tag, array: Array) -> None:
         """See Channel."""
+        began = time.perf_counter()
+        array.copy()
+        self._ends[0].send(_HEADER)
+        self._ends[1].recv(len(_HEADER))
+        self._count(0, began)
 
     def receive(self, tag: Tag) -> Array:
         """See Channel."""
+        began = time.perf_counter()
+        array = self._array(tag)
+        while time.perf_counter() < began + _WAIT_S:
+            self._poller.poll(0)
+        self._ends[0].send(_HEADER)
+        self._poller.poll(0)
+        self._ends[1].recv(len(_HEADER))
+        array = array.copy()
+        self._count(1, began)
+        return array
+
+    def _count(self, what: int, began: float) -> None:
+        self.inside_s[what] += time.perf_counter() - began
+        self.messages[what] += 1
+
+    def close(self) -> None:
+        """Close its sockets."""
+        for end in self._ends:
+            end.close()
+
+    def _array(self, tag: Tag) -> Array:
         tied = tag.kind in (Kind.BACKWARD_WEIGHT, Kind.BACKWARD)
         key = tag.stage, tag.kind, tag.micro_batch if tied else 0
         if key not in self._made:
@@ -107,8 +157,13 @@ class Measuring:
 
     def part(self, first: int, stop: int, rows: int, group: int, seconds: float) -> dict[str, float]:
         """Return the seconds of F, I and W of a micro-batch of `rows` rows, with weight gradients of `group` at once,
-        of the update, and of everything else in a step. Each is a median of steps."""
-        worker = self._worker(first, stop, rows, group)
+        of the update, of what a worker does around sending and around receiving a message, and of everything else in a
+        step. Those of computing are medians of steps."""
+        bounds = tuple(sorted({0, first, stop, len(self._spec.model_spec().network.ops)}))
+        with contextlib.closing(FedChannel(self._spec, bounds, rows)) as channel:
+            return self._measure(self._worker(first, stop, rows, group, bounds, channel), rows, seconds, channel)
+
+    def _measure(self, worker: Worker, rows: int, seconds: float, channel: FedChannel) -> dict[str, float]:
         reports: list[StepReport] = []
         until, step = time.perf_counter() + seconds, 0
         while len(reports) < _LEAST + 1 or time.perf_counter() < until:
@@ -130,11 +185,17 @@ class Measuring:
         }
         found["update"] = statistics.median(row[UPDATE] for row in rows_of)
         found["other"] = statistics.median(account.worker[OTHER] for account in accounts)
+        stages = [row for report in reports for row in report.account.stages.values()]
+        booked = sum(row[SEND] for row in stages), sum(sum(row[kind] for kind in _WAITS) for row in stages)
+        for name, what in (("send", 0), ("receive", 1)):
+            around = booked[what] - channel.inside_s[what]
+            found[name] = max(0.0, around / channel.messages[what]) if channel.messages[what] else 0.0
         return found
 
-    def _worker(self, first: int, stop: int, rows: int, group: int) -> Worker:
+    def _worker(
+        self, first: int, stop: int, rows: int, group: int, bounds: tuple[int, ...], channel: FedChannel
+    ) -> Worker:
         model = self._spec.model_spec()
-        bounds = tuple(sorted({0, first, stop, len(model.network.ops)}))
         stage = bounds.index(first)
         setup = WorkerSetup(
             worker=0,
@@ -149,7 +210,7 @@ class Measuring:
         stages = self._kept[1] if self._kept is not None and self._kept[0] == (first, stop, group) else None
         self._kept = None  # so that memory never holds two parts
         data = random_rows(self._spec, MICRO_BATCHES * rows)
-        worker = Worker(setup, FedChannel(self._spec, bounds, rows), train=data, stages=stages)
+        worker = Worker(setup, channel, train=data, stages=stages)
         for one in worker.stages.values():
             one.buffers.trim()
         self._kept = (first, stop, group), worker.stages
@@ -180,7 +241,7 @@ class LinkEnd:
         self._channel.seal()
 
     def measure(self, n_bytes: int, times: int, work_s: float) -> Mapping[str, float]:
-        """Send arrays there and back. Return the seconds of sending, of receiving an array that is there
+        """Send arrays there and back. Return the median seconds of sending, of receiving an array that is there
         already, and from the beginning of sending to the end of receiving, if the other end works for `work_s` before
         it answers."""
         array = np.ones((1, max(1, n_bytes // 4)), np.float32)
@@ -206,7 +267,8 @@ class LinkEnd:
                 self._send(array)
         if self._rank != 0:
             return {}
-        return {"send": _typical(send), "receive": _typical(receive), "one_way": _typical(one_way)}
+        times_of = {"send": send, "receive": receive, "one_way": one_way}
+        return {name: statistics.median(found) for name, found in times_of.items()}
 
     def _send(self, array: Array) -> float:
         began = time.perf_counter()
@@ -221,11 +283,6 @@ class LinkEnd:
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
-
-
-def _typical(times: Sequence[float]) -> float:
-    """Return the lower quartile: what it takes if no other program gets the core meanwhile."""
-    return statistics.quantiles(times, n=4)[0]
 
 
 def _work(seconds: float) -> None:

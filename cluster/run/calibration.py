@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +41,7 @@ Measured = Mapping[str, float]
 _SECONDS = 0.06  # of a measurement, in each round
 _ROUNDS = 2
 _ANSWER_S = 300.0
+_COORDINATOR_S = 1e-4  # not measured here: of small steps, on a usual machine
 _SMALL_BYTES = 8192
 _LINK_TIMES = 120
 
@@ -79,6 +81,7 @@ def calibrate(
         crossings = [network.crossing_numbers(k) for one in bounds for k in one[1:-1]] or [network.crossing_numbers(1)]
         n_bytes = max(crossings) * rows[-1] * spec.model_spec().itemsize
         link = _link(processes, n_bytes, work_s, spin=n_workers * threads <= cores) if n_workers > 1 else _NO_LINK
+        link = _with_the_workers_part(link, found)
         handed = Curve(((float(n_bytes), processes.ask(1, do="copy", n_bytes=n_bytes)[0]),))
     by_part = {**{(k, k + 1): parts[a, a + 1] for k, a in like.items()}, **{part: parts[part] for part in stages}}
     return MachineTimes(
@@ -86,9 +89,10 @@ def calibrate(
         parts=by_part,
         seam=_seam(by_part, network, stages, rows),
         update=_update(spec, found),
-        step_s=min(one["other"] for one in found.values()),
+        step_s=statistics.median(one["other"] for one in found.values()),
         local=link,
         handed=handed,
+        coordinator_s=_COORDINATOR_S,
         cores=cores,
         threads=threads,
         rows=tuple(rows),
@@ -214,6 +218,16 @@ def _link(processes: _Processes, n_bytes: int, work_s: float, *, spin: bool) -> 
     more = (rest[1] - rest[0]) / (largest - _SMALL_BYTES)
     speed = 1 / more if more > 0 else None
     return LinkTimes(latency_s=rest[0], bytes_per_s=speed, **curves, measured=True)
+
+
+def _with_the_workers_part(link: LinkTimes, found: Found) -> LinkTimes:
+    """Return the times with what a worker does around a message."""
+    around = {name: statistics.median(one[name] for one in found.values()) for name in ("send", "receive")}
+    send, receive = (
+        Curve(tuple((n_bytes, seconds + around[name]) for n_bytes, seconds in curve.points))
+        for name, curve in (("send", link.send), ("receive", link.receive))
+    )
+    return replace(link, send=send, receive=receive)
 
 
 class _Processes:

@@ -105,7 +105,7 @@ def _costs(blueprint: Blueprint, table: ActionTable, times: MachineTimes) -> Ste
         receive=receive,
         late=late,
         update=tuple(times.update(count) for count in numbers),
-        other=(times.step_s,) * n_workers,
+        other=_other(times, hosts),
         shared=SharedCores(
             host_of=hosts, cores=(times.cores,) * (max(hosts) + 1), threads=times.threads, turn=times.turn_s
         ),
@@ -117,6 +117,14 @@ def _costs(blueprint: Blueprint, table: ActionTable, times: MachineTimes) -> Ste
 _F, _I, _W, _B = (
     KINDS.index(kind) for kind in (Kind.FORWARD, Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.BACKWARD)
 )
+
+
+def _other(times: MachineTimes, hosts: Sequence[int]) -> tuple[float, ...]:
+    """Return each worker's time between two steps. The coordinator is on the first host; if its workers need all cores,
+    they wait for it in turns."""
+    full = hosts.count(0) * times.threads >= times.cores
+    lost = times.coordinator_s / times.cores if full else 0.0
+    return tuple(times.step_s + (lost if host == 0 else 0.0) for host in hosts)
 
 
 def _each(curve: Curve, amounts: Times) -> Times:

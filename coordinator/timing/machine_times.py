@@ -97,7 +97,8 @@ class MachineTimes:
     empty if all are on one. `local` is the link between two workers of one host, `between` that of two hosts; `handed`
     is by the bytes of an array that a worker copies from one of its stages to the next.
     `turn_s` is how long a worker keeps a core while others wait for it. `round_trip_s` passes at the end of a step
-    whose update waits for all stages (clipping).
+    whose update waits for all stages (clipping). `coordinator_s` is the coordinator's own work for a step, which takes time
+    from the workers if it has no core of its own.
     """
 
     source: Source
@@ -113,6 +114,7 @@ class MachineTimes:
     host_of: tuple[int, ...] = ()
     turn_s: float = TURN_S
     round_trip_s: float = 1e-3
+    coordinator_s: float = 0.0
     rows: tuple[int, ...] = field(default=())
     """Rows of a micro-batch for which parts were measured; for others the times are read off straight lines."""
 
