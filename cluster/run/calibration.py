@@ -38,12 +38,15 @@ Part = tuple[int, int]
 """The first operation, and the one after the last."""
 Measured = Mapping[str, float]
 
-_SECONDS = 0.06  # of a measurement, in each round
+SECONDS = 0.06
+"""Of a measurement, in each round."""
+LINK_TIMES = 120
+"""Messages of a size."""
+_measured_by = ("-m", "cluster.run.calibrating")
 _ROUNDS = 2
 _ANSWER_S = 300.0
 _COORDINATOR_S = 1e-4  # not measured here: of small steps, on a usual machine
 _SMALL_BYTES = 8192
-_LINK_TIMES = 120
 
 
 def calibrate(
@@ -54,15 +57,16 @@ def calibrate(
     rows: Sequence[int] = (),
     groups: Sequence[int] = (),
     alone: bool = True,
-    seconds: float = _SECONDS,
+    seconds: float | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> MachineTimes:
     """Return the measured times of a job whose `n_workers` workers run on this host.
 
     Measured are the stages of each of `bounds` and, if `alone`, each operation by itself, from which any other cut is
     put together; for micro-batches of each of `rows` rows (by default the job's), and weight-gradient groups of each of
-    `groups` micro-batches (by default the job's). A measurement takes `seconds`, twice. `on_progress` is called with
-    the number of measurements that are done, and of all. Raises HostFailed if a process dies.
+    `groups` micro-batches (by default the job's). A measurement takes `seconds` (by default SECONDS), twice.
+    `on_progress` is called with the number of measurements that are done, and of all. Raises HostFailed if a process
+    dies.
     """
     sizes = micro_batch_sizes(spec.training.batch_size, spec.training.micro_batches)
     rows = sorted(set(rows) or {max(sizes)})
@@ -75,7 +79,7 @@ def calibrate(
     at_once = max(1, min(n_workers, cores // threads))
     with _Processes(spec, max(at_once, min(2, n_workers)), threads) as processes:
         items = [(part, group, n) for part in wanted for group in groups for n in (rows if group == 1 else rows[-1:])]
-        found = _parts(processes, at_once, items, seconds, on_progress)
+        found = _parts(processes, at_once, items, SECONDS if seconds is None else seconds, on_progress)
         parts = {part: _part_times(found, part, rows, groups) for part in wanted}
         work_s = statistics.median(part.forward(rows[-1]) for part in parts.values())
         crossings = [network.crossing_numbers(k) for one in bounds for k in one[1:-1]] or [network.crossing_numbers(1)]
@@ -208,7 +212,7 @@ def _link(processes: _Processes, n_bytes: int, work_s: float, *, spin: bool) -> 
         processes.ask(2, do=do, addresses=addresses)
     taken = {}
     for size in (_SMALL_BYTES, largest):
-        order = {"do": "measure", "n_bytes": size, "times": _LINK_TIMES, "work_s": min(work_s, 2e-3)}
+        order = {"do": "measure", "n_bytes": size, "times": LINK_TIMES, "work_s": min(work_s, 2e-3)}
         taken[size] = processes.ask(2, **order)[0]
     curves = {
         name: Curve(tuple((float(size), one[name]) for size, one in taken.items())) for name in ("send", "receive")
@@ -240,7 +244,7 @@ class _Processes:
             for _ in range(count):
                 self._processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "cluster.run.calibrating"],
+                        [sys.executable, *_measured_by],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         bufsize=0,

@@ -9,7 +9,7 @@ import numpy as np
 
 from coordinator.job.spec import JobSpec
 from coordinator.plan.memory_limit import MemoryLimit
-from coordinator.plan.partition import ActionCosts, Bounds, action_costs
+from coordinator.plan.partition import ActionCosts, Bounds
 from coordinator.program.table import ActionTable, Times
 from coordinator.schedules.search import Fits, Found, Wanted, search
 from stages.errors import InvalidJob
@@ -22,14 +22,13 @@ def search_schedule(
     spec: JobSpec,
     bounds: Bounds,
     sizes: Sequence[int],
-    costs: Sequence[float],
+    costs: Sequence[ActionCosts],
     recompute: Collection[int] = frozenset(),
 ) -> Found | None:
     """Return the best program that is found for a cut and micro-batches of `sizes` rows; None if none fits into
     `resources.memory_per_worker`. Raises InvalidJob if the step is too large to search.
 
-    `costs` are those of each operation in F, I and W together, in any unit: counted or measured. How they are shared
-    among F, I and W is counted (`partition.action_costs`). Sending takes no time.
+    `costs` are those of each operation, in any unit: counted or measured. Sending takes no time.
     """
     pipeline = spec.pipeline
     if (len(bounds) - 1) * len(sizes) > MOST_FORWARDS:
@@ -45,18 +44,15 @@ def search_schedule(
             n_stages=len(bounds) - 1,
             n_micro_batches=len(sizes),
             n_workers=pipeline.n_workers,
-            times=_times(action_costs(spec.model_spec()), costs, bounds, recompute),
+            times=_times(costs, bounds, recompute),
             fits=_fits(spec, bounds, sizes),
         )
     )
 
 
-def _times(apart: Sequence[ActionCosts], costs: Sequence[float], bounds: Bounds, recompute: Collection[int]) -> Times:
+def _times(costs: Sequence[ActionCosts], bounds: Bounds, recompute: Collection[int]) -> Times:
     """Return the costs of F, I, W and B of each stage."""
-    counted = np.array(apart, dtype=np.float64)
-    whole = counted.sum(axis=1)
-    scale = np.divide(np.asarray(costs), whole, out=np.zeros(len(whole)), where=whole > 0)
-    layers = counted * scale[:, None]
+    layers = np.array(costs, dtype=np.float64)
     stages = np.stack([layers[first:stop].sum(axis=0) for first, stop in pairwise(bounds)])
     for stage in recompute:
         stages[stage, 1] += stages[stage, 0]

@@ -11,7 +11,14 @@ from coordinator.job.spec import JobSpec
 from coordinator.plan.auto_schedule import search_schedule
 from coordinator.plan.measured_costs import measure_layers
 from coordinator.plan.memory_limit import MemoryLimit
-from coordinator.plan.partition import Bounds, balanced_bounds, explicit_bounds, layer_costs, parts_name
+from coordinator.plan.partition import (
+    ActionCosts,
+    Bounds,
+    action_costs,
+    balanced_bounds,
+    explicit_bounds,
+    parts_name,
+)
 from coordinator.program.replay import check
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv
@@ -86,7 +93,7 @@ def make_blueprint(spec: JobSpec, n_train: int) -> Blueprint:
     full = max(programs)
     sizes = rows_by_count[full]
     costs = _costs(spec, max(sizes))
-    bounds = _bounds(spec, programs[full], sizes, costs)
+    bounds = _bounds(spec, programs[full], sizes, [sum(cost) for cost in costs])
     recompute = _recompute(spec, bounds, programs[full], sizes)
     found = search_schedule(spec, bounds, sizes, costs, recompute) if spec.pipeline.schedule == AUTO else None
     if found is not None:
@@ -136,9 +143,9 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
     return programs
 
 
-def _costs(spec: JobSpec, rows: int) -> Sequence[float]:
-    """Return the cost of each operation in F, I and W together: measured if the job says so, else counted."""
-    return measure_layers(spec, rows) if spec.pipeline.partition == "measured" else layer_costs(spec.model_spec())
+def _costs(spec: JobSpec, rows: int) -> Sequence[ActionCosts]:
+    """Return the cost of each operation: measured if the job says so, else counted."""
+    return measure_layers(spec, rows) if spec.pipeline.partition == "measured" else action_costs(spec.model_spec())
 
 
 def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...], costs: Sequence[float]) -> Bounds:

@@ -10,6 +10,7 @@ import numpy as np
 
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
+from coordinator.plan.partition import ActionCosts
 from stages.arrays import Array
 from stages.init import dtype_of
 from stages.network import Network
@@ -18,20 +19,20 @@ from stages.stage import Stage
 _REPEATS = 5
 
 
-def measure_layers(spec: JobSpec, rows: int) -> tuple[float, ...]:
-    """Return the seconds of F, I and W of each layer for a micro-batch of `rows` rows: the fastest of a few runs.
+def measure_layers(spec: JobSpec, rows: int) -> tuple[ActionCosts, ...]:
+    """Return the seconds of F, I and W of each layer for a micro-batch of `rows` rows: each the fastest of a few runs.
 
     Only one layer at a time is in memory. BLAS has as many threads as a worker has.
     """
     model = spec.model_spec()
-    rng, costs = np.random.default_rng(0), []
+    rng, costs = np.random.default_rng(0), list[ActionCosts]()
     with BlasThreads(blas_threads(spec)), np.errstate(all="ignore"):
         network = model.network
         for k in range(len(network.ops)):
             stage = Stage(model, k, k + 1, spec.optimizer())
             x = random_message(rng, network.crossing(k), network, rows, dtype_of(model))
             dy = random_message(rng, network.gradients(k + 1), network, rows, dtype_of(model))
-            costs.append(min(_once(stage, x, dy) for _ in range(_REPEATS)))
+            costs.append(ActionCosts(*map(min, zip(*(_once(stage, x, dy) for _ in range(_REPEATS)), strict=True))))
     return tuple(costs)
 
 
@@ -46,10 +47,12 @@ def random_message(
     return rng.standard_normal(size).astype(dtype)
 
 
-def _once(stage: Stage, x: Array, dy: Array) -> float:
+def _once(stage: Stage, x: Array, dy: Array) -> tuple[float, float, float]:
     stage.begin_step(1)
     began = time.perf_counter()
     stage.forward(0, x)
+    forward = time.perf_counter()
     stage.backward_input(0, dy)
+    backward = time.perf_counter()
     stage.backward_weight(0)
-    return time.perf_counter() - began
+    return forward - began, backward - forward, time.perf_counter() - backward

@@ -92,13 +92,14 @@ class MachineTimes:
     """Seconds of everything that a step consists of, for one network on one kind of host.
 
     `parts[first, stop]` are the times of operations `first` … `stop` − 1: at least one entry for each operation alone.
-    `update` is by the trained numbers of a worker; `step_s` is a worker's other time in each step. `cores` are those of
-    a host that workers may use, and each worker computes with `threads` of them; `host_of[w]` is the host of worker w,
-    empty if all are on one. `local` is the link between two workers of one host, `between` that of two hosts; `handed`
-    is by the bytes of an array that a worker copies from one of its stages to the next.
-    `turn_s` is how long a worker keeps a core while others wait for it. `round_trip_s` passes at the end of a step
-    whose update waits for all stages (clipping). `coordinator_s` is the coordinator's own work for a step, which takes time
-    from the workers if it has no core of its own.
+    `update` is by the trained numbers of a worker; `step_s` is a worker's other time in each step. `local` is the link
+    between two workers of one host, `between` that of two hosts; `handed` is by the bytes of an array that a worker
+    copies from one of its stages to the next.
+
+    `cores` are those of a host that workers may use, and each worker computes with `threads` of them; `host_of[w]` is
+    the host of worker w, empty if all are on one. `turn_s` is how long a worker keeps a core while others wait for it.
+    `coordinator_s` is the coordinator's own work for a step, which takes time from the workers if it has no core of its
+    own. `round_trip_s` passes at the end of a step whose update waits for all stages (clipping).
     """
 
     source: Source

@@ -13,6 +13,8 @@ from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.auto_schedule import MOST_FORWARDS
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import dry_run, estimate
+from coordinator.plan.measured_costs import measure_layers
+from coordinator.plan.partition import ActionCosts
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
@@ -104,3 +106,22 @@ def test_too_large_a_step_is_one_line() -> None:
         f"pipeline.schedule: auto searches steps of at most {MOST_FORWARDS:,} forward passes, this one has 17,600; "
         "name a schedule",
     )
+
+
+def test_a_search_takes_f_i_and_w_as_they_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*times: float) -> float:
+        measured = [ActionCosts(*times)] * 11
+        monkeypatch.setattr("coordinator.plan.blueprint.measure_layers", lambda spec, rows: measured)
+        found = make_blueprint(job(schedule="auto", stages=3, partition="measured"), ROWS).searched
+        assert found is not None
+        return found.step
+
+    assert step(2.0, 2.0, 2.0) == 2 * step(1.0, 1.0, 1.0)
+    # as much work altogether, but only W can wait for a gap
+    assert step(1.5, 1.5, 0.0) > step(1.0, 1.0, 1.0)
+
+
+def test_layers_are_measured_apart() -> None:
+    for forward, backward, weight in measure_layers(job(stages=1), rows=2):
+        assert min(forward, backward, weight) >= 0
+        assert forward + backward + weight > 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from coordinator.job.schedule_names import default_workers, fewest_micro_batches
 from coordinator.plan.memory import predict_stage
 from coordinator.plan.memory_limit import MemoryLimit
-from coordinator.plan.partition import balanced_bounds, layer_costs, layer_flops, parts_name
+from coordinator.plan.partition import action_costs, balanced_bounds, layer_flops, parts_name
 from coordinator.schedules import SCHEDULES, build
 from stages.actions import Program
 from stages.errors import InvalidJob
@@ -74,7 +74,7 @@ def test_the_first_linear_layer_has_no_input_gradient() -> None:
     layers = (entry("linear", units=100), entry("flatten"), entry("linear", units=100))
     model = ModelSpec(input_shape=(100,), layers=layers, loss="mse")
     assert layer_flops(model) == (2 * 2 * 100 * 100, 0, 3 * 2 * 100 * 100)
-    assert layer_costs(model) == (2 * 2 * 100 * 100 + 4000, 0, 3 * 2 * 100 * 100 + 4000)
+    assert tuple(map(sum, action_costs(model))) == (2 * 2 * 100 * 100 + 4000, 0, 3 * 2 * 100 * 100 + 4000)
 
 
 # memory ----------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_the_cut_under_a_memory_limit_is_the_best_of_all_that_fit(
     n_workers = default_workers(schedule, n_stages)
     assume(len(sizes) >= fewest_micro_batches(schedule, n_workers))
     program = build(schedule, n_stages=n_stages, n_micro_batches=len(sizes), n_workers=n_workers)
-    costs = layer_costs(model)
+    costs = tuple(map(sum, action_costs(model)))
     cuts = [(0, *cut, n) for cut in combinations(range(1, n), n_stages - 1)]
     share = [program.placement.count(worker) for worker in program.placement]
     needs = {
@@ -154,7 +154,7 @@ def test_two_hundred_layers_are_cut_without_asking_for_every_cut(limit: int) -> 
         asked += 1
         return fits(stage, first, last)
 
-    bounds = balanced_bounds(layer_costs(model), 16, counted)
+    bounds = balanced_bounds(tuple(map(sum, action_costs(model))), 16, counted)
     assert asked <= 2 * 16 * 200
     assert len(bounds) == 17
     if limit > 2**15:

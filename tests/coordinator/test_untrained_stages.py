@@ -13,7 +13,7 @@ from coordinator.job.spec import parse_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
 from coordinator.plan.link_room import link_room
-from coordinator.plan.partition import layer_costs
+from coordinator.plan.partition import action_costs
 from coordinator.program.replay import replay
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
@@ -134,7 +134,7 @@ def test_the_plan_counts_no_gradient_and_no_work_of_an_untrained_stage() -> None
 
 
 def test_an_activation_below_all_parameters_costs_its_forward_only() -> None:
-    costs = layer_costs(_blueprint((6,)).spec.model_spec())
+    costs = tuple(map(sum, action_costs(_blueprint((6,)).spec.model_spec())))
     assert costs[0] == 5 * 40.0 * 64, "tanh: F takes as long as five passes"
     assert costs[2] == 13 * 40.0 * 64, "gelu"
     assert costs[4] == 2 * 40.0 * 12, "relu above parameters: F and I"

@@ -1,0 +1,190 @@
+"""A job's work is measured with the worker's own code, and a prediction stands beside a run. No Ray runs here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.cli.step_tables import prediction_document
+from cluster.data.sources import load_data
+from cluster.run import calibration
+from cluster.run.calibrating import MICRO_BATCHES, Measuring, random_rows
+from cluster.run.calibration import calibrate, first_alike
+from cluster.run.recorded_steps import recorded_steps
+from coordinator.job.spec import JobSpec, parse_job
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.plan.predicted_step import predicted_step
+from coordinator.timing.machine_times import MachineTimes
+from coordinator.timing.step_comparison import COMPARED
+from stages.errors import HostFailed, UserMistake
+from tests.jobs import EXAMPLES, pipetrain_here
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements of a few steps."""
+    monkeypatch.setattr(calibration, "SECONDS", 0.0)
+    monkeypatch.setattr(calibration, "LINK_TIMES", 3)
+
+
+def digits(**pipeline: Any) -> JobSpec:
+    return parse_job(
+        {
+            "model": {
+                "input": [64],
+                "layers": [*[{"linear": {"units": 16}}, "relu"] * 3, {"linear": {"units": 10}}],
+                "loss": "cross_entropy",
+            },
+            "data": {"source": "digits", "validation": 0.2},
+            "training": {
+                "epochs": 1, "batch_size": 64, "micro_batches": 4, "optimizer": {"sgd": {"learning_rate": 0.1}},
+            },
+            "pipeline": {"stages": 2, "schedule": "1f1b", **pipeline},
+        }
+    )  # fmt: skip
+
+
+def text(folder: Path) -> JobSpec:
+    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    layers: list[Any] = [
+        {"embedding": {"units": 8}}, "positions", {"transformer": {"heads": 2, "times": 1}},
+        {"linear": {"units": "classes", "bias": False, "tied_to": 0}},
+    ]  # fmt: skip
+    spec = parse_job(
+        {
+            "model": {"layers": layers, "loss": "cross_entropy"},
+            "data": {"source": str(folder / "text.txt"), "block": 8, "validation": 0.2},
+            "training": {
+                "epochs": 1, "batch_size": 8, "micro_batches": 4, "optimizer": {"adamw": {"learning_rate": 1e-3}},
+            },
+            "pipeline": {"stages": 2, "schedule": "zb-h1"},
+        }
+    )  # fmt: skip
+    return load_data(spec).spec
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_every_operation_is_measured_by_itself_and_in_stages(group: int, tmp_path: Path) -> None:
+    for spec in (digits(), text(tmp_path)):
+        measuring, n = Measuring(spec), len(spec.model_spec().network.ops)
+        for first, stop in [*((k, k + 1) for k in range(n)), (0, 2), (2, n)]:
+            found = measuring.part(first, stop, 2, group, 0.0)
+            assert found["F"] > 0
+            assert min(found.values()) >= 0
+        assert found["I"] > 0
+        assert found["W"] > 0
+
+
+def test_random_rows_fit_the_network_and_its_loss(tmp_path: Path) -> None:
+    for spec in (digits(), text(tmp_path)):
+        rows = random_rows(spec, 3 * MICRO_BATCHES)
+        real = load_data(spec).train
+        assert (rows.x.shape[1:], rows.y.shape[1:]) == (real.x.shape[1:], real.y.shape[1:])
+        for made, given in ((rows.x, real.x), (rows.y, real.y)):
+            assert (made.dtype.kind == "f") == (given.dtype.kind == "f")
+
+
+def test_operations_that_do_the_same_are_measured_once() -> None:
+    network = digits().model_spec().network
+    alike = [first_alike(network, k) for k in range(len(network.ops))]
+    assert alike == [0, 1, 2, 1, 2, 1, 6]  # the first linear has no input gradient, the last one has the loss
+
+
+def test_times_of_this_machine_predict_any_cut_and_any_micro_batches() -> None:
+    spec = digits()
+    bounds = make_blueprint(spec, 1438).bounds
+    seen: list[tuple[int, int]] = []
+    times = calibrate(
+        spec, 2, bounds=[bounds], rows=[8, 16], groups=[1, 2], on_progress=lambda done, of: seen.append((done, of)),
+    )  # fmt: skip
+    assert seen[-1][0] == seen[-1][1] == len(seen)
+    assert times.source == "measured"
+    assert times.local.measured
+    assert {(k, k + 1) for k in range(7)} | {(bounds[0], bounds[1]), (bounds[1], bounds[2])} == set(times.parts)
+    assert MachineTimes.from_json(times.to_json()) == times
+    for pipeline in ({"stages": 3, "schedule": "zb-h2"}, {"stages": 4, "schedule": "zbv", "weight_grad_group": 2}):
+        step = predicted_step(make_blueprint(digits(**pipeline), 1438), times)
+        told = prediction_document(step, times, samples=64)
+        assert told["source"] == "measured"
+        assert sum(told["by_cause"].values()) == pytest.approx(told["seconds"])
+
+
+def test_a_process_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_measured_by", ("-c", "import sys; sys.exit(3)"))
+    with pytest.raises(HostFailed, match="a process ended with code 3"):
+        calibrate(digits(), 1)
+
+
+# plan -----------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_compares_a_prediction_with_a_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    job = EXAMPLES / "digits.yaml"
+    trained = pipetrain_here("train", job, "--local", "--stages", "2", "--set", "training.epochs=3", "--run-dir", run)
+    assert trained.returncode == 0, trained.stderr
+    shown = pipetrain_here("plan", "--compare", run)
+    assert shown.returncode == 0, shown.stderr
+    for words in ("predicted from times measured here: a step takes", "most of the difference:", "→", "worker 1"):
+        assert words in shown.stdout
+
+
+def test_plan_says_what_nothing_was_measured_for() -> None:
+    plain = pipetrain_here("plan", EXAMPLES / "digits.yaml", "--json")
+    assert json.loads(plain.stdout)["prediction"] == {"source": "counted"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "error: JOB.yaml: missing, must be a job file"),
+        (["--compare", "."], "error: --compare: . is no run directory: it has no job.yaml"),
+    ],
+)
+def test_plan_without_a_job_or_a_run_is_one_line(
+    arguments: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = pipetrain_here("plan", *arguments)
+    assert (refused.returncode, refused.stderr.strip()) == (2, line)
+
+
+# what a run has recorded ----------------------------------------------------------------------------------------------
+
+
+def account(step: int, us: int, workers: int = 2) -> dict[str, Any]:
+    """A line of accounts.jsonl in which every kind of time took `us` microseconds."""
+    rows = {"wall_us": [12 * us] * workers, "stage_us": [[us] * 8] * workers, "worker_us": [[us] * 4] * workers}
+    return {"step": step, **rows}
+
+
+def run_folder(folder: Path, lines: list[dict[str, Any]], *, workers: int = 2) -> Path:
+    events = [{"event": "starting", "bounds": list(range(workers + 1)), "placement": list(range(workers))}]
+    (folder / "job.yaml").write_text("")
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (folder / "accounts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "metrics.jsonl").write_text("")
+    return folder
+
+
+def test_the_mean_step_leaves_out_the_first_line_and_the_time_after_the_last_step(tmp_path: Path) -> None:
+    lines = [account(1, 9_000_000), account(2, 9_000_100), account(6, 9_000_500), account(6, 99_000_000)]
+    found = recorded_steps(run_folder(tmp_path, lines))
+    assert found.steps.steps == 4
+    for row in found.steps.by_worker:
+        assert row == pytest.approx({cause: 300e-6 if cause == "wait" else 100e-6 for cause in COMPARED})
+
+
+def test_steps_of_an_earlier_layout_do_not_count(tmp_path: Path) -> None:
+    before = [account(1, 10, 3), account(2, 20, 3)]
+    after = [account(3, 1_000), account(4, 2_000), account(5, 3_000), account(6, 4_000)]
+    found = recorded_steps(run_folder(tmp_path, before + after))
+    assert found.steps.by_worker[0]["forward"] == pytest.approx(1e-3)
+
+
+def test_a_run_of_too_few_steps_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserMistake, match="has made too few steps to be compared"):
+        recorded_steps(run_folder(tmp_path, [account(1, 10), account(2, 20)]))
