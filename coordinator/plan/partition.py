@@ -57,6 +57,11 @@ def stage_costs(model: ModelSpec, bounds: Bounds, recompute: Collection[int] = f
     )
 
 
+def layer_costs(model: ModelSpec) -> tuple[float, ...]:
+    """Return the cost of each layer per row in F, I and W together; see `layer_flops` for plain operations."""
+    return tuple(map(sum, action_costs(model)))
+
+
 def layer_flops(model: ModelSpec) -> tuple[float, ...]:
     """Return the floating-point operations per row of each operation's matrix products in F, I and W together.
 
