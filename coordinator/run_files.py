@@ -14,6 +14,7 @@ METRICS = "metrics.jsonl"
 ACCOUNTS = "accounts.jsonl"
 EVENTS = "events.jsonl"
 TIMELINE = "timeline.json"
+PLAN = "plan.json"
 EVALUATION = "evaluation.json"
 TRACE = "trace.json"
 TRACE_REQUEST = "trace.request"
@@ -35,7 +36,7 @@ MLFLOW_RUN = ".mlflow"
 MODEL_FILES = (JOB, MODEL_LAYERS, MODEL)
 """The files of a trained model: `evaluate` and `predict` read only these, and of TOKENIZER and PREPROCESSING what
 exists."""
-MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, PREPROCESSING, CHECKPOINTS, TENSORBOARD)
+MADE_BEFORE_STEPS = (JOB, METRICS, ACCOUNTS, EVENTS, TIMELINE, PLAN, PREPROCESSING, CHECKPOINTS, TENSORBOARD)
 """The files that a run makes before its first step."""
 MADE = (*MADE_BEFORE_STEPS, EVALUATION, TRACE, TRACE_REQUEST, FAULT_REQUEST, FAULTS, TOKENIZER, MODEL_LAYERS, MODEL)
 """The files that a run of `pipetrain train` makes and `--overwrite` removes."""
@@ -66,6 +67,12 @@ RUN_FILES = (
     RunFile(ACCOUNTS, "where workers' time went, summed since the start", "the run, after steps", "the service, you"),
     RunFile(EVENTS, "what happened: started, waiting, finished, failed …", "the run", "the service, you"),
     RunFile(TIMELINE, "what every worker did when, in one step of about the last second", "the run", "the service"),
+    RunFile(
+        PLAN,
+        "the schedule: its dry run with counted costs, and what the search for `auto` gained",
+        "the run, before its first step and in a new layout",
+        "the dashboard, you",
+    ),
     RunFile(
         EVALUATION,
         "how good the network is on the validation rows: precision, recall, F1 and confusion of classes, or R² and "

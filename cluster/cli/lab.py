@@ -19,7 +19,17 @@ from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import SCHEDULES
 from coordinator.schedules.csv_format import write_csv
 from coordinator.texts import counted, number, share
-from coordinator.timing.lab import LeftOut, Row, ScheduleComparison, Searched, best, compare, search_too
+from coordinator.timing.lab import (
+    LeftOut,
+    Row,
+    ScheduleComparison,
+    Searched,
+    best,
+    compare,
+    how_estimated,
+    search_too,
+    told,
+)
 from stages.actions import Kind
 from stages.errors import InvalidSchedule, UserMistake
 
@@ -30,12 +40,14 @@ _COLUMNS = ("schedule", "stages", "step", "bubble", "bubble rate", "kept a worke
 @click.command()
 @click.option(
     "--stages",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**9),
     default=8,
     show_default=True,
     help="Stages, one for each worker. Schedules with two stages a worker cut each in two.",
 )
-@click.option("--micro-batches", type=click.IntRange(1), default=32, show_default=True, help="Micro-batches in a step.")
+@click.option(
+    "--micro-batches", type=click.IntRange(1, 10**9), default=32, show_default=True, help="Micro-batches in a step."
+)
 @click.option(
     "--times",
     default="1,1,1",
@@ -85,19 +97,21 @@ def lab(
     )
     if output is not None and not search:
         raise UserMistake("--output: goes with --search, whose schedule it writes")
-    rows = compare(question, _names(schedules), must_fit=not search)
+    rows: list[Row | LeftOut] = compare(question, _names(schedules), must_fit=not search)
     searched = search_too(question) if search else None
     if searched is not None:
         rows.append(searched.row)
         if output is not None:
             _write(searched.row.timed.table, output)
     if as_json:
-        click.echo(json.dumps(_document(question, rows), indent=2))
+        click.echo(json.dumps(told(question, rows, searched), indent=2))
         return
     console().print(_table(question, rows))
     for row in rows:
         if isinstance(row, LeftOut):
             click.echo(f"{row.schedule} {row.why}")
+    for line in how_estimated(rows):
+        click.echo(line)
     _recommend(question, rows)
     if searched is not None:
         _print_gain(searched, output)
@@ -134,24 +148,27 @@ def _table(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> Table
     forward, backward, weight = question.times
     title = (
         f"{counted(question.n_workers, 'worker')}, {counted(question.n_micro_batches, 'micro-batch')}, "
-        f"F = {forward:g}, I = {backward:g}, W = {weight:g}, B = {backward + weight:g}, latency {question.latency:g}"
+        f"F = {forward:g}, I = {backward:g}, W = {weight:g}, latency {question.latency:g}"
     )
+    large = any(isinstance(row, Row) and row.origin != "program" for row in rows)
+    columns = [*_COLUMNS, "step from"] if large else _COLUMNS
     table = Table(title=title)
-    for heading in _COLUMNS:
+    for heading in columns:
         table.add_column(heading, justify="left" if heading == "schedule" else "right")
     for row in rows:
         if isinstance(row, LeftOut):
-            table.add_row(row.schedule, *["–"] * (len(_COLUMNS) - 1))
+            table.add_row(row.schedule, *["–"] * (len(columns) - 1))
         else:
             too_much = "" if row.fits else " (too many)"
             table.add_row(
                 row.schedule,
-                str(row.timed.table.n_stages),
+                f"{row.n_stages:,}" if large else str(row.n_stages),
                 number(row.step),
-                share(row.timed.bubble),
-                share(row.timed.bubble_rate),
-                f"{row.kept:g}{too_much}",
-                f"{row.timed.messages:,}",
+                share(row.bubble),
+                share(row.bubble_rate),
+                f"{row.kept:{',' if large else ''}g}{too_much}",
+                f"{row.messages:,}",
+                *([row.told_origin()] if large else []),
             )
     return table
 
@@ -167,9 +184,8 @@ def _recommend(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> N
 
 
 def _print_gain(searched: Searched, output: Path | None) -> None:
-    if searched.gain is not None and searched.built_in_stages is not None:
-        other = f"{searched.built_in} with {counted(searched.built_in_stages, 'stage')}"
-        click.echo(f"auto is {share(searched.gain)} shorter than {other}, each B as an I and a W")
+    if searched.said():
+        click.echo(searched.said())
     if output is not None:
         n_stages = counted(searched.row.timed.table.n_stages, "stage")
         click.echo(f"auto has {n_stages} and is written to {output}: pipeline.schedule takes it")
@@ -180,41 +196,16 @@ def _draw(rows: Sequence[Row | LeftOut]) -> None:
     if not built:
         return
     columns = shutil.get_terminal_size((100, 24)).columns
+    whole = all(row.origin == "program" for row in built)
     longest = max(row.step for row in built)
     used: set[Kind] = set()
     for row in built:
         used |= row.timed.table.kinds()
-        click.echo(f"\n{row.schedule}")
+        size = f"{row.timed.table.n_workers} workers × {row.timed.table.n_micro_batches} micro-batches"
+        click.echo(f"\n{row.schedule}" if row.origin == "program" else f"\n{row.schedule}, drawn with {size}")
         color = "NO_COLOR" not in os.environ  # click removes colours if there is no terminal
-        click.echo(draw_thin(row.timed, columns=columns, until=longest, rows=_ROWS, color=color))
-    click.echo(f"\neach line is {number(longest)} long; a letter is what a worker does most of its time")
+        until = longest * row.timed.makespan / row.step
+        click.echo(draw_thin(row.timed, columns=columns, until=until, rows=_ROWS, color=color))
+    axis = f"each line is {number(longest)} long" if whole else f"each line stands for {number(longest)}"
+    click.echo(f"\n{axis}; a letter is what a worker does most of its time")
     click.echo(legend(used))
-
-
-def _document(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> dict[str, object]:
-    forward, backward, weight = question.times
-    found = best(rows)
-    return {
-        "workers": question.n_workers,
-        "micro_batches": question.n_micro_batches,
-        "times": {"F": forward, "I": backward, "W": weight},
-        "latency": question.latency,
-        "memory": question.memory,
-        "shortest": None if found is None else found.schedule,
-        "schedules": [_entry(row) for row in rows],
-    }
-
-
-def _entry(row: Row | LeftOut) -> dict[str, object]:
-    if isinstance(row, LeftOut):
-        return {"schedule": row.schedule, "left_out": row.why}
-    return {
-        "schedule": row.schedule,
-        "stages": row.timed.table.n_stages,
-        "step": row.step,
-        "bubble": row.timed.bubble,
-        "bubble_rate": row.timed.bubble_rate,
-        "kept": row.kept,
-        "fits": row.fits,
-        "messages": row.timed.messages,
-    }

@@ -31,6 +31,7 @@ from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import Estimate, estimate
 from coordinator.plan.layer_table import LayerRow, folded, layer_rows
 from coordinator.plan.layout import lay_out
+from coordinator.plan.planned_schedule import gain_text, planned_schedule
 from coordinator.plan.predicted_step import predicted_step
 from coordinator.plan.rate_picture import notable_steps, rate_picture
 from coordinator.schedules.csv_format import write_csv
@@ -109,7 +110,7 @@ def plan(
     if as_json:
         told = {
             **found.as_dict(),
-            **_schedule(blueprint),
+            **planned_schedule(blueprint),
             "data": list(data.said),
             "warnings": [asdict(warning) for warning in warnings],
             **_predicted(blueprint, measure=measure, recorded=recorded).document,
@@ -171,12 +172,6 @@ def _print_layers(name: str, rows: Sequence[LayerRow]) -> None:
     screen.print(table)
 
 
-def _schedule(blueprint: Blueprint) -> dict[str, object]:
-    found = blueprint.searched
-    searched = None if found is None else {"built_in": found.built_in, "gain": found.gain}
-    return {"schedule": blueprint.program.name, "searched": searched}
-
-
 def _write(blueprint: Blueprint, path: Path) -> None:
     try:
         path.write_text(write_csv(blueprint.program), encoding="utf-8")
@@ -226,10 +221,9 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
         f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
         f"busy {found.workers[found.bottleneck].busy:.0%} of a step"
     )
-    searched = blueprint.searched
-    if searched is not None and searched.gain is not None:
-        shorter = f"{searched.gain:.1%} shorter than" if searched.gain >= 0.0005 else "as long as"
-        screen.print(f"schedule auto: a step is {shorter} with {searched.built_in}, the best built-in one")
+    gain = gain_text(planned_schedule(blueprint)["searched"])
+    if gain:
+        screen.print(gain)
 
 
 class _Predicted(NamedTuple):

@@ -10,17 +10,21 @@ from pathlib import Path
 
 import click
 
-from coordinator.program.clock import Timed, on_the_clock
+from coordinator.job.schedule_names import TWO_STAGES_A_WORKER, default_workers
+from coordinator.program.clock import Timed, as_papers_count, as_workers_do
 from coordinator.program.drawing import draw_timed, legend
 from coordinator.program.kept import KeptPeaks, kept
-from coordinator.program.replay import Replay, replay
-from coordinator.program.table import ActionTable, table_of
+from coordinator.program.replay import replay
+from coordinator.program.table import ActionTable, apart, table_of
 from coordinator.program.thin_drawing import draw_thin, drawn_workers
-from coordinator.schedules import restrict, tabulate
+from coordinator.schedules import MOST_FORWARDS, SCHEDULES, restrict, tabulate
 from coordinator.schedules.csv_format import load_csv, write_csv
-from coordinator.texts import counted
+from coordinator.texts import counted, number
+from coordinator.timing.lab import LeftOut, ScheduleComparison, compare, how_estimated
+from coordinator.timing.prediction import durations, products
 from coordinator.trace.chrome_trace import TimedAction, Track, write_chrome_trace
 from coordinator.trace.trace_memory import TraceMemory
+from stages.actions import Kind, Program
 from stages.errors import InvalidSchedule, UserMistake
 
 _UNIT_S = 1e-3  # a unit of time is a millisecond in a trace
@@ -69,16 +73,21 @@ def show(
     zbv, v-half, v-min, dualpipev.
 
     The bubble is the idle share of the workers' time in a step. The bubble rate, as in the zero-bubble papers, leaves
-    out that workers begin and end one after the other. B is I and W in one."""
-    table = _table(schedule, stages, micro_batches, workers)
-    if form == "text":
+    out that workers begin and end one after the other. A B is performed as its I, which is sent, and then its W; where
+    papers count it as one action, that figure is shown, too."""
+    plain = form == "text" and weight_grad_group == 1
+    large = _too_large(schedule, stages or 4, micro_batches or 8, workers) if plain else None
+    table = None if large is not None else _table(schedule, stages, micro_batches, workers)
+    if table is None:
+        text = large or ""
+    elif form == "text":
         color = output is None and "NO_COLOR" not in os.environ  # click removes colours if there is no terminal
         columns = shutil.get_terminal_size((100, 24)).columns
-        text = _as_text(on_the_clock(table), weight_grad_group, color=color, columns=columns)
+        text = _as_text(table, weight_grad_group, color=color, columns=columns)
     elif form == "csv":
         text = write_csv(table.program()).rstrip("\n")
     else:
-        text = _as_chrome(replay(table.program(), weight_grad_group=weight_grad_group), weight_grad_group)
+        text = _as_chrome(apart(table).program(), weight_grad_group)
     if output is None:
         click.echo(text)
         return
@@ -100,8 +109,38 @@ def _table(schedule: str, stages: int | None, micro_batches: int | None, workers
     return table_of(restrict(program, micro_batches or program.n_micro_batches))
 
 
-def _as_text(timed: Timed, weight_grad_group: int, *, color: bool, columns: int) -> str:
-    table = timed.table
+def _too_large(schedule: str, stages: int, micro_batches: int, workers: int | None) -> str | None:
+    """Return the figures of a program that is too large to be made, as text: for one stage a worker, or two if the
+    schedule is made for that; None for others. Times are in forward passes of a stage."""
+    if schedule not in SCHEDULES or stages * micro_batches <= MOST_FORWARDS:
+        return None
+    n_workers = default_workers(schedule, stages) if workers is None else workers
+    a_worker = 2 if schedule in TWO_STAGES_A_WORKER else 1
+    if stages != a_worker * n_workers:
+        return None
+    unit = float(a_worker)
+    question = ScheduleComparison(n_workers=n_workers, n_micro_batches=micro_batches, times=(unit, unit, unit))
+    (row,) = compare(question, [schedule], most_work=0)
+    if isinstance(row, LeftOut):
+        raise InvalidSchedule(f"{schedule}: {micro_batches:,} micro-batches are too few, it {row.why}")
+    several = f" on {counted(n_workers, 'worker')}" if a_worker > 1 else ""
+    return "\n".join(
+        [
+            f"{schedule} · {counted(stages, 'stage')}{several} · {counted(micro_batches, 'micro-batch')}",
+            "",
+            f"bubble  {row.bubble:.1%} idle in {number(row.step)} units of time (F = I = W = 1); "
+            f"bubble rate {row.bubble_rate:.1%}; from {'a law' if row.origin == 'law' else f'an {row.told_origin()}'}",
+            f"memory  a worker keeps at most {number(a_worker * row.kept)} micro-batches alive"
+            f"{', its stages together' if several else ''}",
+            f"sent    {row.messages:,} arrays",
+            "",
+            *how_estimated([row]),
+        ]
+    )
+
+
+def _as_text(table: ActionTable, weight_grad_group: int, *, color: bool, columns: int) -> str:
+    timed = as_workers_do(table, weight_grad_group=weight_grad_group)
     several = table.n_workers < table.n_stages
     workers = f" on {counted(table.n_workers, 'worker')}" if several else ""
     return "\n".join(
@@ -110,7 +149,7 @@ def _as_text(timed: Timed, weight_grad_group: int, *, color: bool, columns: int)
             f"{counted(table.n_micro_batches, 'micro-batch')}",
             "",
             *_picture(timed, color=color, columns=columns),
-            *_bubbles(timed),
+            *_bubbles(table, timed),
             *_memory(table, kept(table, weight_grad_group)),
         ]
     )
@@ -130,18 +169,17 @@ def _picture(timed: Timed, *, color: bool, columns: int) -> list[str]:
     return [picture, "", f"{which}{wide}, each letter what a worker does most of its time", legend(table.kinds())]
 
 
-def _bubbles(timed: Timed) -> list[str]:
+def _bubbles(table: ActionTable, timed: Timed) -> list[str]:
     lines = [
-        f"bubble  {timed.bubble:.1%} idle in {timed.makespan:g} units of time (F = I = W = 1, B = 2); "
+        f"bubble  {timed.bubble:.1%} idle in {timed.makespan:g} units of time (F = I = W = 1); "
         f"bubble rate {timed.bubble_rate:.1%}"
     ]
     if len(set(timed.bubbles)) > 1:
         lines.append(f"        by worker: {listed([f'{bubble:.1%}' for bubble in timed.bubbles])}")
-    if len(timed.table.pairs):
-        joined = on_the_clock(timed.table, pairs_as_one=True)
-        lines.append(
-            f"        {joined.bubble:.1%} in {joined.makespan:g}, if the two halves of an overlapping pair end together"
-        )
+    if Kind.BACKWARD in table.kinds():
+        papers = as_papers_count(table)
+        how = "the halves of a pair end together" if len(table.pairs) else "each B (I and W) is one action"
+        lines.append(f"        {papers.bubble:.1%} in {papers.makespan:g} as papers count: {how}")
     return lines
 
 
@@ -160,8 +198,10 @@ def listed(values: Sequence[object]) -> str:
     return ", ".join(words if len(words) <= 24 else [*words[:12], "…", *words[-4:]])
 
 
-def _as_chrome(dry: Replay, weight_grad_group: int) -> str:
+def _as_chrome(program: Program, weight_grad_group: int) -> str:
     """Return the dry run as the trace that a job would write; the trace's memory counters count micro-batches."""
+    made = products(program, weight_grad_group)
+    dry = replay(program, durations(made, lambda stage, kind, j: 1.0), weight_grad_group=weight_grad_group)
     timeline = [TimedAction(w, a, t * _UNIT_S, e * _UNIT_S) for w, lane in enumerate(dry.spans) for a, t, e in lane]
     one = [1] * dry.program.n_stages
     rows = (1,) * dry.program.n_micro_batches

@@ -9,12 +9,11 @@ from typing import Any
 
 from cluster.client.snapshot import JobSnapshot
 from cluster.dashboard import models
-from cluster.dashboard.schedule_view import Question, spans
+from cluster.dashboard.schedule_view import DryRun, Question
 from cluster.service.entry import JobView
 from cluster.service.job_stats import JobStats
 from cluster.service.messages import job_message
 from cluster.service.survival import DAMAGED, NOT_SAVED, SAVED, Survival
-from coordinator.program.replay import Replay
 from coordinator.timing.accounts import as_seconds
 from stages.actions import Action
 
@@ -109,22 +108,25 @@ def timeline_model(content: Mapping[str, Any]) -> models.Timeline:
     )
 
 
-def schedule_model(question: Question, found: Replay) -> models.Schedule:
+def schedule_model(question: Question, found: DryRun) -> models.Schedule:
     """Return the model of a schedule's dry run."""
-    program, bubbles = found.program, found.bubbles
+    timed, peaks = found.timed, found.kept
+    table, bubbles = timed.table, timed.bubbles
     return models.Schedule(
         schedule=question.schedule,
-        stages=program.n_stages,
-        workers=program.n_workers,
-        micro_batches=program.n_micro_batches,
-        makespan=found.makespan,
-        bubble=found.bubble,
-        peak_alive=max(found.worker_peak_alive),
+        stages=table.n_stages,
+        workers=table.n_workers,
+        micro_batches=table.n_micro_batches,
+        makespan=timed.makespan,
+        bubble=timed.bubble,
+        bubble_rate=timed.bubble_rate,
+        papers_bubble=found.papers_bubble,
+        peak_alive=max(peaks.together),
         by_stage=[
-            models.ScheduleStage(stage=stage, worker=worker, peak_alive=found.peak_alive[stage], bubble=bubbles[worker])
-            for stage, worker in enumerate(program.placement)
+            models.ScheduleStage(stage=stage, worker=worker, peak_alive=peaks.alive[stage], bubble=bubbles[worker])
+            for stage, worker in enumerate(table.placement)
         ],
-        actions=[(worker, str(action), start, end) for worker, action, start, end in spans(found)],
+        actions=[(worker, str(action), start, end) for worker, action, start, end in found.spans()],
     )
 
 

@@ -122,6 +122,11 @@ class Gantt:
         self.chart = ui.echart({}, renderer="svg").classes("gantt").props(f'role=img aria-label="{label}"')
         self._label = label
 
+    def measure_in(self, unit: str) -> None:
+        """Draw the next panels in another unit."""
+        if unit != self.unit:
+            self.unit, self._shape = unit, (-1, -1)
+
     def show(self, panels: Sequence[Panel], summary: str) -> None:
         """Draw the panels. `summary` describes the picture in words, for screen readers."""
         shape = (len(panels), max((p.n_workers for p in panels), default=0))

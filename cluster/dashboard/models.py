@@ -284,8 +284,8 @@ class ScheduleStage(BaseModel):
 
 
 class Schedule(BaseModel):
-    """A schedule's dry run. Times are in forward passes of a micro-batch: F = I = W = 1 unless `backward` changes
-    it."""
+    """A schedule's dry run, as workers perform it: a B is its I, which is sent, and then its W. Times are in forward
+    passes of a micro-batch: F = I = W = 1 unless `backward` changes it."""
 
     schedule: str
     stages: int
@@ -293,6 +293,8 @@ class Schedule(BaseModel):
     micro_batches: int
     makespan: float
     bubble: float = Field(description="idle share of all workers' time, 0 to 1")
+    bubble_rate: float = Field(description="the zero-bubble papers' rate, which leaves out the staggered begin and end")
+    papers_bubble: float | None = Field(description="the bubble as papers count it, if a B is one action there")
     peak_alive: int = Field(description="most micro-batches that any worker keeps, over all of its stages")
     by_stage: list[ScheduleStage]
     actions: list[tuple[int, str, float, float]] = Field(description="worker, action such as 2F0, start, end")

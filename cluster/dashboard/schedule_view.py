@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from cluster.dashboard.picture import Picture, make_picture
-from coordinator.job.spec import JobSpec
-from coordinator.program.replay import Replay, replay
-from coordinator.schedules import SCHEDULES, build, default_workers
+from coordinator.program.clock import Timed, as_papers_count, as_workers_do
+from coordinator.program.kept import KeptPeaks, kept
+from coordinator.schedules import SCHEDULES, default_workers, tabulate
 from coordinator.texts import share
 from stages.actions import Action, Kind
 from stages.errors import UserMistake
@@ -52,58 +54,43 @@ class Question:
         return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DryRun:
+    """A schedule as workers perform it, the micro-batches that it keeps, and, if it has B's, its bubble as papers count
+    it (see coordinator.program.clock.as_papers_count)."""
+
+    timed: Timed
+    kept: KeptPeaks
+    papers_bubble: float | None
+
+    def spans(self) -> Spans:
+        """Return (worker, action, start, end) of every action: F, I and W."""
+        workers = range(self.timed.table.n_workers)
+        return [(worker, *span) for worker in workers for span in self.timed.spans(worker)]
+
+
+Spans = list[tuple[int, Action, float, float]]
+
+
 @lru_cache(maxsize=32)
-def perform(question: Question) -> Replay:
-    """Return the dry run. Raises UserMistake with the `problems` of the question, or those of the schedule itself."""
+def perform(question: Question) -> DryRun:
+    """Return the dry run; its times are in forward passes. Raises UserMistake with the `problems` of the question, or
+    those of the schedule itself."""
     if problems := question.problems():
         raise UserMistake("\n".join(problems))
-    program = build(
+    table = tabulate(
         question.schedule,
         n_stages=question.stages,
         n_micro_batches=question.micro_batches,
         n_workers=question.workers or None,
     )
     b = question.backward
-    times = {Kind.FORWARD: 1.0, Kind.BACKWARD_INPUT: b, Kind.BACKWARD_WEIGHT: b, Kind.BACKWARD: 2 * b}
-    return replay(program, times)
+    times = np.array([1.0, b, b, 2 * b])
+    papers = as_papers_count(table, times).bubble if Kind.BACKWARD in table.kinds() else None
+    return DryRun(as_workers_do(table, times), kept(table), papers)
 
 
-Spans = list[tuple[int, Action, float, float]]
-
-
-def spans(found: Replay) -> Spans:
-    """Return (worker, action, start, end) of every action. A B becomes an I and a W, because a worker computes these
-    two."""
-    result: Spans = []
-    for worker, lane in enumerate(found.spans):
-        for action, start, end in lane:
-            if action.kind is Kind.BACKWARD:
-                half = (start + end) / 2
-                result.append((worker, Action(action.stage, Kind.BACKWARD_INPUT, action.micro_batch), start, half))
-                result.append((worker, Action(action.stage, Kind.BACKWARD_WEIGHT, action.micro_batch), half, end))
-            else:
-                result.append((worker, action, start, end))
-    return result
-
-
-def question_of(spec: JobSpec) -> Question:
-    """Return the question for a full step of this job."""
-    pipeline = spec.pipeline
-    stages = len(spec.model.layers) if pipeline.stages == "auto" else pipeline.stages  # the most that it may become
-    return Question(
-        schedule=pipeline.schedule,
-        stages=stages,
-        micro_batches=spec.training.micro_batches,
-        workers=pipeline.n_workers or 0,
-    )
-
-
-def dry_run(question: Question) -> Picture:
-    """Return the picture of the dry run; its times are in forward passes. Raises UserMistake."""
-    found = perform(question)
-    return picture_of(f"{question.schedule}, the schedule's dry run", found)
-
-
-def picture_of(title: str, found: Replay) -> Picture:
+def picture_of(title: str, found: DryRun) -> Picture:
     """Return the picture of a dry run; its times are in forward passes."""
-    return make_picture([(title, spans(found))], found.program.n_workers, f"{title}, bubble {share(found.bubble)}")
+    timed = found.timed
+    return make_picture([(title, found.spans())], timed.table.n_workers, f"{title}, bubble {share(timed.bubble)}")

@@ -27,7 +27,7 @@ from coordinator.job.spec import JobSpec, parse_job
 from stages.errors import Refused, UnknownJob
 
 _PART_BYTES = 2**18
-_MOST_EVALUATION = 2**23  # bytes
+_MOST_JSON = 2**23  # bytes
 _LAYOUTS = ("starting", "laid out anew")  # the kinds of events that have a placement
 
 
@@ -103,8 +103,11 @@ class Site:
 
     async def evaluation(self, record: JobRecord) -> dict[str, Any] | None:
         """Return the figures of the last evaluation of a job's present attempt; None if there are none."""
-        found = await asyncio.to_thread(_evaluation, self.folder(record.id) / run_files.EVALUATION)
-        return found if found is not None and found.get("attempt") == record.attempt else None
+        return await asyncio.to_thread(_content_of, self.folder(record.id) / run_files.EVALUATION, record.attempt)
+
+    async def plan(self, record: JobRecord) -> dict[str, Any] | None:
+        """Return the plan of a job's present attempt; None if there is none."""
+        return await asyncio.to_thread(_content_of, self.folder(record.id) / run_files.PLAN, record.attempt)
 
     async def open_file(self, job: str, path: str) -> tuple[int, Iterator[bytes]]:
         """Return size and content of a file in a job's run directory. Raises NoSuchFile."""
@@ -133,12 +136,13 @@ class Site:
         return job
 
 
-def _evaluation(file: Path) -> dict[str, Any] | None:
+def _content_of(file: Path, attempt: int) -> dict[str, Any] | None:
+    """Return the content of a JSON file; None if there is none, if it is damaged, or if it is of another attempt."""
     try:
-        found = json.loads(read_regular(file, _MOST_EVALUATION))
+        found = json.loads(read_regular(file, _MOST_JSON))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and found.get("attempt") == attempt else None
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:

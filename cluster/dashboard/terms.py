@@ -8,7 +8,11 @@ TERMS = {
     "bubble, measured": "The bubble over the last steps",
     "bubble, predicted": "The bubble that the schedule alone would have with the measured times of its actions, if "
     "sending took no time",
-    "by the formula": "The bubble if every forward and backward action takes equally long: p stages, m micro-batches",
+    "by the formula": "The bubble by the law of the schedule: p stages, w workers with v stages each, m micro-batches; "
+    "F, I and W are the times of its actions",
+    "bubble rate": "The bubble of the zero-bubble papers: it leaves out that workers begin and end one after the other",
+    "as papers count": "The bubble if a backward pass is one action, which sends nothing before its end. Workers send "
+    "the input gradient before they compute the weight gradient",
     "length": "How long a step takes, counted in forward passes of one micro-batch",
     "most kept": "The most micro-batches whose activations a worker keeps at once for the backward pass",
     "micro-batches kept": "The most micro-batches whose activations the stage keeps at once for the backward pass",

@@ -182,6 +182,10 @@ class RunDir:
         temporary.write_bytes(orjson.dumps({"attempt": self.attempt, **content}))
         temporary.replace(self.path / run_files.TIMELINE)
 
+    def plan(self, content: Mapping[str, Any]) -> None:
+        """Replace plan.json, whole or not at all. Raises OSError."""
+        write_whole(self.path / run_files.PLAN, orjson.dumps({"attempt": self.attempt, **content}) + b"\n")
+
     def evaluation(self, content: Mapping[str, Any]) -> None:
         """Replace evaluation.json, whole or not at all. Raises OSError."""
         text = json.dumps({"attempt": self.attempt, **content}, ensure_ascii=False, allow_nan=False) + "\n"

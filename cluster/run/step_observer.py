@@ -13,6 +13,7 @@ from cluster.run.run_dir import RunDir, TraceRequest
 from cluster.run.step_timeline import step_timeline
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.estimate import estimate
+from coordinator.plan.planned_schedule import planned_schedule
 from coordinator.timing.accounts import AccountsLine
 from coordinator.timing.prediction import Prediction
 from coordinator.trace.chrome_trace import GrowingTrace, TimedAction, lay_over
@@ -64,6 +65,7 @@ class StepObserver:
         self._activations = [stage.memory.saved for stage in plan.stages]
         self._most_steps = max(1, MOST_ACTIONS // (3 * program.n_stages * program.n_micro_batches))
         self._trace_memory = trace_memory(blueprint, len(data.train))
+        self._run_dir.plan(planned_schedule(blueprint))
 
     def begin(self, trace_steps: int) -> None:
         """Begin before the first step. Trace `trace_steps` steps, or as many as a waiting request wants."""

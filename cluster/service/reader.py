@@ -24,7 +24,7 @@ from stages.errors import UserMistake
 READY, AHEAD = "ready", "--ahead"
 _FOR_A_PLAN = (
     *("cluster.data.sources", "cluster.checkpoints.given_weights", "coordinator.job.spec"),
-    *("coordinator.plan.choosing", "coordinator.plan.layout", "coordinator.plan.estimate"),
+    *("coordinator.plan.choosing", "coordinator.plan.layout", "coordinator.plan.planned_schedule"),
 )
 _LATE = (*_FOR_A_PLAN, "coordinator.schedules.csv_format", "sklearn.datasets", "pyarrow.csv", "pyarrow.parquet")
 """Modules that reading imports only when it needs them."""
@@ -66,6 +66,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     from coordinator.plan.choosing import chosen
     from coordinator.plan.estimate import estimate
     from coordinator.plan.layout import lay_out
+    from coordinator.plan.planned_schedule import planned_schedule
 
     spec = parse_job(question["document"]).relocated(question["places"])
     rules = SourceRules.from_dict(question["rules"])
@@ -76,8 +77,8 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
     spec, lines = chosen(spec, len(data.train), question["room"], **data.for_plan)
     blueprint = lay_out(spec, len(data.train), question["room"])
     found = estimate(blueprint, **data.for_plan)
-    told = [*data.said, *lines]
-    return {"plan": json.dumps({**found.as_dict(), "data": told}), "refusals": list(found.refusals)}
+    plan = {**found.as_dict(), **planned_schedule(blueprint), "data": [*data.said, *lines]}
+    return {"plan": json.dumps(plan), "refusals": list(found.refusals)}
 
 
 def _choose(question: Mapping[str, Any]) -> dict[str, Any]:

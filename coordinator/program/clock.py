@@ -1,10 +1,13 @@
 """The dry run of a program as numbers: the times of all actions, and the figures that follow from them.
 
-timed = on_the_clock(table)                          # F = I = W = 1 and B = 2
-timed = on_the_clock(table, times, latency=0.5)      # times[s, k]: stage s, kind k of F, I, W, B; or times[s, k, j]
+timed = as_workers_do(table)                         # F = I = W = 1; each B is its I and then its W
+timed = as_workers_do(table, times, latency=0.5)     # times[s, k]: stage s, kind k of F, I, W, B
 timed.bubble, timed.bubble_rate
+as_papers_count(table).bubble                        # published figures: a B is one action
 
-`replay` does the same for a Program, and says what is wrong with one that breaks a law; both give the same times.
+`show`, `lab` and the pages take their figures from `as_workers_do`; `plan` and a run do the same with their own times
+(coordinator.timing.prediction, [Note: as performed]). `on_the_clock` performs a table as it stands. `replay` does the
+same for a Program, and says what is wrong with one that breaks a law; both give the same times.
 
 [Note: two bubbles] The *bubble* is the idle share of all workers' time, from the first action of the step to the last
 one. The *bubble rate* of the zero-bubble papers is 1 − computing time / the longest time from a worker's first action
@@ -21,6 +24,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from coordinator.program.kept import products_made
 from coordinator.program.replay import Span, check
 from coordinator.program.table import (
     UNIT_TIMES,
@@ -32,6 +36,7 @@ from coordinator.program.table import (
     Times,
     W,
     actions_of,
+    apart,
     kinds_of,
     stages_of,
 )
@@ -74,8 +79,12 @@ class Timed:
     @cached_property
     def bubble_rate(self) -> float:
         """The bubble without the staggered begin and end; see [Note: two bubbles]."""
-        longest = max(float(end[-1] - start[0]) for start, end in zip(self.starts, self.ends, strict=True))
-        return 1 - sum(self.busy) / len(self.busy) / longest if longest else 0.0
+        return 1 - sum(self.busy) / len(self.busy) / self.span if self.span else 0.0
+
+    @cached_property
+    def span(self) -> float:
+        """The longest time from a worker's first action to its last one."""
+        return max(float(end[-1] - start[0]) for start, end in zip(self.starts, self.ends, strict=True))
 
     @cached_property
     def messages(self) -> int:
@@ -115,6 +124,33 @@ def on_the_clock(
     if found is None:
         raise _broken(table)
     return found
+
+
+def as_workers_do(
+    table: ActionTable, times: Times = UNIT_TIMES, *, latency: Latency = 0.0, weight_grad_group: int = 1
+) -> Timed:
+    """Return the dry run of a program as workers perform it, whose table has I and W instead of each B.
+
+    The last W of a weight-gradient group computes the products of the whole group; the others take no time. `times` has
+    the durations of F, I, W and B, float64, (4,) or (stages, 4); that of B is not used. Raises InvalidSchedule like
+    `on_the_clock`.
+    """
+    if not is_lawful(table):
+        raise _broken(table)
+    done, m = apart(table), table.n_micro_batches
+    by_micro_batch = np.repeat(np.broadcast_to(times, (table.n_stages, 4))[..., None], m, axis=2)
+    for lane in done.lanes:
+        of_weights = kinds_of(lane, m) == W
+        made = products_made(lane, m, weight_grad_group)
+        by_micro_batch[stages_of(lane, m)[of_weights], W, lane[of_weights] % m] *= made[of_weights]
+    return on_the_clock(done, by_micro_batch, latency=latency)
+
+
+def as_papers_count(table: ActionTable, times: Times = UNIT_TIMES) -> Timed:
+    """Return the dry run that published figures are for: a B is one action, which sends nothing before its end. A pair
+    (DualPipeV) begins when both halves can begin, takes as long as both, and sends nothing before its end. Sending
+    takes no time. Raises InvalidSchedule like `on_the_clock`."""
+    return on_the_clock(table, times, pairs_as_one=len(table.pairs) > 0)
 
 
 def _broken(table: ActionTable) -> Exception:

@@ -111,6 +111,8 @@ def _cells(
 ) -> list[Cell]:
     cells: list[Cell] = [("·".ljust(width), None)] * ticks
     for action, start, end in lane:
+        if end <= start:
+            continue  # a W before its group is complete
         first = min(round(start / tick), ticks - 1)
         last = max(first + 1, min(round(end / tick), ticks))
         length = (last - first) * width

@@ -41,6 +41,18 @@ def kept(table: ActionTable, weight_grad_group: int = 1) -> KeptPeaks:
     return KeptPeaks(tuple(alive), tuple(for_input), tuple(together))
 
 
+def products_made(lane: Numbers, m: int, group: int) -> Numbers:
+    """Return how many micro-batches' weight gradients each action of a lane computes: at a W that completes its group,
+    those of the group; 0 at all others."""
+    stage, kind = stages_of(lane, m), kinds_of(lane, m)
+    made = np.zeros(len(lane), dtype=np.int64)
+    for s in np.unique(stage).tolist():
+        own = np.flatnonzero((stage == s) & (kind == W))
+        if len(own):
+            made += np.bincount(_products(own, lane[own] % m, group), minlength=len(lane))
+    return made
+
+
 def _products(places: Numbers, j: Numbers, group: int) -> Numbers:
     """Return the places at which micro-batches 0, 1, … are freed, if micro-batch `j[i]` does its W at `places[i]`."""
     done = np.empty(len(j), dtype=np.int64)

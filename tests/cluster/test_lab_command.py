@@ -31,6 +31,9 @@ def test_json_has_a_row_for_each_schedule() -> None:
         "kept": 4.0,
         "fits": True,
         "messages": 36,
+        "origin": "program",
+        "estimated_from": None,
+        "missed": None,
     }
     assert rows["dualpipev"] == {"schedule": "dualpipev", "left_out": "needs at least 8 micro-batches"}
 
@@ -39,7 +42,7 @@ def test_the_table_and_the_pictures_on_one_axis() -> None:
     lines = pipetrain_here(
         "lab", "--stages", "2", "--micro-batches", "3", "--schedules", "1f1b,zbv", "--memory", "2"
     ).stdout.splitlines()
-    assert "│ 1f1b     │      2 │   12 │  25.0% │       25.0% │             2 │        6 │" in lines
+    assert "│ 1f1b     │      2 │   11 │  18.2% │       18.2% │             2 │        6 │" in lines
     assert "│ zbv      │      4 │  9.5 │   5.3% │        0.0% │             2 │       12 │" in lines
     assert "shortest step of those that keep at most 2 micro-batches a worker: zbv, 9.5" in lines
     pictures = [line for line in lines if line.startswith("worker ")]
@@ -64,7 +67,7 @@ def test_a_row_for_the_searched_schedule_says_by_how_much_it_is_shorter() -> Non
     arguments = ("lab", "--stages", "4", "--micro-batches", "10", "--times", "1,1.5,0.7", "--latency", "0.3")
     lines = pipetrain_here(*arguments, "--search").stdout.splitlines()
     assert [line for line in lines if line.startswith("auto is ")] == [
-        "auto is 4.1% shorter than zb-h1 with 8 stages, each B as an I and a W"
+        "auto is 4.1% shorter than zb-h1 with 8 stages, the best built-in one"
     ]
 
 
@@ -83,11 +86,6 @@ def test_a_row_for_the_searched_schedule_says_by_how_much_it_is_shorter() -> Non
             ("--schedules", "zb-h3"),
             "error: --schedules: 'zb-h3' is not one of gpipe, 1f1b, interleaved-1f1b, looped-bfs, zb-h1, zb-h2, zbv, "
             "v-half, v-min, dualpipev, or all; did you mean zb-h2?\n",
-        ),
-        (
-            ("--stages", "100000", "--micro-batches", "100000"),
-            "error: gpipe: 100,000 stages × 100,000 micro-batches are 10,000,000,000 forward passes, "
-            "must be at most 16,777,216\n",
         ),
     ],
 )

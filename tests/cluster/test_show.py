@@ -51,12 +51,13 @@ def test_text(show: Show) -> None:
 1f1b · 3 stages · 4 micro-batches
 
 time      0              5              10             15
-worker 0  F0 F1 F2 ·  ·  ·  ·  B0─── F3 B1─── ·  B2─── ·  B3───
-worker 1  ·  F0 F1 ·  ·  B0─── F2 B1─── F3 B2─── ·  B3─── ·  ·
-worker 2  ·  ·  F0 B0─── F1 B1─── F2 B2─── F3 B3─── ·  ·  ·  ·
+worker 0  F0 F1 F2 ·  ·  I0 W0 F3 I1 W1 ·  I2 W2 ·  I3 W3
+worker 1  ·  F0 F1 ·  I0 W0 F2 I1 W1 F3 I2 W2 ·  I3 W3 ·
+worker 2  ·  ·  F0 I0 W0 F1 I1 W1 F2 I2 W2 F3 I3 W3 ·  ·
 
-F forward   B backward   · idle
-bubble  33.3% idle in 18 units of time (F = I = W = 1, B = 2); bubble rate 33.3%
+F forward   I input gradient   W weight gradient   · idle
+bubble  25.0% idle in 16 units of time (F = I = W = 1); bubble rate 25.0%
+        33.3% in 18 as papers count: each B (I and W) is one action
 memory  keeps at most 3, 2, 1 micro-batches alive on stages 0 … 2
 """
     )
@@ -68,9 +69,9 @@ def test_stages_are_named_where_workers_are_not_in_their_order(show: Show, tmp_p
     assert show(tmp_path / "turned.csv").out.splitlines()[:5] == [
         "turned.csv · 2 stages · 1 micro-batch",
         "",
-        "time      0                   5",
-        "worker 0  ·   1F0 1B0──── ·   ·",
-        "worker 1  0F0 ·   ·   ·   0B0────",
+        "time      0",
+        "worker 0  ·   1F0 1I0 1W0 ·",
+        "worker 1  0F0 ·   ·   0I0 0W0",
     ]
 
 
@@ -83,8 +84,8 @@ def test_a_schedule_in_a_v_with_pairs_shows_both_bubbles_and_the_pairs_as_one(sh
     lines = show("dualpipev", "--stages", "8", "--micro-batches", "10").out.splitlines()
     assert lines[0] == "dualpipev · 8 stages on 4 workers · 10 micro-batches"
     assert lines[-4:] == [
-        "bubble  4.8% idle in 63 units of time (F = I = W = 1, B = 2); bubble rate 4.8%",
-        "        9.1% in 66, if the two halves of an overlapping pair end together",
+        "bubble  4.8% idle in 63 units of time (F = I = W = 1); bubble rate 4.8%",
+        "        9.1% in 66 as papers count: the halves of a pair end together",
         "memory  keeps at most 8, 7, 6, 5, 4, 3, 2, 1 micro-batches alive on stages 0 … 7",
         "        by worker, its stages together: 9, 9, 9, 9",
     ]
@@ -97,8 +98,8 @@ def test_a_large_program_is_drawn_thin(show: Show) -> None:
     assert [line[:9] for line in picture[:3]] == ["worker  0", "worker  1", "worker  3"]
     assert {len(line) for line in picture} == {100}
     assert lines[35:37] == [
-        "32 of 40 workers; 1017 units of time in each line, each letter what a worker does most of its time",
-        "F forward   B backward   · idle",
+        "32 of 40 workers; 978 units of time in each line, each letter what a worker does most of its time",
+        "F forward   I input gradient   W weight gradient   · idle",
     ]
     assert lines[-1] == (
         "memory  keeps at most 40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, …, 4, 3, 2, 1 "

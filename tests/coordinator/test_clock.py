@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.program import clock
-from coordinator.program.clock import Timed, on_the_clock
+from coordinator.program.clock import Timed, as_papers_count, as_workers_do, on_the_clock
 from coordinator.program.kept import kept
 from coordinator.program.replay import replay
 from coordinator.program.table import KINDS, ActionTable, Times, table_of
 from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import tabulate
+from coordinator.timing.prediction import as_performed, durations, products
 from stages.actions import Action, Program
 from stages.errors import InvalidSchedule
 from tests.coordinator.programs import anything_valid, built_in, program
@@ -29,25 +30,40 @@ def some_times(found: Program, seed: int) -> Times:
     return np.random.default_rng(seed).integers(1, 9, (found.n_stages, 4)) / 4
 
 
-def both_ways(found: Program, times: Times, latency: float = 0.0) -> list[Timed]:
+def both_ways(found: Program, times: Times, latency: float = 0.0, group: int = 1) -> list[Timed]:
     ways = []
     for fewest in (1, 10_000):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clock, "_WIDE", fewest)
-            ways.append(on_the_clock(table_of(found), times, latency=latency))
+            ways.append(as_workers_do(table_of(found), times, latency=latency, weight_grad_group=group))
     return ways
 
 
 @settings(deadline=None, max_examples=60)
-@given(built_in(7, 10) | anything_valid(), st.integers(0, 2**32))
-def test_times_bubbles_and_peaks_are_those_of_replay(found: Program, seed: int) -> None:
-    times = some_times(found, seed)
-    dry = replay(found, lambda a: float(times[a.stage, KINDS.index(a.kind)]))
-    for timed in both_ways(found, times):
+@given(built_in(7, 10) | anything_valid(), st.integers(0, 2**32), st.integers(1, 4))
+def test_times_bubbles_and_peaks_are_those_of_replay(found: Program, seed: int, group: int) -> None:
+    """… of the program as workers perform it, and of its weight-gradient groups."""
+    times, done = some_times(found, seed), as_performed(found)
+    made = products(done, group)
+    dry = replay(done, durations(made, lambda stage, kind, j: float(times[stage, KINDS.index(kind)])))
+    for timed in both_ways(found, times, group=group):
         assert [timed.spans(worker) for worker in range(found.n_workers)] == [list(lane) for lane in dry.spans]
         assert (timed.makespan, timed.busy) == (dry.makespan, dry.busy)
         assert timed.bubble == dry.bubble
         assert timed.table.placement == found.placement
+
+
+@pytest.mark.usefixtures("wide")
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(built_in(7, 10) | anything_valid(), st.integers(0, 2**32))
+def test_papers_count_a_backward_as_one_action(found: Program, seed: int) -> None:
+    if found.pairs:
+        return
+    times = some_times(found, seed)
+    dry = replay(found, lambda a: float(times[a.stage, KINDS.index(a.kind)]))
+    timed = as_papers_count(table_of(found), times)
+    assert [timed.spans(worker) for worker in range(found.n_workers)] == [list(lane) for lane in dry.spans]
+    assert timed.bubble == dry.bubble
 
 
 @settings(deadline=None, max_examples=60)
@@ -65,15 +81,14 @@ def test_with_a_latency_no_array_is_used_before_it_arrives(found: Program, seed:
     narrow, wide = both_ways(found, some_times(found, seed), latency)
     assert all(np.array_equal(a, b) for a, b in zip(narrow.starts, wide.starts, strict=True))
     at = {span.action: span for worker in range(found.n_workers) for span in narrow.spans(worker)}
-    halves = {Action(a.stage, KINDS[1], a.micro_batch): span for a, span in at.items() if a.kind is KINDS[3]}
     place = found.placement
     for action, span in at.items():
-        step = {"F": -1, "I": 1, "B": 1, "W": 0}[action.kind]
+        step = {"F": -1, "I": 1, "W": 0}[action.kind]
         if not step or not 0 <= action.stage + step < found.n_stages:
             continue
         needed = Action(action.stage + step, KINDS[0] if step < 0 else KINDS[1], action.micro_batch)
         late = latency if place[needed.stage] != place[action.stage] else 0.0
-        assert span.start >= (at.get(needed) or halves[needed]).end + late
+        assert span.start >= at[needed].end + late
 
 
 @pytest.mark.usefixtures("wide")
@@ -119,14 +134,15 @@ def test_a_table_is_its_program() -> None:
 
 
 def test_a_thin_picture_has_the_action_that_takes_most_of_each_letter_s_time() -> None:
-    timed = on_the_clock(tabulate("gpipe", n_stages=2, n_micro_batches=3))
-    assert draw_thin(timed, columns=10 + 12) == "worker 0  FFF···BBBBBB\nworker 1  ·FFFBBBBBB··"
-    assert draw_thin(timed, columns=10 + 6) == "worker 0  FF·BBB\nworker 1  FFBBB·"
-    assert draw_thin(timed, columns=10 + 8, until=24) == "worker 0  F·BB····\nworker 1  FBB·····"
+    timed = as_workers_do(tabulate("gpipe", n_stages=2, n_micro_batches=3))
+    assert draw_thin(timed, columns=10 + 11) == "worker 0  FFF··IWIWIW\nworker 1  ·FFFIWIWIW·"
+    assert draw_thin(timed, columns=10 + 15, until=15) == "worker 0  FFF··IWIWIW····\nworker 1  ·FFFIWIWIW·····"
+    slow = as_workers_do(timed.table, np.array([1.0, 1.0, 3.0, 4.0]))
+    assert draw_thin(slow, columns=10 + 5) == "worker 0  F·WWW\nworker 1  FWWWW"
 
 
 def test_a_thin_picture_of_many_workers_shows_some_of_them() -> None:
-    timed = on_the_clock(tabulate("1f1b", n_stages=100, n_micro_batches=9))
+    timed = as_workers_do(tabulate("1f1b", n_stages=100, n_micro_batches=9))
     lines = draw_thin(timed, columns=80).splitlines()
     assert len(lines) == 32
     assert (lines[0][:12], lines[1][:12], lines[-1][:12]) == ("worker  0  F", "worker  3  ·", "worker 99  ·")

@@ -10,7 +10,7 @@ import pytest
 from cluster.actors.worker_actor import log_entry
 from cluster.dashboard.failure_view import failure_view, line_with
 from cluster.dashboard.gantt import FAILED, marked, panel
-from cluster.dashboard.schedule_view import Question, perform, spans
+from cluster.dashboard.schedule_view import Question, perform
 from cluster.service.records import JobRecord
 from coordinator.queue.job_states import Failed, Succeeded
 from stages.actions import Action
@@ -74,7 +74,7 @@ def test_the_line_is_the_last_one_with_the_text() -> None:
 
 @pytest.mark.parametrize(("action", "n"), [("1F2", 1), ("1B2", 2), ("1I2", 1), ("1W2", 1), ("7F0", 0)])
 def test_the_bars_of_the_failed_action_are_marked_and_no_others(action: str, n: int) -> None:
-    picture = panel("p", spans(perform(Question(stages=4, micro_batches=8))), 4)
+    picture = panel("p", perform(Question(stages=4, micro_batches=8)).spans(), 4)
     found = marked([picture], Action.parse(action))[0]
     failed = [bar for bar in found.bars if bar[8:] == [FAILED]]
     assert len(failed) == n

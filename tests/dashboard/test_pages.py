@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from cluster.client import Job
 from coordinator.program.replay import replay
 from coordinator.schedules import build
+from coordinator.timing.prediction import as_performed
 from tests.dashboard.browser import Browser
 from tests.service.running import Service, until, wait_for
 
@@ -269,7 +270,7 @@ def test_an_address_that_is_no_page_has_a_page_of_ours_that_leads_back(browser: 
 def test_the_schedule_page_draws_what_a_dry_run_says(browser: Browser) -> None:
     browser.open("/schedule?schedule=1f1b&stages=3&micro_batches=5")
     browser.write("Stages p", "6")
-    wanted = replay(build("1f1b", n_stages=6, n_micro_batches=5))
+    wanted = replay(as_performed(build("1f1b", n_stages=6, n_micro_batches=5)))
     browser.until(lambda: f"{100 * wanted.bubble:.1f}%" in browser.text, "another bubble is shown")
     forward = sorted(
         (worker, start, end)

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.dashboard.gantt import BUBBLE, MOST_BARS, panel, windows
 from cluster.dashboard.live import picture
-from cluster.dashboard.schedule_view import Question, dry_run
+from cluster.dashboard.schedule_view import Question, perform, picture_of
 from stages.actions import Action, Kind
 
 
@@ -65,7 +65,7 @@ def test_a_schedule_of_any_size_has_figures_and_a_picture(schedule: str) -> None
     """32 stages × 128 micro-batches were refused as too many actions."""
     question = Question(schedule, 32, 128)
     assert question.problems() == []
-    found = dry_run(question)
+    found = picture_of("", perform(question))
     assert len(found.windows) > 3
     assert sum(len([b for b in found.window(i)[0].bars if b[3] != BUBBLE]) for i in range(len(found.windows))) >= 12288
 

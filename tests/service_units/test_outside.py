@@ -25,6 +25,7 @@ from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import estimate
+from coordinator.plan.planned_schedule import planned_schedule
 from stages.errors import JobFailed, Refused
 from tests.coordinator.job_documents import SMALLEST, changed
 
@@ -88,8 +89,9 @@ def test_what_would_hang_or_fill_the_memory_is_refused_with_its_name(tmp_path: P
 def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_question() -> None:
     spec = parse_job(SMALLEST)
     data = load_data(spec)
+    blueprint = make_blueprint(spec, len(data.train))
     expected = estimate(
-        make_blueprint(spec, len(data.train)),
+        blueprint,
         data_bytes=data.nbytes + data.reading_bytes,
         validation_rows=len(data.validation),
     )
@@ -102,7 +104,8 @@ def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_quest
         assert ahead.returncode is not None, "the second request did not get the waiting process"
         return first
 
-    assert run(ask) == (json.dumps({**expected.as_dict(), "data": list(data.said)}), list(expected.refusals))
+    told = {**expected.as_dict(), **planned_schedule(blueprint), "data": list(data.said)}
+    assert run(ask) == (json.dumps(told), list(expected.refusals))
 
 
 def test_data_that_take_too_much_memory_are_refused_and_an_uploaded_file_has_its_own_name(tmp_path: Path) -> None:

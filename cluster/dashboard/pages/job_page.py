@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -24,8 +25,7 @@ from cluster.dashboard.pages.job_tabs import Tabs
 from cluster.dashboard.pages.job_warnings import Warnings
 from cluster.dashboard.pages.survival_panel import SurvivalPanel
 from cluster.dashboard.parts import copy_button, facts, text
-from cluster.dashboard.picture import Picture
-from cluster.dashboard.schedule_view import dry_run, question_of
+from cluster.dashboard.planned import planned
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import clock
 from cluster.run.why_slow import why_slow_of
@@ -34,7 +34,7 @@ from cluster.service.records import JobRecord
 from coordinator import run_files
 from coordinator.queue.job_states import Failed
 from coordinator.texts import counted, number, share, size, span, step_time
-from stages.errors import PipetrainError, UnknownJob
+from stages.errors import UnknownJob
 
 FACTS = (
     "step",
@@ -98,7 +98,7 @@ class _Job:
         self, site: Site, live_views: LiveViews, record: JobRecord, steps: Range = None, smoothing: int = 1
     ) -> None:
         self._site, self._live_views, self._job = site, live_views, record.id
-        self._ticks, self._title = 0, ""
+        self._ticks, self._title, self._planned_at = 0, "", -1
         self._gone = self._ended = False
         self._accounts: object = None
         self._stats: JobStats | None = None
@@ -184,6 +184,8 @@ class _Job:
         slowly = self._ticks % _SLOW_EVERY == 1 or record.state.ended
         if stats is not None:
             await self._draw(record, self._live_views.of(stats), slowly)
+        if slowly:
+            await self._look_at_plan(record)
         self._pipeline.without_picture(record, looked=True)
         if isinstance(record.state, Failed) and self._failure is None:
             await self._show_failure(record)
@@ -206,15 +208,17 @@ class _Job:
         self._failed_log.set_visibility(view.worker is not None)
         self._failed_log.set_text(f"Log of worker {view.worker}")
         if view.action is not None:
-            self._pipeline.failed(view.action, await self._dry_run())
+            self._pipeline.failed(view.action)
 
-    async def _dry_run(self) -> Picture | None:
-        """Return the dry run of the job's schedule, without measured times; None if it cannot be drawn."""
-        try:
-            spec = await self._site.spec(self._job)
-            return await asyncio.to_thread(dry_run, question_of(spec))
-        except PipetrainError:
-            return None
+    async def _look_at_plan(self, record: JobRecord) -> None:
+        """Show plan.json, which a run writes when it starts and in a new layout."""
+        if record.events == self._planned_at:
+            return
+        content = await self._site.plan(record)
+        if content is not None:
+            self._planned_at = record.events
+            with contextlib.suppress(ValueError):  # a damaged file
+                self._pipeline.plan(await asyncio.to_thread(planned, content))
 
     async def _open_log(self) -> None:
         if self._failure is not None and self._failure.worker is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from nicegui import ui
@@ -14,6 +13,7 @@ from cluster.dashboard.frame import heading
 from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
 from cluster.dashboard.picture import Picture, PictureView
+from cluster.dashboard.planned import UNIT, Planned
 from cluster.service.records import JobRecord
 from coordinator.texts import size
 from stages.actions import Action
@@ -43,41 +43,53 @@ _MEMORY_COLORS = {
 
 
 class Pipeline:
-    """The picture of the last sampled step, or the reason why there is none."""
+    """The picture of the last sampled step; before there is one, that of the plan's dry run."""
 
     def __init__(self, record: JobRecord) -> None:
         with ui.element("section").classes("panel pipeline") as self._place:
             self._title = heading("The pipeline")
-            self._view = PictureView(unit="ms", label="The actions of each worker in the last sampled step")
+            self._gain = ui.label().props("role=note")
+            self._view = PictureView(unit="ms", label="The actions of each worker in one step")
             with ui.element("div") as self._key:
                 kinds_key()
             self._said = ui.label().classes("muted small")
+        self._gain.set_visibility(False)
         self._view.gantt.chart.set_visibility(False)
         self._key.set_visibility(False)
         self._shown: Picture | None = None
+        self._measured = False
         self._failed: Action | None = None
+        self._why = ""
         self.without_picture(record, looked=False)
 
     def without_picture(self, record: JobRecord, *, looked: bool) -> None:
-        """If no step is drawn, show the reason. `looked`: the job's figures have been read."""
+        """If no sampled step is drawn, show the reason. `looked`: the job's figures have been read."""
         self._place.set_visibility(self._shown is not None or begun(record))
-        if self._shown is None:
-            self._said.set_text(no_picture(record.state.ended, record.attempt, record.step, looked=looked))
+        if not self._measured:
+            self._why = no_picture(record.state.ended, record.attempt, record.step, looked=looked)
+            self._say()
+
+    def plan(self, found: Planned) -> None:
+        """Say what the search for the schedule gained; draw the plan's dry run unless a sampled step is drawn."""
+        self._gain.set_text(found.gain)
+        self._gain.set_visibility(bool(found.gain))
+        if not self._measured and found.picture is not None:
+            self._view.gantt.measure_in(UNIT)
+            self._draw(found.picture)
 
     async def show(self, live: Live) -> None:
         """Draw the last sampled step, if it is new."""
         picture = await live.picture()
         if picture is not None and picture is not self._shown:
+            self._measured, self._why = True, ""
+            self._view.gantt.measure_in("ms")
             self._draw(picture)
 
-    def failed(self, action: Action, dry_run: Picture | None) -> None:
-        """Mark the action that failed in the last sampled step, or in the dry run if no step was sampled."""
+    def failed(self, action: Action) -> None:
+        """Mark the action that failed, in whichever picture is shown."""
         self._failed = action
         if self._shown is not None:
             self._draw(self._shown)
-        elif dry_run is not None:
-            self._view.gantt.unit = "F"
-            self._draw(replace(dry_run, summary=f"{dry_run.summary}, as no step was sampled"))
 
     def _draw(self, picture: Picture) -> None:
         if self._shown is None:
@@ -85,11 +97,15 @@ class Pipeline:
             self._key.set_visibility(True)
         self._shown = picture
         self._place.set_visibility(True)
-        summary = picture.summary
-        if self._failed is not None:
-            summary += f". {self._failed}, which failed, has a red frame"
         self._view.show(picture, self._failed)
-        self._said.set_text(f"{summary}. Hold Ctrl and turn the wheel to zoom.")
+        self._say()
+
+    def _say(self) -> None:
+        told = []
+        if self._shown is not None:
+            marked = "" if self._failed is None else f". {self._failed}, which failed, has a red frame"
+            told = [f"{self._shown.summary}{marked}.", "Hold Ctrl and turn the wheel to zoom."]
+        self._said.set_text(" ".join(filter(None, [*told, self._why])))
 
 
 def begun(record: JobRecord) -> bool:

@@ -14,6 +14,8 @@ from nicegui import ui
 from cluster.dashboard.failure_view import line_with
 from cluster.dashboard.log_tail import RUNNER, LogTail
 from cluster.dashboard.parts import Rows, cell, fill_table, problems_list, set_cell, table, text
+from cluster.dashboard.picture import PictureView
+from cluster.dashboard.planned import UNIT, planned
 from cluster.dashboard.site import Site
 from cluster.dashboard.texts import clock
 from cluster.service.peers import is_remote_address
@@ -198,6 +200,11 @@ class _Plan:
                 f"predicted bubble {share(plan['bubble'])}, bottleneck worker {plan['bottleneck']}: from counted "
                 "operations, not from measured times"
             ).classes("muted")
+            found = planned(plan)
+            if found.gain:
+                ui.label(found.gain)
+            if found.picture is not None:
+                PictureView(unit=UNIT, label="The actions of each worker in the plan").show(found.picture)
             stages = table("stage", "worker", "layers", "parameters", "FLOPs/step", "weights", "saved at peak")
             workers = table("worker", "bytes for the job", "limit", "busy")
         fill_table(stages, [_stage_row(stage) for stage in plan["stages"]])

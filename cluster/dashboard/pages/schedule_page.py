@@ -10,9 +10,8 @@ from nicegui import ui
 from cluster.dashboard.frame import MADE_WITHIN_S, frame, heading
 from cluster.dashboard.parts import explained, facts, fill_table, kinds_key, problems_list, table
 from cluster.dashboard.picture import Picture, PictureView
-from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, Question, perform, picture_of
+from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, DryRun, Question, perform, picture_of
 from cluster.dashboard.terms import TERMS
-from coordinator.program.replay import Replay
 from coordinator.schedules import SCHEDULES, default_workers
 from coordinator.texts import counted, share
 from stages.errors import UserMistake
@@ -25,14 +24,14 @@ _ABOUT = {
     "smaller bubble, but more messages.",
     "looped-bfs": "gpipe with several smaller stages on each worker: a smaller bubble, but more messages, and the "
     "activations of every micro-batch.",
-    "zb-h1": "Weight gradients are computed later, in gaps that would be bubbles: a third of the bubble of 1f1b with "
+    "zb-h1": "Weight gradients are computed later, in gaps that would be bubbles: half of the bubble of 1f1b with "
     "the same memory, if F, I and W take equally long.",
     "zb-h2": "Like zb-h1, but workers run more forward passes first: no worker idles between its first and its last "
     "action of a step, but a stage keeps up to twice as many micro-batches.",
     "zbv": "Two stages a worker in a V: the first worker holds the first and the last stage. No worker idles between "
     "its first and its last action, with the memory of 1f1b.",
-    "v-half": "Stages in a V as in zbv, with about half of the memory and half of the bubble of 1f1b.",
-    "v-min": "Stages in a V as in zbv, with about a third of the memory and two thirds of the bubble of 1f1b.",
+    "v-half": "Stages in a V as in zbv, with about half of the memory and three quarters of the bubble of 1f1b.",
+    "v-min": "Stages in a V as in zbv, with about a third of the memory of 1f1b and the same bubble.",
     "dualpipev": "Stages in a V as in zbv. In its main phase each forward is followed by the backward of another "
     "micro-batch, so that torch may overlap the two. It needs two micro-batches for each worker.",
 }
@@ -76,7 +75,9 @@ class _Schedule:
             self._about = ui.label().classes("muted")
             self._problems = problems_list()
         with ui.element("section").classes("panel stack") as self._picture:
-            self._facts = facts("bubble", "by the formula", "workers", "length", "most kept")
+            self._facts = facts(
+                "bubble", "by the formula", "bubble rate", "as papers count", "workers", "length", "most kept"
+            )
             self._view = PictureView(unit="F", label="The actions of each worker")
             with ui.element("div"):
                 kinds_key()
@@ -121,7 +122,7 @@ class _Schedule:
         self._show_problems([])
         self._show(wanted, found, picture)
 
-    def _show(self, question: Question, found: Replay, picture: Picture) -> None:
+    def _show(self, question: Question, found: DryRun, picture: Picture) -> None:
         path = (
             f"/schedule?schedule={question.schedule}&stages={question.stages}"
             f"&micro_batches={question.micro_batches}&workers={question.workers}&backward={question.backward:g}"
@@ -130,12 +131,12 @@ class _Schedule:
             ui.navigate.history.replace(path)
         self._view.show(picture)
         self._facts(_facts(question, found))
-        bubbles = found.bubbles
+        bubbles = found.timed.bubbles
         fill_table(
             self._table,
             [
-                (str(stage), str(worker), str(found.peak_alive[stage]), share(bubbles[worker]))
-                for stage, worker in enumerate(found.program.placement)
+                (str(stage), str(worker), str(found.kept.alive[stage]), share(bubbles[worker]))
+                for stage, worker in enumerate(found.timed.table.placement)
             ],
         )
 
@@ -145,26 +146,33 @@ class _Schedule:
             part.set_visibility(not problems)
 
 
-def _perform(question: Question) -> tuple[Replay, Picture]:
+def _perform(question: Question) -> tuple[DryRun, Picture]:
     """Return the dry run and its picture, which take too long for the event loop. Raises UserMistake."""
     found = perform(question)
     numbers = f"{counted(question.stages, 'stage')} · {counted(question.micro_batches, 'micro-batch')}"
     return found, picture_of(f"{question.schedule} · {numbers}", found)
 
 
-def _facts(question: Question, found: Replay) -> list[str]:
-    p, m, w = question.stages, question.micro_batches, found.program.n_workers
+def _facts(question: Question, found: DryRun) -> list[str]:
+    p, m, w = question.stages, question.micro_batches, found.timed.table.n_workers
     usual = w == default_workers(question.schedule, p)
     formula = ""
     if question.schedule in ("gpipe", "1f1b") and usual:
-        formula = f"(p−1)/(m+p−1) = {share((p - 1) / (m + p - 1))}"
+        formula = _formula("p", p, "m", m, question.backward)
     elif question.schedule in ("interleaved-1f1b", "looped-bfs") and p % w == 0 and m % w == 0:
-        v = p // w
-        formula = f"(w−1)/(v·m+w−1) = {share((w - 1) / (v * m + w - 1))}"
+        formula = _formula("w", w, "v·m", p // w * m, question.backward)
     return [
-        share(found.bubble),
+        share(found.timed.bubble),
         formula,
+        share(found.timed.bubble_rate),
+        share(found.papers_bubble, absent=""),
         str(w),
-        f"{found.makespan:.4g} F",
-        counted(max(found.worker_peak_alive), "micro-batch"),
+        f"{found.timed.makespan:.4g} F",
+        counted(max(found.kept.together), "micro-batch"),
     ]
+
+
+def _formula(workers: str, w: int, rounds: str, n: int, b: float) -> str:
+    """Return the law of a schedule whose workers wait for the first F and the last I to pass the others."""
+    idle = (w - 1) * (1 + b)
+    return f"({workers}−1)(F+I)/({rounds}(F+I+W)+({workers}−1)(F+I)) = {share(idle / (n * (1 + 2 * b) + idle))}"
