@@ -26,9 +26,9 @@ from coordinator.timing.lab import (
     Searched,
     best,
     compare,
+    comparison_document,
     how_estimated,
     search_too,
-    told,
 )
 from stages.actions import Kind
 from stages.errors import InvalidSchedule, UserMistake
@@ -104,7 +104,7 @@ def lab(
         if output is not None:
             _write(searched.row.timed.table, output)
     if as_json:
-        click.echo(json.dumps(told(question, rows, searched), indent=2))
+        click.echo(json.dumps(comparison_document(question, rows, searched), indent=2))
         return
     console().print(_table(question, rows))
     for row in rows:
@@ -168,7 +168,7 @@ def _table(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> Table
                 share(row.bubble_rate),
                 f"{row.kept:{',' if large else ''}g}{too_much}",
                 f"{row.messages:,}",
-                *([row.told_origin()] if large else []),
+                *([row.origin_text()] if large else []),
             )
     return table
 
@@ -184,8 +184,8 @@ def _recommend(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> N
 
 
 def _print_gain(searched: Searched, output: Path | None) -> None:
-    if searched.said():
-        click.echo(searched.said())
+    if searched.gain_text():
+        click.echo(searched.gain_text())
     if output is not None:
         n_stages = counted(searched.row.timed.table.n_stages, "stage")
         click.echo(f"auto has {n_stages} and is written to {output}: pipeline.schedule takes it")

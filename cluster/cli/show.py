@@ -129,7 +129,7 @@ def _too_large(schedule: str, stages: int, micro_batches: int, workers: int | No
             f"{schedule} · {counted(stages, 'stage')}{several} · {counted(micro_batches, 'micro-batch')}",
             "",
             f"bubble  {row.bubble:.1%} idle in {number(row.step)} units of time (F = I = W = 1); "
-            f"bubble rate {row.bubble_rate:.1%}; from {'a law' if row.origin == 'law' else f'an {row.told_origin()}'}",
+            f"bubble rate {row.bubble_rate:.1%}; from {'a law' if row.origin == 'law' else f'an {row.origin_text()}'}",
             f"memory  a worker keeps at most {number(a_worker * row.kept)} micro-batches alive"
             f"{', its stages together' if several else ''}",
             f"sent    {row.messages:,} arrays",

@@ -17,20 +17,20 @@ UNIT = "% of the step"
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlanView:
     """`picture` is None if the step has too many actions; `gain` is empty if the schedule was not searched."""
 
     picture: Picture | None
     gain: str
 
 
-def planned(content: Mapping[str, Any]) -> Planned:
+def planned(content: Mapping[str, Any]) -> PlanView:
     """Return what a page shows of a plan.json, or of the service's answer to a request for a plan. Raises ValueError if
     the file is damaged."""
     try:
         actions = content["dry_run"]
         picture = None if actions is None else _picture(str(content["schedule"]), float(content["bubble"]), actions)
-        return Planned(picture, gain_text(content["searched"]))
+        return PlanView(picture, gain_text(content["searched"]))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError("not the content of a plan.json") from error
 

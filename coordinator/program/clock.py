@@ -79,10 +79,10 @@ class Timed:
     @cached_property
     def bubble_rate(self) -> float:
         """The bubble without the staggered begin and end; see [Note: two bubbles]."""
-        return 1 - sum(self.busy) / len(self.busy) / self.span if self.span else 0.0
+        return 1 - sum(self.busy) / len(self.busy) / self.longest_span if self.longest_span else 0.0
 
     @cached_property
-    def span(self) -> float:
+    def longest_span(self) -> float:
         """The longest time from a worker's first action to its last one."""
         return max(float(end[-1] - start[0]) for start, end in zip(self.starts, self.ends, strict=True))
 

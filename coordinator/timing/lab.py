@@ -24,7 +24,7 @@ from coordinator.program.table import ActionTable, Times
 from coordinator.schedules import tabulate
 from coordinator.schedules.search import Wanted, search
 from coordinator.texts import counted, share
-from coordinator.timing.scaling import Performed, Scaled, Size, scale_up
+from coordinator.timing.scaling import PerformedStep, ProgramSize, Scaled, scale_up
 from coordinator.timing.step_laws import StepLaw, kept_by_law, messages_by_law, step_by_law
 from stages.errors import UserMistake
 
@@ -35,7 +35,7 @@ MOST_WORK = 10_000_000
 _LITTLE_WORK = 1_000_000
 """A program without a law that needs at most this `work` is performed, as the programs for an estimate would take as
 long."""
-_DRAWN = Size(24, 96)
+_DRAWN = ProgramSize(24, 96)
 """The largest program that is made for a picture only."""
 
 Origin = Literal["program", "law", "estimate"]
@@ -88,7 +88,7 @@ class Row:
         """The bubble without the staggered begin and end."""
         return 1 - self.busy / self.span
 
-    def told_origin(self) -> str:
+    def origin_text(self) -> str:
         """Return where the step comes from as a text: `program`, `law`, or `estimate ±0.02%`."""
         return self.origin if self.scaled is None else f"{self.origin} ±{share(self.scaled.missed, 2)}"
 
@@ -131,7 +131,7 @@ def compare(
 ) -> list[Row | LeftOut]:
     """Return a row for each schedule. Programs are performed if they need at most `most_work` together. Raises
     UserMistake if every one keeps more than `memory` and one `must_fit`."""
-    size = Size(question.n_workers, question.n_micro_batches)
+    size = ProgramSize(question.n_workers, question.n_micro_batches)
     performed = sum(work(schedule, size) for schedule in schedules) <= most_work
     rows = [_row(question, schedule, performed=performed) for schedule in schedules]
     built = [row for row in rows if isinstance(row, Row)]
@@ -144,7 +144,7 @@ def compare(
     return rows
 
 
-def work(schedule: str, size: Size) -> int:
+def work(schedule: str, size: ProgramSize) -> int:
     """Return about how many µs it takes to make and perform a program."""
     p, m = size
     return (3 if schedule in TWO_STAGES_A_WORKER else 1) * (p + m) * (350 + p)
@@ -165,7 +165,7 @@ class Searched:
         """By which share the step is shorter than that of the built-in schedule."""
         return None if self.built_in_step is None else 1 - self.row.step / self.built_in_step
 
-    def said(self) -> str:
+    def gain_text(self) -> str:
         """Return the gain as a line of text; empty if no built-in schedule fits."""
         if self.gain is None or self.built_in_stages is None:
             return ""
@@ -220,7 +220,7 @@ def best(rows: Sequence[Row | LeftOut]) -> Row | None:
     return min(fitting, key=lambda row: (row.step, row.kept), default=None)
 
 
-def told(
+def comparison_document(
     question: ScheduleComparison, rows: Sequence[Row | LeftOut], searched: Searched | None = None
 ) -> dict[str, Any]:
     """Return a comparison as plain values: what `lab --json` prints and /api/lab answers."""
@@ -262,8 +262,8 @@ def _row(question: ScheduleComparison, schedule: str, *, performed: bool) -> Row
         return LeftOut(schedule, f"needs at least {fewest:,} micro-batches")
     a_worker = 2 if schedule in TWO_STAGES_A_WORKER else 1
     law = None if performed else step_by_law(schedule, p, m, question.times, question.latency)
-    if performed or (law is None and work(schedule, Size(p, m)) <= _LITTLE_WORK):
-        return _performed(question, schedule, _table(schedule, Size(p, m)), a_worker)
+    if performed or (law is None and work(schedule, ProgramSize(p, m)) <= _LITTLE_WORK):
+        return _performed(question, schedule, _table(schedule, ProgramSize(p, m)), a_worker)
     return _large(question, schedule, a_worker, law)
 
 
@@ -274,7 +274,7 @@ def _performed(question: ScheduleComparison, schedule: str, table: ActionTable, 
         schedule=schedule,
         n_stages=table.n_stages,
         step=timed.makespan,
-        span=timed.span,
+        span=timed.longest_span,
         busy=question.busy,
         kept=most,
         messages=timed.messages,
@@ -288,17 +288,19 @@ def _large(question: ScheduleComparison, schedule: str, a_worker: int, law: Step
     p, m = question.n_workers, question.n_micro_batches
 
     @cache
-    def perform(size: Size) -> Timed:
+    def perform(size: ProgramSize) -> Timed:
         table = _table(schedule, size)
         return as_workers_do(table, _times(question, a_worker), latency=question.latency)
 
     scaled = None
     if law is None:
         one = sum(question.times)
-        scaled = scale_up(Size(p, m), one, lambda size: Performed(perform(size).makespan, perform(size).span))
+        scaled = scale_up(
+            ProgramSize(p, m), one, lambda size: PerformedStep(perform(size).makespan, perform(size).longest_span)
+        )
     found = law or scaled
     assert found is not None, "there is an estimate if there is no law"
-    drawn = scaled.sizes[-1] if scaled is not None else _smaller(schedule, Size(p, m))
+    drawn = scaled.sizes[-1] if scaled is not None else _smaller(schedule, ProgramSize(p, m))
     most = kept_by_law(schedule, p, m)
     return Row(
         schedule=schedule,
@@ -315,14 +317,14 @@ def _large(question: ScheduleComparison, schedule: str, a_worker: int, law: Step
     )
 
 
-def _smaller(schedule: str, size: Size) -> Size:
+def _smaller(schedule: str, size: ProgramSize) -> ProgramSize:
     """Return the size of a program of about the same shape that is small enough to draw."""
     by = max(1.0, size.workers / _DRAWN.workers, size.micro_batches / _DRAWN.micro_batches)
     workers = max(1, round(size.workers / by))
-    return Size(workers, max(fewest_micro_batches(schedule, workers), round(size.micro_batches / by)))
+    return ProgramSize(workers, max(fewest_micro_batches(schedule, workers), round(size.micro_batches / by)))
 
 
-def _table(schedule: str, size: Size) -> ActionTable:
+def _table(schedule: str, size: ProgramSize) -> ActionTable:
     a_worker = 2 if schedule in TWO_STAGES_A_WORKER else 1
     return tabulate(
         schedule, n_stages=a_worker * size.workers, n_micro_batches=size.micro_batches, n_workers=size.workers

@@ -29,7 +29,7 @@ _LEAST_FOR_FEW, _MOST_FOR_FEW = 64, 256
 """Micro-batches of the smallest program, if a step has few workers."""
 
 
-class Size(NamedTuple):
+class ProgramSize(NamedTuple):
     """The size of a program."""
 
     workers: int
@@ -39,7 +39,7 @@ class Size(NamedTuple):
         return f"{self.workers:,} × {self.micro_batches:,}"
 
 
-class Performed(NamedTuple):
+class PerformedStep(NamedTuple):
     """Times of a performed program: of its step, and the longest from a worker's first action to its last one."""
 
     step: float
@@ -53,11 +53,11 @@ class Scaled:
 
     step: float
     span: float
-    sizes: tuple[Size, ...]
+    sizes: tuple[ProgramSize, ...]
     missed: float
 
 
-def scale_up(size: Size, busy: float, perform: Callable[[Size], Performed]) -> Scaled:
+def scale_up(size: ProgramSize, busy: float, perform: Callable[[ProgramSize], PerformedStep]) -> Scaled:
     """Return the estimate for a program of this size. `busy` is the time that a worker computes for one micro-batch;
     `perform` performs a smaller program."""
     p, m = size
@@ -71,7 +71,7 @@ def scale_up(size: Size, busy: float, perform: Callable[[Size], Performed]) -> S
         first = min(_MOST_WORKERS, round(_FEWEST / ratio))
     workers = [growth * (first - first % _ALIKE) + p % _ALIKE for growth in _GROWTH]
     wanted = [m if few else ratio * one for one in workers]
-    sizes = tuple(Size(one, max(1, round(many))) for one, many in zip(workers, wanted, strict=True))
+    sizes = tuple(ProgramSize(one, max(1, round(many))) for one, many in zip(workers, wanted, strict=True))
     found = [perform(one) for one in sizes]
     off = [busy * (one.micro_batches - many) for one, many in zip(sizes, wanted, strict=True)]  # rounding
 
@@ -84,18 +84,18 @@ def scale_up(size: Size, busy: float, perform: Callable[[Size], Performed]) -> S
     span, _ = line([one.span for one in found])
     rest = 0.0
     if not few and m > ratio * p:
-        longer = Size(sizes[1].workers, sizes[1].micro_batches + 2 * workers[1])
+        longer = ProgramSize(sizes[1].workers, sizes[1].micro_batches + 2 * workers[1])
         each = (perform(longer).step - found[1].step) / (2 * workers[1])
         rest = each * (m - ratio * p)
     return Scaled(step + rest, span + rest, sizes, missed)
 
 
-def _more_micro_batches(size: Size, perform: Callable[[Size], Performed]) -> Scaled:
+def _more_micro_batches(size: ProgramSize, perform: Callable[[ProgramSize], PerformedStep]) -> Scaled:
     """Return the estimate for few workers: programs of as many workers with fewer micro-batches."""
     p, m = size
     first = min(max(8 * p, _LEAST_FOR_FEW), _MOST_FOR_FEW)
     counts = [growth * first + m % p for growth in _GROWTH]
-    sizes = tuple(Size(p, count) for count in counts)
+    sizes = tuple(ProgramSize(p, count) for count in counts)
     found = [perform(one) for one in sizes]
     steps, spans = [one.step for one in found], [one.span for one in found]
     missed = abs(_through(counts[:2], steps[:2], counts[2]) - steps[2]) / steps[2]

@@ -9,7 +9,7 @@ import pytest
 from coordinator.job.schedule_names import SCHEDULES
 from coordinator.timing import lab
 from coordinator.timing.lab import LeftOut, Row, ScheduleComparison, compare, how_estimated
-from coordinator.timing.scaling import Performed, Size, scale_up
+from coordinator.timing.scaling import PerformedStep, ProgramSize, scale_up
 from coordinator.timing.step_laws import kept_by_law, messages_by_law, step_by_law
 
 SMALL = list(product((1, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5, 8, 13, 17)))
@@ -84,7 +84,7 @@ def test_an_estimate_says_from_which_programs_and_how_far_it_was_checked() -> No
     assert told["estimated_from"] == [[28, 112], [52, 208], [100, 400]]
     assert isinstance(told["missed"], float)
     assert told["missed"] < 1e-3
-    assert row.told_origin() == "estimate ±0.00%"
+    assert row.origin_text() == "estimate ±0.00%"
     assert how_estimated([row])[-1] == (
         "estimate: a straight line through programs of 52 × 208 and 100 × 400 (workers × micro-batches); ±: by how "
         "much the line through 28 × 112 and 52 × 208 missed 100 × 400"
@@ -93,15 +93,22 @@ def test_an_estimate_says_from_which_programs_and_how_far_it_was_checked() -> No
 
 @pytest.mark.parametrize(
     "size",
-    [Size(10_000, 40_000), Size(3, 10**9), Size(10**9, 5), Size(10**6, 10**3), Size(10**9, 10**9), Size(97, 9**9)],
+    [
+        ProgramSize(10_000, 40_000),
+        ProgramSize(3, 10**9),
+        ProgramSize(10**9, 5),
+        ProgramSize(10**6, 10**3),
+        ProgramSize(10**9, 10**9),
+        ProgramSize(97, 9**9),
+    ],
 )
-def test_a_straight_line_is_found_whatever_the_size(size: Size) -> None:
+def test_a_straight_line_is_found_whatever_the_size(size: ProgramSize) -> None:
     """… and the programs that it is found with stay small."""
-    performed: list[Size] = []
+    performed: list[ProgramSize] = []
 
-    def perform(one: Size) -> Performed:
+    def perform(one: ProgramSize) -> PerformedStep:
         performed.append(one)
-        return Performed(3.0 * one.micro_batches + 2 * one.workers, 3.0 * one.micro_batches + one.workers)
+        return PerformedStep(3.0 * one.micro_batches + 2 * one.workers, 3.0 * one.micro_batches + one.workers)
 
     found = scale_up(size, 3.0, perform)
     p, m = size
@@ -112,7 +119,7 @@ def test_a_straight_line_is_found_whatever_the_size(size: Size) -> None:
 
 
 def test_a_line_that_does_not_hold_is_told() -> None:
-    found = scale_up(Size(10_000, 40_000), 3.0, lambda one: Performed(float(one.workers**2), 1.0))
+    found = scale_up(ProgramSize(10_000, 40_000), 3.0, lambda one: PerformedStep(float(one.workers**2), 1.0))
     assert found.missed > 0.2
 
 
@@ -126,6 +133,6 @@ def test_a_program_that_needs_little_work_is_performed_although_others_are_too_l
 
 def test_work_counts_what_a_comparison_costs() -> None:
     """The order of magnitude only: a comparison that is performed takes seconds, not minutes."""
-    assert lab.work("zb-h1", Size(8, 32)) < 20_000
-    assert lab.work("zb-h1", Size(1024, 4096)) <= lab.MOST_WORK < lab.work("zb-h1", Size(2048, 8192))
-    assert sum(lab.work(name, Size(1024, 4096)) for name in SCHEDULES) > lab.MOST_WORK
+    assert lab.work("zb-h1", ProgramSize(8, 32)) < 20_000
+    assert lab.work("zb-h1", ProgramSize(1024, 4096)) <= lab.MOST_WORK < lab.work("zb-h1", ProgramSize(2048, 8192))
+    assert sum(lab.work(name, ProgramSize(1024, 4096)) for name in SCHEDULES) > lab.MOST_WORK

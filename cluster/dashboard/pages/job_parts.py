@@ -13,7 +13,7 @@ from cluster.dashboard.frame import heading
 from cluster.dashboard.live import Live
 from cluster.dashboard.parts import fill_table, kinds_key, table
 from cluster.dashboard.picture import Picture, PictureView
-from cluster.dashboard.planned import UNIT, Planned
+from cluster.dashboard.planned import UNIT, PlanView
 from cluster.service.records import JobRecord
 from coordinator.texts import size
 from stages.actions import Action
@@ -67,9 +67,9 @@ class Pipeline:
         self._place.set_visibility(self._shown is not None or begun(record))
         if not self._measured:
             self._why = no_picture(record.state.ended, record.attempt, record.step, looked=looked)
-            self._say()
+            self._write_caption()
 
-    def plan(self, found: Planned) -> None:
+    def plan(self, found: PlanView) -> None:
         """Say what the search for the schedule gained; draw the plan's dry run unless a sampled step is drawn."""
         self._gain.set_text(found.gain)
         self._gain.set_visibility(bool(found.gain))
@@ -98,9 +98,9 @@ class Pipeline:
         self._shown = picture
         self._place.set_visibility(True)
         self._view.show(picture, self._failed)
-        self._say()
+        self._write_caption()
 
-    def _say(self) -> None:
+    def _write_caption(self) -> None:
         told = []
         if self._shown is not None:
             marked = "" if self._failed is None else f". {self._failed}, which failed, has a red frame"
