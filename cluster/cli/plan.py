@@ -121,7 +121,7 @@ def plan(
         rows = layer_rows(blueprint)
         if layers or any(len(row.path) > 1 for row in rows):
             _print_layers(spec.name, rows if layers else folded(rows))
-        _print(blueprint, found)
+        _print(blueprint, found, measured=measure or recorded is not None)
         click.echo("\n".join(_predicted(blueprint, measure=measure, recorded=recorded).lines))
     if write_schedule is not None:
         _write(blueprint, write_schedule)
@@ -179,7 +179,7 @@ def _write(blueprint: Blueprint, path: Path) -> None:
         raise UserMistake(f"--write-schedule: {path} cannot be written: {error.strerror}") from None
 
 
-def _print(blueprint: Blueprint, found: Estimate) -> None:
+def _print(blueprint: Blueprint, found: Estimate, *, measured: bool) -> None:
     screen = console()
     program, spec = blueprint.program, blueprint.spec
     table = Table(
@@ -217,8 +217,9 @@ def _print(blueprint: Blueprint, found: Estimate) -> None:
             f"{w.busy:.0%}",
         )
     screen.print(table)
+    source = " by counted operations" if measured else ""
     screen.print(
-        f"predicted bubble {found.bubble:.1%} · bottleneck: worker {found.bottleneck}, "
+        f"predicted bubble {found.bubble:.1%}{source} · bottleneck: worker {found.bottleneck}, "
         f"busy {found.workers[found.bottleneck].busy:.0%} of a step"
     )
     gain = gain_text(planned_schedule(blueprint)["searched"])

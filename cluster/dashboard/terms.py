@@ -6,8 +6,8 @@ TERMS = {
     "bubble": "The share of the workers' time, evaluations left out, in which they compute nothing because they wait "
     "for an array or are held up while sending",
     "bubble, measured": "The bubble over the last steps",
-    "bubble, predicted": "The bubble that the schedule alone would have with the measured times of its actions, if "
-    "sending took no time",
+    "bubble, predicted": "The bubble that the schedule, and sharing cores, would have with the measured times of its "
+    "actions, if sending took no time",
     "by the formula": "The bubble by the law of the schedule: p stages, w workers with v stages each, m micro-batches; "
     "F, I and W are the times of its actions",
     "bubble rate": "The bubble of the zero-bubble papers: it leaves out that workers begin and end one after the other",
