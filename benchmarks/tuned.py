@@ -22,31 +22,16 @@ from typing import Any
 from benchmarks import CONFIGS, WORKERS, Config
 from benchmarks.ours import job_for
 from cluster.actors.ray_session import ray_session
-from cluster.actors.ray_workers import RayWorkers
-from cluster.checkpoints.folder import NO_STATE
+from cluster.actors.replanned import ReplannedWorkers
 from cluster.data.sources import load_data
-from cluster.run.tuning import MeasuredJob, RunningCandidate, candidates_here, contest, times_here, to_measure
+from cluster.run.tuning import MeasuredJob, candidates_here, contest, run_steps, times_here, to_measure
 from coordinator.job.schedule_names import SCHEDULES, TWO_STAGES_A_WORKER, fewest_micro_batches
-from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.candidates import Candidate, Candidates, those_that_fit
-from coordinator.plan.contest import FIRST, NEAR, Budget, winner
+from coordinator.plan.contest import Budget, winner
 from coordinator.plan.settings import PipelineSettings
 
 _FITTING = 24
 _SHORT_S, _LONG_S = 0.25, 1.0  # turns
-
-
-class _Reused(RayWorkers):
-    """Workers that perform one plan after another in the same processes."""
-
-    def take(self, blueprint: Blueprint) -> None:
-        """Perform this plan from now on."""
-        self._blueprint, self._program = blueprint, blueprint.program
-        self._begins_with = (blueprint.spec.document(), *self._begins_with[1:])
-        self._connection += 1
-        self._bind()
-        self._connect()
-        self._prepare_all(NO_STATE)
 
 
 @dataclass
@@ -72,7 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="turns of each in the last comparison")
     options = parser.parse_args()
     ratios = []
-    with tempfile.TemporaryDirectory() as folder, ray_session(None, cpus=WORKERS * (FIRST + NEAR), memory=0) as ray:
+    with tempfile.TemporaryDirectory() as folder, ray_session(None, cpus=WORKERS * (options.best + 3), memory=0) as ray:
         for config in CONFIGS:
             if options.width is None or config.width in options.width:
                 ratios.append(_compare(ray, config, Path(folder), options))
@@ -139,32 +124,34 @@ def _screened(ray: Any, job: MeasuredJob, candidates: Sequence[Candidate]) -> li
         own = [candidate for candidate in candidates if candidate.settings.workers == workers]
         with contextlib.closing(_start(ray, job, own[0])) as running:
             for candidate in own:
-                running.take(candidate.blueprint)
-                turn = RunningCandidate(job, candidate, running)
-                step = statistics.median(turn.measure(2))
+                running.perform(candidate.blueprint)
+                step = statistics.median(run_steps(job, candidate, running, 2))
                 steps = max(2, min(200, round(_SHORT_S / step)))
-                tried.append(_Tried(candidate, [statistics.fmean(turn.measure(steps)) for _ in range(2)]))
+                tried.append(_Tried(candidate, [_turn(job, candidate, running, steps) for _ in range(2)]))
                 tried[-1].turns = [min(tried[-1].turns)]  # a slow spell must not hide a good one
     return sorted(tried, key=lambda one: one.seconds)
 
 
 def _in_turns(ray: Any, job: MeasuredJob, candidates: Sequence[Candidate], rounds: int) -> list[_Tried]:
+    tried, steps = [_Tried(one) for one in candidates], []
     with contextlib.ExitStack() as stack:
-        running = [
-            (_Tried(one), RunningCandidate(job, one, stack.enter_context(contextlib.closing(_start(ray, job, one)))))
-            for one in candidates
-        ]
-        steps = [max(2, min(400, round(_LONG_S / statistics.median(turn.measure(2))))) for _, turn in running]
+        workers = [stack.enter_context(contextlib.closing(_start(ray, job, one))) for one in candidates]
+        for one, own in zip(candidates, workers, strict=True):
+            step = statistics.median(run_steps(job, one, own, 2))
+            steps.append(max(2, min(400, round(_LONG_S / step))))
         for k in range(rounds):
-            order = [*range(len(running))]
+            order = [*range(len(tried))]
             for n in [*order[k % len(order) :], *order[: k % len(order)]]:
-                tried, turn = running[n]
-                tried.turns.append(statistics.fmean(turn.measure(steps[n])))
-    return sorted((tried for tried, _ in running), key=lambda one: one.seconds)
+                tried[n].turns.append(_turn(job, candidates[n], workers[n], steps[n]))
+    return sorted(tried, key=lambda one: one.seconds)
 
 
-def _start(ray: Any, job: MeasuredJob, candidate: Candidate) -> _Reused:
-    return _Reused(ray, candidate.blueprint, fingerprint=job.data.fingerprint(), checked=job.data.checked)
+def _turn(job: MeasuredJob, candidate: Candidate, workers: ReplannedWorkers, steps: int) -> float:
+    return statistics.fmean(run_steps(job, candidate, workers, steps))
+
+
+def _start(ray: Any, job: MeasuredJob, candidate: Candidate) -> ReplannedWorkers:
+    return ReplannedWorkers(ray, candidate.blueprint, fingerprint=job.data.fingerprint(), checked=job.data.checked)
 
 
 def _note(text: str) -> None:

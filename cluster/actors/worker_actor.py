@@ -26,7 +26,7 @@ from cluster.checkpoints.layer_files import LayerFiles
 from cluster.checkpoints.manifest import MANIFEST
 from cluster.data.checks import Checking
 from cluster.data.rules import SourceRules
-from cluster.data.sources import load_data
+from cluster.data.sources import JobData, load_data
 from coordinator import run_files
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
@@ -69,6 +69,7 @@ class WorkerActor:
         self._worker: Worker | None = None
         self._snapshots: LayerFiles | None = None
         self._again: Callable[..., Worker] | None = None  # makes a worker with the same data
+        self._data: JobData | None = None  # stays if the worker is prepared again, for another plan
         self._files: Any = None  # the actor CheckpointFiles, if workers on other hosts need one
         self._faults = FaultPlan()
         self._baseline = 0
@@ -162,9 +163,10 @@ class WorkerActor:
                 if rules is not None and places:
                     rules = rules.with_files(places.values())
                 if reads_data:
-                    data = load_data(spec.relocated(places), rules, Checking(known=checked or {}))
+                    data = self._data or load_data(spec.relocated(places), rules, Checking(known=checked or {}))
                     if data.fingerprint() != fingerprint:
                         raise self._another("data", spec.data.source)
+                    self._data = data
                     train, validation, data_bytes = data.train, data.validation, data.nbytes
                 self._take_limit(spec, data_bytes)
                 folder, resume = places_of_state.folder, places_of_state.resume

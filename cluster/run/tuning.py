@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.ray_session import ray_session
-from cluster.actors.ray_workers import RayWorkers
+from cluster.actors.replanned import ReplannedWorkers
 from cluster.checkpoints.given_weights import begin_with, check_weights
 from cluster.data.sources import JobData
 from cluster.run.calibration import calibrate, first_alike
@@ -23,7 +23,7 @@ from coordinator.job.spec import JobSpec
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from coordinator.plan.candidates import Candidate, Candidates, Scope, cut_by
 from coordinator.plan.choosing import chosen
-from coordinator.plan.contest import FIRST, NEAR, Budget, Contest
+from coordinator.plan.contest import Budget, Contest
 from coordinator.plan.layout import Room, lay_out, workers_with_room
 from coordinator.plan.partition import balanced_bounds, layer_costs
 from coordinator.plan.predicted_step import estimated_times, predicted_step
@@ -127,26 +127,99 @@ def times_counted(spec: JobSpec) -> MachineTimes:
     return estimated_times(spec, cores=len(os.sched_getaffinity(0)))
 
 
-class RunningCandidate:
-    """A candidate's workers. They stay alive between turns, and then wait for orders."""
+class _Pool:
+    """The workers of all trials: one set of processes, or of threads if `ray` is None, for each number of workers."""
 
-    def __init__(self, job: MeasuredJob, candidate: Candidate, workers: Workers) -> None:
-        self._job, self._candidate, self._workers = job, candidate, workers
+    def __init__(self, ray: Any, job: MeasuredJob) -> None:
+        self._ray, self._job, spec = ray, job, job.spec
+        self._weights, self._begin = check_weights(spec), begin_with(spec) if ray is None else None
+        self._sets: dict[int, tuple[Candidate, Workers]] = {}
+        """By the number of workers, the one used last at the end."""
+
+    def performing(self, candidate: Candidate) -> Workers:
+        """Return workers that perform this candidate. Raises JobFailed."""
+        n = candidate.settings.workers
+        before, workers = self._sets.pop(n, (None, None))
+        if workers is None or before is not candidate:
+            try:
+                workers = self._changed(workers, candidate)
+            except BaseException:
+                self._end(workers)
+                raise
+        self._sets[n] = candidate, workers
+        return workers
+
+    def drop(self, candidate: Candidate) -> None:
+        """End the workers that perform this candidate, if any."""
+        n = candidate.settings.workers
+        if n in self._sets and self._sets[n][0] is candidate:
+            self._end(self._sets.pop(n)[1])
+
+    def close(self) -> None:
+        """End all workers."""
+        while self._sets:
+            self._end(self._sets.popitem()[1][1])
+
+    def _changed(self, workers: Workers | None, candidate: Candidate) -> Workers:
+        """Return workers that begin to perform another candidate."""
+        data, blueprint = self._job.data, candidate.blueprint
+        if isinstance(workers, ReplannedWorkers):
+            workers.perform(blueprint)
+            return workers
+        self._end(workers)
+        if self._ray is None:
+            return LocalWorkers(blueprint, train=data.train, parameters=self._begin)
+        self._make_room(candidate)
+        return ReplannedWorkers(
+            *(self._ray, blueprint), fingerprint=data.fingerprint(), checked=data.checked, weights=self._weights
+        )
+
+    def _make_room(self, candidate: Candidate) -> None:
+        """End sets of processes, those that were not used for the longest time first, until there is memory for these
+        and no more than two others."""
+        while self._sets and (len(self._sets) > 2 or _needs(candidate) > _SHARE_OF_MEMORY * _free_memory()):
+            self._end(self._sets.pop(next(iter(self._sets)))[1])
+
+    @staticmethod
+    def _end(workers: Workers | None) -> None:
+        if workers is not None:
+            workers.close()
+
+
+class RunningCandidate:
+    """A candidate on the workers of a pool, which other candidates use in between."""
+
+    def __init__(self, job: MeasuredJob, candidate: Candidate, pool: _Pool) -> None:
+        self._job, self._candidate, self._pool = job, candidate, pool
 
     def measure(self, steps: int) -> list[float]:
         """Return the seconds of `steps` steps, each from the end of the step before on the last worker to its own end
-        on the last worker. One or two steps before them do not count: the first waits for its orders, and if steps are
-        short, the second one waits for the first. Raises JobFailed."""
-        extra = 1 if steps < _FEW else 2
-        blueprint, n_train = self._candidate.blueprint, self._job.rows
-        trainer = Trainer(blueprint, self._workers, train_rows=n_train, max_steps=steps + extra)
-        rows = [row for row in trainer.rows() if isinstance(row, TrainedStep)][extra - 1 :]
-        ends = [max(report.account.ended for report in row.reports) for row in rows]
-        return [after - before for before, after in pairwise(ends)]
+        on the last worker. A few steps before them do not count. Raises JobFailed."""
+        workers = self._pool.performing(self._candidate)
+        try:
+            run_steps(self._job, self._candidate, workers, 1)  # makes arrays, and touches memory for the first time
+            return run_steps(self._job, self._candidate, workers, steps)
+        except BaseException:
+            self._pool.drop(self._candidate)
+            raise
 
     def close(self) -> None:
-        """End the workers."""
-        self._workers.close()
+        """Leave the workers to the others."""
+
+
+def run_steps(job: MeasuredJob, candidate: Candidate, workers: Workers, steps: int) -> list[float]:
+    """See RunningCandidate.measure. The first step waits for its orders, and if steps are short, the second one waits
+    for the first: they do not count."""
+    extra = 1 if steps < _FEW else 2
+    trainer = Trainer(candidate.blueprint, workers, train_rows=job.rows, max_steps=steps + extra)
+    rows = [row for row in trainer.rows() if isinstance(row, TrainedStep)][extra - 1 :]
+    ends = [max(report.account.ended for report in row.reports) for row in rows]
+    return [after - before for before, after in pairwise(ends)]
+
+
+def _needs(candidate: Candidate) -> int:
+    """Return the bytes that a candidate's processes take."""
+    return candidate.settings.workers * ((candidate.memory or 0) + _RUNTIME_BYTES)
 
 
 @contextlib.contextmanager
@@ -162,28 +235,17 @@ def contest(
     session: Any = None,
 ) -> Iterator[Contest]:
     """Yield a contest that is ready to run, with threads (`local`), in the Ray `session`, or in one of its own."""
-    weights, begin = check_weights(job.spec), begin_with(job.spec) if local else None
-    most = max(c.settings.workers for c in [*ranked, *([] if own is None else [own])])
-    room = _free_memory() * _SHARE_OF_MEMORY
-
-    def may_run(candidates: Sequence[Candidate]) -> bool:
-        return sum(c.settings.workers * ((c.memory or 0) + _RUNTIME_BYTES) for c in candidates) <= room
-
-    own_session = partial(_session, job.spec, most * (FIRST + NEAR), local=local)
-    with contextlib.nullcontext(session) if session is not None else own_session() as ray:
+    counts = {c.settings.workers for c in [*ranked, *([] if own is None else [own])]}
+    own_session = partial(_session, job.spec, sum(sorted(counts)[-3:]), local=local)
+    with (
+        contextlib.nullcontext(session) if session is not None else own_session() as ray,
+        contextlib.closing(_Pool(ray, job)) as pool,
+    ):
 
         def start(candidate: Candidate) -> RunningCandidate:
-            return RunningCandidate(job, candidate, _workers(ray, job, candidate, weights, begin))
+            return RunningCandidate(job, candidate, pool)
 
-        everything = ranked, own, start, budget, time.monotonic
-        yield Contest(*everything, own_may_win=own_may_win, may_run=may_run, notify=notify)
-
-
-def _workers(ray: Any, job: MeasuredJob, candidate: Candidate, weights: int | None, begin: Any) -> Workers:
-    data, blueprint = job.data, candidate.blueprint
-    if ray is None:
-        return LocalWorkers(blueprint, train=data.train, parameters=begin)
-    return RayWorkers(ray, blueprint, fingerprint=data.fingerprint(), checked=data.checked, weights=weights)
+        yield Contest(ranked, own, start, budget, time.monotonic, own_may_win=own_may_win, notify=notify)
 
 
 @contextlib.contextmanager

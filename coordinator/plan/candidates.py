@@ -31,6 +31,8 @@ _ALL_WORKERS = 8
 _FIRST = ("1f1b", "zb-h1")
 _PAIRS, _FOR_GROUPS, _FOR_CUTS = 8, 16, 4
 """How many of the best go on: numbers of workers and micro-batches, and settings."""
+_EACH = 2
+"""How many candidates of each number of workers and micro-batches may be compared, at least."""
 _SPARING = ("1f1b", "zb-h1", "v-half", "v-min")
 """The schedules that keep the fewest micro-batches."""
 
@@ -257,7 +259,7 @@ def those_that_fit(
     compares: bool = True,
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Return the best `most` candidates whose workers have enough memory, and those before them that were refused. With
-    `compares`, the best of each number of workers is among the former.
+    `compares`, the former have the best two for each number of workers and micro-batches, too.
 
     Settings that do not fit are tried with `recompute: auto` too if `recomputes`. Raises NotEnoughResources, with the
     least need, if none fits.
@@ -284,11 +286,13 @@ def those_that_fit(
         sparing = [with_memory(one, data_bytes=data_bytes, validation_rows=validation_rows) for one in found.sparing()]
         raise NotEnoughResources(_no_room([*refused, *sparing], limit))
     for candidate in found.ranked() if compares else ():
-        if candidate.settings.workers in {one.settings.workers for one in fitting}:
+        pair = candidate.settings.workers, candidate.settings.micro_batches
+        alike = [one for one in fitting if (one.settings.workers, one.settings.micro_batches) == pair]
+        if len(alike) >= _EACH or any(one.settings == candidate.settings for one in alike):
             continue
         counted = with_memory(candidate, data_bytes=data_bytes, validation_rows=validation_rows)
         fitting += [counted] if counted.refusal is None else []
-    return fitting, refused
+    return sorted(fitting, key=lambda candidate: candidate.predicted.seconds), refused
 
 
 def _no_room(refused: Sequence[Candidate], limit: int | None) -> str:

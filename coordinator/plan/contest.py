@@ -2,9 +2,9 @@
 
 [Note: heats] All trials of a heat take turns, so that a slow spell of the machine meets all of them. The first heat
 has the job's own settings, the best predicted ones that are no near twins of each other, and the best with the fewest
-workers: whether a pipeline pays at all is measured. The second has its two best
-and those most like the best one; the third the three best. A trial's figure is the median over its turns in its last
-heat of a turn's mean step: a turn's mean has the pauses between steps, the median leaves slow spells out.
+workers: whether a pipeline pays at all is measured. The second has its three best and those most like the best one, the
+third the three best of these. A trial's figure is the median over its turns in its last heat of a turn's mean step: the
+mean has the pauses between steps, the median leaves slow spells out.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Protocol
 
 from coordinator.plan.candidates import Candidate, changes_bits
 from coordinator.plan.settings import PipelineSettings
-from coordinator.texts import share
+from coordinator.texts import counted, share
 from stages.errors import PipetrainError
 
-FIRST, NEAR, LAST = 6, 3, 3
-"""Entries of the first heat, those that the second adds, and trials of the last one."""
-_SHARES = (0.45, 0.75, 1.0)
+FIRST, BEST, NEAR, LAST = 12, 3, 6, 3
+"""Trials of the first heat; those that go on to the second, and those that it adds; trials of the last one."""
+_SHARES = (0.4, 0.75, 1.0)
 """The share of the time after which each heat ends, …"""
 _LEAST = 0.15
 """… but it lasts at least this share, however long workers took to start."""
-_START_S = 2.5
-"""About how long a trial's workers take to start."""
-_TURNS = 5
-_SHORTEST_TURN_S, _LONGEST_TURN_S = 0.15, 1.0
+_TURN_S = (0.15, 1.0)
+"""The shortest and the longest turn."""
+_TURNS = 100
+"""About so many turns there are in all heats."""
 _MOST_STEPS = 400
 _ALIKE = 0.01
 """Of trials whose figures differ by less, the one that changes least is chosen."""
@@ -88,8 +88,7 @@ class Contest:
     """Measures `ranked` candidates and `own`, the job's settings; None if these cannot be measured here. Without
     `own_may_win` they are measured in the first heat, to compare.
 
-    `start` starts a candidate's workers. `may_run` says whether these candidates have enough memory beside each other.
-    `trials` has what was measured, at any time.
+    `start` starts a candidate's workers. `trials` has what was measured, at any time.
     """
 
     def __init__(
@@ -101,20 +100,20 @@ class Contest:
         clock: Callable[[], float],
         *,
         own_may_win: bool = True,
-        may_run: Callable[[Sequence[Candidate]], bool] = lambda candidates: True,
         notify: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._ranked, self._own, self._start, self._budget, self._clock = ranked, own, start, budget, clock
-        self._own_may_win, self._may_run, self._notify = own_may_win, may_run, notify
+        self._own_may_win, self._notify = own_may_win, notify
         self._began = clock()
         self.trials: list[Trial] = []
 
     def run(self) -> None:
         """Perform all heats. Ends all workers, even after an exception."""
         try:
+            self._notify("starting workers")
             self._enter(self._first(), 1)
             self._heat(1)
-            best = self._keep(2)
+            best = self._keep(BEST)
             if best:  # workers may all have failed
                 tried = {trial.candidate.settings for trial in self.trials}
                 self._enter(near(best[0].candidate, self._ranked, NEAR, tried), 2)
@@ -126,8 +125,8 @@ class Contest:
                 self._close(trial)
 
     def _first(self) -> list[Candidate]:
-        each = _START_S + 4 * (self._ranked[0].predicted.seconds if self._ranked else 0.0)
-        n = max(2, min(FIRST, int(_SHARES[0] * self._budget.seconds / each)))
+        step = self._ranked[0].predicted.seconds if self._ranked else 0.0
+        n = max(2, min(FIRST, int(_SHARES[0] * self._budget.seconds / (10 * max(step, _TURN_S[0] / 5)))))
         found = [] if self._own is None else [self._own]
         others = [c for c in self._ranked if self._own is None or c.settings != self._own.settings]
         found += others[:1]
@@ -142,25 +141,22 @@ class Contest:
             is_own = self._own is not None and candidate.settings == self._own.settings
             trial = Trial(candidate, is_own=is_own, is_reference=is_own and not self._own_may_win)
             alive = [one.candidate for one in self.trials if one.workers is not None]
-            if alive and not self._may_run([*alive, candidate]):
-                continue
             if len(alive) >= 2 and self._clock() >= self._began + _SHARES[heat - 1] * self._budget.seconds:
                 return
-            self._notify(f"starting {candidate.settings}")
             self.trials.append(trial)
             self._try(trial, partial(self._warm_up, trial))
 
     def _warm_up(self, trial: Trial) -> None:
         trial.workers = self._start(trial.candidate)
         step = statistics.median(trial.workers.measure(2))
-        turn = self._budget.seconds * (_SHARES[1] - _SHARES[0]) / (FIRST * _TURNS)
-        turn = max(_SHORTEST_TURN_S, min(_LONGEST_TURN_S, turn))
+        turn = max(_TURN_S[0], min(_TURN_S[1], self._budget.seconds / _TURNS))
         trial.steps_a_turn = max(1, min(_MOST_STEPS, round(turn / max(step, 1e-9))))
 
     def _heat(self, heat: int) -> None:
         whole = self._budget.seconds
         until = max(self._began + _SHARES[heat - 1] * whole, self._clock() + _LEAST * whole)
         alive = [trial for trial in self.trials if trial.workers is not None]
+        self._notify(f"heat {heat}: {counted(len(alive), 'choice')} of settings take turns")
         done = 0
         while alive and (done == 0 or (self._clock() < until and done != self._budget.rounds)):
             shift = done % len(alive)
@@ -168,7 +164,6 @@ class Contest:
                 self._try(trial, partial(self._turn, trial, heat))
             alive = [trial for trial in alive if trial.workers is not None]
             done += 1
-            self._notify(f"heat {heat}, round {done}")
 
     def _turn(self, trial: Trial, heat: int) -> None:
         assert trial.workers is not None, "it is alive"

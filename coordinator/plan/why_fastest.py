@@ -57,7 +57,7 @@ def _phrase(part: str, best: Candidate, other: Candidate) -> str:
         return "fewer, larger products"
     if part == "products" and a.weight_grad_group > b.weight_grad_group:
         return f"one product for the weight gradients of {a.weight_grad_group} micro-batches"
-    if part == "products" and a.workers != b.workers:
+    if part == "products" and a.workers > b.workers:
         return "less to compute for each worker"
     if part == "products" and b.recompute != "none":
         return "nothing is computed twice"

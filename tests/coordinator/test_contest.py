@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.candidates import Candidate
-from coordinator.plan.contest import Budget, Contest, Trial, distance, near, spread, winner
+from coordinator.plan.contest import FIRST, Budget, Contest, Trial, distance, near, spread, winner
 from coordinator.plan.settings import PipelineSettings, trial_job
 from coordinator.plan.why_fastest import why_fastest
 from coordinator.timing.accounts import Bubble
@@ -41,6 +41,11 @@ def many() -> list[Candidate]:
     ]
     found.append(settings(stages=1, workers=1, micro_batches=1))
     return [candidate(one, 1.0 + place / 100) for place, one in enumerate(found)]
+
+
+def first_heat(ranked: list[Candidate]) -> list[Candidate]:
+    """The trials of the first heat of a job whose own settings are not measured."""
+    return [ranked[0], ranked[-1], *spread(ranked, FIRST - 2, [ranked[0].settings, ranked[-1].settings])]
 
 
 @dataclass
@@ -113,7 +118,7 @@ def test_neighbours_of_the_best_are_of_different_kinds() -> None:
 
 def test_the_fastest_wins_although_it_was_not_predicted_so() -> None:
     field_ = many()
-    fastest = spread(field_, 6)[4].settings
+    fastest = first_heat(field_)[4].settings
     machine = Machine({fastest: 1.0})
     running = contest(machine, field_)
     running.run()
@@ -129,7 +134,7 @@ def test_the_fastest_wins_although_it_was_not_predicted_so() -> None:
 
 def test_a_neighbour_of_the_best_of_the_first_heat_wins_if_it_is_faster() -> None:
     field_ = many()
-    first = spread(field_, 6)
+    first = first_heat(field_)
     hidden = near(first[0], field_, 3, {one.settings for one in first})[2].settings
     running = contest(Machine({first[0].settings: 1.5, hidden: 1.0}), field_)
     running.run()
@@ -143,16 +148,16 @@ def test_all_of_a_heat_take_turns_in_changing_order() -> None:
     machine = Machine({})
     running = contest(machine, field_)
     running.run()
-    first = [trial.candidate.settings for trial in running.trials[:6]]
-    after = machine.calls[6:]  # a call each to warm up
-    rounds = [after[k * 6 : k * 6 + 6] for k in range(3)]
+    first = [trial.candidate.settings for trial in running.trials[:FIRST]]
+    after = machine.calls[FIRST:]  # a call each to warm up
+    rounds = [after[k * FIRST : (k + 1) * FIRST] for k in range(3)]
     assert all(set(one) == set(first) for one in rounds)
     assert len({one[0] for one in rounds}) == 3
 
 
 def test_workers_that_fail_are_told_and_the_others_go_on() -> None:
     field_ = many()
-    bad, late = (one.settings for one in spread(field_, 6)[:2])
+    bad, late = (one.settings for one in first_heat(field_)[:2])
     machine = Machine({}, fails={bad: 0, late: 2})
     running = contest(machine, field_)
     running.run()
@@ -174,8 +179,8 @@ def test_if_all_workers_fail_nothing_wins() -> None:
 
 def test_after_ctrl_c_there_is_what_was_measured_so_far_and_no_worker_is_left() -> None:
     field_ = many()
-    fastest = spread(field_, 6)[3].settings
-    machine = Machine({fastest: 1.0}, ends_at=80.0)
+    fastest = first_heat(field_)[3].settings
+    machine = Machine({fastest: 1.0}, ends_at=160.0)
     running = contest(machine, field_)
     with pytest.raises(KeyboardInterrupt):
         running.run()
@@ -207,22 +212,6 @@ def test_own_settings_with_more_workers_than_there_is_room_for_are_measured_but_
     best = winner(running.trials, own.settings)
     assert best is not None
     assert not best.is_own
-
-
-def test_no_more_candidates_run_beside_each_other_than_memory_allows() -> None:
-    most = 0
-
-    class Counting(Machine):
-        def start(self, one: Candidate) -> Running:
-            nonlocal most
-            found = super().start(one)
-            most = max(most, len(self.alive))
-            return found
-
-    machine = Counting({})
-    running = contest(machine, many(), may_run=lambda together: len(together) <= 2)
-    running.run()
-    assert most == 2
 
 
 def finished(one: Candidate, seconds: float, **options: object) -> Trial:
