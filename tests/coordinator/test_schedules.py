@@ -5,15 +5,19 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.job import schedule_names
 from coordinator.job.schedule_names import fewest_micro_batches
+from coordinator.program.clock import on_the_clock
 from coordinator.program.replay import Replay, check, replay
-from coordinator.schedules import SCHEDULES, build, default_workers, restrict
+from coordinator.program.table import ActionTable, repeated
+from coordinator.schedules import SCHEDULES, build, default_workers, restrict, tabulate
 from coordinator.schedules.greedy import even_rounds
+from coordinator.schedules.zero_bubble import within_limits
 from stages.actions import Kind, Program
 from stages.errors import InvalidSchedule
 from tests.coordinator.drawn import block, lanes
@@ -243,3 +247,23 @@ def test_cutting_leaves_the_order() -> None:
     whole = build("1f1b", n_stages=2, n_micro_batches=3)
     assert lanes(restrict(whole, 2)) == "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1"
     assert {action.kind for lane in whole.lanes for action in lane} == {Kind.FORWARD, Kind.BACKWARD}
+
+
+@pytest.mark.parametrize("latency", [0.125, 0.25])
+@pytest.mark.parametrize("p", [2, 3, 4, 6])
+def test_of_steps_in_a_row_zb_h2_loses_one_round_trip_of_the_links_and_zb_h1_two(p: int, latency: float) -> None:
+    """One more forward pass in flight for each worker behind, and W later: both hide the time of the links."""
+    unit = np.array([1.0, 1.0, 1.0, 2.0])
+    for m in (2 * p, 2 * p + 1, 4 * p):
+
+        def step(table: ActionTable) -> float:
+            times = [on_the_clock(repeated(table, steps), unit, latency=latency).makespan for steps in (5, 9)]
+            return (times[1] - times[0]) / 4
+
+        h1, h2, gpipe = (tabulate(name, n_stages=p, n_micro_batches=m) for name in ("zb-h1", "zb-h2", "gpipe"))
+        assert step(h2) == 3 * m + 2 * (p - 1) * latency, m
+        assert step(h1) == 3 * m + (p - 1) * (1 + 4 * latency), m
+        assert step(gpipe) == 3 * (m + p - 1) + 2 * (p - 1) * latency, m
+        more = 2 * np.arange(p, 0, -1)
+        deeper = within_limits("deeper", p, m, np.minimum(m, more), min(m, 2 * p + 2))
+        assert step(deeper) == step(h2), "what zb-h2 keeps is enough"
