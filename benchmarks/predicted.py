@@ -3,6 +3,9 @@
 For each network, all schedules run on two Ray actors each, in turns; before and after that, `calibrate` measures F, I,
 W, updates and messages. The predicted step is the mean of both predictions. "Most of it" is the cause with the largest
 difference between the predicted and the mean measured step, in ms, mean of the workers.
+
+With `--delay-ms`, workers run in processes of their own, without Ray, and each array comes so much later
+(benchmarks/slow_links.py); the prediction adds the delay to the measured latency, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks import CONFIGS, GPT_CONFIGS, WORKERS, AnyConfig
 from benchmarks.ours import OurPeer, job_for
+from benchmarks.slow_links import SlowPeer
 from cluster.actors.ray_session import ray_session
 from cluster.run.calibration import calibrate
 from coordinator.job.schedule_names import SCHEDULES, TWO_STAGES_A_WORKER
@@ -39,7 +43,7 @@ class Measured:
     """One schedule of one network."""
 
     schedule: str
-    peer: OurPeer
+    peer: OurPeer | SlowPeer
     accounts: Accounts
     seconds: list[float] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -87,19 +91,19 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS), help="widths of MLPs, and gpt")
     parser.add_argument("--schedules", default=",".join(SCHEDULES))
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="how much later each array comes")
     options = parser.parse_args()
     print("| network | schedule | predicted, ms | measured, median | mean | error | most of it, ms |")
     print("|---|---|---|---|---|---|---|", flush=True)
     results: list[Result] = []
     schedules = options.schedules.split(",")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ray_session(None, cpus=WORKERS * min(_AT_ONCE, len(schedules)), memory=0) as ray,
-    ):
+    delay_s = options.delay_ms / 1e3
+    session = nullcontext() if delay_s else ray_session(None, cpus=WORKERS * min(_AT_ONCE, len(schedules)), memory=0)
+    with tempfile.TemporaryDirectory() as folder, session as ray:
         for model in options.models.split(","):
             for start in range(0, len(schedules), _AT_ONCE):
                 some = schedules[start : start + _AT_ONCE]
-                for result in _measure(ray, model, some, Path(folder), options.rounds):
+                for result in _measure(ray, model, some, Path(folder), options.rounds, delay_s):
                     print(result, flush=True)
                     results.append(result)
     errors = [abs(result.error) for result in results]
@@ -111,13 +115,16 @@ def main() -> None:
     )
 
 
-def _measure(ray: Any, model: str, schedules: Sequence[str], folder: Path, rounds: int) -> Iterator[Result]:
+def _measure(
+    ray: Any, model: str, schedules: Sequence[str], folder: Path, rounds: int, delay_s: float
+) -> Iterator[Result]:
     config = MODELS[model]
     with ExitStack() as alive:
         peers = []
         for schedule in schedules:
             stages = 2 * WORKERS if schedule in TWO_STAGES_A_WORKER else WORKERS
-            peer = OurPeer(ray, job_for(config, folder, schedule=schedule, group=1, stages=stages))
+            spec = job_for(config, folder, schedule=schedule, group=1, stages=stages)
+            peer = SlowPeer(spec, delay_s) if delay_s else OurPeer(ray, spec)
             alive.callback(peer.close)
             peers.append(Measured(schedule, peer, Accounts(peer.blueprint.program.placement)))
         for one in peers:
@@ -128,7 +135,7 @@ def _measure(ray: Any, model: str, schedules: Sequence[str], folder: Path, round
                 one.turn(counts=True)
         times.append(_calibrate(peers))
         for one in peers:
-            steps = [predicted_step(one.peer.blueprint, found) for found in times]
+            steps = [predicted_step(one.peer.blueprint, _delayed(found, delay_s)) for found in times]
             seconds = statistics.fmean(step.seconds for step in steps)
             measured = measured_steps(one.lines, one.peer.blueprint.program.placement)
             assert measured is not None, "there are several rounds"
@@ -143,6 +150,10 @@ def _measure(ray: Any, model: str, schedules: Sequence[str], folder: Path, round
                 cause.replace("_", " "),
                 found.by_cause[cause],
             )
+
+
+def _delayed(times: MachineTimes, delay_s: float) -> MachineTimes:
+    return replace(times, local=replace(times.local, latency_s=times.local.latency_s + delay_s))
 
 
 def _calibrate(peers: Sequence[Measured]) -> MachineTimes:

@@ -11,10 +11,11 @@ import pytest
 from coordinator.job.spec import parse_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import estimate
-from coordinator.program.shared_cores import SharedCores
+from coordinator.program.shared_cores import TURN_S, SharedCores
 from coordinator.schedules import build
 from coordinator.timing.accounts import step_bubble
 from coordinator.timing.prediction import Predictor, as_performed, products
+from coordinator.train.workers import WorkerPlace, shared_cores
 from stages.actions import Kind, Program
 from stages.ledger import Account
 from stages.orders import StepReport
@@ -225,3 +226,14 @@ def test_the_plan_of_four_equal_linear_layers_by_hand() -> None:
     step = 3 + 8 + (8 * 2 - 1) + 2 + 1
     busy = (3 * 24 + 16) / 4
     assert plan.bubble == pytest.approx(1 - busy / step, abs=0.003)
+
+
+def test_workers_share_the_cores_of_their_node() -> None:
+    places = [
+        WorkerPlace(w, "h", node, 10 + w, cores) for w, (node, cores) in enumerate([("a", 2), ("b", 8), ("a", 2)])
+    ]
+    found = shared_cores(places, threads=2)
+    assert found == SharedCores(host_of=(0, 1, 0), cores=(2, 8), threads=2, turn=TURN_S)
+    assert found.is_tight  # two workers with two threads each on two cores
+    assert shared_cores([places[0]._replace(cores=0)], 1) is None, "cores that nobody knows"
+    assert shared_cores([], 1) is None, "threads of this process"
