@@ -24,9 +24,10 @@ from benchmarks.ours import job_for
 from cluster.actors.ray_session import ray_session
 from cluster.actors.replanned import ReplannedWorkers
 from cluster.data.sources import load_data
-from cluster.run.tuning import MeasuredJob, candidates_here, contest, run_steps, times_here, to_measure
+from cluster.run.tuning import MeasuredJob, candidates_here, contest, memory_here, run_steps, times_here, to_measure
 from coordinator.job.schedule_names import SCHEDULES, TWO_STAGES_A_WORKER, fewest_micro_batches
-from coordinator.plan.candidates import Candidate, Candidates, those_that_fit
+from coordinator.plan.candidate_memory import those_that_fit
+from coordinator.plan.candidates import Candidate, Candidates
 from coordinator.plan.contest import Budget, winner
 from coordinator.plan.settings import PipelineSettings
 
@@ -68,7 +69,7 @@ def _compare(ray: Any, config: Config, folder: Path, options: argparse.Namespace
     data = load_data(job_for(config, folder, schedule="1f1b", group=1))
     job, began = to_measure(data), time.monotonic()
     found, own = candidates_here(job, WORKERS, frozenset(), times_here(job, WORKERS, options.seconds / 10))
-    ranked, _ = those_that_fit(found, _FITTING, **data.for_plan)
+    ranked, _ = those_that_fit(found, _FITTING, memory_here(data))
     budget = Budget(seconds=options.seconds)
     with contest(job, ranked, own, budget, own_may_win=True, local=False, notify=_note, session=ray) as running:
         running.run()

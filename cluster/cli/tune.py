@@ -18,13 +18,15 @@ from cluster.run.tuning import (
     MeasuredJob,
     candidates_here,
     contest,
+    memory_here,
     most_workers,
     times_counted,
     times_here,
     to_measure,
 )
 from coordinator.job.nearest import did_you_mean
-from coordinator.plan.candidates import Candidate, those_that_fit, with_memory
+from coordinator.plan.candidate_memory import those_that_fit
+from coordinator.plan.candidates import Candidate
 from coordinator.plan.contest import Budget, Trial, winner
 from coordinator.plan.settings import NAMES
 from coordinator.plan.why_fastest import why_fastest
@@ -90,14 +92,14 @@ def tune(
     names = _kept(kept)
     data = load_data(spec)
     measured, most = to_measure(data), most_workers(workers, spec.resources.cpus_per_worker)
-    again = "recompute" not in names
+    again, memory_of = "recompute" not in names, memory_here(data)
     found, own = candidates_here(measured, most, names, times_counted(measured.spec))
     if seconds and not local:
         if spec.resources.memory_per_worker is not None:  # does anything fit at all?
-            those_that_fit(found, 1, **data.for_plan, recomputes=again, compares=False)
+            those_that_fit(found, 1, memory_of, recomputes=again, compares=False)
         found, own = candidates_here(measured, most, names, _times(measured, most, seconds, quiet=as_json))
-    ranked, refused = those_that_fit(found, _FITTING, **data.for_plan, recomputes=again)
-    own = None if own is None else with_memory(own, **data.for_plan)
+    ranked, refused = those_that_fit(found, _FITTING, memory_of, recomputes=again)
+    own = None if own is None else memory_of(own)
     if own is not None and own.refusal is not None:
         refused, own = [*refused, own], None
     trials, stopped = list[Trial](), False

@@ -21,6 +21,7 @@ from cluster.data.sources import JobData
 from cluster.run.calibration import calibrate, first_alike
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
+from coordinator.plan.candidate_memory import RUNTIME_BYTES, MemoryOf
 from coordinator.plan.candidates import Candidate, Candidates, Scope, cut_by
 from coordinator.plan.choosing import chosen
 from coordinator.plan.contest import Budget, Contest
@@ -38,8 +39,6 @@ from stages.errors import NotEnoughResources
 
 _MANY_EPOCHS = 1_000_000
 _FEW = 5
-_RUNTIME_BYTES = 200 * 2**20
-"""Memory of a worker process that has no data yet."""
 _SHARE_OF_MEMORY = 0.8
 _PARTS, _GROUP = (1, 4, 16, 64), 4
 """The numbers of micro-batches, and the weight-gradient group, whose times are measured for all others."""
@@ -106,6 +105,11 @@ def candidates_here(
     cut = cut_by(times) if times.source == "measured" else None
     found = Candidates(spec, rows, scope, partial(predicted_step, times=times), cut=cut)
     return found, found.add(settings) if settings.workers <= _MOST_OWN_WORKERS * most else None
+
+
+def memory_here(data: JobData) -> MemoryOf:
+    """Return what counts the memory of candidates that run on this machine."""
+    return MemoryOf(**data.for_plan, free=int(_SHARE_OF_MEMORY * _free_memory()))
 
 
 def times_here(job: MeasuredJob, most: int, seconds: float) -> MachineTimes:
@@ -219,7 +223,7 @@ def run_steps(job: MeasuredJob, candidate: Candidate, workers: Workers, steps: i
 
 def _needs(candidate: Candidate) -> int:
     """Return the bytes that a candidate's processes take."""
-    return candidate.settings.workers * ((candidate.memory or 0) + _RUNTIME_BYTES)
+    return candidate.settings.workers * ((candidate.memory or 0) + RUNTIME_BYTES)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ What is tried is limited by counts, not by a clock, so the answer is always the 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,13 +14,11 @@ from itertools import pairwise
 from coordinator.job.schedule_names import SCHEDULES, TWO_STAGES_A_WORKER, fewest_micro_batches
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
-from coordinator.plan.estimate import estimate
 from coordinator.plan.partition import Bounds, balanced_bounds
 from coordinator.plan.settings import CHANGES_BITS, PipelineSettings, trial_job
-from coordinator.texts import size
 from coordinator.timing.machine_times import MachineTimes
 from coordinator.timing.step_time import PredictedStep
-from stages.errors import InvalidJob, InvalidSchedule, NotEnoughResources
+from stages.errors import InvalidJob, InvalidSchedule
 
 _MOST_MICRO_BATCHES = 64
 _MOST_FORWARDS = 2**14
@@ -31,8 +28,6 @@ _ALL_WORKERS = 8
 _FIRST = ("1f1b", "zb-h1")
 _PAIRS, _FOR_GROUPS, _FOR_CUTS = 8, 16, 4
 """How many of the best go on: numbers of workers and micro-batches, and settings."""
-_EACH = 2
-"""How many candidates of each number of workers and micro-batches may be compared, at least."""
 _SPARING = ("1f1b", "zb-h1", "v-half", "v-min")
 """The schedules that keep the fewest micro-batches."""
 
@@ -238,66 +233,3 @@ def changes_bits(settings: PipelineSettings, own: PipelineSettings) -> bool:
     """Whether weights differ in their last bits from those with the job's own settings (see coordinator.plan.settings,
     [Note: settings and bits])."""
     return any(settings.entries()[path] != own.entries()[path] for path in CHANGES_BITS)
-
-
-def with_memory(candidate: Candidate, *, data_bytes: int, validation_rows: int) -> Candidate:
-    """Return the candidate with the bytes of the worker that needs most, and why it is refused if it is."""
-    plan = estimate(candidate.blueprint, data_bytes=data_bytes, validation_rows=validation_rows)
-    most = max(plan.workers, key=lambda worker: worker.total)
-    refusal = None if most.fits else f"needs {size(most.total, 'up')} a worker"
-    parameters = sum(s.memory.weights + s.memory.gradients + s.memory.optimizer for s in plan.stages)
-    return replace(candidate, memory=most.total, parameters=parameters, refusal=refusal)
-
-
-def those_that_fit(
-    found: Candidates,
-    most: int,
-    *,
-    data_bytes: int,
-    validation_rows: int,
-    recomputes: bool = True,
-    compares: bool = True,
-) -> tuple[list[Candidate], list[Candidate]]:
-    """Return the best `most` candidates whose workers have enough memory, and those before them that were refused. With
-    `compares`, the former have the best two for each number of workers and micro-batches, too.
-
-    Settings that do not fit are tried with `recompute: auto` too if `recomputes`. Raises NotEnoughResources, with the
-    least need, if none fits.
-    """
-    fitting, refused = list[Candidate](), list[Candidate]()
-    limit = found.memory_limit
-    waiting = [(place, candidate) for place, candidate in enumerate(found.ranked())]
-    heap = [(candidate.predicted.seconds, place, candidate) for place, candidate in waiting]
-    heapq.heapify(heap)
-    while heap and len(fitting) < most:
-        _, place, candidate = heapq.heappop(heap)
-        counted = with_memory(candidate, data_bytes=data_bytes, validation_rows=validation_rows)
-        if counted.refusal is None:
-            fitting.append(counted)
-            continue
-        refused.append(counted)
-        if counted.parameters > found.most_workers * (limit or 0):  # even the parameters alone are too much
-            break
-        if recomputes and candidate.settings.recompute == "none":
-            again = found.add(replace(candidate.settings, recompute="auto"))
-            if again is not None:
-                heapq.heappush(heap, (again.predicted.seconds, len(waiting) + place, again))
-    if not fitting:
-        sparing = [with_memory(one, data_bytes=data_bytes, validation_rows=validation_rows) for one in found.sparing()]
-        raise NotEnoughResources(_no_room([*refused, *sparing], limit))
-    for candidate in found.ranked() if compares else ():
-        pair = candidate.settings.workers, candidate.settings.micro_batches
-        alike = [one for one in fitting if (one.settings.workers, one.settings.micro_batches) == pair]
-        if len(alike) >= _EACH or any(one.settings == candidate.settings for one in alike):
-            continue
-        counted = with_memory(candidate, data_bytes=data_bytes, validation_rows=validation_rows)
-        fitting += [counted] if counted.refusal is None else []
-    return sorted(fitting, key=lambda candidate: candidate.predicted.seconds), refused
-
-
-def _no_room(refused: Sequence[Candidate], limit: int | None) -> str:
-    least = min(refused, key=lambda candidate: (candidate.memory or 0, candidate.settings.stages))
-    return (
-        f"resources.memory_per_worker: {size(limit, 'down')} is too little for all settings; the least that one "
-        f"needs is {size(least.memory, 'up')} a worker: {least.settings}"
-    )

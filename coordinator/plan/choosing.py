@@ -10,7 +10,8 @@ from functools import partial
 
 from coordinator.job.sections import PipelineSection
 from coordinator.job.spec import JobSpec
-from coordinator.plan.candidates import Candidates, Scope, those_that_fit
+from coordinator.plan.candidate_memory import MemoryOf, those_that_fit
+from coordinator.plan.candidates import Candidates, Scope
 from coordinator.plan.predicted_step import estimated_times, predicted_step
 from coordinator.plan.settings import PipelineSettings, with_settings
 from coordinator.texts import counted
@@ -40,7 +41,8 @@ def chosen(
     known = times or estimated_times(spec, cores=max(1, room) * spec.resources.cpus_per_worker)
     open_job = spec.model_copy(update={"pipeline": PipelineSection()})
     found = Candidates(open_job, n_train, scope, partial(predicted_step, times=known))
-    (best, *_), _ = those_that_fit(found, 1, data_bytes=data_bytes, validation_rows=validation_rows, compares=False)
+    memory_of = MemoryOf(data_bytes=data_bytes, validation_rows=validation_rows)
+    (best, *_), _ = those_that_fit(found, 1, memory_of, compares=False)
     basis = "measured" if known.source == "measured" else "counted"
     line = (
         f"pipeline auto: {best.settings}: the shortest predicted step of {counted(found.n_predicted, 'choice')}, from "

@@ -1,4 +1,4 @@
-"""Processes that perform one plan after another: each begins anew, and its weights are those of processes of its own."""
+"""Processes that perform one plan after another: each begins anew, with the weights of one process."""
 
 from __future__ import annotations
 

@@ -153,3 +153,9 @@ def test_the_example_is_tuned_from_its_file() -> None:
     done = pipetrain_here("tune", EXAMPLES / "digits.yaml", "--seconds", "0")
     assert done.returncode == 0
     assert "its predicted step is the shortest" in done.stdout
+
+
+def test_a_job_with_auto_is_tuned_too(auto: Path) -> None:
+    done = pipetrain_here("tune", auto, "--seconds", "0", "--json")
+    assert done.returncode == 0
+    assert set(json.loads(done.stdout)["changed"]) >= {"pipeline.stages", "pipeline.schedule", "training.micro_batches"}
