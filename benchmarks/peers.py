@@ -29,6 +29,7 @@ from benchmarks import CONFIGS, GPT_CONFIGS, WORKERS, AnyConfig, GptConfig
 from benchmarks.ours import OurPeer, job_for
 from benchmarks.torch_peer import KEEP_MEMORY, ONE_PROCESS, TorchPeer, schedules_for
 from cluster.actors.ray_session import ray_session
+from coordinator.texts import per_second
 
 OURS = (("1f1b", 1), ("gpipe", 8), ("zb-h1", 1), ("zb-h1", 4), ("zb-h2", 1))
 """Our schedules, each with a weight-gradient group, which is at most the number of micro-batches."""
@@ -38,7 +39,7 @@ TORCH = ("1F1B", "GPipe", "InterleavedZeroBubble-1", "ZBVZeroBubble", "DualPipeV
 """Torch's schedules that won for any network, or nearly did, when `python -m benchmarks.torch_peer` measured all
 nine."""
 TORCH_ELSEWHERE = ("1F1B", "GPipe", "Interleaved1F1B", "DualPipeV")
-MICRO_BATCHES = {64: (2, 4), 256: (2, 4, 16), 1024: (4, 8), 2048: (4, 8)}
+MICRO_BATCHES = {64: (2, 4), 256: (2, 4, 16), 1024: (4, 8), 2048: (4,)}
 """Other numbers of micro-batches that both sides try, by the width of an MLP, …"""
 GPT_MICRO_BATCHES = {12: (2, 3, 6), 8: (2, 8), 4: (2,)}
 """… and by the batch of a GPT."""
@@ -92,9 +93,9 @@ class Contestant:
     def try_out(self) -> None:
         """Start it, measure it for a moment, and end it."""
         with self.start() as peer:
-            first = statistics.median(peer.measure(2))
-            steps = max(2, min(400, round(_TRIAL_S / first)))
-            self.trial = statistics.median(peer.measure(steps))
+            self.trial = statistics.median(peer.measure(2))
+            if self.trial < _TRIAL_S / 2:
+                self.trial = statistics.median(peer.measure(min(400, round(_TRIAL_S / self.trial))))
         self.steps = max(2, min(600, round(_TURN_S / self.trial)))
 
     def turn(self, peer: Peer) -> None:
@@ -134,7 +135,7 @@ class Comparison(NamedTuple):
 def main() -> None:
     """Run the measurements and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each finalist")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each finalist")
     parser.add_argument("--width", type=int, action="append", help="only the networks of this width (repeatable)")
     parser.add_argument("--python", default=sys.executable, help="a Python that has torch")
     parser.add_argument("--keep-memory", action="store_true", help="let torch's allocator keep freed memory")
@@ -226,7 +227,7 @@ def comparisons(finished: Sequence[Contestant], own: int, wanted: Wanted) -> lis
 
 def line_of(config: AnyConfig, one: Comparison) -> str:
     """Return a line of the table."""
-    cells = [f"{config.batch / c.median:,.4g} ({c.name})" for c in (one.ours, one.other)]
+    cells = [f"{per_second(config.batch / c.median)} ({c.name})" for c in (one.ours, one.other)]
     wanted = "" if one.wanted is None else f"≥ {one.wanted}"
     network = config if isinstance(config, GptConfig) else f"{config.width}, {config.layers}, {config.batch}"
     return f"| {network} | {one.what} | {' | '.join(cells)} | {one.ratio:.2f} ({one.ratio_of_means:.2f}) | {wanted} |"
@@ -235,9 +236,9 @@ def line_of(config: AnyConfig, one: Comparison) -> str:
 def _print_all(config: AnyConfig, finished: Sequence[Contestant]) -> None:
     print(f"\n{config}")
     for one in sorted(finished, key=lambda c: (c.side, c.median)):
-        rate, flops = config.batch / one.median, config.step_flops / one.median / 1e9
+        rate, flops = per_second(config.batch / one.median), config.step_flops / one.median / 1e9
         times = f"{1e3 * one.median:>9.2f} ms (mean {1e3 * one.mean:.2f})"
-        print(f"  {one.side:<6} {one.name:<32} {times:<28} {rate:>10,.4g} samples/s {flops:>7.1f} GFLOP/s", flush=True)
+        print(f"  {one.side:<6} {one.name:<32} {times:<28} {rate:>10} samples/s {flops:>7.1f} GFLOP/s", flush=True)
 
 
 if __name__ == "__main__":

@@ -60,5 +60,5 @@ def test_three_comparisons_of_one_run_by_medians_and_by_means() -> None:
     first = found[0]
     assert first.ours.mean > 1.8 * first.ours.median
     assert line_of(CONFIGS[3], first).startswith(
-        "| 64, 8, 256 | 8 micro-batches each | 2.56e+04 (a) | 8,533 (e) | 3.00 ("
+        "| 64, 8, 256 | 8 micro-batches each | 25,600 (a) | 8,533 (e) | 3.00 ("
     )
