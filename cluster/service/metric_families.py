@@ -112,7 +112,8 @@ LAST_STEP = Family(
 STEP_SECONDS = Family(
     "histogram",
     "pipetrain_step_duration_seconds",
-    "From the end of one step to the end of the next, without evaluations between them.",
+    "From the end of one step to the end of the next, without evaluations between them. Its sum divided by its count "
+    "is the mean.",
     ("job",),
 )
 BUBBLE = Family(

@@ -96,6 +96,20 @@ def _flat(workers: _Answers) -> list[str]:
     return [names[type(order)] for orders in workers.asked for order in orders]
 
 
+def test_while_rows_are_handed_out_the_workers_have_another_submission() -> None:
+    """However long the rows take, no worker waits for the coordinator between two submissions, except at the end."""
+    workers, trainer = _run(digits_job(stages=1), rows=100_000, max_steps=200)
+    made, seen = 0, list[int]()
+    for row in trainer.rows():
+        made += isinstance(row, StepRow)
+        ordered = sum(isinstance(order, TrainStep) for orders in workers.asked for order in orders)
+        seen.append(ordered - made)
+        last = [order.step for order in workers.asked[-1] if isinstance(order, TrainStep)]
+        assert last == [] or row.step < last[0] or ordered == 200, f"nothing is ordered beyond step {row.step}"
+    assert made == 200
+    assert max(seen) <= 2 * 512
+
+
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("max_steps", [None, 1, 9, 10, 11, 20])
 def test_every_step_is_followed_by_its_update_before_anything_else(clip: float | None, max_steps: int | None) -> None:
