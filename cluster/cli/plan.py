@@ -31,11 +31,13 @@ from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import Estimate, estimate
 from coordinator.plan.layer_table import LayerRow, folded, layer_rows
 from coordinator.plan.layout import lay_out
+from coordinator.plan.measured_schedule import with_measured_schedule
 from coordinator.plan.planned_schedule import gain_text, planned_schedule
 from coordinator.plan.predicted_step import predicted_step
 from coordinator.plan.rate_picture import notable_steps, rate_picture
 from coordinator.schedules.csv_format import write_csv
 from coordinator.texts import counted, number, size
+from coordinator.timing.machine_times import MachineTimes
 from coordinator.timing.step_comparison import compare as compare_steps
 from stages.data import batch_bounds
 from stages.errors import NotEnoughResources, UserMistake
@@ -103,6 +105,9 @@ def plan(
     spec, lines = chosen(spec, len(data.train), room, **data.for_plan)
     data = replace(data, spec=spec, said=(*data.said, *lines))
     blueprint = lay_out(spec, len(data.train), room, **data.for_plan)
+    times = _measured(blueprint, recorded) if measure or recorded is not None else None
+    if times is not None and recorded is None:
+        blueprint = with_measured_schedule(blueprint, times)
     found = estimate(blueprint, **data.for_plan)
     warnings = data_warnings(measure_data(data))
     for warning in warnings:
@@ -113,7 +118,7 @@ def plan(
             **planned_schedule(blueprint),
             "data": list(data.said),
             "warnings": [asdict(warning) for warning in warnings],
-            **_predicted(blueprint, measure=measure, recorded=recorded).document,
+            **_predicted(blueprint, times, recorded).document,
         }
         click.echo(json.dumps({**told, "operations": [asdict(row) for row in layer_rows(blueprint)]}))
     else:
@@ -121,8 +126,8 @@ def plan(
         rows = layer_rows(blueprint)
         if layers or any(len(row.path) > 1 for row in rows):
             _print_layers(spec.name, rows if layers else folded(rows))
-        _print(blueprint, found, measured=measure or recorded is not None)
-        click.echo("\n".join(_predicted(blueprint, measure=measure, recorded=recorded).lines))
+        _print(blueprint, found, measured=times is not None)
+        click.echo("\n".join(_predicted(blueprint, times, recorded).lines))
     if write_schedule is not None:
         _write(blueprint, write_schedule)
     if found.refusals:
@@ -234,20 +239,23 @@ class _Predicted(NamedTuple):
     document: dict[str, object]
 
 
-def _predicted(blueprint: Blueprint, *, measure: bool, recorded: RecordedSteps | None) -> _Predicted:
-    """Measure, if that was asked for, and predict a step."""
-    if not measure and recorded is None:
+def _measured(blueprint: Blueprint, recorded: RecordedSteps | None) -> MachineTimes:
+    """Measure the plan's stages here."""
+    click.echo("measuring F, I, W and messages of this job here …", err=True)
+    rows = sorted(set(blueprint.micro_batch_rows))
+    times = calibrate(blueprint.spec, blueprint.n_workers, bounds=[blueprint.bounds], rows=rows, alone=False)
+    return times if recorded is None or not recorded.cores else replace(times, cores=recorded.cores)
+
+
+def _predicted(blueprint: Blueprint, times: MachineTimes | None, recorded: RecordedSteps | None) -> _Predicted:
+    """Predict a step from times that were measured; None if none were."""
+    if times is None:
         counted_only = (
             "Both follow from counted operations, and sending takes no time in them. A run predicts its bubble from "
             "measured times, so its figure differs. --measure measures here."
         )
         return _Predicted([counted_only], {"prediction": {"source": "counted"}})
-    spec, rows = blueprint.spec, blueprint.micro_batch_rows
-    click.echo("measuring F, I, W and messages of this job here …", err=True)
-    times = calibrate(spec, blueprint.n_workers, bounds=[blueprint.bounds], rows=sorted(set(rows)), alone=False)
-    if recorded is not None and recorded.cores:
-        times = replace(times, cores=recorded.cores)
-    step = predicted_step(blueprint, times)
+    rows, step = blueprint.micro_batch_rows, predicted_step(blueprint, times)
     lines = ["", *prediction_lines(step, times, sum(rows))]
     document: dict[str, object] = {"prediction": prediction_document(step, times, sum(rows))}
     if recorded is not None:

@@ -45,7 +45,7 @@ def search_schedule(
             n_micro_batches=len(sizes),
             n_workers=pipeline.n_workers,
             times=_times(costs, bounds, recompute),
-            fits=_fits(spec, bounds, sizes),
+            fits=fits_into_memory(spec, bounds, sizes),
         )
     )
 
@@ -59,7 +59,8 @@ def _times(costs: Sequence[ActionCosts], bounds: Bounds, recompute: Collection[i
     return np.column_stack([stages, stages[:, 1] + stages[:, 2]])
 
 
-def _fits(spec: JobSpec, bounds: Bounds, sizes: Sequence[int]) -> Fits:
+def fits_into_memory(spec: JobSpec, bounds: Bounds, sizes: Sequence[int]) -> Fits:
+    """Return whether workers have the memory for a program of these stages."""
     limit, group = spec.resources.memory_per_worker, spec.pipeline.weight_grad_group
     if limit is None or spec.pipeline.recompute != "none":  # stages that recompute keep almost nothing
         return lambda table: True

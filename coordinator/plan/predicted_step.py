@@ -66,9 +66,13 @@ def counted_times(spec: JobSpec) -> MachineTimes:
 
 def predicted_step(blueprint: Blueprint, times: MachineTimes) -> PredictedStep:
     """Return the prediction for a full batch."""
-    program = as_performed(blueprint.program, blueprint.first_trained, together=blueprint.recompute)
-    table = table_of(program)
-    return timed_step(table, _costs(blueprint, table, times))
+    table = performed_table(blueprint)
+    return timed_step(table, step_costs(blueprint, table, times))
+
+
+def performed_table(blueprint: Blueprint) -> ActionTable:
+    """Return the program of a full batch as workers perform it."""
+    return table_of(as_performed(blueprint.program, blueprint.first_trained, together=blueprint.recompute))
 
 
 def trained_numbers(model: ModelSpec, first: int, last: int) -> int:
@@ -77,7 +81,8 @@ def trained_numbers(model: ModelSpec, first: int, last: int) -> int:
     return sum(spec.numbers for op in ops if op.trained for _, spec in op.parameters if spec.tied_to is None)
 
 
-def _costs(blueprint: Blueprint, table: ActionTable, times: MachineTimes) -> StepCosts:
+def step_costs(blueprint: Blueprint, table: ActionTable, times: MachineTimes) -> StepCosts:
+    """Return the costs of a plan's `performed_table`."""
     spec, bounds, placement = blueprint.spec, blueprint.bounds, table.placement
     model, n, item = spec.model_spec(), table.n_stages, spec.model_spec().itemsize
     network, rows = model.network, blueprint.micro_batch_rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from coordinator.plan.auto_schedule import MOST_FORWARDS
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.estimate import dry_run, estimate
 from coordinator.plan.measured_costs import measure_layers
+from coordinator.plan.measured_schedule import with_measured_schedule
 from coordinator.plan.partition import ActionCosts
+from coordinator.plan.predicted_step import estimated_times, predicted_step
+from coordinator.timing.machine_times import LinkTimes
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
@@ -125,3 +129,15 @@ def test_layers_are_measured_apart() -> None:
     for forward, backward, weight in measure_layers(job(stages=1), rows=2):
         assert min(forward, backward, weight) >= 0
         assert forward + backward + weight > 0
+
+
+def test_a_search_with_measured_times_takes_slow_links_into_account() -> None:
+    spec = job(schedule="auto", stages=3, workers=3, weight_grad_group=2)
+    blueprint = make_blueprint(spec, ROWS)
+    times = replace(estimated_times(spec, cores=3), local=LinkTimes(latency_s=1e-3))
+    found = with_measured_schedule(blueprint, times)
+    assert found.program != blueprint.program
+    assert sorted(found.programs) == sorted(blueprint.programs)
+    assert predicted_step(found, times).seconds < 0.95 * predicted_step(blueprint, times).seconds
+    named = make_blueprint(job(schedule="1f1b", stages=3), ROWS)
+    assert with_measured_schedule(named, times) is named
