@@ -13,7 +13,7 @@ TICK_S = 0.4
 MADE_WITHIN_S = 60.0
 """The time for making a page, in seconds: much, because all CPUs may be training. NiceGUI's own limit is 3 s; after it,
 NiceGUI answers 500."""
-_PAGES = (("/", "Jobs"), ("/cluster", "Cluster"), ("/schedule", "Schedules"))
+_PAGES = (("/", "Jobs"), ("/cluster", "Cluster"), ("/schedule", "Schedules"), ("/lab", "Lab"))
 
 
 def head() -> str:

@@ -16,7 +16,7 @@ BUBBLE = 3
 """The number of a bubble among the kinds of bars."""
 FAILED = 1
 """The ninth number of a bar whose action failed. The other bars of such a panel have 0 there; bars of other panels have
-only eight numbers."""
+only eight numbers, or ten: the tenth is the worker's number, if not all workers are drawn."""
 _LANE, _LOW_LANE, _HEAD, _FOOT, _GAP = 32, 18, 28, 44, 12  # pixels
 _MANY = 12  # with more workers than this, the lanes are low
 MOST_BARS = 3000
@@ -40,6 +40,10 @@ class Panel:
     idle: float
     since: float
     until: float
+    workers: Sequence[int] | None = None
+    """The numbers of the workers that are drawn; None for all."""
+    lane: int | None = None
+    """The height of a worker's lane in pixels; None: by the number of workers."""
 
 
 def panel(
@@ -94,13 +98,19 @@ def windows(panels: Sequence[Sequence[Timed]], most: int) -> list[tuple[float, f
 
 
 def _bubbles(lane: list[Timed], worker: int, end: float, shortest: float) -> list[list[float]]:
+    spans = [(start, stop) for _, _, start, stop in sorted(lane, key=lambda timed: timed[2])]
+    return bubbles_between(spans, worker, end, shortest)
+
+
+def bubbles_between(spans: Iterable[tuple[float, float]], row: int, end: float, shortest: float) -> list[list[float]]:
+    """Return the bars of the gaps between spans, in their order, that are longer than `shortest`."""
     found, free = [], 0.0
-    for _, _, start, stop in sorted(lane, key=lambda timed: timed[2]):
+    for start, stop in spans:
         if start - free > shortest:
-            found.append([worker, free, start, BUBBLE, -1, -1, 0, 0])
+            found.append([row, free, start, BUBBLE, -1, -1, 0, 0])
         free = max(free, stop)
     if end - free > shortest:
-        found.append([worker, free, end, BUBBLE, -1, -1, 0, 0])
+        found.append([row, free, end, BUBBLE, -1, -1, 0, 0])
     return found
 
 
@@ -114,22 +124,25 @@ def marked(panels: Sequence[Panel], action: Action) -> list[Panel]:
     return [replace(p, bars=[[*bar, FAILED if is_it(bar) else 0] for bar in p.bars]) for p in panels]
 
 
+_NO_SHAPE: tuple[object, ...] = ()
+
+
 class Gantt:
     """The chart: panels beneath each other on the same time axis. `unit` is ms, or the unit of a dry run's times."""
 
     def __init__(self, *, unit: str, label: str) -> None:
-        self.unit, self._shape = unit, (-1, -1)
+        self.unit, self._shape = unit, _NO_SHAPE
         self.chart = ui.echart({}, renderer="svg").classes("gantt").props(f'role=img aria-label="{label}"')
         self._label = label
 
     def measure_in(self, unit: str) -> None:
         """Draw the next panels in another unit."""
         if unit != self.unit:
-            self.unit, self._shape = unit, (-1, -1)
+            self.unit, self._shape = unit, _NO_SHAPE
 
     def show(self, panels: Sequence[Panel], summary: str) -> None:
         """Draw the panels. `summary` describes the picture in words, for screen readers."""
-        shape = (len(panels), max((p.n_workers for p in panels), default=0))
+        shape = (len(panels), max((p.n_workers for p in panels), default=0), tuple(p.workers for p in panels))
         since = min((p.since for p in panels), default=0.0)
         end = max((p.until for p in panels), default=0.0) or 1.0
         aria = {"enabled": True, "label": {"description": f"{self._label}. {summary}"}}
@@ -158,7 +171,14 @@ def _height(panels: Sequence[Panel]) -> int:
 
 def _lane(p: Panel) -> int:
     """The height of a worker's lane in pixels: lower for many workers, so that all are visible at once."""
+    if p.lane is not None:
+        return p.lane
     return _LANE if p.n_workers <= _MANY else _LOW_LANE
+
+
+def _left(panels: Sequence[Panel]) -> int:
+    """The place of the workers' names in pixels."""
+    return 58 if all(max(p.workers or (0,)) < 1000 for p in panels) else 76
 
 
 def _options(panels: Sequence[Panel], since: float, end: float, unit: str) -> dict[str, Any]:
@@ -181,7 +201,7 @@ def _options(panels: Sequence[Panel], since: float, end: float, unit: str) -> di
             for i, p in enumerate(panels)
         ],
         "grid": [
-            {"left": 58, "right": 10, "top": tops[i] + _HEAD, "height": _lane(p) * p.n_workers}
+            {"left": _left(panels), "right": 10, "top": tops[i] + _HEAD, "height": _lane(p) * p.n_workers}
             for i, p in enumerate(panels)
         ],
         "tooltip": {
@@ -221,7 +241,7 @@ def _options(panels: Sequence[Panel], since: float, end: float, unit: str) -> di
                 "type": "category",
                 "gridIndex": i,
                 "inverse": True,
-                "data": [f"worker {worker}" for worker in range(p.n_workers)],
+                "data": [f"worker {worker}" for worker in p.workers or range(p.n_workers)],
                 "axisLine": {"show": False},
                 "axisTick": {"show": False},
                 "axisLabel": text,

@@ -300,6 +300,48 @@ class Schedule(BaseModel):
     actions: list[tuple[int, str, float, float]] = Field(description="worker, action such as 2F0, start, end")
 
 
+class LabTimes(BaseModel):
+    """Times of one worker's layers and one micro-batch, in any unit."""
+
+    F: float
+    I: float  # noqa: E741
+    W: float
+
+
+class LabSchedule(BaseModel):
+    """One schedule of a comparison. Times are in the unit of F, I and W. A schedule that cannot be built has only its
+    name and `left_out`."""
+
+    schedule: str
+    left_out: str | None = Field(default=None, description="why it cannot be built for these numbers")
+    stages: int | None = None
+    step: float | None = Field(default=None, description="from the first action to the last one")
+    in_a_row: float | None = Field(default=None, description="a step if the next one begins before all have ended it")
+    bubble: float | None = Field(default=None, description="idle share of all workers' time, 0 to 1")
+    bubble_rate: float | None = Field(default=None, description="the zero-bubble papers' rate: of steps in a row")
+    kept: float | None = Field(default=None, description="most micro-batches that a worker keeps")
+    fits: bool | None = Field(default=None, description="whether it keeps at most `memory`")
+    messages: int | None = None
+    origin: str | None = Field(default=None, description="where the step comes from: program, law or estimate")
+    estimated_from: list[list[int]] | None = Field(
+        default=None, description="workers and micro-batches of the programs from which the step is estimated"
+    )
+    missed: float | None = Field(default=None, description="error of the same estimate for the largest of these")
+
+
+class Lab(BaseModel):
+    """All schedules side by side, as `pipetrain lab --json` prints them."""
+
+    workers: int
+    micro_batches: int
+    times: LabTimes
+    latency: float
+    memory: float | None
+    shortest: str | None = Field(description="the schedule with the shortest step of those that fit")
+    gain: float | None = Field(description="by which share the searched schedule is shorter than the best built-in one")
+    schedules: list[LabSchedule]
+
+
 class StopRequest(BaseModel):
     """How to stop a job."""
 

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from cluster.dashboard import facts, models
 from cluster.dashboard.job_list import SORTS, Filters, job_page
+from cluster.dashboard.lab_view import LabQuestion, lab_thread, perform_lab, search_lab
 from cluster.dashboard.schedule_view import Question, perform
 from cluster.dashboard.site import Site
 from cluster.dashboard.submission import resume_job, submit_text
@@ -192,6 +193,23 @@ def _reading(router: APIRouter, site: Site) -> None:
         """Return the dry run of a schedule, with its bubble and the micro-batches that it keeps in memory."""
         question = Question(schedule, stages, micro_batches, workers, backward)
         return Response(await asyncio.to_thread(_performed, question), media_type="application/json")
+
+    @router.get("/lab", response_model=models.Lab, responses={409: _REFUSALS[409]})
+    async def lab(
+        stages: Annotated[int, Query(description="number of stages, one a worker")] = 8,
+        micro_batches: Annotated[int, Query(description="number of micro-batches")] = 32,
+        forward: Annotated[float, Query(description="time of F of a worker's layers, in any unit")] = 1.0,
+        input_gradient: Annotated[float, Query(description="time of I")] = 1.0,
+        weight_gradient: Annotated[float, Query(description="time of W")] = 1.0,
+        latency: Annotated[float, Query(description="time of an array from one worker to the next")] = 0.0,
+        memory: Annotated[float, Query(description="most micro-batches that a worker can keep; 0: any")] = 0.0,
+        search: Annotated[bool, Query(description="search for a still better schedule, too")] = False,
+    ) -> Response:
+        """Compare all schedules: step time, bubble, memory and messages."""
+        question = LabQuestion(stages, micro_batches, forward, input_gradient, weight_gradient, latency, memory)
+        compute = search_lab if search else perform_lab
+        found = await lab_thread.run(lambda: compute(question))
+        return Response(models.Lab(**found.document).model_dump_json(), media_type="application/json")
 
 
 def _files(router: APIRouter, site: Site) -> None:

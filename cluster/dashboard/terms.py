@@ -8,11 +8,24 @@ TERMS = {
     "bubble, measured": "The bubble over the last steps",
     "bubble, predicted": "The bubble that the schedule, and sharing cores, would have with the measured times of its "
     "actions, if sending took no time",
-    "by the formula": "The bubble by the law of the schedule: p stages, w workers with v stages each, m micro-batches; "
-    "F, I and W are the times of its actions",
+    "by the formula": "How long a worker idles by the law of the schedule, as a share of the step: p stages, w "
+    "workers; F and I are the times of a stage",
     "bubble rate": "The bubble of the zero-bubble papers: it leaves out that workers begin and end one after the other",
     "as papers count": "The bubble if a backward pass is one action, which sends nothing before its end. Workers send "
     "the input gradient before they compute the weight gradient",
+    "step alone": "How long a step takes from its first action to its last one. A job with clipping takes as long",
+    "in a row": "How long a step takes if the next one begins before all workers have ended it, as in a job without "
+    "clipping: the longest time from a worker's first action to its last one",
+    "kept a worker": "The most micro-batches whose activations a worker keeps at once for the backward pass; with two "
+    "stages a worker, those of one stage count half",
+    "messages": "Arrays that workers send each other in a step",
+    "step from": "Program: a dry run of the whole step. Law: exact, by the law of the schedule. Estimate: from smaller "
+    "steps, with the error of the same estimate for a step that was performed",
+    "latency": "How long an array takes from one worker to the next, in the unit of F, I and W",
+    "memory": "The most micro-batches that a worker can keep; 0: any number",
+    "F of a worker": "How long a worker's layers take for the forward pass of a micro-batch, in any unit",
+    "I of a worker": "How long a worker's layers take for the input gradients of a micro-batch",
+    "W of a worker": "How long a worker's layers take for the weight gradients of a micro-batch",
     "length": "How long a step takes, counted in forward passes of one micro-batch",
     "most kept": "The most micro-batches whose activations a worker keeps at once for the backward pass",
     "micro-batches kept": "The most micro-batches whose activations the stage keeps at once for the backward pass",

@@ -99,6 +99,7 @@ class Row:
             "schedule": self.schedule,
             "stages": self.n_stages,
             "step": self.step,
+            "in_a_row": self.span,
             "bubble": self.bubble,
             "bubble_rate": self.bubble_rate,
             "kept": self.kept,

@@ -26,6 +26,7 @@ def test_json_has_a_row_for_each_schedule() -> None:
         "schedule": "zb-h1",
         "stages": 4,
         "step": 21.0,
+        "in_a_row": 21.0,
         "bubble": pytest.approx(3 / 21),
         "bubble_rate": pytest.approx(3 / 21),
         "kept": 4.0,

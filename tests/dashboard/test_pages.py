@@ -301,6 +301,7 @@ PAGES = {
     "/submit": "input[aria-label='Epochs']",
     "/cluster": "td a[href^='/jobs/']",
     "/schedule": ".gantt svg",
+    "/lab": ".gantt svg",
     "JOB": ".gantt svg",
 }
 """The element of each page that shows that the page is complete."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.dashboard.pages import cluster_page, job_page, jobs_page, schedule_page, submit_page
+from cluster.dashboard.pages import cluster_page, job_page, jobs_page, lab_page, schedule_page, submit_page
 from cluster.dashboard.site import Site
 
 
@@ -13,3 +13,4 @@ def register(site: Site) -> None:
     submit_page.register(site)
     cluster_page.register(site)
     schedule_page.register()
+    lab_page.register()

@@ -8,6 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from cluster.dashboard.frame import MADE_WITHIN_S, frame, heading
+from cluster.dashboard.lab_view import LabQuestion
 from cluster.dashboard.parts import explained, facts, fill_table, kinds_key, problems_list, table
 from cluster.dashboard.picture import Picture, PictureView
 from cluster.dashboard.schedule_view import MOST_MICRO_BATCHES, MOST_STAGES, DryRun, Question, perform, picture_of
@@ -73,6 +74,7 @@ class _Schedule:
                 self._workers = self._number("Workers (0: default)", question.workers, 0, MOST_STAGES)
                 self._backward = self._number("time of I and of W", question.backward, 0.05, 20, step=0.25)
             self._about = ui.label().classes("muted")
+            self._compare = ui.link("Compare all schedules in the lab", "/lab")
             self._problems = problems_list()
         with ui.element("section").classes("panel stack") as self._picture:
             self._facts = facts(
@@ -129,6 +131,10 @@ class _Schedule:
         )
         if ui.context.client.has_socket_connection:
             ui.navigate.history.replace(path)
+        workers = found.timed.table.n_workers
+        numbers = LabQuestion(workers, question.micro_batches, 1.0, question.backward, question.backward)
+        self._compare.props["href"] = numbers.path()
+        self._compare.update()
         self._view.show(picture)
         self._facts(_facts(question, found))
         bubbles = found.timed.bubbles
@@ -158,9 +164,9 @@ def _facts(question: Question, found: DryRun) -> list[str]:
     usual = w == default_workers(question.schedule, p)
     formula = ""
     if question.schedule in ("gpipe", "1f1b") and usual:
-        formula = _formula("p", p, "m", m, question.backward)
+        formula = _formula("p", p, m, question.backward)
     elif question.schedule in ("interleaved-1f1b", "looped-bfs") and p % w == 0 and m % w == 0:
-        formula = _formula("w", w, "v·m", p // w * m, question.backward)
+        formula = _formula("w", w, p // w * m, question.backward)
     return [
         share(found.timed.bubble),
         formula,
@@ -172,7 +178,8 @@ def _facts(question: Question, found: DryRun) -> list[str]:
     ]
 
 
-def _formula(workers: str, w: int, rounds: str, n: int, b: float) -> str:
-    """Return the law of a schedule whose workers wait for the first F and the last I to pass the others."""
+def _formula(letter: str, w: int, n: int, b: float) -> str:
+    """Return the law of a schedule whose workers wait for the first F and the last I to pass the others, and compute n
+    micro-batches, counted once a stage."""
     idle = (w - 1) * (1 + b)
-    return f"({workers}−1)(F+I)/({rounds}(F+I+W)+({workers}−1)(F+I)) = {share(idle / (n * (1 + 2 * b) + idle))}"
+    return f"({letter}−1)(F+I) idle: {share(idle / (n * (1 + 2 * b) + idle))}"

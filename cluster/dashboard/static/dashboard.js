@@ -7,7 +7,8 @@ window.pipetrain = (() => {
   const SATURATION = [62, 58, 52], LIGHTNESS = [74, 64, 54];
   const BUBBLE = 3;
 
-  // A datum: [row, start, end, kind, stage, micro-batch, hue, with stage, failed]
+  // A datum: [row, start, end, kind, stage, micro-batch, hue, with stage, failed, worker]. Micro-batch −1: a
+  // moment of many actions. The worker's number is there if it is not that of the row.
   function bar(params, api) {
     const [row, kind, stage, microBatch] = [0, 3, 4, 5].map((i) => api.value(i));
     const from = api.coord([api.value(1), row]), to = api.coord([api.value(2), row]);
@@ -26,7 +27,8 @@ window.pipetrain = (() => {
     const frame = failed ? { stroke: "var(--bad)", lineWidth: 3 } : {};
     if (failed) shape.width = Math.max(width, 4);
     const rect = { type: "rect", shape, style: { fill, ...frame }, z2: failed ? 10 : 0 };
-    const short = `${microBatch}`, long = `${failed ? "✕ " : ""}${api.value(7) ? stage : ""}${KINDS[kind]}${microBatch}`;
+    const thin = microBatch < 0;
+    const short = thin ? "" : `${microBatch}`, long = thin ? KINDS[kind] : `${failed ? "✕ " : ""}${api.value(7) ? stage : ""}${KINDS[kind]}${microBatch}`;
     const text = width >= 6.4 * long.length + 3 ? long : width >= 6.4 * short.length + 2 ? short : "";
     if (!text || height < 9) return rect;
     const label = {
@@ -45,9 +47,11 @@ window.pipetrain = (() => {
 
   function tip(unit) {
     return ({ value, seriesName }) => {
-      const [row, start, end, kind, stage, microBatch, , , failed] = value;
-      const what = kind === BUBBLE ? "bubble: the worker waits" : `${stage}${KINDS[kind]}${microBatch} · ${NAMES[kind]}`;
-      const of = kind === BUBBLE ? `worker ${row}` : `worker ${row}, stage ${stage}, micro-batch ${microBatch}`;
+      const [row, start, end, kind, stage, microBatch, , , failed, number] = value;
+      const worker = number ?? row, plain = kind === BUBBLE || microBatch < 0;
+      const action = microBatch < 0 ? `one of many actions · ${NAMES[kind]}` : `${stage}${KINDS[kind]}${microBatch} · ${NAMES[kind]}`;
+      const what = kind === BUBBLE ? "bubble: the worker waits" : action;
+      const of = plain ? `worker ${worker}` : `worker ${worker}, stage ${stage}, micro-batch ${microBatch}`;
       const when = `${time(start, unit)} to ${time(end, unit)}`;
       return `<b>${what}${failed ? " · failed here" : ""}</b><br>${of}<br>${time(end - start, unit)}, ${when}<br><i>${seriesName}</i>`;
     };

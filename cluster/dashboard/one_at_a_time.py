@@ -1,0 +1,34 @@
+"""Long computations for readers of pages: one at a time, in a thread of their own, and few that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from stages.errors import Refused
+
+T = TypeVar("T")
+MOST_WAITING = 8
+
+
+class OneAtATime:
+    """Computes for all readers of a page in one thread, so that they cannot take the threads and cores of the service.
+
+    The threads of `asyncio.to_thread` serve the store and the files of jobs, too.
+    """
+
+    def __init__(self, name: str, most_waiting: int = MOST_WAITING) -> None:
+        self._name, self._most, self._waiting = name, most_waiting, 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def run(self, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns. Raises Refused if too many others wait, and what `compute` raises."""
+        if self._waiting >= self._most:
+            raise Refused(f"{self._name}: {self._waiting} other requests are being computed; try again in a moment")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, compute)
+        finally:
+            self._waiting -= 1
