@@ -24,4 +24,4 @@ def test_the_lab_compares_searches_and_keeps_its_settings_in_the_address(browser
     browser.until(lambda: "The shortest step: " in browser.text, "the address does not work")
     assert browser.field("Micro-batches m").get_attribute("value") == "6"
     browser.write("Memory", "1")
-    browser.until(lambda: "the least is 2, of v-min" in browser.text, "an impossible memory is not explained")
+    browser.until(lambda: "the least is 2, of v-half" in browser.text, "an impossible memory is not explained")

@@ -198,7 +198,7 @@ class _Lab:
                 if isinstance(row, LeftOut):
                     ui.label(f"{row.schedule} {row.why}.")
             for line in how_estimated(answer.rows):
-                ui.label(line)
+                ui.label(f"{line[:1].upper()}{line[1:]}.")
             if question.stages * question.micro_batches > MOST_SEARCHED:
                 ui.label(f"A search is possible for at most {MOST_SEARCHED:,} stages × micro-batches.")
         self._gantt.show(answer.panels, answer.shortest)
