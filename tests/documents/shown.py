@@ -10,7 +10,7 @@ from itertools import pairwise
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"[-−]?\d[\d,.]*(?:e[-+]?\d+)?")
 _UNITS = {
-    " s": re.compile(r"\b0 ?(?:ms|s|min|h)\b"),
+    " s": re.compile(r"\b0 ?(?:µs|ms|s|min|h)\b"),
     " B": re.compile(r"\b0 (?:[KMG]i)?B\b"),
 }  # of small and large amounts
 _LINES = re.compile(r"[\u2500-\u257f]+")  # of tables and progress bars
