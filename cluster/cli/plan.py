@@ -244,7 +244,9 @@ def _measured(blueprint: Blueprint, recorded: RecordedSteps | None) -> MachineTi
     click.echo("measuring F, I, W and messages of this job here …", err=True)
     rows = sorted(set(blueprint.micro_batch_rows))
     times = calibrate(blueprint.spec, blueprint.n_workers, bounds=[blueprint.bounds], rows=rows, alone=False)
-    return times if recorded is None or not recorded.cores else replace(times, cores=recorded.cores)
+    if recorded is None:
+        return times
+    return replace(times, cores=recorded.cores or times.cores, host_of=recorded.host_of)
 
 
 def _predicted(blueprint: Blueprint, times: MachineTimes | None, recorded: RecordedSteps | None) -> _Predicted:

@@ -34,7 +34,10 @@ def prediction_lines(step: PredictedStep, times: MachineTimes, samples: int) -> 
         f"predicted from times measured here: a step takes {_ms(step.seconds)} ms, "
         f"{per_second(samples / step.seconds)} samples/s, bubble {share(step.bubble.total)}"
     )
-    if n * times.threads > times.cores:
+    hosts = len(set(times.host_of))
+    if hosts > 1:
+        yield f"links between hosts were not measured: those of the {hosts} hosts count as links of one host"
+    elif n * times.threads > times.cores:
         yield (
             f"{counted(n, 'worker')} share {counted(times.cores, 'core')} here; on several hosts they would not, "
             "but links between hosts were not measured"

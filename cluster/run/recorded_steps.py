@@ -23,14 +23,18 @@ _LEAST_STEPS = 3
 @dataclass(frozen=True, slots=True)
 class RecordedSteps:
     """The steps of a run's last layout: their mean by cause, and the median seconds of those with most rows; None if
-    rows of several steps were joined (`training.log_every`). `cores` are those of the first worker's host; None if the
-    run did not say so."""
+    rows of several steps were joined (`training.log_every`).
+
+    `cores` are those of the first worker's host, 0 if the run did not say so; `host_of[w]` is the number of worker w's
+    host, empty if the workers were threads.
+    """
 
     bounds: Bounds
     placement: tuple[int, ...]
     steps: MeasuredSteps
     median: float | None
-    cores: int | None
+    cores: int
+    host_of: tuple[int, ...]
 
 
 def recorded_steps(folder: Path) -> RecordedSteps:
@@ -49,8 +53,11 @@ def recorded_steps(folder: Path) -> RecordedSteps:
     if steps is None:
         raise UserMistake(f"--compare: {folder} has made too few steps to be compared")
     started = [event for event in events if event.get("event") == "started"]
-    cores = [worker.get("cores") for worker in started[-1]["workers"]] if started else []
-    return RecordedSteps(tuple(layout["bounds"]), placement, steps, _median(folder), cores[0] if cores else None)
+    workers = started[-1]["workers"] if started else []
+    nodes = [worker.get("node") for worker in workers]
+    host_of = tuple(sorted(set(nodes), key=nodes.index).index(node) for node in nodes)
+    cores = workers[0].get("cores", 0) if workers else 0
+    return RecordedSteps(tuple(layout["bounds"]), placement, steps, _median(folder), cores, host_of)
 
 
 def laid_out_as(recorded: RecordedSteps, spec: JobSpec) -> JobSpec:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.cli.step_tables import prediction_document
+from cluster.cli.step_tables import prediction_document, prediction_lines
 from cluster.data.sources import load_data
 from cluster.run import calibration
 from cluster.run.calibrating import MICRO_BATCHES, Measuring, random_rows
@@ -16,7 +17,7 @@ from cluster.run.calibration import calibrate, first_alike
 from cluster.run.recorded_steps import recorded_steps
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
-from coordinator.plan.predicted_step import predicted_step
+from coordinator.plan.predicted_step import estimated_times, predicted_step
 from coordinator.timing.machine_times import MachineTimes
 from coordinator.timing.step_comparison import COMPARED
 from stages.errors import HostFailed, UserMistake
@@ -152,6 +153,13 @@ def test_plan_without_a_job_or_a_run_is_one_line(
     assert (refused.returncode, refused.stderr.strip()) == (2, line)
 
 
+def test_a_link_that_was_not_measured_is_one_line() -> None:
+    spec = digits()
+    times = replace(estimated_times(spec, cores=2), host_of=(0, 1))
+    lines = list(prediction_lines(predicted_step(make_blueprint(spec, 1438), times), times, 64))
+    assert lines[1] == "links between hosts were not measured: those of the 2 hosts count as links of one host"
+
+
 # what a run has recorded ----------------------------------------------------------------------------------------------
 
 
@@ -162,7 +170,10 @@ def account(step: int, us: int, workers: int = 2) -> dict[str, Any]:
 
 
 def run_folder(folder: Path, lines: list[dict[str, Any]], *, workers: int = 2) -> Path:
-    events = [{"event": "starting", "bounds": list(range(workers + 1)), "placement": list(range(workers))}]
+    events: list[dict[str, Any]] = [
+        {"event": "starting", "bounds": list(range(workers + 1)), "placement": list(range(workers))},
+        {"event": "started", "workers": [{"worker": w, "node": f"n{w % 2}", "cores": 4} for w in range(workers)]},
+    ]
     (folder / "job.yaml").write_text("")
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     (folder / "accounts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -173,7 +184,7 @@ def run_folder(folder: Path, lines: list[dict[str, Any]], *, workers: int = 2) -
 def test_the_mean_step_leaves_out_the_first_line_and_the_time_after_the_last_step(tmp_path: Path) -> None:
     lines = [account(1, 9_000_000), account(2, 9_000_100), account(6, 9_000_500), account(6, 99_000_000)]
     found = recorded_steps(run_folder(tmp_path, lines))
-    assert found.steps.steps == 4
+    assert (found.steps.steps, found.cores, found.host_of) == (4, 4, (0, 1))
     for row in found.steps.by_worker:
         assert row == pytest.approx({cause: 300e-6 if cause == "wait" else 100e-6 for cause in COMPARED})
 
