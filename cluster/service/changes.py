@@ -21,8 +21,8 @@ def submitted(record: JobRecord) -> EventRecord:
     """Return a job's first event."""
     needs = record.needs
     workers = f"{counted(needs.workers, 'worker')} of {counted(needs.cpus, 'CPU')}"
-    from_job = f" {record.state.why};" if isinstance(record.state, Queued) and record.resumed_from else ""
-    text = f"accepted;{from_job} needs {workers}"
+    why = f" {record.state.why};" if isinstance(record.state, Queued) and record.state.why else ""
+    text = f"accepted;{why} needs {workers}"
     return EventRecord(seq=1, time=record.submitted_at, kind="submitted", attempt=0, text=text, details={})
 
 

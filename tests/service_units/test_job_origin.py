@@ -25,6 +25,7 @@ from cluster.service.store import Store
 from coordinator.job.spec import parse_job
 from coordinator.plan.choosing import chosen
 from coordinator.queue.job_states import Queued
+from coordinator.texts import counted
 from stages.errors import InvalidData, StoppedEarly, UserMistake
 from tests.coordinator.job_documents import SMALLEST, changed
 from tests.records import job_record
@@ -155,5 +156,8 @@ def test_a_job_with_pipeline_auto_is_kept_with_the_settings_that_were_chosen_and
             assert record.stages == settled.pipeline.stages
             assert record.needs.workers == settled.pipeline.n_workers
             assert record.state == Queued(why=line)
+            assert (
+                submitted(record).text == f"accepted; {line}; needs {counted(record.needs.workers, 'worker')} of 1 CPU"
+            )
 
     asyncio.run(scenario())
