@@ -42,7 +42,7 @@ CAUSES = (
 """See [Note: causes]. The last three are waiting."""
 WAITING = CAUSES[-3:]
 _MOST_STEPS = 8
-_MOST_ACTIONS = 200_000
+_MOST_ACTIONS = 100_000
 """Of all steps of a dry run, if it performs more than one."""
 
 
