@@ -41,6 +41,7 @@ from coordinator.program.table import (
     stages_of,
 )
 from stages.actions import Kind
+from stages.errors import InvalidSchedule
 
 Latency = float | Times
 
@@ -135,15 +136,23 @@ def as_workers_do(
     the durations of F, I, W and B, float64, (4,) or (stages, 4); that of B is not used. Raises InvalidSchedule like
     `on_the_clock`.
     """
-    if not is_lawful(table):
-        raise _broken(table)
     done, m = apart(table), table.n_micro_batches
-    by_micro_batch = np.repeat(np.broadcast_to(times, (table.n_stages, 4))[..., None], m, axis=2)
-    for lane in done.lanes:
-        of_weights = kinds_of(lane, m) == W
-        made = products_made(lane, m, weight_grad_group)
-        by_micro_batch[stages_of(lane, m)[of_weights], W, lane[of_weights] % m] *= made[of_weights]
-    return on_the_clock(done, by_micro_batch, latency=latency)
+    if weight_grad_group > 1 or not all(_ascending_weights(lane, m) for lane in done.lanes):
+        times = np.repeat(np.broadcast_to(times, (table.n_stages, 4))[..., None], m, axis=2)
+        for lane in done.lanes:
+            of_weights = kinds_of(lane, m) == W
+            made = products_made(lane, m, weight_grad_group)
+            times[stages_of(lane, m)[of_weights], W, lane[of_weights] % m] *= made[of_weights]
+    try:
+        return on_the_clock(done, times, latency=latency)
+    except InvalidSchedule:
+        raise _broken(table) from None  # which names the B, not its halves
+
+
+def _ascending_weights(lane: Numbers, m: int) -> bool:
+    """Whether each stage does its W's in ascending order. Then each computes its own product."""
+    codes = lane[kinds_of(lane, m) == W]
+    return bool((np.diff(codes[np.argsort(stages_of(codes, m), kind="stable")]) > 0).all())
 
 
 def as_papers_count(table: ActionTable, times: Times = UNIT_TIMES) -> Timed:

@@ -21,11 +21,12 @@ _NEVER = np.iinfo(np.int64).max
 
 
 def v_half(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
-    """A schedule that keeps at most (p + 2) // 2 micro-batches on each worker, and idles about half as long as 1F1B.
+    """A schedule that keeps at most (p + 2) // 2 micro-batches on each worker.
 
     The laws are for p workers with two stages each, F = I = W and m ≥ p. Time is in forward passes of a stage: a step
     takes 6 m and a worker idles 3 p − 7 (p even, at least 4), 3 p − 4 (p odd, at least 3), 1 (p = 2) or 0 (p = 1). 1F1B
-    with the same layers idles 6 (p − 1). A micro-batch counts as two, once for each stage, in `show`.
+    with the same layers idles 4 (p − 1), or 6 (p − 1) as papers count, with each B as one action. A micro-batch counts
+    as two, once for each stage, in `show`.
 
     A worker takes what can run, by the order of the blocks ([Note: blocks]). On the way down it keeps no more
     micro-batches than the blocks would.
@@ -38,7 +39,7 @@ def v_half(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
 
 
 def v_min(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
-    """A schedule that keeps at most (p + 4) // 3 micro-batches on each worker, and idles about two thirds of 1F1B.
+    """A schedule that keeps at most (p + 4) // 3 micro-batches on each worker.
 
     The laws are for p ≥ 2 workers with two stages each, F = I = W and any m ≥ 2. In forward passes of a stage, a step
     takes 6 m, and a worker idles 4 p − 5, or 4 p − 3 if p is a multiple of 3. A micro-batch counts as two in `show`.

@@ -13,7 +13,8 @@ from stages.actions import Kind
 def zero_bubble_h1(n_stages: int, n_micro_batches: int, n_workers: int) -> ActionTable:
     """A schedule like 1F1B that sends input gradients at once and computes weight gradients when a worker would wait.
 
-    With F = I = W and m ≥ p a step takes 3 v m + p − 1, so workers idle p − 1 instead of 1F1B's 3 (p − 1): a third.
+    With F = I = W and m ≥ p a step takes 3 v m + p − 1, so workers idle p − 1. 1F1B idles 2 (p − 1), or 3 (p − 1) as
+    papers count, with each B as one action.
     Between F and I each worker keeps at most as much as in 1F1B. Between F and W it keeps at most as much as the worker
     that keeps most in 1F1B (with one stage a worker, min(m, p)); before it would keep more, it does a W.
     """

@@ -109,7 +109,9 @@ def test_a_broken_law_is_named_as_by_replay(lanes: tuple[str, ...], message: str
         on_the_clock(table_of(program(*lanes)))
     with pytest.raises(InvalidSchedule) as replayed:
         replay(program(*lanes))
-    assert str(named.value) == str(replayed.value)
+    with pytest.raises(InvalidSchedule) as performed:
+        as_workers_do(table_of(program(*lanes)))
+    assert str(named.value) == str(replayed.value) == str(performed.value)
 
 
 def test_messages_are_counted_between_workers() -> None:

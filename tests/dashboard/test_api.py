@@ -176,6 +176,27 @@ def test_a_schedule_is_its_dry_run(api: Api) -> None:
     assert api.ask("GET", "/schedule?backward=nan")[0] == 200
 
 
+def test_the_lab_answers_and_what_cannot_be_compared_is_one_line(api: Api) -> None:
+    found = api.get("/lab", stages=3, micro_batches=4)
+    assert [row["schedule"] for row in found["schedules"] if row["left_out"]] == ["dualpipev"]
+    wrong = {
+        "memory=1": "memory: 1 micro-batches a worker, but no schedule keeps so few; the least is 4, of v-min",
+        "stages=99999": "stages: got 99999, must be 1 to 10,000",
+        "latency=nan": "latency: got nan, must be 0 to 1000",
+        "stages=64&micro_batches=64&search=true": (
+            "64 workers × 64 micro-batches are too many to search, at most 1,024"
+        ),
+    }
+    for query, text in wrong.items():
+        assert api.ask("GET", f"/api/lab?{query}") == (422, {"problems": [text]})
+    few = "dualpipev: 3 micro-batches are too few for 2 workers, it needs at least two for each worker: 4"
+    status, answer = api.ask("GET", "/api/schedule?schedule=dualpipev&stages=4&micro_batches=3")
+    assert (status, answer["problems"]) == (422, [few])
+    for query in ("stages=99999999999999999999", "forward=nan", "memory=inf"):
+        status, page = api.ask("GET", f"/lab?{query}")
+        assert (status, b"Search for a better one" in page) == (200, True), query
+
+
 def test_a_job_submitted_by_a_script_is_stopped_and_deleted(api: Api, service: Service, document: Any) -> None:
     text = yaml.safe_dump({**document, "pipeline": {"stages": 1}})
     status, job = api.ask("POST", "/api/jobs?name=by-script&submission_id=once", text)

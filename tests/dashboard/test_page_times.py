@@ -22,5 +22,5 @@ def test_no_page_is_given_up_after_a_few_seconds(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ui, "page", page)
     site: Any = None
     pages.register(site)
-    assert found.keys() >= {"/", "/jobs/{job}", "/submit", "/cluster", "/schedule"}
+    assert found.keys() >= {"/", "/jobs/{job}", "/submit", "/cluster", "/schedule", "/lab"}
     assert min(found.values()) >= 30, found
