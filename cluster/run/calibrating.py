@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from cluster.actors.channel import WorkerChannel
+from cluster.actors.host_processes import ignore_end_signals
 from cluster.actors.process_limits import warm_up_blas
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
@@ -303,6 +304,7 @@ def copy_seconds(n_bytes: int) -> float:
 
 def main() -> None:
     """Answer orders until stdin ends."""
+    ignore_end_signals()  # Ctrl-C ends the process that asks, and so its pipes
     spec = parse_job(json.loads(sys.stdin.readline()))
     limits = BlasThreads(blas_threads(spec))
     keep_freed_memory()
