@@ -93,7 +93,7 @@ def _of_coordinator(blueprint: Blueprint, data: JobData, folder: Path, steps: in
         for row in rows:
             accounts.add(row.reports)
             predictor.add(row.reports)
-            accounts.line(row.step, float(row.step), None)
+            accounts.snapshot(row.step, float(row.step), None)
             observer.step(row)
         return (time.thread_time() - began) / len(rows)
 
