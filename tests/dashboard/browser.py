@@ -65,6 +65,17 @@ class Browser:
             time.sleep(0.05)
         return found
 
+    def soon(self, condition: Callable[[], Any], seconds: float = 5) -> bool:
+        """Whether the condition becomes true within some seconds."""
+        deadline = time.monotonic() + seconds
+        while not (found := bool(condition())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def press(self, key: str) -> None:
+        """Press a key, whatever has the focus: the page may replace that element meanwhile."""
+        ActionChains(self.driver).send_keys(key).perform()
+
     def find(self, selector: str) -> WebElement:
         """Wait for an element that matches the selector and return the first one."""
         found: WebElement = self.until(

@@ -71,7 +71,7 @@ def test_a_job_submitted_in_the_form_is_seen_to_train_is_stopped_and_deleted(
     browser.button("Go on").click()
     browser.until(lambda: f"Go on with job {job}" in browser.text, "it did not ask what changes")
     browser.js("document.querySelector('.q-dialog button').focus()")
-    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.press(Keys.ENTER)
     browser.until(lambda: job not in browser.driver.current_url, "going on led nowhere")
     after = service.client.job(browser.driver.current_url.rpartition("/")[2])
     assert f"after step {service.client.job(job).step} of job {job}" in "\n".join(e.text for e in after.events())
@@ -81,7 +81,7 @@ def test_a_job_submitted_in_the_form_is_seen_to_train_is_stopped_and_deleted(
     browser.button("Delete").click()
     browser.until(lambda: f"Delete job {job}" in browser.text, "it was not asked again")
     browser.js("document.querySelector('.q-dialog button').focus()")
-    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.press(Keys.ENTER)
     browser.until(
         lambda: browser.driver.current_url.endswith(":" + browser.address.partition(":")[2] + "/"), "still there"
     )
@@ -167,7 +167,7 @@ def test_the_loss_can_be_drawn_on_a_logarithmic_axis(browser: Browser, endless: 
         """Choose the logarithmic axis, again if the page was loaded again: a page does that after a lost connection."""
         switch = "document.querySelector('.panel .q-checkbox[aria-checked=false]')"
         if losses(browser) and browser.js(f"const switch_ = {switch}; switch_?.focus(); return switch_ !== null"):
-            browser.driver.switch_to.active_element.send_keys(" ")
+            browser.press(" ")
         return axis() == "log"
 
     browser.open(f"/jobs/{endless.id}")
@@ -325,9 +325,8 @@ def test_no_page_is_wider_than_a_phone_or_a_screen(browser: Browser, endless: Jo
 def test_the_main_actions_can_be_reached_by_keyboard(browser: Browser, endless: Job) -> None:
     def tab_to(text: str) -> None:
         for _ in range(40):
-            browser.driver.switch_to.active_element.send_keys(Keys.TAB)
-            here = browser.driver.switch_to.active_element
-            if (here.get_attribute("aria-label") or here.text).startswith(text):
+            browser.press(Keys.TAB)
+            if browser.js("const e = document.activeElement; return e.ariaLabel || e.innerText").startswith(text):
                 return
         raise AssertionError(f"40 tabs do not reach {text!r}")
 
@@ -335,7 +334,7 @@ def test_the_main_actions_can_be_reached_by_keyboard(browser: Browser, endless: 
     tab_to("Skip to main content")
     for text in ("Jobs", "Cluster", "Schedules", "Submit a job"):
         tab_to(text)
-    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.press(Keys.ENTER)
     browser.until(lambda: browser.driver.current_url.endswith("/submit"), "Enter does not follow the link")
     browser.open(f"/jobs/{endless.id}")
     browser.button("Stop")

@@ -29,7 +29,7 @@ def test_words_are_explained_to_the_keyboard_and_to_a_finger(browser: Browser) -
     assert described.text == TERMS["bubble"]
     word.send_keys(Keys.ARROW_RIGHT)
     assert explanation(browser) in set(TERMS.values()) - {TERMS["bubble"]}
-    browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    browser.press(Keys.ESCAPE)
     assert explanation(browser) == ""
     script = "[...document.querySelectorAll('.term')].find((e) => e.innerText === 'most kept').click()"
     browser.js(script)
@@ -67,8 +67,13 @@ def test_a_range_of_steps_is_in_the_address_and_its_points_are_a_file(browser: B
     place = browser.find(chart)
     browser.js("arguments[0].scrollIntoView({block: 'center'})", place)
     before = browser.driver.current_url
-    browser.drag(place, 0.4, 0.9)
-    browser.until(lambda: browser.driver.current_url != before, "dragging chooses no range")
+
+    def dragged() -> bool:
+        """Drag, again if it was lost because the page had to reconnect."""
+        browser.drag(place, 0.4, 0.9)
+        return browser.soon(lambda: browser.driver.current_url != before)
+
+    browser.until(dragged, "dragging chooses no range")
     browser.until(lambda: steps()[0] > first, "the range is not drawn")
     assert "from=" in browser.driver.current_url
     assert "smooth=10" in browser.driver.current_url
@@ -140,7 +145,7 @@ def test_tab_goes_on_through_a_page_that_changes_meanwhile(browser: Browser, end
     browser.find(PAGES[path])
     visited = []
     for _ in range(30):
-        browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+        browser.press(Keys.TAB)
         focus = browser.js(_FOCUS)
         if focus["page"]:
             break  # after the last control, the focus goes to the browser's own controls
