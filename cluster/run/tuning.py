@@ -38,13 +38,16 @@ from coordinator.train.workers import Workers
 from stages.errors import NotEnoughResources
 
 _MANY_EPOCHS = 1_000_000
+_MOST_BATCHES = 4096
+"""Of an epoch that is measured: each turn lists them."""
 _FEW = 5
 _SHARE_OF_MEMORY = 0.8
 _PARTS, _GROUP = (1, 4, 16, 64), 4
 """The numbers of micro-batches, and the weight-gradient group, whose times are measured for all others."""
 _SHORTEST_S, _LONGEST_S = 0.01, 0.06  # of a measurement, twice
 _MOST_OWN_WORKERS = 4
-"""The job's own settings are measured if they have at most so many workers for each that may be chosen."""
+"""The job's own settings are measured if they have at most so many workers for each that may be chosen; --workers may
+ask for so many on the CPUs of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,8 @@ def to_measure(data: JobData) -> MeasuredJob:
         }
     )
     n, batch = len(data.train), spec.training.batch_size
-    return MeasuredJob(spec=endless, data=replace(data, spec=endless), rows=n // batch * batch or n)
+    rows = min(n // batch, _MOST_BATCHES) * batch or n
+    return MeasuredJob(spec=endless, data=replace(data, spec=endless), rows=rows)
 
 
 def most_workers(wanted: int | None, cpus: int) -> int:
@@ -80,10 +84,11 @@ def most_workers(wanted: int | None, cpus: int) -> int:
             f"resources.cpus_per_worker: {cpus}, but this machine has {counted(here, 'CPU')}; tune measures on one "
             "machine: run it on a host of the cluster"
         )
-    if wanted is not None and wanted > room:
+    if wanted is not None and wanted > _MOST_OWN_WORKERS * room:
         raise NotEnoughResources(
             f"--workers: {counted(wanted, 'worker')} of {counted(cpus, 'CPU')} for a machine with "
-            f"{counted(here, 'CPU')}, which has room for {room}; tune measures on one machine"
+            f"{counted(here, 'CPU')}, on which at most {_MOST_OWN_WORKERS * room} can share them; tune measures on one "
+            "machine"
         )
     return wanted or room
 

@@ -80,7 +80,11 @@ class Candidates:
     """Finds and ranks the candidates of one job. `cut` gives a second cut to try; None: only that of the plan."""
 
     def __init__(self, spec: JobSpec, n_train: int, scope: Scope, predict: Predict, *, cut: Cut | None = None) -> None:
-        self._spec, self._n_train, self._scope, self._predict, self._cut = spec, n_train, scope, predict, cut
+        batch = (
+            spec.training.batch_size
+        )  # a plan needs each size of batch once, and an epoch may have a million batches
+        self._n_train = n_train if n_train < 2 * batch else batch + n_train % batch
+        self._spec, self._scope, self._predict, self._cut = spec, scope, predict, cut
         self._n_parts = len(spec.model_spec().network.ops)
         self._found: dict[PipelineSettings, Candidate | None] = {}
 
