@@ -19,7 +19,7 @@ def chaos() -> None:
     """Let workers of a run fail on purpose, and see that it leaves no trace.
 
     RUN is the run directory of a `train` that is running, or a RUNNING job of the service, by its id or name. A fault
-    strikes before the action --at of step --step, as `pipetrain show` prints actions: 2B5 is the backward pass of stage
+    strikes before the action --at of step --step, spelled as in a schedule's .csv: 2B5 is the backward pass of stage
     2 for micro-batch 5. It may also be `update`, `evaluation` or `checkpoint`.
     """
 
