@@ -177,10 +177,15 @@ def test_without_a_limit_nothing_is_refused_and_memory_is_counted_for_the_best()
 
 def test_within_a_limit_what_needs_more_is_refused_or_computes_again() -> None:
     memory = [
-        one.memory or 0 for one in those_that_fit(candidates(job()), 40, MemoryOf(data_bytes=0, validation_rows=0))[0]
+        one.memory or 0
+        for one in those_that_fit(candidates(job(), 2, "micro_batches"), 40, MemoryOf(data_bytes=0, validation_rows=0))[
+            0
+        ]
     ]
     limit = sorted(memory)[len(memory) // 2]
-    fitting, refused = those_that_fit(candidates(job(memory=limit)), 10, MemoryOf(data_bytes=0, validation_rows=0))
+    fitting, refused = those_that_fit(
+        candidates(job(memory=limit), 2, "micro_batches"), 10, MemoryOf(data_bytes=0, validation_rows=0)
+    )
     assert refused
     assert all(one.refusal for one in refused)
     assert all(one.memory is not None and one.memory <= limit for one in fitting)
@@ -191,14 +196,20 @@ def test_within_a_limit_what_needs_more_is_refused_or_computes_again() -> None:
 
 def test_a_limit_that_nothing_meets_is_one_line_with_the_least_need_which_is_enough() -> None:
     with pytest.raises(NotEnoughResources) as caught:
-        those_that_fit(candidates(job(memory=1000), 2, "micro_batches"), 5, MemoryOf(data_bytes=0, validation_rows=0))
+        those_that_fit(
+            candidates(job(memory=1000), 2, "micro_batches", "weight_grad_group"),
+            5,
+            MemoryOf(data_bytes=0, validation_rows=0),
+        )
     (line,) = str(caught.value).splitlines()
     start = "resources.memory_per_worker: 1000 B is too little for all settings; the least that one needs is "
     assert line.startswith(start)
     need = re.match(r"([0-9.]+ KiB) a worker: \d", line.removeprefix(start))
     assert need is not None
     spec = job(memory=1).replace(resources__memory_per_worker=need[1])
-    fitting, _ = those_that_fit(candidates(spec, 2, "micro_batches"), 1, MemoryOf(data_bytes=0, validation_rows=0))
+    fitting, _ = those_that_fit(
+        candidates(spec, 2, "micro_batches", "weight_grad_group"), 1, MemoryOf(data_bytes=0, validation_rows=0)
+    )
     assert fitting
 
 
@@ -206,14 +217,14 @@ def test_workers_that_need_more_than_the_machine_has_are_refused() -> None:
     def memory_of(free: int) -> MemoryOf:
         return MemoryOf(data_bytes=0, validation_rows=0, free=free)
 
-    (best, *_), _ = those_that_fit(candidates(job()), 3, memory_of(2**60))
+    (best, *_), _ = those_that_fit(candidates(job(), 2, "micro_batches"), 3, memory_of(2**60))
     for_one_worker = 250 * 2**20
-    fitting, refused = those_that_fit(candidates(job()), 3, memory_of(for_one_worker))
+    fitting, refused = those_that_fit(candidates(job(), 2, "micro_batches"), 3, memory_of(for_one_worker))
     assert {one.settings.workers for one in fitting} == {1}
     assert best.settings in [one.settings for one in refused]
     assert all("this machine has 250 MiB free" in (one.refusal or "") for one in refused)
     with pytest.raises(NotEnoughResources, match=r"^this machine has too little memory for all settings: 1 worker"):
-        those_that_fit(candidates(job()), 3, memory_of(2**20))
+        those_that_fit(candidates(job(), 2, "micro_batches"), 3, memory_of(2**20))
 
 
 def test_settings_that_must_stay_and_do_not_go_together_are_one_line() -> None:
