@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from cluster.cli.options import NumberRange
 from cluster.cli.run_or_job import run_argument, trained_run
 from cluster.cli.texts import harmless
 from cluster.data.texts.loading import Vocabulary
@@ -24,14 +24,6 @@ _LINE_BREAK = "\n"
 """The prompt if the user gives none."""
 
 
-class _Range(click.FloatRange):
-    """A range that does not contain NaN."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        return self.fail(f"{value} is not a number.", param, ctx) if math.isnan(number) else number
-
-
 @click.command()
 @run_argument
 @click.option("--prompt", show_default="a line break", help="The beginning of the text.")
@@ -42,14 +34,14 @@ class _Range(click.FloatRange):
     "--temperature",
     default=1.0,
     show_default=True,
-    type=_Range(0.0, 100.0),
+    type=NumberRange(0.0, 100.0),
     help="Above 1 draws unlikely tokens more often, below 1 less often; 0 always takes the likeliest token.",
 )
 @click.option("--top-k", metavar="K", type=click.IntRange(1), help="Draw from the K likeliest tokens only.")
 @click.option(
     "--top-p",
     metavar="P",
-    type=_Range(0.0, 1.0, min_open=True),
+    type=NumberRange(0.0, 1.0, min_open=True),
     help="Draw only from the fewest likeliest tokens whose probabilities add up to at least P.",
 )
 @click.option(

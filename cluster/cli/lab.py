@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from cluster.cli.options import NumberRange
 from cluster.cli.output import console
 from coordinator.job.nearest import did_you_mean
 from coordinator.program.drawing import legend
@@ -33,6 +34,8 @@ from coordinator.timing.lab import (
 from stages.actions import Kind
 from stages.errors import InvalidSchedule, UserMistake
 
+MOST_TIME = 1e9
+"""The longest time: sums of longer ones may overflow."""
 _ROWS = 8
 _COLUMNS = ("schedule", "stages", "step", "bubble", "bubble rate", "kept a worker", "messages")
 
@@ -57,12 +60,12 @@ _COLUMNS = ("schedule", "stages", "step", "bubble", "bubble rate", "kept a worke
 )
 @click.option(
     "--latency",
-    type=click.FloatRange(0),
+    type=NumberRange(0, MOST_TIME),
     default=0.0,
     show_default=True,
     help="How long an array takes from one worker to the next, in the same unit.",
 )
-@click.option("--memory", type=click.FloatRange(0), help="The most micro-batches that a worker can keep.")
+@click.option("--memory", type=NumberRange(0), help="The most micro-batches that a worker can keep.")
 @click.option(
     "--schedules", default="all", show_default=True, help="Schedules to compare, separated by commas, or all."
 )
@@ -130,8 +133,8 @@ def _times(text: str) -> tuple[float, float, float]:
         forward, backward, weight = map(float, text.split(","))
     except ValueError:
         raise UserMistake(f"--times: {text!r} is not three numbers F,I,W such as 1,1,1") from None
-    if not all(0 < time < float("inf") for time in (forward, backward, weight)):
-        raise UserMistake(f"--times: {text!r}: each of F, I and W must be above 0")
+    if not all(0 < time <= MOST_TIME for time in (forward, backward, weight)):
+        raise UserMistake(f"--times: {text!r}: each of F, I and W must be above 0 and at most {MOST_TIME:g}")
     return forward, backward, weight
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,6 +47,15 @@ class PathOrUrl(click.ParamType):  # type: ignore[type-arg]
 
             return place_of(value)
         return Path(value)
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers: without NaN, and without infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        number = super().convert(value, param, ctx)
+        return number if math.isfinite(number) else self.fail(f"{value} is not a number.", param, ctx)
 
 
 def set_option(command: F) -> F:

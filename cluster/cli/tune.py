@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cluster.cli.options import read_job, set_option
+from cluster.cli.options import NumberRange, read_job, set_option
 from cluster.cli.output import console
 from cluster.cli.texts import harmless
 from cluster.cli.tune_texts import as_document, lines_to_use, table_of_tried
@@ -55,7 +55,7 @@ _SHARE = 0.1
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0),
+    type=NumberRange(0, 86_400),
     default=60.0,
     show_default=True,
     help="About how long to measure; 0 only predicts.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -78,14 +78,27 @@ def lines_to_use(spec: JobSpec, settings: PipelineSettings) -> list[str]:
         section, _, name = path.partition(".")
         if value is not None and (path in changed or value not in ("auto", "none", 1)):
             sections.setdefault(section, {})[name] = value
-    flags = " ".join(f"--set {path}={_flag(value)}" for path, value in changed.items())
-    found = ["", *write_yaml(sections).rstrip().splitlines(), "", f"or: {flags}"]
+    found = ["", *write_yaml(sections).rstrip().splitlines(), "", f"or: {_flags(spec, changed)}"]
     if rounding := [path for path in CHANGES_BITS if path in changed]:
         found.append(
             f"{' and '.join(rounding)} {'change' if len(rounding) > 1 else 'changes'} the rounding of the weights, as "
             "another order of adding does; all other settings change no bit"
         )
     return found
+
+
+def _flags(spec: JobSpec, changed: Mapping[str, Any]) -> str:
+    """Return the options of `train` that set these entries; `pipeline: auto` is replaced as a whole, as it has none."""
+    flags = [f"--set {path}={_flag(value)}" for path, value in changed.items()]
+    if spec.pipeline.is_auto:
+        inside = [
+            f"{path.removeprefix('pipeline.')}: {value}"
+            for path, value in changed.items()
+            if path.startswith("pipeline.") and value is not None
+        ]
+        others = [flag for flag in flags if not flag.startswith("--set pipeline.")]
+        flags = [f"--set 'pipeline={{{', '.join(inside)}}}'", *others]
+    return " ".join(flags)
 
 
 def _flag(value: object) -> str:

@@ -92,15 +92,23 @@ def verify(
 
 def _base(job: Path, overrides: tuple[str, ...], *, local: bool, address: str | None) -> tuple[JobSpec, JobData]:
     """Return the job with one stage, and its data. `pipeline: auto` is chosen first: it decides the rounding."""
-    with contextlib.suppress(InvalidJob):  # its pipeline may be wrong: it is replaced
+    try:
         spec = load_job(job, overrides)
-        if spec.pipeline.is_auto:
-            data = load_data(spec)
-            room = room_at_start(spec, local=local, address=address, most=None)
-            spec, lines = chosen(data.spec, len(data.train), room, **data.for_plan)
-            click.echo("\n".join(lines), err=True)
-            alone = replace(settings_of(spec, n_workers=1), stages=1, workers=1, schedule="gpipe", partition="auto")
-            return with_place_of_weights(with_settings(spec, alone)), data
+    except InvalidJob as error:
+        with contextlib.suppress(InvalidJob):  # only its pipeline may be wrong: it is replaced
+            return _alone(job, overrides)
+        raise error from None
+    if spec.pipeline.is_auto:
+        data = load_data(spec)
+        room = room_at_start(spec, local=local, address=address, most=None)
+        spec, lines = chosen(data.spec, len(data.train), room, **data.for_plan)
+        click.echo("\n".join(lines), err=True)
+        alone = replace(settings_of(spec, n_workers=1), stages=1, workers=1, schedule="gpipe", partition="auto")
+        return with_place_of_weights(with_settings(spec, alone)), data
+    return _alone(job, overrides)
+
+
+def _alone(job: Path, overrides: tuple[str, ...]) -> tuple[JobSpec, JobData]:
     base = load_job(job, [*overrides, "pipeline.workers=null"], stages=1, schedule="gpipe", partition="auto")
     data = load_data(base)
     return with_place_of_weights(data.spec), data

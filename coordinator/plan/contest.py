@@ -203,6 +203,8 @@ def _slower(trial: Trial, best: Trial) -> str:
     assert trial.seconds is not None, "it had a turn"
     assert best.seconds is not None, "it had a turn"
     ratio = trial.seconds / best.seconds
+    if ratio < 1:  # it has more workers than may be chosen
+        return f"{share(1 - ratio)} shorter than the best that may be chosen"
     return f"{ratio:.1f} × the best" if ratio >= 2 else f"{share(ratio - 1)} longer than the best"
 
 

@@ -77,8 +77,12 @@ def test_a_row_for_the_searched_schedule_says_by_how_much_it_is_shorter() -> Non
     [
         (("--output", "a.csv"), "error: --output: goes with --search, whose schedule it writes\n"),
         (("--times", "1,2"), "error: --times: '1,2' is not three numbers F,I,W such as 1,1,1\n"),
-        (("--times", "1,0,1"), "error: --times: '1,0,1': each of F, I and W must be above 0\n"),
-        (("--times", "1,nan,1"), "error: --times: '1,nan,1': each of F, I and W must be above 0\n"),
+        (("--times", "1,0,1"), "error: --times: '1,0,1': each of F, I and W must be above 0 and at most 1e+09\n"),
+        (("--times", "1,nan,1"), "error: --times: '1,nan,1': each of F, I and W must be above 0 and at most 1e+09\n"),
+        (
+            ("--times", "1,1,1e308"),
+            "error: --times: '1,1,1e308': each of F, I and W must be above 0 and at most 1e+09\n",
+        ),
         (
             ("--memory", "1"),
             "error: memory: 1 micro-batches a worker, but no schedule keeps so few; the least is 4, of v-min\n",
@@ -92,4 +96,18 @@ def test_a_row_for_the_searched_schedule_says_by_how_much_it_is_shorter() -> Non
 )
 def test_mistakes_are_one_line_and_exit_2(arguments: tuple[str, ...], line: str) -> None:
     found = pipetrain_here("lab", *arguments)
+    assert (found.returncode, found.stdout, found.stderr) == (2, "", line)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--latency", "nan", "nan is not a number"),
+        ("--latency", "inf", "inf is not in the range 0<=x<=1000000000.0"),
+        ("--memory", "nan", "nan is not a number"),
+    ],
+)
+def test_what_is_no_number_is_a_mistake(option: str, value: str, why: str) -> None:
+    found = pipetrain_here("lab", option, value)
+    line = f"error: invalid value for '{option}': {why}; `pipetrain lab --help` describes its arguments\n"
     assert (found.returncode, found.stdout, found.stderr) == (2, "", line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,8 @@ def test_with_no_seconds_it_only_predicts_and_keeps_what_it_is_told_to_keep(job:
             ["--set", "resources.memory_per_worker=1KiB"],
             "resources.memory_per_worker: 1 KiB is too little for all settings; the ",
         ),
+        (["--seconds", "nan"], "invalid value for '--seconds': nan is not a number"),
+        (["--seconds", "inf"], "invalid value for '--seconds': inf is not in the range"),
         (["--seconds", "0", "--output", "/nowhere/tuned.yaml"], "--output: /nowhere/tuned.yaml cannot be written: "),
     ],
 )
@@ -153,6 +156,21 @@ def test_the_example_is_tuned_from_its_file() -> None:
     done = pipetrain_here("tune", EXAMPLES / "digits.yaml", "--seconds", "0")
     assert done.returncode == 0
     assert "its predicted step is the shortest" in done.stdout
+
+
+def test_verify_says_only_what_is_wrong_with_a_job_that_has_auto(auto: Path) -> None:
+    done = pipetrain_here("verify", auto, "--local", "--set", "training.micro_batches=5000")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: training.micro_batches: got 5000, ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_options_that_tune_prints_for_a_job_with_auto_are_taken(auto: Path) -> None:
+    printed = pipetrain_here("tune", auto, "--seconds", "0").stdout
+    (line,) = [line for line in printed.splitlines() if line.startswith("or: ")]
+    planned = pipetrain_here("plan", auto, "--json", *shlex.split(line.removeprefix("or: ")))
+    assert planned.returncode == 0
+    assert "pipeline auto" not in planned.stdout
 
 
 def test_a_job_with_auto_is_tuned_too(auto: Path) -> None:

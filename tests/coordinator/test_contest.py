@@ -209,6 +209,7 @@ def test_own_settings_with_more_workers_than_there_is_room_for_are_measured_but_
     trial = next(trial for trial in running.trials if trial.is_own)
     assert trial.is_reference
     assert trial.seconds == 0.1
+    assert trial.dropped == "after heat 1: 95.0% shorter than the best that may be chosen"
     best = winner(running.trials, own.settings)
     assert best is not None
     assert not best.is_own
