@@ -32,7 +32,7 @@ from coordinator.plan.settings import NAMES
 from coordinator.plan.why_fastest import why_fastest
 from coordinator.texts import counted
 from coordinator.timing.machine_times import MachineTimes
-from stages.errors import HostFailed, UserMistake
+from stages.errors import HostFailed, JobFailed, UserMistake
 
 _FITTING = 24
 """So many of the best predicted settings may take part in the contest."""
@@ -117,6 +117,9 @@ def tune(
         click.echo(f"predicted {counted(found.n_predicted, 'choice')} of settings, measured {len(trials)}")
         click.echo(harmless(f"chosen: {why}"))
         click.echo("\n".join(lines_to_use(spec, chosen.settings)))
+    failed = [trial for trial in trials if trial.failed]
+    if best is None and failed and not stopped:
+        raise JobFailed(f"nothing could be measured: {failed[0].candidate.settings} {failed[0].dropped}")
     if output is not None:
         kept_text = write_tuned(job, spec, chosen.settings, output)
         text = f"{output} is written" + ("" if kept_text else ", without the comments of the job file")

@@ -48,6 +48,8 @@ def recorded_steps(folder: Path) -> RecordedSteps:
     if layout is None or len(lines) < _LEAST_STEPS or lines[-1]["step"] - lines[1]["step"] < 1:
         raise UserMistake(f"--compare: {folder} has made too few steps to be compared")
     placement = tuple(layout["placement"])
+    if len(lines[-1]["stage_us"]) != len(placement):
+        raise UserMistake(f"--compare: {folder} has made no step in its last layout")
     # without the first line, whose steps allocated memory, and the last, which may have the time after the last step
     steps = measured_steps(lines[1:-1] if len(lines) > _LEAST_STEPS else lines[1:], placement)
     if steps is None:

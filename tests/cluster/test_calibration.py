@@ -199,3 +199,8 @@ def test_steps_of_an_earlier_layout_do_not_count(tmp_path: Path) -> None:
 def test_a_run_of_too_few_steps_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserMistake, match="has made too few steps to be compared"):
         recorded_steps(run_folder(tmp_path, [account(1, 10), account(2, 20)]))
+
+
+def test_a_run_that_made_no_step_in_its_last_layout_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserMistake, match="has made no step in its last layout"):
+        recorded_steps(run_folder(tmp_path, [account(step, 10 * step, 3) for step in range(1, 7)]))

@@ -177,3 +177,12 @@ def test_a_job_with_auto_is_tuned_too(auto: Path) -> None:
     done = pipetrain_here("tune", auto, "--seconds", "0", "--json")
     assert done.returncode == 0
     assert set(json.loads(done.stdout)["changed"]) >= {"pipeline.stages", "pipeline.schedule", "training.micro_batches"}
+
+
+def test_a_job_that_always_fails_is_a_failure_with_its_first_cause(job: Path, tmp_path: Path) -> None:
+    rate = "training.optimizer={sgd: {learning_rate: 1e30}}"
+    done = pipetrain_here("tune", job, "--local", "--seconds", "1", "--set", rate, "--output", tmp_path / "tuned.yaml")
+    assert done.returncode == 1
+    assert "\nfailed: nothing could be measured: " in done.stderr
+    assert "try a lower learning rate" in done.stderr
+    assert not (tmp_path / "tuned.yaml").exists()
