@@ -26,7 +26,6 @@ from coordinator.plan.candidates import Candidate, Candidates, Scope, cut_by
 from coordinator.plan.choosing import chosen
 from coordinator.plan.contest import Budget, Contest
 from coordinator.plan.layout import Room, lay_out, workers_with_room
-from coordinator.plan.partition import balanced_bounds, layer_costs
 from coordinator.plan.predicted_step import estimated_times, predicted_step
 from coordinator.plan.settings import settings_of
 from coordinator.texts import counted
@@ -42,7 +41,7 @@ _MOST_BATCHES = 4096
 """Of an epoch that is measured: each turn lists them."""
 _FEW = 5
 _SHARE_OF_MEMORY = 0.8
-_PARTS, _GROUP = (1, 4, 16, 64), 4
+_PARTS, _GROUP = (8, 32), 4
 """The numbers of micro-batches, and the weight-gradient group, whose times are measured for all others."""
 _SHORTEST_S, _LONGEST_S = 0.01, 0.06  # of a measurement, twice
 _MOST_OWN_WORKERS = 4
@@ -125,10 +124,7 @@ def times_here(job: MeasuredJob, most: int, seconds: float) -> MachineTimes:
     rows = sorted({-(-batch // parts) for parts in _PARTS})
     alike = len({first_alike(network, k) for k in range(len(network.ops))})
     each = seconds / (2 * alike * (len(rows) + 1))
-    bounds = balanced_bounds(layer_costs(spec.model_spec()), min(most, len(network.ops)))
-    return calibrate(
-        spec, most, bounds=[bounds], rows=rows, groups=[_GROUP], seconds=max(_SHORTEST_S, min(_LONGEST_S, each))
-    )
+    return calibrate(spec, most, rows=rows, groups=[_GROUP], seconds=max(_SHORTEST_S, min(_LONGEST_S, each)))
 
 
 def times_counted(spec: JobSpec) -> MachineTimes:
