@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,8 @@ from tests.records import job_record
 T = TypeVar("T")
 NODE = {"id": "n", "host": "vm", "address": "127.0.0.1", "cpus": 2.0, "memory": 8 * 2**30}
 DOCUMENT = JobDocument(document=json.dumps(digits_job().document()), files={})
+BEGUN = ["submitted", "admitted", "preparing", "starting", "started"]
+"""The events of a job that trains."""
 _WITHIN_S = 30.0
 
 
@@ -160,3 +162,13 @@ async def scene(folder: Path, *, nodes: int = 1, max_queued: int = 100) -> Async
                 await task
         await made.jobs.settle()
         made.store.close()
+
+
+def play(folder: Path, script: Callable[[Scene], Coroutine[Any, Any, None]], **options: int) -> None:
+    """Perform a script on a new scene."""
+
+    async def within() -> None:
+        async with scene(folder / "home", **options) as made:
+            await script(made)
+
+    asyncio.run(within())

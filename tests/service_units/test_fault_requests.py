@@ -13,8 +13,7 @@ from cluster.service.chaos import inject_fault
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.run_files import FAULT_REQUEST
 from stages.errors import Refused, UserMistake
-from tests.service_units.scripted_ray import Scene
-from tests.service_units.test_jobs import play
+from tests.service_units.scripted_ray import Scene, play
 
 
 def asked(**entries: Any) -> pb.FaultRequest:

@@ -12,8 +12,7 @@ from cluster.service.watch import Cursor, Watcher
 from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from stages.errors import UnknownJob, UserMistake
-from tests.service_units.scripted_ray import Scene
-from tests.service_units.test_jobs import BEGUN, play
+from tests.service_units.scripted_ray import BEGUN, Scene, play
 
 
 class Watch:
