@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from cluster.run.fault_desk import put_request
+from cluster.service.answers import answer_to
 from cluster.service.jobs import Jobs
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator import run_files
@@ -30,24 +31,13 @@ async def inject_fault(jobs: Jobs, job: str, message: pb.FaultRequest) -> str:
         raise Refused(f"job {job} already has a request for a fault; try again when that is answered")
     try:
         async with asyncio.timeout(_WITHIN_S):
-            return await _answer(jobs, job, request.id)
+            answer = await answer_to(jobs, job, request.id, (PLANNED, REFUSED))
     except TimeoutError:
         with contextlib.suppress(OSError):
             (folder / run_files.FAULT_REQUEST).unlink()
         raise Refused(f"job {job} did not take the request: it makes no step; try again") from None
-
-
-async def _answer(jobs: Jobs, job: str, name: str) -> str:
-    after = 0
-    while True:
-        entry = jobs.entries.get(job)
-        changed = None if entry is None else entry.changed
-        for event in jobs.store.events(job, after):
-            after = event.seq
-            if event.details.get("id") == name and event.kind == PLANNED:
-                return event.text
-            if event.details.get("id") == name and event.kind == REFUSED:
-                raise Refused(str(event.details["cause"]))
-        if changed is None:
-            raise Refused(f"job {job} ended before it took the request")
-        await changed.wait()
+    if answer is None:
+        raise Refused(f"job {job} ended before it took the request")
+    if answer.kind == REFUSED:
+        raise Refused(str(answer.details["cause"]))
+    return answer.text

@@ -8,6 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
+from cluster.service.answers import answer_to
 from cluster.service.jobs import Jobs
 from coordinator import run_files
 from stages.errors import Refused, UserMistake
@@ -44,19 +45,11 @@ def _put(folder: Path, content: dict[str, object]) -> bool:
 
 async def trace_saved(jobs: Jobs, job: str, request: str) -> None:
     """Wait until the job has saved the requested trace. Raises Refused if it could not, or ended before."""
-    after = 0
-    while True:
-        entry = jobs.entries.get(job)
-        changed = None if entry is None else entry.changed
-        for event in jobs.store.events(job, after):
-            after = event.seq
-            if event.details.get("id") == request and event.kind == "trace saved":
-                return
-            if event.details.get("id") == request and event.kind == "trace not saved":
-                raise Refused(f"job {job} could not save its trace: {event.details.get('cause', event.text)}")
-        if changed is None:
-            raise Refused(f"job {job} ended before it had made the steps to record")
-        await changed.wait()
+    event = await answer_to(jobs, job, request, ("trace saved", "trace not saved"))
+    if event is None:
+        raise Refused(f"job {job} ended before it had made the steps to record")
+    if event.kind == "trace not saved":
+        raise Refused(f"job {job} could not save its trace: {event.details.get('cause', event.text)}")
 
 
 def last_trace(jobs: Jobs, job: str) -> Path:
