@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import select
 import socket
@@ -305,13 +306,21 @@ def copy_seconds(n_bytes: int) -> float:
 def main() -> None:
     """Answer orders until stdin ends."""
     ignore_end_signals()  # Ctrl-C ends the process that asks, and so its pipes
+    try:
+        _answer_orders()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it once more at its end
+
+
+def _answer_orders() -> None:
     spec = parse_job(json.loads(sys.stdin.readline()))
     limits = BlasThreads(blas_threads(spec))
     keep_freed_memory()
     warm_up_blas(spec.precision)
-    measuring, end = Measuring(spec), None
+    measuring = Measuring(spec)
     print(json.dumps("ready"), flush=True)
-    with limits:
+    with limits, contextlib.ExitStack() as open_ends:
+        end = None
         for line in sys.stdin:
             order = json.loads(line)
             do = order.pop("do")
@@ -323,6 +332,7 @@ def main() -> None:
                     answer = copy_seconds(**order)
                 elif do == "link":
                     end = LinkEnd(**order)
+                    open_ends.callback(end.close)
                     answer = end.address
                 else:
                     assert end is not None, "the link comes first"
@@ -330,8 +340,6 @@ def main() -> None:
             except Exception as error:
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer), flush=True)
-    if end is not None:
-        end.close()
 
 
 if __name__ == "__main__":

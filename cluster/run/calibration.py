@@ -248,6 +248,7 @@ class _Processes:
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         bufsize=0,
+                        process_group=0,  # Ctrl-C would reach them before they can ignore it
                         env={**os.environ, **variables},
                     )
                 )

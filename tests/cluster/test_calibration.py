@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +161,26 @@ def test_a_link_that_was_not_measured_is_one_line() -> None:
     times = replace(estimated_times(spec, cores=2), host_of=(0, 1))
     lines = list(prediction_lines(predicted_step(make_blueprint(spec, 1438), times), times, 64))
     assert lines[1] == "links between hosts were not measured: those of the 2 hosts count as links of one host"
+
+
+def test_ctrl_c_does_not_reach_measuring_processes() -> None:
+    with calibration._Processes(digits(), 1, 1) as processes:
+        (process,) = processes._processes
+        assert os.getpgid(process.pid) == process.pid  # a terminal signals its own group
+
+
+def test_a_measuring_process_ends_in_silence_with_the_one_that_asks() -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "cluster.run.calibrating"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(digits().document()) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == '"ready"\n'
+        process.stdout.close()
+        _, told = process.communicate('{"do": "copy", "n_bytes": 8}\n', timeout=60)
+    assert (process.returncode, told) == (0, "")
 
 
 # what a run has recorded ----------------------------------------------------------------------------------------------
