@@ -37,7 +37,6 @@ _ABOUT = (
     "worker cut each of its parts in two. Each backward pass is performed as workers do it: the input gradient (I) is "
     "sent before the weight gradient (W) is computed."
 )
-
 _DRAWN = "At most four workers of each. If they have many actions, a bar is what a worker does at a moment."
 
 
@@ -110,9 +109,7 @@ class _Lab:
             self._gantt = Gantt(unit="", label="The actions of some workers in every schedule")
             with ui.element("div"):
                 kinds_key()
-            ui.label(
-                "At most four workers of each. If they have many actions, a bar is what a worker does at a moment."
-            ).classes("muted small")
+            ui.label(_DRAWN).classes("muted small")
         self._show_parts(False)
         self._download.set_visibility(False)
 
