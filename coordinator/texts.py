@@ -41,6 +41,14 @@ def number(value: float | None, absent: str = _ABSENT) -> str:
     return f"{value:,.0f}" if math.isfinite(value) and abs(value) >= 1000 else f"{value:.4g}"
 
 
+def exact(value: float) -> str:
+    """A value that is exact: whole numbers and halves with all their digits, `333,333,334`, `2.5`; others as `number`
+    writes them."""
+    if not (2.0 * value).is_integer():
+        return number(value)
+    return f"{value:,.1f}".removesuffix(".0")
+
+
 def per_second(samples: float) -> str:
     """A speed as `1,234` samples a second, or `0.062` of a network that takes seconds for one."""
     return f"{samples:,.0f}" if samples >= 10 else f"{samples:.2g}"

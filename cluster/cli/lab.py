@@ -19,7 +19,7 @@ from coordinator.program.table import ActionTable
 from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import SCHEDULES
 from coordinator.schedules.csv_format import write_csv
-from coordinator.texts import counted, number, share
+from coordinator.texts import counted, exact, number, share
 from coordinator.timing.lab import (
     LeftOut,
     Row,
@@ -166,10 +166,10 @@ def _table(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> Table
             table.add_row(
                 row.schedule,
                 f"{row.n_stages:,}" if large else str(row.n_stages),
-                number(row.step),
+                row.step_text(),
                 share(row.bubble),
                 share(row.bubble_rate),
-                f"{row.kept:{',' if large else ''}g}{too_much}",
+                f"{exact(row.kept)}{too_much}",
                 f"{row.messages:,}",
                 *([row.origin_text()] if large else []),
             )
@@ -180,10 +180,9 @@ def _recommend(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> N
     found = best(rows)
     if found is None:
         return
-    within = (
-        "" if question.memory is None else f" of those that keep at most {question.memory:g} micro-batches a worker"
-    )
-    click.echo(f"shortest step{within}: {found.schedule}, {number(found.step)}")
+    memory = question.memory
+    within = "" if memory is None else f" of those that keep at most {exact(memory)} micro-batches a worker"
+    click.echo(f"shortest step{within}: {found.schedule}, {found.step_text()}")
 
 
 def _print_gain(searched: Searched, output: Path | None) -> None:

@@ -22,7 +22,7 @@ from cluster.cli.texts import harmless
 from cluster.data.measure import measure as measure_data
 from cluster.data.sources import load_data
 from cluster.run.calibration import calibrate
-from cluster.run.recorded_steps import RecordedSteps, laid_out_as, recorded_steps
+from cluster.run.recorded_steps import RecordedSteps, laid_out_as, recorded_steps, require_run
 from coordinator import run_files
 from coordinator.job.spec import JobSpec
 from coordinator.learning.data_warnings import data_warnings
@@ -89,13 +89,16 @@ def plan(
     Warnings say what in the data may keep the network from learning. The command exits with 2 if a worker's stages need
     more than memory_per_worker.
     """
-    recorded = None if compare is None else recorded_steps(compare)
+    if compare is not None:
+        require_run(compare)
     if job is None:
         if compare is None:
             raise UserMistake("JOB.yaml: missing, must be a job file")
         job = compare / run_files.JOB
     spec = read_job(job, overrides, stages=stages, schedule=schedule)
     data = load_data(spec)
+    full = min(spec.training.batch_size, len(data.train))
+    recorded = None if compare is None else recorded_steps(compare, full)
     spec = data.spec if recorded is None else laid_out_as(recorded, data.spec)
     require_weights(spec)
     if rates:
@@ -262,8 +265,8 @@ def _predicted(blueprint: Blueprint, times: MachineTimes | None, recorded: Recor
     document: dict[str, object] = {"prediction": prediction_document(step, times, sum(rows))}
     if recorded is not None:
         found = compare_steps(step, recorded.steps)
-        lines += ["", *comparison_lines(found, recorded.median, recorded.steps.steps)]
-        document["comparison"] = comparison_document(found, recorded.median, recorded.steps.steps)
+        lines += ["", *comparison_lines(found, recorded.median, recorded.steps)]
+        document["comparison"] = comparison_document(found, recorded.median, recorded.steps)
     return _Predicted(lines, document)
 
 

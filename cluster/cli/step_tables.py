@@ -8,7 +8,7 @@ from typing import Any
 from cluster.cli.figure_tables import aligned
 from coordinator.texts import counted, number, per_second, share
 from coordinator.timing.machine_times import MachineTimes
-from coordinator.timing.step_comparison import COMPARED, StepComparison
+from coordinator.timing.step_comparison import COMPARED, MeasuredSteps, StepComparison
 from coordinator.timing.step_time import CAUSES, PredictedStep
 
 NAMES = {
@@ -57,14 +57,19 @@ def prediction_lines(step: PredictedStep, times: MachineTimes, samples: int) -> 
         yield f"{counted(n - _MOST_WORKERS, 'more worker')}: --json has all"
 
 
-def comparison_lines(found: StepComparison, median: float | None, steps: int) -> Iterator[str]:
-    """Yield the lines about a predicted step beside `steps` measured ones; `median` is their median in seconds."""
+def comparison_lines(found: StepComparison, median: float | None, measured: MeasuredSteps) -> Iterator[str]:
+    """Yield the lines about a predicted step beside the measured ones; `median` is their median in seconds."""
     n = len(found.measured)
     middle = "" if median is None else f" (median {_ms(median)} ms)"
     yield (
         f"predicted {_ms(found.predicted_seconds)} ms a step, measured {_ms(found.measured_seconds)} ms{middle} "
-        f"over {counted(steps, 'step')}: {_longer(found.error)}"
+        f"over {counted(measured.steps, 'step')}: {_longer(found.error)}"
     )
+    if measured.others:
+        yield (
+            f"{share(measured.others / measured.steps)} of the measured steps have another number of rows than the "
+            "predicted one, and count in their mean"
+        )
     cause = found.main_cause
     yield f"most of the difference: {NAMES[cause]}, {_signed(found.by_cause[cause])} ms"
     yield ""
@@ -97,10 +102,11 @@ def prediction_document(step: PredictedStep, times: MachineTimes, samples: int) 
     }
 
 
-def comparison_document(found: StepComparison, median: float | None, steps: int) -> dict[str, Any]:
+def comparison_document(found: StepComparison, median: float | None, measured: MeasuredSteps) -> dict[str, Any]:
     """Return a comparison as plain values; times are in seconds."""
     return {
-        "steps": steps,
+        "steps": measured.steps,
+        "of_other_size": measured.others,
         "predicted": found.predicted_seconds,
         "measured": found.measured_seconds,
         "median": median,

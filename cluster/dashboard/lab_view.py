@@ -16,7 +16,7 @@ from coordinator.program.clock import Timed
 from coordinator.program.table import Times, kinds_of, stages_of
 from coordinator.program.thin_drawing import drawn_workers
 from coordinator.schedules.csv_format import write_csv
-from coordinator.texts import number, share
+from coordinator.texts import exact, share
 from coordinator.timing.lab import (
     LeftOut,
     Row,
@@ -115,8 +115,8 @@ class LabAnswer:
         if found is None:
             return ""
         memory = self.question.memory
-        within = "" if memory is None else f" of those that keep at most {memory:g} micro-batches a worker"
-        return f"The shortest step{within}: {found.schedule}, {number(found.step)}."
+        within = "" if memory is None else f" of those that keep at most {exact(memory)} micro-batches a worker"
+        return f"The shortest step{within}: {found.schedule}, {found.step_text()}."
 
     def csv(self) -> bytes:
         """Return the searched schedule as a .csv file."""
@@ -164,7 +164,7 @@ def _panel(row: Row, longest: float) -> Panel:
     size = f"{timed.table.n_workers} workers × {timed.table.n_micro_batches} micro-batches"
     drawn = "" if row.origin == "program" else f", drawn with {size}"
     return Panel(
-        title=f"{row.schedule}: {number(row.step)}, bubble {share(row.bubble)}{drawn}",
+        title=f"{row.schedule}: {row.step_text()}, bubble {share(row.bubble)}{drawn}",
         bars=bars,
         n_workers=len(workers),
         end=row.step,

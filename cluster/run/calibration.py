@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from cluster.run.calibrating import MICRO_BATCHES
 from coordinator.job.spec import JobSpec
 from coordinator.plan.partition import Bounds
 from coordinator.plan.predicted_step import trained_numbers
@@ -70,7 +71,8 @@ def calibrate(
     """
     sizes = micro_batch_sizes(spec.training.batch_size, spec.training.micro_batches)
     rows = sorted(set(rows) or {max(sizes)})
-    groups = sorted({1, *(groups or {spec.pipeline.weight_grad_group})})
+    # a measured step has no larger group; the times of larger ones lie on the line
+    groups = sorted({1, *(min(group, MICRO_BATCHES) for group in groups or [spec.pipeline.weight_grad_group])})
     network, cores = spec.model_spec().network, usable_cores()
     n_ops, threads = len(network.ops), spec.resources.cpus_per_worker
     like = {k: first_alike(network, k) for k in range(n_ops)} if alone else {}
@@ -78,7 +80,7 @@ def calibrate(
     wanted = list(dict.fromkeys([*((k, k + 1) for k in sorted(set(like.values()))), *stages]))
     at_once = max(1, min(n_workers, cores // threads))
     with _Processes(spec, max(at_once, min(2, n_workers)), threads) as processes:
-        items = [(part, group, n) for part in wanted for group in groups for n in (rows if group == 1 else rows[-1:])]
+        items = [(part, group, n) for part in wanted for group in groups for n in rows]
         found = _parts(processes, at_once, items, SECONDS if seconds is None else seconds, on_progress)
         parts = {part: _part_times(found, part, rows, groups) for part in wanted}
         work_s = statistics.median(part.forward(rows[-1]) for part in parts.values())
@@ -157,8 +159,11 @@ def _part_times(found: Found, part: Part, rows: Sequence[int], groups: Sequence[
         return Curve(tuple((float(n), found[part, 1, n][name]) for n in rows))
 
     several = [group for group in groups if group > 1]
-    joined = Curve(tuple((float(rows[-1] * g), found[part, g, rows[-1]]["W"] * g) for g in several))
-    return PartTimes(curve("F"), curve("I"), curve("W"), joined if several else curve("W"))
+    if not several:
+        return PartTimes(curve("F"), curve("I"), curve("W"), curve("W"))
+    joined = {float(n * g): found[part, g, n]["W"] * g for g in several for n in rows}
+    joined[float(rows[0])] = found[part, 1, rows[0]]["W"]  # a group of one: the line has a fixed part
+    return PartTimes(curve("F"), curve("I"), curve("W"), Curve(tuple(sorted(joined.items()))))
 
 
 def _seam(parts: Mapping[Part, PartTimes], network: Network, stages: Iterable[Part], rows: Sequence[int]) -> Seam:

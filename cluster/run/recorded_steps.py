@@ -22,8 +22,9 @@ _LEAST_STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class RecordedSteps:
-    """The steps of a run's last layout: their mean by cause, and the median seconds of those with most rows; None if
-    rows of several steps were joined (`training.log_every`).
+    """The steps of a run's last layout: their mean by cause, and the median seconds; None if rows of several steps
+    were joined (`training.log_every`). Steps with another number of rows than asked for are left out of both, see
+    `measured_steps`.
 
     `cores` are those of the first worker's host, 0 if the run did not say so; `host_of[w]` is the number of worker w's
     host, empty if the workers were threads.
@@ -37,11 +38,16 @@ class RecordedSteps:
     host_of: tuple[int, ...]
 
 
-def recorded_steps(folder: Path) -> RecordedSteps:
-    """Return the steps of a run. Raises UserMistake if the folder has none."""
+def require_run(folder: Path) -> None:
+    """Raise UserMistake if the folder is no run directory."""
     for name in (run_files.JOB, run_files.EVENTS):
         if not (folder / name).is_file():
             raise UserMistake(f"--compare: {folder} is no run directory: it has no {name}")
+
+
+def recorded_steps(folder: Path, rows: int) -> RecordedSteps:
+    """Return the steps of a run whose batches have `rows` rows. Raises UserMistake if the folder has none."""
+    require_run(folder)
     events = list(_lines(folder / run_files.EVENTS))
     layout = next((event for event in reversed(events) if event.get("event") in _BEGIN), None)
     lines = _of_last_layout(list(_lines(folder / run_files.ACCOUNTS)))
@@ -51,7 +57,9 @@ def recorded_steps(folder: Path) -> RecordedSteps:
     if len(lines[-1]["stage_us"]) != len(placement):
         raise UserMistake(f"--compare: {folder} has made no step in its last layout")
     # without the first line, whose steps allocated memory, and the last, which may have the time after the last step
-    steps = measured_steps(lines[1:-1] if len(lines) > _LEAST_STEPS else lines[1:], placement)
+    logged = [row for row in _lines(folder / run_files.METRICS) if "seconds" in row and "samples" in row]
+    lines = lines[1:-1] if len(lines) > _LEAST_STEPS else lines[1:]
+    steps = measured_steps(lines, placement, _of_another_size(logged, rows))
     if steps is None:
         raise UserMistake(f"--compare: {folder} has made too few steps to be compared")
     started = [event for event in events if event.get("event") == "started"]
@@ -59,7 +67,7 @@ def recorded_steps(folder: Path) -> RecordedSteps:
     nodes = [worker.get("node") for worker in workers]
     host_of = tuple(sorted(set(nodes), key=nodes.index).index(node) for node in nodes)
     cores = workers[0].get("cores", 0) if workers else 0
-    return RecordedSteps(tuple(layout["bounds"]), placement, steps, _median(folder), cores, host_of)
+    return RecordedSteps(tuple(layout["bounds"]), placement, steps, _median(logged, rows), cores, host_of)
 
 
 def laid_out_as(recorded: RecordedSteps, spec: JobSpec) -> JobSpec:
@@ -80,11 +88,22 @@ def _of_last_layout(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return lines[begin:]
 
 
-def _median(folder: Path) -> float | None:
-    rows = [row for row in _lines(folder / run_files.METRICS) if "seconds" in row and "samples" in row]
-    most = max((row["samples"] for row in rows), default=0)
-    whole = [row["seconds"] for row in rows if row["samples"] == most]
-    if not whole or any(row.get("steps", 1) != 1 for row in rows):
+def _of_another_size(logged: list[dict[str, Any]], rows: int) -> set[int]:
+    """Return the numbers of the steps whose batch has not `rows` rows. Of steps that share a line of metrics, all of
+    one epoch, the last one may have fewer."""
+    found: set[int] = set()
+    for line in logged:
+        steps, last = line.get("steps", 1), line["step"]
+        if (steps - 1) * rows < line["samples"] < steps * rows:
+            found.add(last)
+        elif line["samples"] != steps * rows:
+            found.update(range(last - steps + 1, last + 1))
+    return found
+
+
+def _median(logged: list[dict[str, Any]], rows: int) -> float | None:
+    whole = [line["seconds"] for line in logged if line["samples"] == rows]
+    if not whole or any(line.get("steps", 1) != 1 for line in logged):
         return None
     return float(statistics.median(whole))
 

@@ -123,7 +123,7 @@ def times_here(job: MeasuredJob, most: int, seconds: float) -> MachineTimes:
     network, batch = spec.model_spec().network, spec.training.batch_size
     rows = sorted({-(-batch // parts) for parts in _PARTS})
     alike = len({first_alike(network, k) for k in range(len(network.ops))})
-    each = seconds / (2 * alike * (len(rows) + 1))
+    each = seconds / (2 * alike * 2 * len(rows))  # two rounds; one by one, and in groups
     return calibrate(spec, most, rows=rows, groups=[_GROUP], seconds=max(_SHORTEST_S, min(_LONGEST_S, each)))
 
 

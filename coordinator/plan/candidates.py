@@ -109,10 +109,12 @@ class Candidates:
         return sum(candidate is not None for candidate in self._found.values())
 
     def add(self, settings: PipelineSettings) -> Candidate | None:
-        """Predict settings, once; None if they have no plan. The job's own may have any schedule."""
-        if settings not in self._found:
-            self._found[settings] = self._made(settings)
-        return self._found[settings]
+        """Predict settings, once; None if they have no plan. The job's own may have any schedule. With one stage all
+        schedules are the same: the first one is predicted and stands for all."""
+        key = replace(settings, schedule="") if settings.stages == 1 else settings
+        if key not in self._found:
+            self._found[key] = self._made(settings)
+        return self._found[key]
 
     def ranked(self) -> list[Candidate]:
         """Return the candidates, the shortest predicted step first; of equal ones, those that keep the job's bits and
@@ -180,6 +182,9 @@ class Candidates:
         stages = own.stages if "stages" in scope.kept else min(self._n_parts, each * workers)
         if not workers <= stages <= self._n_parts or stages * parts > _MOST_FORWARDS:
             return None
+        if stages == 1 and "schedule" not in scope.kept:  # it makes no difference: the job's own, if it can have one
+            fits = own.schedule in SCHEDULES and own.schedule not in TWO_STAGES_A_WORKER
+            name = own.schedule if fits else _FIRST[0]
         return PipelineSettings(
             stages=stages,
             workers=workers,

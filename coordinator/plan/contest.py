@@ -9,7 +9,9 @@ mean has the pauses between steps, the median leaves slow spells out.
 
 from __future__ import annotations
 
+import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -136,17 +138,24 @@ class Contest:
         return [*found, *spread(others, n - len(found), [c.settings for c in found])]
 
     def _enter(self, candidates: Iterable[Candidate], heat: int) -> None:
-        """Start candidates for a heat: at least two, and others as long as the heat's time is not over."""
+        """Start candidates for a heat: until two run, as long as the whole time is not over, and others as long as the
+        heat's is not. Two that fail for the same cause before any runs end the contest: more would fail, too."""
         for candidate in candidates:
             is_own = self._own is not None and candidate.settings == self._own.settings
             trial = Trial(candidate, is_own=is_own, is_reference=is_own and not self._own_may_win)
-            alive = [one.candidate for one in self.trials if one.workers is not None]
-            if len(alive) >= 2 and self._clock() >= self._began + _SHARES[heat - 1] * self._budget.seconds:
+            alive = sum(one.workers is not None for one in self.trials)
+            until = self._began + (_SHARES[heat - 1] if alive >= 2 else 1.0) * self._budget.seconds
+            if len(self.trials) >= 2 and (self._clock() >= until or (not alive and self._fails_alike())):
                 return
             self.trials.append(trial)
             self._try(trial, partial(self._warm_up, trial))
             if len(self.trials) == 1:
                 self._began = self._clock()  # the start of the first processes takes none of the time
+
+    def _fails_alike(self) -> bool:
+        """Whether two trials have failed for the same cause, but for the numbers in it: which worker, which step."""
+        causes = Counter(re.sub(r"\d+", "", trial.dropped) for trial in self.trials if trial.failed)
+        return max(causes.values(), default=0) >= 2
 
     def _warm_up(self, trial: Trial) -> None:
         trial.workers = self._start(trial.candidate)

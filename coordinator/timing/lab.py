@@ -23,7 +23,7 @@ from coordinator.program.kept import kept
 from coordinator.program.table import ActionTable, Times
 from coordinator.schedules import tabulate
 from coordinator.schedules.search import Wanted, search
-from coordinator.texts import counted, share
+from coordinator.texts import counted, exact, number, share
 from coordinator.timing.scaling import PerformedStep, ProgramSize, Scaled, scale_up
 from coordinator.timing.step_laws import StepLaw, kept_by_law, messages_by_law, step_by_law
 from stages.errors import UserMistake
@@ -88,6 +88,10 @@ class Row:
         """The bubble without the staggered begin and end."""
         return 1 - self.busy / self.span
 
+    def step_text(self) -> str:
+        """Return the step as a text: with all digits if it is exact, with four if it is an estimate."""
+        return number(self.step) if self.origin == "estimate" else exact(self.step)
+
     def origin_text(self) -> str:
         """Return where the step comes from as a text: `program`, `law`, or `estimate ±0.02%`."""
         return self.origin if self.scaled is None else f"{self.origin} ±{share(self.scaled.missed, 2)}"
@@ -139,8 +143,8 @@ def compare(
     if must_fit and built and not any(row.fits for row in built):
         least = min(built, key=lambda row: row.kept)
         raise UserMistake(
-            f"memory: {question.memory:g} micro-batches a worker, but no schedule keeps so few; "
-            f"the least is {least.kept:g}, of {least.schedule}"
+            f"memory: {exact(question.memory or 0)} micro-batches a worker, but no schedule keeps so few; "
+            f"the least is {exact(least.kept)}, of {least.schedule}"
         )
     return rows
 
@@ -186,7 +190,9 @@ def search_too(question: ScheduleComparison, most: int = MOST_SEARCHED) -> Searc
     found = [(a_worker, search(_wanted(question, a_worker))) for a_worker in (1, 2)]
     able = [(answer.step, a_worker, answer) for a_worker, answer in found if answer is not None]
     if not able:
-        raise UserMistake(f"memory: {question.memory:g} micro-batches a worker, but a worker keeps at least 1")
+        raise UserMistake(
+            f"memory: {exact(question.memory or 0)} micro-batches a worker, but a worker keeps at least 1"
+        )
     _, a_worker, answer = min(able, key=lambda one: one[:2])
     row = _performed(question, "auto", answer.table, a_worker)
     named = [(one.built_in_step, one.table.n_stages, one.built_in) for *_, one in able if one.built_in_step is not None]

@@ -1,6 +1,6 @@
-"""How long the work of a job takes on a machine: what a model of a step's time is made of. Plain data, and JSON.
+"""How long the work of a job takes on a machine: what a model of a step's time is made of. Plain data.
 
-times = MachineTimes.from_json(text)
+times = estimated_times(spec, cores=2)
 times.part(2, 4, seams).forward(64)        # seconds of F of operations 2 and 3 for a micro-batch of 64 rows
 
 [Note: parts and seams] A *part* is a run of neighbouring operations that one stage may hold. If a stage is put together
@@ -10,11 +10,10 @@ the check for NaN), which a stage does once: this is the seam, and it is taken o
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from coordinator.program.shared_cores import TURN_S
 
@@ -138,50 +137,9 @@ class MachineTimes:
             _sum([one.joined for one in single], inner * seam.weight_gradient, 0.0),
         )
 
-    def to_json(self) -> str:
-        """Return the times as a JSON document."""
-        found = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("parts", "seam")}
-        for name in ("local", "between", "update", "handed"):
-            found[name] = None if found[name] is None else asdict(found[name])
-        parts = [
-            {"first": first, "stop": stop, **{name: list(curve.points) for name, curve in part._asdict().items()}}
-            for (first, stop), part in self.parts.items()
-        ]
-        return json.dumps({**found, "seam": self.seam._asdict(), "parts": parts})
-
-    @staticmethod
-    def from_json(text: str) -> MachineTimes:
-        """Return the times of a document that `to_json` made. Raises ValueError, KeyError or TypeError for others."""
-        found = json.loads(text)
-        parts = {
-            (one["first"], one["stop"]): PartTimes(*(_curve(one[name]) for name in PartTimes._fields))
-            for one in found.pop("parts")
-        }
-        for name in ("host_of", "rows"):
-            found[name] = tuple(found[name])
-        between = found.pop("between")
-        return MachineTimes(
-            parts=parts,
-            seam=Seam(**found.pop("seam")),
-            update=_curve(found.pop("update")["points"]),
-            handed=_curve(found.pop("handed")["points"]),
-            local=_link(found.pop("local")),
-            between=None if between is None else _link(between),
-            **found,
-        )
-
 
 def _sum(curves: Sequence[Curve], fixed: float, each: float) -> Curve:
     """Return the sum of curves less `fixed` seconds and `each` second for each of the amount."""
     at = sorted({known for curve in curves for known, _ in curve.points}) or [1.0]
     at = at if len(at) > 1 else [at[0] / 2, at[0]]
     return Curve(tuple((x, max(0.0, sum(curve(x) for curve in curves) - fixed - each * x)) for x in at))
-
-
-def _curve(points: Sequence[Sequence[float]]) -> Curve:
-    return Curve(tuple((float(known), float(seconds)) for known, seconds in points))
-
-
-def _link(found: dict[str, Any]) -> LinkTimes:
-    send, receive = (_curve(found.pop(name)["points"]) for name in ("send", "receive"))
-    return LinkTimes(**found, send=send, receive=receive)

@@ -6,9 +6,10 @@ compare(prediction, measured).error
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from coordinator.timing.step_time import WAITING, PredictedStep
@@ -41,28 +42,39 @@ ByWorker = tuple[Mapping[str, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSteps:
-    """The mean of `steps` steps, without evaluations, checkpoints and recoveries between them."""
+    """The mean of `steps` steps, without evaluations, checkpoints and recoveries between them. `others` of them have
+    another number of rows than the rest."""
 
     steps: int
     by_worker: ByWorker
+    others: int = 0
 
 
-def measured_steps(lines: Sequence[Mapping[str, Any]], placement: Sequence[int]) -> MeasuredSteps | None:
+def measured_steps(
+    lines: Sequence[Mapping[str, Any]], placement: Sequence[int], others: Collection[int] = ()
+) -> MeasuredSteps | None:
     """Return the mean of the steps between the first and the last of these lines of accounts.jsonl; None if they are
-    fewer than two lines of one layout."""
-    if len(lines) < 2:
+    fewer than two lines of one layout.
+
+    `others` are the numbers of the steps with another number of rows. Two neighbouring lines with such a step between
+    them are left out; only if that leaves nothing, because many steps share a line, all count.
+    """
+    other = set(others)
+    all_pairs = [(before, after) for before, after in pairwise(lines) if after["step"] > before["step"]]
+    alike = [(a, b) for a, b in all_pairs if other.isdisjoint(range(a["step"] + 1, b["step"] + 1))]
+    pairs = alike or all_pairs
+    if not pairs:
         return None
-    first, last = lines[0], lines[-1]
-    steps = last["step"] - first["step"]
-    if steps < 1:
-        return None
-    found: list[dict[str, float]] = [dict.fromkeys(COMPARED, 0.0) for _ in last["worker_us"]]
-    for worker, after, before in zip(placement, last["stage_us"], first["stage_us"], strict=True):
-        for cause, kinds in _OF_STAGE.items():
-            found[worker][cause] += sum(after[kind] - before[kind] for kind in kinds) / 1e6 / steps
-    for row, after, before in zip(found, last["worker_us"], first["worker_us"], strict=True):
-        row["other"] += (after[OTHER] - before[OTHER]) / 1e6 / steps
-    return MeasuredSteps(steps, tuple(found))
+    steps = sum(last["step"] - first["step"] for first, last in pairs)
+    found: list[dict[str, float]] = [dict.fromkeys(COMPARED, 0.0) for _ in lines[-1]["worker_us"]]
+    for first, last in pairs:
+        for worker, after, before in zip(placement, last["stage_us"], first["stage_us"], strict=True):
+            for cause, kinds in _OF_STAGE.items():
+                found[worker][cause] += sum(after[kind] - before[kind] for kind in kinds) / 1e6 / steps
+        for row, after, before in zip(found, last["worker_us"], first["worker_us"], strict=True):
+            row["other"] += (after[OTHER] - before[OTHER]) / 1e6 / steps
+    counted = sum(step in other for first, last in pairs for step in range(first["step"] + 1, last["step"] + 1))
+    return MeasuredSteps(steps, tuple(found), counted)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.cli.step_tables import prediction_document, prediction_lines
+from cluster.cli.step_tables import comparison_lines, prediction_document, prediction_lines
 from cluster.data.sources import load_data
 from cluster.run import calibration
 from cluster.run.calibrating import MICRO_BATCHES, Measuring, random_rows
@@ -21,8 +21,7 @@ from cluster.run.recorded_steps import recorded_steps
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.predicted_step import estimated_times, predicted_step
-from coordinator.timing.machine_times import MachineTimes
-from coordinator.timing.step_comparison import COMPARED
+from coordinator.timing.step_comparison import COMPARED, compare
 from stages.errors import HostFailed, UserMistake
 from tests.jobs import EXAMPLES, pipetrain_here
 
@@ -108,12 +107,23 @@ def test_times_of_this_machine_predict_any_cut_and_any_micro_batches() -> None:
     assert times.source == "measured"
     assert times.local.measured
     assert {(k, k + 1) for k in range(7)} | {(bounds[0], bounds[1]), (bounds[1], bounds[2])} == set(times.parts)
-    assert MachineTimes.from_json(times.to_json()) == times
+    assert all(len(part.joined.points) >= 2 for part in times.parts.values())
     for pipeline in ({"stages": 3, "schedule": "zb-h2"}, {"stages": 4, "schedule": "zbv", "weight_grad_group": 2}):
         step = predicted_step(make_blueprint(digits(**pipeline), 1438), times)
         told = prediction_document(step, times, samples=64)
         assert told["source"] == "measured"
         assert sum(told["by_cause"].values()) == pytest.approx(told["seconds"])
+
+
+@pytest.mark.parametrize("rows", [[8], [8, 32]])
+def test_a_group_of_any_size_has_its_fixed_part(rows: list[int]) -> None:
+    """W takes 1 ms and 10 µs a row, however few micro-batches are joined."""
+    found: calibration.Found = {
+        ((0, 1), g, n): {"F": 0.0, "I": 0.0, "W": (1e-3 + 1e-5 * n * g) / g} for g in (1, 4) for n in rows
+    }
+    part = calibration._part_times(found, (0, 1), rows, [1, 4])
+    for amount in (16, 64, 1000):
+        assert part.joined(amount) == pytest.approx(1e-3 + 1e-5 * amount)
 
 
 def test_a_process_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +216,7 @@ def run_folder(folder: Path, lines: list[dict[str, Any]], *, workers: int = 2) -
 
 def test_the_mean_step_leaves_out_the_first_line_and_the_time_after_the_last_step(tmp_path: Path) -> None:
     lines = [account(1, 9_000_000), account(2, 9_000_100), account(6, 9_000_500), account(6, 99_000_000)]
-    found = recorded_steps(run_folder(tmp_path, lines))
+    found = recorded_steps(run_folder(tmp_path, lines), 64)
     assert (found.steps.steps, found.cores, found.host_of) == (4, 4, (0, 1))
     for row in found.steps.by_worker:
         assert row == pytest.approx({cause: 300e-6 if cause == "wait" else 100e-6 for cause in COMPARED})
@@ -215,15 +225,52 @@ def test_the_mean_step_leaves_out_the_first_line_and_the_time_after_the_last_ste
 def test_steps_of_an_earlier_layout_do_not_count(tmp_path: Path) -> None:
     before = [account(1, 10, 3), account(2, 20, 3)]
     after = [account(3, 1_000), account(4, 2_000), account(5, 3_000), account(6, 4_000)]
-    found = recorded_steps(run_folder(tmp_path, before + after))
+    found = recorded_steps(run_folder(tmp_path, before + after), 64)
     assert found.steps.by_worker[0]["forward"] == pytest.approx(1e-3)
 
 
 def test_a_run_of_too_few_steps_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserMistake, match="has made too few steps to be compared"):
-        recorded_steps(run_folder(tmp_path, [account(1, 10), account(2, 20)]))
+        recorded_steps(run_folder(tmp_path, [account(1, 10), account(2, 20)]), 64)
 
 
 def test_a_run_that_made_no_step_in_its_last_layout_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserMistake, match="has made no step in its last layout"):
-        recorded_steps(run_folder(tmp_path, [account(step, 10 * step, 3) for step in range(1, 7)]))
+        recorded_steps(run_folder(tmp_path, [account(step, 10 * step, 3) for step in range(1, 7)]), 64)
+
+
+def metrics(folder: Path, *rows: tuple[int, int, int]) -> None:
+    """Write rows of metrics: the last step, how many steps, their samples."""
+    lines = [
+        {"step": step, "samples": samples, "seconds": samples / 1e3} | ({"steps": steps} if steps > 1 else {})
+        for step, steps, samples in rows
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_small_last_batch_of_an_epoch_is_left_out_of_all_that_is_compared(tmp_path: Path) -> None:
+    """Epochs of two full batches and one of a quarter, which takes a quarter of the time."""
+    total, lines, rows = 0, list[dict[str, Any]](), list[tuple[int, int, int]]()
+    for step in range(1, 13):
+        small = step % 3 == 0
+        total += 100 if small else 400
+        lines.append(account(step, total))
+        rows.append((step, 1, 16 if small else 64))
+    metrics(run_folder(tmp_path, lines), *rows)
+    found = recorded_steps(tmp_path, 64)
+    assert found.steps.by_worker[0]["forward"] == pytest.approx(400e-6)
+    assert (found.steps.steps, found.steps.others) == (6, 0)
+    assert found.median == 0.064
+
+
+def test_if_every_line_has_a_small_batch_the_comparison_says_so(tmp_path: Path) -> None:
+    lines = [account(step, 100 * step) for step in range(3, 16, 3)]
+    metrics(run_folder(tmp_path, lines), *((step, 3, 144) for step in range(3, 16, 3)))
+    found = recorded_steps(tmp_path, 64)
+    assert (found.steps.steps, found.steps.others, found.median) == (6, 2, None)
+    spec = digits()
+    step = predicted_step(make_blueprint(spec, 1438), estimated_times(spec, cores=2))
+    told = list(comparison_lines(compare(step, found.steps), None, found.steps))
+    assert told[1] == (
+        "33.3% of the measured steps have another number of rows than the predicted one, and count in their mean"
+    )

@@ -87,6 +87,31 @@ def test_every_schedule_and_the_job_s_own_settings_are_tried() -> None:
     assert {one.workers for one in found} == {1, 2}
 
 
+@pytest.mark.parametrize("schedule", ["gpipe", "zb-h1"])
+def test_schedules_of_one_stage_are_one_choice_with_the_job_s_own_name(schedule: str) -> None:
+    own = PipelineSettings(stages=1, workers=1, schedule=schedule, micro_batches=8)
+    ranked = candidates(job({"stages": 1, "schedule": schedule}), own=own).ranked()
+    one_stage = [one.settings for one in ranked if one.settings.stages == 1]
+    assert own in one_stage
+    assert {one.schedule for one in one_stage} == {schedule}
+    assert len({str(one) for one in one_stage}) == len(one_stage)
+    spec = with_settings(job(), own)
+    assert all("pipeline.schedule" not in changed_entries(spec, one) for one in one_stage)
+
+
+def test_own_settings_of_one_stage_stand_for_all_schedules() -> None:
+    found = candidates(job(), own=replace(OWN, stages=1, workers=1, schedule="zb-h1"))
+    own = found.add(found.own)
+    assert own is not None
+    assert found.add(replace(found.own, schedule="gpipe")) is own
+
+
+def test_a_schedule_that_needs_two_stages_a_worker_gives_way_if_there_is_one_stage() -> None:
+    own = PipelineSettings(stages=4, workers=2, schedule="zbv", micro_batches=8)
+    ranked = candidates(job({"stages": 4, "schedule": "zbv"}), own=own).ranked()
+    assert {one.settings.schedule for one in ranked if one.settings.stages == 1} == {"1f1b"}
+
+
 @pytest.mark.parametrize("kept", NAMES)
 def test_a_setting_that_is_kept_is_the_job_s_in_every_candidate(kept: str) -> None:
     own = PipelineSettings(

@@ -177,6 +177,44 @@ def test_if_all_workers_fail_nothing_wins() -> None:
     assert winner(running.trials, OWN) is None
 
 
+@dataclass
+class Failing(Machine):
+    """Workers that start slowly and fail, for another cause each time if they `differ`."""
+
+    differ: bool = False
+    started: int = 0
+    starts: frozenset[PipelineSettings] = frozenset()
+
+    def start(self, one: Candidate) -> Running:
+        self.started += 1
+        if one.settings in self.starts:
+            return super().start(one)
+        self.now += 300.0
+        cause = "abcdefghijklmnop"[self.started] if self.differ else "no memory"
+        raise JobFailed(f"worker {self.started}: {cause}")
+
+
+def test_after_two_failures_for_the_same_cause_no_more_are_tried() -> None:
+    machine = Failing({})
+    running = contest(machine, many())
+    running.run()
+    assert machine.started == 2
+    assert all(trial.failed for trial in running.trials)
+
+
+@pytest.mark.parametrize("one_runs", [False, True])
+def test_trials_that_fail_end_at_the_time_limit(one_runs: bool) -> None:
+    """The first one's start takes none of the 1000 seconds; each failure takes 300."""
+    field_ = many()
+    starts = frozenset({field_[0].settings} if one_runs else ())
+    machine = Failing({}, differ=True, starts=starts)
+    running = contest(machine, field_)
+    running.run()
+    assert machine.started == 5
+    best = winner(running.trials, OWN)
+    assert (best is not None) is one_runs
+
+
 def test_after_ctrl_c_there_is_what_was_measured_so_far_and_no_worker_is_left() -> None:
     field_ = many()
     fastest = first_heat(field_)[3].settings

@@ -115,8 +115,3 @@ def test_a_curve_between_and_beyond_its_points() -> None:
     assert Curve(((2.0, 1.0), (4.0, 2.0), (8.0, 8.0)))(6) == 5
     assert Curve(((2.0, 1.0), (4.0, 2.0), (8.0, 8.0)))(10) == 11
     assert Curve(((2.0, 1.0), (4.0, 5.0)))(1) == 0  # never below 0
-
-
-def test_times_survive_a_file() -> None:
-    times = replace(estimated_times(job(), cores=2), between=NO_LINK, host_of=(0, 1), rows=(5, 6))
-    assert MachineTimes.from_json(times.to_json()) == times

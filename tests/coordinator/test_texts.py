@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.texts import counted, number, per_second, share, size, some, span
+from coordinator.texts import counted, exact, number, per_second, share, size, some, span
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,11 @@ def test_a_size_rounded_down_is_at_most_the_size_and_up_at_least(n: int) -> None
 def test_span(seconds: float, text: str, compact: str) -> None:
     assert span(seconds) == text
     assert span(seconds, compact=True) == compact
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(3, "3"), (2.5, "2.5"), (333333333.5, "333,333,333.5"), (1e9 + 1, "1,000,000,001"), (1 / 3, "0.3333")],
+)
+def test_what_is_exact_has_all_its_digits(value: float, text: str) -> None:
+    assert exact(value) == text

@@ -23,7 +23,7 @@ from cluster.dashboard.lab_view import (
 )
 from cluster.dashboard.parts import explained, fill_table, kinds_key, problems_list, table, text
 from cluster.dashboard.terms import TERMS
-from coordinator.texts import number, share
+from coordinator.texts import exact, number, share
 from coordinator.timing.lab import LeftOut, Row, how_estimated
 from stages.errors import PipetrainError, UserMistake
 
@@ -215,11 +215,11 @@ def _cells(row: Row | LeftOut) -> tuple[str, ...]:
     return (
         row.schedule,
         f"{row.n_stages:,}",
-        number(row.step),
+        row.step_text(),
         number(row.span),
         share(row.bubble),
         share(row.bubble_rate),
-        f"{row.kept:,g}{'' if row.fits else ' (too many)'}",
+        f"{exact(row.kept)}{'' if row.fits else ' (too many)'}",
         f"{row.messages:,}",
         row.origin_text(),
     )
