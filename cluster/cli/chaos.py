@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cluster.cli.options import job_options, read_job
+from cluster.cli.options import NumberRange, job_options, read_job
 from cluster.cli.run_or_job import run_argument
 from coordinator.chaos.slowing import SLOW_SECONDS, SLOW_STEPS
 
@@ -75,7 +75,7 @@ def _command(kind: str) -> None:
     ]
     if kind == "slow":
         decorators += [
-            click.option("--seconds", type=click.FloatRange(0, 3600), default=SLOW_SECONDS, show_default=True),
+            click.option("--seconds", type=NumberRange(0, 3600), default=SLOW_SECONDS, show_default=True),
             click.option("--steps", type=click.IntRange(1), default=SLOW_STEPS, show_default=True),
         ]
     function: Any = command

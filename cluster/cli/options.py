@@ -83,7 +83,7 @@ def grace_option(command: F) -> F:
     """Add --grace."""
     return click.option(
         "--grace",
-        type=click.FloatRange(0, 86_400),
+        type=NumberRange(0, 86_400),
         metavar="SECONDS",
         help="How long the run may take to save when it is stopped; else checkpoint.grace, which is 30 by default.",
     )(command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.cli.options import NumberRange
 from cluster.cli.service_options import detaching, job_arguments, json_option, on_break, service_command
 from cluster.cli.texts import cause_of, one_line, outcome, show_failure
 
@@ -21,7 +22,7 @@ TIMED_OUT = 124
 @job_arguments
 @click.option(
     "--timeout",
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     metavar="SECONDS",
     help="Wait at most so long; exit with 124 if a job has not ended.",
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from stages.errors import Refused
@@ -21,14 +22,19 @@ class OneAtATime:
 
     def __init__(self, name: str, most_waiting: int = MOST_WAITING) -> None:
         self._name, self._most, self._waiting = name, most_waiting, 0
+        self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def run(self, compute: Callable[[], T]) -> T:
         """Return what `compute` returns. Raises Refused if too many others wait, and what `compute` raises."""
         if self._waiting >= self._most:
             raise Refused(f"{self._name}: {self._waiting} other requests are being computed; try again in a moment")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, compute)
-        finally:
+        future = self._thread.submit(compute)
+        with self._lock:
+            self._waiting += 1
+        future.add_done_callback(self._done)  # not when the request is cancelled: the thread goes on computing
+        return await asyncio.wrap_future(future)
+
+    def _done(self, _: Future[T]) -> None:
+        with self._lock:
             self._waiting -= 1

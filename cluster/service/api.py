@@ -39,6 +39,7 @@ from cluster.wire import pipetrain_pb2 as pb
 from cluster.wire.convert import state_name
 from coordinator.job.checkpoint_section import CheckpointSection
 from coordinator.job.limits import document_problem, encodable
+from coordinator.job.resuming import AUTO_REFUSED
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.layout import Room, layout_without_data, workers_with_room
 from coordinator.queue.job_queue import Needs
@@ -243,6 +244,8 @@ class Api:
         wrong = await self.wrong_paths([path for path in local_files(spec) if path not in files])
         if wrong:
             raise UserMistake("\n".join(f"{path}: {what}" for path, what in wrong.items()))
+        if resume and spec.pipeline.is_auto:
+            raise InvalidJob([AUTO_REFUSED])
         spec, choice = await choose_settings(self._outside, spec, self._places(files), rules, self._room(spec))
         document = JobDocument(document=_json(spec.document()), files=files)
         job, needs = new_job_id(), await self._needs(spec, document.files)

@@ -26,6 +26,15 @@ SECONDS = 30.0
 _MOST_WAITING = 64
 _START_S, _CLOSE_S = 60.0, 2.0
 _ANSWER_BYTES = 64 * 2**20
+_OR_ELSE = ", is the service's machine busy, or does the job have very many layers?"
+_LATE = {
+    "plan": ("was not read and planned", f"{_OR_ELSE} `pipetrain plan` on your machine has no such limit"),
+    "choose": (
+        "no settings were chosen for pipeline: auto",
+        f"{_OR_ELSE} Name pipeline.stages and pipeline.schedule instead, as `pipetrain plan` on your machine says",
+    ),
+}
+"""What did not happen in time, and what to ask or do, by request."""
 
 
 class Unreadable(UserMistake):
@@ -64,9 +73,8 @@ class Outside:
             async with asyncio.timeout(self._seconds):
                 output, errors = await process.communicate(json.dumps(request).encode() + b"\n")
         except TimeoutError:
-            late = f"{name}: was not read{' and planned' if what == 'plan' else ''} within {self._seconds:g} s"
-            large = ", and does the job have very many layers? `pipetrain plan` on your machine has no such limit"
-            raise Refused(f"{late}; does its file system answer{large if what == 'plan' else '?'}") from None
+            late, hint = _LATE.get(what, ("was not read", "?"))
+            raise Refused(f"{name}: {late} within {self._seconds:g} s; does its file system answer{hint}") from None
         finally:
             self._end(process)
         return _answer(name, process.returncode, output, errors)

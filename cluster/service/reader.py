@@ -83,7 +83,7 @@ def _plan(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def _choose(question: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document of a job that says `pipeline: auto`, with the settings that are chosen for it, and the line
-    about them. Reads the data only if the network follows from it."""
+    about them. Reads the data only if the network, or the memory that a worker needs, follows from it."""
     from cluster.data.checks import Checking
     from cluster.data.sources import load_data
     from coordinator.job.spec import parse_job
@@ -91,7 +91,7 @@ def _choose(question: Mapping[str, Any]) -> dict[str, Any]:
     from coordinator.plan.settings import with_settings_of
 
     spec = parse_job(question["document"])
-    if spec.is_resolved:
+    if spec.is_resolved and spec.resources.memory_per_worker is None:
         found, lines = chosen(spec, spec.training.batch_size, question["room"])
     else:
         rules = SourceRules.from_dict(question["rules"])

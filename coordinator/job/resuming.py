@@ -24,14 +24,23 @@ FIXED: Mapping[str, str] = {
     "pipeline.weight_grad_group": "another number adds gradients in another order",
 }
 """The entries that may not change, each with the reason."""
+AUTO_REFUSED = (
+    "pipeline: got auto, which chooses micro-batches and groups of weight gradients, but a run that goes on keeps its "
+    "own; leave it out, or set pipeline.stages and pipeline.schedule"
+)
+"""Why a run does not go on with `pipeline: auto`."""
+_CHOSEN_BY_AUTO = ("training.micro_batches", "pipeline.weight_grad_group")
 _MAY_CHANGE_INSIDE = ("learning_rate",)
 
 
 def changes_refused(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return a line for each entry of the job `now` that may not differ from the checkpoint's job `before`."""
-    lines = []
+    is_auto = now.get("pipeline") == "auto"
+    lines = [AUTO_REFUSED] if is_auto else []
     for entry, why in FIXED.items():
         old, new = _at(before, entry), _at(now, entry)
+        if is_auto and new is None and entry in _CHOSEN_BY_AUTO:
+            continue
         lines += [
             f"{path}: got {show(b)}, but the checkpoint has {show(a)}, and this may not change: {why}"
             for path, a, b in _differences(entry, old, new)

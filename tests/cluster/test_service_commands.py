@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -98,6 +99,22 @@ def test_a_port_that_does_not_speak_grpc_is_told_from_a_service_that_is_away(ans
 def test_wait_ends_with_124_whenever_the_timeout_ran_out(ids: str, code: int) -> None:
     done = CliRunner().invoke(cli, ["wait", *ids.split(), "--timeout", "0"], standalone_mode=False)
     assert done.return_value == code, done.output
+
+
+@pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("wait", "d", "--timeout", "nan"),
+        ("train", "job.yaml", "--grace", "nan"),
+        ("chaos", "slow", "job.yaml", "--worker", "0", "--seconds", "nan"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_time_that_is_no_number_is_a_mistake(command: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, command, standalone_mode=False)
+    assert isinstance(done.exception, click.BadParameter)
+    assert done.exception.message == "nan is not a number."
 
 
 def test_a_hint_names_the_home_where_the_command_would_take_another(

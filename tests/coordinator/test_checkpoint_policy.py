@@ -19,7 +19,7 @@ from coordinator.checkpoints.policy import (
 )
 from coordinator.checkpoints.policy import KeptCheckpoint as Kept
 from coordinator.job.checkpoint_section import CheckpointSection
-from coordinator.job.resuming import changes_refused
+from coordinator.job.resuming import AUTO_REFUSED, changes_refused
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidJob
 from tests.jobs import digits_job
@@ -97,6 +97,17 @@ def test_the_section_survives_the_job_file() -> None:
     assert spec.checkpoint == CheckpointSection(stall_budget=0.035, keep_every=100)
     assert parse_job(spec.document()) == spec
     assert "checkpoint" not in digits_job().document()
+
+
+def test_a_run_does_not_go_on_with_pipeline_auto() -> None:
+    """The lines were about groups and micro-batches that the user never wrote."""
+    before = digits_job().document()
+    now = {**before, "pipeline": "auto"}
+    assert changes_refused(before, now) == [AUTO_REFUSED]
+    now["training"] = {key: value for key, value in before["training"].items() if key != "micro_batches"}
+    assert changes_refused(before, now) == [AUTO_REFUSED]
+    now["training"] = {**before["training"], "micro_batches": 3}
+    assert [line.split(":")[0] for line in changes_refused(before, now)] == ["pipeline", "training.micro_batches"]
 
 
 def test_what_may_change_when_a_run_goes_on_and_what_may_not() -> None:

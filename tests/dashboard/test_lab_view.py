@@ -173,6 +173,31 @@ def test_more_readers_than_can_wait_are_told_to_try_again() -> None:
     assert asyncio.run(queue.run(lambda: 2)) == 2, "their places are free again"
 
 
+def test_a_reader_who_went_away_takes_a_place_until_the_thread_is_free() -> None:
+    """Each reader who came and went away gave room for one more computation behind the one that goes on."""
+    queue, go, running = OneAtATime("lab", most_waiting=1), threading.Event(), threading.Event()
+
+    def compute() -> None:
+        running.set()
+        assert go.wait(60)
+
+    async def ask_all() -> None:
+        away = asyncio.create_task(queue.run(compute))
+        await asyncio.to_thread(running.wait, 60)
+        away.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await away
+        with pytest.raises(Refused, match="1 other requests are being computed"):
+            await queue.run(lambda: None)
+
+    try:
+        asyncio.run(ask_all())
+    finally:
+        go.set()
+    queue._thread.shutdown()
+    assert queue._waiting == 0, "its place is free again"
+
+
 def test_an_impossible_number_on_the_page_hides_the_figures_and_a_right_one_brings_them_back() -> None:
     async def open_page() -> list[tuple[bool, bool]]:
         seen = []

@@ -22,11 +22,12 @@ from cluster.service.home import Home
 from cluster.service.launching import prepare_attempt
 from cluster.service.records import JobDocument, JobRecord
 from cluster.service.store import Store
+from coordinator.job.resuming import AUTO_REFUSED
 from coordinator.job.spec import parse_job
 from coordinator.plan.choosing import chosen
 from coordinator.queue.job_states import Queued
 from coordinator.texts import counted
-from stages.errors import InvalidData, StoppedEarly, UserMistake
+from stages.errors import InvalidData, InvalidJob, StoppedEarly, UserMistake
 from tests.coordinator.job_documents import SMALLEST, changed
 from tests.records import job_record
 from tests.service_units.scripted import scripted
@@ -159,5 +160,20 @@ def test_a_job_with_pipeline_auto_is_kept_with_the_settings_that_were_chosen_and
             assert (
                 submitted(record).text == f"accepted; {line}; needs {counted(record.needs.workers, 'worker')} of 1 CPU"
             )
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_goes_on_with_pipeline_auto_is_refused_before_anything_is_chosen(tmp_path: Path) -> None:
+    """The refusal was about groups of weight gradients that the user never wrote."""
+    keeper: Any = SimpleNamespace(own=False)
+    nothing: Any = None
+
+    async def scenario() -> None:
+        async with scripted(tmp_path / "home") as service:
+            api = Api(service.jobs, keeper, nothing, nothing)
+            with pytest.raises(InvalidJob) as caught:
+                await api.take_in(parse_job({**SMALLEST, "pipeline": "auto"}), resume="job1")
+            assert caught.value.problems == (AUTO_REFUSED,)
 
     asyncio.run(scenario())

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,30 @@ def test_settings_are_chosen_as_by_the_command_and_the_data_is_read_only_if_the_
     assert second.document()["model"] == open_job.document()["model"], "it stays open until the data is read"
 
 
+def test_with_a_memory_limit_the_choice_counts_the_data_and_fits() -> None:
+    """Without its data the job seemed to fit into less memory than it takes."""
+    spec = parse_job({**SMALLEST, "pipeline": "auto", "resources": {"memory_per_worker": "1GiB"}})
+    data = load_data(spec)
+    one = chosen(spec, len(data.train), 2, **data.for_plan)[0]
+    needs = estimate(make_blueprint(one, len(data.train)), **data.for_plan).workers[0].total
+    tight = spec.replace(resources__memory_per_worker=needs - 1)
+    without = chosen(tight, spec.training.batch_size, 2)[0]
+
+    async def ask(outside: Outside) -> Any:
+        small = tight.replace(resources__memory_per_worker=100_000)
+        with pytest.raises(Unreadable, match=r"^resources\.memory_per_worker: .* is too little for all") as caught:
+            await choose_settings(outside, small, {}, FREE, 2)
+        assert len(caught.value.problems) == 1
+        return await choose_settings(outside, tight, {}, FREE, 2)
+
+    found, line = run(ask)
+    expected, lines = chosen(tight, len(data.train), 2, **data.for_plan)
+    assert (found, (line,)) == (expected, lines)
+    assert found != without
+    assert estimate(make_blueprint(found, len(data.train)), **data.for_plan).refusals == ()
+    assert estimate(make_blueprint(without, len(data.train)), **data.for_plan).refusals != ()
+
+
 def test_data_that_stay_in_their_file_are_planned_without_reading_them_all(tmp_path: Path) -> None:
     """600 MB with a memory limit of 64 MiB: more than the largest source that is read only to plan a job. It was
     refused for its size."""
@@ -176,6 +200,18 @@ def test_a_plan_that_takes_too_long_does_not_blame_the_file_system_alone() -> No
     told = run(ask, seconds=0.1, command=HANGS)
     assert "was not read and planned within 0.1 s" in told
     assert "very many layers" in told
+
+
+def test_a_choice_that_takes_too_long_is_one_line_that_says_what_to_do() -> None:
+    async def ask(outside: Outside) -> Sequence[str]:
+        with pytest.raises(Refused) as caught:
+            await choose_settings(outside, parse_job({**SMALLEST, "pipeline": "auto"}), {}, FREE, 1)
+        return caught.value.problems
+
+    (told,) = run(ask, seconds=0.1, command=HANGS)
+    assert "\n" not in told
+    assert told.startswith("digits: no settings were chosen for pipeline: auto within 0.1 s; ")
+    assert "pipeline.stages and pipeline.schedule instead" in told
 
 
 def test_a_hung_file_system_holds_up_only_who_asked_and_leaves_no_process() -> None:
