@@ -111,3 +111,15 @@ def test_what_is_no_number_is_a_mistake(option: str, value: str, why: str) -> No
     found = pipetrain_here("lab", option, value)
     line = f"error: invalid value for '{option}': {why}; `pipetrain lab --help` describes its arguments\n"
     assert (found.returncode, found.stdout, found.stderr) == (2, "", line)
+
+
+def test_what_is_exact_has_all_its_digits() -> None:
+    many = ("--stages", "1000000000", "--micro-batches", "1000000000", "--schedules", "v-min")
+    shown = pipetrain_here("lab", *many).stdout
+    row = next(line for line in shown.splitlines() if line.startswith("│ v-min"))
+    assert [cell.strip() for cell in row.split("│")[3:7:3]] == ["4,999,999,997.5", "333,333,334"]
+    assert "shortest step: v-min, 4,999,999,997.5" in shown
+    refused = pipetrain_here("lab", *many, "--memory", "123456789")
+    assert refused.stderr.startswith(
+        "error: memory: 123,456,789 micro-batches a worker, but no schedule keeps so few; "
+    )
