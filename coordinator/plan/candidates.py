@@ -110,8 +110,8 @@ class Candidates:
 
     def add(self, settings: PipelineSettings) -> Candidate | None:
         """Predict settings, once; None if they have no plan. The job's own may have any schedule. With one stage all
-        schedules are the same: the first one is predicted and stands for all."""
-        key = replace(settings, schedule="") if settings.stages == 1 else settings
+        schedules take the same time: the first one stands for all, unless memory, in which they differ, has a limit."""
+        key = replace(settings, schedule="") if settings.stages == 1 and self.memory_limit is None else settings
         if key not in self._found:
             self._found[key] = self._made(settings)
         return self._found[key]
@@ -182,7 +182,7 @@ class Candidates:
         stages = own.stages if "stages" in scope.kept else min(self._n_parts, each * workers)
         if not workers <= stages <= self._n_parts or stages * parts > _MOST_FORWARDS:
             return None
-        if stages == 1 and "schedule" not in scope.kept:  # it makes no difference: the job's own, if it can have one
+        if stages == 1 and self.memory_limit is None and "schedule" not in scope.kept:  # the job's own, if it can be
             fits = own.schedule in SCHEDULES and own.schedule not in TWO_STAGES_A_WORKER
             name = own.schedule if fits else _FIRST[0]
         return PipelineSettings(

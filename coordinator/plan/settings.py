@@ -39,7 +39,7 @@ class PipelineSettings:
         parts = [counted(self.workers, "worker")]
         if self.stages != self.workers:
             parts.append(counted(self.stages, "stage"))
-        if self.stages > 1:
+        if self.stages > 1 or self.schedule != "1f1b":  # of one stage, others keep more and take the same time
             parts.append(self.schedule)
         parts.append(counted(self.micro_batches, "micro-batch"))
         if self.weight_grad_group > 1:

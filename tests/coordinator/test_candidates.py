@@ -106,6 +106,14 @@ def test_own_settings_of_one_stage_stand_for_all_schedules() -> None:
     assert found.add(replace(found.own, schedule="gpipe")) is own
 
 
+def test_within_a_limit_one_stage_has_the_schedule_that_keeps_least_too() -> None:
+    own = PipelineSettings(stages=1, workers=1, schedule="gpipe", micro_batches=8)
+    ranked = candidates(job({"stages": 1, "schedule": "gpipe"}, memory=2**40), own=own).ranked()
+    texts = [str(one.settings) for one in ranked if one.settings.stages == 1 and one.settings.micro_batches == 8]
+    assert {"1 worker, gpipe, 8 micro-batches", "1 worker, 8 micro-batches"} <= set(texts)
+    assert len(set(texts)) == len(texts)
+
+
 def test_a_schedule_that_needs_two_stages_a_worker_gives_way_if_there_is_one_stage() -> None:
     own = PipelineSettings(stages=4, workers=2, schedule="zbv", micro_batches=8)
     ranked = candidates(job({"stages": 4, "schedule": "zbv"}), own=own).ranked()
