@@ -116,6 +116,8 @@ def test_what_earlier_versions_left_is_removed_and_what_they_use_is_not(tmp_path
     ]
     with subprocess.Popen(["tail", "-f", "/dev/null", "--", kept[1] / "log"], stderr=subprocess.DEVNULL) as raylet:
         try:
+            while not Path(f"/proc/{raylet.pid}/cmdline").read_bytes():
+                time.sleep(0.001)  # the kernel sets it a moment after Popen has returned
             sweep_leftovers(str(tmp_path))
         finally:
             raylet.kill()
