@@ -197,7 +197,8 @@ def test_a_start_that_ray_gives_up_is_told_in_one_line_and_leaves_no_folder(
 
     monkeypatch.setitem(sys.modules, "ray", SlowRay())
     monkeypatch.setattr(ray_session, "loopback", contextlib.nullcontext)
-    monkeypatch.setattr(ray_session, "without_idlers", contextlib.nullcontext)
+    for patch in ("without_idlers", "in_own_groups"):  # of Ray's own modules
+        monkeypatch.setattr(ray_session, patch, contextlib.nullcontext)
     monkeypatch.setattr(ray_session, "short_base", lambda: str(tmp_path))
     with pytest.raises(NotEnoughResources) as caught, ray_session.ray_session(None, cpus=1, memory=2**30):
         pass
