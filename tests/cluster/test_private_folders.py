@@ -114,10 +114,11 @@ def test_what_earlier_versions_left_is_removed_and_what_they_use_is_not(tmp_path
         _old(tmp_path / "pipetrain-service-gggggggg", LONG_AGO),  # not a name of ours
         _old(tmp_path / "other-1-hhhhhhhh", LONG_AGO),
     ]
-    with subprocess.Popen(["tail", "-f", "/dev/null", "--", kept[1] / "log"], stderr=subprocess.DEVNULL) as raylet:
+    follow = ["tail", "-f", "/dev/null", "--", str(kept[1] / "log")]
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as raylet:
         try:
-            while not Path(f"/proc/{raylet.pid}/cmdline").read_bytes():
-                time.sleep(0.001)  # the kernel sets it a moment after Popen has returned
+            assert raylet.stdout is not None
+            assert raylet.stdout.readline(), "it runs: only then does the kernel tell its arguments"
             sweep_leftovers(str(tmp_path))
         finally:
             raylet.kill()
