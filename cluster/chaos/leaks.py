@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from coordinator import run_files
 
 _SHM = Path("/dev/shm")
 _IDLE = b"ray::IDLE"  # Ray keeps some processes for what comes
+_PATIENCE = 10.0  # seconds
+_LOOK_AGAIN = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,17 @@ class Held:
         )
 
 
-def leaks(before: Held, workers: Collection[int], run: Path) -> list[str]:
+def leaks(before: Held, workers: Collection[int], run: Path, patience: float = _PATIENCE) -> list[str]:
     """Return a line for each thing that is left of a run after `before`. `workers` are the ids of all processes that
-    its workers had, `run` is its run directory."""
+    its workers had, `run` is its run directory. A thing is left if it is still there after `patience` seconds: the
+    kernel drops a killed process's command line first and closes its sockets after that, thread by thread."""
+    end = time.monotonic() + patience
+    while (found := _found(before, workers, run)) and time.monotonic() < end:
+        time.sleep(_LOOK_AGAIN)
+    return found
+
+
+def _found(before: Held, workers: Collection[int], run: Path) -> list[str]:
     now = Held.now()
     found = [f"process {pid} of a worker is still there" for pid in workers if _is_a_worker(pid)]
     more = now.processes - before.processes - set(workers)
