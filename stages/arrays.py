@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ Array = NDArray[np.floating[Any]]
 CACHE_NUMBERS = 32_768
 """Numbers of an array that stay in the cache during several passes (see benchmarks/RESULTS.md)."""
 _ALIGNMENT = 64  # bytes: a cache line, and the width of AVX-512
+_CACHE_WAY, _WAYS = 4096, 8
+"""Bytes of a way of the first-level cache, and its ways: only so many lines that are a multiple of that apart stay."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -32,6 +35,15 @@ def ones(n: int, dtype: str) -> Array:
     vector: Array = np.ones(n, dtype=dtype)
     vector.flags.writeable = False
     return vector
+
+
+@lru_cache(maxsize=8)
+def zeros(rows: int, columns: int, dtype: str) -> Array:
+    """Return a read-only array of zeros; `dtype` is a dtype's `char`. NumPy compares two arrays three times as fast as
+    an array and a number."""
+    array: Array = np.zeros((rows, columns), dtype=dtype)
+    array.flags.writeable = False
+    return array
 
 
 def set_or_add(gradient: Array, value: Array, *, accumulate: bool) -> None:
@@ -55,6 +67,18 @@ def in_blocks(*arrays: Array) -> Iterable[tuple[Array, ...]]:
     if first.size <= CACHE_NUMBERS:
         return (arrays,)
     return (tuple(array[rows] for array in arrays) for rows in row_blocks(first))
+
+
+def copy_into(out: Array, array: Array) -> None:
+    """out ← array. If that is the transpose of a C-contiguous array, in as many columns at a time as stay in the cache:
+    the columns of many a transpose fall on the same few lines of it, and each line would be fetched for each of its
+    numbers."""
+    stride, n = array.strides[1], array.shape[1]
+    if stride == array.itemsize or (columns := _WAYS * _CACHE_WAY // gcd(stride, _CACHE_WAY)) >= n:
+        out[...] = array
+        return
+    for start in range(0, n, columns):
+        out[:, start : start + columns] = array[:, start : start + columns]
 
 
 class Buffers:

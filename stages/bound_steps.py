@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array, Buffers
+from stages.arrays import Array, Buffers, copy_into
 from stages.layers.base import Moment
 from stages.layers.embedding import as_tokens
 from stages.living_units import LivingUnits
@@ -142,7 +142,10 @@ def _unpack(message: Array, memory: Memory, slots: Sequence[int]) -> None:
         np.copyto(as_tokens(memory[slots[0]]), message, casting="same_kind")
         return
     if len(slots) == 1:
-        memory[slots[0]][...] = message
+        if message.flags.c_contiguous:
+            memory[slots[0]][...] = message
+        else:
+            copy_into(memory[slots[0]], message)
         return
     start = 0
     for slot in slots:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.arrays import Array, in_blocks
+from stages.arrays import CACHE_NUMBERS, Array, in_blocks, zeros
 from stages.layers.base import Cost, Layer, LayerKind, passes
 from stages.layers.options import NoOptions, option
 from stages.shapes import Shape
@@ -46,11 +46,18 @@ class Relu(Activation):
 
     def forward(self, x: Array, y: Array, *_: Any) -> None:
         """See Layer."""
-        np.maximum(x, _ZERO[x.dtype.char], out=y)
+        if x.size <= CACHE_NUMBERS:  # as `in_blocks`, without a call
+            np.maximum(x, zeros(*x.shape, x.dtype.char), out=y)
+            return
+        for own, out in in_blocks(x, y):
+            np.maximum(own, zeros(*own.shape, own.dtype.char), out=out)
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y where y > 0, else 0."""
         zero = _ZERO[y.dtype.char]
+        if y.size <= CACHE_NUMBERS:
+            np.multiply(dy, np.greater(y, zero), dx)
+            return
         for above, own, below in in_blocks(dy, y, dx):
             np.multiply(above, np.greater(own, zero), below)
 

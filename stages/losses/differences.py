@@ -6,9 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.arrays import Array, row_blocks
+from stages.arrays import Array, copy_into, row_blocks
 from stages.layers.options import NoOptions, option
 from stages.losses.base import Loss, LossKind, LossResult, Targets
+
+
+def _difference(f: Array, targets: Targets) -> Array:
+    """f − targets, a new array. The targets are often the transpose of rows, see `copy_into`."""
+    difference = np.empty_like(f)
+    copy_into(difference, targets)
+    return np.subtract(f, difference, out=difference)
 
 
 class SumOfSquares(Loss):
@@ -27,7 +34,7 @@ class SumOfSquares(Loss):
 
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. ∂ℓ/∂f = 2 (f − y) / count."""
-        difference = f - targets
+        difference = _difference(f, targets)
         total = float(np.multiply(difference, difference).sum(dtype=np.float64))
         difference *= 2 / count
         return LossResult(total, None, difference)
@@ -56,7 +63,7 @@ class L1(_MeanLoss):
 
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss."""
-        difference = f - targets
+        difference = _difference(f, targets)
         total = float(np.abs(difference).sum(dtype=np.float64))
         np.sign(difference, out=difference)
         difference /= count
@@ -88,7 +95,7 @@ class Huber(_MeanLoss):
 
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. With c the difference, cut to −δ … δ: the loss is c · (difference − c / 2) and ∂ℓ/∂f = c."""
-        total, gradient = 0.0, f - targets
+        total, gradient = 0.0, _difference(f, targets)
         for rows in row_blocks(gradient):
             difference = gradient[rows]
             cut = np.clip(difference, -self._delta, self._delta)
