@@ -20,18 +20,19 @@ from cluster.cli.output import console
 from cluster.cli.step_tables import comparison_document, comparison_lines, prediction_document, prediction_lines
 from cluster.cli.texts import harmless
 from cluster.data.measure import measure as measure_data
-from cluster.data.sources import load_data
+from cluster.data.sources import JobData, load_data
 from cluster.run.calibration import calibrate
 from cluster.run.recorded_steps import RecordedSteps, laid_out_as, recorded_steps, require_run
 from coordinator import run_files
+from coordinator.job.schedule_names import AUTO
 from coordinator.job.spec import JobSpec
 from coordinator.learning.data_warnings import data_warnings
-from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.auto_schedule import with_searched_schedule
+from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import Estimate, estimate
 from coordinator.plan.layer_table import LayerRow, folded, layer_rows
-from coordinator.plan.layout import lay_out
-from coordinator.plan.measured_schedule import with_measured_schedule
+from coordinator.plan.layout import PipelineLayout, lay_out, with_layout
 from coordinator.plan.planned_schedule import gain_text, planned_schedule
 from coordinator.plan.predicted_step import predicted_step
 from coordinator.plan.rate_picture import notable_steps, rate_picture
@@ -107,10 +108,12 @@ def plan(
     room = room_at_start(spec, local=False, address=None, most=None)
     spec, lines = chosen(spec, len(data.train), room, **data.for_plan)
     data = replace(data, spec=spec, said=(*data.said, *lines))
-    blueprint = lay_out(spec, len(data.train), room, **data.for_plan)
-    times = _measured(blueprint, recorded) if measure or recorded is not None else None
-    if times is not None and recorded is None:
-        blueprint = with_measured_schedule(blueprint, times)
+    times: MachineTimes | None
+    if measure and recorded is None:
+        blueprint, times = _laid_out_as_measured(spec, data, room)
+    else:
+        blueprint = lay_out(spec, len(data.train), room, **data.for_plan)
+        times = None if recorded is None else _measured(blueprint, recorded)
     found = estimate(blueprint, **data.for_plan)
     warnings = data_warnings(measure_data(data))
     for warning in warnings:
@@ -242,11 +245,26 @@ class _Predicted(NamedTuple):
     document: dict[str, object]
 
 
-def _measured(blueprint: Blueprint, recorded: RecordedSteps | None) -> MachineTimes:
-    """Measure the plan's stages here."""
+def _laid_out_as_measured(spec: JobSpec, data: JobData, room: int) -> tuple[Blueprint, MachineTimes]:
+    """Return the plan, and the times that were measured here: one measurement for the prediction, for a partition by
+    measured costs, and for a schedule that is searched."""
+    n_train, pipeline = len(data.train), spec.pipeline
+    if pipeline.partition != "measured":
+        blueprint = lay_out(spec, n_train, room, **data.for_plan)
+        times = _measured(blueprint, None)
+        return with_searched_schedule(blueprint, times), times
+    draft = spec.replace(partition="auto", **({"schedule": "zb-h1"} if pipeline.schedule == AUTO else {}))
+    counted_cut = lay_out(draft, n_train, room, **data.for_plan)
+    times = _measured(counted_cut, None, alone=True)
+    layout = PipelineLayout(counted_cut.program.n_stages, counted_cut.n_workers)
+    return make_blueprint(with_layout(spec, layout), n_train, times), times
+
+
+def _measured(blueprint: Blueprint, recorded: RecordedSteps | None, *, alone: bool = False) -> MachineTimes:
+    """Measure the plan's stages here and, if `alone`, each layer by itself."""
     click.echo("measuring F, I, W and messages of this job here …", err=True)
     rows = sorted(set(blueprint.micro_batch_rows))
-    times = calibrate(blueprint.spec, blueprint.n_workers, bounds=[blueprint.bounds], rows=rows, alone=False)
+    times = calibrate(blueprint.spec, blueprint.n_workers, bounds=[blueprint.bounds], rows=rows, alone=alone)
     if recorded is None:
         return times
     return replace(times, cores=recorded.cores or times.cores, host_of=recorded.host_of)

@@ -1,65 +1,116 @@
-"""`pipeline.schedule: auto`: searches a schedule for the costs of a job's stages and the memory of its workers."""
+"""`pipeline.schedule: auto`: searches a schedule for the costs of a job's stages and messages, and the memory of its
+workers.
+
+The search itself knows one step, with each stage's mean times and one latency. So the programs that it makes, and every
+built-in schedule, are then predicted like any plan (coordinator.plan.predicted_step): the answer is never longer than
+the best built-in one in the model of time that plans and runs have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
+from coordinator.job.schedule_names import AUTO, SCHEDULES
 from coordinator.job.spec import JobSpec
-from coordinator.plan.memory_limit import MemoryLimit
-from coordinator.plan.partition import ActionCosts, Bounds
-from coordinator.program.table import ActionTable, Times
-from coordinator.schedules.search import Fits, Found, Wanted, search
-from stages.errors import InvalidJob
+from coordinator.plan.memory_limit import MemoryLimit, recomputed_stages
+from coordinator.plan.partition import Bounds
+from coordinator.plan.predicted_step import performed_table, predicted_step, step_costs
+from coordinator.plan.resolved_job import Blueprint, Searched
+from coordinator.program.table import ActionTable, B, I, W, apart
+from coordinator.schedules import restrict, tabulate
+from coordinator.schedules.search import Fits, Wanted, search
+from coordinator.timing.machine_times import MachineTimes
+from stages.errors import InvalidJob, InvalidSchedule
 
 MOST_FORWARDS = 2**14
 """Forward passes, stages × micro-batches, of the largest step that is searched for: some ten seconds."""
 
 
-def search_schedule(
-    spec: JobSpec,
-    bounds: Bounds,
-    sizes: Sequence[int],
-    costs: Sequence[ActionCosts],
-    recompute: Collection[int] = frozenset(),
-) -> Found | None:
-    """Return the best program that is found for a cut and micro-batches of `sizes` rows; None if none fits into
-    `resources.memory_per_worker`. Raises InvalidJob if the step is too large to search.
-
-    `costs` are those of each operation, in any unit: counted or measured. Sending takes no time.
+def with_searched_schedule(blueprint: Blueprint, times: MachineTimes) -> Blueprint:
+    """Return the plan of a job that says `schedule: auto` with the program whose predicted step is shortest for these
+    times: its own, those that a search finds, and every built-in schedule that fits into
+    `resources.memory_per_worker`. A plan of another job is returned as it is. Raises InvalidJob if the step is too
+    large to search.
     """
-    pipeline = spec.pipeline
-    if (len(bounds) - 1) * len(sizes) > MOST_FORWARDS:
+    if blueprint.spec.pipeline.schedule != AUTO:
+        return blueprint
+    program = blueprint.program
+    forwards = program.n_stages * program.n_micro_batches
+    if forwards > MOST_FORWARDS:
         raise InvalidJob(
             [
                 f"pipeline.schedule: auto searches steps of at most {MOST_FORWARDS:,} forward passes, this one has "
-                f"{(len(bounds) - 1) * len(sizes):,}; name a schedule"
+                f"{forwards:,}; name a schedule"
             ]
         )
-    assert pipeline.n_workers is not None, "only a schedule file has an unknown number of workers"
-    return search(
-        Wanted(
-            n_stages=len(bounds) - 1,
-            n_micro_batches=len(sizes),
-            n_workers=pipeline.n_workers,
-            times=_times(costs, bounds, recompute),
-            fits=fits_into_memory(spec, bounds, sizes),
-        )
+    wanted = _wanted(blueprint, times)
+    steps = {table.name: (_seconds(plan, times), plan) for table, plan in _built_in(blueprint, wanted)}
+    best_name = min(steps, key=lambda name: steps[name][0], default=None)
+    tried = [steps[best_name]] if best_name is not None else []
+    if blueprint.searched is not None:  # its own program fits
+        tried.append((_seconds(blueprint, times), blueprint))
+    found = search(wanted)
+    if found is not None:
+        plan = _performing(blueprint, found.table)
+        tried.append((_seconds(plan, times), plan))
+    if not tried:  # nothing fits: the plan that was given says why
+        return blueprint
+    seconds, plan = min(tried, key=lambda one: one[0])
+    gain = None if best_name is None else 1 - seconds / steps[best_name][0]
+    return replace(plan, searched=Searched(built_in=best_name, gain=gain, source=times.source, link=times.local))
+
+
+def _seconds(blueprint: Blueprint, times: MachineTimes) -> float:
+    return predicted_step(blueprint, times).seconds
+
+
+def _wanted(blueprint: Blueprint, times: MachineTimes) -> Wanted:
+    """Return what the search is given: each stage's mean times, with what messages take of them."""
+    table = performed_table(blueprint)
+    costs = step_costs(blueprint, table, times)
+    stages = (costs.compute + costs.send + costs.receive).mean(axis=2)
+    stages[:, B] = stages[:, I] + stages[:, W]
+    return Wanted(
+        n_stages=table.n_stages,
+        n_micro_batches=table.n_micro_batches,
+        n_workers=table.n_workers,
+        times=stages,
+        latency=float(np.max(costs.late, initial=0.0)),
+        fits=fits_into_memory(blueprint.spec, blueprint.bounds, blueprint.micro_batch_rows),
     )
 
 
-def _times(costs: Sequence[ActionCosts], bounds: Bounds, recompute: Collection[int]) -> Times:
-    """Return the costs of F, I, W and B of each stage."""
-    layers = np.array(costs, dtype=np.float64)
-    stages = np.stack([layers[first:stop].sum(axis=0) for first, stop in pairwise(bounds)])
-    for stage in recompute:
-        stages[stage, 1] += stages[stage, 0]
-    return np.column_stack([stages, stages[:, 1] + stages[:, 2]])
+def _built_in(blueprint: Blueprint, wanted: Wanted) -> Iterator[tuple[ActionTable, Blueprint]]:
+    """Yield every built-in schedule that fits, with the plan that performs it."""
+    for name in SCHEDULES:
+        try:
+            table = apart(
+                tabulate(
+                    name,
+                    n_stages=wanted.n_stages,
+                    n_micro_batches=wanted.n_micro_batches,
+                    n_workers=wanted.n_workers,
+                )
+            )
+        except InvalidSchedule:  # DualPipeV with few micro-batches
+            continue
+        if wanted.fits(table):
+            yield table, _performing(blueprint, table)
 
 
-def fits_into_memory(spec: JobSpec, bounds: Bounds, sizes: Sequence[int]) -> Fits:
+def _performing(blueprint: Blueprint, table: ActionTable) -> Blueprint:
+    """Return the plan with this program instead of its own."""
+    whole, spec, bounds = replace(table, name=AUTO).program(), blueprint.spec, blueprint.bounds
+    programs = {m: restrict(whole, m) for m in blueprint.programs}
+    recompute = recomputed_stages(spec, bounds, whole, blueprint.micro_batch_rows)
+    return replace(blueprint, programs=programs, recompute=recompute)
+
+
+def fits_into_memory(spec: JobSpec, bounds: Bounds, sizes: tuple[int, ...]) -> Fits:
     """Return whether workers have the memory for a program of these stages."""
     limit, group = spec.resources.memory_per_worker, spec.pipeline.weight_grad_group
     if limit is None or spec.pipeline.recompute != "none":  # stages that recompute keep almost nothing

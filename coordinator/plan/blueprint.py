@@ -2,89 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.job.schedule_names import AUTO, fewest_micro_batches
 from coordinator.job.spec import JobSpec
-from coordinator.plan.auto_schedule import search_schedule
-from coordinator.plan.measured_costs import measure_layers
-from coordinator.plan.memory_limit import MemoryLimit
+from coordinator.plan.auto_schedule import with_searched_schedule
+from coordinator.plan.measured_costs import layers_costs, measure_layers, with_layers
+from coordinator.plan.memory_limit import MemoryLimit, recomputed_stages
 from coordinator.plan.partition import (
-    ActionCosts,
     Bounds,
     action_costs,
     balanced_bounds,
     explicit_bounds,
     parts_name,
 )
+from coordinator.plan.predicted_step import estimated_times
+from coordinator.plan.resolved_job import Blueprint
 from coordinator.program.replay import check
 from coordinator.schedules import build, restrict
 from coordinator.schedules.csv_format import load_csv
-from coordinator.schedules.search import Found
+from coordinator.timing.machine_times import MachineTimes
 from stages.actions import Program
 from stages.data import batch_bounds, micro_batch_sizes
 from stages.errors import InvalidJob
-from stages.orders import Fault, WorkerSetup
-from stages.trained import first_trained_stage
+
+__all__ = ["Blueprint", "make_blueprint"]
 
 
-@dataclass(frozen=True)
-class Blueprint:
-    """A job with all that follows from the number of its training rows.
+def make_blueprint(spec: JobSpec, n_train: int, times: MachineTimes | None = None) -> Blueprint:
+    """Resolve `spec` for `n_train` training rows. Raises InvalidJob, InvalidSchedule.
 
-    `programs[m]` is the program of steps with m micro-batches; `rows_by_count[m]` has the rows of each micro-batch in
-    the step with the most rows among them.
+    `times` are those for which `schedule: auto` is searched and, if they were measured, for which `partition: measured`
+    cuts. None: layers are counted, or measured one by one if the partition says so, and messages take as long as on a
+    usual machine.
     """
-
-    spec: JobSpec
-    bounds: Bounds
-    programs: Mapping[int, Program]
-    rows_by_count: Mapping[int, tuple[int, ...]]
-    recompute: frozenset[int] = frozenset()
-    """Stages that run forward again before I."""
-    searched: Found | None = None
-    """What the search for `schedule: auto` found."""
-
-    @property
-    def program(self) -> Program:
-        """The program of a full batch."""
-        return self.programs[max(self.programs)]
-
-    @property
-    def micro_batch_rows(self) -> tuple[int, ...]:
-        """Rows of each micro-batch of a full batch."""
-        return self.rows_by_count[max(self.programs)]
-
-    @property
-    def n_workers(self) -> int:
-        """The number of workers that the job needs."""
-        return self.program.n_workers
-
-    @property
-    def first_trained(self) -> int:
-        """The first stage with parameters (see stages.trained)."""
-        return first_trained_stage(self.spec.model_spec(), self.bounds)
-
-    def setup(self, worker: int, faults: Sequence[Fault] = ()) -> WorkerSetup:
-        """Return all that worker `worker` needs to know."""
-        return WorkerSetup(
-            worker=worker,
-            model=self.spec.model_spec(),
-            optimizer=self.spec.optimizer(),
-            bounds=self.bounds,
-            placement=self.program.placement,
-            lanes={m: program.lanes[worker] for m, program in self.programs.items()},
-            micro_batches=self.spec.training.micro_batches,
-            weight_grad_group=self.spec.pipeline.weight_grad_group,
-            recompute=self.recompute,
-            faults=tuple(faults),
-        )
-
-
-def make_blueprint(spec: JobSpec, n_train: int) -> Blueprint:
-    """Resolve `spec` for `n_train` training rows. Raises InvalidJob, InvalidSchedule."""
     rows_by_count: dict[int, tuple[int, ...]] = {}
     for first, last in batch_bounds(n_train, spec.training.batch_size):
         sizes = tuple(micro_batch_sizes(last - first, spec.training.micro_batches))
@@ -92,28 +45,14 @@ def make_blueprint(spec: JobSpec, n_train: int) -> Blueprint:
     programs = _programs(spec, tuple(rows_by_count))
     full = max(programs)
     sizes = rows_by_count[full]
-    costs = _costs(spec, max(sizes))
+    measured = _measured(spec, max(sizes), times) if spec.pipeline.partition == "measured" else None
+    costs = action_costs(spec.model_spec()) if measured is None else layers_costs(measured, max(sizes))
     bounds = _bounds(spec, programs[full], sizes, [sum(cost) for cost in costs])
-    recompute = _recompute(spec, bounds, programs[full], sizes)
-    found = search_schedule(spec, bounds, sizes, costs, recompute) if spec.pipeline.schedule == AUTO else None
-    if found is not None:
-        programs = {m: restrict(found.table.program(), m) for m in programs}
-        recompute = _recompute(spec, bounds, programs[full], sizes)
-    return Blueprint(spec, bounds, programs, rows_by_count, recompute, found)
-
-
-def _recompute(spec: JobSpec, bounds: Bounds, program: Program, sizes: tuple[int, ...]) -> frozenset[int]:
-    """Return the stages that run forward again; with `auto`, those that do not fit into their worker's memory
-    otherwise."""
-    wanted, limit = spec.pipeline.recompute, spec.resources.memory_per_worker
-    if wanted == "full":
-        return frozenset(range(program.n_stages))
-    if isinstance(wanted, tuple):
-        return frozenset(wanted)
-    if wanted == "none" or limit is None:
-        return frozenset()
-    fits = MemoryLimit(spec.model_spec(), spec.optimizer(), program, sizes, spec.pipeline.weight_grad_group, limit)
-    return frozenset(s for s in range(program.n_stages) if not fits(s, bounds[s], bounds[s + 1]))
+    recompute = recomputed_stages(spec, bounds, programs[full], sizes)
+    found = Blueprint(spec, bounds, programs, rows_by_count, recompute)
+    if spec.pipeline.schedule != AUTO:
+        return found
+    return with_searched_schedule(found, measured or times or estimated_times(spec, cores=sys.maxsize))
 
 
 def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
@@ -143,9 +82,11 @@ def _programs(spec: JobSpec, counts: tuple[int, ...]) -> dict[int, Program]:
     return programs
 
 
-def _costs(spec: JobSpec, rows: int) -> Sequence[ActionCosts]:
-    """Return the cost of each operation: measured if the job says so, else counted."""
-    return measure_layers(spec, rows) if spec.pipeline.partition == "measured" else action_costs(spec.model_spec())
+def _measured(spec: JobSpec, rows: int, times: MachineTimes | None) -> MachineTimes:
+    """Return these times if they were measured, else those of layers that are measured one by one."""
+    if times is not None and times.source == "measured":
+        return times
+    return with_layers(estimated_times(spec, cores=sys.maxsize), measure_layers(spec, rows), rows)
 
 
 def _bounds(spec: JobSpec, program: Program, sizes: tuple[int, ...], costs: Sequence[float]) -> Bounds:

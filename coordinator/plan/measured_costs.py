@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from coordinator.plan.partition import ActionCosts
+from coordinator.timing.machine_times import NO_SEAM, Curve, MachineTimes, PartTimes
 from stages.arrays import Array
 from stages.init import dtype_of
 from stages.network import Network
@@ -34,6 +36,21 @@ def measure_layers(spec: JobSpec, rows: int) -> tuple[ActionCosts, ...]:
             dy = random_message(rng, network.gradients(k + 1), network, rows, dtype_of(model))
             costs.append(ActionCosts(*map(min, zip(*(_once(stage, x, dy) for _ in range(_REPEATS)), strict=True))))
     return tuple(costs)
+
+
+def with_layers(times: MachineTimes, costs: Sequence[ActionCosts], rows: int) -> MachineTimes:
+    """Return the times with the seconds of layers that `measure_layers` measured."""
+    parts = {}
+    for k, cost in enumerate(costs):
+        f, i, w = (Curve(((float(rows), seconds),)) for seconds in cost)
+        parts[k, k + 1] = PartTimes(f, i, w, w)
+    return replace(times, source="measured", parts=parts, seam=NO_SEAM)
+
+
+def layers_costs(times: MachineTimes, rows: int) -> list[ActionCosts]:
+    """Return the seconds of F, I and W of each layer for a micro-batch of `rows` rows."""
+    parts = [times.parts[part] for part in sorted(times.parts) if part[1] - part[0] == 1]
+    return [ActionCosts(*(curve(rows) for curve in part[:3])) for part in parts]
 
 
 def random_message(

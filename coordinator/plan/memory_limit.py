@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+from coordinator.job.spec import JobSpec
 from coordinator.plan.memory import Footprint, Occupancy, stage_memory
+from coordinator.plan.partition import Bounds
 from stages.actions import Kind, Program
 from stages.spec import ModelSpec, OptimizerSpec
 
@@ -54,6 +56,20 @@ class MemoryLimit:
         if not trained:  # see stages.trained, [Note: untrained stages]
             lane = tuple(action for action in lane if action.kind is Kind.FORWARD)
         return Occupancy.of(lane, stage, self._sizes, self._group)
+
+
+def recomputed_stages(spec: JobSpec, bounds: Bounds, program: Program, sizes: Sequence[int]) -> frozenset[int]:
+    """Return the stages that run forward again; with `recompute: auto`, those that do not fit into their worker's
+    memory otherwise."""
+    wanted, limit = spec.pipeline.recompute, spec.resources.memory_per_worker
+    if wanted == "full":
+        return frozenset(range(program.n_stages))
+    if isinstance(wanted, tuple):
+        return frozenset(wanted)
+    if wanted == "none" or limit is None:
+        return frozenset()
+    fits = MemoryLimit(spec.model_spec(), spec.optimizer(), program, sizes, spec.pipeline.weight_grad_group, limit)
+    return frozenset(s for s in range(program.n_stages) if not fits(s, bounds[s], bounds[s + 1]))
 
 
 def _kinds(model: ModelSpec) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from coordinator.job.spec import JobSpec
-from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.partition import action_costs
+from coordinator.plan.resolved_job import Blueprint
 from coordinator.program.shared_cores import SharedCores
 from coordinator.program.table import KINDS, ActionTable, Times, table_of
 from coordinator.program.weight_groups import WeightGroups

@@ -11,14 +11,13 @@ import pytest
 
 from coordinator.job.schedule_names import SCHEDULES
 from coordinator.job.spec import JobSpec, parse_job
-from coordinator.plan.auto_schedule import MOST_FORWARDS
+from coordinator.plan.auto_schedule import MOST_FORWARDS, with_searched_schedule
 from coordinator.plan.blueprint import Blueprint, make_blueprint
-from coordinator.plan.estimate import dry_run, estimate
+from coordinator.plan.estimate import estimate
 from coordinator.plan.measured_costs import measure_layers
-from coordinator.plan.measured_schedule import with_measured_schedule
 from coordinator.plan.partition import ActionCosts
 from coordinator.plan.predicted_step import estimated_times, predicted_step
-from coordinator.timing.machine_times import LinkTimes
+from coordinator.timing.machine_times import Curve, LinkTimes, PartTimes
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
 from coordinator.train.reference import train_reference
@@ -60,21 +59,27 @@ def stage_bytes(blueprint: Blueprint) -> int:
 
 @pytest.mark.parametrize(("stages", "workers"), [(1, 1), (3, 3), (4, 4), (6, 3), (7, 2)])
 def test_the_plan_is_no_longer_than_with_any_built_in_schedule(stages: int, workers: int) -> None:
+    """In the model of time that `plan` and runs have, with messages."""
     found = make_blueprint(job(schedule="auto", stages=stages, workers=workers), ROWS)
+    times = estimated_times(found.spec, cores=workers)
     steps = {
-        name: dry_run(make_blueprint(job(schedule=name, stages=stages, workers=workers), ROWS)).makespan
+        name: predicted_step(make_blueprint(job(schedule=name, stages=stages, workers=workers), ROWS), times).seconds
         for name in SCHEDULES
         if name != "dualpipev" or workers <= 3
     }
+    step = predicted_step(found, times).seconds
     assert found.program.name == "auto"
-    assert dry_run(found).makespan <= min(steps.values()) * (1 + 1e-9)
+    assert step <= min(steps.values())
     assert found.searched is not None
-    assert found.searched.gain == pytest.approx(1 - dry_run(found).makespan / min(steps.values()), abs=1e-6)
+    assert found.searched.built_in == min(steps, key=steps.__getitem__)
+    assert found.searched.gain == pytest.approx(1 - step / min(steps.values()), abs=1e-12)
+    assert (found.searched.source, found.searched.link) == ("estimated", times.local)
 
 
 def test_unlike_stages_gain() -> None:
     cut = [2, 2, 2, 2, 2, 1]
-    found = make_blueprint(job(schedule="auto", stages=6, workers=3, partition=cut), ROWS).searched
+    spec = job(schedule="auto", stages=6, workers=3, partition=cut)
+    found = make_blueprint(spec.replace(training__batch_size=24_000), 24_000).searched  # messages take little of it
     assert found is not None
     assert found.gain is not None
     assert found.gain > 0.1
@@ -112,17 +117,32 @@ def test_too_large_a_step_is_one_line() -> None:
     )
 
 
-def test_a_search_takes_f_i_and_w_as_they_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(*times: float) -> float:
-        measured = [ActionCosts(*times)] * 11
-        monkeypatch.setattr("coordinator.plan.blueprint.measure_layers", lambda spec, rows: measured)
-        found = make_blueprint(job(schedule="auto", stages=3, partition="measured"), ROWS).searched
-        assert found is not None
-        return found.step
+def test_a_cut_and_a_search_share_the_layers_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured_here(*times: float) -> None:
+        layers = [ActionCosts(*times)] * 11
+        monkeypatch.setattr("coordinator.plan.blueprint.measure_layers", lambda spec, rows: layers)
 
-    assert step(2.0, 2.0, 2.0) == 2 * step(1.0, 1.0, 1.0)
-    # as much work altogether, but only W can wait for a gap
-    assert step(1.5, 1.5, 0.0) > step(1.0, 1.0, 1.0)
+    spec = job(schedule="auto", stages=3, partition="measured")
+    measured_here(1.0, 1.0, 1.0)
+    found = make_blueprint(spec, ROWS)
+    assert found.bounds == (0, 3, 7, 11), "all layers take equally long"
+    assert found.searched is not None
+    assert (found.searched.source, found.searched.link.measured) == ("measured", False)
+    times = estimated_times(spec, cores=3)
+    whole = replace(times, source="measured", parts={(k, k + 1): _part(k + 1.0) for k in range(11)})
+    monkeypatch.setattr("coordinator.plan.blueprint.measure_layers", _not_called)
+    found = make_blueprint(spec, ROWS, whole)
+    assert found.bounds == (0, 6, 9, 11), "later layers take longer in the times that were given"
+    assert found.searched is not None
+    assert found.searched.link is whole.local
+
+
+def _part(seconds: float) -> PartTimes:
+    return PartTimes(*[Curve(((2.0, seconds),))] * 4)
+
+
+def _not_called(spec: JobSpec, rows: int) -> list[ActionCosts]:
+    raise AssertionError("one measurement is enough")
 
 
 def test_layers_are_measured_apart() -> None:
@@ -135,9 +155,9 @@ def test_a_search_with_measured_times_takes_slow_links_into_account() -> None:
     spec = job(schedule="auto", stages=3, workers=3, weight_grad_group=2)
     blueprint = make_blueprint(spec, ROWS)
     times = replace(estimated_times(spec, cores=3), local=LinkTimes(latency_s=1e-3))
-    found = with_measured_schedule(blueprint, times)
+    found = with_searched_schedule(blueprint, times)
     assert found.program != blueprint.program
     assert sorted(found.programs) == sorted(blueprint.programs)
     assert predicted_step(found, times).seconds < 0.95 * predicted_step(blueprint, times).seconds
     named = make_blueprint(job(schedule="1f1b", stages=3), ROWS)
-    assert with_measured_schedule(named, times) is named
+    assert with_searched_schedule(named, times) is named

@@ -42,13 +42,21 @@ def test_a_searched_schedule_has_its_picture_and_says_what_it_gains() -> None:
     content = plan()
     found = planned(content)
     assert re.fullmatch(
-        r"schedule auto: a step is (\d+\.\d% shorter than|as long as) with [\w-]+, the best built-in one", found.gain
+        r"schedule auto: a step is (\d+\.\d% shorter than|as long as) with [\w-]+, the best built-in one; "
+        r"by estimated times, with messages that are 30 µs on their way",
+        found.gain,
     )
     assert found.picture is not None
     (panel,) = found.picture.panels
     assert sum(bar[3] != BUBBLE for bar in panel.bars) == 3 * 4 * 6
     assert panel.until == pytest.approx(100)
     assert f"bubble {100 * content['bubble']:.1f}%" in found.picture.summary
+
+
+def test_a_plan_of_an_older_version_has_its_gain() -> None:
+    """It did not say for which times it was searched."""
+    found = planned({**plan(), "searched": {"built_in": "zbv", "gain": 0.031}})
+    assert found.gain == "schedule auto: a step is 3.1% shorter than with zbv, the best built-in one"
 
 
 def test_a_schedule_that_was_not_searched_gains_nothing() -> None:
