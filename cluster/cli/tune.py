@@ -13,13 +13,14 @@ from cluster.cli.output import console
 from cluster.cli.texts import harmless
 from cluster.cli.tune_texts import as_document, lines_to_use, table_of_tried
 from cluster.data.sources import load_data
-from cluster.run.tuned_file import write_tuned
+from cluster.run.tuned_file import schedule_file, write_tuned
 from cluster.run.tuning import (
     MeasuredJob,
     candidates_here,
     contest,
     memory_here,
     most_workers,
+    own_program,
     times_counted,
     times_here,
     to_measure,
@@ -30,6 +31,7 @@ from coordinator.plan.candidates import Candidate
 from coordinator.plan.contest import Budget, Trial, winner
 from coordinator.plan.settings import NAMES
 from coordinator.plan.why_fastest import why_fastest
+from coordinator.schedules.csv_format import write_csv
 from coordinator.texts import counted
 from coordinator.timing.machine_times import MachineTimes
 from stages.errors import HostFailed, JobFailed, UserMistake
@@ -38,6 +40,11 @@ _FITTING = 24
 """So many of the best predicted settings may take part in the contest."""
 _SHARE = 0.1
 """Of the time for measuring layers and messages before steps are predicted."""
+
+_SEARCHED = (
+    "this schedule was searched for the times measured here; --output writes it as a .csv, and a job that says auto "
+    "searches for usual times instead"
+)
 
 
 @click.command()
@@ -109,20 +116,25 @@ def tune(
     best = winner(trials, found.own)
     chosen = ranked[0] if best is None else best.candidate
     why = _why_predicted(ranked) if best is None else why_fastest(best, trials)
+    program = own_program(measured, chosen)
     if as_json:
         document = as_document(spec, chosen, why, trials, ranked, refused, found.n_predicted)
+        document["schedule_csv"] = None if program is None else write_csv(program)
         click.echo(json.dumps(document, indent=2))
     else:
         console().print(table_of_tried(spec.name, trials, ranked, refused))
         click.echo(f"predicted {counted(found.n_predicted, 'choice')} of settings, measured {len(trials)}")
         click.echo(harmless(f"chosen: {why}"))
         click.echo("\n".join(lines_to_use(spec, chosen.settings)))
+        if program is not None and output is None:
+            click.echo(_SEARCHED)
     failed = [trial for trial in trials if trial.failed]
     if best is None and failed and not stopped:
         raise JobFailed(f"nothing could be measured: {failed[0].candidate.settings} {failed[0].dropped}")
     if output is not None:
-        kept_text = write_tuned(job, spec, chosen.settings, output)
-        text = f"{output} is written" + ("" if kept_text else ", without the comments of the job file")
+        kept_text = write_tuned(job, spec, chosen.settings, output, program)
+        written = f"{output} is" if program is None else f"{output} and its schedule {schedule_file(output)} are"
+        text = f"{written} written" + ("" if kept_text else ", without the comments of the job file")
         click.echo(harmless(text), err=True)
     return 130 if stopped else 0
 

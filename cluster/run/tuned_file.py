@@ -5,28 +5,45 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.run.saved_model import write_whole
 from coordinator.job.edited_text import edited
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.settings import PipelineSettings, changed_entries, with_settings
+from coordinator.schedules.csv_format import write_csv
+from stages.actions import Program
 from stages.errors import InvalidJob, UserMistake
 
 
-def write_tuned(job: Path, spec: JobSpec, settings: PipelineSettings, output: Path) -> bool:
-    """Write the job of the file `job`, which was read as `spec`, with these settings. Return whether the text of the
-    file, with its comments, was kept. Raises UserMistake."""
-    wanted = with_settings(spec, settings)
+def write_tuned(
+    job: Path, spec: JobSpec, settings: PipelineSettings, output: Path, program: Program | None = None
+) -> bool:
+    """Write the job of the file `job`, which was read as `spec`, with these settings; with `program`, also its schedule
+    file (`schedule_file`). Return whether the text of the file, with its comments, was kept. Raises UserMistake."""
+    beside = None if program is None else schedule_file(output)
+    if beside is not None:
+        settings = replace(settings, schedule=str(beside.absolute()))
+    wanted, changes = with_settings(spec, settings), changed_entries(spec, settings)
+    if beside is not None:
+        changes["pipeline.schedule"] = beside.name
     text = None
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        text = edited(job.read_text(encoding="utf-8"), changed_entries(spec, settings))
+        text = edited(job.read_text(encoding="utf-8"), changes)
     try:
+        if beside is not None and program is not None:
+            write_whole(beside, write_csv(program).encode())
         kept = text is not None and _reads_as(text, output, wanted)
         write_whole(output, (text if kept and text is not None else wanted.to_yaml()).encode())
     except OSError as error:
         raise UserMistake(f"--output: {output} cannot be written: {error.strerror}") from None
     return kept
+
+
+def schedule_file(output: Path) -> Path:
+    """Return the name of the schedule file beside a job file."""
+    return output.with_suffix(".csv")
 
 
 def _reads_as(text: str, output: Path, wanted: JobSpec) -> bool:

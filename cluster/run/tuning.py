@@ -19,21 +19,24 @@ from cluster.actors.replanned import ReplannedWorkers
 from cluster.checkpoints.given_weights import begin_with, check_weights
 from cluster.data.sources import JobData
 from cluster.run.calibration import calibrate, first_alike
+from coordinator.job.schedule_names import AUTO
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
+from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.candidate_memory import RUNTIME_BYTES, MemoryOf
 from coordinator.plan.candidates import Candidate, Candidates, Scope, cut_by
 from coordinator.plan.choosing import chosen
 from coordinator.plan.contest import Budget, Contest
 from coordinator.plan.layout import Room, lay_out, workers_with_room
 from coordinator.plan.predicted_step import estimated_times, predicted_step
-from coordinator.plan.settings import settings_of
+from coordinator.plan.settings import settings_of, with_settings
 from coordinator.texts import counted
 from coordinator.timing.machine_times import MachineTimes
 from coordinator.train.local import LocalWorkers
 from coordinator.train.rows import TrainedStep
 from coordinator.train.trainer import Trainer
 from coordinator.train.workers import Workers
+from stages.actions import Program
 from stages.errors import NotEnoughResources
 
 _MANY_EPOCHS = 1_000_000
@@ -107,8 +110,17 @@ def candidates_here(
         )
     scope = Scope(most_workers=most, own=settings, kept=kept)
     cut = cut_by(times) if times.source == "measured" else None
-    found = Candidates(spec, rows, scope, partial(predicted_step, times=times), cut=cut)
+    found = Candidates(spec, rows, scope, partial(predicted_step, times=times), cut=cut, times=times)
     return found, found.add(settings) if settings.workers <= _MOST_OWN_WORKERS * most else None
+
+
+def own_program(job: MeasuredJob, candidate: Candidate) -> Program | None:
+    """Return the candidate's program if a job with its settings would have another one: a schedule that was searched
+    for the times of this machine. None if the settings say it all."""
+    if candidate.settings.schedule != AUTO:
+        return None
+    rebuilt = make_blueprint(with_settings(job.spec, candidate.settings), job.rows)
+    return None if rebuilt.program == candidate.blueprint.program else candidate.blueprint.program
 
 
 def memory_here(data: JobData) -> MemoryOf:

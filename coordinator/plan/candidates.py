@@ -1,7 +1,8 @@
 """Candidates for a job's settings, with predicted step times: for `pipetrain tune` and `pipeline: auto`. No I/O.
 
 Not every combination is predicted. First each number of workers and micro-batches with two schedules; then every
-schedule for the best of these; then groups of weight gradients, and the cut by measured costs, for the best of those.
+schedule for the best of these; then groups of weight gradients, and the cut by measured costs, for the best of those;
+at last a searched schedule (`auto`) for the very best, if its search is short.
 What is tried is limited by counts, not by a clock, so the answer is always the same for the same times.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from coordinator.job.schedule_names import SCHEDULES, TWO_STAGES_A_WORKER, fewest_micro_batches
+from coordinator.job.schedule_names import AUTO, SCHEDULES, TWO_STAGES_A_WORKER, fewest_micro_batches
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.partition import Bounds, balanced_bounds
@@ -26,8 +27,11 @@ _MOST_FORWARDS = 2**14
 _ALL_WORKERS = 8
 """Every number of workers up to this one is tried; of larger ones the powers of two, and the largest."""
 _FIRST = ("1f1b", "zb-h1")
-_PAIRS, _FOR_GROUPS, _FOR_CUTS = 8, 16, 4
+_PAIRS, _FOR_GROUPS, _FOR_CUTS, _FOR_SEARCHES = 8, 16, 4, 2
 """How many of the best go on: numbers of workers and micro-batches, and settings."""
+_LEAST_GAIN = 0.001
+_MOST_SEARCHED = 256
+"""Forward passes of the largest step for which a schedule is searched: one to two seconds of computing."""
 _SPARING = ("1f1b", "zb-h1", "v-half", "v-min")
 """The schedules that keep the fewest micro-batches."""
 
@@ -77,12 +81,21 @@ def group_sizes(micro_batches: int) -> list[int]:
 
 
 class Candidates:
-    """Finds and ranks the candidates of one job. `cut` gives a second cut to try; None: only that of the plan."""
+    """Finds and ranks the candidates of one job. `cut` gives a second cut to try; None: only that of the plan. `times`
+    are those for which schedules are searched; None: none is searched."""
 
-    def __init__(self, spec: JobSpec, n_train: int, scope: Scope, predict: Predict, *, cut: Cut | None = None) -> None:
-        batch = (
-            spec.training.batch_size
-        )  # a plan needs each size of batch once, and an epoch may have a million batches
+    def __init__(
+        self,
+        spec: JobSpec,
+        n_train: int,
+        scope: Scope,
+        predict: Predict,
+        *,
+        cut: Cut | None = None,
+        times: MachineTimes | None = None,
+    ) -> None:
+        # a plan needs each size of batch once, and an epoch may have a million batches
+        batch, self._times = spec.training.batch_size, times
         self._n_train = n_train if n_train < 2 * batch else batch + n_train % batch
         self._spec, self._scope, self._predict, self._cut = spec, scope, predict, cut
         self._n_parts = len(spec.model_spec().network.ops)
@@ -130,6 +143,8 @@ class Candidates:
             assert self._cut is not None, "the line before asks for it"
             if (partition := self._cut(candidate.blueprint)) != layers_of(candidate.blueprint.bounds):
                 self._take([replace(candidate.settings, partition=partition)])
+        if self._times is not None and "schedule" not in self._scope.kept:
+            self._search()
         return self._order()
 
     def sparing(self) -> list[Candidate]:
@@ -152,6 +167,20 @@ class Candidates:
             for parts in self._counts():
                 for name in self._names(_FIRST[: 1 if workers == 1 else None]):
                     yield self._settings(name, workers, parts)
+
+    def _search(self) -> None:
+        """Add a searched schedule for the best settings that have several workers; it is left out if a built-in one is
+        as good."""
+        able = [
+            one.settings
+            for one in self._order()
+            if one.settings.workers > 1 and one.settings.stages * one.settings.micro_batches <= _MOST_SEARCHED
+        ]
+        for settings in [*dict.fromkeys(replace(one, schedule=AUTO) for one in able)][:_FOR_SEARCHES]:
+            found = self.add(settings)
+            searched = None if found is None else found.blueprint.searched
+            if searched is not None and (searched.gain or 0.0) < _LEAST_GAIN and settings != self.own:
+                self._found[settings] = None
 
     def _workers(self) -> list[int]:
         scope = self._scope
@@ -204,7 +233,7 @@ class Candidates:
 
     def _made(self, settings: PipelineSettings) -> Candidate | None:
         try:
-            blueprint = make_blueprint(trial_job(self._spec, settings), self._n_train)
+            blueprint = make_blueprint(trial_job(self._spec, settings), self._n_train, self._times)
         except (InvalidJob, InvalidSchedule):  # too few micro-batches for so many workers
             return None
         return Candidate(settings=settings, blueprint=blueprint, predicted=self._predict(blueprint))

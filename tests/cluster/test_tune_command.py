@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from cluster.data.sources import JobData
+from cluster.run.tuned_file import write_tuned
+from cluster.run.tuning import MeasuredJob, own_program
 from coordinator.job.spec import load_job
+from coordinator.plan.blueprint import make_blueprint
+from coordinator.plan.candidates import Candidate
+from coordinator.plan.predicted_step import counted_times, predicted_step
+from coordinator.plan.settings import PipelineSettings, with_settings
+from coordinator.schedules import build
 from tests.jobs import EXAMPLES, pipetrain_here
 
 JOB = """\
@@ -186,3 +196,31 @@ def test_a_job_that_always_fails_is_a_failure_with_its_first_cause(job: Path, tm
     assert "\nfailed: nothing could be measured: " in done.stderr
     assert "try a lower learning rate" in done.stderr
     assert not (tmp_path / "tuned.yaml").exists()
+
+
+def test_a_schedule_that_was_searched_for_measured_times_is_written_beside_the_job(job: Path) -> None:
+    spec, output = load_job(job), job.with_name("tuned.yaml")
+    settings = PipelineSettings(stages=3, workers=2, schedule="auto", micro_batches=4)
+    program = build("zb-h2", n_stages=3, n_micro_batches=4, n_workers=2)
+    assert write_tuned(job, spec, settings, output, program)
+    assert 'schedule: "tuned.csv"' in output.read_text(), "its name alone, so that both files can be moved"
+    tuned = load_job(output)
+    assert tuned.pipeline.schedule == str(job.with_name("tuned.csv"))
+    found = make_blueprint(tuned, 640).program
+    assert (found.lanes, found.n_workers) == (program.lanes, 2)
+    (job.parent / "moved").mkdir()
+    for name in ("tuned.yaml", "tuned.csv"):
+        job.with_name(name).rename(job.parent / "moved" / name)
+    assert make_blueprint(load_job(job.parent / "moved" / "tuned.yaml"), 640).program.lanes == program.lanes
+
+
+def test_a_searched_schedule_that_a_job_finds_again_needs_no_file(job: Path) -> None:
+    measured = MeasuredJob(spec=load_job(job), data=cast(JobData, None), rows=64)
+    settings = PipelineSettings(stages=3, workers=2, schedule="auto", micro_batches=4)
+    plain = make_blueprint(with_settings(measured.spec, settings), 64)
+    predicted = predicted_step(plain, counted_times(plain.spec))
+    candidate = Candidate(settings=settings, blueprint=plain, predicted=predicted)
+    assert own_program(measured, candidate) is None
+    program = build("gpipe", n_stages=3, n_micro_batches=4, n_workers=2)
+    other = replace(candidate, blueprint=replace(plain, programs={4: program}))
+    assert own_program(measured, other) is program

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.job.schedule_names import SCHEDULES
+from coordinator.job.schedule_names import AUTO, SCHEDULES
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import Blueprint, make_blueprint
 from coordinator.plan.candidate_memory import MemoryOf, those_that_fit
-from coordinator.plan.candidates import Candidates, Scope, changes_bits, group_sizes, micro_batch_counts, worker_counts
+from coordinator.plan.candidates import (
+    Candidate,
+    Candidates,
+    Scope,
+    changes_bits,
+    group_sizes,
+    micro_batch_counts,
+    worker_counts,
+)
 from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import estimate
+from coordinator.plan.predicted_step import estimated_times, predicted_step
 from coordinator.plan.settings import (
     CHANGES_BITS,
     NAMES,
@@ -30,6 +40,7 @@ from coordinator.plan.settings import (
     with_settings,
 )
 from coordinator.timing.accounts import Bubble
+from coordinator.timing.machine_times import LinkTimes
 from coordinator.timing.step_time import CAUSES, PredictedStep
 from coordinator.train.local import LocalWorkers
 from coordinator.train.parity import compare, train_pipeline
@@ -85,6 +96,32 @@ def test_every_schedule_and_the_job_s_own_settings_are_tried() -> None:
     assert own in found
     assert {one.schedule for one in found} == set(SCHEDULES)
     assert {one.workers for one in found} == {1, 2}
+
+
+def test_a_searched_schedule_is_tried_for_the_times_of_the_prediction() -> None:
+    """Links are so slow that no built-in schedule fills the gaps."""
+    spec = job(batch_size=400, micro_batches=4)
+    times = replace(estimated_times(spec, cores=3), local=LinkTimes(latency_s=2e-4))
+    own = replace(OWN, micro_batches=4)
+    kept = frozenset({"micro_batches", "weight_grad_group", "stages"})
+
+    def ranked(kept: frozenset[str]) -> list[Candidate]:
+        scope = Scope(most_workers=2, own=own, kept=kept)
+        return Candidates(spec, 400, scope, partial(predicted_step, times=times), times=times).ranked()
+
+    found = [one for one in ranked(kept) if one.settings.schedule == AUTO]
+    assert 1 <= len(found) <= 2
+    for one in found:
+        searched = one.blueprint.searched
+        assert searched is not None
+        assert searched.link is times.local
+        others = [
+            other.predicted.seconds
+            for other in ranked(kept)
+            if other.settings.schedule in SCHEDULES and other.settings.workers == one.settings.workers
+        ]
+        assert one.predicted.seconds < min(others)
+    assert {one.settings.schedule for one in ranked(kept | {"schedule"})} == {OWN.schedule}
 
 
 @pytest.mark.parametrize("schedule", ["gpipe", "zb-h1"])
