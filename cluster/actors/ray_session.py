@@ -18,6 +18,7 @@ from typing import Any
 
 from cluster.actors.disk_room import full_for_ray
 from cluster.actors.private_folders import private_folder, short_base, sweep_leftovers
+from coordinator.job.spec import JobSpec
 from stages.errors import NotEnoughResources
 
 LOOPBACK = "127.0.0.1"
@@ -49,6 +50,18 @@ def ray_session(address: str | None, *, cpus: int, memory: int) -> Iterator[Any]
         return
     sweep_leftovers()
     with _environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)), _embedded(cpus, memory) as ray:
+        yield ray
+
+
+@contextlib.contextmanager
+def workers_session(spec: JobSpec, workers: int, *, local: bool, address: str | None = None) -> Iterator[Any]:
+    """Yield what so many workers of a job need: a `ray_session`, or None for threads (`local`)."""
+    if local:
+        yield None
+        return
+    resources = spec.resources
+    memory = (resources.memory_per_worker or 0) * workers
+    with ray_session(address, cpus=resources.cpus_per_worker * workers, memory=memory) as ray:
         yield ray
 
 

@@ -25,11 +25,11 @@ from coordinator.timing.lab import (
     Row,
     ScheduleComparison,
     Searched,
-    best,
     compare,
     comparison_document,
     how_estimated,
     search_too,
+    shortest_text,
 )
 from stages.actions import Kind
 from stages.errors import InvalidSchedule, UserMistake
@@ -177,12 +177,9 @@ def _table(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> Table
 
 
 def _recommend(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> None:
-    found = best(rows)
-    if found is None:
-        return
-    memory = question.memory
-    within = "" if memory is None else f" of those that keep at most {exact(memory)} micro-batches a worker"
-    click.echo(f"shortest step{within}: {found.schedule}, {found.step_text()}")
+    text = shortest_text(question, rows)
+    if text:
+        click.echo(text)
 
 
 def _print_gain(searched: Searched, output: Path | None) -> None:

@@ -63,7 +63,7 @@ def comparison_lines(found: StepComparison, median: float | None, measured: Meas
     middle = "" if median is None else f" (median {_ms(median)} ms)"
     yield (
         f"predicted {_ms(found.predicted_seconds)} ms a step, measured {_ms(found.measured_seconds)} ms{middle} "
-        f"over {counted(measured.steps, 'step')}: {_longer(found.error)}"
+        f"over {counted(measured.steps, 'step')}: the prediction is {_off(found.error)}"
     )
     if measured.others:
         yield (
@@ -126,5 +126,5 @@ def _signed(seconds: float) -> str:
     return f"{'+' if seconds >= 0 else '−'}{_ms(abs(seconds))}"
 
 
-def _longer(error: float) -> str:
-    return f"{share(abs(error))} {'longer' if error >= 0 else 'shorter'} than predicted"
+def _off(error: float) -> str:
+    return f"{share(abs(error))} too {'long' if error >= 0 else 'short'}"

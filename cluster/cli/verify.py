@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 from cluster.actors.ray_room import room_at_start
-from cluster.actors.ray_session import ray_session
+from cluster.actors.ray_session import workers_session
 from cluster.actors.ray_workers import RayWorkers
 from cluster.checkpoints.given_weights import begin_with, check_weights, with_place_of_weights
 from cluster.cli.options import set_option, where_options
@@ -79,7 +79,7 @@ def verify(
     expected = train_reference(base, data.train, steps, begin)
     rows: list[tuple[Blueprint, Comparison]] = []
     most = max(blueprint.n_workers for blueprint in blueprints)
-    with _session(base, most, local, address) as ray:
+    with workers_session(base, most, local=local, address=address) as ray:
         for blueprint in blueprints:
             with contextlib.closing(_workers(ray, blueprint, data, weights, begin)) as workers:
                 found = train_pipeline(blueprint, workers, data.train, steps)
@@ -146,17 +146,6 @@ def _schedules(text: str) -> list[str]:
         if name not in (*SCHEDULES, AUTO):
             raise InvalidSchedule(f"--schedules: {name!r} is not one of {', '.join(SCHEDULES)}, {AUTO}, or all")
     return names
-
-
-@contextlib.contextmanager
-def _session(spec: JobSpec, workers: int, local: bool, address: str | None) -> Iterator[Any]:
-    if local:
-        yield None
-        return
-    resources = spec.resources
-    memory = (resources.memory_per_worker or 0) * workers
-    with ray_session(address, cpus=resources.cpus_per_worker * workers, memory=memory) as ray:
-        yield ray
 
 
 def _workers(

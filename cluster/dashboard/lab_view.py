@@ -16,16 +16,16 @@ from coordinator.program.clock import Timed
 from coordinator.program.table import Times, kinds_of, stages_of
 from coordinator.program.thin_drawing import drawn_workers
 from coordinator.schedules.csv_format import write_csv
-from coordinator.texts import exact, share
+from coordinator.texts import share
 from coordinator.timing.lab import (
     LeftOut,
     Row,
     ScheduleComparison,
     Searched,
-    best,
     compare,
     comparison_document,
     search_too,
+    shortest_text,
 )
 from stages.errors import UserMistake
 
@@ -111,12 +111,8 @@ class LabAnswer:
     @property
     def shortest(self) -> str:
         """A line about the shortest step."""
-        found = best(self.rows)
-        if found is None:
-            return ""
-        memory = self.question.memory
-        within = "" if memory is None else f" of those that keep at most {exact(memory)} micro-batches a worker"
-        return f"The shortest step{within}: {found.schedule}, {found.step_text()}."
+        text = shortest_text(self.question, self.rows)
+        return f"The {text}." if text else ""
 
     def csv(self) -> bytes:
         """Return the searched schedule as a .csv file."""

@@ -9,22 +9,18 @@ time as workers would compute at the same time, each with the worker's number of
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import selectors
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
+from cluster.run.asked_processes import AskedProcesses
 from cluster.run.calibrating import MICRO_BATCHES
 from coordinator.job.spec import JobSpec
 from coordinator.plan.partition import Bounds
@@ -46,6 +42,7 @@ LINK_TIMES = 120
 _measured_by = ("-m", "cluster.run.calibrating")
 _ROUNDS = 2
 _ANSWER_S = 300.0
+_ADVICE = "; see that this host has memory and processes to spare, or plan from counted operations"
 _COORDINATOR_S = 1e-4  # not measured here: of small steps, on a usual machine
 _SMALL_BYTES = 8192
 
@@ -88,7 +85,7 @@ def calibrate(
         n_bytes = max(crossings) * rows[-1] * spec.model_spec().itemsize
         link = _link(processes, n_bytes, work_s, spin=n_workers * threads <= cores) if n_workers > 1 else _NO_LINK
         link = _with_the_workers_part(link, found)
-        handed = Curve(((float(n_bytes), processes.ask(1, do="copy", n_bytes=n_bytes)[0]),))
+        handed = Curve(((float(n_bytes), processes.order(1, do="copy", n_bytes=n_bytes)[0]),))
     by_part = {**{(k, k + 1): parts[a, a + 1] for k, a in like.items()}, **{part: parts[part] for part in stages}}
     return MachineTimes(
         source="measured",
@@ -146,7 +143,7 @@ def _parts(
     for turn in range(_ROUNDS):
         for place, ((first, stop), group, rows) in enumerate(items):
             order = {"do": "part", "first": first, "stop": stop, "rows": rows, "group": group, "seconds": seconds}
-            several[items[place]] += processes.ask(at_once, **order)
+            several[items[place]] += processes.order(at_once, **order)
             on_progress(turn * len(items) + place + 1, _ROUNDS * len(items))
     return {
         item: {name: statistics.median(one[name] for one in measured) for name in measured[0]}
@@ -212,13 +209,13 @@ def _update(spec: JobSpec, found: Found) -> Curve:
 def _link(processes: _Processes, n_bytes: int, work_s: float, *, spin: bool) -> LinkTimes:
     """Return the times of a link between two processes of this host, for two sizes of arrays."""
     largest = max(n_bytes, 2 * _SMALL_BYTES)
-    addresses = processes.ask_each([{"do": "link", "rank": rank, "n_bytes": largest, "spin": spin} for rank in (0, 1)])
+    addresses = processes.orders([{"do": "link", "rank": rank, "n_bytes": largest, "spin": spin} for rank in (0, 1)])
     for do in ("admit", "connect"):
-        processes.ask(2, do=do, addresses=addresses)
+        processes.order(2, do=do, addresses=addresses)
     taken = {}
     for size in (_SMALL_BYTES, largest):
         order = {"do": "measure", "n_bytes": size, "times": LINK_TIMES, "work_s": min(work_s, 2e-3)}
-        taken[size] = processes.ask(2, **order)[0]
+        taken[size] = processes.order(2, **order)[0]
     curves = {
         name: Curve(tuple((float(size), one[name]) for size, one in taken.items())) for name in ("send", "receive")
     }
@@ -239,94 +236,26 @@ def _with_the_workers_part(link: LinkTimes, found: Found) -> LinkTimes:
     return replace(link, send=send, receive=receive)
 
 
-class _Processes:
-    """The measuring processes. They start together, get orders together, and end with this process at the latest."""
+class _Processes(AskedProcesses):
+    """The measuring processes of a job: each answers an order."""
 
     def __init__(self, spec: JobSpec, count: int, threads: int) -> None:
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        self._processes: list[subprocess.Popen[bytes]] = []
+        super().__init__("measuring on this host", [[sys.executable, *_measured_by]] * count, variables, _ADVICE)
         try:
-            for _ in range(count):
-                self._processes.append(
-                    subprocess.Popen(
-                        [sys.executable, *_measured_by],
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        bufsize=0,
-                        process_group=0,  # Ctrl-C would reach them before they can ignore it
-                        env={**os.environ, **variables},
-                    )
-                )
-            for process in self._processes:
-                self._write(process, spec.document())
-            self._answers(range(count))
+            self.orders([spec.document()] * count)
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
+    def order(self, count: int, **order: Any) -> list[Any]:
+        """Give the same order to the first `count` processes; return their answers. Raises HostFailed."""
+        return self.orders([order] * count)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def ask(self, count: int, **order: Any) -> list[Any]:
-        """Give the same order to the first `count` processes; return their answers."""
-        return self.ask_each([order] * count)
-
-    def ask_each(self, orders: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def orders(self, orders: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Give each process its order; return their answers. Raises HostFailed."""
-        for process, order in zip(self._processes, orders, strict=False):
-            self._write(process, order)
-        return self._answers(range(len(orders)))
-
-    def _write(self, process: subprocess.Popen[bytes], line: object) -> None:
-        assert process.stdin is not None, "it was given a pipe"
-        try:
-            process.stdin.write(json.dumps(line).encode() + b"\n")
-        except OSError:
-            raise _died(process) from None
-
-    def _answers(self, which: Iterable[int]) -> list[Any]:
-        deadline, answers = time.monotonic() + _ANSWER_S, dict[int, Any]()
-        with selectors.DefaultSelector() as waiting:
-            for number in which:
-                stdout = self._processes[number].stdout
-                assert stdout is not None, "it was given a pipe"
-                waiting.register(stdout, selectors.EVENT_READ, number)
-            while waiting.get_map():
-                ready = waiting.select(max(0.0, deadline - time.monotonic()))
-                if not ready:
-                    raise HostFailed(f"the calibration: a process gave no answer within {_ANSWER_S:.0f} s")
-                for key, _ in ready:
-                    process = self._processes[key.data]
-                    assert process.stdout is not None, "it was given a pipe"
-                    line = process.stdout.readline()
-                    if not line:
-                        raise _died(process)
-                    answer = answers[key.data] = json.loads(line)
-                    if isinstance(answer, dict) and "error" in answer:
-                        raise HostFailed(f"the calibration failed: {answer['error']}")
-                    waiting.unregister(key.fileobj)
-        return [answers[number] for number in sorted(answers)]
-
-    def close(self) -> None:
-        """End all processes."""
-        for process in self._processes:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-        for process in self._processes:
-            try:
-                process.wait(5.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._processes.clear()
-
-
-def _died(process: subprocess.Popen[bytes]) -> HostFailed:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(1.0)
-    return HostFailed(f"the calibration: a process ended with code {process.returncode}")
+        answers = self.ask_each([json.dumps(order) for order in orders], _ANSWER_S)
+        for answer in answers:
+            if isinstance(answer, dict) and "error" in answer:
+                raise HostFailed(f"measuring on this host failed: {answer['error']}{_ADVICE}")
+        return answers

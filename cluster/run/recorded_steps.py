@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ def recorded_steps(folder: Path, rows: int) -> RecordedSteps:
     if layout is None or len(lines) < _LEAST_STEPS or lines[-1]["step"] - lines[1]["step"] < 1:
         raise UserMistake(f"--compare: {folder} has made too few steps to be compared")
     placement = tuple(layout["placement"])
-    if len(lines[-1]["stage_us"]) != len(placement):
+    if len(lines[-1]["stage_us"]) != len(placement) or lines[-1].get("ended", math.inf) < _when(layout):
         raise UserMistake(f"--compare: {folder} has made no step in its last layout")
     # without the first line, whose steps allocated memory, and the last, which may have the time after the last step
     logged = [row for row in _lines(folder / run_files.METRICS) if "seconds" in row and "samples" in row]
@@ -86,6 +88,11 @@ def _of_last_layout(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if len(before["wall_us"]) != len(after["wall_us"]) or after["wall_us"][0] < before["wall_us"][0]:
             begin = place
     return lines[begin:]
+
+
+def _when(event: Mapping[str, Any]) -> float:
+    """Return when an event was recorded, in seconds UTC; of an event without a time, 0."""
+    return datetime.fromisoformat(event["time"]).timestamp() if "time" in event else 0.0
 
 
 def _of_another_size(logged: list[dict[str, Any]], rows: int) -> set[int]:

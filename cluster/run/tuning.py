@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cluster.actors.ray_session import ray_session
+from cluster.actors.ray_session import workers_session
 from cluster.actors.replanned import ReplannedWorkers
 from cluster.checkpoints.given_weights import begin_with, check_weights
 from cluster.data.sources import JobData
@@ -253,8 +253,9 @@ def contest(
 ) -> Iterator[Contest]:
     """Yield a contest that is ready to run, with threads (`local`), in the Ray `session`, or in one of its own."""
     counts = {c.settings.workers for c in [*ranked, *([] if own is None else [own])]}
-    own_session = partial(_session, job.spec, sum(sorted(counts)[-3:]), local=local)
+    own_session = partial(workers_session, job.spec, sum(sorted(counts)[-3:]), local=local)
     with (
+        BlasThreads(blas_threads(job.spec)) if local else contextlib.nullcontext(),  # each LocalWorkers restores them
         contextlib.nullcontext(session) if session is not None else own_session() as ray,
         contextlib.closing(_Pool(ray, job)) as pool,
     ):
@@ -263,18 +264,6 @@ def contest(
             return RunningCandidate(job, candidate, pool)
 
         yield Contest(ranked, own, start, budget, time.monotonic, own_may_win=own_may_win, notify=notify)
-
-
-@contextlib.contextmanager
-def _session(spec: JobSpec, workers: int, *, local: bool) -> Iterator[Any]:
-    if local:
-        with BlasThreads(blas_threads(spec)):  # each LocalWorkers restores what it found, in any order
-            yield None
-        return
-    resources = spec.resources
-    memory = (resources.memory_per_worker or 0) * workers
-    with ray_session(None, cpus=resources.cpus_per_worker * workers, memory=memory) as ray:
-        yield ray
 
 
 def _free_memory() -> int:

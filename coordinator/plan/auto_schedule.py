@@ -53,7 +53,7 @@ def with_searched_schedule(blueprint: Blueprint, times: MachineTimes) -> Bluepri
     tried = [steps[best_name]] if best_name is not None else []
     if blueprint.searched is not None:  # its own program fits
         tried.append((_seconds(blueprint, times), blueprint))
-    found = search(wanted)
+    found = search(wanted) if program.n_workers > 1 else None  # one worker waits for nobody
     if found is not None:
         plan = _performing(blueprint, found.table)
         tried.append((_seconds(plan, times), plan))

@@ -212,8 +212,7 @@ class Candidates:
         if not workers <= stages <= self._n_parts or stages * parts > _MOST_FORWARDS:
             return None
         if stages == 1 and self.memory_limit is None and "schedule" not in scope.kept:  # the job's own, if it can be
-            fits = own.schedule in SCHEDULES and own.schedule not in TWO_STAGES_A_WORKER
-            name = own.schedule if fits else _FIRST[0]
+            name = own.schedule if self._suits_one_stage(parts) else _FIRST[0]
         return PipelineSettings(
             stages=stages,
             workers=workers,
@@ -223,6 +222,13 @@ class Candidates:
             recompute=own.recompute if "recompute" in scope.kept else "none",
             partition=own.partition if "partition" in scope.kept else "auto",
         )
+
+    def _suits_one_stage(self, parts: int) -> bool:
+        """Whether the job's own schedule can stay if there is one stage: a file only if it has no more."""
+        own = self._scope.own
+        if own.schedule in (*SCHEDULES, AUTO):
+            return own.schedule not in TWO_STAGES_A_WORKER
+        return own.stages == 1 and parts <= own.micro_batches
 
     # what they take ------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from coordinator.program.kept import kept
 from coordinator.program.table import ActionTable, Times
 from coordinator.schedules import tabulate
 from coordinator.schedules.search import Wanted, search
-from coordinator.texts import counted, exact, number, share
+from coordinator.texts import counted, exact, number, share, some
 from coordinator.timing.scaling import PerformedStep, ProgramSize, Scaled, scale_up
 from coordinator.timing.step_laws import StepLaw, kept_by_law, messages_by_law, step_by_law
 from stages.errors import UserMistake
@@ -35,6 +35,7 @@ MOST_WORK = 10_000_000
 _LITTLE_WORK = 1_000_000
 """A program without a law that needs at most this `work` is performed, as the programs for an estimate would take as
 long."""
+_ROUNDING = 1e-9
 _DRAWN = ProgramSize(24, 96)
 """The largest program that is made for a picture only."""
 
@@ -222,9 +223,28 @@ def _times(question: ScheduleComparison, a_worker: int) -> Times:
 
 
 def best(rows: Sequence[Row | LeftOut]) -> Row | None:
-    """Return the row with the shortest step of those that fit; of equal ones, the one that keeps least."""
+    """Return the row with the shortest step of those that fit; of equal ones, the one that keeps least, then the one
+    with the fewest messages, then the first one: SCHEDULES begins with the simplest."""
+    return min(_alike(rows), key=lambda row: (row.kept, row.messages), default=None)
+
+
+def shortest_text(question: ScheduleComparison, rows: Sequence[Row | LeftOut]) -> str:
+    """Return which step is shortest, and which are as short; empty if none fits."""
+    found = best(rows)
+    if found is None:
+        return ""
+    memory = question.memory
+    within = "" if memory is None else f" of those that keep at most {exact(memory)} micro-batches a worker"
+    others = [row.schedule for row in _alike(rows) if row is not found]
+    equal = f" (as short, but keep or send no less: {some(others)})" if others else ""
+    return f"shortest step{within}: {found.schedule}, {found.step_text()}{equal}"
+
+
+def _alike(rows: Sequence[Row | LeftOut]) -> list[Row]:
+    """Return the rows that fit with the shortest step, but for rounding."""
     fitting = [row for row in rows if isinstance(row, Row) and row.fits]
-    return min(fitting, key=lambda row: (row.step, row.kept), default=None)
+    shortest = min((row.step for row in fitting), default=0.0)
+    return [row for row in fitting if row.step <= shortest * (1 + _ROUNDING)]
 
 
 def comparison_document(

@@ -96,8 +96,8 @@ class StepComparison:
 
     @cached_property
     def error(self) -> float:
-        """By which share of it the measured step is longer than the predicted one."""
-        return self.measured_seconds / self.predicted_seconds - 1
+        """The share of the measured step by which the predicted one is longer; below 0, it is too short."""
+        return self.predicted_seconds / self.measured_seconds - 1
 
     @cached_property
     def by_cause(self) -> Mapping[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -132,6 +133,20 @@ def test_a_process_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         calibrate(digits(), 1)
 
 
+def test_a_process_that_fails_before_it_is_ready_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It printed a traceback."""
+    monkeypatch.setattr(calibration, "_measured_by", ("-c", "raise MemoryError('no room for BLAS')"))
+    with pytest.raises(HostFailed) as caught:
+        calibrate(digits(), 1)
+    assert str(caught.value) == (
+        "measuring on this host: a process ended with code 1: MemoryError: no room for BLAS; see that this host has "
+        "memory and processes to spare, or plan from counted operations"
+    )
+    assert capfd.readouterr() == ("", "")
+
+
 # plan -----------------------------------------------------------------------------------------------------------------
 
 
@@ -142,8 +157,15 @@ def test_plan_compares_a_prediction_with_a_run(tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     shown = pipetrain_here("plan", "--compare", run)
     assert shown.returncode == 0, shown.stderr
-    for words in ("predicted from times measured here: a step takes", "most of the difference:", "→", "worker 1"):
+    for part in ("predicted from times measured here: a step takes", "most of the difference:", "→", "worker 1"):
         assert words in shown.stdout
+    line = re.search(
+        r"predicted ([\d,.]+) ms a step, measured ([\d,.]+) ms.*: the prediction is ([\d.]+)% too (\w+)", shown.stdout
+    )
+    assert line is not None
+    predicted, measured, off = (float(figure.replace(",", "")) for figure in line.groups()[:3])
+    assert off == pytest.approx(100 * abs(predicted / measured - 1), abs=0.5), "a share of what was measured"
+    assert (line[4] == "long") == (predicted > measured)
 
 
 def test_plan_says_what_nothing_was_measured_for() -> None:
@@ -237,6 +259,25 @@ def test_a_run_of_too_few_steps_is_told(tmp_path: Path) -> None:
 def test_a_run_that_made_no_step_in_its_last_layout_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserMistake, match="has made no step in its last layout"):
         recorded_steps(run_folder(tmp_path, [account(step, 10 * step, 3) for step in range(1, 7)]), 64)
+
+
+@pytest.mark.parametrize("made_a_step", [False, True])
+def test_steps_before_a_layout_of_as_many_stages_do_not_count(made_a_step: bool, tmp_path: Path) -> None:
+    """Such a layout has other bounds; its first account comes after its first steps."""
+    lines = [{**account(step, 100 * step), "ended": 1000.0 + step} for step in range(1, 7)]
+    if made_a_step:
+        lines += [{**account(step, 7 * (step - 6)), "ended": 1000.0 + step} for step in range(7, 11)]
+    run_folder(tmp_path, lines)
+    time = "1970-01-01T00:16:46.500+00:00"
+    event = {"time": time, "event": "laid out anew", "bounds": [0, 2, 7], "placement": [0, 1]}
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+    if made_a_step:
+        found = recorded_steps(tmp_path, 64)
+        assert (found.bounds, found.steps.by_worker[0]["forward"]) == ((0, 2, 7), pytest.approx(7e-6))
+    else:
+        with pytest.raises(UserMistake, match="has made no step in its last layout"):
+            recorded_steps(tmp_path, 64)
 
 
 def metrics(folder: Path, *rows: tuple[int, int, int]) -> None:

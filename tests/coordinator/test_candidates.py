@@ -7,6 +7,7 @@ import contextlib
 import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ from coordinator.plan.settings import (
     trial_job,
     with_settings,
 )
+from coordinator.schedules import build
+from coordinator.schedules.csv_format import write_csv
 from coordinator.timing.accounts import Bubble
 from coordinator.timing.machine_times import LinkTimes
 from coordinator.timing.step_time import CAUSES, PredictedStep
@@ -374,3 +377,27 @@ def test_another_word_for_auto_is_a_mistake(wrong: object) -> None:
     assert line.endswith(
         "must be a section with stages, workers, schedule, partition, weight_grad_group, recompute, or auto"
     )
+
+
+@pytest.mark.parametrize(("schedule", "stages", "stays"), [("auto", 2, True), ("auto", 1, True), ("zbv", 2, False)])
+def test_one_stage_needs_no_other_schedule(schedule: str, stages: int, *, stays: bool) -> None:
+    """A job with `schedule: auto` was told to take 1f1b."""
+    own = PipelineSettings(stages=stages, workers=stages, schedule=schedule, micro_batches=8)
+    spec = job({"stages": stages, "workers": stages, "schedule": schedule})
+    kept = frozenset({"micro_batches", "weight_grad_group"})
+    scope = Scope(most_workers=1, own=own, kept=kept)
+    ranked = Candidates(spec, ROWS, scope, partial(predicted_step, times=estimated_times(spec, cores=1))).ranked()
+    (alone,) = [one.settings for one in ranked if one.settings.stages == 1]
+    assert ("pipeline.schedule" not in changed_entries(spec, alone)) == stays
+
+
+def test_one_stage_keeps_a_schedule_file_of_one_stage(tmp_path: Path) -> None:
+    file = tmp_path / "one.csv"
+    file.write_text(write_csv(build("gpipe", n_stages=1, n_micro_batches=8)))
+    own = PipelineSettings(stages=1, workers=1, schedule=str(file), micro_batches=8)
+    spec = job({"stages": 1, "schedule": str(file)})
+    scope = Scope(most_workers=1, own=own, kept=frozenset({"weight_grad_group"}))
+    ranked = Candidates(spec, ROWS, scope, partial(predicted_step, times=estimated_times(spec, cores=1))).ranked()
+    schedules = {one.settings.micro_batches: one.settings.schedule for one in ranked}
+    assert schedules[8] == schedules[4] == str(file)
+    assert schedules[16] == "1f1b", "the file has fewer micro-batches"

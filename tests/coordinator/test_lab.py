@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.job.schedule_names import SCHEDULES
-from coordinator.timing.lab import LeftOut, Row, ScheduleComparison, best, compare
+from coordinator.timing.lab import LeftOut, Row, ScheduleComparison, best, compare, shortest_text
 from stages.errors import UserMistake
 
 
@@ -79,3 +79,20 @@ def test_a_memory_that_nothing_meets_tells_the_least() -> None:
 
 def test_all_schedules_are_compared() -> None:
     assert [row.schedule for row in compare(ScheduleComparison(n_workers=2, n_micro_batches=4))] == list(SCHEDULES)
+
+
+def test_of_equal_steps_the_one_that_keeps_least_and_then_the_simplest_comes_first() -> None:
+    """It ranked by the step alone, whose last bits say nothing."""
+    question = ScheduleComparison(n_workers=4, n_micro_batches=8, times=(0.1, 0.2, 0.3))
+    rows = compare(question, ["gpipe", "1f1b"])
+    assert all(isinstance(row, Row) for row in rows)
+    found = best(rows)
+    assert found is not None
+    assert found.schedule == "1f1b"
+    assert shortest_text(question, rows) == (
+        f"shortest step: 1f1b, {found.step_text()} (as short, but keep or send no less: gpipe)"
+    )
+    alone = compare(ScheduleComparison(n_workers=1, n_micro_batches=8), ["zb-h2", "1f1b", "gpipe"])
+    found = best(alone)
+    assert found is not None
+    assert found.schedule == "zb-h2", "all are the same: the first"
