@@ -66,10 +66,10 @@ class AskedProcesses:
 
     def ask_each(self, lines: Sequence[str], timeout_s: float) -> list[Any]:
         """Send each of the first processes its line and return their answers in order. Raises HostFailed."""
-        self.tell(lines)
+        self.send_lines(lines)
         return self.answers(timeout_s, len(lines))
 
-    def tell(self, lines: Sequence[str]) -> None:
+    def send_lines(self, lines: Sequence[str]) -> None:
         """Send each of the first processes its line. Raises HostFailed."""
         for rank, (process, line) in enumerate(zip(self._processes, lines, strict=False)):
             assert process.stdin is not None, "it was given a pipe"

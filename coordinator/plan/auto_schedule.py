@@ -19,7 +19,7 @@ from coordinator.job.spec import JobSpec
 from coordinator.plan.memory_limit import MemoryLimit, recomputed_stages
 from coordinator.plan.partition import Bounds
 from coordinator.plan.predicted_step import performed_table, predicted_step, step_costs
-from coordinator.plan.resolved_job import Blueprint, Searched
+from coordinator.plan.resolved_job import Blueprint, ScheduleGain
 from coordinator.program.table import ActionTable, B, I, W, apart
 from coordinator.schedules import restrict, tabulate
 from coordinator.schedules.search import Fits, Wanted, search
@@ -61,7 +61,7 @@ def with_searched_schedule(blueprint: Blueprint, times: MachineTimes) -> Bluepri
         return blueprint
     seconds, plan = min(tried, key=lambda one: one[0])
     gain = None if best_name is None else 1 - seconds / steps[best_name][0]
-    return replace(plan, searched=Searched(built_in=best_name, gain=gain, source=times.source, link=times.local))
+    return replace(plan, searched=ScheduleGain(built_in=best_name, gain=gain, source=times.source, link=times.local))
 
 
 def _seconds(blueprint: Blueprint, times: MachineTimes) -> float:

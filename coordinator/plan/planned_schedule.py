@@ -7,7 +7,7 @@ from typing import Any
 
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.predicted_step import counted_times, predicted_step
-from coordinator.plan.resolved_job import Searched
+from coordinator.plan.resolved_job import ScheduleGain
 from coordinator.texts import precise_span, share
 
 MOST_ACTIONS = 3000
@@ -40,7 +40,7 @@ def planned_schedule(blueprint: Blueprint) -> dict[str, Any]:
     }
 
 
-def _searched(found: Searched) -> dict[str, Any]:
+def _searched(found: ScheduleGain) -> dict[str, Any]:
     link = found.link
     return {
         "built_in": found.built_in,

@@ -15,7 +15,7 @@ from stages.trained import first_trained_stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Searched:
+class ScheduleGain:
     """What a search gained. `built_in` is the built-in schedule with the shortest predicted step of those that fit into
     the memory, None if none fits; `gain` is by which share the step is shorter. Both hold for times from `source`, with
     messages between workers that take as long as on `link`."""
@@ -40,7 +40,7 @@ class Blueprint:
     rows_by_count: Mapping[int, tuple[int, ...]]
     recompute: frozenset[int] = frozenset()
     """Stages that run forward again before I."""
-    searched: Searched | None = None
+    searched: ScheduleGain | None = None
     """What the search for `schedule: auto` gained."""
 
     @property

@@ -157,7 +157,7 @@ def test_plan_compares_a_prediction_with_a_run(tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     shown = pipetrain_here("plan", "--compare", run)
     assert shown.returncode == 0, shown.stderr
-    for part in ("predicted from times measured here: a step takes", "most of the difference:", "→", "worker 1"):
+    for words in ("predicted from times measured here: a step takes", "most of the difference:", "→", "worker 1"):
         assert words in shown.stdout
     line = re.search(
         r"predicted ([\d,.]+) ms a step, measured ([\d,.]+) ms.*: the prediction is ([\d.]+)% too (\w+)", shown.stdout
@@ -274,7 +274,8 @@ def test_steps_before_a_layout_of_as_many_stages_do_not_count(made_a_step: bool,
         file.write(json.dumps(event) + "\n")
     if made_a_step:
         found = recorded_steps(tmp_path, 64)
-        assert (found.bounds, found.steps.by_worker[0]["forward"]) == ((0, 2, 7), pytest.approx(7e-6))
+        assert found.bounds == (0, 2, 7)
+        assert found.steps.by_worker[0]["forward"] == pytest.approx(7e-6)
     else:
         with pytest.raises(UserMistake, match="has made no step in its last layout"):
             recorded_steps(tmp_path, 64)
