@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cluster.actors.host_processes import is_ray_process
 from cluster.actors.protocol import WorkerAddress
+from cluster.actors.reaching import places_of_nodes, takes_connections
 from coordinator.train.liveness import Sight
 from stages.progress import Seen, thread_state
 
@@ -68,17 +68,9 @@ class Sights:
     def _reachable(self, node: str) -> bool:
         """Whether Ray's own process on the worker's host takes a connection, which the kernel does for it."""
         if self._nodes is None:
-            self._nodes = {at["NodeID"]: (at["NodeManagerAddress"], at["NodeManagerPort"]) for at in self._ray.nodes()}
+            self._nodes = places_of_nodes(self._ray)
         place = self._nodes.get(node)
-        if place is None:
-            return True
-        try:
-            socket.create_connection(place, timeout=_REACH_S).close()
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-        return True
+        return place is None or takes_connections(place)
 
 
 def look_at(pid: int, thread: int | None, actor_class: str) -> Sight:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from stages.errors import NotEnoughResources, StoppedEarly
 
 _LOOK_EVERY_S = 0.5
+NODE_LABEL = "ray.io/node-id"
+"""The label with which Ray itself marks each node."""
 
 
 def reserve(
@@ -20,9 +22,10 @@ def reserve(
     within_s: float | None,
     give_up: Callable[[], bool],
     on_wait: Callable[[str], None],
+    except_on: Collection[str] = (),
 ) -> Any:
-    """Return a placement group of `n` bundles that is ready. If `within_s` is None, wait until `give_up` returns True,
-    and call `on_wait` with what the job waits for.
+    """Return a placement group of `n` bundles that is ready, none of them on a node of `except_on`. If `within_s` is
+    None, wait until `give_up` returns True, and call `on_wait` with what the job waits for.
 
     Raises NotEnoughResources if the cluster is too small or has no room in time, StoppedEarly on `give_up`.
     """
@@ -30,7 +33,8 @@ def reserve(
 
     if within_s is not None:
         _require(ray, bundle, n)
-    group = placement_group([dict(bundle)] * n, strategy="PACK")
+    elsewhere = [{NODE_LABEL: f"!in({','.join(sorted(except_on))})"}] * n if except_on else None
+    group = placement_group([dict(bundle)] * n, strategy="PACK", bundle_label_selector=elsewhere)
     try:
         began, ready = time.monotonic(), group.ready()
         while not ray.wait([ready], timeout=_LOOK_EVERY_S)[0]:

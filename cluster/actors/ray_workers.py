@@ -19,9 +19,10 @@ from cluster.actors.clocks import Clocks, clock_name
 from cluster.actors.packing import pack_orders
 from cluster.actors.protocol import LinkChoice, WorkerAddress
 from cluster.actors.ray_placement import on_node, release, reserve
-from cluster.actors.ray_room import Placing, room_for_workers
+from cluster.actors.ray_room import Placing, require_a_node, room_for_workers
 from cluster.actors.ray_session import full_here
 from cluster.actors.ray_watch import PROBE_ANSWER_S, RayTicket, Watch, last_line, placed_at, what_was_lost
+from cluster.actors.reaching import CutOffNodes
 from cluster.actors.runner_link import RunnerLink
 from cluster.actors.spare import Spare
 from cluster.actors.worker_class import remote_class
@@ -40,6 +41,7 @@ from stages.progress import Seen
 _START_TIMEOUT_S = 120.0
 _PREPARE_TIMEOUT_S = 900.0  # enough for a large data set over a slow network
 _LOOK_EVERY_S = 1.0
+Ends = Sequence[float] | None
 _DROP_TIMEOUT_S = 20.0  # a thread answers that does nothing else
 
 
@@ -79,8 +81,8 @@ class RayWorkers:
         self._begins_with = blueprint.spec.document(), fingerprint, weights
         self._connection, self._gone = 0, set[int]()  # how often they were connected anew; those to be replaced
         self._hang_timeout = blueprint.spec.resources.hang_timeout
-        self.pace = ActionPace()
-        """How long actions normally take."""
+        self.cut_off, self.pace = CutOffNodes(ray), ActionPace()
+        """Where nothing can be placed now; how long actions normally take."""
         self.spare = Spare(ray, self._make_spare, wanted=blueprint.spec.recovery.spare > 0)
         self._group: Any = None
         self._files: Any = None  # the actor CheckpointFiles, if there are workers on other hosts
@@ -162,9 +164,10 @@ class RayWorkers:
         if memory is not None:
             bundle["memory"] = memory
         self._bundle = bundle
-        self._group = reserve(ray, bundle, n, within_s=within_s, give_up=self._give_up, on_wait=self._on_wait)
+        waits: Any = {"give_up": self._give_up, "on_wait": self._on_wait}
+        self._group = reserve(ray, bundle, n, within_s=within_s, except_on=self.cut_off.now(), **waits)
         timeout = self._blueprint.spec.recovery.room_timeout
-        self._placing = Placing(self._group, timeout, self._give_up, self._on_wait)
+        self._placing = Placing(self._group, timeout, cut_off=self.cut_off.now, **waits)
         threads = str(resources.cpus_per_worker)
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         self._options = {
@@ -206,9 +209,10 @@ class RayWorkers:
         self._plain(calls, "connecting")
         self._clocks = Clocks([self._asks_for_time(w) for w in range(len(self._actors))])
 
-    def _prepare_all(self, states: StatePlaces) -> None:
+    def _prepare_all(self, states: StatePlaces, since: Ends = None) -> None:
         self._serve_files(states.folder)
-        self._collect([self._prepare(w, states) for w in range(len(self._actors))], _PREPARE_TIMEOUT_S)
+        calls = [self._prepare(w, states, began) for w, began in enumerate(self._began(since))]
+        self._collect(calls, _PREPARE_TIMEOUT_S)
         self.spare.start(self.addresses)
 
     def _serve_files(self, folder: str | None) -> None:
@@ -243,7 +247,7 @@ class RayWorkers:
                 return
             self._gone.update(more)
 
-    def replace(self, step: int, states: StatePlaces, since: Sequence[float] | None) -> list[WorkerPlace]:
+    def replace(self, step: int, states: StatePlaces, since: Ends) -> list[WorkerPlace]:
         """After `begin_replacing`: connect all workers anew, and let them go back to the state after update `step`.
         Return the places of the new workers.
 
@@ -256,8 +260,7 @@ class RayWorkers:
         self._connect()
         self._serve_files(states.folder)
         calls = []
-        for w, (actor, clock) in enumerate(zip(self._actors, self.clocks(), strict=True)):
-            began = None if since is None else since[w] - clock.offset
+        for w, (actor, began) in enumerate(zip(self._actors, self._began(since), strict=True)):
             if w in self._gone:
                 calls.append(self._prepare(w, states, began))
             else:
@@ -269,6 +272,9 @@ class RayWorkers:
         self._gone.clear()
         return new
 
+    def _began(self, since: Ends) -> list[float | None]:
+        return [None if since is None else since[w] - clock.offset for w, clock in enumerate(self.clocks())]
+
     def _end(self, worker: int) -> None:
         with contextlib.suppress(Exception):
             self._ray.kill(self._actors[worker], no_restart=True)
@@ -278,18 +284,20 @@ class RayWorkers:
 
     def room(self) -> int:
         """Return how many workers the cluster has room for, these included."""
-        return room_for_workers(self._ray, self._bundle, [address.node for address in self.addresses])
+        own = [address.node for address in self.addresses]
+        return room_for_workers(self._ray, self._bundle, own, self.cut_off.now())
 
-    def lay_out(self, blueprint: Blueprint, states: StatePlaces, within_s: float) -> None:
-        """End all workers, and start those of another plan of the job, with the state that `states` names. Raises
-        NotEnoughResources if the cluster has no room for them in time, JobFailed."""
+    def lay_out(self, blueprint: Blueprint, states: StatePlaces, within_s: float, since: Ends = None) -> None:
+        """End all workers, and start those of another plan of the job, with the state that `states` names; `since` as
+        for `replace`. Raises NotEnoughResources if the cluster has no room for them in time, JobFailed."""
         self._end_all()
+        if blueprint is not self._blueprint:  # else what was planned is planned for the new workers too
+            self._faults = {w: [] for w in range(blueprint.n_workers)}
         self._blueprint, self._program = blueprint, blueprint.program
-        self._faults = {w: [] for w in range(blueprint.n_workers)}  # those that were planned were of the old workers
         self._connection, self.pace = self._connection + 1, ActionPace()
         self._gone.clear()
         self._start(within_s)
-        self._prepare_all(states)
+        self._prepare_all(states, since)
 
     # collecting ----------------------------------------------------------------------------------------------------
 
@@ -301,7 +309,7 @@ class RayWorkers:
             left = max(0.0, end - time.monotonic())
             ready, waiting = self._ray.wait(waiting, num_returns=1, timeout=min(left, _LOOK_EVERY_S))
             if not ready:
-                self._require_a_node()
+                require_a_node(self._ray)
                 if not self._placing.look():
                     end = time.monotonic() + _START_TIMEOUT_S
                     continue
@@ -324,11 +332,6 @@ class RayWorkers:
             except exceptions.RayError as error:
                 raise placed_at(JobFailed(f"worker {worker} failed while {what}: {last_line(error)}"), worker) from None
         return list(self._ray.get(list(refs)))
-
-    def _require_a_node(self) -> None:
-        """Raise JobFailed if no node of the cluster is left on which a worker could start."""
-        if not any(node["Alive"] for node in self._ray.nodes()):
-            raise JobFailed("Ray was lost: no node of its cluster is alive")
 
     def _collect(self, refs: Sequence[Any], within_s: float = math.inf) -> Sequence[Sequence[Report]]:
         """Return the reports of all workers. The first failure ends the wait; the error names the worker that failed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster.actors.ray_workers import RayWorkers
@@ -66,6 +66,26 @@ class Layouts:
                 return True
         return False
 
+    def has_room_elsewhere(self) -> bool:
+        """Whether a worker is on a node that is cut off, and there is room for all workers without this node."""
+        assert isinstance(self._workers, RayWorkers), "threads are on no node"
+        nodes = {place.node for place in self._workers.places()}
+        return bool(self._workers.cut_off.now() & nodes) and self._room_now() >= self._blueprint.n_workers
+
+    def move(self, why: str, states: StatePlaces, since: Sequence[float] | None) -> bool:
+        """Start all workers anew on nodes that are not cut off, with the state that `states` names and the ends of
+        their accounts (see `RayWorkers.replace`). Return False if they were laid out anew, because somebody else has
+        taken the room. Raises JobFailed."""
+        while True:
+            try:
+                self._start(self._blueprint, states, since)
+                return True
+            except NotEnoughResources as lack:
+                if self.shrink(why, states):
+                    return False
+                if not self.waits:
+                    raise JobFailed(f"{lack}, after {why}") from None
+
     @property
     def waits(self) -> bool:
         """Whether the run waits for room on which it cannot do without."""
@@ -114,14 +134,7 @@ class Layouts:
     def _lay_out(self, blueprint: Blueprint, why: str, states: StatePlaces) -> None:
         assert isinstance(self._workers, RayWorkers), "threads have one layout"
         before, began = _numbers(self._blueprint), self._clock()
-        for last in (False, False, True):
-            try:
-                self._workers.lay_out(blueprint, states, _WITHIN_S)
-                break
-            except JobFailed as error:
-                if last:
-                    error.place = None  # there is no worker to be replaced
-                    raise
+        self._start(blueprint, states)
         self._blueprint = blueprint
         self._begun.append(self._clock())
         self._room = 0  # look again
@@ -136,6 +149,17 @@ class Layouts:
             seconds=self._clock() - began,
             places=[place._asdict() for place in self._workers.places()],
         )
+
+    def _start(self, blueprint: Blueprint, states: StatePlaces, since: Sequence[float] | None = None) -> None:
+        assert isinstance(self._workers, RayWorkers), "threads have one layout"
+        for last in (False, False, True):
+            try:
+                self._workers.lay_out(blueprint, states, _WITHIN_S, since)
+                return
+            except JobFailed as error:
+                if last:
+                    error.place = None  # there is no worker to be replaced
+                    raise
 
 
 def _numbers(blueprint: Blueprint) -> dict[str, Any]:

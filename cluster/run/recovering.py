@@ -111,12 +111,14 @@ class Recovery:
             self._wait(decision.after_s)
             token = secrets.token_hex(4)
             try:
-                gone = None if loss.cause is Cause.LINK else loss.worker
-                self.workers.begin_replacing(gone)  # while the new process starts, the checkpoint is checked
+                why, moves = self._why(loss), self._moves(self.workers, loss)
+                if not moves:
+                    gone = None if loss.cause is Cause.LINK else loss.worker
+                    self.workers.begin_replacing(gone)  # while the new process starts, the checkpoint is checked
                 position, place = self._newest(trainer.steps_done)
                 resume = None if place is None else str(place)
                 states = StatePlaces(folder=str(self._checkpoints.folder.path), resume=resume, token=token)
-                new = self._replaced(self.workers, position, states, self._why(loss))
+                new = self._replaced(self.workers, position, states, why, moves=moves)
             except NoRoom as lack:
                 first, *more = error.args
                 error.args = (f"{first}; {lack}", *more)
@@ -140,10 +142,23 @@ class Recovery:
         mark = None if loss is None else self._desk.cause_of(loss.worker)
         return loss if loss is None or mark is None else dataclasses.replace(loss, fault=mark.id)
 
-    def _replaced(self, workers: RayWorkers, position: Position, states: StatePlaces, why: str) -> list[WorkerPlace]:
+    def _moves(self, workers: RayWorkers, loss: Breakdown) -> bool:
+        """Whether all workers are started elsewhere because one was cut off: Ray would wait for its node."""
+        if loss.cause is not Cause.CUT_OFF:
+            return False
+        workers.cut_off.note(workers.places()[loss.worker].node)
+        return self._layouts.has_room_elsewhere()
+
+    def _replaced(
+        self, workers: RayWorkers, position: Position, states: StatePlaces, why: str, *, moves: bool
+    ) -> list[WorkerPlace]:
         """Replace what is lost, or lay the run out anew if the cluster has no room for that."""
         while True:
             try:
+                if moves or self._layouts.has_room_elsewhere():
+                    if not self._layouts.move(why, states, self._since):
+                        self._since = None  # the new workers' accounts begin with them
+                    return list(workers.places())
                 return workers.replace(position.step, states, self._since)
             except NoRoom:
                 if self._layouts.shrink(why, states):

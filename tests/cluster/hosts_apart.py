@@ -25,6 +25,12 @@ _ENVIRONMENT = {
     "RAY_prestart_worker_first_driver": "0",
 }
 
+_RAY_START = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory", "100000000"]
+
+
+def _node_of_one_cpu(number: int) -> list[str]:
+    return [*_RAY_START, "--address", ADDRESS, "--num-cpus", "1", "--node-ip-address", f"{_NET}.{number}"]
+
 
 class Hosts:
     """The namespaces and their cables."""
@@ -49,23 +55,25 @@ class Hosts:
             _ip("-n", host, "link", "set", "cable", "up")
 
     def start_ray(self) -> None:
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory", "100000000"]
         head = ["--head", "--port", "6379", "--num-cpus", "0", "--include-dashboard", "false"]
-        self._start_node("head", [*ray, *head, "--node-ip-address", f"{_NET}.1"], 1)
+        self._start_node("head", [*_RAY_START, *head, "--node-ip-address", f"{_NET}.1"], 1)
         for number, name in ((2, "a"), (3, "b")):
-            node = [*ray, "--address", ADDRESS, "--num-cpus", "1", "--node-ip-address", f"{_NET}.{number}"]
-            self._start_node(name, node, number)
+            self._start_node(name, _node_of_one_cpu(number), number)
+
+    def join(self, host: str) -> subprocess.Popen[bytes]:
+        """Start another node of one CPU on `head`, `a` or `b`; it joins when it is ready."""
+        return self.start(host, _node_of_one_cpu({"head": 1, "a": 2, "b": 3}[host]))
 
     def _start_node(self, host: str, command: Sequence[str], nodes: int) -> None:
         """Start a node of Ray, and wait until there are so many; again if it ends: on a busy host Ray gives up."""
         for _ in range(_TRIES):
             node = self.start(host, command)
             while node.poll() is None:
-                if self._nodes() >= nodes:
+                if self.nodes() >= nodes:
                     return
         raise AssertionError(f"the node of Ray on {host} does not start")
 
-    def _nodes(self) -> int:
+    def nodes(self) -> int:
         """Return how many nodes Ray has."""
         ask = (
             "import ray\n"
@@ -98,20 +106,24 @@ class Hosts:
             state = "on" if cut else "off"
             _ip("-n", self._names["head"], "link", "set", f"to-{name}", "type", "bridge_slave", "isolated", state)
 
-    def pull(self, host: str) -> None:
-        """Pull the cable of a host."""
-        _ip("-n", self._names["head"], "link", "set", f"to-{host}", "down")
+    def pull(self, host: str, *, out: bool = True) -> None:
+        """Pull the cable of a host, or put it in again."""
+        _ip("-n", self._names["head"], "link", "set", f"to-{host}", "down" if out else "up")
+
+    def processes(self, host: str) -> list[int]:
+        """Return the processes of a host."""
+        asked = subprocess.run(["ip", "netns", "pids", self._names[host]], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in asked.stdout.split()]
 
     def close(self) -> None:
         for process in reversed(self._started):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for name in self._names.values():
-            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False).stdout
-            for pid in pids.split():
+        for host, name in self._names.items():
+            for pid in self.processes(host):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -102,15 +103,38 @@ def test_a_cut_link_is_told_as_that_and_the_run_goes_on_exactly_when_it_is_back(
     assert models[0] == models[1]
 
 
-def test_a_host_whose_cable_is_pulled_is_told_as_cut_off(hosts: Hosts, tmp_path: Path) -> None:
+def test_the_workers_of_a_host_whose_cable_is_pulled_start_elsewhere_at_once_and_never_come_back(
+    hosts: Hosts, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     train = begin_run(hosts, run, write_job(tmp_path, 100_000))
+    rows, (started,) = run / "metrics.jsonl", run_events(run, "started")
+    (old,) = [at["pid"] for at in started["workers"] if at["pid"] in hosts.processes("b")]
+    hosts.join("head")
+    _await(lambda: hosts.nodes() == 4, train)
     hosts.pull("b")
     pulled_at = time.time()
     (lost,) = _await(lambda: run_events(run, "worker lost"), train)
-    (started,) = run_events(run, "started")
     assert lost["loss"] == "cut off"
     assert " is cut off: no answer within " in lost["cause"]
     assert "its host cannot be reached" in lost["cause"]
     assert lost["worker"] in {at["worker"] for at in started["workers"]}
     assert datetime.fromisoformat(lost["time"]).timestamp() - pulled_at < _HANG_TIMEOUT / 3
+    (recovered,) = _await(lambda: run_events(run, "recovered"), train)
+    assert hosts.nodes() == 4, "Ray still takes the node for alive"
+    assert [at["worker"] for at in recovered["workers"]] == [0, 1], "all workers are new"
+    nodes = {at["node"] for at in started["workers"]}
+    assert len({at["node"] for at in recovered["workers"]} - nodes) == 1
+    hosts.pull("b", out=False)
+    enough = rows.read_bytes().count(b"\n") + 10
+    _await(lambda: old not in hosts.processes("b"), train)
+    _await(lambda: rows.read_bytes().count(b"\n") >= enough, train)
+    train.send_signal(signal.SIGINT)
+    assert train.wait(300) == 130
+    (stopped,) = run_events(run, "stopped")
+    assert len(run_events(run, "worker lost")) == 1
+    assert all(event["identical"] for event in run_events(run, "caught up"))
+    whole = ["--set", f"training.steps={stopped['step']}", "--run-dir", tmp_path / "whole"]
+    assert pipetrain("train", tmp_path / "job.yaml", "--local", *whole).returncode == 0
+    models = [(folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "whole")]
+    assert models[0] == models[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from cluster.actors import ray_room
 from cluster.actors.ray_room import Placing, room_for_workers
 from cluster.actors.ray_workers import RayWorkers
+from cluster.actors.reaching import CutOffNodes
 from cluster.checkpoints.folder import NO_STATE
 from cluster.data.sources import load_data
 from cluster.run.elastic import Layouts
@@ -28,11 +30,14 @@ class _Workers(RayWorkers):
     def __init__(self, *rooms: int, errors: list[Exception] | None = None) -> None:
         self.rooms, self.errors = list(rooms), list(errors or [])
         self.laid_out: list[int] = []
+        self.began: list[object] = []
+        self.cut_off: Any = SimpleNamespace(now=frozenset)
 
     def room(self) -> int:
         return self.rooms.pop(0) if len(self.rooms) > 1 else self.rooms[0]
 
-    def lay_out(self, blueprint: Blueprint, states: object, within_s: float) -> None:
+    def lay_out(self, blueprint: Blueprint, states: object, within_s: float, since: object = None) -> None:
+        self.began.append(since)
         self.laid_out.append(blueprint.n_workers)
         if self.errors:
             raise self.errors.pop(0)
@@ -118,6 +123,47 @@ def test_it_grows_a_minute_after_the_last_layout_and_never_beyond_what_it_may_ha
     assert told.events[-1]["why"] == "there is room for more"
 
 
+def test_all_workers_move_if_one_is_cut_off_and_there_is_room_without_its_node() -> None:
+    for rooms, cut_off, moves in [(3, {"n"}, True), (2, {"n"}, False), (3, {"another"}, False), (3, set[str](), False)]:
+        workers = _Workers(rooms)
+        workers.cut_off = SimpleNamespace(now=lambda cut_off=cut_off: frozenset(cut_off))
+        assert _Told(workers, stages=3, workers=3).layouts.has_room_elsewhere() is moves
+    workers = _Workers(3)
+    told = _Told(workers, stages=3, workers=3)
+    assert told.layouts.move("node b7 left", NO_STATE, [1.0, 2.0, 3.0])
+    assert (workers.laid_out, workers.began) == ([3], [[1.0, 2.0, 3.0]])
+    assert told.events == [], "the layout is the same"
+
+
+def test_a_move_for_which_somebody_else_has_taken_the_room_becomes_a_smaller_layout_or_ends_the_run() -> None:
+    workers = _Workers(2, errors=[NotEnoughResources("taken")])
+    told = _Told(workers, stages=3)
+    assert not told.layouts.move("node b7 left", NO_STATE, [1.0, 2.0, 3.0])
+    assert (workers.laid_out, workers.began) == ([3, 2], [[1.0, 2.0, 3.0], None])
+    assert told.events[0]["why"] == "node b7 left"
+    workers = _Workers(2, errors=[NotEnoughResources("the room is taken")])
+    with pytest.raises(JobFailed, match="the room is taken, after node b7 left"):
+        _Told(workers, stages=3, workers=3).layouts.move("node b7 left", NO_STATE, None)
+
+
+def test_a_node_is_cut_off_until_it_takes_connections_again_or_ray_has_given_it_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        place = {"NodeManagerAddress": "127.0.0.1", "NodeManagerPort": listening.getsockname()[1]}
+        beyond = {"NodeManagerAddress": "no.such.host.invalid", "NodeManagerPort": 1}
+        nodes = [
+            {"NodeID": "back", "Alive": True, **place},
+            {"NodeID": "away", "Alive": True, **beyond},
+            {"NodeID": "given up", "Alive": False, **beyond},
+        ]
+        cut_off = CutOffNodes(SimpleNamespace(nodes=lambda: nodes))
+        assert cut_off.now() == frozenset()
+        for node in ("back", "away", "given up"):
+            cut_off.note(node)
+        assert cut_off.now() == {"away"}
+        nodes[1] |= place
+        assert cut_off.now() == frozenset()
+
+
 def _without_ray(patch: pytest.MonkeyPatch, module: str, **functions: Any) -> None:
     """Let imports of Ray's module find these functions: Ray itself must not be imported before a test starts it."""
     parts = module.split(".")
@@ -131,6 +177,7 @@ def test_room_counts_nodes_that_are_alive_and_the_own_workers(monkeypatch: pytes
     _without_ray(monkeypatch, "ray._private.state", available_resources_per_node=lambda: free)
     ray = SimpleNamespace(nodes=lambda: [{"NodeID": name, "Alive": name != "gone"} for name in free])
     assert room_for_workers(ray, {"CPU": 1, "memory": 40}, own=["b", "b", "gone"]) == 3
+    assert room_for_workers(ray, {"CPU": 1, "memory": 40}, own=["b", "b"], except_on={"a"}) == 2
     assert room_for_workers(ray, {"CPU": 2}, own=["b", "gone"]) == 1
     assert room_for_workers(ray, {"CPU": 1, "memory": 101}) == 0
 
@@ -153,4 +200,10 @@ def test_the_wait_for_room_ends_after_its_time_or_if_the_run_is_stopped(monkeypa
     with pytest.raises(NoRoom):
         placing.look()
     table["state"] = "CREATED"
+    assert placing.look()
+    stopped[0], cut_off = False, {"b"}
+    placing = Placing("group", 60.0, lambda: stopped[0], waits.append, lambda: frozenset(cut_off))
+    assert not placing.look(), "Ray has placed worker 2 on a node that is cut off"
+    assert waits[-1] == "waits for room for worker 1, 2 in the cluster"
+    cut_off.clear()
     assert placing.look()
