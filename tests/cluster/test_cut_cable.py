@@ -134,7 +134,7 @@ def test_the_workers_of_a_host_whose_cable_is_pulled_start_elsewhere_at_once_and
     (stopped,) = run_events(run, "stopped")
     assert len(run_events(run, "worker lost")) == 1
     assert all(event["identical"] for event in run_events(run, "caught up"))
-    whole = ["--set", f"training.steps={stopped['step']}", "--run-dir", tmp_path / "whole"]
+    whole: list[str | Path] = ["--set", f"training.steps={stopped['step']}", "--run-dir", tmp_path / "whole"]
     assert pipetrain("train", tmp_path / "job.yaml", "--local", *whole).returncode == 0
     models = [(folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "whole")]
     assert models[0] == models[1]
