@@ -34,6 +34,9 @@ ROTARY_BASE = 10_000.0
 CHUNK = 64
 """Queries in one product. Smaller chunks compute fewer pairs above the diagonal, larger products are faster."""
 
+_LEAST_SUM = {"f": np.float32(2.0**-80), "d": np.float64(2.0**-918)}
+"""A smaller sum of weights has lost digits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DotProductOptions:
@@ -90,21 +93,23 @@ class DotProductAttention(Layer):
 
     def forward(self, x: Array, y: Array, extras: Sequence[Array], *_: Any) -> None:
         """See Layer. Keep queries, keys and values by head, the weights of each chunk, and their inverse sums."""
-        heads, weights, inverse = self._views(extras)
-        q, k, v = heads
-        for part, value in zip(self._parts(x), (q, k, v[..., :-1, :]), strict=True):
-            np.copyto(value, part)
+        (q, k, v), weights, inverse = self._views(extras)
+        queries, keys_, values = self._parts(x)
+        np.copyto(k, keys_)
+        np.copyto(v[..., :-1, :], values)
         v[..., -1, :] = 1
         if self.rotary:
+            np.copyto(q, queries)
             self._turn(q)
             self._turn(k)
-        np.multiply(q, self._scale(q), out=q)
+            queries = q
+        np.multiply(queries, self._scale(q), out=q)
         out = self._by_head(y)
         for (first, stop, keys), e in zip(self._chunks, weights, strict=True):
             self._weigh(q[..., first:stop], k[..., :keys], e, inverse[..., first:stop])
-            part = out[..., first:stop]
-            np.matmul(v[..., :-1, :keys], e, out=part)
-            np.multiply(part, inverse[..., first:stop], out=part)
+            np.matmul(v[..., :-1, :keys], e, out=out[..., first:stop])
+        across = self._across(y)
+        np.multiply(across, _side_by_side(inverse), out=across)
 
     def why_not_continued(self) -> str | None:
         """See Layer."""
@@ -128,9 +133,14 @@ class DotProductAttention(Layer):
         """
         (q, k, v), weights, inverse = self._views(extras)
         d, product, scores = self._scratch(extras[-1], len(q))
-        np.multiply(self._by_head(dy), inverse, out=d[..., :-1, :])
-        np.multiply(self._by_head(y), d[..., :-1, :], out=product)
-        np.negative(product.sum(axis=-2), out=d[..., -1, :])
+        across = self._across(product.reshape(y.shape))  # first in the layout of y, whose lines are longer
+        np.multiply(self._across(dy), _side_by_side(inverse), out=across)
+        np.copyto(d[..., :-1, :], self._by_head(across))
+        np.multiply(self._across(y), across, out=across)
+        if self.positions == 1:  # a sum over lines of one number depends on the number of rows, unless they are copied
+            across = np.ascontiguousarray(across.swapaxes(1, 2)).swapaxes(1, 2)
+        sums = across.sum(axis=1).reshape(*inverse.shape[1:3], len(q), self.positions)
+        np.negative(sums.transpose(2, 0, 1, 3), out=d[..., -1, :])
         dq, dk, dv = self._parts(dx)
         for (first, stop, keys), e in zip(reversed(self._chunks), reversed(weights), strict=True):
             ds = _first_numbers(scores, e.shape)
@@ -139,7 +149,8 @@ class DotProductAttention(Layer):
             np.matmul(k[..., :keys], ds, out=dq[..., first:stop])
             for total, left, right in ((dv, d[..., :-1, first:stop], e), (dk, q[..., first:stop], ds)):
                 self._add(total[..., :keys], left, right, product, keys, begins=stop == self.positions)
-        np.multiply(dq, self._scale(dq), out=dq)
+        of_queries = dx[: self.width * self.heads]
+        np.multiply(of_queries, self._scale(dx), out=of_queries)
         if self.rotary:
             self._turn(dq, back=True)
             self._turn(dk, back=True)
@@ -155,11 +166,10 @@ class DotProductAttention(Layer):
             corner = e[..., keys - queries :, :]
             np.multiply(corner, _seen(queries, e.dtype.char), out=corner)
         np.matmul(ones(keys, e.dtype.char)[None], e, out=inverse)
-        limits = np.finfo(e.dtype)
-        weak = (inverse < limits.tiny / limits.eps**2).any(axis=(-2, -1))
-        for row, group, head in np.argwhere(weak) if weak.any() else ():
-            self._weigh_alone(q[row, group, head], k[row, group, 0], e[row, group, head])
-            inverse[row, group, head] = e[row, group, head].sum(axis=0)
+        if not inverse.min() >= _LEAST_SUM[e.dtype.char]:  # or NaN
+            for row, group, head in np.argwhere((inverse < _LEAST_SUM[e.dtype.char]).any(axis=(-2, -1))):
+                self._weigh_alone(q[row, group, head], k[row, group, 0], e[row, group, head])
+                inverse[row, group, head] = e[row, group, head].sum(axis=0)
         np.divide(1, inverse, out=inverse)
 
     def _weigh_alone(self, q: Array, k: Array, e: Array) -> None:
@@ -214,6 +224,10 @@ class DotProductAttention(Layer):
         g = self.kv_heads
         return a.reshape(g, self.heads // g, self.width, -1, self.positions).transpose(3, 0, 1, 2, 4)
 
+    def _across(self, a: Array) -> Array:
+        """Return (heads, features of a head, columns) of an array with the layer's output features, as a view."""
+        return a.reshape(self.heads, self.width, -1)
+
     def _scale(self, like: Array) -> Any:
         return like.dtype.type(1 / math.sqrt(self.width))
 
@@ -227,6 +241,12 @@ class DotProductAttention(Layer):
             turned = first * cos - second * sin
             np.copyto(second, second * cos + first * sin)
             np.copyto(first, turned)
+
+
+def _side_by_side(inverse: Array) -> Array:
+    """Return the inverse sums of all rows, (heads, 1, columns)."""
+    rows, groups, each, _, positions = inverse.shape
+    return inverse.transpose(1, 2, 3, 0, 4).reshape(groups * each, 1, rows * positions)
 
 
 def _first_numbers(array: Array, shape: tuple[int, ...]) -> Array:

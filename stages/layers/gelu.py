@@ -142,22 +142,22 @@ def _forward(x: Any, y: Any, _: Any, relu: Any, h: Any, r: Any, s: Any, product:
 def _forward_and_slope(x: Any, y: Any, slope: Any, relu: Any, h: Any, r: Any, s: Any, product: Any) -> None:
     """y as `_forward`, and slope ← Φ(x) + x·φ(x). With B = (R − t/√(2π)) · exp(−t²/2) the slope is B if x < 0, else
     1 − B; the sign bit of x chooses."""
-    bits, ones = slope.view(np.int32), relu.view(np.int32)
+    bits = slope.view(np.int32)
     np.bitwise_and(x.view(np.int32), _SIGN_BIT, out=bits)  # before y: it may be x itself
+    np.bitwise_or(bits, _HALF_BITS, out=bits)  # slope: ±1/2
     _forward(x, y, slope, relu, h, r, s, product)
     np.multiply(h, _FOUR_OVER_ROOT_2_PI, out=h)
     np.subtract(h, r, out=r)
-    np.multiply(r, _HALF, out=r)
-    np.multiply(r, s, out=r)  # −B
-    np.bitwise_xor(r.view(np.int32), bits, out=r.view(np.int32))
-    np.bitwise_or(bits, _HALF_BITS, out=ones)  # ±1/2
-    np.add(relu, _HALF, out=relu)  # 1 or 0
-    np.add(r, relu, out=slope)
+    np.multiply(r, slope, out=r)
+    np.multiply(r, s, out=r)  # B or −B
+    np.add(slope, _HALF, out=slope)  # 1 or 0
+    np.add(r, slope, out=slope)
 
 
 def _ratio_and_exp(h: Any, r: Any, s: Any) -> None:
     """From h = |x|/2: h ← h, at most 7.5; r ← 2R; s ← exp(−2h²)."""
-    np.minimum(h, _LARGEST_H, out=h)
+    if not h.max() <= _LARGEST_H:  # or NaN; to look is quicker than `minimum` with a number
+        np.minimum(h, _LARGEST_H, out=h)
     np.multiply(h, _TWICE_P[0], out=r)
     for coefficient in _TWICE_P[1:-1]:
         np.add(r, coefficient, out=r)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array, ones, row_blocks, set_or_add
+from stages.arrays import Array, in_blocks, ones, set_or_add
 from stages.layers.base import Cost, Extra, Layer, LayerKind, ParameterSpec, passes
 from stages.layers.options import option
 from stages.shapes import Shape
@@ -52,11 +52,11 @@ class _Norm(Layer):
 
     def _finish(self, centred: Array, n: Array, y: Array, scale: Array, p: Sequence[Array]) -> None:
         """n ← centred · scale and y ← γ · n + β."""
-        for rows in row_blocks(n):
-            np.multiply(centred[rows], scale, out=n[rows])
-            np.multiply(n[rows], p[0][rows, None], out=y[rows])
-            if len(p) > 1:
-                np.add(y[rows], p[1][rows, None], out=y[rows])
+        for own, normalised, result, *by_feature in in_blocks(centred, n, y, *(vector[:, None] for vector in p)):
+            np.multiply(own, scale, out=normalised)
+            np.multiply(normalised, by_feature[0], out=result)
+            if len(by_feature) > 1:
+                np.add(result, by_feature[1], out=result)
 
     def backward_weight(
         self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
@@ -81,10 +81,9 @@ class LayerNorm(_Norm):
         n, scale = extras[0], extras[1][0]
         mean = np.matmul(ones(len(x), x.dtype.char), x)
         np.divide(mean, len(x), out=mean)
-        scale[:] = 0
-        for rows in row_blocks(x):
-            np.subtract(x[rows], mean, out=n[rows])
-            np.add(scale, np.einsum("fc,fc->c", n[rows], n[rows]), out=scale)
+        for number, (own, centred) in enumerate(in_blocks(x, n)):
+            np.subtract(own, mean, out=centred)
+            _set_or_add_products(scale, centred, centred, accumulate=number > 0)
         _inverse_root_of_mean(scale, len(x), self.epsilon)
         self._finish(n, n, y, scale, p)
 
@@ -96,10 +95,10 @@ class LayerNorm(_Norm):
         mean = np.matmul(p[0], dy)
         np.divide(mean, len(n), out=mean)
         mean_with_n = _scale_and_mean(p[0], dy, n, dx)
-        for rows in row_blocks(dx):
-            np.subtract(dx[rows], n[rows] * mean_with_n, out=dx[rows])
-            np.subtract(dx[rows], mean, out=dx[rows])
-            np.multiply(dx[rows], scale, out=dx[rows])
+        for below, own in in_blocks(dx, n):
+            np.subtract(below, own * mean_with_n, out=below)
+            np.subtract(below, mean, out=below)
+            np.multiply(below, scale, out=below)
 
 
 class RmsNorm(_Norm):
@@ -122,18 +121,26 @@ class RmsNorm(_Norm):
         """With d = γ · ∂ℓ/∂y: ∂ℓ/∂x = scale · (d − n · mean of d·n)."""
         n, scale = extras[0], extras[1][0]
         mean_with_n = _scale_and_mean(p[0], dy, n, dx)
-        for rows in row_blocks(dx):
-            np.subtract(dx[rows], n[rows] * mean_with_n, out=dx[rows])
-            np.multiply(dx[rows], scale, out=dx[rows])
+        for below, own in in_blocks(dx, n):
+            np.subtract(below, own * mean_with_n, out=below)
+            np.multiply(below, scale, out=below)
 
 
 def _scale_and_mean(gamma: Array, dy: Array, n: Array, dx: Array) -> Array:
     """Write γ · ∂ℓ/∂y into dx; return the mean of dx · n over the features, (columns,)."""
-    total = np.zeros(dy.shape[1], dtype=dy.dtype)
-    for rows in row_blocks(dx):
-        np.multiply(dy[rows], gamma[rows, None], out=dx[rows])
-        np.add(total, np.einsum("fc,fc->c", dx[rows], n[rows]), out=total)
+    total = np.empty(dy.shape[1], dtype=dy.dtype)
+    for number, (above, factor, own, below) in enumerate(in_blocks(dy, gamma[:, None], n, dx)):
+        np.multiply(above, factor, out=below)
+        _set_or_add_products(total, below, own, accumulate=number > 0)
     return np.divide(total, len(dx), out=total)
+
+
+def _set_or_add_products(total: Array, a: Array, b: Array, *, accumulate: bool) -> None:
+    """Set `total` to Σ a · b over the features, or (`accumulate`) add to it."""
+    if accumulate:
+        np.add(total, np.einsum("fc,fc->c", a, b), out=total)
+    else:
+        np.einsum("fc,fc->c", a, b, out=total)
 
 
 def _inverse_root_of_mean(squares: Array, count: int, epsilon: float) -> None:

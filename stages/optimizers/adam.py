@@ -28,16 +28,14 @@ class Adam(Optimizer):
         super().__init__(values, gradients, parts, spec.state)
         self._spec = spec
 
-    def _update(self, block: slice, step: int, learning_rate: float, *, decays: bool) -> None:
+    def _update(self, block: slice, step: int, learning_rate: float, decaying: Sequence[slice]) -> None:
         spec, value, gradient = self._spec, self._values[block], self._gradients[block]
         m, v = self.state["exp_avg"][block], self.state["exp_avg_sq"][block]
         scratch, other = self._scratch[0, : len(value)], self._scratch[1, : len(value)]
-        if spec.weight_decay and decays:
-            if spec.decoupled:
-                np.multiply(value, 1 - learning_rate * spec.weight_decay, out=value)
-            else:
-                np.multiply(value, spec.weight_decay, out=scratch)
-                np.add(gradient, scratch, out=gradient)
+        if spec.weight_decay and spec.decoupled:
+            self._shrink(decaying, 1 - learning_rate * spec.weight_decay)
+        elif spec.weight_decay:
+            self._add_values(decaying, spec.weight_decay)
         beta_1, beta_2 = spec.betas
         np.subtract(gradient, m, out=scratch)
         np.multiply(scratch, 1 - beta_1, out=scratch)

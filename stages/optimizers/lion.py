@@ -24,7 +24,7 @@ class Lion(Optimizer):
         super().__init__(values, gradients, parts, spec.state)
         self._spec = spec
 
-    def _update(self, block: slice, step: int, learning_rate: float, *, decays: bool) -> None:
+    def _update(self, block: slice, step: int, learning_rate: float, decaying: Sequence[slice]) -> None:
         spec, value, gradient = self._spec, self._values[block], self._gradients[block]
         m = self.state["exp_avg"][block]
         scratch, other = self._scratch[0, : len(value)], self._scratch[1, : len(value)]
@@ -34,8 +34,8 @@ class Lion(Optimizer):
         np.add(scratch, other, out=scratch)
         np.sign(scratch, out=scratch)
         np.multiply(scratch, learning_rate, out=scratch)
-        if spec.weight_decay and decays:
-            np.multiply(value, 1 - learning_rate * spec.weight_decay, out=value)
+        if spec.weight_decay:
+            self._shrink(decaying, 1 - learning_rate * spec.weight_decay)
         np.subtract(value, scratch, out=value)
         np.multiply(m, beta_2, out=m)
         np.multiply(gradient, 1 - beta_2, out=other)

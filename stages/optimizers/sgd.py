@@ -23,12 +23,11 @@ class Sgd(Optimizer):
         super().__init__(values, gradients, parts, spec.state)
         self._spec = spec
 
-    def _update(self, block: slice, step: int, learning_rate: float, *, decays: bool) -> None:
+    def _update(self, block: slice, step: int, learning_rate: float, decaying: Sequence[slice]) -> None:
         spec, value, gradient = self._spec, self._values[block], self._gradients[block]
         scratch = self._scratch[0, : len(value)]
-        if spec.weight_decay and decays:
-            np.multiply(value, spec.weight_decay, out=scratch)
-            np.add(gradient, scratch, out=gradient)
+        if spec.weight_decay:
+            self._add_values(decaying, spec.weight_decay)
         direction = gradient
         if spec.momentum:
             velocity = self.state["momentum"][block]
