@@ -29,12 +29,16 @@ from benchmarks import CONFIGS, GPT_CONFIGS, WORKERS, AnyConfig, GptConfig
 from benchmarks.ours import OurPeer, job_for
 from benchmarks.torch_peer import KEEP_MEMORY, ONE_PROCESS, TorchPeer, schedules_for
 from cluster.actors.ray_session import ray_session
+from coordinator.job.schedule_names import TWO_STAGES_A_WORKER, fewest_micro_batches
 from coordinator.texts import per_second
 
 OURS = (("1f1b", 1), ("gpipe", 8), ("zb-h1", 1), ("zb-h1", 4), ("zb-h2", 1))
 """Our schedules, each with a weight-gradient group, which is at most the number of micro-batches."""
 OURS_ELSEWHERE = (("gpipe", 8), ("zb-h1", 1), ("zb-h2", 1))
 """Those that are tried with other numbers of micro-batches than the network's own."""
+OURS_GPT = (("1f1b", 1), ("zb-h1", 1), ("zb-h2", 1), ("zbv", 1), ("v-half", 1), ("dualpipev", 1))
+OURS_GPT_ELSEWHERE = (("zb-h2", 1), ("zbv", 1), ("dualpipev", 1))
+"""The same for GPTs. Their blocks are large enough for two stages a worker."""
 TORCH = ("1F1B", "GPipe", "InterleavedZeroBubble-1", "ZBVZeroBubble", "DualPipeV")
 """Torch's schedules that won for any network, or nearly did, when `python -m benchmarks.torch_peer` measured all
 nine."""
@@ -144,7 +148,7 @@ def main() -> None:
     everything: tuple[AnyConfig, ...] = (*CONFIGS, *GPT_CONFIGS)
     configs = [config for config in everything if not options.width or config.width in options.width]
     lines = []
-    workers = WORKERS * 2 * _FINALISTS
+    workers = WORKERS * 2 * _FINALISTS  # of all finalists of our side
     with tempfile.TemporaryDirectory() as folder, ray_session(None, cpus=workers, memory=0) as ray:
         for config in configs:
             found = compete(contestants(ray, config, Path(folder), options), config.micro_batches, options.rounds)
@@ -163,13 +167,13 @@ def contestants(ray: Any, config: AnyConfig, folder: Path, options: argparse.Nam
         return lambda: TorchPeer(variant, schedule, options.python, environment=environment)
 
     def ours(variant: AnyConfig, schedule: str, group: int) -> Callable[[], AbstractContextManager[Peer]]:
-        return lambda: OurPeer(ray, job_for(variant, folder, schedule=schedule, group=group))
+        stages = WORKERS * (2 if schedule in TWO_STAGES_A_WORKER else 1)
+        return lambda: OurPeer(ray, job_for(variant, folder, schedule=schedule, group=group, stages=stages))
 
     found = []
     for variant in _variants(config):
         m, own = variant.micro_batches, variant.micro_batches == config.micro_batches
-        groups = {(schedule, min(group, m)) for schedule, group in (OURS if own else OURS_ELSEWHERE)}
-        for schedule, group in sorted(groups):
+        for schedule, group in ours_for(variant, own=own):
             name = f"{schedule}, group {group}, {m}"
             found.append(Contestant(side="ours", name=name, micro_batches=m, start=ours(variant, schedule, group)))
         for schedule in TORCH if own else TORCH_ELSEWHERE:
@@ -178,6 +182,17 @@ def contestants(ray: Any, config: AnyConfig, folder: Path, options: argparse.Nam
                 found.append(Contestant(side="torch", name=f"{schedule}, {m}", micro_batches=m, start=start))
     found.append(Contestant(side="alone", name=ONE_PROCESS, micro_batches=1, start=torch(config, ONE_PROCESS)))
     return found
+
+
+def ours_for(config: AnyConfig, *, own: bool) -> list[tuple[str, int]]:
+    """Return our schedules for a network, each with its weight-gradient group. `own`: with the network's own number of
+    micro-batches."""
+    of_gpt = isinstance(config, GptConfig)
+    some: Sequence[tuple[str, int]] = OURS_GPT if of_gpt else OURS
+    if not own:
+        some = OURS_GPT_ELSEWHERE if of_gpt else OURS_ELSEWHERE
+    m = config.micro_batches
+    return sorted({(name, min(group, m)) for name, group in some if fewest_micro_batches(name, WORKERS) <= m})
 
 
 def _variants(config: AnyConfig) -> list[AnyConfig]:

@@ -34,7 +34,7 @@ ROTARY_BASE = 10_000.0
 CHUNK = 64
 """Queries in one product. Smaller chunks compute fewer pairs above the diagonal, larger products are faster."""
 
-_LEAST_SUM = {"f": np.float32(2.0**-80), "d": np.float64(2.0**-918)}
+_LEAST_SUM: dict[str, Any] = {"f": np.float32(2.0**-80), "d": np.float64(2.0**-918)}
 """A smaller sum of weights has lost digits."""
 
 
@@ -166,8 +166,9 @@ class DotProductAttention(Layer):
             corner = e[..., keys - queries :, :]
             np.multiply(corner, _seen(queries, e.dtype.char), out=corner)
         np.matmul(ones(keys, e.dtype.char)[None], e, out=inverse)
-        if not inverse.min() >= _LEAST_SUM[e.dtype.char]:  # or NaN
-            for row, group, head in np.argwhere((inverse < _LEAST_SUM[e.dtype.char]).any(axis=(-2, -1))):
+        least = _LEAST_SUM[e.dtype.char]
+        if not inverse.min() >= least:  # or NaN
+            for row, group, head in np.argwhere((inverse < least).any(axis=(-2, -1))):
                 self._weigh_alone(q[row, group, head], k[row, group, 0], e[row, group, head])
                 inverse[row, group, head] = e[row, group, head].sum(axis=0)
         np.divide(1, inverse, out=inverse)

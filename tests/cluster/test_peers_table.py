@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
-from benchmarks import CONFIGS
-from benchmarks.peers import Contestant, Peer, Wanted, comparisons, compete, finalists, line_of
+from benchmarks import CONFIGS, GPT_CONFIGS
+from benchmarks.peers import Contestant, Peer, Wanted, comparisons, compete, finalists, line_of, ours_for
 
 _OWN = 8
 
@@ -62,3 +63,11 @@ def test_three_comparisons_of_one_run_by_medians_and_by_means() -> None:
     assert line_of(CONFIGS[3], first).startswith(
         "| 64, 8, 256 | 8 micro-batches each | 25,600 (a) | 8,533 (e) | 3.00 ("
     )
+
+
+def test_a_gpt_is_also_trained_with_two_stages_a_worker() -> None:
+    own = [name for name, _ in ours_for(GPT_CONFIGS[0], own=True)]
+    assert {"1f1b", "zb-h2", "zbv", "v-half", "dualpipev"} <= set(own)
+    few = [name for name, _ in ours_for(replace(GPT_CONFIGS[0], micro_batches=2), own=False)]
+    assert few == ["zb-h2", "zbv"], "dualpipev needs two micro-batches a worker"
+    assert ours_for(CONFIGS[3], own=True)[0] == ("1f1b", 1)
