@@ -126,7 +126,7 @@ class FileNumbers:
         found: NDArray[Any] = np.empty((len(places), n), dtype=dtype)
         if n_bytes > _GROUP_BYTES:
             for row, start in zip(found, starts.tolist(), strict=True):
-                self._fill(row, start)
+                self.read_into(row, start)
             return found
         together = max(1, _GROUP_BYTES // max(1, n_bytes))
         for i in range(0, len(places), together):
@@ -139,15 +139,15 @@ class FileNumbers:
         changed."""
         self.file.require_unchanged()
         found: NDArray[Any] = np.empty(stop - start, dtype=dtype)
-        self._fill(found, start)
+        self.read_into(found, start)
         return found
 
     def whole(self) -> NDArray[Any]:
         """Read all numbers into memory."""
         return self.between(0, self.size, self.dtype)
 
-    def _fill(self, found: NDArray[Any], start: int) -> None:
-        """Read numbers from `start` on until the array is full."""
+    def read_into(self, found: NDArray[Any], start: int) -> None:
+        """Read numbers from `start` on until the contiguous array is full."""
         item, place = self.dtype.itemsize, self.offset + start * self.dtype.itemsize
         if found.dtype == self.dtype:
             if found.size:

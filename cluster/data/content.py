@@ -68,7 +68,8 @@ class Table:
 
     `index` names the columns that are an index by the file's own account. `notes` say what the reader found, such as
     its delimiter. `lines` are the lines of the file on which its rows begin, as an editor counts them; None if it has
-    no lines. `place` says where a row of several files is.
+    no lines. `place` says where a row of several files is. `finite` are columns of which the reader has seen that each
+    cell is a finite number.
     """
 
     columns: dict[str, Any]
@@ -77,6 +78,7 @@ class Table:
     notes: tuple[str, ...] = ()
     lines: LazyLines | AnyArray | None = None
     place: Callable[[int], str] | None = None
+    finite: frozenset[str] = frozenset()
 
     def where(self, row: int) -> str:
         """Return where a row is: `line 7` as an editor counts, or `row 6`, from 1, if the file has no lines."""

@@ -132,13 +132,14 @@ def _split(spec: JobSpec, cells: Mapping[str, Cells], roles: Roles, kept: RowNum
     if isinstance(spec.data.validation, str):
         return kept, kept[:0]
     target, group = cells[roles.target[0]], None if roles.group is None else cells[roles.group]
-    classes = None
+    classes, whole = None, len(kept) == len(target)
     names: tuple[str, ...] = ()
     if isinstance(target, CategoryCells):
-        there = np.flatnonzero(target.counts(kept))
+        there = np.flatnonzero(target.counts(slice(None) if whole else kept))
         number = np.zeros(len(target.texts), dtype=np.int64)
         number[there] = np.arange(len(there))
-        classes, names = number[target.codes[kept]], tuple(target.texts[k] for k in there.tolist())
+        codes = target.codes if whole else target.codes[kept]
+        classes, names = number[codes], tuple(target.texts[k] for k in there.tolist())
     groups = None
     if group is not None:
         own = group.codes if isinstance(group, CategoryCells) else group.all()
@@ -146,7 +147,7 @@ def _split(spec: JobSpec, cells: Mapping[str, Cells], roles: Roles, kept: RowNum
     train, validation = split_rows(
         spec.data, len(kept), spec.seed, classes=classes, names=names, groups=groups, stratify=classes is not None
     )
-    return kept[train], kept[validation]
+    return (train, validation) if whole else (kept[train], kept[validation])
 
 
 def _with_target(

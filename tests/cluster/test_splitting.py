@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.data import splitting
 from cluster.data.sources import load_data
-from cluster.data.splitting import class_quotas, class_rows, group_rows, split_rows
+from cluster.data.splitting import class_places, class_quotas, group_rows, split_rows
 from coordinator.job.data_section import DataSection
 from stages.data import train_validation_split
 from stages.errors import InvalidData
@@ -50,7 +52,9 @@ def test_a_stratified_split_has_every_class_in_proportion(classes: np.ndarray, s
     assert quotas.sum() == k
     assert (np.abs(quotas - sizes * k / n) < 1).all()
     order = np.random.default_rng([seed, 3]).permutation(n)
-    chosen = class_rows(order, classes, quotas)
+    chosen = np.empty(n, dtype=bool)
+    with mock.patch.object(splitting, "_PART_ROWS", 7):
+        chosen[order] = class_places(order, classes, quotas)
     for c, quota in enumerate(quotas.tolist()):  # the first rows of each class in the order
         own = [row for row in order.tolist() if classes[row] == c]
         assert [row for row in own if chosen[row]] == own[:quota]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from cluster.data.formats.dialect import Layout
 from cluster.data.formats.plain_bytes import PlainBytes
-from cluster.data.formats.stored_text import LARGE_TEXT, StoredColumns, is_large_number, stored_columns, whole_lines
+from cluster.data.formats.stored_text import LARGE_TEXT, Seen, StoredColumns, seen_in, stored_columns, whole_lines
 
 EMPTY = (
     *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None"),
@@ -45,6 +45,8 @@ class ArrowCsv:
         self._names, self._decimal, self._quotes = list(names), decimal, quotes
         self.stored: StoredColumns | None = None
         """The columns that were read last, if they are on disk."""
+        self.finite: frozenset[str] = frozenset()
+        """The columns of float64 without an empty cell, NaN or infinity; known after `keys`."""
 
     def read(self, as_text: Sequence[str] = (), only: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the columns by name, `only` some, some `as_text`. Raises pyarrow.ArrowInvalid if rows do not fit."""
@@ -102,7 +104,9 @@ class ArrowCsv:
         from pyarrow import csv
 
         whole = [name for name, column in columns.items() if zeros and column.type == pa.int64()]
-        large = [name for name, column in columns.items() if self._is_large(name, column)]
+        seen = self._look_at(columns)
+        large = [name for name, one in seen.items() if one.large]
+        self.finite = frozenset(name for name, one in seen.items() if one.finite)
         if not whole and not large:
             return {}
         doubted, zero, fraction = [*whole, *large], set(), set()
@@ -121,8 +125,13 @@ class ArrowCsv:
         keys = [name for name in doubted if name in zero or (name in large and name not in fraction)]
         return self.read(as_text=keys, only=keys) if keys else {}
 
-    def _is_large(self, name: str, column: Any) -> bool:
-        return is_large_number(column) if self.stored is None else name in self.stored.large
+    def _look_at(self, columns: dict[str, Any]) -> dict[str, Seen]:
+        """Return what is in each column of float64."""
+        import pyarrow as pa
+
+        if self.stored is not None:
+            return self.stored.seen
+        return {name: seen_in(column) for name, column in columns.items() if column.type == pa.float64()}
 
     def _is_blank(self) -> bool:
         if self._content.size - self._start > _BLOCK:

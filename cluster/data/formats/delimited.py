@@ -132,9 +132,8 @@ class _Text:
         if layout.names is None:
             more.append(f"the columns are called {names[0]} to {names[-1]}, since the file has no line of names")
         table = table_of(pa.table(columns), source, notes=[*notes, *more], lines=self._lines(scanned))
-        if self._stored is None:
-            return table
-        return replace(table, columns=self._stored.one_at_a_time(table.columns))
+        columns = table.columns if self._stored is None else self._stored.one_at_a_time(table.columns)
+        return replace(table, columns=columns, finite=self._finite)
 
     def _columns(self, names: list[str], scanned: Scan, as_text: Sequence[str]) -> dict[str, Any]:
         """Return the columns by name, as Arrow infers them; keys stay texts."""
@@ -153,6 +152,7 @@ class _Text:
             raise_row_problems(self._content, self._start, layout, self._source)
             raise
         self._keys, self._stored = tuple(keys), reader.stored
+        self._finite = reader.finite - {*keys}
         return columns | keys
 
     def _lines(self, scanned: Scan) -> LazyLines:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cluster.data.formats.dialect import Dialect
 from cluster.data.formats.plain_bytes import PlainBytes, parts
 
-_PART = 2**18
+_PART = 2**16  # larger arrays would get fresh pages of memory each time, which takes longer than the work on them
 _LF, _CR, _COMMA, _ZERO = 10, 13, 44, 48
 
 Bytes = NDArray[np.uint8]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from cluster.data.formats.lazy_columns import LazyColumns
+from cluster.data.pieces import Pieces
 from cluster.data.temporary import temporary_file
+from stages.file_numbers import FileNumbers, OpenFile
 
 LARGE_TEXT = 256 * 2**20
 """Bytes of a text from which on its cells go to disk."""
@@ -16,23 +21,50 @@ _PART_BYTES = 16 * 2**20
 _MOST_WHOLE = 2.0**63
 
 
+class Seen(NamedTuple):
+    """What is in a column of float64. `large`: a number of 2^63 or more; `finite`: nothing but finite numbers."""
+
+    large: bool
+    finite: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredColumns:
-    """Columns by name, mapped from a file. `large` are those of float64 with a number of 2^63 or more."""
+    """Columns by name, mapped from a file. `seen` is what was found in the columns of float64."""
 
     columns: dict[str, Any]
-    large: frozenset[str]
+    seen: dict[str, Seen]
+    _file: OpenFile
     _mapped: mmap.mmap
 
-    def one_at_a_time(self, columns: dict[str, Any]) -> dict[str, Any]:
+    def one_at_a_time(self, columns: dict[str, Any]) -> MappedColumns:
         """Return the columns, which may be others by now, so that the pages of those before leave this process's memory
         if the next is asked for."""
+        return MappedColumns(columns, self._file, self._mapped)
 
+
+class MappedColumns(LazyColumns):
+    """Columns that are mapped from a file, or in memory."""
+
+    def __init__(self, columns: dict[str, Any], file: OpenFile, mapped: mmap.mmap) -> None:
         def read(name: str) -> Any:
-            self._mapped.madvise(mmap.MADV_DONTNEED)  # nothing is lost: the pages stay in the file
+            mapped.madvise(mmap.MADV_DONTNEED)  # nothing is lost: the pages stay in the file
             return columns[name]
 
-        return LazyColumns(columns, read)
+        super().__init__(columns, read)
+        self._file, self._begin, self._size = file, np.frombuffer(mapped, np.uint8).ctypes.data, len(mapped)
+
+    def in_file(self, values: Any) -> Pieces | None:
+        """Return the same numbers as parts of the file, which are read when they are needed; None if they are not the
+        mapped ones. Reading has half the cost of mapping pages again and again."""
+        parts: list[Any] = list(values.parts) if isinstance(values, Pieces) else [values]
+        found = []
+        for part in parts:
+            place = part.ctypes.data - self._begin if isinstance(part, np.ndarray) else -1
+            if not 0 <= place < self._size or not part.flags.c_contiguous:
+                return None
+            found.append(FileNumbers(self._file, part.dtype, place, len(part)))
+        return Pieces.of(found)
 
 
 def stored_columns(parts: Iterable[Any], n_bytes: int, source: str) -> StoredColumns:
@@ -42,31 +74,42 @@ def stored_columns(parts: Iterable[Any], n_bytes: int, source: str) -> StoredCol
     import pyarrow as pa
 
     file = temporary_file(n_bytes, source)
-    large = set[str]()
+    seen: dict[str, Seen] = {}
     with pa.OSFile(f"/dev/fd/{file.descriptor}", "wb") as sink:
         writer = None
         for part in parts:
             if writer is None:
                 writer = pa.ipc.new_file(sink, part.schema)
-            columns = zip(part.schema.names, part.columns, strict=True)
-            large |= {name for name, column in columns if name not in large and is_large_number(column)}
+            for name, column in zip(part.schema.names, part.columns, strict=True):
+                if column.type == pa.float64():
+                    one, before = seen_in(column), seen.get(name, Seen(large=False, finite=True))
+                    seen[name] = Seen(before.large or one.large, before.finite and one.finite)
             writer.write(part)
         assert writer is not None, "a large text has rows"
         writer.close()
     mapped = mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
-    return StoredColumns(dict(zip(table.column_names, table.columns, strict=True)), frozenset(large), mapped)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    return StoredColumns(columns, seen, file, mapped)
 
 
-def is_large_number(column: Any) -> bool:
-    """Whether a column of float64 has a number of 2^63 or more."""
-    import pyarrow as pa
+def seen_in(column: Any) -> Seen:
+    """Return what is in a column of float64, or in a part of it."""
     import pyarrow.compute as pc
 
-    if column.type != pa.float64():
-        return False
-    ends = pc.min_max(column).as_py()
-    return ends["min"] is not None and max(-ends["min"], ends["max"]) >= _MOST_WHOLE
+    large, finite = False, True
+    for chunk in getattr(column, "chunks", (column,)):
+        if not chunk.null_count and len(chunk):
+            values = np.from_dlpack(chunk)
+            least, most = float(values.min()), float(values.max())  # NaN if one of them is; much quicker than Arrow's
+            if not math.isnan(least):
+                large = large or max(-least, most) >= _MOST_WHOLE
+                finite = finite and math.isfinite(least) and math.isfinite(most)
+                continue
+        ends = pc.min_max(chunk).as_py()
+        large = large or (ends["min"] is not None and max(-ends["min"], ends["max"]) >= _MOST_WHOLE)
+        finite = finite and not len(chunk)
+    return Seen(large, finite)
 
 
 def whole_lines(file: Any) -> Iterator[Any]:

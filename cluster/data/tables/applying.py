@@ -11,7 +11,7 @@ from cluster.data.files import AnyArray
 from cluster.data.tables.cells import CategoryCells, Cells, Mask, NumberCells
 from cluster.data.tables.preprocessing import CategoryRule, InputRule, NumberRule, TargetRule
 from cluster.data.tables.problems import Problems, shown
-from cluster.data.tables.threads import in_threads
+from cluster.data.tables.threads import ahead, in_threads
 from coordinator.texts import counted, some
 from stages.data import RowNumbers
 
@@ -59,13 +59,11 @@ def input_blocks(
     dtype: str,
     problems: Problems,
 ) -> Iterator[tuple[int, AnyArray]]:
-    """Yield the inputs (rows, features) of all rows of the table in blocks, each with the number of its first row, and
-    always in the same array. `parts` list the rows that are used: adds a problem for each of their numbers that is too
-    large for `dtype`."""
+    """Yield the inputs (rows, features) of all rows of the table in blocks, each with the number of its first row. A
+    block is overwritten once the next was asked for. `parts` list the rows that are used: adds a problem for each of
+    their numbers that is too large for `dtype`."""
     blocks = _Blocks(cells, rules, parts, dtype)
-    space = blocks.space()
-    for start in blocks.starts:
-        block, finite = blocks.make(start, space)
+    for start, (block, finite) in ahead(blocks.make, blocks.starts, blocks.space):
         if not finite:
             blocks.add_problems([start], problems)
         yield start, block
@@ -147,25 +145,29 @@ class _Blocks:
         }
 
     def space(self) -> AnyArray:
-        """Return an array for a block."""
-        return np.empty((self._height, self.n_features), dtype=self._dtype)
+        """Return an array for a block: its columns one after another, and then its rows."""
+        return np.empty((2, self._height * self.n_features), dtype=self._dtype)
 
     def make(self, start: int, space: AnyArray) -> tuple[AnyArray, bool]:
         """Return the block (rows, features) that begins at this row, made in `space`, and whether all of its numbers in
         used rows are finite."""
         stop = min(self.n_rows, start + self._height)
-        block, place = space[: stop - start], 0
+        n, place = stop - start, 0
+        columns = space[0, : n * self.n_features].reshape(self.n_features, n)
+        block = space[1, : n * self.n_features].reshape(n, self.n_features)
         for rule in self._rules:
             column, width = self._cells[rule.name], len(rule.features)
             if isinstance(rule, NumberRule):
                 assert isinstance(column, NumberCells), "as the rule says"
-                _scaled(column, rule, start, stop, block[:, place], fill=rule.name in self._filled)
+                _scaled(column, rule, start, stop, columns[place], fill=rule.name in self._filled)
             else:
                 assert isinstance(column, CategoryCells), "as the rule says"
-                block[:, place : place + width] = 0
-                _mark(block, place, self._codes[rule.name][column.codes[start:stop]])
+                columns[place : place + width] = 0
+                _mark(columns[place : place + width], self._codes[rule.name][column.codes[start:stop]])
             place += width
-        return block, bool((np.isfinite(block).all(axis=1) | ~self._used[start:stop]).all())
+        block[:] = columns.T  # in the cache: quicker than to write each column into the rows
+        finite = np.isfinite(block)
+        return block, bool(finite.all() or (finite.all(axis=1) | ~self._used[start:stop]).all())
 
     def add_problems(self, starts: Sequence[int], problems: Problems) -> None:
         """Add a problem for each number in these blocks that is too large."""
@@ -181,13 +183,13 @@ class _Blocks:
             place += len(rule.features)
 
 
-def _mark(block: AnyArray, place: int, own: NDArray[np.int64]) -> None:
-    """Write 1 into column `place + own[i]` of each row i, if that is not negative."""
+def _mark(columns: AnyArray, own: NDArray[np.int64]) -> None:
+    """Write 1 into column `own[i]` of each row i, if that is not negative."""
     rows = np.arange(len(own))
     if len(own) and own.min() < 0:
         rows = np.flatnonzero(own >= 0)
         own = own[rows]
-    block.reshape(-1)[rows * block.shape[1] + (own + place)] = 1
+    columns.reshape(-1)[own * columns.shape[1] + rows] = 1
 
 
 def _scaled(cells: NumberCells, rule: NumberRule, start: int, stop: int, out: AnyArray, *, fill: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.data.pieces import Pieces
 from cluster.data.tables.problems import Problems, shown
 from stages.file_numbers import FileNumbers
 
@@ -26,10 +27,10 @@ _EXACT = 2.0**53
 @dataclass(frozen=True, slots=True, eq=False)
 class NumberCells:
     """A column of numbers. `values` (rows,): as the file stores them, floats if there are empty cells, which are
-    NaN. Those of a large table are in a temporary file."""
+    NaN. They are in one array, in pieces, or, of a large table, in a file."""
 
     name: str
-    values: NDArray[Any] | FileNumbers
+    values: NDArray[Any] | Pieces | FileNumbers
     has_gaps: bool = True
     """False if it is known that no cell is empty."""
 
@@ -39,15 +40,20 @@ class NumberCells:
 
     def block(self, start: int, stop: int) -> Numbers:
         """Return a copy of some rows as float64."""
-        if isinstance(self.values, FileNumbers):
-            return self.values.between(start, min(stop, len(self)), np.dtype(np.float64))
-        return self.values[start:stop].astype(np.float64)
+        found: Numbers = np.empty(min(stop, len(self)) - start)
+        if isinstance(self.values, np.ndarray):
+            found[:] = self.values[start:stop]
+        else:
+            self.values.read_into(found, start)
+        return found
 
     def less(self, offset: float, start: int, stop: int) -> Numbers:
         """Return some rows minus `offset`, as a new array of float64."""
-        if isinstance(self.values, FileNumbers):
-            return self.block(start, stop) - offset
-        found: Numbers = np.subtract(self.values[start:stop], offset, dtype=np.float64)
+        if isinstance(self.values, np.ndarray):
+            found: Numbers = np.subtract(self.values[start:stop], offset, dtype=np.float64)
+            return found
+        found = self.block(start, stop)
+        found -= offset
         return found
 
     def empty(self) -> Mask | None:
@@ -59,7 +65,7 @@ class NumberCells:
 
     def all(self) -> NDArray[Any]:
         """Return all numbers, as the file stores them."""
-        return self.values.whole() if isinstance(self.values, FileNumbers) else self.values
+        return self.values if isinstance(self.values, np.ndarray) else self.values.whole()
 
     def value(self, row: int) -> float:
         """Return a row's number."""
@@ -137,9 +143,10 @@ def has_texts(column: Any) -> bool:
     return is_text(column) or is_numeric(column) or is_date(column) or pa.types.is_time(column.type)
 
 
-def number_cells(name: str, column: Any, problems: Problems) -> NumberCells:
+def number_cells(name: str, column: Any, problems: Problems, *, finite: bool = False) -> NumberCells:
     """Return a column as numbers. Texts that are numbers are parsed, dates become days since 1970-01-01, truth values
-    0 and 1. Adds a problem for each text that is no number, and for columns of other types."""
+    0 and 1. Adds a problem for each text that is no number, and for columns of other types. `finite`: it is known that
+    all cells are finite numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -158,11 +165,15 @@ def number_cells(name: str, column: Any, problems: Problems) -> NumberCells:
         column = pc.cast(column, pa.int8())
     if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
         column = pc.cast(column, pa.float64(), safe=False)
-    return _finite(NumberCells(name, _plain(column)), problems)
+    parts = _plain_parts(column)
+    cells = NumberCells(name, Pieces.of(parts) if len(parts) > 1 else _joined(parts), has_gaps=not finite)
+    return cells if finite else _finite(cells, problems)
 
 
 def _finite(cells: NumberCells, problems: Problems) -> NumberCells:
-    if cells.values.dtype.kind != "f" or np.isfinite(cells.all()).all():
+    values = cells.values
+    parts = values.arrays() if isinstance(values, Pieces) else (cells.all(),)
+    if values.dtype.kind != "f" or all(np.isfinite(part).all() for part in parts):
         return replace(cells, has_gaps=False)
     if (infinite := np.isinf(cells.all())).any():
         problems.add_cells(cells.name, infinite, cells.value, "a finite number, or empty")
@@ -222,7 +233,14 @@ def _plain(column: Any) -> NDArray[Any]:
 
     Arrow's own `to_numpy` imports pandas if that is installed, which takes a second in every process.
     """
-    parts = [_plain_chunk(chunk) for chunk in column.chunks if len(chunk)]
+    return _joined(_plain_parts(column))
+
+
+def _plain_parts(column: Any) -> list[NDArray[Any]]:
+    return [_plain_chunk(chunk) for chunk in column.chunks if len(chunk)]
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.empty(0)

@@ -39,9 +39,10 @@ def training_cells(table: Table, roles: Roles, data: DataSection, loss: Loss, pr
     """Take the used columns out of the table, and return their cells. Adds a problem for each column whose meaning is
     not clear, and for each cell that does not fit."""
     found: dict[str, Cells] = {}
-    keep = kept_cells(table.n_rows, len(roles.inputs), problems.source)
+    keep = kept_cells(table, len(roles.inputs), problems.source)
     for name in roles.inputs:
-        found[name] = keep(_input_cells(name, table.columns.pop(name), data.column(name).kind, problems))
+        finite, column = name in table.finite, table.columns.pop(name)
+        found[name] = keep(_input_cells(name, column, data.column(name).kind, problems, finite=finite))
     for name in roles.target:
         said = data.column(name).kind
         found[name] = _target_cells(name, table.columns.pop(name), said, loss, len(roles.target) == 1, problems)
@@ -57,20 +58,22 @@ def cells_by_rules(table: Table, rules: Preprocessing, problems: Problems, *, ta
     names = [*wanted, *(rules.target.names if targets else ())]
     require_columns(table, names, problems.source)
     found: dict[str, Cells] = {}
-    keep = kept_cells(table.n_rows, len(names), problems.source)
+    keep = kept_cells(table, len(names), problems.source)
     for name in names:
         column = table.columns.pop(name)
         rule = wanted.get(name)
         category = isinstance(rule, CategoryRule) or (rule is None and rules.target.classes is not None)
-        found[name] = keep((_categories if category else number_cells)(name, column, problems))
+        finite = name in table.finite
+        made = _categories(name, column, problems) if category else number_cells(name, column, problems, finite=finite)
+        found[name] = keep(made)
     return found
 
 
-def _input_cells(name: str, column: Any, said: str | None, problems: Problems) -> Cells:
+def _input_cells(name: str, column: Any, said: str | None, problems: Problems, *, finite: bool) -> Cells:
     if said == "category":
         return _categories(name, column, problems)
     if said == "number" or is_numeric(column):
-        return number_cells(name, column, problems)
+        return number_cells(name, column, problems, finite=finite)
     if is_date(column):
         problems.add(
             f"column {shown(name)} holds dates; write data.columns: {{{name}: drop}}, or {name}: number for days since "

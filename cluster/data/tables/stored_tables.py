@@ -4,7 +4,8 @@
 table is converted once, when it is read:
 
     columns of numbers   one after another into a temporary file, if all of them take `LARGE_TABLE` bytes or more, 8 for
-                         a number; the rules are fitted to them in blocks, as to columns in memory, with the same bits
+                         a number; the rules are fitted to them in blocks, as to columns in memory, with the same bits.
+                         Those of a large text are in its reader's file already (`cluster.data.formats.stored_text`)
     inputs               the rows, after preprocessing and in the job's precision, into another one, if they take
                          `LARGE_TABLE` bytes or more; the columns' file is then freed
 
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.data.content import Table
+from cluster.data.formats.stored_text import MappedColumns
 from cluster.data.tables.cells import Cells, NumberCells
 from cluster.data.temporary import TemporaryNumbers, folder_on_disk, is_large
 from coordinator.texts import size
@@ -30,15 +33,23 @@ from stages.file_numbers import FileRows
 _FLOAT64 = np.dtype(np.float64)
 
 
-def kept_cells(n_rows: int, n_columns: int, source: str) -> Callable[[Cells], Cells]:
-    """Return a function that moves the numbers of a column to disk if the table is large. Raises InvalidData if the
-    disk has no room for all columns."""
-    if not is_large(n_rows, n_columns):
+def kept_cells(table: Table, n_columns: int, source: str) -> Callable[[Cells], Cells]:
+    """Return a function that moves the numbers of a column to disk if the table is large; those that its reader has put
+    there stay where they are. Raises InvalidData if the disk has no room for the columns."""
+    if not is_large(table.n_rows, n_columns):
         return lambda cells: cells
-    file = TemporaryNumbers(n_rows * n_columns * _FLOAT64.itemsize, source)
+    columns, n_left = table.columns, n_columns
+    file: TemporaryNumbers | None = None
 
     def keep(cells: Cells) -> Cells:
-        return replace(cells, values=file.append(cells.all())) if isinstance(cells, NumberCells) else cells
+        nonlocal file, n_left
+        n_left -= 1
+        if not isinstance(cells, NumberCells):
+            return cells
+        if isinstance(columns, MappedColumns) and (stored := columns.in_file(cells.values)) is not None:
+            return replace(cells, values=stored)
+        file = file or TemporaryNumbers(table.n_rows * (n_left + 1) * _FLOAT64.itemsize, source)
+        return replace(cells, values=file.append(cells.all()))
 
     return keep
 
