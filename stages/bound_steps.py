@@ -7,15 +7,17 @@ array from the pool is no call. tests/stages/test_calls.py says how many are lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from stages.arrays import Array, Buffers, copy_into
-from stages.layers.base import Moment
+from stages.layers.base import Call, Moment
 from stages.layers.embedding import as_tokens
 from stages.living_units import LivingUnits
+from stages.prepared import PreparedAction
 from stages.steps import Buffer, Do, Step
 
 Memory = list[Any]
@@ -46,6 +48,7 @@ class BoundSteps:
         looking: LivingUnits | None = None,
     ) -> None:
         self._sizes, self._buffers = sizes, buffers
+        self._layers = [None if step.op is None else step.op.layer for step in steps]
         self._steps = [_bind(step, values, gradients, looking) for step in steps]
         self._by_rows: dict[int, list[_Bound]] = {}
 
@@ -77,6 +80,39 @@ class BoundSteps:
                 shelf.append(memory[slot])
                 memory[slot] = None
         return result
+
+    def record(self, memory: Memory, message: Array, rows: int, accumulate: bool = False) -> PreparedAction:
+        """Do as `run` does in training, and return the calls that do it again with the same arrays."""
+        new, result, calls = self._buffers.new, message, list[Call]()
+        take_in: Callable[[Array], object] = _takes_nothing
+        ready = self._by_rows.get(rows) or self._ready(rows)
+        for layer, (code, _, p, takes, gives, x, y, extras, dy, dx, others) in zip(self._layers, ready, strict=True):
+            for slot, shelf, features, columns in takes:
+                memory[slot] = shelf.pop() if shelf else new(features, columns)
+            found: Sequence[Call] = ()
+            kept, arrays = [memory[n] for n in extras], [memory[n] for n in others]
+            if layer is not None and code == _FORWARD:
+                found = layer.forward_calls(memory[x], memory[y], kept, p, *arrays)
+            elif layer is not None and code == _INPUT_GRADIENT:
+                found = layer.input_gradient_calls(memory[x], memory[y], kept, memory[dy], memory[dx], p)
+            elif layer is not None:
+                found = layer.weight_gradient_calls(memory[x], kept, memory[dy], p, accumulate=accumulate)
+            elif code == _SUM:
+                found = (partial(np.add, memory[x], memory[y], memory[dx]),)
+            elif code == _UNPACK:
+                take_in = partial(_unpack, slots=others, memory=list(memory))
+                take_in(message)
+            else:
+                result = memory[y]
+                if len(others) > 1:
+                    found = (partial(np.concatenate, arrays, 0, result),)
+            for call in found:
+                call()
+            calls += found
+            for slot, shelf in gives:
+                shelf.append(memory[slot])
+                memory[slot] = None
+        return PreparedAction(take_in, tuple(calls), result, list(memory))
 
     def run_joined(self, group: Sequence[Memory], *, accumulate: bool) -> None:
         """Perform weight-gradient steps on several micro-batches at once, with their columns side by side."""
@@ -134,6 +170,10 @@ def _bind(step: Step, values: Owned, gradients: Owned, looking: LivingUnits | No
             x = x if x >= 0 else step.dy
     code = _CODES[step.do]
     return code, call, p, step.takes, step.gives, x, y, step.extras, step.dy, step.dx, step.others
+
+
+def _takes_nothing(message: Array) -> None:
+    """W has no message."""
 
 
 def _unpack(message: Array, memory: Memory, slots: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ add.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,3 +59,16 @@ def add_product(a: Array, b: Array, total: Array, *, accumulate: bool) -> None:
     into = total.T  # gemm(alpha, a, b, beta, c, trans_a, trans_b, overwrite_c): names cost half a microsecond
     result = (_gemm or load_blas())[total.dtype.char](1.0, b, a.T, 1.0 if accumulate else 0.0, into, 1, 0, 1)
     assert result is into, "BLAS worked on a copy: the gradient's memory is not C-contiguous"
+
+
+def product_call(a: Array, b: Array, out: Array) -> Callable[[], object]:
+    """Return a call that does what `multiply` does with these arrays."""
+    return partial(multiply, a, b, out) if _all_through_scipy else partial(np.matmul, a, b, out)
+
+
+def added_product_call(a: Array, b: Array, total: Array, *, accumulate: bool) -> Callable[[], object]:
+    """Return a call that does what `add_product` does with these arrays."""
+    into = total.T
+    assert into.flags.f_contiguous, "BLAS would work on a copy: the gradient's memory is not C-contiguous"
+    gemm = (_gemm or load_blas())[total.dtype.char]
+    return partial(gemm, 1.0, b, a.T, 1.0 if accumulate else 0.0, into, 1, 0, 1)

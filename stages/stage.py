@@ -13,20 +13,22 @@ from functools import cached_property
 
 import numpy as np
 
+from stages.actions import Kind
 from stages.arrays import Array, Buffers
 from stages.bound_steps import BoundSteps, Memory
 from stages.compiled import compile_stage
 from stages.init import draw_parameter, dtype_of
-from stages.layers.base import EVALUATING, Moment
+from stages.layers.base import EVALUATING, TRAINING, Moment
 from stages.living_units import LivingUnits
 from stages.network import Op
 from stages.optimizers import make_optimizer
 from stages.parameters import Parameters, Write
+from stages.prepared import PreparedStep
 from stages.spec import ModelSpec, OptimizerSpec
 from stages.steps import Buffer, Do, Step
 from stages.tied import TiedUses
 
-_TRAINING = Moment(training=True)
+_F, _I, _W, _B = Kind  # quicker than looking up a member
 
 
 class Stage:
@@ -66,6 +68,8 @@ class Stage:
         self.living, self._n_slots = LivingUnits(self.ops), compiled.n_slots
         self.optimizer = make_optimizer(optimizer, self.parameters, self.ops)
         self._group = weight_grad_group
+        draws = any(op.layer.draws for op in self.ops)
+        self._prepared = PreparedStep(allowed=weight_grad_group == 1 and not recompute and not draws)
         self._saved: dict[int, tuple[Memory, Moment, int]] = {}
         self._saved_bytes = 0
         self.peak_saved_bytes = 0
@@ -105,12 +109,14 @@ class Stage:
         for vector in self.optimizer.state.values():
             vector[...] = 0
 
-    def begin_step(self, n_micro_batches: int) -> None:
-        """Forget the last step's gradients and expect this many micro-batches."""
+    def begin_step(self, n_micro_batches: int, *, alike: bool = False) -> None:
+        """Forget the last step's gradients and expect this many micro-batches. `alike`: until `trim`, all such steps
+        perform the same actions, with the same numbers of rows, in the same order (see [Note: prepared actions])."""
         assert not self._saved, f"micro-batches {sorted(self._saved)} of the last step were never used up"
         self._n_micro_batches = n_micro_batches
         self._next_weight = 0
         self._marked.clear()
+        self._prepared.begin_step(n_micro_batches, alike=alike)
         self.peak_saved_bytes = self._saved_bytes = 0
 
     @cached_property
@@ -124,15 +130,24 @@ class Stage:
         sizes = self.compiled.buffers if sizes is None else sizes
         return BoundSteps(steps, sizes, self.buffers, self._values, self._gradients, looking)
 
-    def forward(self, micro_batch: int, x: Array, at: Moment = _TRAINING, *, look: bool = False) -> Array:
+    def forward(self, micro_batch: int, x: Array, at: Moment = TRAINING, *, look: bool = False) -> Array:
         """Run the layers on `x` (n_in, columns) and keep the arrays that backward needs. `x` is copied, so it may be
         any view. If `look`, look for dead units.
 
         The result (n_out, columns) is valid until the next call of any method: send or copy it.
         """
-        memory: Memory = [None] * self._n_slots
-        rows = x.shape[1] // self._columns
-        y = (self._looking if look else self._forward).run(memory, x, rows, at)
+        rows, prepared = x.shape[1] // self._columns, self._prepared
+        if prepared.used is not None:
+            take_in, calls, y, memory = prepared.used[_F, micro_batch]
+            take_in(x)
+            for call in calls:
+                call()
+        else:
+            memory = [None] * self._n_slots
+            if prepared.is_recorded:
+                y = prepared.record(_F, micro_batch, self._forward.record(memory, x, rows))
+            else:
+                y = (self._looking if look else self._forward).run(memory, x, rows, at)
         self._saved[micro_batch] = memory, at, rows
         self._saved_bytes += self._kept_bytes * rows
         if self._saved_bytes > self.peak_saved_bytes:
@@ -151,7 +166,17 @@ class Stage:
         ∂ℓ/∂(stage input); the result is then the lowest gradient that the stage's own weights need.
         """
         memory, at, rows = self._saved[micro_batch]
-        dx = self._backward_input.run(memory, dy, rows, at)
+        prepared = self._prepared
+        if prepared.used is not None:
+            take_in, calls, dx, memory = prepared.used[_I, micro_batch]
+            take_in(dy)
+            for call in calls:
+                call()
+            self._saved[micro_batch] = memory, at, rows
+        elif prepared.is_recorded:
+            dx = prepared.record(_I, micro_batch, self._backward_input.record(memory, dy, rows))
+        else:
+            dx = self._backward_input.run(memory, dy, rows, at)
         self._saved_bytes -= (self._kept_bytes - self._weight_bytes) * rows
         return dx
 
@@ -192,7 +217,15 @@ class Stage:
 
     def _one_product(self, micro_batch: int) -> None:
         memory, at, rows = self._saved.pop(micro_batch)
-        self._backward_weight.run(memory, self.parameters.values, rows, at, micro_batch > 0)
+        prepared, accumulate = self._prepared, micro_batch > 0
+        if prepared.used is not None:
+            for call in prepared.used[_W, micro_batch].calls:
+                call()
+        elif prepared.is_recorded:
+            no_message = self.parameters.values
+            prepared.record(_W, micro_batch, self._backward_weight.record(memory, no_message, rows, accumulate))
+        else:
+            self._backward_weight.run(memory, self.parameters.values, rows, at, accumulate)
         self._saved_bytes -= self._weight_bytes * rows
 
     def _weight_products(self, micro_batches: Sequence[int], *, accumulate: bool) -> None:
@@ -209,13 +242,19 @@ class Stage:
 
     def discard(self) -> None:
         """Drop the arrays that an abandoned step has left."""
-        for memory, _, _ in self._saved.values():
+        for memory, _, _ in self._saved.values() if self._prepared.used is None else ():
             for array in memory:
                 if array is not None:
                     self.buffers.give(array)
+        self._prepared.clear()
         self._saved.clear()
         self._saved_bytes = 0
         self.living.forget()
+
+    def trim(self) -> None:
+        """Free the memory of all arrays that are not lent, because arrays of other shapes follow."""
+        self._prepared.clear()
+        self.buffers.trim()
 
     def first_non_finite_layer(self, x: Array, at: Moment = EVALUATING) -> Op:
         """Return the first operation whose output for the stage input `x` is not finite; the last one if there is

@@ -188,7 +188,7 @@ class Worker:
             self._sizes = sizes
         batch = Batch(order, rows, sizes)
         for stage in self.stages.values():
-            stage.begin_step(len(sizes))
+            stage.begin_step(len(sizes), alike=not order.look)
         ledger, faults = self._ledger, self._faults.of_step(order.step)
         ledger.trace = order.trace
         ledger.book_worker(OTHER)
@@ -333,7 +333,7 @@ class Worker:
         """Free the memory of unused arrays, because arrays of other shapes follow."""
         self._sizes = ()
         for stage in self.stages.values():
-            stage.buffers.trim()
+            stage.trim()
 
     def _save(self, order: Save | LookSaved) -> Report:
         assert self._snapshots is not None, "a worker whose run has no checkpoints"

@@ -214,7 +214,7 @@ class Measuring:
         data = random_rows(self._spec, MICRO_BATCHES * rows)
         worker = Worker(setup, channel, train=data, stages=stages)
         for one in worker.stages.values():
-            one.buffers.trim()
+            one.trim()
         self._kept = (first, stop, group), worker.stages
         return worker
 

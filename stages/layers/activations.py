@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.arrays import CACHE_NUMBERS, Array, in_blocks, zeros
-from stages.layers.base import Cost, Layer, LayerKind, passes
+from stages.layers.base import Call, Cost, Layer, LayerKind, passes
 from stages.layers.options import NoOptions, option
 from stages.shapes import Shape
 
@@ -51,6 +52,12 @@ class Relu(Activation):
             return
         for own, out in in_blocks(x, y):
             np.maximum(own, zeros(*own.shape, own.dtype.char), out=out)
+
+    def forward_calls(self, x: Array, y: Array, extras: Any, p: Any, *_: Array) -> Sequence[Call]:
+        """See Layer."""
+        if x.size > CACHE_NUMBERS:
+            return super().forward_calls(x, y, extras, p)
+        return (partial(np.maximum, x, zeros(*x.shape, x.dtype.char), out=y),)
 
     def backward_input(self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, *_: Any) -> None:
         """∂ℓ/∂x = ∂ℓ/∂y where y > 0, else 0."""

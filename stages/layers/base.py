@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -44,6 +45,10 @@ class Moment(NamedTuple):
 
 
 EVALUATING = Moment()
+TRAINING = Moment(training=True)
+
+Call = Callable[[], object]
+"""A call with its arguments. A `partial` of a C function is called without a Python frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +138,8 @@ class Layer(ABC):
     can_die: bool = False
     """Whether a unit (a feature of the output) can stop to learn, because its output passes no gradient for any
     row."""
+    draws: ClassVar[bool] = False
+    """Whether training draws random numbers, and so reads the micro-batch's place in Moment."""
     ignores_scale: ClassVar[bool] = False
     """Whether inputs that are a hundred times larger give the same output."""
     mixes_positions: ClassVar[bool] = False
@@ -155,6 +162,24 @@ class Layer(ABC):
         self, x: Array, y: Array, extras: Sequence[Array], p: Sequence[Array], at: Moment, *others: Array
     ) -> None:
         """Write the output for `x` into `y`. `p` are the parameters, `others` further inputs."""
+
+    def forward_calls(
+        self, x: Array, y: Array, extras: Sequence[Array], p: Sequence[Array], *others: Array
+    ) -> Sequence[Call]:
+        """Return calls that do what `forward` does with these arrays in training. Not for layers that draw."""
+        return (partial(self.forward, x, y, extras, p, TRAINING, *others),)
+
+    def input_gradient_calls(
+        self, x: Array, y: Array, extras: Sequence[Array], dy: Array, dx: Array, p: Sequence[Array]
+    ) -> Sequence[Call]:
+        """Like `forward_calls`, for `backward_input`."""
+        return (partial(self.backward_input, x, y, extras, dy, dx, p, TRAINING),)
+
+    def weight_gradient_calls(
+        self, x: Array, extras: Sequence[Array], dy: Array, gradients: Sequence[Array], *, accumulate: bool
+    ) -> Sequence[Call]:
+        """Like `forward_calls`, for `backward_weight`."""
+        return (partial(self.backward_weight, x, extras, dy, gradients, accumulate=accumulate),)
 
     def living_units(self, y: Array) -> NDArray[np.bool_]:
         """Return for each unit whether any column of the output `y` passes a gradient to it. For layers that

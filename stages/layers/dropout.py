@@ -32,6 +32,7 @@ class Dropout(Layer):
 
     in_place = True
     is_transparent = True
+    draws = True
 
     def __init__(self, shape: Shape, rate: float, path: tuple[int, ...]) -> None:
         self.shape_in = self.shape_out = shape

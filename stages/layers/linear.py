@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from stages.arrays import Array, ones
-from stages.layers.base import ELEMENT, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec
+from stages.layers.base import ELEMENT, Call, Cost, Draw, Layer, LayerKind, LayerProblem, ParameterSpec
 from stages.layers.options import Init, option
-from stages.products import add_product, multiply
+from stages.products import add_product, added_product_call, multiply, product_call
 from stages.shapes import Shape
 
 
@@ -50,6 +51,30 @@ class Linear(Layer):
         multiply(p[0], x, y)
         if len(p) > 1:
             np.add(y, p[1][:, None], y)
+
+    def forward_calls(self, x: Array, y: Array, extras: Any, p: Sequence[Array], *_: Array) -> Sequence[Call]:
+        """See Layer."""
+        product = product_call(p[0], x, y)
+        return (product,) if len(p) == 1 else (product, partial(np.add, y, p[1][:, None], y))
+
+    def input_gradient_calls(
+        self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, p: Sequence[Array]
+    ) -> Sequence[Call]:
+        """See Layer."""
+        return (product_call(p[0].T, dy, dx),)
+
+    def weight_gradient_calls(
+        self, x: Array, extras: Any, dy: Array, gradients: Sequence[Array], *, accumulate: bool
+    ) -> Sequence[Call]:
+        """See Layer."""
+        product = added_product_call(dy, x.T, gradients[0], accumulate=accumulate)
+        if len(gradients) == 1:
+            return (product,)
+        ones_, bias = ones(dy.shape[1], dy.dtype.char), gradients[1]
+        if not accumulate:
+            return product, partial(dy.dot, ones_, bias)
+        total = np.empty_like(bias)
+        return product, partial(dy.dot, ones_, total), partial(np.add, bias, total, bias)
 
     def backward_input(
         self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, p: Sequence[Array], *_: Any
