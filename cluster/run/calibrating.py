@@ -27,7 +27,9 @@ import numpy as np
 
 from cluster.actors.channel import WorkerChannel
 from cluster.actors.host_processes import ignore_end_signals
+from cluster.actors.packing import pack_result
 from cluster.actors.process_limits import warm_up_blas
+from cluster.actors.spinning import SPIN_S
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from coordinator.plan.measured_costs import random_message
@@ -57,6 +59,8 @@ _STEPS = 3  # performed between two looks at the clock
 _LEAST = 4  # steps that count, however long they take
 _TIMEOUT_S = 60.0
 _WAIT_S = 50e-6
+_TOUCHED_BYTES = 2**19
+_ASLEEP_S = 5 * SPIN_S  # after so long the other end of a link sleeps
 _HEADER = bytes(98)
 _SOCKET = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM)
 _WAITS = (WAIT_WARMUP, WAIT_STEADY, WAIT_DRAIN)
@@ -160,13 +164,13 @@ class Measuring:
     def part(self, first: int, stop: int, rows: int, group: int, seconds: float) -> dict[str, float]:
         """Return the seconds of F, I and W of a micro-batch of `rows` rows, with weight gradients of `group` at once,
         of the update, of what a worker does around sending and around receiving a message, and of everything else in a
-        step. Those of computing are medians of steps."""
+        step with its report. Those of computing are medians of steps."""
         bounds = tuple(sorted({0, first, stop, len(self._spec.model_spec().network.ops)}))
         with contextlib.closing(FedChannel(self._spec, bounds, rows)) as channel:
             return self._measure(self._worker(first, stop, rows, group, bounds, channel), rows, seconds, channel)
 
     def _measure(self, worker: Worker, rows: int, seconds: float, channel: FedChannel) -> dict[str, float]:
-        reports: list[StepReport] = []
+        reports, packing = list[StepReport](), list[float]()
         until, step = time.perf_counter() + seconds, 0
         while len(reports) < _LEAST + 1 or time.perf_counter() < until:
             orders: list[Order] = []
@@ -176,6 +180,9 @@ class Measuring:
             result = worker.run(orders)
             if result.failure is not None:
                 raise RuntimeError(result.failure.message)
+            began = time.perf_counter()
+            pack_result(orders, result)
+            packing.append((time.perf_counter() - began) / _STEPS)
             reports += [report for report in result.reports if isinstance(report, StepReport)]
         for stage in worker.stages.values():
             stage.discard()
@@ -186,7 +193,7 @@ class Measuring:
             for name, kind in (("F", FORWARD), ("I", INPUT_GRADIENT), ("W", WEIGHT_GRADIENT))
         }
         found["update"] = statistics.median(row[UPDATE] for row in rows_of)
-        found["other"] = statistics.median(account.worker[OTHER] for account in accounts)
+        found["other"] = statistics.median(account.worker[OTHER] for account in accounts) + statistics.median(packing)
         stages = [row for report in reports for row in report.account.stages.values()]
         booked = sum(row[SEND] for row in stages), sum(sum(row[kind] for kind in _WAITS) for row in stages)
         for name, what in (("send", 0), ("receive", 1)):
@@ -242,35 +249,38 @@ class LinkEnd:
         self._channel.connect(known, room={1 - self._rank: self._room}, spin=self._spin)
         self._channel.seal()
 
-    def measure(self, n_bytes: int, times: int, work_s: float) -> Mapping[str, float]:
+    def measure(self, n_bytes: int, times: int) -> Mapping[str, float]:
         """Send arrays there and back. Return the median seconds of sending, of receiving an array that is there
-        already, and from the beginning of sending to the end of receiving, if the other end works for `work_s` before
-        it answers."""
-        array = np.ones((1, max(1, n_bytes // 4)), np.float32)
-        send, receive, one_way = list[float](), list[float](), list[float]()
-        for j in range(2 * times):
-            waits = j % 2 == 0  # for an answer, else the answer is there when it is looked for
-            began = time.perf_counter()
-            if self._rank == 0:
-                sent = self._send(array)
-                if not waits:
-                    _work(2 * work_s + n_bytes * 4e-9 + 3e-4)
-                asked = time.perf_counter()
+        already, there and back if the other end is awake, the same if it sleeps, and of the work that both do before
+        they send, without which all would stay in the caches."""
+        array, other = np.ones((1, max(1, n_bytes // 4)), np.float32), np.zeros(_TOUCHED_BYTES // 4, np.float32)
+        found: dict[str, list[float]] = {name: [] for name in ("send", "receive", "awake", "asleep", "work")}
+        for j in range(3 * times):
+            what = j % 3  # 0: the other end is awake; 1: its answer is there when it is looked for; 2: it sleeps
+            if self._rank != 0:
                 self._take()
-                now = time.perf_counter()
-                if waits:
-                    send.append(sent)
-                    one_way.append((now - began - work_s) / 2)
-                else:
-                    receive.append(now - asked)
-            else:
-                self._take()
-                _work(work_s)
+                found["work"].append(_touch(other))
                 self._send(array)
-        if self._rank != 0:
-            return {}
-        times_of = {"send": send, "receive": receive, "one_way": one_way}
-        return {name: statistics.median(found) for name, found in times_of.items()}
+                continue
+            if what == 2:
+                _work(_ASLEEP_S)
+            found["work"].append(_touch(other))
+            began = time.perf_counter()
+            sent = self._send(array)
+            if what == 1:
+                _work(n_bytes * 4e-9 + 3e-4)
+                _touch(other)
+            asked = time.perf_counter()
+            self._take()
+            now = time.perf_counter()
+            if what == 0:
+                found["send"].append(sent)
+                found["awake"].append(now - began)
+            elif what == 1:
+                found["receive"].append(now - asked)
+            else:
+                found["asleep"].append(now - began)
+        return {name: statistics.median(seconds) for name, seconds in found.items() if seconds}
 
     def _send(self, array: Array) -> float:
         began = time.perf_counter()
@@ -285,6 +295,13 @@ class LinkEnd:
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
+
+
+def _touch(array: Array) -> float:
+    """Go through an array as an action does; return the seconds."""
+    began = time.perf_counter()
+    np.add(array, 1, out=array)
+    return time.perf_counter() - began
 
 
 def _work(seconds: float) -> None:

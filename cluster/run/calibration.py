@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from cluster.actors.spinning import SPIN_S
 from cluster.run.asked_processes import AskedProcesses
 from cluster.run.calibrating import MICRO_BATCHES
+from cluster.run.coordinator_time import coordinator_seconds
 from coordinator.job.spec import JobSpec
 from coordinator.plan.partition import Bounds
 from coordinator.plan.predicted_step import trained_numbers
@@ -43,7 +45,6 @@ _measured_by = ("-m", "cluster.run.calibrating")
 _ROUNDS = 2
 _ANSWER_S = 300.0
 _ADVICE = "; see that this host has memory and processes to spare, or plan from counted operations"
-_COORDINATOR_S = 1e-4  # not measured here: of small steps, on a usual machine
 _SMALL_BYTES = 8192
 
 
@@ -80,10 +81,9 @@ def calibrate(
         items = [(part, group, n) for part in wanted for group in groups for n in rows]
         found = _parts(processes, at_once, items, SECONDS if seconds is None else seconds, on_progress)
         parts = {part: _part_times(found, part, rows, groups) for part in wanted}
-        work_s = statistics.median(part.forward(rows[-1]) for part in parts.values())
         crossings = [network.crossing_numbers(k) for one in bounds for k in one[1:-1]] or [network.crossing_numbers(1)]
         n_bytes = max(crossings) * rows[-1] * spec.model_spec().itemsize
-        link = _link(processes, n_bytes, work_s, spin=n_workers * threads <= cores) if n_workers > 1 else _NO_LINK
+        link = _link(processes, n_bytes, spin=n_workers * threads <= cores) if n_workers > 1 else _NO_LINK
         link = _with_the_workers_part(link, found)
         handed = Curve(((float(n_bytes), processes.order(1, do="copy", n_bytes=n_bytes)[0]),))
     by_part = {**{(k, k + 1): parts[a, a + 1] for k, a in like.items()}, **{part: parts[part] for part in stages}}
@@ -95,7 +95,7 @@ def calibrate(
         step_s=statistics.median(one["other"] for one in found.values()),
         local=link,
         handed=handed,
-        coordinator_s=_COORDINATOR_S,
+        coordinator_s=coordinator_seconds(spec, n_workers),
         cores=cores,
         threads=threads,
         rows=tuple(rows),
@@ -206,7 +206,7 @@ def _update(spec: JobSpec, found: Found) -> Curve:
     return Curve.line(max(0.0, float(fixed)), max(0.0, float(each)))
 
 
-def _link(processes: _Processes, n_bytes: int, work_s: float, *, spin: bool) -> LinkTimes:
+def _link(processes: _Processes, n_bytes: int, *, spin: bool) -> LinkTimes:
     """Return the times of a link between two processes of this host, for two sizes of arrays."""
     largest = max(n_bytes, 2 * _SMALL_BYTES)
     addresses = processes.orders([{"do": "link", "rank": rank, "n_bytes": largest, "spin": spin} for rank in (0, 1)])
@@ -214,8 +214,10 @@ def _link(processes: _Processes, n_bytes: int, work_s: float, *, spin: bool) -> 
         processes.order(2, do=do, addresses=addresses)
     taken = {}
     for size in (_SMALL_BYTES, largest):
-        order = {"do": "measure", "n_bytes": size, "times": LINK_TIMES, "work_s": min(work_s, 2e-3)}
-        taken[size] = processes.order(2, **order)[0]
+        here, there = processes.order(2, do="measure", n_bytes=size, times=LINK_TIMES)
+        one_way = max(0.0, here["awake"] - there["work"]) / 2
+        wake = max(0.0, here["asleep"] - here["awake"])
+        taken[size] = {"send": here["send"], "receive": here["receive"], "one_way": one_way, "wake": wake}
     curves = {
         name: Curve(tuple((float(size), one[name]) for size, one in taken.items())) for name in ("send", "receive")
     }
@@ -223,7 +225,8 @@ def _link(processes: _Processes, n_bytes: int, work_s: float, *, spin: bool) -> 
     rest = [max(0.0, one["one_way"] - one["send"] - one["receive"]) for one in (small, large)]
     more = (rest[1] - rest[0]) / (largest - _SMALL_BYTES)
     speed = 1 / more if more > 0 else None
-    return LinkTimes(latency_s=rest[0], bytes_per_s=speed, **curves, measured=True)
+    waking = {"spin_s": SPIN_S, "wake_s": small["wake"]} if spin else {}  # else each array is waited for asleep
+    return LinkTimes(latency_s=rest[0], bytes_per_s=speed, **curves, **waking, measured=True)
 
 
 def _with_the_workers_part(link: LinkTimes, found: Found) -> LinkTimes:

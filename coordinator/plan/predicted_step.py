@@ -16,6 +16,7 @@ import numpy as np
 from coordinator.job.spec import JobSpec
 from coordinator.plan.partition import action_costs
 from coordinator.plan.resolved_job import Blueprint
+from coordinator.program.clock import Waking
 from coordinator.program.shared_cores import SharedCores
 from coordinator.program.table import KINDS, ActionTable, Times, table_of
 from coordinator.program.weight_groups import WeightGroups
@@ -116,6 +117,7 @@ def step_costs(blueprint: Blueprint, table: ActionTable, times: MachineTimes) ->
         ),
         barrier=None if spec.training.clip_norm is None else times.round_trip_s,
         first_trained=first_trained,
+        waking=Waking(times.local.spin_s, times.local.wake_s),
     )
 
 

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,6 +47,21 @@ from stages.errors import InvalidSchedule
 
 Latency = float | Times
 
+
+class Waking(NamedTuple):
+    """A worker that has waited for an array for longer than `after` sleeps, and begins `takes` after the array has
+    come."""
+
+    after: float = inf
+    takes: float = 0.0
+
+    def ready(self, free: float, ready: float) -> float:
+        """Return when a worker that is free can begin with an array that is ready then."""
+        return ready + self.takes if ready - free > self.after else ready
+
+
+AWAKE = Waking()
+"""Of workers that never sleep."""
 _WIDE = 24  # workers from which the clock runs for all workers at once
 
 
@@ -108,8 +125,9 @@ def on_the_clock(
     latency: Latency = 0.0,
     pairs_as_one: bool = False,
     first_trained: int = 0,
+    waking: Waking = AWAKE,
 ) -> Timed:
-    """Return when each action runs, if it begins as soon as its worker is free and what it needs is there.
+    """Return when each action runs, if it begins as soon as its worker is free and awake and what it needs is there.
 
     `times` has the durations of F, I, W and B, float64, (4,), (stages, 4) or (stages, 4, micro-batches). An array
     arrives at another worker `latency` after it is computed; `latency[s]` is that between stages s and s + 1. With
@@ -121,7 +139,7 @@ def on_the_clock(
         raise _broken(table)
     needs = ActionNeeds(table, times, latency)
     narrow = table.n_workers < _WIDE or pairs_as_one
-    found = _by_worker(needs, pairs_as_one) if narrow else _all_at_once(needs)
+    found = _by_worker(needs, pairs_as_one, waking) if narrow else _all_at_once(needs, waking)
     if found is None:
         raise _broken(table)
     return found
@@ -234,7 +252,7 @@ class ActionNeeds:
         return needed, own, self._late[stage, kind], self._times[stage, kind, j]
 
 
-def _by_worker(needs: ActionNeeds, pairs_as_one: bool) -> Timed | None:
+def _by_worker(needs: ActionNeeds, pairs_as_one: bool, waking: Waking) -> Timed | None:
     """Every lane in turn runs as far as it can, until all are done. Return None if workers wait for ever."""
     table = needs.table
     ended = needs.ends().tolist()
@@ -252,7 +270,8 @@ def _by_worker(needs: ActionNeeds, pairs_as_one: bool) -> Timed | None:
                 ready = max(ended[needed] + late for needed, _, late, _ in piece)
                 if ready == np.inf:
                     break
-                now = max(end[-1] if end else 0.0, ready)
+                free = end[-1] if end else 0.0
+                now = max(free, waking.ready(free, ready))
                 for _, _, _, duration in piece:
                     start.append(now)
                     now += duration
@@ -280,7 +299,7 @@ def _pieces(needs: ActionNeeds, lane: Numbers, pairs_as_one: bool) -> Iterator[_
         place += size
 
 
-def _all_at_once(needs: ActionNeeds) -> Timed | None:
+def _all_at_once(needs: ActionNeeds, waking: Waking) -> Timed | None:
     """In each round, every worker performs its next action if what that needs is there. Return None if workers wait
     for ever."""
     table = needs.table
@@ -300,7 +319,8 @@ def _all_at_once(needs: ActionNeeds) -> Timed | None:
         if not len(can):
             return None
         at = place[can]
-        start = np.maximum(free[can], ready[can] + late[can, at])
+        come = ready[can] + late[can, at]
+        start = np.maximum(free[can], np.where(come - free[can] > waking.after, come + waking.takes, come))
         end = start + times[can, at]
         starts[can, at], ends[can, at] = start, end
         ended[own[can, at]] = free[can] = end

@@ -18,7 +18,7 @@ from math import inf
 
 import numpy as np
 
-from coordinator.program.clock import ActionNeeds, Latency, Timed, is_lawful
+from coordinator.program.clock import AWAKE, ActionNeeds, Latency, Timed, Waking, is_lawful
 from coordinator.program.table import ActionTable, Times
 
 TURN_S = 3e-3
@@ -61,18 +61,24 @@ class _Lane:
 
 
 def on_shared_cores(
-    table: ActionTable, times: Times, shared: SharedCores, *, latency: Latency = 0.0, first_trained: int = 0
+    table: ActionTable,
+    times: Times,
+    shared: SharedCores,
+    *,
+    latency: Latency = 0.0,
+    first_trained: int = 0,
+    waking: Waking = AWAKE,
 ) -> Timed:
     """Return when each action runs; see [Note: turns]. Other arguments as of `clock.on_the_clock`. From an action's
     start to its end may pass more time than its duration, if its worker lost the core meanwhile."""
     assert is_lawful(table, first_trained), "the program keeps the laws"
-    return _Clock(table, times, shared, latency).run()
+    return _Clock(table, times, shared, latency, waking).run()
 
 
 class _Clock:
-    def __init__(self, table: ActionTable, times: Times, shared: SharedCores, latency: Latency) -> None:
+    def __init__(self, table: ActionTable, times: Times, shared: SharedCores, latency: Latency, waking: Waking) -> None:
         needs = ActionNeeds(table, times, latency)
-        self._table, self._turn = table, shared.turn
+        self._table, self._turn, self._waking = table, shared.turn, waking
         self._ended = needs.ends().tolist()
         self._lanes = [
             _Lane(host, list(zip(*(column.tolist() for column in needs.of(lane)), strict=True)))
@@ -117,7 +123,7 @@ class _Clock:
             self._waiting[needed] = worker
             return False
         if ready > now or not lane.ends:
-            self._post(max(ready, now), worker, -1.0)
+            self._post(max(self._waking.ready(now, ready), now), worker, -1.0)
             return False
         return True
 
@@ -170,8 +176,9 @@ class _Clock:
         lane.started = False
         reader = self._waiting.pop(own, None)
         if reader is not None:
-            late = self._lanes[reader].actions[self._lanes[reader].place][2]
-            self._post(now + late, reader, -1.0)
+            waits = self._lanes[reader]
+            late, since = waits.actions[waits.place][2], waits.ends[-1] if waits.ends else 0.0
+            self._post(self._waking.ready(since, now + late), reader, -1.0)
 
     def _release(self, host: int, now: float) -> None:
         queue = self._queues[host]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal, NamedTuple
 
 from coordinator.program.shared_cores import TURN_S
@@ -73,12 +74,15 @@ NO_SEAM = Seam()
 class LinkTimes:
     """An array on its way between two workers, by its bytes. `send` keeps the sender busy and `receive` the receiver;
     between the two it is on its way for `latency_s`, and for its bytes at `bytes_per_s` (None: they take no further
-    time). `measured` says whether the figures were measured on the job's link."""
+    time). A receiver that has waited for longer than `spin_s` sleeps, and takes `wake_s` to wake up. `measured` says
+    whether the figures were measured on the job's link."""
 
     latency_s: float
     bytes_per_s: float | None = None
     send: Curve = Curve()
     receive: Curve = Curve()
+    spin_s: float = inf
+    wake_s: float = 0.0
     measured: bool = False
 
     def on_its_way(self, n_bytes: float) -> float:

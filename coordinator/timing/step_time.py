@@ -10,8 +10,8 @@ is one step alone, and the time until the next one begins.
 [Note: causes] Each worker's time in a step is divided without a remainder. `forward`, `input_gradient`,
 `weight_gradient`, `update`, `send` and `other` are as in the accounts of a run. What is left is waiting, and three dry
 runs say why: `schedule` is what the order of the actions alone costs, as if arrays came at once; `links` is what is
-added because arrays take time on their way and workers take them in; `cores` is what is added because workers share
-cores.
+added because arrays take time on their way, and workers take them in and wake up for them; `cores` is what is added
+because workers share cores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from functools import cached_property
 
 import numpy as np
 
-from coordinator.program.clock import Timed, on_the_clock
+from coordinator.program.clock import AWAKE, Timed, Waking, on_the_clock
 from coordinator.program.replay import Span
 from coordinator.program.shared_cores import SharedCores, on_shared_cores
 from coordinator.program.table import ActionTable, B, F, I, Times, W, kinds_of, repeated, stages_of
@@ -65,12 +65,14 @@ class StepCosts:
     barrier: float | None = None
     first_trained: int = 0
     """The first stage that does more than F (see stages.trained)."""
+    waking: Waking = AWAKE
+    """When a worker that waits for an array sleeps, and how long it takes to wake up."""
 
     @property
     def without_links(self) -> StepCosts:
         """The same, as if arrays came at once."""
         none = np.zeros_like(self.send)
-        return replace(self, send=none, receive=none, late=np.zeros_like(self.late))
+        return replace(self, send=none, receive=none, late=np.zeros_like(self.late), waking=AWAKE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +148,12 @@ class _Run:
         return found
 
     def _clock(self, table: ActionTable, times: Times) -> Timed:
-        shared, late, first_trained = self.costs.shared, self.costs.late, self.costs.first_trained
-        if shared.is_tight:
-            return on_shared_cores(table, times, shared, latency=late, first_trained=first_trained)
-        return on_the_clock(table, times, latency=late, first_trained=first_trained)
+        costs, late, first_trained = self.costs, self.costs.late, self.costs.first_trained
+        if costs.shared.is_tight:
+            return on_shared_cores(
+                table, times, costs.shared, latency=late, first_trained=first_trained, waking=costs.waking
+            )
+        return on_the_clock(table, times, latency=late, first_trained=first_trained, waking=costs.waking)
 
     def _end(self, steps: int) -> float:
         """Return when the last worker has ended so many steps."""
