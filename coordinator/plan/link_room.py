@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.plan.blueprint import Blueprint
+from coordinator.plan.resolved_job import Blueprint
 from stages.trained import stage_of
 
 _PAGE = 4096

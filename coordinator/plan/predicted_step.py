@@ -14,9 +14,11 @@ from itertools import pairwise
 import numpy as np
 
 from coordinator.job.spec import JobSpec
+from coordinator.plan.link_room import Link, link_room
 from coordinator.plan.partition import action_costs
 from coordinator.plan.resolved_job import Blueprint
 from coordinator.program.clock import Waking
+from coordinator.program.link_rooms import LinkRooms
 from coordinator.program.shared_cores import SharedCores
 from coordinator.program.table import KINDS, ActionTable, Times, table_of
 from coordinator.program.weight_groups import WeightGroups
@@ -61,7 +63,12 @@ def counted_times(spec: JobSpec) -> MachineTimes:
         f, i, w = (Curve.line(0.0, each) for each in cost)
         parts[k, k + 1] = PartTimes(f, i, w, w)
     return MachineTimes(
-        source="estimated", parts=parts, local=LinkTimes(latency_s=0.0), cores=sys.maxsize, round_trip_s=0.0
+        source="estimated",
+        parts=parts,
+        local=LinkTimes(latency_s=0.0),
+        bounded_links=False,
+        cores=sys.maxsize,
+        round_trip_s=0.0,
     )
 
 
@@ -88,17 +95,19 @@ def step_costs(blueprint: Blueprint, table: ActionTable, times: MachineTimes) ->
     model, n, item = spec.model_spec(), table.n_stages, spec.model_spec().itemsize
     network, rows = model.network, blueprint.micro_batch_rows
     shape = n, 4, table.n_micro_batches
-    send, receive, late = np.zeros(shape), np.zeros(shape), np.zeros(max(0, n - 1))
+    send, receive, late, n_bytes = np.zeros(shape), np.zeros(shape), np.zeros(max(0, n - 1)), np.zeros(shape)
     amount = np.array(rows, dtype=np.float64)
     first_trained = blueprint.first_trained
     for s in range(n - 1):
         link = _link(times, placement[s], placement[s + 1])
         there = amount * network.crossing_numbers(bounds[s + 1]) * item
         send[s, _F], receive[s + 1, _F] = _each(link.send, there), _each(link.receive, there)
+        n_bytes[s, _F] = there
         late[s] = link.on_its_way(float(there.max()))
         if s >= first_trained:
             back = amount * network.gradient_numbers(bounds[s + 1]) * item
             for kind in (_I, _B):
+                n_bytes[s + 1, kind] = back
                 send[s + 1, kind], receive[s, kind] = _each(link.send, back), _each(link.receive, back)
     n_workers = table.n_workers
     numbers = [0] * n_workers
@@ -117,6 +126,7 @@ def step_costs(blueprint: Blueprint, table: ActionTable, times: MachineTimes) ->
         ),
         barrier=None if spec.training.clip_norm is None else times.round_trip_s,
         first_trained=first_trained,
+        rooms=LinkRooms(n_bytes=n_bytes, room=_rooms(blueprint, hosts)) if times.bounded_links else None,
         waking=Waking(times.local.spin_s, times.local.wake_s),
     )
 
@@ -132,6 +142,11 @@ def _other(times: MachineTimes, hosts: Sequence[int]) -> tuple[float, ...]:
     full = hosts.count(0) * times.threads >= times.cores
     lost = times.coordinator_s / times.cores if full else 0.0
     return tuple(times.step_s + (lost if host == 0 else 0.0) for host in hosts)
+
+
+def _rooms(blueprint: Blueprint, hosts: Sequence[int]) -> dict[Link, float]:
+    """Return the room of the links between workers of one host."""
+    return {link: float(n) for link, n in link_room(blueprint).items() if hosts[link[0]] == hosts[link[1]]}
 
 
 def _each(curve: Curve, amounts: Times) -> Times:

@@ -68,11 +68,12 @@ _WIDE = 24  # workers from which the clock runs for all workers at once
 @dataclass(frozen=True, eq=False)
 class Timed:
     """A program with its times: `starts[w]` and `ends[w]` are those of worker w's actions, in the unit of the
-    durations."""
+    durations. `held[w]` is how long each waited for room to send its array; empty if links have any room."""
 
     table: ActionTable
     starts: tuple[Times, ...]
     ends: tuple[Times, ...]
+    held: tuple[Times, ...] = ()
 
     @cached_property
     def makespan(self) -> float:

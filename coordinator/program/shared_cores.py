@@ -19,6 +19,7 @@ from math import inf
 import numpy as np
 
 from coordinator.program.clock import AWAKE, ActionNeeds, Latency, Timed, Waking, is_lawful
+from coordinator.program.link_rooms import Link, LinkRooms
 from coordinator.program.table import ActionTable, Times
 
 TURN_S = 3e-3
@@ -58,6 +59,53 @@ class _Lane:
     started: bool = False
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
+    held: list[float] = field(default_factory=list)
+    """How long each action waited for room before its array was sent."""
+    sent: list[tuple[int, float]] = field(default_factory=list)
+    """Of each action, the receiver of its array and the bytes; none: -1."""
+    awaits: bool = False
+    """Whether it waits for an array or for room, and takes in what comes."""
+
+
+@dataclass(slots=True)
+class _LinkState:
+    """A link with bounded room. `inside` has the bytes of the arrays in it, by their places, in the order in which they
+    were sent; an array that is taken makes room when all before it are taken."""
+
+    room: float
+    inside: dict[int, float] = field(default_factory=dict)
+    taken: set[int] = field(default_factory=set)
+    used: float = 0.0
+    held_since: float | None = None
+    """Since when the sender waits for room."""
+
+    def put(self, place: int, n_bytes: float) -> bool:
+        """Put an array into the link if it has room; return whether it had. An empty link has room for any."""
+        if self.inside and self.used + n_bytes > self.room:
+            return False
+        self.inside[place] = n_bytes
+        self.used += n_bytes
+        return True
+
+    def take(self, place: int) -> bool:
+        """Take an array out; return whether that made room."""
+        if place not in self.inside:
+            return False
+        self.taken.add(place)
+        made = False
+        for first in list(self.inside):
+            if first not in self.taken:
+                break
+            self.taken.remove(first)
+            self.used -= self.inside.pop(first)
+            made = True
+        return made
+
+    def empty(self) -> None:
+        """Take everything out."""
+        self.inside.clear()
+        self.taken.clear()
+        self.used = 0.0
 
 
 def on_shared_cores(
@@ -68,15 +116,25 @@ def on_shared_cores(
     latency: Latency = 0.0,
     first_trained: int = 0,
     waking: Waking = AWAKE,
+    rooms: LinkRooms | None = None,
 ) -> Timed:
-    """Return when each action runs; see [Note: turns]. Other arguments as of `clock.on_the_clock`. From an action's
-    start to its end may pass more time than its duration, if its worker lost the core meanwhile."""
+    """Return when each action runs; see [Note: turns] and, with `rooms`, [Note: room]. Other arguments as of
+    `clock.on_the_clock`. From an action's start to its end may pass more time than its duration, if its worker lost the
+    core meanwhile, or waited for room (`Timed.held`)."""
     assert is_lawful(table, first_trained), "the program keeps the laws"
-    return _Clock(table, times, shared, latency, waking).run()
+    return _Clock(table, times, shared, latency, waking, rooms).run()
 
 
 class _Clock:
-    def __init__(self, table: ActionTable, times: Times, shared: SharedCores, latency: Latency, waking: Waking) -> None:
+    def __init__(
+        self,
+        table: ActionTable,
+        times: Times,
+        shared: SharedCores,
+        latency: Latency,
+        waking: Waking,
+        rooms: LinkRooms | None,
+    ) -> None:
         needs = ActionNeeds(table, times, latency)
         self._table, self._turn, self._waking = table, shared.turn, waking
         self._ended = needs.ends().tolist()
@@ -92,6 +150,15 @@ class _Clock:
         """Time, a number in order, worker, and how long it has computed since it was given the core; −1: it can begin
         its action."""
         self._count = 0
+        self._links: dict[Link, _LinkState] = {}
+        if rooms is not None:
+            for worker, lane in enumerate(self._lanes):
+                receivers, n_bytes = rooms.sent(table, worker)
+                lane.sent = list(zip(receivers.tolist(), n_bytes.tolist(), strict=True))
+            self._links = {link: _LinkState(room) for link, room in rooms.room.items()}
+        self._into: list[list[Link]] = [
+            [link for link in self._links if link[1] == worker] for worker in range(len(self._lanes))
+        ]
 
     def run(self) -> Timed:
         for worker in range(len(self._lanes)):
@@ -104,9 +171,11 @@ class _Clock:
                 self._advance(worker, now, computed)
         assert all(lane.place == len(lane.actions) for lane in self._lanes), "workers wait for each other"
         lanes = self._lanes
-        return Timed(
-            self._table, tuple(np.array(lane.starts) for lane in lanes), tuple(np.array(lane.ends) for lane in lanes)
+        starts, ends, held = (
+            tuple(np.array(column) for column in columns)
+            for columns in zip(*((lane.starts, lane.ends, lane.held) for lane in lanes), strict=True)
         )
+        return Timed(self._table, starts, ends, held if self._links else ())
 
     def _post(self, at: float, worker: int, computed: float) -> None:
         self._count += 1
@@ -116,14 +185,18 @@ class _Clock:
         """Find out when the worker's next action can begin; return whether it can now. If not, an event follows."""
         lane = self._lanes[worker]
         if lane.place == len(lane.actions):
+            self._take_in(worker, now)
             return False
         needed, _, late, _ = lane.actions[lane.place]
         ready = self._ended[needed] + late
         if ready == inf:
             self._waiting[needed] = worker
+            self._take_in(worker, now)
             return False
         if ready > now or not lane.ends:
             self._post(max(self._waking.ready(now, ready), now), worker, -1.0)
+            if ready > now:
+                self._take_in(worker, now)
             return False
         return True
 
@@ -146,6 +219,8 @@ class _Clock:
         if not lane.started:
             lane.started, lane.left = True, lane.actions[lane.place][3]
             lane.starts.append(now)
+            lane.awaits = False
+            self._fetch(worker, lane.actions[lane.place][0], now)
         span = min(lane.left, lane.turn_left)
         self._post(now + span, worker, span)
 
@@ -154,7 +229,10 @@ class _Clock:
         lane.left -= computed
         lane.turn_left -= computed
         if lane.left <= 0:
-            self._complete(worker, now)
+            if not self._send(worker, now):
+                self._release(lane.host, now)
+                return
+            self._complete(worker, now, 0.0)
             if not self._look(worker, now):
                 self._release(lane.host, now)
                 return
@@ -167,8 +245,59 @@ class _Clock:
             lane.turn_left = self._turn
         self._go_on(worker, now)
 
-    def _complete(self, worker: int, now: float) -> None:
+    # links, see [Note: room] ---------------------------------------------------------------------------------------
+
+    def _send(self, worker: int, now: float) -> bool:
+        """Put what the worker's action sends into its link; return whether there was room. If not, the worker is held
+        until there is."""
         lane = self._lanes[worker]
+        if not lane.sent:
+            return True
+        receiver, n_bytes = lane.sent[lane.place]
+        if receiver < 0:
+            return True
+        link = self._links[worker, receiver]
+        own = lane.actions[lane.place][1]
+        if link.put(own, n_bytes):
+            return True
+        if self._lanes[receiver].awaits:
+            link.empty()
+            link.put(own, n_bytes)
+            return True
+        link.held_since = now
+        self._take_in(worker, now)
+        return False
+
+    def _take_in(self, worker: int, now: float) -> None:
+        """The worker waits: it takes all that is there out of its links, and whoever waits for room goes on."""
+        self._lanes[worker].awaits = True
+        for link in self._into[worker]:
+            self._links[link].empty()
+            self._go_on_sending(link, now)
+
+    def _fetch(self, worker: int, needed: int, now: float) -> None:
+        """The worker takes the array that it needs out of its link."""
+        for link in self._into[worker]:
+            if self._links[link].take(needed):
+                self._go_on_sending(link, now)
+
+    def _go_on_sending(self, link: Link, now: float) -> None:
+        """Send the array that is held, if it has room now."""
+        state, (worker, _) = self._links[link], link
+        if state.held_since is None:
+            return
+        lane = self._lanes[worker]
+        if not state.put(lane.actions[lane.place][1], lane.sent[lane.place][1]):
+            return
+        held, state.held_since = now - state.held_since, None
+        lane.awaits = False
+        self._complete(worker, now, held)
+        if self._look(worker, now):
+            self._post(now, worker, -1.0)
+
+    def _complete(self, worker: int, now: float, held: float) -> None:
+        lane = self._lanes[worker]
+        lane.held.append(held)
         own = lane.actions[lane.place][1]
         self._ended[own] = now
         lane.ends.append(now)

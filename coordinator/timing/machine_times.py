@@ -119,6 +119,8 @@ class MachineTimes:
     turn_s: float = TURN_S
     round_trip_s: float = 1e-3
     coordinator_s: float = 0.0
+    bounded_links: bool = True
+    """Whether a sender waits if a link between workers of one host has no room."""
     rows: tuple[int, ...] = field(default=())
     """Rows of a micro-batch for which parts were measured; for others the times are read off straight lines."""
 

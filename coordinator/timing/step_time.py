@@ -16,13 +16,16 @@ because workers share cores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from coordinator.program.clock import AWAKE, Timed, Waking, on_the_clock
+from coordinator.program.link_rooms import LinkRooms
 from coordinator.program.replay import Span
 from coordinator.program.shared_cores import SharedCores, on_shared_cores
 from coordinator.program.table import ActionTable, B, F, I, Times, W, kinds_of, repeated, stages_of
@@ -65,6 +68,8 @@ class StepCosts:
     barrier: float | None = None
     first_trained: int = 0
     """The first stage that does more than F (see stages.trained)."""
+    rooms: LinkRooms | None = None
+    """The room of the links between workers of one host; None: any."""
     waking: Waking = AWAKE
     """When a worker that waits for an array sleeps, and how long it takes to wake up."""
 
@@ -72,7 +77,7 @@ class StepCosts:
     def without_links(self) -> StepCosts:
         """The same, as if arrays came at once."""
         none = np.zeros_like(self.send)
-        return replace(self, send=none, receive=none, late=np.zeros_like(self.late), waking=AWAKE)
+        return replace(self, send=none, receive=none, late=np.zeros_like(self.late), waking=AWAKE, rooms=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,12 +153,21 @@ class _Run:
         return found
 
     def _clock(self, table: ActionTable, times: Times) -> Timed:
-        costs, late, first_trained = self.costs, self.costs.late, self.costs.first_trained
+        costs = self.costs
+        common: dict[str, Any] = {
+            "latency": costs.late,
+            "first_trained": costs.first_trained,
+            "waking": costs.waking,
+        }
+        rooms = None if costs.rooms is None else costs.rooms.repeated(self._steps)
         if costs.shared.is_tight:
-            return on_shared_cores(
-                table, times, costs.shared, latency=late, first_trained=first_trained, waking=costs.waking
-            )
-        return on_the_clock(table, times, latency=late, first_trained=first_trained, waking=costs.waking)
+            return on_shared_cores(table, times, costs.shared, rooms=rooms, **common)
+        plain = on_the_clock(table, times, **common)
+        if rooms is None or not rooms.may_be_short(table, plain.starts, plain.ends):
+            return plain
+        n = table.n_workers
+        own = SharedCores(host_of=tuple(range(n)), cores=(1,) * n, turn=math.inf)
+        return on_shared_cores(table, times, own, rooms=rooms, **common)
 
     def _end(self, steps: int) -> float:
         """Return when the last worker has ended so many steps."""
@@ -173,9 +187,17 @@ class _Run:
             "input_gradient": float(compute[(kind == I) | (kind == B)].sum()),
             "weight_gradient": float(compute[kind == W].sum()),
             "update": costs.update[worker],
-            "send": float(costs.send[stage, kind, j].sum()),
+            "send": float((costs.send[stage, kind, j] + self._held(worker)).sum()),
             "other": costs.other[worker] + (costs.barrier or 0.0),
         }
+
+    def _held(self, worker: int) -> Times:
+        """Return how long each action of a worker waits for room, a mean over the later steps."""
+        n = self._lengths[worker]
+        if not self._timed.held:
+            return np.zeros(n)
+        held: Times = self._timed.held[worker][self._first * n :].reshape(-1, n).mean(axis=0)
+        return held
 
     def spans(self) -> tuple[tuple[Span, ...], ...]:
         """Return the actions of one of the later steps, from its first action on."""
@@ -203,6 +225,7 @@ class _Run:
             before = np.concatenate([[self._timed.ends[worker][first * n - 1] if first else 0.0], ends[:-1]])
             repeats = self._steps - first
             idle = (starts - before).reshape(repeats, n).mean(axis=0) + (costs.send + costs.receive)[stage, kind, j]
+            idle += self._held(worker)
             of_stage = np.bincount(stage, weights=idle, minlength=table.n_stages)
             missing = self.seconds - (ends[-1] - before[0]) / repeats
             of_stage[int(stage[0])] += max(0.0, missing - (costs.barrier or 0.0))

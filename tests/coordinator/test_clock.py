@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.program import clock
-from coordinator.program.clock import Timed, as_papers_count, as_workers_do, on_the_clock
+from coordinator.program.clock import Timed, Waking, as_papers_count, as_workers_do, on_the_clock
 from coordinator.program.kept import kept
 from coordinator.program.replay import replay
-from coordinator.program.table import KINDS, ActionTable, Times, table_of
+from coordinator.program.shared_cores import SharedCores, on_shared_cores
+from coordinator.program.table import KINDS, ActionTable, Times, apart, table_of
 from coordinator.program.thin_drawing import draw_thin
 from coordinator.schedules import tabulate
 from coordinator.timing.prediction import as_performed, durations, products
@@ -148,3 +149,25 @@ def test_a_thin_picture_of_many_workers_shows_some_of_them() -> None:
     lines = draw_thin(timed, columns=80).splitlines()
     assert len(lines) == 32
     assert (lines[0][:12], lines[1][:12], lines[-1][:12]) == ("worker  0  F", "worker  3  ·", "worker 99  ·")
+
+
+@settings(deadline=None, max_examples=40)
+@given(built_in(6, 8), st.integers(0, 2**32), st.sampled_from([0.5, 2.0]))
+def test_a_worker_that_has_waited_long_begins_later_on_every_clock(found: Program, seed: int, after: float) -> None:
+    table, times = apart(table_of(found)), np.random.default_rng(seed).integers(1, 9, (found.n_stages, 4)) / 4
+    waking, n = Waking(after, 0.25), found.n_workers
+    shared = SharedCores(host_of=range(n), cores=(1,) * n, turn=1.0)
+    ways = [on_shared_cores(table, times, shared, latency=0.5, waking=waking)]
+    for fewest in (1, 10_000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clock, "_WIDE", fewest)
+            ways.append(on_the_clock(table, times, latency=0.5, waking=waking))
+            awake = on_the_clock(table, times, latency=0.5)
+    slept = False
+    for worker in range(n):
+        starts, ends = ways[0].starts[worker], ways[0].ends[worker]
+        assert all((way.starts[worker] == starts).all() for way in ways)
+        waits = starts - np.concatenate([[0.0], ends[:-1]])
+        assert not ((waits > after) & (waits <= after + 0.25)).any(), "waking up takes that long"
+        slept |= bool((waits > after).any())
+    assert (ways[0].makespan >= awake.makespan) if slept else (ways[0].makespan == awake.makespan)
