@@ -10,6 +10,7 @@ time as workers would compute at the same time, each with the worker's number of
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -225,8 +226,15 @@ def _link(processes: _Processes, n_bytes: int, *, spin: bool) -> LinkTimes:
     rest = [max(0.0, one["one_way"] - one["send"] - one["receive"]) for one in (small, large)]
     more = (rest[1] - rest[0]) / (largest - _SMALL_BYTES)
     speed = 1 / more if more > 0 else None
-    waking = {"spin_s": SPIN_S, "wake_s": small["wake"]} if spin else {}  # else each array is waited for asleep
-    return LinkTimes(latency_s=rest[0], bytes_per_s=speed, **curves, **waking, measured=True)
+    return LinkTimes(
+        latency_s=rest[0],
+        bytes_per_s=speed,
+        send=curves["send"],
+        receive=curves["receive"],
+        spin_s=SPIN_S if spin else math.inf,  # who never spins is asleep in every message that was measured
+        wake_s=small["wake"] if spin else 0.0,
+        measured=True,
+    )
 
 
 def _with_the_workers_part(link: LinkTimes, found: Found) -> LinkTimes:
