@@ -56,6 +56,11 @@ class Dataset:
         shared = isinstance(x, FileRows) and isinstance(y, FileRows) and x.chosen is y.chosen
         return int(x.nbytes + (0 if shared else y.nbytes))
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether no row is read from a file."""
+        return type(self.x) is type(self.y) is np.ndarray
+
     def read_bytes(self, n_rows: int) -> int:
         """Return the bytes that so many rows of a file take in memory when they are read. Rows of arrays take none:
         they are there already."""

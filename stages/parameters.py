@@ -80,7 +80,10 @@ class Parameters:
     def squared_norms(self) -> dict[str, float]:
         """Σ g² of the gradient of each trained parameter. NaN or infinite only if the gradient holds such a value."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return {name: _squared_norm(gradient) for name, gradient in self._trained_gradients}
+            return {
+                name: norm if isfinite(norm := float(gradient.dot(gradient))) else _wide_squared_norm(gradient)
+                for name, gradient in self._trained_gradients
+            }
 
     def view(self, flat: Array, name: str) -> Array:
         """The part of `flat` that is the parameter's, in its shape, not copied."""
@@ -88,9 +91,6 @@ class Parameters:
         return flat[slot.start : slot.stop].reshape(slot.shape)
 
 
-def _squared_norm(vector: Array) -> float:
-    fast = float(vector.dot(vector))
-    if isfinite(fast):
-        return fast
+def _wide_squared_norm(vector: Array) -> float:
     wide = vector.astype(np.float64)  # squares of large float32 values overflow though the values are finite
     return float(wide.dot(wide))

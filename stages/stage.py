@@ -68,8 +68,9 @@ class Stage:
         self.living, self._n_slots = LivingUnits(self.ops), compiled.n_slots
         self.optimizer = make_optimizer(optimizer, self.parameters, self.ops)
         self._group = weight_grad_group
-        draws = any(op.layer.draws for op in self.ops)
-        self._prepared = PreparedStep(allowed=weight_grad_group == 1 and not recompute and not draws)
+        self.draws = any(op.layer.draws for op in self.ops)
+        """Whether training draws random numbers, and so reads `at` beyond `training`."""
+        self._prepared = PreparedStep(allowed=weight_grad_group == 1 and not recompute and not self.draws)
         self._saved: dict[int, tuple[Memory, Moment, int]] = {}
         self._saved_bytes = 0
         self.peak_saved_bytes = 0

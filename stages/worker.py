@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from stages.errors import NonFinite, as_failure
 from stages.evaluation import EvaluationSums
 from stages.faults import FaultPlan
 from stages.layer_state import gathered, layer_states
-from stages.layers.base import EVALUATING, Moment
+from stages.layers.base import EVALUATING, TRAINING, Moment
 from stages.ledger import (
     CHECKPOINT,
     EVALUATION,
@@ -61,6 +62,7 @@ from stages.trained import first_trained_stage, performed_lane
 from stages.worker_memory import worker_memory
 
 _F, _I, _W, _B = Kind  # quicker than looking up a member
+_tag = partial(tuple.__new__, Tag)  # twice as quick as Tag's own
 
 
 class Worker:
@@ -89,6 +91,7 @@ class Worker:
         self._setup, self._channel = setup, channel
         self._faults = FaultPlan(setup.faults) if faults is None else faults
         self._data = {"train": train, "validation": validation}
+        self._reads_files = train is not None and not train.in_memory
         bounds = setup.bounds
         self.stages: dict[int, Stage] = dict(stages or {}) or {
             s: Stage(
@@ -243,15 +246,17 @@ class Worker:
     def _forward(self, action: Action, batch: Batch) -> None:
         s, j = action.stage, action.micro_batch
         if s == 0:
-            self.progress.store(self._step, action)
+            if self._reads_files:
+                self.progress.store(self._step, action)
             x = batch.inputs(self._data["train"], j)
-            self.progress.compute(self._step, action)
+            if self._reads_files:
+                self.progress.compute(self._step, action)
         else:
             x = self.receive(s, _F, j)
             self._ledger.book(s, self._wait_kind)
         stage = self.stages[s]
         trained = s >= self._first_trained  # see [Note: untrained stages]
-        at = Moment(True, self._seed, batch.order.step, batch.first(j))
+        at = Moment(True, self._seed, batch.order.step, batch.first(j)) if stage.draws else TRAINING
         y = stage.forward(j, x, at, look=batch.order.look) if trained else stage.infer(x, at)
         check_output(stage, x, y, at, batch.when, action)
         if s < self._last_stage:
@@ -259,10 +264,11 @@ class Worker:
             self.send(s + 1, _F, j, y)
             self._ledger.book(s, SEND)
             return
-        self.progress.store(self._step, action)  # the targets are read
+        if self._reads_files:
+            self.progress.store(self._step, action)  # the targets are read
         gradient = batch.take_loss(self._loss, self._setup.model.network, self._data["train"], j, y)
         if trained:
-            self._handed[Tag(self._round, s, _I, j)] = gradient
+            self._handed[_tag((self._round, s, _I, j))] = gradient
         self._ledger.book_action(s, FORWARD, j)
 
     def _backward_input(self, action: Action, batch: Batch, *, together: bool) -> None:
@@ -353,7 +359,7 @@ class Worker:
 
     def send(self, stage: int, kind: Kind, micro_batch: int, array: Array) -> None:
         """See TiedExchange's Carrier."""
-        tag, to = Tag(self._round, stage, kind, micro_batch), self._setup.placement[stage]
+        tag, to = _tag((self._round, stage, kind, micro_batch)), self._setup.placement[stage]
         if to == self._setup.worker:
             self._handed[tag] = array.copy()
         else:
@@ -371,7 +377,7 @@ class Worker:
 
     def receive(self, stage: int, kind: Kind, micro_batch: int, sender: int | None = None) -> Array:
         """See TiedExchange's Carrier."""
-        tag = Tag(self._round, stage, kind, micro_batch)
+        tag = _tag((self._round, stage, kind, micro_batch))
         handed = self._handed.pop(tag, None)
         if handed is not None:
             return handed

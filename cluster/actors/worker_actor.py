@@ -17,7 +17,7 @@ from cluster.actors.checkpoint_files import RemoteFile, layer_file_here
 from cluster.actors.fault_tools import WorkerFaultTools
 from cluster.actors.host_processes import ignore_end_signals
 from cluster.actors.packing import pack_result, unpack_orders
-from cluster.actors.process_limits import begin_measuring, limit_memory, warm_up_blas
+from cluster.actors.process_limits import begin_measuring, limit_memory, spare_what_is_loaded, warm_up_blas
 from cluster.actors.protocol import LinkChoice, WorkerAddress, generation_of
 from cluster.actors.runner_link import RunnerLink, files_here, log_line, log_to_file, log_to_runner
 from cluster.checkpoints.folder import NO_STATE, CheckpointReader, StatePlaces
@@ -154,6 +154,7 @@ class WorkerActor:
             # the environment sets this too, but OpenBLAS takes no more threads from it than there are cores
             self._threads = BlasThreads(blas_threads(spec))
             warm_up_blas(spec.precision, _widest(setup))
+            spare_what_is_loaded()
             with contextlib.ExitStack() as files:
                 places: Mapping[str, str] = {}
                 rules = None if self._link is None else self._link.rules

@@ -10,9 +10,13 @@ from stages.arrays import Array, copy_into, row_blocks
 from stages.layers.options import NoOptions, option
 from stages.losses.base import Loss, LossKind, LossResult, Targets
 
+_FEW = 8192  # numbers that are read from the cache in any order
+
 
 def _difference(f: Array, targets: Targets) -> Array:
     """f − targets, a new array. The targets are often the transpose of rows, see `copy_into`."""
+    if f.size <= _FEW:
+        return f - targets
     difference = np.empty_like(f)
     copy_into(difference, targets)
     return np.subtract(f, difference, out=difference)
@@ -35,7 +39,9 @@ class SumOfSquares(Loss):
     def evaluate(self, f: Array, targets: Targets, count: int) -> LossResult:
         """See Loss. ∂ℓ/∂f = 2 (f − y) / count."""
         difference = _difference(f, targets)
-        total = float(np.multiply(difference, difference).sum(dtype=np.float64))
+        total = float(
+            np.add.reduce(np.multiply(difference, difference), None, np.float64)
+        )  # as `sum`, with fewer calls
         difference *= 2 / count
         return LossResult(total, None, difference)
 

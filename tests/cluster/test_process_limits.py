@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cluster.actors.process_limits import begin_measuring, data_bytes, limit_memory, warm_up_blas
+from cluster.actors.process_limits import begin_measuring, data_bytes, limit_memory, spare_what_is_loaded, warm_up_blas
 from stages.process_memory import peak_resident_bytes
 
 MIB = 2**20
@@ -112,3 +113,13 @@ def test_the_peak_is_measured_from_where_measuring_began() -> None:
 
 def test_after_warming_up_a_product_takes_no_more_than_its_arrays() -> None:
     assert max(_elsewhere(_warm_up)) < 8 * MIB
+
+
+def test_a_search_for_garbage_leaves_out_what_was_loaded_before() -> None:
+    before = gc.get_freeze_count()
+    try:
+        spare_what_is_loaded()
+        assert gc.get_freeze_count() > before
+        assert len(gc.get_objects()) < 1000
+    finally:
+        gc.unfreeze()
