@@ -32,9 +32,9 @@ from cluster.actors.ray_session import ray_session
 from coordinator.job.schedule_names import TWO_STAGES_A_WORKER, fewest_micro_batches
 from coordinator.texts import per_second
 
-OURS = (("1f1b", 1), ("gpipe", 8), ("zb-h1", 1), ("zb-h1", 4), ("zb-h2", 1))
+OURS = (("1f1b", 1), ("gpipe", 8), ("zb-h1", 1), ("zb-h1", 4), ("zb-h2", 1), ("zbv", 1))
 """Our schedules, each with a weight-gradient group, which is at most the number of micro-batches."""
-OURS_ELSEWHERE = (("gpipe", 8), ("zb-h1", 1), ("zb-h2", 1))
+OURS_ELSEWHERE = (("zb-h1", 1), ("zb-h2", 1), ("zbv", 1))
 """Those that are tried with other numbers of micro-batches than the network's own."""
 OURS_GPT = (("1f1b", 1), ("zb-h1", 1), ("zb-h2", 1), ("zbv", 1), ("v-half", 1), ("dualpipev", 1))
 OURS_GPT_ELSEWHERE = (("zb-h2", 1), ("zbv", 1), ("dualpipev", 1))
@@ -43,7 +43,7 @@ TORCH = ("1F1B", "GPipe", "InterleavedZeroBubble-1", "ZBVZeroBubble", "DualPipeV
 """Torch's schedules that won for any network, or nearly did, when `python -m benchmarks.torch_peer` measured all
 nine."""
 TORCH_ELSEWHERE = ("1F1B", "GPipe", "Interleaved1F1B", "DualPipeV")
-MICRO_BATCHES = {64: (2, 4), 256: (2, 4, 16), 1024: (4, 8), 2048: (4,)}
+MICRO_BATCHES = {64: (2, 4), 256: (2, 4), 1024: (4, 8), 2048: (4,)}
 """Other numbers of micro-batches that both sides try, by the width of an MLP, …"""
 GPT_MICRO_BATCHES = {12: (2, 3, 6), 8: (2, 8), 4: (2,)}
 """… and by the batch of a GPT."""
