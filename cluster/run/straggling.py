@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from cluster.run.run_dir import RunDir
@@ -13,12 +13,20 @@ from coordinator.train.workers import Workers
 
 
 class StragglerNotes:
-    """Takes in the steps of a run whose full batch has `batch` rows."""
+    """Takes in the steps of a run whose full batch has `batch` rows. `planned` returns what the present plan gives each
+    worker for it (see Stragglers)."""
 
-    def __init__(self, workers: Workers, batch: int, run_dir: RunDir, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        batch: int,
+        run_dir: RunDir,
+        warn: Callable[[str], None],
+        planned: Callable[[], Sequence[float]] = tuple,
+    ) -> None:
         self._workers, self._batch, self._run_dir, self._warn = workers, batch, run_dir, warn
-        self._places = list(workers.places())
-        self._stragglers = Stragglers(len(self._places), batch)
+        self._planned, self._places = planned, list(workers.places())
+        self._stragglers = Stragglers(len(self._places), batch, planned() if self._places else ())
 
     def row(self, row: TrainedStep) -> None:
         """Take in a step. Threads (`--local`) are no stragglers: they share one process."""
@@ -37,7 +45,7 @@ class StragglerNotes:
         """Go on after a recovery: what was known of a worker that was replaced is forgotten."""
         places = list(self._workers.places())
         if len(places) != len(self._places):
-            self._stragglers = Stragglers(len(places), self._batch)
+            self._stragglers = Stragglers(len(places), self._batch, self._planned())
         else:
             for before, now in zip(self._places, places, strict=True):
                 if (before.host, before.pid) != (now.host, now.pid):

@@ -40,6 +40,7 @@ from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.choosing import chosen
 from coordinator.plan.estimate import estimate
 from coordinator.plan.layout import lay_out
+from coordinator.plan.predicted_step import computing_by_plan
 from coordinator.timing.epoch_means import EpochMeans
 from coordinator.train.ending import Ending
 from coordinator.train.recovery import Policy
@@ -345,7 +346,10 @@ class Run:
         trainer = self._make_trainer(workers, checkpoints, self._position)
         observer = StepObserver(self.spec.name, run_dir, self.blueprint, self.data, workers, trainer, desk.look)
         observer.begin(self._trace_steps)
-        stragglers = StragglerNotes(workers, self.spec.training.batch_size, run_dir, lambda text: self.warn(text))
+        stragglers = StragglerNotes(
+            *(workers, self.spec.training.batch_size, run_dir, lambda text: self.warn(text)),
+            planned=lambda: computing_by_plan(self.blueprint),
+        )
         trackers = Trackers(
             self.spec,
             run_dir.path,

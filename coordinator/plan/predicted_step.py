@@ -78,6 +78,15 @@ def predicted_step(blueprint: Blueprint, times: MachineTimes) -> PredictedStep:
     return timed_step(table, step_costs(blueprint, table, times))
 
 
+def computing_by_plan(blueprint: Blueprint) -> tuple[float, ...]:
+    """Return the estimated seconds for which each worker computes actions and its update in a full step, on cores of
+    its own."""
+    table = performed_table(blueprint)
+    costs = step_costs(blueprint, table, estimated_times(blueprint.spec, cores=sys.maxsize))
+    compute = costs.compute.reshape(-1)
+    return tuple(float(compute[lane].sum()) + update for lane, update in zip(table.lanes, costs.update, strict=True))
+
+
 def performed_table(blueprint: Blueprint) -> ActionTable:
     """Return the program of a full batch as workers perform it."""
     return table_of(as_performed(blueprint.program, blueprint.first_trained, together=blueprint.recompute))

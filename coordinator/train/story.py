@@ -52,11 +52,15 @@ def straggler_text(event: Mapping[str, Any]) -> str:
     """Return an event about a slow worker as a line of text."""
     who = f"worker {event['worker']} on {event['host']}"
     now, usual = _duration(event["seconds"]), _duration(event["usual_s"])
+    computes, by_plan = f"since step {event['since']} it computes {now} a step", event.get("by_plan", False)
     if event["event"] == STRAGGLES_NO_MORE:
-        return f"{who} is no straggler any more: since step {event['since']} it computes {now} a step, usually {usual}"
+        other = f"by its plan {usual} at the pace of the others" if by_plan else f"usually {usual}"
+        return f"{who} is no straggler any more: {computes}, {other}"
+    times = f"{event['factor']:.1f} ×"
+    if by_plan:
+        return f"{who} is a straggler: {computes}, {times} the {usual} of its plan at the pace of the others"
     return (
-        f"{who} is a straggler: since step {event['since']} it computes {now} a step, {event['factor']:.1f} × its "
-        f"usual {usual}; the others take {event['others']:.1f} × theirs"
+        f"{who} is a straggler: {computes}, {times} its usual {usual}; the others take {event['others']:.1f} × theirs"
     )
 
 

@@ -59,3 +59,20 @@ def test_a_replaced_worker_has_no_history_and_threads_are_not_watched(tmp_path: 
         threads.row(_row(step, 0.1, 0.2 if step < 80 else 0.9))
     run_dir.close()
     assert told == []
+
+
+def test_a_replaced_worker_that_is_slower_than_its_plan_is_told_by_the_plan(tmp_path: Path) -> None:
+    places = [WorkerPlace(0, "here", "n0", 10), WorkerPlace(1, "there", "n1", 11)]
+    workers: Any = SimpleNamespace(places=lambda: places)
+    told: list[str] = []
+    run_dir = RunDir.create(tmp_path / "run", digits_job())
+    notes = StragglerNotes(workers, 64, run_dir, told.append, planned=lambda: (0.02, 0.04))
+    for step in range(1, 80):
+        notes.row(_row(step, 0.1, 0.2))
+    places[1] = WorkerPlace(1, "there", "n1", 12)
+    notes.go_on()
+    for step in range(80, 200):
+        notes.row(_row(step, 0.1, 0.6))
+    run_dir.close()
+    assert len(told) == 1
+    assert "it computes 600 ms a step, 3.0 × the 200 ms of its plan at the pace of the others" in told[0]

@@ -25,10 +25,13 @@ def _account(seconds: float, stage: int = 0) -> Account:
 
 
 def _run(
-    steps: int, factor: Callable[[int, int], float], rows: Callable[[int], int] = lambda step: BATCH
+    steps: int,
+    factor: Callable[[int, int], float],
+    rows: Callable[[int], int] = lambda step: BATCH,
+    planned: Sequence[float] = (),
 ) -> list[Straggling]:
     """Return what is told if worker w takes `factor(w, step)` times its time in a step, in proportion to its rows."""
-    watch, found = Stragglers(len(PACE), BATCH), []
+    watch, found = Stragglers(len(PACE), BATCH, planned), []
     for step in range(1, steps + 1):
         share = rows(step) / BATCH
         accounts = [_account(pace * share * factor(w, step), w) for w, pace in enumerate(PACE)]
@@ -111,6 +114,46 @@ def test_a_replaced_worker_begins_with_no_history_and_a_single_worker_is_compare
         assert alone.take(step, BATCH, 1.0, [_account(0.1 if step < 100 else 0.9)]) == []
 
 
+PLAN = tuple(7 * pace for pace in PACE)
+"""Wrong by a factor, but the same for all."""
+
+
+def test_a_worker_that_is_slower_than_its_plan_from_its_first_step_on_is_told_with_figures() -> None:
+    def factor(worker: int, step: int) -> float:
+        return 2.5 if worker == 1 and step < 200 else 1.2
+
+    assert _run(190, factor) == [], "its own history does not show it"
+    slow, over = _run(300, factor, planned=PLAN)
+    assert (slow.worker, slow.over, slow.by_plan) == (1, False, True)
+    assert slow.seconds == pytest.approx(2.5 * PACE[1])
+    assert slow.usual_s == pytest.approx(1.2 * PACE[1]), "at the pace of the others"
+    assert slow.factor == pytest.approx(2.5 / 1.2)
+    assert slow.step <= 10 * 3 + 3
+    assert (over.worker, over.over, over.by_plan) == (1, True, True)
+    assert 198 <= over.since <= 202
+
+
+@pytest.mark.parametrize(
+    ("factor", "planned"),
+    [
+        (lambda w, step: 20.0, PLAN),
+        (lambda w, step: 1.9 if w == 1 else 1.0, PLAN),
+        (lambda w, step: 6.0 if w == 1 else 1.0, tuple(pace / 30 for pace in PACE)),
+        (lambda w, step: 6.0 if w == 1 and step % 20 else 1.0, ()),
+    ],
+    ids=["all are slow", "less than the factor", "plans of a few milliseconds", "no plan"],
+)
+def test_nobody_is_blamed_by_the_plan_without_reason(
+    factor: Callable[[int, int], float], planned: Sequence[float]
+) -> None:
+    assert _run(200, factor, planned=planned) == []
+
+
+def test_who_is_a_straggler_by_its_history_is_not_told_again_by_its_plan() -> None:
+    slow, over = _run(400, lambda w, step: 5.0 if w == 0 and 100 <= step < 200 else 1.0, planned=PLAN)
+    assert (slow.by_plan, over.by_plan, over.over) == (False, False, True)
+
+
 def test_the_texts_have_the_figures() -> None:
     event = {"worker": 1, "host": "vm", "seconds": 0.25, "usual_s": 0.1, "factor": 2.5, "others": 1.0, "since": 100}
     assert straggler_text({"event": STRAGGLES, **event}) == (
@@ -119,4 +162,13 @@ def test_the_texts_have_the_figures() -> None:
     )
     assert straggler_text({"event": STRAGGLES_NO_MORE, **event, "seconds": 0.1, "since": 200}) == (
         "worker 1 on vm is no straggler any more: since step 200 it computes 100 ms a step, usually 100 ms"
+    )
+    by_plan = {**event, "by_plan": True}
+    assert straggler_text({"event": STRAGGLES, **by_plan}) == (
+        "worker 1 on vm is a straggler: since step 100 it computes 250 ms a step, 2.5 × the 100 ms of its plan at the "
+        "pace of the others"
+    )
+    assert straggler_text({"event": STRAGGLES_NO_MORE, **by_plan, "seconds": 0.11, "since": 200}) == (
+        "worker 1 on vm is no straggler any more: since step 200 it computes 110 ms a step, by its plan 100 ms at the "
+        "pace of the others"
     )
