@@ -73,13 +73,13 @@ class Job(JobSnapshot):
         error.exit_code = self.exit_code or error.exit_code
         raise error
 
-    def stop(self, *, now: bool = False) -> Self:
+    def stop(self, *, now: bool = False, grace: float | None = None) -> Self:
         """Request that the job stops, and return the job at once. `wait` waits until it has ended.
 
-        The job finishes the steps in progress and saves its weights; with `now` it does neither. A job that has
-        ended stays as it is.
+        The job finishes the steps in progress and saves its state and its weights within `grace` seconds (by default
+        its `checkpoint.grace`); with `now` it does neither. A job that has ended stays as it is.
         """
-        self._take(self._connection.call("Stop", pb.StopRequest(id=self.id, now=now)))
+        self._take(self._connection.call("Stop", pb.StopRequest(id=self.id, now=now, grace=grace)))
         return self
 
     def delete(self) -> None:

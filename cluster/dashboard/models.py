@@ -346,6 +346,9 @@ class StopRequest(BaseModel):
     """How to stop a job."""
 
     now: bool = Field(default=False, description="end it without finishing its steps and without saving its weights")
+    grace: float | None = Field(
+        default=None, ge=0, le=86_400, description="seconds that it may take to save; else checkpoint.grace of the job"
+    )
 
 
 class ResumeRequest(BaseModel):

@@ -275,7 +275,8 @@ def _changing(router: APIRouter, site: Site) -> None:
     @router.post("/jobs/{job}/stop", responses=refusals)
     async def stop(job: JobId, request: models.StopRequest | None = None) -> models.Job:
         """Request that a job stops. A job that has ended stays as it is."""
-        record = await site.jobs.stop((await site.find(job)).id, request is not None and request.now)
+        asked = request or models.StopRequest()
+        record = await site.jobs.stop((await site.find(job)).id, asked.now, asked.grace)
         return facts.job_model(site.jobs.view(record))
 
     @router.delete("/jobs/{job}", responses=refusals)

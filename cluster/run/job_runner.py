@@ -80,6 +80,7 @@ class JobRunner:
         self._folder = Path(assignment.folder)
         self._run: Run | None = None
         self._stop = threading.Event()
+        self._grace: float | None = None  # the seconds that a stop gave it to save
         self._prepared: queue.SimpleQueue[Run | BaseException] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._ending: Mapping[str, Any] = {}
@@ -99,12 +100,14 @@ class JobRunner:
             leave.daemon = True
             leave.start()
 
-    def stop(self) -> None:
-        """Stop after the steps under way, and save the weights."""
+    def stop(self, grace: float | None = None) -> None:
+        """Stop after the steps under way, and save the weights, within `grace` seconds; None: within those of the
+        job."""
+        self._grace = self._grace if grace is None else grace
         self._stop.set()
         run = self._run
         if run is not None:
-            run.stop()
+            run.stop(grace)
         else:
             self._prepared.put(StoppedEarly())
 
@@ -182,7 +185,7 @@ class JobRunner:
         self._run = run
         run.warn = log_line
         if self._stop.is_set():
-            run.stop()
+            run.stop(self._grace)
         if run.resume is not None:
             position = run.resume.manifest.position
             again = run_dir.go_on(position)

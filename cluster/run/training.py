@@ -167,9 +167,9 @@ class Run:
         self._steps_done = max(self._steps_done, self._position.step, self._trainer.steps_done if self._trainer else 0)
         return self._steps_done
 
-    def stop(self) -> None:
-        """Stop after the steps under way, and save the state and the weights, within `grace_s`."""
-        self._ending.ask(self.grace_s)
+    def stop(self, within_s: float | None = None) -> None:
+        """Stop after the steps under way, and save the state and the weights, within `within_s`, else `grace_s`."""
+        self._ending.ask(self.grace_s if within_s is None else within_s)
         if self._trainer is not None:
             self._trainer.stop()
 

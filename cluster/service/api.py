@@ -23,7 +23,7 @@ from cluster.service.health import Health
 from cluster.service.job_ids import new_job_id
 from cluster.service.jobs import Jobs
 from cluster.service.listing import Listing
-from cluster.service.messages import job_message
+from cluster.service.messages import grace_of, job_message
 from cluster.service.outside import Outside
 from cluster.service.peers import is_remote_peer
 from cluster.service.planning import choose_settings, plan_job, schedule_workers, wrong_paths
@@ -114,7 +114,7 @@ class Api:
 
     async def Stop(self, request: pb.StopRequest, context: Any) -> pb.Job:
         async with errors_as_status(context):
-            record = await self._jobs.stop(await self._jobs.find(request.id), request.now)
+            record = await self._jobs.stop(await self._jobs.find(request.id), request.now, grace_of(request))
             return job_message(self._jobs.view(record))
         raise AssertionError("errors_as_status ends the call")
 

@@ -32,8 +32,8 @@ class Commands:
                 made = prepare_attempt(self._home, self._store, record, attempt, self.memory_per_cpu, self.rules)
                 self.send({"do": "launch", "job": record.id, "attempt": attempt, "assignment": asdict(made)})
                 strike("launched")
-            case SendStop(attempt, False):
-                self.send({"do": "stop", "job": record.id, "attempt": attempt})
+            case SendStop(attempt, False, grace):
+                self.send({"do": "stop", "job": record.id, "attempt": attempt, "grace": grace})
             case SendStop(attempt, True):
                 self.end_runner(record, attempt)
 

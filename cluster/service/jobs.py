@@ -35,10 +35,11 @@ from cluster.service.run_feed import RunFeed
 from cluster.service.stats_board import StatsBoard
 from cluster.service.store import Store
 from cluster.service.tracking import end_tracking, left_open
+from coordinator.job.checkpoint_section import GRACE_MOST_S
 from coordinator.queue.happenings import Admitted, ClusterLost, RunnerLost, ServiceEnds, StopRequested
 from coordinator.queue.job_queue import Capacity, Choice, Queue, Waiting, choose
 from coordinator.queue.job_states import Launch, Queued, Recovering, Running, SendStop, Starting
-from stages.errors import Refused, UnknownJob
+from stages.errors import Refused, UnknownJob, UserMistake
 
 T = TypeVar("T")
 RECOVERING_PRIORITY = 1_000_000_000
@@ -89,9 +90,12 @@ class Jobs:
         """
         return await self.unbroken(self._take_in(record, document))
 
-    async def stop(self, job: str, now: bool) -> JobRecord:
-        """Note the request to stop a job, and begin to stop it. Return the record afterwards."""
-        return await self.unbroken(self._note_stop(job, now))
+    async def stop(self, job: str, now: bool, grace: float | None = None) -> JobRecord:
+        """Note the request to stop a job, and begin to stop it; it may take `grace` seconds to save, None for those of
+        the job. Return the record afterwards. Raises UserMistake for a wrong number."""
+        if grace is not None and not 0 <= grace <= GRACE_MOST_S:
+            raise UserMistake(f"grace: got {grace:g}, must be a number of seconds from 0 to {GRACE_MOST_S:,}")
+        return await self.unbroken(self._note_stop(job, now, grace))
 
     async def delete(self, job: str) -> None:
         """Delete a job that has ended. Raises Refused if it has not ended, UnknownJob if it does not exist."""
@@ -163,11 +167,12 @@ class Jobs:
             )
         return self.record(stored.id)
 
-    async def _note_stop(self, job: str, now: bool) -> JobRecord:
+    async def _note_stop(self, job: str, now: bool, grace: float | None) -> JobRecord:
         entry = self.entries.get(job)
         if entry is not None:
-            how = "asked to stop at once" if now else "asked to stop after the steps under way"
-            await self.noting.apply(entry, StopRequested(time.time(), now), "stop requested", how)
+            within = "" if grace is None else f", and to save within {grace:g} s"
+            how = "asked to stop at once" if now else f"asked to stop after the steps under way{within}"
+            await self.noting.apply(entry, StopRequested(time.time(), now, grace), "stop requested", how)
             strike("stop noted")
         return self.record(job)
 
@@ -272,7 +277,7 @@ class Jobs:
             elif isinstance(state, Running):
                 self._commands.adopt(entry.record, state.attempt)
             if isinstance(state, (Starting, Running)) and state.stop is not None:
-                await self.noting.perform(entry, SendStop(state.attempt, state.stop.now))
+                await self.noting.perform(entry, SendStop(state.attempt, state.stop.now, state.stop.grace))
 
     async def pause(self, within_s: float) -> None:
         """Let all active jobs save their state, because the service is being shut down; wait at most `within_s`."""

@@ -57,3 +57,8 @@ def event_message(event: EventRecord) -> pb.Event:
         text=event.text,
         details=json.dumps(dict(event.details)),
     )
+
+
+def grace_of(request: pb.StopRequest) -> float | None:
+    """Return the seconds that a stopped job may take to save; None for those of the job."""
+    return request.grace if request.HasField("grace") else None

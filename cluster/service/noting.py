@@ -159,4 +159,4 @@ class Noting:
         await self.perform(entry, command)
         state = entry.record.state  # a stop requested meanwhile found no runner: send it now
         if isinstance(command, Launch) and isinstance(state, Starting) and state.stop is not None:
-            await self.perform(entry, SendStop(state.attempt, state.stop.now))
+            await self.perform(entry, SendStop(state.attempt, state.stop.now, state.stop.grace))

@@ -81,7 +81,7 @@ class RayAgent:
         elif what == "stop":
             handle = self._find(key)
             if handle is not None:
-                handle.stop.remote()
+                handle.stop.remote(command.get("grace"))
         elif what == "end":
             self._end(key, command.get("pid"))
             send_event("lost", job=key[0], attempt=key[1], cause="its runner was ended")

@@ -279,12 +279,14 @@ class LogChunk(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., text: _Optional[bytes] = ...) -> None: ...
 
 class StopRequest(_message.Message):
-    __slots__ = ("id", "now")
+    __slots__ = ("id", "now", "grace")
     ID_FIELD_NUMBER: _ClassVar[int]
     NOW_FIELD_NUMBER: _ClassVar[int]
+    GRACE_FIELD_NUMBER: _ClassVar[int]
     id: str
     now: bool
-    def __init__(self, id: _Optional[str] = ..., now: _Optional[bool] = ...) -> None: ...
+    grace: float
+    def __init__(self, id: _Optional[str] = ..., now: _Optional[bool] = ..., grace: _Optional[float] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
     __slots__ = ("id",)

@@ -12,8 +12,8 @@ from coordinator.job.base_section import Section
 
 _WAYS = ("every_steps", "every_seconds", "stall_budget")
 _DEFAULT_BUDGET = 0.035
-GRACE_S = 30.0
-"""How long a stopped run may take to save, in seconds, if the job does not say it."""
+GRACE_S, GRACE_MOST_S = 30.0, 86_400
+"""How long a stopped run may take to save, in seconds: if the job does not say it, and at most."""
 
 
 def _share(value: object) -> object:
@@ -56,7 +56,10 @@ class CheckpointSection(Section):
         default=None, description="the URL of a folder, such as s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, or null"
     )
     grace: float = Field(
-        default=GRACE_S, ge=0, le=86_400, description="a number of seconds, at least 0: the time to save after a stop"
+        default=GRACE_S,
+        ge=0,
+        le=GRACE_MOST_S,
+        description="a number of seconds, at least 0: the time to save after a stop",
     )
 
     @model_validator(mode="after")

@@ -84,10 +84,11 @@ class ClusterLost:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """A user requests the job's end."""
+    """A user requests the job's end. `grace`: the seconds that it may take to save; None for those of the job."""
 
     at: float
     now: bool = False
+    grace: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

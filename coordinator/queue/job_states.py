@@ -41,13 +41,14 @@ MOST_ATTEMPTS = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked:
     """A user has requested the job's end at `at` (seconds UTC). With `now`, the job does not finish its step and saves
-    no weights. With `room_for`, it is the queue that requests it, for the job of this id, and with `service_ends` the
-    service that is being shut down: then the job goes on later."""
+    no weights; `grace` is that of StopRequested. With `room_for`, it is the queue that requests it, for the job of this
+    id, and with `service_ends` the service that is being shut down: then the job goes on later."""
 
     at: float
     now: bool = False
     room_for: str = ""
     service_ends: bool = False
+    grace: float | None = None
 
     @property
     def goes_on(self) -> bool:
@@ -169,10 +170,12 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class SendStop:
-    """Order the runner of this attempt to stop; with `now`, end its processes."""
+    """Order the runner of this attempt to stop, within `grace` seconds (None: within those of the job); with `now`, end
+    its processes."""
 
     attempt: int
     now: bool
+    grace: float | None = None
 
 
 Command = Launch | SendStop
@@ -269,11 +272,13 @@ def _stop_recovering(state: Recovering, _: StopRequested) -> Decision:
 
 
 def _ask_to_stop(state: Starting | Running, asked: StopRequested) -> Decision:
-    before = state.stop
-    if before is not None and not before.goes_on and (before.now or not asked.now):
-        return state, [SendStop(state.attempt, before.now)]  # requested already; sending it twice does no harm
-    stop = StopAsked(at=asked.at, now=asked.now)
-    return replace(state, stop=stop), [SendStop(state.attempt, stop.now)]
+    """A request that comes again can only make it stricter, and sending it twice does no harm."""
+    before, at, now, graces = state.stop, asked.at, asked.now, [asked.grace]
+    if before is not None and not before.goes_on:
+        at = asked.at if asked.now and not before.now else before.at
+        now, graces = asked.now or before.now, [asked.grace, before.grace]
+    stop = StopAsked(at=at, now=now, grace=min((one for one in graces if one is not None), default=None))
+    return replace(state, stop=stop), [SendStop(state.attempt, stop.now, stop.grace)]
 
 
 def _displace(state: Starting | Running, displaced: Displaced) -> Decision:

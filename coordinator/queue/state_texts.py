@@ -26,7 +26,9 @@ def reason(state: State) -> str:
         case Starting() | Running() if state.stop is not None and state.stop.service_ends:
             return "the service is being shut down: finishes the steps in progress and saves"
         case Starting() | Running() if state.stop is not None:
-            return "ending its processes" if state.stop.now else "stopping: finishes the steps in progress and saves"
+            within = "" if state.stop.grace is None else f" within {state.stop.grace:g} s"
+            saves = f"stopping: finishes the steps in progress and saves{within}"
+            return "ending its processes" if state.stop.now else saves
         case Starting():
             return state.detail
         case Recovering():

@@ -40,7 +40,7 @@ def _tell(*happenings: Happening) -> str:
     lines = []
     for happening in happenings:
         state, commands = decide(state, happening)
-        does = "".join(f" → {command}" for command in commands)
+        does = "".join(f" → {command}" for command in commands).replace(", grace=None", "")
         lines.append(f"{type(happening).__name__}: {state.name}{f' ({said})' if (said := reason(state)) else ''}{does}")
     return "\n".join([*lines, f"exit {exit_code(state)}"])
 

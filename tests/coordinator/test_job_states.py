@@ -57,7 +57,8 @@ CAUSES = st.builds("\n".join, st.lists(LINES, min_size=1, max_size=3))
 ATTEMPTS = st.integers(1, 2 * MOST_ATTEMPTS)
 LOST = st.integers(0, MOST_ATTEMPTS - 1)
 TIMES = st.floats(0, 1e12)
-STOPS = st.none() | st.builds(StopAsked, at=TIMES, now=st.booleans())
+GRACES = st.none() | st.floats(0, 86_400)
+STOPS = st.none() | st.builds(StopAsked, at=TIMES, now=st.booleans(), grace=GRACES)
 
 STATE: dict[type[State], st.SearchStrategy[State]] = {
     Queued: st.builds(Queued, attempt=ATTEMPTS, why=st.just("") | LINES, lost=LOST),
@@ -78,7 +79,7 @@ HAPPENING: dict[type[Happening], st.SearchStrategy[Happening]] = {
     RunFailed: st.builds(RunFailed, CAUSES, LINES, st.booleans(), TEXTS),
     RunnerLost: st.builds(RunnerLost, LINES, st.booleans()),
     ClusterLost: st.builds(ClusterLost, LINES, st.booleans()),
-    StopRequested: st.builds(StopRequested, TIMES, st.booleans()),
+    StopRequested: st.builds(StopRequested, TIMES, st.booleans(), GRACES),
     Displaced: st.builds(Displaced, TIMES, LINES),
     ServiceEnds: st.builds(ServiceEnds, TIMES),
     Unstorable: st.builds(Unstorable, LINES),
@@ -233,10 +234,13 @@ def test_a_job_without_processes_is_stopped_at_once(waiting: State, asked: Happe
 @given(st.one_of(STATE[Starting], STATE[Running]), st.lists(HAPPENING[StopRequested], min_size=1, max_size=5))
 def test_the_runner_is_told_the_strictest_of_all_stops(active: State, wishes: list[StopRequested]) -> None:
     strict, state = (stop.now if (stop := _stop(active)) is not None else False), active
+    graces = [] if stop is None else [stop.grace]
     for asked in wishes:
         strict |= asked.now
+        graces.append(asked.grace)
+        grace = min((one for one in graces if one is not None), default=None)
         state, commands = decide(state, asked)
-        assert list(commands) == [SendStop(_lives_so_far(active), strict)]
+        assert list(commands) == [SendStop(_lives_so_far(active), strict, grace)]
         stop = _stop(state)
         assert type(state) is type(active)
         assert stop is not None

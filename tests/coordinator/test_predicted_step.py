@@ -13,7 +13,7 @@ from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.estimate import dry_run
 from coordinator.plan.partition import action_costs
-from coordinator.plan.predicted_step import counted_times, estimated_times, predicted_step
+from coordinator.plan.predicted_step import computing_by_plan, counted_times, estimated_times, predicted_step
 from coordinator.timing.machine_times import Curve, LinkTimes, MachineTimes, PartTimes, Seam
 
 NO_LINK = LinkTimes(latency_s=0.0)
@@ -50,6 +50,16 @@ def test_with_counted_costs_it_is_the_dry_run_of_the_plan(pipeline: dict[str, An
     step, dry = predicted_step(blueprint, counted_times(spec)), dry_run(blueprint)
     assert step.seconds == pytest.approx(dry.makespan)
     assert step.bubble.total == pytest.approx(dry.bubble)
+
+
+def test_the_computing_of_each_worker_by_its_plan_is_that_of_the_predicted_step() -> None:
+    spec = job(schedule="1f1b", partition=[1, 8])
+    blueprint = make_blueprint(spec, 22)
+    few, many = computing_by_plan(blueprint)
+    assert 0 < few < many, "its share of the layers is smaller"
+    causes = predicted_step(blueprint, estimated_times(spec, cores=99)).by_cause
+    computing = sum(causes[name] for name in ("forward", "input_gradient", "weight_gradient", "update"))
+    assert (few + many) / 2 == pytest.approx(computing)
 
 
 def test_a_recomputed_stage_runs_forward_again() -> None:

@@ -47,12 +47,24 @@ def test_stop_while_it_starts_ends_it_before_it_trains(service: Service, small: 
 def test_stop_while_it_runs_saves_the_weights_and_leaves_no_process(service: Service, small: JobMaker) -> None:
     job = until(service.client.submit(small(100_000)), "RUNNING")
     pids = [worker["pid"] for worker in _workers(job)]
-    job.stop()
+    assert job.stop(grace=100).reason == "stopping: finishes the steps in progress and saves within 100 s"
     assert job.wait(timeout=120).state == "STOPPED"
     assert job.reason == f"stopped at step {job.step}, weights saved"
+    assert job.exit_code == 130
     assert [row["step"] for row in service.rows(job) if row["kind"] == "step"] == list(range(1, job.step + 1))
     assert (service.home.run_directory(job.id) / "model.safetensors").exists()
     _gone(pids)
+
+
+def test_a_stop_without_any_grace_saves_nothing_and_the_exit_code_says_so(service: Service, small: JobMaker) -> None:
+    job = until(service.client.submit(small(100_000)), "RUNNING")
+    wait_for(lambda: job.refresh().step >= 1, "it makes no steps")
+    stopped = service.run("stop", job.id, "--grace", "0")
+    assert stopped.returncode == 0, "the command has stopped it"
+    job.refresh()
+    assert (job.state, job.exit_code) == ("STOPPED", 3)
+    assert "its grace was over before it was saved" in job.reason
+    assert service.run("stop", job.id, "--now", "--grace", "5").returncode == 2
 
 
 def test_stop_now_ends_a_job_that_hangs(service: Service, small: JobMaker) -> None:

@@ -137,6 +137,25 @@ def test_a_stop_that_came_before_ends_it_too(tmp_path: Path) -> None:
         runner._unless_stopped(lambda: pytest.fail("it began"))
 
 
+def test_the_grace_of_a_stop_reaches_the_run_also_if_it_came_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float | None] = []
+    monkeypatch.setattr(Run, "stop", lambda _, within_s=None: given.append(within_s))
+    document = parse_job(SMALLEST).document()
+    runner = JobRunner(
+        Assignment(job="j1", attempt=1, folder=str(tmp_path), document=document, files={}, memory_per_cpu=1)
+    )
+    run: Any = object.__new__(Run)
+    run.resume, run.rows, run.result = None, lambda run_dir, on_start: iter(()), None
+    monkeypatch.setattr(runner, "_prepare", lambda spec, run_dir: run)
+    runner.stop(20.0)
+    runner._run_attempt()
+    runner.stop(5.0)
+    runner.stop()
+    assert given == [20.0, 5.0, None]
+
+
 def test_a_job_with_pipeline_auto_is_kept_with_the_settings_that_were_chosen_and_says_which(tmp_path: Path) -> None:
     spec = parse_job({**SMALLEST, "pipeline": "auto"})
     settled, (line,) = chosen(spec, spec.training.batch_size, 1)

@@ -11,7 +11,7 @@ import pytest
 from cluster.service.records import JobDocument
 from cluster.service.refusals import QueueFull, SubmissionIdTaken
 from coordinator.queue.job_states import MOST_ATTEMPTS
-from stages.errors import Refused, UnknownJob
+from stages.errors import Refused, UnknownJob, UserMistake
 from tests.service_units.scripted_ray import BEGUN, DOCUMENT, NODE, Scene, play, record
 
 # a life ------------------------------------------------------------------------------------------------------------
@@ -118,6 +118,12 @@ def test_stop_lets_the_runner_save_and_stop_now_ends_its_process(tmp_path: Path)
         await made.jobs.stop("a", now=False)
         assert made.commands("a")[-1] == ("stop", 1)
         assert made.state("a") == "RUNNING"
+        for grace, told in ((20.0, 20.0), (30.0, 20.0), (5.0, 5.0), (None, 5.0)):
+            await made.jobs.stop("a", now=False, grace=grace)
+            assert made.sent[-1] == {"do": "stop", "job": "a", "attempt": 1, "grace": told}, "it only gets shorter"
+        for wrong in (-1.0, float("nan"), 1e9):
+            with pytest.raises(UserMistake, match=r"grace: .* from 0 to 86,400"):
+                await made.jobs.stop("a", now=False, grace=wrong)
         await made.jobs.stop("a", now=True)
         assert made.sent[-1] == {"do": "end", "job": "a", "attempt": 1, "pid": 2**22 + 1}
         await made.jobs.runner_gone("a", 1, "its runner was ended")
