@@ -12,6 +12,7 @@ from coordinator.plan.blas_threads import BlasThreads, blas_threads
 from coordinator.plan.blueprint import Blueprint
 from coordinator.train.failures import first_cause, place_of
 from coordinator.train.liveness import Liveness
+from coordinator.train.pace import ActionPace
 from coordinator.train.workers import ClockFix, WorkerPlace
 from stages.actions import Program
 from stages.arrays import Array
@@ -20,10 +21,11 @@ from stages.data import Dataset
 from stages.errors import WorkerHung
 from stages.layer_state import restore
 from stages.orders import Faults, Order, Report, Result, faults_of
+from stages.progress import Progress, Seen
 from stages.snapshots import Snapshots
 from stages.worker import Worker
 
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 0.25
 _JOIN_S = 5.0
 """Seconds that a thread gets to end after it was ordered to: a thread that hangs cannot be ended."""
 
@@ -35,16 +37,19 @@ class _LocalTicket:
     workers: Sequence[Worker]
     exchange: LocalExchange
     hang_timeout: float
+    pace: ActionPace
     require_time: Callable[[], None]
 
     def collect(self) -> Sequence[Sequence[Report]]:
         """See Ticket."""
         every_s = min(_LOOK_EVERY_S, self.hang_timeout / 4)
-        liveness = Liveness(len(self.workers), self.hang_timeout, every_s=every_s)
+        liveness = Liveness(len(self.workers), self.hang_timeout, self.pace.limit(self.hang_timeout), every_s)
         results = [self._await(result, liveness, every_s) for result in self.results]
         failures = [result.failure for result in results if result.failure is not None]
         if failures:
             raise first_cause(failures, self.program)
+        for result in results:
+            self.pace.take(result.reports)
         return [result.reports for result in results]
 
     def _await(self, result: queue.SimpleQueue[Result], liveness: Liveness, every_s: float) -> Result:
@@ -54,10 +59,17 @@ class _LocalTicket:
             except queue.Empty:
                 self.require_time()
                 self.exchange.attendance.asked()
-                seen = {worker: one.progress.seen() for worker, one in enumerate(self.workers)}
-                hang = liveness.take(time.monotonic(), seen)
+                hang = liveness.take(time.monotonic(), seen_in_one_process([one.progress for one in self.workers]))
                 if hang is not None:
                     raise WorkerHung(f"{place_of(hang.worker, self.program)} hangs: {hang.why}") from None
+
+
+def seen_in_one_process(workers: Sequence[Progress]) -> Mapping[int, Seen]:
+    """Return what the workers are doing. A thread that computes and sleeps may wait for Python's lock, which a thread
+    has that waits for a CPU: so nobody counts as asleep unless all do."""
+    seen = [worker.seen() for worker in workers]
+    all_sleep = all(one.asleep for one in seen)
+    return {worker: one._replace(asleep=all_sleep) for worker, one in enumerate(seen)}
 
 
 class LocalWorkers:
@@ -81,6 +93,7 @@ class LocalWorkers:
         self._program = blueprint.program
         self._limits = BlasThreads(blas_threads(blueprint.spec))
         self._hang_timeout, self._require_time = resources.hang_timeout, require_time
+        self._pace = ActionPace()
         self._exchange = LocalExchange(unattended_limit(resources.hang_timeout))
         self._workers: list[Worker] = []
         self._inboxes: list[queue.SimpleQueue[tuple[Sequence[Order], queue.SimpleQueue[Result]] | None]] = []
@@ -116,7 +129,7 @@ class LocalWorkers:
         results: list[queue.SimpleQueue[Result]] = [queue.SimpleQueue() for _ in self._inboxes]
         for inbox, result in zip(self._inboxes, results, strict=True):
             inbox.put((tuple(orders), result))
-        of_all = self._program, self._workers, self._exchange, self._hang_timeout, self._require_time
+        of_all = self._program, self._workers, self._exchange, self._hang_timeout, self._pace, self._require_time
         return _LocalTicket(results, *of_all)
 
     def clocks(self) -> Sequence[ClockFix]:

@@ -4,6 +4,7 @@ array."""
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -14,7 +15,7 @@ from cluster.data.sources import load_data
 from coordinator.job.spec import JobSpec
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.train.liveness import Liveness, State, activity_text, judge, moved
-from coordinator.train.local import LocalWorkers
+from coordinator.train.local import LocalWorkers, seen_in_one_process
 from coordinator.train.rows import TrainedStep
 from coordinator.train.trainer import Trainer
 from stages.actions import Action, Kind
@@ -243,17 +244,38 @@ def test_a_lost_array_is_found_and_named() -> None:
     assert "; worker 3 is in 3F2 of step 1, waiting for the activations for 3F2 from worker 2" in text
 
 
-def test_a_worker_that_is_blocked_in_an_action_is_found_and_named() -> None:
-    spec = digits_job(stages=3).replace(resources__hang_timeout=0.8)
+@pytest.mark.parametrize(
+    ("step", "hang_timeout", "within"), [(1, 0.8, "0.8"), (3, 600.0, r"(0\.[7-9]|[1-9])[\d.]*")], ids=["first", "later"]
+)
+def test_a_worker_that_is_blocked_in_an_action_is_found_and_named(step: int, hang_timeout: float, within: str) -> None:
+    """In a later step it is known how long actions take, and the thread proves that it sleeps."""
+    spec = digits_job(stages=3).replace(resources__hang_timeout=hang_timeout, training__clip_norm=1.0)
     UNBLOCK.clear()
     try:
-        with _workers(spec, {1: Fault(step=1, action="1B1", what="block")}) as trainer:
+        with _workers(spec, {1: Fault(step=step, action="1B1", what="block")}) as trainer:
             with pytest.raises(WorkerHung) as caught:
                 list(trainer.rows())
             UNBLOCK.set()
     finally:
         UNBLOCK.set()
     text = str(caught.value)
-    assert text.startswith("worker 1 (stage 1) hangs: no progress within 0.8 s; it is still in 1B1 of step 1, and uses")
-    assert "worker 0 is in 0B1 of step 1, waiting for the gradients for 0I1 from worker 1" in text
+    hangs = rf"worker 1 \(stage 1\) hangs: no progress within {within} s; it is still in 1B1 of step {step}, and uses"
+    assert re.match(hangs, text)
+    assert f"worker 0 is in 0B1 of step {step}, waiting for the gradients for 0I1 from worker 1" in text
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
+def test_of_threads_of_one_process_nobody_sleeps_unless_all_do() -> None:
+    """The one that is awake may have Python's lock, for which the others wait."""
+
+    class Scripted(Progress):
+        def __init__(self, asleep: bool) -> None:
+            super().__init__()
+            self._asleep = asleep
+
+        def seen(self) -> Seen:
+            return super().seen()._replace(asleep=self._asleep)
+
+    for asleep, counts in (((True, True), True), ((True, False), False)):
+        seen = seen_in_one_process([Scripted(one) for one in asleep])
+        assert [seen[w].asleep for w in range(2)] == [counts] * 2
