@@ -1,8 +1,8 @@
 """`python -m benchmarks.predicted`: the predicted time of a step beside the measured one, for every schedule.
 
-For each network, all schedules run on two Ray actors each, in turns; before and after that, `calibrate` measures F, I,
-W, updates and messages. The predicted step is the mean of both predictions. "Most of it" is the cause with the largest
-difference between the predicted and the mean measured step, in ms, mean of the workers.
+For each network, all schedules run on two Ray actors each (`--workers`), in turns; before and after that, `calibrate`
+measures F, I, W, updates and messages. The predicted step is the mean of both predictions. "Most of it" is the cause
+with the largest difference between the predicted and the mean measured step, in ms, mean of the workers.
 
 With `--delay-ms`, workers run in processes of their own, without Ray, and each array comes so much later
 (benchmarks/slow_links.py); the prediction adds the delay to the measured latency, and nothing else.
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS), help="widths of MLPs, and gpt")
     parser.add_argument("--schedules", default=",".join(SCHEDULES))
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=WORKERS, help="more than there are cores share them")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="how much later each array comes")
     options = parser.parse_args()
     print("| network | schedule | predicted, ms | measured, median | mean | error | most of it, ms |")
@@ -98,12 +99,14 @@ def main() -> None:
     results: list[Result] = []
     schedules = options.schedules.split(",")
     delay_s = options.delay_ms / 1e3
-    session = nullcontext() if delay_s else ray_session(None, cpus=WORKERS * min(_AT_ONCE, len(schedules)), memory=0)
+    session = (
+        nullcontext() if delay_s else ray_session(None, cpus=options.workers * min(_AT_ONCE, len(schedules)), memory=0)
+    )
     with tempfile.TemporaryDirectory() as folder, session as ray:
         for model in options.models.split(","):
             for start in range(0, len(schedules), _AT_ONCE):
                 some = schedules[start : start + _AT_ONCE]
-                for result in _measure(ray, model, some, Path(folder), options.rounds, delay_s):
+                for result in _measure(ray, model, some, Path(folder), options.workers, options.rounds, delay_s):
                     print(result, flush=True)
                     results.append(result)
     errors = [abs(result.error) for result in results]
@@ -116,24 +119,24 @@ def main() -> None:
 
 
 def _measure(
-    ray: Any, model: str, schedules: Sequence[str], folder: Path, rounds: int, delay_s: float
+    ray: Any, model: str, schedules: Sequence[str], folder: Path, workers: int, rounds: int, delay_s: float
 ) -> Iterator[Result]:
     config = MODELS[model]
     with ExitStack() as alive:
         peers = []
         for schedule in schedules:
-            stages = 2 * WORKERS if schedule in TWO_STAGES_A_WORKER else WORKERS
+            stages = 2 * workers if schedule in TWO_STAGES_A_WORKER else workers
             spec = job_for(config, folder, schedule=schedule, group=1, stages=stages)
             peer = SlowPeer(spec, delay_s) if delay_s else OurPeer(ray, spec)
             alive.callback(peer.close)
             peers.append(Measured(schedule, peer, Accounts(peer.blueprint.program.placement)))
         for one in peers:
             one.turn(counts=False)
-        times = [_calibrate(peers)]
+        times = [_calibrate(peers, workers)]
         for _ in range(rounds):
             for one in peers:
                 one.turn(counts=True)
-        times.append(_calibrate(peers))
+        times.append(_calibrate(peers, workers))
         for one in peers:
             steps = [predicted_step(one.peer.blueprint, _delayed(found, delay_s)) for found in times]
             seconds = statistics.fmean(step.seconds for step in steps)
@@ -156,10 +159,10 @@ def _delayed(times: MachineTimes, delay_s: float) -> MachineTimes:
     return replace(times, local=replace(times.local, latency_s=times.local.latency_s + delay_s))
 
 
-def _calibrate(peers: Sequence[Measured]) -> MachineTimes:
+def _calibrate(peers: Sequence[Measured], workers: int) -> MachineTimes:
     blueprints = [one.peer.blueprint for one in peers]
     return calibrate(
-        blueprints[0].spec, WORKERS, bounds=sorted({one.bounds for one in blueprints}),
+        blueprints[0].spec, workers, bounds=sorted({one.bounds for one in blueprints}),
         rows=sorted({n for one in blueprints for n in one.micro_batch_rows}), alone=False,
     )  # fmt: skip
 

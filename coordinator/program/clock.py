@@ -321,7 +321,9 @@ def _all_at_once(needs: ActionNeeds, waking: Waking) -> Timed | None:
             return None
         at = place[can]
         come = ready[can] + late[can, at]
-        start = np.maximum(free[can], np.where(come - free[can] > waking.after, come + waking.takes, come))
+        if waking.takes:
+            come = np.where(come - free[can] > waking.after, come + waking.takes, come)
+        start = np.maximum(free[can], come)
         end = start + times[can, at]
         starts[can, at], ends[can, at] = start, end
         ended[own[can, at]] = free[can] = end
