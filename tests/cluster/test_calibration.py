@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from cluster.cli.step_tables import comparison_lines, prediction_document, prediction_lines
 from cluster.data.sources import load_data
-from cluster.run import calibration
+from cluster.run import calibration, coordinator_time
 from cluster.run.calibrating import MICRO_BATCHES, Measuring, random_rows
 from cluster.run.calibration import calibrate, first_alike
 from cluster.run.recorded_steps import recorded_steps
@@ -23,6 +24,8 @@ from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.plan.predicted_step import estimated_times, predicted_step
 from coordinator.timing.step_comparison import COMPARED, compare
+from coordinator.train.rows import JudgedEvaluation, TrainedStep
+from coordinator.train.trainer import Trainer
 from stages.errors import HostFailed, UserMistake
 from tests.jobs import EXAMPLES, pipetrain_here
 
@@ -145,6 +148,27 @@ def test_a_process_that_fails_before_it_is_ready_is_one_line(
         "memory and processes to spare, or plan from counted operations"
     )
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("workers", [1, 3, 20])
+def test_the_coordinator_s_work_is_measured_with_workers_that_only_answer(
+    workers: int, clip_norm: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator_time, "_STEPS", 5)
+    performed: list[TrainedStep | JudgedEvaluation] = []
+    rows = Trainer.rows
+
+    def counted(trainer: Trainer) -> Iterator[TrainedStep | JudgedEvaluation]:
+        for row in rows(trainer):
+            performed.append(row)
+            yield row
+
+    monkeypatch.setattr(Trainer, "rows", counted)
+    spec = digits().replace(training__clip_norm=clip_norm)
+    assert coordinator_time.coordinator_seconds(spec, workers) > 0
+    assert [row.step for row in performed] == [1, 2, 3, 4, 5]
+    assert len(performed[0].reports if isinstance(performed[0], TrainedStep) else ()) == min(workers, 7)
 
 
 # plan -----------------------------------------------------------------------------------------------------------------
