@@ -21,7 +21,7 @@ from stages.arrays import Array
 from tests.jobs import EXAMPLES, PIPETRAIN, pipetrain, pipetrain_here
 
 pytestmark = pytest.mark.timeout(400)
-LONG_JOB = ["--set", "training.epochs=100000"]
+LONG_JOB = ["--set", "training.epochs=100000", "--stages", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +81,25 @@ def test_local_threads_leave_bitwise_the_model_of_the_actors(run: Path, tmp_path
     assert models[0] == models[1]
 
 
-@pytest.mark.parametrize("where", [["--local"], []], ids=["local", "ray"])
-def test_ctrl_c_ends_cleanly_and_saves_what_was_reached(tmp_path: Path, where: list[str]) -> None:
+def test_ctrl_c_ends_cleanly_and_saves_what_was_reached(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = _start(run, *LONG_JOB, *where)
+    process = _start(run, *LONG_JOB, "--local")
     _wait_for_steps(run, 20, process)
+    _ends_by_ctrl_c(process, run)
+
+
+def _ends_by_ctrl_c(process: subprocess.Popen[str], run: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "stopped at step" in output
-    steps = sum(json.loads(line)["kind"] == "step" for line in (run / "metrics.jsonl").read_text().splitlines())
-    assert f"stopped at step {steps} of" in output
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if row["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1)), "no step is missing, and none is there twice"
+    assert f"stopped at step {len(steps)} of" in output
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert events[-1]["event"] == "stopped"
-    assert events[-1]["step"] == steps
+    assert events[-1]["step"] == len(steps)
     assert pipetrain_here("evaluate", run).returncode == 0
     _nothing_is_left(process.pid)
 
@@ -121,28 +126,22 @@ def test_a_signal_for_all_processes_of_a_group_that_reaches_workers_first_does_n
     _nothing_is_left(process.pid)
 
 
-def test_a_killed_worker_is_replaced_and_the_terminal_says_so(tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_the_terminal_says_so_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _start(run, *LONG_JOB, "--set", "checkpoint.every_steps=10")
     _wait_for_steps(run, 20, process)
     (started,) = _events(run, "started")
-    os.kill(started["workers"][2]["pid"], signal.SIGKILL)
+    os.kill(started["workers"][1]["pid"], signal.SIGKILL)
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
         lines.append(line)
         if "is made again" in line or "are made again" in line or "no step is lost" in line:
             break
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
     (lost,), (recovered,) = _events(run, "worker lost"), _events(run, "recovered")
-    assert lost["cause"].startswith(f"worker 2 (stage 2; process {started['workers'][2]['pid']} on")
-    assert f"worker 2 is process {recovered['workers'][0]['pid']} on" in lines[-1]
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = [row["step"] for row in rows if row["kind"] == "step"]
-    assert steps == list(range(1, len(steps) + 1)), "no step is missing, and none is there twice"
-    _nothing_is_left(process.pid)
+    assert lost["cause"].startswith(f"worker 1 (stage 1; process {started['workers'][1]['pid']} on")
+    assert f"worker 1 is process {recovered['workers'][0]['pid']} on" in lines[-1]
+    _ends_by_ctrl_c(process, run)
 
 
 def _events(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -150,33 +149,28 @@ def _events(run: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == kind]
 
 
-def test_without_recovery_a_killed_worker_ends_the_job_within_five_seconds_with_its_name(tmp_path: Path) -> None:
-    # a busy machine may delay one run, but not all three
-    assert any(_seconds_from_kill_to_end(tmp_path / name) < 5 for name in ("one", "two", "three"))
-
-
-def _seconds_from_kill_to_end(run: Path) -> float:
-    process = _start(run, *LONG_JOB, "--set", "recovery.max_restarts=0")
+def test_without_recovery_a_killed_worker_ends_the_job_with_its_name_without_waiting_for_a_timeout(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    process = _start(run, *LONG_JOB, "--set", "recovery.max_restarts=0", "--set", "resources.hang_timeout=900")
     _wait_for_steps(run, 20, process)
     (started,) = _events(run, "started")
-    os.kill(started["workers"][2]["pid"], signal.SIGKILL)
-    killed = time.monotonic()
+    os.kill(started["workers"][1]["pid"], signal.SIGKILL)
     errors = ""
     assert process.stderr is not None
     for line in process.stderr:
         errors += line
         if line.startswith("failed: "):
             break
-    took = time.monotonic() - killed
     process.communicate(timeout=120)
     assert process.returncode == 1
-    assert f"failed: worker 2 (stage 2; process {started['workers'][2]['pid']} on" in errors
+    assert f"failed: worker 1 (stage 1; process {started['workers'][1]['pid']} on" in errors
     assert "Traceback" not in errors
     last = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
     assert last["event"] == "failed"
-    assert last["cause"].startswith("worker 2 (stage 2;")
+    assert last["cause"].startswith("worker 1 (stage 1;")
     _nothing_is_left(process.pid)
-    return took
 
 
 def test_a_killed_driver_leaves_no_process(tmp_path: Path) -> None:

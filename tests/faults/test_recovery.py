@@ -111,11 +111,11 @@ def test_a_killed_worker_is_replaced_and_leaves_no_trace(tmp_path: Path, on_ray:
 @pytest.mark.parametrize(
     ("what", "action", "schedule"),
     [
-        ("kill", "1F1", "gpipe"),
-        ("kill", "1I2", "zb-h1"),
+        pytest.param("kill", "1F1", "gpipe", marks=pytest.mark.slow),  # tests/faults/test_chaos.py has it in 1f1b
+        pytest.param("kill", "1I2", "zb-h1", marks=pytest.mark.slow),  # the next one is in the same kind of schedule
         ("raise", "2W1", "zb-h2"),
-        ("raise", "update", "1f1b"),
-        ("kill", "evaluation", "1f1b"),
+        pytest.param("raise", "update", "1f1b", marks=pytest.mark.slow),  # test_chaos.py has `oom` there
+        pytest.param("kill", "evaluation", "1f1b", marks=pytest.mark.slow),  # test_chaos.py has `partition` there
         ("kill", "checkpoint", "zb-h1"),
     ],
 )
@@ -141,7 +141,7 @@ def test_with_clipping_the_run_goes_on_exactly_from_the_last_checkpoint(tmp_path
     assert caught_up["step"] == 15
 
 
-@pytest.mark.parametrize("what", ["stop", "block"])
+@pytest.mark.parametrize("what", [pytest.param("stop", marks=pytest.mark.slow), "block"])  # test_chaos.py stops one
 def test_a_worker_that_hangs_is_found_long_before_the_hang_timeout_and_replaced(
     tmp_path: Path, on_ray: Where, what: Any
 ) -> None:

@@ -18,13 +18,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_SLOWEST_S))
 
 
+MOST_QUEUED = 60
+"""The jobs that may wait in the service of the session."""
+
 JobMaker = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service with two workers for the whole session. Tests that kill or fill a service use their own."""
-    running = Service(tmp_path_factory.mktemp("service") / "home", "--workers", "2")
+    running = Service(tmp_path_factory.mktemp("service") / "home", "--workers", "2", "--max-queued", str(MOST_QUEUED))
     running.up()
     yield running
     running.down()

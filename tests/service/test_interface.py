@@ -31,9 +31,9 @@ from cluster.client import Client
 from cluster.wire import pipetrain_pb2 as pb
 from coordinator.job.spec import parse_job
 from coordinator.train.rows import Row
-from stages.errors import InvalidJob, NoService, Refused, UnknownJob
+from stages.errors import InvalidJob, Refused, UnknownJob
 from tests.coordinator.job_documents import LARGEST, changed
-from tests.service.conftest import JobMaker
+from tests.service.conftest import MOST_QUEUED, JobMaker
 from tests.service.running import Service, steps, until
 from tests.service.wire import Wire, upload
 
@@ -222,29 +222,26 @@ def test_plan_tells_what_train_would(service: Service, small: JobMaker) -> None:
     assert 0 < plan["bubble"] < 1
 
 
-def test_a_full_queue_says_so(tmp_path: Path, small: JobMaker) -> None:
-    service = Service(tmp_path / "home", "--workers", "1", "--max-queued", "2")
-    service.up()
-    try:
-        running = until(service.client.submit(small(100_000)), "RUNNING")
-        waiting = [service.client.submit(small(1)) for _ in range(2)]
-        code, message = Wire(service).refused("Submit", pb.SubmitRequest(document=_document(small)))
-        assert code == "RESOURCE_EXHAUSTED"
-        assert message.startswith("2 jobs wait, which is the limit of the queue")
-        urgent = waiting[0]
-        urgent.stop()
-        urgent = service.client.submit(small(1), priority=5)
-        assert urgent.queue_position == 1
-        assert waiting[1].refresh().reason == "position 2: needs 1 CPU, 0 free; 1 job ahead"
-        second = service.run("up", "--home", service.folder)
-        assert second.returncode == 2
-        assert second.stderr.startswith(f"error: the service of {service.folder} is up: gRPC 127.0.0.1:")
-        running.stop(now=True)
-        assert urgent.wait(timeout=120).state == "SUCCEEDED"
-    finally:
-        service.down()
-    with pytest.raises(NoService, match="pipetrain up"):
-        service.client.list()
+def test_a_full_queue_says_so(wire: Wire, service: Service, small: JobMaker) -> None:
+    running = until(service.client.submit(small(100_000, pipeline__stages=2)), "RUNNING")
+    waiting = [service.client.submit(small(1)) for _ in range(MOST_QUEUED)]
+    code, message = wire.refused("Submit", pb.SubmitRequest(document=_document(small)))
+    assert code == "RESOURCE_EXHAUSTED"
+    assert message.startswith(f"{MOST_QUEUED} jobs wait, which is the limit of the queue")
+    waiting.pop(0).stop()
+    urgent = service.client.submit(small(1), priority=5)
+    assert urgent.queue_position == 1
+    assert waiting[0].refresh().reason == "position 2: needs 1 CPU, 0 of 2 free; 1 job ahead"
+    for job in waiting:
+        job.stop()
+    running.stop(now=True)
+    assert urgent.wait(timeout=120).state == "SUCCEEDED"
+
+
+def test_a_second_service_of_a_home_is_refused(service: Service) -> None:
+    second = service.run("up", "--home", service.folder)
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"error: the service of {service.folder} is up: gRPC 127.0.0.1:")
 
 
 # watching ----------------------------------------------------------------------------------------------------------

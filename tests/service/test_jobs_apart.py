@@ -173,7 +173,7 @@ def test_a_job_that_eats_memory_takes_down_itself_only(service: Service, small: 
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("many", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_many_jobs_through_two_workers_all_finish_in_turn(service: Service, small: JobMaker, many: int) -> None:
     jobs = [service.client.submit(small(1, name=f"many-{n}")) for n in range(many)]
     queued = [job for job in reversed(service.client.list(["QUEUED"])) if job.state == "QUEUED"]

@@ -17,6 +17,7 @@ import yaml
 
 from cluster.actors.host_processes import command_line, in_session
 from cluster.client import Client
+from stages.errors import NoService
 from tests.jobs import EXAMPLES, PIPETRAIN, pipetrain
 from tests.service.conftest import JobMaker
 from tests.service.running import Service, until, wait_for
@@ -144,6 +145,8 @@ def test_up_in_the_foreground_ends_with_ctrl_c_and_leaves_no_process(tmp_path: P
     assert in_session(head["session"]) == []
     assert command_line(service) == b""
     assert not Path(head["folder"]).exists()
+    with pytest.raises(NoService, match="pipetrain up"):
+        Client(home=home).list()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -149,15 +148,13 @@ def test_after_a_reboot_up_starts_what_was_running_and_what_waited(killable: Ser
     killable.kill()
 
 
-def test_down_after_the_service_was_killed_ends_all_its_processes(tmp_path: Path, small: JobMaker) -> None:
-    service = Service(tmp_path / "home", "--workers", "1")
-    service.up()
-    job = until(service.client.submit(small(100_000)), "RUNNING")
-    service.kill()
-    assert "1 job to start again" in service.down()
-    assert "nothing is up" in service.down()
-    service.up()
-    again = until(service.client.get(job.id), "RUNNING")
+def test_down_after_the_service_was_killed_ends_all_its_processes(killable: Service, small: JobMaker) -> None:
+    killable.up()
+    job = until(killable.client.submit(small(100_000)), "RUNNING")
+    killable.kill()
+    assert "1 job to start again" in killable.down()
+    assert "nothing is up" in killable.down()
+    killable.up()
+    again = until(killable.client.get(job.id), "RUNNING")
     assert again.attempt == 2
     assert "cluster lost" in collect_without_gaps(again.events())
-    service.down()
