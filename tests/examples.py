@@ -15,6 +15,11 @@ def take_all() -> None:
     _all = True
 
 
+def takes_all() -> bool:
+    """Whether time does not matter."""
+    return _all
+
+
 def examples(some: int, all_: int) -> int:
     """Return `some`, or `all_` if time does not matter (`--slow`) or examples are new (EXPLORE)."""
     return all_ if _all else some

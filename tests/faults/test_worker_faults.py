@@ -26,12 +26,12 @@ def _fail(
     kind: type[JobFailed],
     *,
     within_s: float = 5,
-    spec: JobSpec | None = None,
+    stages: int = 3,
 ) -> str:
     """Return the message of the failure, which must come within `within_s`. No process may be left running."""
     for _ in range(_TRIES):  # a busy machine may delay one run, but not all of them
         told, took = _failure(
-            ray, spec or digits_job(), {int(action[0]): Fault(step=7, action=action, what=what)}, kind
+            ray, digits_job(stages=stages), {int(action[0]): Fault(step=7, action=action, what=what)}, kind
         )
         if took < within_s:
             return told
@@ -108,7 +108,7 @@ def test_a_slow_pipeline_in_which_nobody_hangs_is_left_alone(ray: Any) -> None:
 
 
 def test_a_value_that_becomes_nan_is_told_with_layer_step_and_micro_batch(ray: Any) -> None:
-    told = _fail(ray, "nan", "2F4", NonFinite)
+    told = _fail(ray, "nan", "2F4", NonFinite, stages=4)
     assert told.startswith("the output of layer 2 became NaN or infinite in step 7, micro-batch 4 (2F4)")
 
 

@@ -225,16 +225,18 @@ def test_plan_tells_what_train_would(service: Service, small: JobMaker) -> None:
 def test_a_full_queue_says_so(wire: Wire, service: Service, small: JobMaker) -> None:
     running = until(service.client.submit(small(100_000, pipeline__stages=2)), "RUNNING")
     waiting = [service.client.submit(small(1)) for _ in range(MOST_QUEUED)]
-    code, message = wire.refused("Submit", pb.SubmitRequest(document=_document(small)))
-    assert code == "RESOURCE_EXHAUSTED"
-    assert message.startswith(f"{MOST_QUEUED} jobs wait, which is the limit of the queue")
-    waiting.pop(0).stop()
-    urgent = service.client.submit(small(1), priority=5)
-    assert urgent.queue_position == 1
-    assert waiting[0].refresh().reason == "position 2: needs 1 CPU, 0 of 2 free; 1 job ahead"
-    for job in waiting:
-        job.stop()
-    running.stop(now=True)
+    try:
+        code, message = wire.refused("Submit", pb.SubmitRequest(document=_document(small)))
+        assert code == "RESOURCE_EXHAUSTED"
+        assert message.startswith(f"{MOST_QUEUED} jobs wait, which is the limit of the queue")
+        waiting.pop(0).stop()
+        urgent = service.client.submit(small(1), priority=5)
+        assert urgent.queue_position == 1
+        assert waiting[0].refresh().reason == "position 2: needs 1 CPU, 0 free; 1 job ahead"
+    finally:
+        for job in waiting:
+            job.stop()
+        running.stop(now=True)
     assert urgent.wait(timeout=120).state == "SUCCEEDED"
 
 
