@@ -23,6 +23,7 @@ from cluster.service.peers import is_remote_address, is_remote_peer
 from coordinator.job.spec import parse_job
 from stages.errors import InvalidData, InvalidJob
 from tests.coordinator.job_documents import changed
+from tests.examples import examples
 
 CHAINED = "chained URLs (with ::) are not read, since one of them decides what the next one does"
 
@@ -254,5 +255,6 @@ def test_arrow_never_reads_an_object_of_python(rows: Path, port: int, monkeypatc
 def test_a_command_that_reads_a_table_ends_well_each_time(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("a,b,c\n" + "0.5,1.5,2\n" * 20_000)
+    times = examples(3, 10)
     script = f"from cluster.data.files import read_source; read_source({str(path)!r})"
-    assert [subprocess.run([sys.executable, "-c", script], check=False).returncode for _ in range(10)] == [0] * 10
+    assert [subprocess.run([sys.executable, "-c", script], check=False).returncode for _ in range(times)] == [0] * times

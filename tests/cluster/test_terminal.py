@@ -37,6 +37,7 @@ from cluster.service.job_stats import JobStats
 from cluster.service.stats_message import evenly, stats_message
 from coordinator.train.rows import EvalRow, StepRow
 from stages.ledger import STAGE_KINDS, WORKER_KINDS
+from tests.examples import examples
 from tests.jobs import EXAMPLES, PIPETRAIN
 
 
@@ -154,7 +155,7 @@ def any_facts(draw: st.DrawFn) -> LiveRun:
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(50, 150))
 @given(any_facts(), st.integers(30, 200), st.none() | st.integers(5, 60))
 def test_no_line_is_cut_or_broken_whatever_the_terminal(facts: LiveRun, width: int, height: int | None) -> None:
     lines = drawn(facts, width, height)
@@ -359,7 +360,7 @@ def on_a_terminal(*command: str, columns: int, **variables: str) -> tuple[int, s
     return process.wait(timeout=30), sent.decode()
 
 
-@pytest.mark.parametrize("columns", [60, 100])
+@pytest.mark.parametrize("columns", [60, pytest.param(100, marks=pytest.mark.slow)])
 def test_train_shows_the_run_on_a_terminal(tmp_path: Path, columns: int) -> None:
     code, sent = on_a_terminal(
         PIPETRAIN,

@@ -16,6 +16,7 @@ from coordinator.schedules.csv_format import load_csv, read_csv, write_csv
 from stages.actions import Action, Kind, Lane, Program
 from stages.errors import InvalidSchedule
 from tests.coordinator.programs import anything_valid, built_in, shuffled_program, words
+from tests.examples import examples
 
 TORCH_CSV = Path(__file__).parent / "torch_csv"  # written by torch 2.13's _dump_csv
 SIZES = [(p, w, m) for p in range(1, 6) for w in range(1, p + 1) for m in (1, 2, 3, 5, 8)]
@@ -50,7 +51,7 @@ def test_what_is_written_is_read_back(name: str) -> None:
         assert read_csv(write_csv(program), name) == program
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(40, 100))
 @given(built_in() | anything_valid())
 def test_anything_valid_is_read_back(program: Program) -> None:
     text = write_csv(program)
@@ -139,7 +140,7 @@ def test_what_cannot_be_read_is_named(text: str, message: str) -> None:
     assert len(str(caught.value)) < 200
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(80, 200))
 @given(st.text('0123FBIW,;()\n\r "_OVERLAPx٣', max_size=60) | st.text(max_size=30))
 def test_no_text_raises_anything_else(text: str) -> None:
     try:

@@ -21,6 +21,7 @@ from coordinator.schedules.zero_bubble import within_limits
 from stages.actions import Kind, Program
 from stages.errors import InvalidSchedule
 from tests.coordinator.drawn import block, lanes
+from tests.examples import examples
 
 P, M, V = range(1, 7), range(1, 13), range(1, 4)
 V_SHAPED = ("zbv", "v-half", "v-min", "dualpipev")
@@ -119,7 +120,7 @@ def test_however_uneven_zb_h1_keeps_no_more_than_1f1b_and_1f1b_than_gpipe(m: int
 sizes = st.integers(1, 9).flatmap(lambda stages: st.tuples(st.just(stages), st.integers(1, 20), st.integers(1, stages)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60, 150), deadline=None)
 @given(name=st.sampled_from([*SCHEDULES]), size=sizes, fewer=st.integers(1, 20))
 def test_any_sizes_obey_the_laws_in_fifo_order(name: str, size: tuple[int, int, int], fewer: int) -> None:
     stages, m, workers = size

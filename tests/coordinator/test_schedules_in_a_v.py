@@ -15,6 +15,7 @@ from coordinator.program.replay import Replay, replay
 from coordinator.schedules import build, restrict
 from stages.actions import Kind
 from stages.errors import InvalidSchedule
+from tests.examples import examples
 
 
 def performed(name: str, p: int, m: int) -> Replay:
@@ -29,7 +30,7 @@ def idle(dry: Replay) -> set[float]:
 sizes = st.tuples(st.integers(1, 14), st.integers(0, 30))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(25, 50), deadline=None)
 @given(sizes)
 def test_zbv_idles_p_minus_1_with_the_memory_of_1f1b(size: tuple[int, int]) -> None:
     p, m = size[0], 2 * size[0] - 1 + size[1]
@@ -40,7 +41,7 @@ def test_zbv_idles_p_minus_1_with_the_memory_of_1f1b(size: tuple[int, int]) -> N
     assert dry.worker_peak_alive[-1] == min(2 * p, 2 * m)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(25, 50), deadline=None)
 @given(sizes)
 def test_v_half_keeps_half_and_idles_half(size: tuple[int, int]) -> None:
     p, m = size[0], size[0] + size[1]
@@ -49,7 +50,7 @@ def test_v_half_keeps_half_and_idles_half(size: tuple[int, int]) -> None:
     assert max(dry.worker_peak_alive) == min(2 * m, 2 * ((p + 2) // 2))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(25, 50), deadline=None)
 @given(sizes)
 def test_v_min_keeps_a_third_and_idles_two_thirds(size: tuple[int, int]) -> None:
     p, m = size[0], 2 + size[1]
@@ -58,7 +59,7 @@ def test_v_min_keeps_a_third_and_idles_two_thirds(size: tuple[int, int]) -> None
     assert max(dry.worker_peak_alive) <= 2 * ((p + 4) // 3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(25, 50), deadline=None)
 @given(st.sampled_from(["zbv", "v-half", "v-min"]), st.integers(1, 14), st.integers(1, 40))
 def test_few_micro_batches_keep_no_more_either(name: str, p: int, m: int) -> None:
     most = {"zbv": 2 * p, "v-half": 2 * ((p + 2) // 2), "v-min": 2 * ((p + 4) // 3)}[name]
@@ -67,7 +68,7 @@ def test_few_micro_batches_keep_no_more_either(name: str, p: int, m: int) -> Non
     assert dry.makespan <= performed("gpipe", p, m).makespan * 2  # gpipe on p stages of twice the layers
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(25, 50), deadline=None)
 @given(sizes)
 def test_dualpipev_idles_p_minus_1_and_keeps_one_more_than_zbv(size: tuple[int, int]) -> None:
     p, m = size[0], 2 * size[0] + size[1]

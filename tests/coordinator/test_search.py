@@ -19,6 +19,7 @@ from coordinator.timing.lab import ScheduleComparison, compare, search_too
 from stages.actions import Program
 from stages.errors import InvalidSchedule, UserMistake
 from tests.coordinator.programs import built_in, really_performable
+from tests.examples import examples
 
 
 def drawn_times(n_stages: int, seed: int) -> Times:
@@ -41,7 +42,7 @@ def best_built_in(wanted: Wanted) -> float:
     return min(steps, default=np.inf)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(12, 25), deadline=None)
 @given(
     n_stages=st.integers(1, 6),
     m=st.integers(1, 8),
@@ -75,7 +76,7 @@ def test_it_is_never_slower_than_a_built_in_one_and_fits(
     assert read_csv(write_csv(program)).lanes == program.lanes
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(15, 30), deadline=None)
 @given(built_in(6, 8), st.integers(0, 2**32), st.sampled_from([0.0, 0.5]))
 def test_moves_keep_the_laws_and_the_memory_and_never_make_a_step_longer(
     found: Program, seed: int, latency: float

@@ -33,6 +33,7 @@ from coordinator.job.spec import parse_job
 from coordinator.train.rows import Row
 from stages.errors import InvalidJob, Refused, UnknownJob
 from tests.coordinator.job_documents import LARGEST, changed
+from tests.examples import examples
 from tests.service.conftest import MOST_QUEUED, JobMaker
 from tests.service.running import Service, steps, until
 from tests.service.wire import Wire, upload
@@ -380,7 +381,7 @@ def test_random_bytes_on_the_ports_disturb_nobody(wire: Wire, service: Service, 
 _METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["Pipetrain"].methods]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60, 150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(method=st.sampled_from(_METHODS), body=st.binary(max_size=300))
 def test_fuzzed_messages_get_an_error_or_an_answer(wire: Wire, method: str, body: bytes) -> None:
     call = wire.channel.stream_stream(f"/pipetrain.v1.Pipetrain/{method}")
@@ -398,7 +399,7 @@ _JSON = st.recursive(
 _PATHS = ["model", "model.layers", "model.layers.1", "data.source", "training", "training.optimizer.sgd", "pipeline"]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60, 150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=_JSON | st.builds(changed, st.sampled_from(_PATHS), _JSON, st.just(LARGEST)))
 def test_fuzzed_jobs_get_their_problems(wire: Wire, document: Any) -> None:
     if isinstance(document, dict):
