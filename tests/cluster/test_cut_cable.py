@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not POSSIBLE, reason="network namespaces need root and ip(8)"),
 ]
 _HANG_TIMEOUT = 150.0
-_STEPS = 40
+_STEPS = 80  # the cut must come before the end, also if this process has to wait for a core
 
 
 @pytest.fixture(scope="module")

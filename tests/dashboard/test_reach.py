@@ -152,7 +152,7 @@ def test_tab_goes_on_through_a_page_that_changes_meanwhile(browser: Browser, end
         assert not focus["repeated"], f"Tab stays at {focus['name']}"
         assert focus["visible"], f"the focus is not visible on {focus['name']}"
         visited.append(focus["name"])
-        if path in ("/", "JOB"):
+        if path in ("/", "JOB") and len(visited) % 4 == 1:
             before = browser.text
             browser.until(lambda before=before: browser.text != before, "the page does not change")  # type: ignore[misc]
         assert browser.js("return document.activeElement === window.focusBefore"), f"{focus['name']} lost the focus"
