@@ -19,18 +19,18 @@ STARTS_RAY: tuple[tuple[str | tuple[str, ...], str], ...] = (
     ("tests/cluster/test_ray_", "ray"),  # first: Ray cannot be started in a process that imported it before
     ("tests/faults/", "ray"),
     ("tests/cluster/test_runner_logs.py", "ray"),
-    # then the longest first, so that at the end neither process waits long for the other
+    # then the longest from both ends to the middle, so that at the end neither process waits long for the other
     ("tests/documents/", ""),
     ("tests/dashboard/", "pages"),
     (tuple(f"tests/service/test_{letter}" for letter in "abcdefghi"), "service"),
-    ("tests/service/test_service_killed.py", ""),
-    ("tests/service/test_ray_killed.py", ""),
-    ("tests/service/", "the other half of service"),
-    ("tests/e2e/test_train_command.py", ""),
+    ("tests/cluster/test_cut_cable.py", ""),
     ("tests/cluster/test_elastic.py", ""),
     ("tests/cluster/test_two_nodes.py", ""),
-    ("tests/cluster/test_cut_cable.py", ""),
     ("tests/observability/test_prometheus.py", ""),
+    ("tests/service/test_ray_killed.py", ""),
+    ("tests/service/test_service_killed.py", ""),
+    ("tests/e2e/test_train_command.py", ""),
+    ("tests/service/", "the other half of service"),
 )
 """Beginnings of the paths of tests that start Ray, or a service with it. Files with the same word share what they
 start, and stay together in one process."""

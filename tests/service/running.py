@@ -114,14 +114,20 @@ def until(job: Job, *states: str, seconds: float = 120) -> Job:
     return job
 
 
+_LOW_PRIORITY = 5
+"""Of processes that another one disturbs: about a third of the usual share."""
+
+
 def in_background(job: Job) -> Job:
-    """Give the workers of a running job a low priority. They would train for hours, and what is tested beside them
-    would take twice as long."""
+    """Give the workers of a running job, and with them the Ray that they belong to, a low priority. They would train
+    for hours, and what is tested beside them would take twice as long."""
     events = [event for event in job.events() if event.kind in ("started", "recovered")]
     for pid in {worker["pid"] for event in events for worker in event.details["workers"]}:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # replaced, or a thread that has ended
+        with contextlib.suppress(OSError):  # it was replaced, or a thread has ended
             for thread in os.listdir(f"/proc/{pid}/task"):
-                os.setpriority(os.PRIO_PROCESS, int(thread), 10)
+                os.setpriority(os.PRIO_PROCESS, int(thread), _LOW_PRIORITY)
+            # Linux may divide time among sessions first, and Ray has one of its own
+            Path(f"/proc/{pid}/autogroup").write_text(str(_LOW_PRIORITY))
     return job
 
 
