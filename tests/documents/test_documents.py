@@ -12,7 +12,7 @@ from coordinator.job.spec import load_job
 from tests.documents.shown import Code, Command, agrees, shown
 from tests.documents.visitor import ROOT, Visitor
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 TORCH = "import torch"
 
 
