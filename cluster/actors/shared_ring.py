@@ -59,10 +59,6 @@ class RingWriter:
         ):  # the frame of an error may still hold an array; its end frees the memory
             self._memory.close()
 
-    def takes_whole(self, n_bytes: int) -> bool:
-        """Whether a payload of so many bytes ever has room in one piece."""
-        return n_bytes <= self.capacity
-
     @property
     def piece(self) -> int:
         """Bytes of a piece of a larger payload: half of the ring, so that both ends work at the same time."""
@@ -108,7 +104,7 @@ class RingReader:
             os.close(descriptor)
         self.capacity = capacity
         self.released = self.told = 0
-        """`told` is what the writer knows of `released`."""
+        """`told` is what the writer knows of `released`. If half of the ring is untold, it may soon need the room."""
         self._parked: deque[Parked] = deque()
 
     def park(self, tag: Tag, start: int, end: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> Parked:
@@ -142,11 +138,6 @@ class RingReader:
         self._parked.clear()  # each of them refers to this ring
         with contextlib.suppress(BufferError):  # see RingWriter.close
             self._memory.close()
-
-    @property
-    def much_untold(self) -> bool:
-        """Whether the writer should be told what was released, because it may soon need the room."""
-        return (self.released - self.told) * 2 >= self.capacity
 
 
 def can_share_memory() -> bool:
