@@ -99,7 +99,8 @@ def _lines(lines: Sequence[Line], form: str, low: float | None) -> dict[str, Any
             "type": "value",
             "min": "dataMin",
             "max": "dataMax",
-            "axisLabel": {**_TEXT, "hideOverlap": True, ":formatter": "pipetrain.number"},
+            # the last number ends at the axis, which has no room beside it for one such as 39,588
+            "axisLabel": {**_TEXT, "hideOverlap": True, "alignMaxLabel": "right", ":formatter": "pipetrain.number"},
             "axisLine": {"lineStyle": {"color": "var(--line)"}},
             "axisTick": {"show": False},
             "splitLine": {"show": False},
