@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from cluster.data.formats.dialect import Layout
 from cluster.data.formats.plain_bytes import PlainBytes
-from cluster.data.formats.stored_text import LARGE_TEXT, Seen, StoredColumns, seen_in, stored_columns, whole_lines
+from cluster.data.formats.stored_text import LARGE_TEXT, ColumnSeen, StoredColumns, seen_in, stored_columns, whole_lines
 
 EMPTY = (
     *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None"),
@@ -125,7 +125,7 @@ class ArrowCsv:
         keys = [name for name in doubted if name in zero or (name in large and name not in fraction)]
         return self.read(as_text=keys, only=keys) if keys else {}
 
-    def _look_at(self, columns: dict[str, Any]) -> dict[str, Seen]:
+    def _look_at(self, columns: dict[str, Any]) -> dict[str, ColumnSeen]:
         """Return what is in each column of float64."""
         import pyarrow as pa
 

@@ -21,7 +21,7 @@ _PART_BYTES = 16 * 2**20
 _MOST_WHOLE = 2.0**63
 
 
-class Seen(NamedTuple):
+class ColumnSeen(NamedTuple):
     """What is in a column of float64. `large`: a number of 2^63 or more; `finite`: nothing but finite numbers."""
 
     large: bool
@@ -33,7 +33,7 @@ class StoredColumns:
     """Columns by name, mapped from a file. `seen` is what was found in the columns of float64."""
 
     columns: dict[str, Any]
-    seen: dict[str, Seen]
+    seen: dict[str, ColumnSeen]
     _file: OpenFile
     _mapped: mmap.mmap
 
@@ -74,7 +74,7 @@ def stored_columns(parts: Iterable[Any], n_bytes: int, source: str) -> StoredCol
     import pyarrow as pa
 
     file = temporary_file(n_bytes, source)
-    seen: dict[str, Seen] = {}
+    seen: dict[str, ColumnSeen] = {}
     with pa.OSFile(f"/dev/fd/{file.descriptor}", "wb") as sink:
         writer = None
         for part in parts:
@@ -82,8 +82,8 @@ def stored_columns(parts: Iterable[Any], n_bytes: int, source: str) -> StoredCol
                 writer = pa.ipc.new_file(sink, part.schema)
             for name, column in zip(part.schema.names, part.columns, strict=True):
                 if column.type == pa.float64():
-                    one, before = seen_in(column), seen.get(name, Seen(large=False, finite=True))
-                    seen[name] = Seen(before.large or one.large, before.finite and one.finite)
+                    one, before = seen_in(column), seen.get(name, ColumnSeen(large=False, finite=True))
+                    seen[name] = ColumnSeen(before.large or one.large, before.finite and one.finite)
             writer.write(part)
         assert writer is not None, "a large text has rows"
         writer.close()
@@ -93,7 +93,7 @@ def stored_columns(parts: Iterable[Any], n_bytes: int, source: str) -> StoredCol
     return StoredColumns(columns, seen, file, mapped)
 
 
-def seen_in(column: Any) -> Seen:
+def seen_in(column: Any) -> ColumnSeen:
     """Return what is in a column of float64, or in a part of it."""
     import pyarrow.compute as pc
 
@@ -109,7 +109,7 @@ def seen_in(column: Any) -> Seen:
         ends = pc.min_max(chunk).as_py()
         large = large or (ends["min"] is not None and max(-ends["min"], ends["max"]) >= _MOST_WHOLE)
         finite = finite and not len(chunk)
-    return Seen(large, finite)
+    return ColumnSeen(large, finite)
 
 
 def whole_lines(file: Any) -> Iterator[Any]:
