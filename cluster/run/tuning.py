@@ -116,8 +116,8 @@ def candidates_here(
 
 def own_program(job: MeasuredJob, candidate: Candidate) -> Program | None:
     """Return the candidate's program if a job with its settings would have another one: a schedule that was searched
-    for the times of this machine. None if the settings say it all."""
-    if candidate.settings.schedule != AUTO:
+    for the times of this machine. None if the settings say it all; one worker waits for nobody in any program."""
+    if candidate.settings.schedule != AUTO or candidate.settings.workers == 1:
         return None
     rebuilt = make_blueprint(with_settings(job.spec, candidate.settings), job.rows)
     return None if rebuilt.program == candidate.blueprint.program else candidate.blueprint.program

@@ -224,3 +224,5 @@ def test_a_searched_schedule_that_a_job_finds_again_needs_no_file(job: Path) -> 
     program = build("gpipe", n_stages=3, n_micro_batches=4, n_workers=2)
     other = replace(candidate, blueprint=replace(plain, programs={4: program}))
     assert own_program(measured, other) is program
+    alone = replace(other, settings=replace(settings, workers=1))
+    assert own_program(measured, alone) is None
