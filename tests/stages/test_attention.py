@@ -82,3 +82,14 @@ def test_a_query_far_below_the_largest_score_keeps_its_digits(causal: bool, dtyp
     )
     np.testing.assert_array_equal(y[:, other], alone[0], err_msg="a row does not depend on another")
     np.testing.assert_array_equal(dx[:, other], alone[1])
+
+
+def test_a_row_of_one_position_does_not_depend_on_the_others() -> None:
+    """With one position, the sum over features goes over neighbours in memory, which NumPy adds in pairs."""
+    width, rows, rng = 32, 3, np.random.default_rng(3)
+    layer = DotProductAttention(Shape(3 * width, 1), DotProductOptions(heads=1))
+    x, dy = (rng.standard_normal((n * width, rows), dtype=np.float32) for n in (3, 1))
+    _, dx = _run(layer, x, dy)
+    for row in range(rows):
+        _, alone = _run(layer, x[:, row : row + 1].copy(), dy[:, row : row + 1].copy())
+        np.testing.assert_array_equal(dx[:, row : row + 1], alone)
