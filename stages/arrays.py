@@ -46,6 +46,14 @@ def zeros(rows: int, columns: int, dtype: str) -> Array:
     return array
 
 
+@lru_cache(maxsize=256)
+def scalar(value: float, dtype: str) -> Array:
+    """Return a number as a read-only array without dimensions, which a ufunc need not convert at each call."""
+    constant: Array = np.array(value, dtype=dtype)
+    constant.flags.writeable = False
+    return constant
+
+
 def set_or_add(gradient: Array, value: Array, *, accumulate: bool) -> None:
     """Set a gradient, or (`accumulate`) add to it."""
     if accumulate:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.arrays import Array, in_blocks, ones, set_or_add
+from stages.arrays import Array, in_blocks, ones, scalar, set_or_add
 from stages.layers.base import Cost, Extra, Layer, LayerKind, ParameterSpec, passes
 from stages.layers.options import option
 from stages.shapes import Shape
@@ -80,10 +80,10 @@ class LayerNorm(_Norm):
         """See Layer."""
         n, scale = extras[0], extras[1][0]
         mean = np.matmul(ones(len(x), x.dtype.char), x)
-        np.divide(mean, len(x), out=mean)
-        for number, (own, centred) in enumerate(in_blocks(x, n)):
+        np.divide(mean, scalar(len(x), x.dtype.char), mean)
+        for block, (own, centred) in enumerate(in_blocks(x, n)):
             np.subtract(own, mean, out=centred)
-            _set_or_add_products(scale, centred, centred, accumulate=number > 0)
+            _set_or_add_products(scale, centred, centred, accumulate=block > 0)
         _inverse_root_of_mean(scale, len(x), self.epsilon)
         self._finish(n, n, y, scale, p)
 
@@ -93,7 +93,7 @@ class LayerNorm(_Norm):
         """With d = γ · ∂ℓ/∂y: ∂ℓ/∂x = scale · (d − mean of d − n · mean of d·n)."""
         n, scale = extras[0], extras[1][0]
         mean = np.matmul(p[0], dy)
-        np.divide(mean, len(n), out=mean)
+        np.divide(mean, scalar(len(n), n.dtype.char), mean)
         mean_with_n = _scale_and_mean(p[0], dy, n, dx)
         for below, own in in_blocks(dx, n):
             np.subtract(below, own * mean_with_n, out=below)
@@ -129,10 +129,10 @@ class RmsNorm(_Norm):
 def _scale_and_mean(gamma: Array, dy: Array, n: Array, dx: Array) -> Array:
     """Write γ · ∂ℓ/∂y into dx; return the mean of dx · n over the features, (columns,)."""
     total = np.empty(dy.shape[1], dtype=dy.dtype)
-    for number, (above, factor, own, below) in enumerate(in_blocks(dy, gamma[:, None], n, dx)):
+    for block, (above, factor, own, below) in enumerate(in_blocks(dy, gamma[:, None], n, dx)):
         np.multiply(above, factor, out=below)
-        _set_or_add_products(total, below, own, accumulate=number > 0)
-    return np.divide(total, len(dx), out=total)
+        _set_or_add_products(total, below, own, accumulate=block > 0)
+    return np.divide(total, scalar(len(dx), dx.dtype.char), total)
 
 
 def _set_or_add_products(total: Array, a: Array, b: Array, *, accumulate: bool) -> None:
@@ -144,10 +144,11 @@ def _set_or_add_products(total: Array, a: Array, b: Array, *, accumulate: bool) 
 
 
 def _inverse_root_of_mean(squares: Array, count: int, epsilon: float) -> None:
-    np.divide(squares, count, out=squares)
-    np.add(squares, epsilon, out=squares)
-    np.sqrt(squares, out=squares)
-    np.divide(1, squares, out=squares)
+    dtype = squares.dtype.char
+    np.divide(squares, scalar(count, dtype), squares)
+    np.add(squares, scalar(epsilon, dtype), squares)
+    np.sqrt(squares, squares)
+    np.divide(scalar(1.0, dtype), squares, squares)
 
 
 LAYER_NORM = LayerKind(
