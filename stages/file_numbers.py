@@ -39,7 +39,7 @@ class OpenFile:
     def __init__(self, descriptor: int, source: str, *, private: bool = False) -> None:
         self.descriptor, self.source = os.dup(descriptor), source
         weakref.finalize(self, os.close, self.descriptor)
-        self._private = private
+        self.private = private
         self._found = self._state()
 
     def _state(self) -> tuple[int, int]:
@@ -50,7 +50,7 @@ class OpenFile:
         """Return a text that no other content of a file of this machine has had since it was started. None if the file
         was changed so lately that a further change might leave its times as they are."""
         found = os.fstat(self.descriptor)
-        if self._private or time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _LATELY_NS:
+        if self.private or time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _LATELY_NS:
             return None
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         times = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
@@ -58,7 +58,7 @@ class OpenFile:
 
     def require_unchanged(self) -> None:
         """Raise InvalidData if the file's size or its time of change is another one than when it was opened."""
-        if self._private:
+        if self.private:
             return
         now = self._state()
         if now[0] < self._found[0]:

@@ -29,12 +29,13 @@ from cluster.data.saying import what_arrays_hold, what_is_read, what_text_holds
 from cluster.data.splitting import split_rows
 from cluster.data.table_data import rows_by_rules, training_rows
 from cluster.data.tables.preprocessing import Preprocessing
+from cluster.data.temporary import disk_line
 from cluster.data.texts.loading import Vocabulary, load_text
 from cluster.data.texts.token_files import require_below
 from coordinator.job.spec import JobSpec
 from stages.data import Dataset, RowNumbers
 from stages.errors import InvalidData
-from stages.file_numbers import FileRows
+from stages.file_numbers import FileNumbers, FileRows
 
 
 class DataSizes(TypedDict):
@@ -123,7 +124,9 @@ def _load_data(spec: JobSpec, rules: SourceRules | None, checking: Checking) -> 
         train, held_out, vocabulary = load_text(spec, rules)
         resolved = spec.resolved(train.x.block, vocabulary.size)
         _require_vocabulary(resolved, vocabulary, train, held_out)
-        return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary)
+        tokens = train.x.tokens
+        said = (disk_line("its tokens", tokens),) if isinstance(tokens, FileNumbers) and tokens.file.private else ()
+        return JobData(spec=resolved, train=train, validation=held_out, vocabulary=vocabulary, said=said)
     content = read_source(data.source, rules, data)
     if isinstance(content, Table):
         return _load_table(spec, content, rules, for_plan=not checking.whole)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.data.array_files import LARGE
 from coordinator.texts import size
 from stages.errors import InvalidData
 from stages.file_numbers import FileNumbers, OpenFile
@@ -57,12 +59,13 @@ class TemporaryNumbers:
     """A temporary file to which arrays are appended (see `temporary_file`)."""
 
     def __init__(self, n_bytes: int, source: str) -> None:
-        self._open, self._size = temporary_file(n_bytes, source), 0
+        self._open, self._size, self._room = temporary_file(n_bytes, source), 0, n_bytes
 
     def append(self, array: NDArray[Any]) -> FileNumbers:
         """Write the numbers of an array in C order, and return them as numbers of the file. Raises InvalidData if the
         disk is full."""
         start, left = self._size, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        self._require_room(len(left))
         try:
             while len(left):
                 n = os.pwrite(self._open.descriptor, left, self._size)
@@ -70,6 +73,50 @@ class TemporaryNumbers:
         except OSError:
             raise _no_room(self._size + len(left), self._open.source) from None
         return FileNumbers(self._open, array.dtype, start, array.size)
+
+    def _require_room(self, n_bytes: int) -> None:
+        """Look for room now and then if more is written than was asked for at the beginning."""
+        if self._size + n_bytes > self._room:
+            if shutil.disk_usage(folder_on_disk()).free < n_bytes + LARGE + _ROOM_LEFT:
+                raise _no_room(self._size + n_bytes, self._open.source)
+            self._room = self._size + n_bytes + LARGE
+
+
+class GrowingNumbers:
+    """Numbers of one type that are appended part by part: in memory, and from LARGE bytes on in a temporary file (see
+    `temporary_file`), so that memory holds LARGE bytes of them at most."""
+
+    def __init__(self, source: str) -> None:
+        self._source, self._n_bytes = source, 0
+        self._parts: list[NDArray[Any]] = []
+        self._file: TemporaryNumbers | None = None
+        self._first: FileNumbers | None = None
+
+    def append(self, part: NDArray[Any]) -> None:
+        """Append an array. Raises InvalidData if the disk has no room."""
+        self._parts.append(part)
+        self._n_bytes += part.nbytes
+        if self._n_bytes >= LARGE:
+            self._to_disk()
+
+    def _to_disk(self) -> None:
+        self._file = self._file or TemporaryNumbers(self._n_bytes, self._source)
+        for part in self._parts:
+            written = self._file.append(part)
+            self._first = self._first or written
+        self._parts = []
+
+    def finish(self) -> NDArray[Any] | FileNumbers:
+        """Return all numbers, of one dimension."""
+        if self._first is not None:
+            return replace(self._first, size=self._n_bytes // self._first.dtype.itemsize)
+        return np.concatenate([part.reshape(-1) for part in self._parts]) if self._parts else np.empty(0)
+
+
+def disk_line(what: str, numbers: FileNumbers) -> str:
+    """Return a line for the user about numbers that are on disk while they are used."""
+    taken = size(len(numbers) * numbers.dtype.itemsize)
+    return f"{what} ({taken}) are on disk while they are used, in a file of {folder_on_disk()} without a name"
 
 
 def folder_on_disk() -> Path:

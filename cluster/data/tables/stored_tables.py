@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from cluster.data.content import Table
 from cluster.data.formats.stored_text import MappedColumns
 from cluster.data.tables.cells import Cells, NumberCells
-from cluster.data.temporary import TemporaryNumbers, folder_on_disk, is_large
-from coordinator.texts import size
+from cluster.data.temporary import TemporaryNumbers, disk_line, is_large
 from stages.file_numbers import FileRows
 
 _FLOAT64 = np.dtype(np.float64)
@@ -71,5 +70,4 @@ def stored_line(x: NDArray[Any] | FileRows) -> tuple[str, ...]:
     """Return a line for the user about inputs that are on disk; none for others."""
     if not isinstance(x, FileRows):
         return ()
-    taken = size(len(x.numbers) * x.dtype.itemsize)
-    return (f"its inputs ({taken}) are on disk while they are used, in a file of {folder_on_disk()} without a name",)
+    return (disk_line("its inputs", x.numbers),)

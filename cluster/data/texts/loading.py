@@ -9,9 +9,9 @@ stdlib           the text of the modules in Python's standard library, one after
 
 from __future__ import annotations
 
-import json
-import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from cluster.data.files import open_source
 from cluster.data.rules import SourceRules
+from cluster.data.temporary import GrowingNumbers
 from cluster.data.texts import tokenizer
+from cluster.data.texts.pieces import TextPieces, cut_after_lines, utf8
 from cluster.data.texts.token_files import open_tokens, require_below, vocabulary_size
 from coordinator import run_files
 from coordinator.job.data_section import DataSection
@@ -29,11 +31,13 @@ from coordinator.job.spec import JobSpec
 from stages.data import Dataset
 from stages.errors import InvalidData
 from stages.file_numbers import FileNumbers
-from stages.windows import Tokens, Windows
+from stages.windows import Tokens, Windows, in_parts
 
 Numbers = NDArray[Any]
 TOKENIZER = "tokenizer"
 """The kind of a vocabulary from a tokenizer's file."""
+_ALL_CHARACTERS = 0x110000
+"""The characters of Unicode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +55,23 @@ class Vocabulary:
         """How many tokens stand for something. A network may have outputs for more; these must not be drawn."""
         return len(self.characters) if self.kind == "characters" else self.size
 
-    def encode(self, text: str, source: str) -> Numbers:
-        """Return the token numbers of a text. Raises InvalidData if the vocabulary does not have all of it."""
+    def encode(self, text: str, source: str, start: int = 0) -> Numbers:
+        """Return the token numbers of a text, or of a piece of it from the character `start` on. Raises InvalidData if
+        the vocabulary does not have all of it."""
         if self.kind == "bytes":
-            return np.frombuffer(_utf8(text, source), dtype=np.uint8)
+            return np.frombuffer(utf8(text, source), dtype=np.uint8)
         if self.kind == "characters":
-            known, codes = _codes(self.characters), _codes(text)
-            places = np.searchsorted(known, codes).clip(max=len(known) - 1)
-            wrong = known[places] != codes
-            if wrong.any():
-                place = int(wrong.argmax())
+            found = _places(self.characters)[_codes(text)]
+            if len(found) and found.min() < 0:
+                place = int((found < 0).argmax())
                 raise InvalidData(
-                    f"{source}: character {text[place]!r} at position {place + 1} is not in the vocabulary of "
+                    f"{source}: character {text[place]!r} at position {start + place + 1} is not in the vocabulary of "
                     f"{self.size} characters that the model was trained on"
                 )
-            return places.astype(np.uint16 if self.size <= 65_536 else np.uint32)
+            return found.astype(np.uint16 if self.size <= 65_536 else np.uint32)
         if self.kind == "numbers":
             return _numbers_of(text, self.size, source)
-        _utf8(text, source)
+        utf8(text, source)
         return tokenizer.encode(self.tokenizer, text, self.size, source)
 
     def decode(self, tokens: Numbers) -> str:
@@ -167,7 +170,9 @@ def target_bytes(rows: Dataset, vocabulary: Vocabulary | None) -> int | None:
     if vocabulary is None or vocabulary.kind == "numbers" or not isinstance(y, Windows) or y.stride != y.block:
         return None
     tokens = y.tokens[y.shift : y.shift + len(y) * y.block]
-    return vocabulary.n_bytes(tokens.whole() if isinstance(tokens, FileNumbers) else tokens)
+    if vocabulary.kind == TOKENIZER:  # the text of a token may depend on its neighbours
+        return vocabulary.n_bytes(tokens.whole() if isinstance(tokens, FileNumbers) else tokens)
+    return sum(vocabulary.n_bytes(part) or 0 for _, part in in_parts(tokens))
 
 
 def _rows(tokens: Tokens, block: int, stride: int) -> Dataset:
@@ -184,16 +189,33 @@ def _read(
         if known is not None and size > known.size:
             require_below(tokens, known.size, source)
         return tokens, known or Vocabulary("numbers", size)
-    text = _text(source, rules)
-    vocabulary = known or _vocabulary(text, kind or "characters", rules)
-    return vocabulary.encode(text, source), vocabulary
+    with TextPieces(source, rules) as text:
+        vocabulary = known or _vocabulary(text, kind or "characters", rules)
+        return _encoded(text, vocabulary, source), vocabulary
 
 
-def _vocabulary(text: str, kind: str, rules: SourceRules | None) -> Vocabulary:
+def _encoded(text: TextPieces, vocabulary: Vocabulary, source: str) -> Tokens:
+    """Return the token numbers of a text. From 64 MiB on they are on disk."""
+    pieces: Iterable[str] = text
+    if vocabulary.kind == TOKENIZER and tokenizer.can_cut(vocabulary.tokenizer):
+        pieces = cut_after_lines(text)
+    elif vocabulary.kind not in ("characters", "bytes"):
+        pieces = ("".join(text),)  # a token may go over any two pieces
+    tokens, start = GrowingNumbers(source), 0
+    for piece in pieces:
+        tokens.append(vocabulary.encode(piece, source, start))
+        start += len(piece)
+    return tokens.finish()
+
+
+def _vocabulary(text: TextPieces, kind: str, rules: SourceRules | None) -> Vocabulary:
     if kind == "bytes":
         return Vocabulary("bytes", 256)
     if kind == "characters":
-        characters = "".join(map(chr, np.unique(_codes(text)).tolist()))
+        seen = np.zeros(_ALL_CHARACTERS, dtype=bool)
+        for piece in text:
+            seen[_codes(piece)] = True
+        characters = "".join(map(chr, np.flatnonzero(seen).tolist()))
         return Vocabulary("characters", max(2, len(characters)), characters)
     return read_tokenizer(kind, rules)
 
@@ -212,46 +234,8 @@ def _tokenizer_text(content: bytes, path: str) -> str:
         raise InvalidData(f"{path}: is no tokenizer.json: {error.reason} at byte {error.start}") from None
 
 
-def _text(source: str, rules: SourceRules | None) -> str:
-    if source == "stdlib":
-        folder = Path(sysconfig.get_paths()["stdlib"])
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.py")))
-    with open_source(source, rules) as file:
-        content = file.read()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidData(f"{source}: is not text in UTF-8: {error.reason} at byte {error.start}") from None
-    if not text:
-        raise InvalidData(f"{source}: is empty")
-    if extension(source) == ".txt":
-        return text
-    return "\n".join(_of_line(line, number, source) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-
-
-def _of_line(line: str, number: int, source: str) -> str:
-    try:
-        text = json.loads(line)["text"]
-    except (ValueError, KeyError, TypeError, RecursionError):  # RecursionError: nested too deep
-        raise InvalidData(f'{source}: line {number} is not a JSON object with an entry "text"') from None
-    if not isinstance(text, str):
-        raise InvalidData(f'{source}: line {number}: its entry "text" is {json.dumps(text)[:40]}, must be a text')
-    _utf8(text, f"{source}: line {number}")
-    return text
-
-
-def _utf8(text: str, source: str) -> bytes:
-    """Return the bytes of a text. Raises InvalidData if UTF-8 cannot hold it."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidData(
-            f"{source}: character {text[error.start]!r} at position {error.start + 1} is half of a surrogate pair, "
-            "which UTF-8 cannot hold"
-        ) from None
-
-
 def _codes(text: str) -> Numbers:
+    """Return the numbers that Unicode gives to the characters."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
@@ -269,4 +253,12 @@ def _numbers_of(text: str, size: int, source: str) -> Numbers:
         raise InvalidData(
             f"{source}: token {found[place]} at position {place + 1} is not in the vocabulary of {size} tokens"
         )
+    return found
+
+
+@lru_cache(maxsize=2)
+def _places(characters: str) -> Numbers:
+    """Return for each character of Unicode its place in `characters`, -1 if it is not there."""
+    found = np.full(_ALL_CHARACTERS, -1, dtype=np.int32)
+    found[_codes(characters)] = np.arange(len(characters))
     return found

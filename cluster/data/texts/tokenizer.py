@@ -6,6 +6,7 @@ None of that is done: a text is data of any length, and has its own tokens only.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -40,6 +41,28 @@ def encode(content: str, text: str, size: int, source: str) -> NDArray[Any]:
     if len(tokens) and tokens.max() >= size:
         raise InvalidData(f"{source}: the tokenizer gives the token {tokens.max()}, must be below {size}, its size")
     return tokens
+
+
+def can_cut(content: str) -> bool:
+    """Whether a text has the same tokens if it is cut after line breaks that stand alone between two words or signs
+    (`cut_after_lines`). It is known of tokenizers that make such a line break, or nothing of it, a word of its own, and
+    the tokens of each word from that word alone: those of GPT-2's kind, and those that divide at spaces. Others may
+    look further, so a text goes to them whole."""
+    try:
+        found = json.loads(content)
+        words, model = found["pre_tokenizer"] or {}, found["model"]
+        kind = words.get("type")
+        divides = kind in ("Whitespace", "WhitespaceSplit", "BertPreTokenizer") or (
+            kind == "ByteLevel" and words["add_prefix_space"] is False and words.get("use_regex", True)
+        )
+        alone = model["type"] in ("BPE", "WordPiece", "WordLevel") and not model.get("dropout")
+        plain = not any(
+            one["lstrip"] or one["rstrip"] or one["single_word"] or "\n" in one["content"]
+            for one in found["added_tokens"]
+        )
+        return bool(divides and alone and plain and found["normalizer"] is None)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # another version of the format
+        return False
 
 
 def decode(content: str, tokens: NDArray[Any]) -> str:
