@@ -76,6 +76,13 @@ class OpenFile:
                 raise self._cut_short(place)
             buffer, place = buffer[n:], place + n
 
+    def write(self, part: bytes | memoryview, place: int) -> None:
+        """Write bytes from `place` on into a file that is `private`. Raises OSError if the disk is full."""
+        left = memoryview(part).cast("B")
+        while len(left):
+            n = os.pwrite(self.descriptor, left, place)
+            left, place = left[n:], place + n
+
     def many(self, places: Sequence[int], n_bytes: int) -> bytes:
         """Return the bytes at all of these places, one after another. Raises InvalidData if the file ends before."""
         pread, descriptor = os.pread, self.descriptor  # once, and not for each row

@@ -1,9 +1,10 @@
 """Large arrays in .npy files and uncompressed .npz files: they stay there, and rows are read when they are needed.
 
-[Note: large sources] An array whose numbers take `LARGE` bytes or more in its file is not read into memory. All
-processes of a job decide by this rule alone, so that they agree. Its rows are read once from the first to the last, in
-parts, to check them; the checksum of the data comes from the same pass. Its rows must have more than one number and lie
-one after another (C order), uncompressed, in a local file; all other arrays are read into memory whole.
+[Note: large sources] An array whose numbers take `LARGE` bytes or more is not read into memory. All processes of a job
+decide by this rule alone, so that they agree. Its rows are read once from the first to the last, in parts, to check
+them; the checksum of the data comes from the same pass. Its rows must have more than one number and lie one after
+another (C order); all other arrays are read into memory whole. A compressed array is first written to a temporary file
+without a name, in parts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import IO, Any
@@ -28,6 +29,7 @@ LARGE = 64 * 2**20
 """See [Note: large sources]."""
 _LOCAL_HEADER = 30
 """Bytes before the name of a member in a zip archive."""
+_PART_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -65,6 +67,8 @@ class FileArray:
     def note(self, name: str) -> str:
         """Return a line for the user about the array of this name."""
         taken = size(len(self.numbers) * self.dtype.itemsize)
+        if self.numbers.file.private:
+            return f"{name} has {taken} and is on disk while it is used, in a temporary file without a name"
         return f"{name} has {taken} and stays in the file: rows are read when they are needed (from {size(LARGE)} on)"
 
     def parts(self) -> Iterator[tuple[int, NDArray[Any], int]]:
@@ -88,20 +92,42 @@ def large_array(file: IO[bytes], source: str) -> FileArray | None:
         file.seek(before)
 
 
-def npz_array(archive: Any, name: str, file: IO[bytes], source: str) -> NDArray[Any] | FileArray:
-    """Return an array of the open .npz file `file`, which numpy.load has opened as `archive`; it stays in the file if
-    it is large."""
+def npz_array(
+    archive: Any, name: str, file: IO[bytes], source: str, written: Callable[[int], OpenFile]
+) -> NDArray[Any] | FileArray:
+    """Return an array of the open .npz file `file`, which numpy.load has opened as `archive`. If it is large, it stays
+    in the file or, if it is compressed there, is in a temporary file of so many bytes, which `written` makes."""
     member = archive.zip.NameToInfo.get(f"{name}.npy")
-    large = None if member is None or isinstance(file, BytesIO) else _large_member(file, member, source)
+    large = None
+    if member is not None and member.file_size >= LARGE and not member.flag_bits & 1:
+        if member.compress_type != zipfile.ZIP_STORED:
+            large = _decompressed(archive.zip, member, source, written)
+        elif not isinstance(file, BytesIO):
+            large = _large_member(file, member, source)
     if large is not None:
         return large
     found: NDArray[Any] = archive[name]
     return found
 
 
+def _decompressed(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: str, written: Callable[[int], OpenFile]
+) -> FileArray | None:
+    """Write a compressed array to a temporary file; None if it is to be read into memory. The archive compares its
+    checksum at the end."""
+    with archive.open(member) as start:
+        if _stored_header(start) is None:
+            return None
+    opened, place = written(member.file_size), 0
+    with archive.open(member) as content:
+        while part := content.read(_PART_BYTES):
+            opened.write(part, place)
+            place += len(part)
+    with open(f"/dev/fd/{opened.descriptor}", "rb") as file:
+        return _from_header(file, source, 0, place, None, opened)
+
+
 def _large_member(file: IO[bytes], member: zipfile.ZipInfo, source: str) -> FileArray | None:
-    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        return None
     before = file.tell()
     try:
         file.seek(member.header_offset)
@@ -113,24 +139,34 @@ def _large_member(file: IO[bytes], member: zipfile.ZipInfo, source: str) -> File
         file.seek(before)
 
 
-def _from_header(file: IO[bytes], source: str, start: int, stop: int, crc: int | None) -> FileArray | None:
-    """Return the array in these bytes of the file; None if it is to be read into memory (see [Note: large sources]).
-    A damaged header is left to the reader into memory, which says what is wrong."""
-    if stop - start < LARGE:
-        return None
-    file.seek(start)
+def _stored_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Read the header of an array, and return its shape and type; None if it is to be read into memory (see [Note:
+    large sources]). A damaged header is left to the reader into memory, which says what is wrong."""
     try:
         version = npy.read_magic(file)
         shape, fortran, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
     except Exception:  # NumPy evaluates the header: a damaged one raises errors of Python's parser too
         return None
-    offset, n = file.tell(), math.prod(shape)
     if dtype.kind not in "biuf" or fortran or len(shape) < 2 or min(shape) < 1 or math.prod(shape[1:]) == 1:
         return None
+    return shape, dtype
+
+
+def _from_header(
+    file: IO[bytes], source: str, start: int, stop: int, crc: int | None, opened: OpenFile | None = None
+) -> FileArray | None:
+    """Return the array in these bytes of the file; None if it is to be read into memory. `opened` is the same file."""
+    if stop - start < LARGE:
+        return None
+    file.seek(start)
+    if (header := _stored_header(file)) is None:
+        return None
+    shape, dtype = header
+    offset, n = file.tell(), math.prod(shape)
     if offset + n * dtype.itemsize != stop:
         raise InvalidData(
             f"{source}: is damaged: its header says {n:,} numbers, but {(stop - offset) // dtype.itemsize:,} follow"
         )
     file.seek(start)
-    numbers = FileNumbers(OpenFile(file.fileno(), source), dtype, offset, n)
+    numbers = FileNumbers(opened or OpenFile(file.fileno(), source), dtype, offset, n)
     return FileArray(numbers=numbers, shape=shape, crc_of_header=zlib.crc32(file.read(offset - start)), crc=crc)

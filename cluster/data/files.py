@@ -102,7 +102,7 @@ def _read(
         given = None if data is None else data.csv
         return read_delimited(file, source, given, most_bytes, tabs=kind == "tsv", as_text=as_text)
     if kind == "npz":
-        return read_npz(file, source, None if data is None else data.arrays)
+        return read_npz(file, source, None if data is None else data.arrays, most_bytes)
     if kind == "jsonl":
         return read_json_lines(file, source, most_bytes)
     return _READERS[kind](file, source)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import io
 from typing import IO, Any
 
+from cluster.data.array_files import LARGE
 from cluster.data.rules import SourceRules
+from cluster.data.temporary import moved_to_disk
 from coordinator.job.regular_files import open_regular
 from coordinator.job.source_names import extension, local_path
 from stages.errors import InvalidData
@@ -48,13 +50,16 @@ def open_source(source: str, rules: SourceRules | None = None) -> IO[bytes]:
 
 
 def _open_url(url: str, rules: SourceRules) -> IO[bytes]:
-    """Fetch all bytes of the URL: readers of .npz and .parquet seek, which many servers do not support."""
+    """Fetch all bytes of the URL: readers of .npz and .parquet seek, which many servers do not support. Many bytes are
+    on disk, in a file without a name."""
     from cluster.data.urls import url_parts
 
-    content = io.BytesIO()
+    content: IO[bytes] = io.BytesIO()
     try:
         for part in url_parts(url, rules):
             content.write(part)
+            if isinstance(content, io.BytesIO) and content.tell() >= LARGE:
+                content = moved_to_disk(content, url)
     except InvalidData:
         raise
     except FileNotFoundError as error:

@@ -8,6 +8,7 @@ from cluster.data.suggesting import NetworkSize, Suggestion, plain, plain_path, 
 from coordinator.texts import counted
 
 _MOST_ENTRIES = 200
+_SHARE = 0.2
 
 
 def table_job(found: Suggestion, source: str) -> str:
@@ -30,7 +31,7 @@ def table_job(found: Suggestion, source: str) -> str:
     if found.entries:
         lines.append("  columns:")
         lines += [f"{f'    {plain(name)}: {entry}':<33} # {_comment(why)}" for name, entry, why in found.entries]
-    lines += ["  validation: 0.2                 # of the rows, to measure how good the network is", *_training(size)]
+    lines += [f"  validation: {_validation(found.rows)}", *_training(size)]
     return "\n".join([*lines, ""])
 
 
@@ -52,7 +53,7 @@ def _of_arrays(about: str, source: str, first: Sequence[str], rows: int, outputs
     lines = [
         about,
         *_model(first, size, outputs, loss),
-        f"data: {{source: {plain_path(source)}, validation: 0.2}}",
+        f"data: {{source: {plain_path(source)}, validation: {_share(rows)}}}",
         *_training(size),
     ]
     return "\n".join([*lines, ""])
@@ -97,6 +98,17 @@ def _training(size: NetworkSize) -> list[str]:
         f"  optimizer: {{adamw: {{learning_rate: {size.learning_rate}, weight_decay: {size.weight_decay}}}}}",
         "  schedule: cosine                # the learning rate falls to 0 at the end",
     ]
+
+
+def _validation(rows: int) -> str:
+    share = _share(rows)
+    why = "too few rows to keep one back" if share == "none" else "of the rows, to measure how good the network is"
+    return f"{share:<19} # {why}"
+
+
+def _share(rows: int) -> str:
+    """Return the share of the rows for validation; none if not even one row would be."""
+    return str(_SHARE) if 0 < round(_SHARE * rows) < rows else "none"
 
 
 def _comment(text: str) -> str:

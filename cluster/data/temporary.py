@@ -7,8 +7,9 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,15 @@ def temporary_file(n_bytes: int, source: str) -> OpenFile:
         ) from None
 
 
+def moved_to_disk(content: BytesIO, source: str) -> IO[bytes]:
+    """Return a file without a name, on disk, that begins with these bytes; it can be written on. Raises InvalidData if
+    the disk has no room."""
+    opened = temporary_file(len(content.getbuffer()), source)
+    file = open(f"/dev/fd/{opened.descriptor}", "r+b")  # noqa: SIM115 (the caller closes it)
+    file.write(content.getbuffer())
+    return file
+
+
 def _no_room(n_bytes: int, source: str) -> InvalidData:
     folder = folder_on_disk()
     return InvalidData(
@@ -67,11 +77,10 @@ class TemporaryNumbers:
         start, left = self._size, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         self._require_room(len(left))
         try:
-            while len(left):
-                n = os.pwrite(self._open.descriptor, left, self._size)
-                left, self._size = left[n:], self._size + n
+            self._open.write(left, self._size)
         except OSError:
             raise _no_room(self._size + len(left), self._open.source) from None
+        self._size += len(left)
         return FileNumbers(self._open, array.dtype, start, array.size)
 
     def _require_room(self, n_bytes: int) -> None:

@@ -192,6 +192,7 @@ def _feather(file: Path) -> None:
 TRAINABLE: dict[str, Callable[[Path], object]] = {
     "t.csv": _csv,
     "semicolon.csv": lambda file: file.write_bytes("a;größe;art\n".encode("latin-1") + b"1,5;2;x\n2,5;3;y\n" * 20),
+    "few.csv": lambda file: file.write_text("a,y\n1,2\n2,4\n"),  # too few to keep one for validation
     "t.parquet": _parquet,
     "t.feather": _feather,
     "t.jsonl": _json_lines,

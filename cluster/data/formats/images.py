@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,14 +10,18 @@ from typing import IO, Any
 
 import numpy as np
 
+from cluster.data.array_files import FileArray
 from cluster.data.content import AnyArray, Arrays
 from cluster.data.opening import one_line
+from cluster.data.temporary import GrowingNumbers
 from coordinator.texts import counted
 from stages.errors import InvalidData
+from stages.file_numbers import FileNumbers
 
 MOST_PROBLEMS = 20
 _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
 """How the pixels of an image are read, by how Pillow finds them stored; others are a problem."""
+_SHARES = (np.arange(256) / 255).astype(np.float32)
 Opener = Callable[[str], IO[bytes]]
 
 
@@ -37,7 +42,7 @@ def read_images(paths: Sequence[str], insides: Sequence[str], source: str, opene
     ]
     _raise_any(problems, source)
     classes = tuple(sorted(set(folders)))
-    shapes, pixels = [], []
+    shapes, rows = [], GrowingNumbers(source)
     for path in paths:
         try:
             with opened(path) as file:
@@ -52,14 +57,17 @@ def read_images(paths: Sequence[str], insides: Sequence[str], source: str, opene
             problems.append(f"{path}: cannot be read as an image: {one_line(error)}")
             continue
         shapes.append((path, image.shape))
-        pixels.append(image.reshape(-1))
+        if image.shape == shapes[0][1]:  # any other is a problem
+            rows.append(_SHARES[image.reshape(-1)])
     shape = Counter(one for _, one in shapes).most_common(1)[0][0] if shapes else (0, 0, 0)
     others = [(path, one) for path, one in shapes if one != shape]
     problems += [f"{path}: is {_shown(one)}, but most images are {_shown(shape)}; make it so" for path, one in others]
     _raise_any(problems, source)
     numbers = {name: k for k, name in enumerate(classes)}
+    found = rows.finish()
+    x = FileArray(numbers=found, shape=(len(paths), math.prod(shape))) if isinstance(found, FileNumbers) else found
     return Arrays(
-        x=(np.arange(256) / 255).astype(np.float32)[np.stack(pixels)],
+        x=x.reshape(len(paths), -1) if isinstance(x, np.ndarray) else x,
         y=np.array([numbers[folder] for folder in folders], dtype=np.int64) if any(folders) else None,
         shape=tuple(map(int, shape)),
         classes=classes if any(folders) else None,

@@ -9,18 +9,22 @@ import numpy as np
 
 from cluster.data.array_files import FileArray, large_array, npz_array
 from cluster.data.content import AnyArray, Arrays
+from cluster.data.temporary import temporary_file
 from coordinator.job.data_section import ArraysSection
+from coordinator.job.regular_files import too_large
 from stages.errors import InvalidData
+from stages.file_numbers import OpenFile
 
 _INPUTS = ("x", "x_train", "train_x", "features", "inputs", "images", "data", "arr_0")
 _TARGETS = ("y", "y_train", "train_y", "targets", "target", "labels", "label", "arr_1")
 """Names under which people save inputs and targets, in lower case. They are offered, never taken."""
 _MOST_SHOWN = 8
+_PACKED = 4
 
 
-def read_npz(file: IO[bytes], source: str, given: ArraysSection | None) -> Arrays:
+def read_npz(file: IO[bytes], source: str, given: ArraysSection | None, most_bytes: int | None = None) -> Arrays:
     """Return the arrays of inputs and targets in an open .npz file. `given` are their names; an archive that does not
-    have them may call them x and y."""
+    have them may call them x and y. A compressed array may have _PACKED times `most_bytes`, since it goes to disk."""
     archive = np.load(file, allow_pickle=False)
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InvalidData(
@@ -30,8 +34,8 @@ def read_npz(file: IO[bytes], source: str, given: ArraysSection | None) -> Array
         x, y = _name("x", given, archive.files), _name("y", given, archive.files)
         if x is None:
             raise InvalidData(f"{source}: has no array {given.x if given else 'x'}{offer(archive.files)}")
-        inputs = _array(archive, x, file, source)
-        targets = None if y is None else _array(archive, y, file, source)
+        inputs = _array(archive, x, file, source, most_bytes)
+        targets = None if y is None else _array(archive, y, file, source, most_bytes)
         return Arrays(x=inputs, y=targets, names=tuple(archive.files))
 
 
@@ -56,9 +60,15 @@ def _name(role: Literal["x", "y"], given: ArraysSection | None, names: Sequence[
     return next((name for name in (own, role) if name in names), None)
 
 
-def _array(archive: Any, name: str, file: IO[bytes], source: str) -> AnyArray | FileArray:
+def _array(archive: Any, name: str, file: IO[bytes], source: str, most_bytes: int | None) -> AnyArray | FileArray:
+    def written(n_bytes: int) -> OpenFile:
+        if most_bytes is not None and n_bytes > _PACKED * most_bytes:
+            told = too_large(n_bytes, _PACKED * most_bytes).strerror
+            raise InvalidData(f"{source}: array {name} {told}, decompressed")
+        return temporary_file(n_bytes, source)
+
     try:
-        return npz_array(archive, name, file, source)
+        return npz_array(archive, name, file, source, written)
     except ValueError as error:
         raise _no_pickle(error, source, f"array {name}", f"numpy.savez(file, {name}=…)") from None
 
