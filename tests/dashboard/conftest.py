@@ -10,7 +10,7 @@ import pytest
 from cluster.client import Job
 from cluster.service.home import Home
 from tests.dashboard.browser import MISSING, Browser
-from tests.service.running import Service, until
+from tests.service.running import Service, in_background, until
 
 _SLOWEST_S = 300  # Ray and a browser start, on a machine that may be busy
 
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in ours:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_SLOWEST_S))
-    # the job `endless` keeps every core busy: tests without it run first, twice as fast
+    # the job `endless` keeps a core busy that is idle: tests without it run first, faster
     ours.sort(key=lambda item: "endless" in getattr(item, "fixturenames", ()))
     for i, item in zip(places, ours, strict=True):
         items[i] = item
@@ -96,6 +96,5 @@ def document(rows: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="package")
 def endless(service: Service, document: dict[str, Any]) -> Job:
-    """The job of `document`, running. It continues after a restart of the service."""
-    job = service.client.submit(document)
-    return until(job, "RUNNING")
+    """The job of `document`, running in the background. It continues after a restart of the service."""
+    return in_background(until(service.client.submit(document), "RUNNING"))

@@ -31,7 +31,7 @@ from tests.observability.test_alerts import RULES
 from tests.observability.test_dashboards import BOARDS, PANELS
 from tests.observability.test_exposition import FAMILIES, OPENMETRICS, parse_openmetrics
 from tests.ports import free_ports
-from tests.service.running import Service, until, wait_for
+from tests.service.running import Service, in_background, until, wait_for
 
 pytestmark = needs_prometheus
 _START_S = 150.0
@@ -87,6 +87,7 @@ def _submit(service: Service, folder: Path) -> tuple[Job, Job, Job, Job]:
     assert until(lost, "FAILED", "STOPPED").state == "FAILED", lost.reason
     text = until(service.client.submit(_on_text(folder)), "RUNNING", seconds=_START_S)  # in the place of a failed job
     _lose_a_worker(running)
+    in_background(running), in_background(text)
     return running, not_finite, lost, text
 
 
