@@ -106,13 +106,14 @@ def test_a_cut_link_is_told_as_that_and_the_run_goes_on_exactly_when_it_is_back(
 def test_the_workers_of_a_host_whose_cable_is_pulled_start_elsewhere_at_once_and_never_come_back(
     hosts: Hosts, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
+    run, joining = tmp_path / "run", hosts.join("head")
+    _await(lambda: hosts.nodes() == 4, joining)
     train = begin_run(hosts, run, write_job(tmp_path, 100_000))
     rows, (started,) = run / "metrics.jsonl", run_events(run, "started")
-    (old,) = [at["pid"] for at in started["workers"] if at["pid"] in hosts.processes("b")]
-    hosts.join("head")
-    _await(lambda: hosts.nodes() == 4, train)
-    hosts.pull("b")
+    pids = {at["pid"] for at in started["workers"]}
+    cut_off = next(host for host in ("a", "b") if pids.intersection(hosts.processes(host)))
+    (old,) = pids.intersection(hosts.processes(cut_off))
+    hosts.pull(cut_off)
     pulled_at = time.time()
     (lost,) = _await(lambda: run_events(run, "worker lost"), train)
     assert lost["loss"] == "cut off"
@@ -125,9 +126,9 @@ def test_the_workers_of_a_host_whose_cable_is_pulled_start_elsewhere_at_once_and
     assert [at["worker"] for at in recovered["workers"]] == [0, 1], "all workers are new"
     nodes = {at["node"] for at in started["workers"]}
     assert len({at["node"] for at in recovered["workers"]} - nodes) == 1
-    hosts.pull("b", out=False)
+    hosts.pull(cut_off, out=False)
     enough = rows.read_bytes().count(b"\n") + 10
-    _await(lambda: old not in hosts.processes("b"), train)
+    _await(lambda: old not in hosts.processes(cut_off), train)
     _await(lambda: rows.read_bytes().count(b"\n") >= enough, train)
     train.send_signal(signal.SIGINT)
     assert train.wait(300) == 130
