@@ -24,7 +24,6 @@ from cluster.data.formats.lazy_columns import LazyColumns
 from cluster.data.formats.stored_text import StoredColumns, stored_columns, whole_lines
 from cluster.data.questions import load_questions
 from cluster.data.sources import JobData, load_arrays, load_data
-from cluster.data.tables import stored_tables
 from coordinator.job.spec import JobSpec, parse_job
 from coordinator.plan.blueprint import make_blueprint
 from coordinator.train.local import LocalWorkers
@@ -232,8 +231,7 @@ def test_a_text_is_read_in_parts_of_whole_lines(end: str, last: bool, lines: lis
 
 @pytest.mark.usefixtures("large")
 def test_the_files_on_disk_have_no_name_and_end_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (temporary, stored_tables):
-        monkeypatch.setattr(module, "folder_on_disk", lambda: tmp_path / "disk")
+    monkeypatch.setattr(temporary, "folder_on_disk", lambda: tmp_path / "disk")
     (tmp_path / "disk").mkdir()
     FILES["t.parquet"](tmp_path / "t.parquet")
     data = load_data(job(tmp_path / "t.parquet"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,21 @@ from hypothesis import strategies as st
 
 from cluster.data.formats.stored_text import MappedColumns, seen_in, stored_columns
 from cluster.data.pieces import Pieces
+from cluster.data.tables import cells as reading_cells
 from cluster.data.tables.cells import NumberCells, number_cells
 from cluster.data.tables.moments import ChosenRows, moments
 from cluster.data.tables.problems import Problems
 from cluster.data.tables.threads import ahead
 from stages.file_numbers import FileNumbers, OpenFile
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_chunks() -> Iterator[None]:
+    """Chunks of any size stay apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading_cells, "_LEAST_ROWS", 0)
+        yield
+
 
 cells = st.one_of(st.none(), st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(-(2**53), 2**53))
 chunks = st.lists(st.lists(cells, max_size=5), min_size=1, max_size=6)

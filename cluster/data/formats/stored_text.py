@@ -19,6 +19,8 @@ LARGE_TEXT = 256 * 2**20
 """Bytes of a text from which on its cells go to disk."""
 _PART_BYTES = 16 * 2**20
 _MOST_WHOLE = 2.0**63
+_LEAST_ROWS = 1000
+"""Rows of a chunk, on average, that are worth a call of their own. A very wide table has chunks of a few rows."""
 
 
 class ColumnSeen(NamedTuple):
@@ -98,7 +100,10 @@ def seen_in(column: Any) -> ColumnSeen:
     import pyarrow.compute as pc
 
     large, finite = False, True
-    for chunk in getattr(column, "chunks", (column,)):
+    chunks = getattr(column, "chunks", (column,))
+    if len(column) < _LEAST_ROWS * len(chunks) and len(chunks) > 1:
+        chunks = (column.combine_chunks(),)
+    for chunk in chunks:
         if not chunk.null_count and len(chunk):
             values = np.from_dlpack(chunk)
             least, most = float(values.min()), float(values.max())  # NaN if one of them is; much quicker than Arrow's

@@ -22,6 +22,8 @@ EMPTY_TEXTS = frozenset(
 """Texts that stand for an empty cell, as most programs write it."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 _EXACT = 2.0**53
+_LEAST_ROWS = 1000
+"""Rows of a chunk, on average, from which on a column stays in them. A very wide table has chunks of a few rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +168,8 @@ def number_cells(name: str, column: Any, problems: Problems, *, finite: bool = F
     if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
         column = pc.cast(column, pa.float64(), safe=False)
     parts = _plain_parts(column)
-    cells = NumberCells(name, Pieces.of(parts) if len(parts) > 1 else _joined(parts), has_gaps=not finite)
+    apart = len(parts) > 1 and len(column) >= _LEAST_ROWS * len(parts)
+    cells = NumberCells(name, Pieces.of(parts) if apart else _joined(parts), has_gaps=not finite)
     return cells if finite else _finite(cells, problems)
 
 
