@@ -37,21 +37,29 @@ def ones(n: int, dtype: str) -> Array:
     return vector
 
 
-@lru_cache(maxsize=8)
-def zeros(rows: int, columns: int, dtype: str) -> Array:
-    """Return a read-only array of zeros; `dtype` is a dtype's `char`. NumPy compares two arrays three times as fast as
-    an array and a number."""
-    array: Array = np.zeros((rows, columns), dtype=dtype)
-    array.flags.writeable = False
-    return array
-
-
 @lru_cache(maxsize=256)
 def scalar(value: float, dtype: str) -> Array:
     """Return a number as a read-only array without dimensions, which a ufunc need not convert at each call."""
     constant: Array = np.array(value, dtype=dtype)
     constant.flags.writeable = False
     return constant
+
+
+@lru_cache(maxsize=256)
+def zeros(rows: int, columns: int, dtype: str) -> Array:
+    """Return a read-only array of zeros; `dtype` is a dtype's `char`. NumPy compares two arrays three times as fast as
+    an array and a number. All that fit share one vector of CACHE_NUMBERS."""
+    if rows * columns > CACHE_NUMBERS:  # a single long row
+        return np.broadcast_to(scalar(0.0, dtype), (rows, columns))
+    return _zeros(dtype)[: rows * columns].reshape(rows, columns)
+
+
+@lru_cache(maxsize=2)
+def _zeros(dtype: str) -> Array:
+    vector = aligned_empty((CACHE_NUMBERS,), np.dtype(dtype))
+    vector[:] = 0
+    vector.flags.writeable = False
+    return vector
 
 
 def set_or_add(gradient: Array, value: Array, *, accumulate: bool) -> None:

@@ -40,6 +40,7 @@ def begin_measuring() -> int:
 def spare_what_is_loaded() -> None:
     """Let Python's search for garbage leave out all objects that exist now, most of them of imported modules. With them
     a search takes some 50 ms, in the middle of a step. Call it before the job's own objects are made."""
+    gc.collect()  # else garbage of the imports would stay for ever
     gc.freeze()
 
 

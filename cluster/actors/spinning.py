@@ -3,8 +3,8 @@
 [Note: spinning] Waking a sleeping process takes longer than many a small action. So a worker that waits looks again and
 again for a short while before it sleeps, if each worker of the host has its cores for itself. The kernel counts how
 long a thread was ready to run and had no core: if that is long beside the CPU time that it used, other programs want
-the core, and the worker sleeps at once. How often it lost the core says less: the threads of an idle Ray wake up some
-hundred times a second, and take only moments.
+the core, and the worker sleeps at once; so it does if the kernel does not tell. How often it lost the core says less:
+the threads of an idle Ray wake up some hundred times a second, and take only moments.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ class Spinning:
             self._judged_at, after = now, self._count()
             if self._before is not None:
                 waited, had = (a - b for a, b in zip(after, self._before, strict=True))
-                self._allowed = waited <= max(_LEAST_S, (waited + had) * _LITTLE)
+                self._allowed = had > 0 and waited <= max(_LEAST_S, (waited + had) * _LITTLE)
             self._before = after
         return self._allowed

@@ -118,6 +118,8 @@ def plan(
     warnings = data_warnings(measure_data(data))
     for warning in warnings:
         click.echo(harmless(f"warning: {warning.text}"), err=True)
+    if recorded is not None and spec.pipeline.schedule == AUTO:
+        click.echo("warning: the run's schedule was searched; it is searched anew, so it may be another one", err=True)
     if as_json:
         told = {
             **found.as_dict(),
@@ -274,8 +276,8 @@ def _predicted(blueprint: Blueprint, times: MachineTimes | None, recorded: Recor
     """Predict a step from times that were measured; None if none were."""
     if times is None:
         counted_only = (
-            "Both follow from counted operations, and sending takes no time in them. A run predicts its bubble from "
-            "measured times, so its figure differs. --measure measures here."
+            "Bubble and busy shares follow from counted operations, and sending takes no time in them. A run "
+            "predicts its bubble from measured times, so its figure differs. --measure measures here."
         )
         return _Predicted([counted_only], {"prediction": {"source": "counted"}})
     rows, step = blueprint.micro_batch_rows, predicted_step(blueprint, times)

@@ -13,7 +13,7 @@ from cluster.cli.output import console
 from cluster.cli.texts import harmless
 from cluster.cli.tune_texts import as_document, lines_to_use, table_of_tried
 from cluster.data.sources import load_data
-from cluster.run.tuned_file import schedule_file, write_tuned
+from cluster.run.tuned_file import require_no_other_file, schedule_file, write_tuned
 from cluster.run.tuning import (
     MeasuredJob,
     candidates_here,
@@ -96,6 +96,8 @@ def tune(
     every bit. Ctrl-C ends the measurement and shows what is known so far.
     """
     spec = read_job(job, overrides, stages=None, schedule=None)
+    if output is not None:
+        require_no_other_file(output)
     names = _kept(kept)
     data = load_data(spec)
     measured, most = to_measure(data), most_workers(workers, spec.resources.cpus_per_worker)

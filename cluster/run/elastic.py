@@ -44,10 +44,11 @@ class Layouts:
         on_change: Callable[[Blueprint], None],
         record: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._spec, self._data, self._blueprint, self._workers = spec, data, blueprint, workers
         self._waits, self._give_up, self._on_change, self._record = waits, give_up, on_change, record
-        self._clock, self._begun = clock, [clock()]
+        self._clock, self._sleep, self._begun = clock, sleep, [clock()]
         self._next_look = self._room_since = clock()
         self._room, self._possible = 0, blueprint.n_workers
         widest = layouts(spec.pipeline, len(spec.model_spec().network.ops), 2**31)[0].workers
@@ -85,6 +86,7 @@ class Layouts:
                     return False
                 if not self.waits:
                     raise JobFailed(f"{lack}, after {why}") from None
+                self._sleep(_LOOK_EVERY_S)  # that the whole cluster is too small is told without any wait
 
     @property
     def waits(self) -> bool:

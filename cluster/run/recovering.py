@@ -146,7 +146,8 @@ class Recovery:
         """Whether all workers are started elsewhere because one was cut off: Ray would wait for its node."""
         if loss.cause is not Cause.CUT_OFF:
             return False
-        workers.cut_off.note(workers.places()[loss.worker].node)
+        for place in workers.places():  # a switch takes several nodes; those that are reached are forgotten at once
+            workers.cut_off.note(place.node)
         return self._layouts.has_room_elsewhere()
 
     def _replaced(
@@ -155,7 +156,9 @@ class Recovery:
         """Replace what is lost, or lay the run out anew if the cluster has no room for that."""
         while True:
             try:
-                if moves or self._layouts.has_room_elsewhere():
+                # a layout that did not start has ended all workers: what is left is to start all
+                moves = moves or not workers.places() or self._layouts.has_room_elsewhere()
+                if moves:
                     if not self._layouts.move(why, states, self._since):
                         self._since = None  # the new workers' accounts begin with them
                     return list(workers.places())

@@ -12,9 +12,9 @@ from cluster.run.saved_model import write_whole
 from coordinator.job.edited_text import edited
 from coordinator.job.spec import JobSpec, load_job
 from coordinator.plan.settings import PipelineSettings, changed_entries, with_settings
-from coordinator.schedules.csv_format import write_csv
+from coordinator.schedules.csv_format import load_csv, write_csv
 from stages.actions import Program
-from stages.errors import InvalidJob, UserMistake
+from stages.errors import InvalidJob, InvalidSchedule, UserMistake
 
 
 def write_tuned(
@@ -24,6 +24,7 @@ def write_tuned(
     file (`schedule_file`). Return whether the text of the file, with its comments, was kept. Raises UserMistake."""
     beside = None if program is None else schedule_file(output)
     if beside is not None:
+        require_no_other_file(output)
         settings = replace(settings, schedule=str(beside.absolute()))
     wanted, changes = with_settings(spec, settings), changed_entries(spec, settings)
     if beside is not None:
@@ -43,7 +44,17 @@ def write_tuned(
 
 def schedule_file(output: Path) -> Path:
     """Return the name of the schedule file beside a job file."""
-    return output.with_suffix(".csv")
+    return output.with_name(f"{output.stem}.schedule.csv")
+
+
+def require_no_other_file(output: Path) -> None:
+    """Raise UserMistake if a file that is no schedule has the name of the schedule file."""
+    beside = schedule_file(output)
+    try:
+        if beside.exists():
+            load_csv(beside)
+    except (InvalidSchedule, OSError):
+        raise UserMistake(f"--output: {beside} exists and is no schedule; name another file") from None
 
 
 def _reads_as(text: str, output: Path, wanted: JobSpec) -> bool:

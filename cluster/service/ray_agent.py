@@ -81,7 +81,8 @@ class RayAgent:
         elif what == "stop":
             handle = self._find(key)
             if handle is not None:
-                handle.stop.remote(command.get("grace"))
+                grace = command.get("grace")  # a runner of an older version knows none
+                handle.stop.remote(*(() if grace is None else (grace,)))
         elif what == "end":
             self._end(key, command.get("pid"))
             send_event("lost", job=key[0], attempt=key[1], cause="its runner was ended")

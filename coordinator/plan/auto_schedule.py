@@ -8,9 +8,10 @@ the best built-in one in the model of time that plans and runs have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,12 +21,15 @@ from coordinator.plan.memory_limit import MemoryLimit, recomputed_stages
 from coordinator.plan.partition import Bounds
 from coordinator.plan.predicted_step import performed_table, predicted_step, step_costs
 from coordinator.plan.resolved_job import Blueprint, ScheduleGain
+from coordinator.program.kept import kept
 from coordinator.program.table import ActionTable, B, I, W, apart
 from coordinator.schedules import restrict, tabulate
 from coordinator.schedules.search import Fits, Wanted, search
 from coordinator.timing.machine_times import MachineTimes
 from stages.errors import InvalidJob, InvalidSchedule
 
+K = TypeVar("K", bound=Hashable)
+_ROUNDING = 1e-9
 MOST_FORWARDS = 2**14
 """Forward passes, stages × micro-batches, of the largest step that is searched for: some ten seconds."""
 
@@ -49,7 +53,7 @@ def with_searched_schedule(blueprint: Blueprint, times: MachineTimes) -> Bluepri
         )
     wanted = _wanted(blueprint, times)
     steps = {table.name: (_seconds(plan, times), plan) for table, plan in _built_in(blueprint, wanted)}
-    best_name = min(steps, key=lambda name: steps[name][0], default=None)
+    best_name = _best(steps) if steps else None
     tried = [steps[best_name]] if best_name is not None else []
     if blueprint.searched is not None:  # its own program fits
         tried.append((_seconds(blueprint, times), blueprint))
@@ -59,9 +63,22 @@ def with_searched_schedule(blueprint: Blueprint, times: MachineTimes) -> Bluepri
         tried.append((_seconds(plan, times), plan))
     if not tried:  # nothing fits: the plan that was given says why
         return blueprint
-    seconds, plan = min(tried, key=lambda one: one[0])
-    gain = None if best_name is None else 1 - seconds / steps[best_name][0]
+    seconds, plan = tried[_best(dict(enumerate(tried)))]
+    gain = None if best_name is None else max(0.0, 1 - seconds / steps[best_name][0])
     return replace(plan, searched=ScheduleGain(built_in=best_name, gain=gain, source=times.source, link=times.local))
+
+
+def _best(tried: Mapping[K, tuple[float, Blueprint]]) -> K:
+    """Return the key of the plan with the shortest step, but for rounding; of equal ones, of the one whose workers keep
+    least."""
+    shortest = min(seconds for seconds, _ in tried.values())
+    alike = [key for key, (seconds, _) in tried.items() if seconds <= shortest * (1 + _ROUNDING)]
+    return min(alike, key=lambda key: _most_kept(tried[key][1]))
+
+
+def _most_kept(blueprint: Blueprint) -> int:
+    found = kept(performed_table(blueprint), blueprint.spec.pipeline.weight_grad_group)
+    return max(found.together)
 
 
 def _seconds(blueprint: Blueprint, times: MachineTimes) -> float:

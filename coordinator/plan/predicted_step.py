@@ -80,11 +80,15 @@ def predicted_step(blueprint: Blueprint, times: MachineTimes) -> PredictedStep:
 
 def computing_by_plan(blueprint: Blueprint) -> tuple[float, ...]:
     """Return the estimated seconds for which each worker computes actions and its update in a full step, on cores of
-    its own."""
+    its own; nothing if an update is over a quarter of a worker's time. How long a number takes there beside one of a
+    product differs by a factor of four between machines and optimizers."""
     table = performed_table(blueprint)
     costs = step_costs(blueprint, table, estimated_times(blueprint.spec, cores=sys.maxsize))
     compute = costs.compute.reshape(-1)
-    return tuple(float(compute[lane].sum()) + update for lane, update in zip(table.lanes, costs.update, strict=True))
+    actions = [float(compute[lane].sum()) for lane in table.lanes]
+    if any(update > done / 3 for done, update in zip(actions, costs.update, strict=True)):
+        return ()
+    return tuple(done + update for done, update in zip(actions, costs.update, strict=True))
 
 
 def performed_table(blueprint: Blueprint) -> ActionTable:

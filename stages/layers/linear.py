@@ -73,8 +73,7 @@ class Linear(Layer):
         ones_, bias = ones(dy.shape[1], dy.dtype.char), gradients[1]
         if not accumulate:
             return product, partial(dy.dot, ones_, bias)
-        total = np.empty_like(bias)
-        return product, partial(dy.dot, ones_, total), partial(np.add, bias, total, bias)
+        return product, partial(_add_sums, dy, ones_, bias)
 
     def backward_input(
         self, x: Array, y: Array, extras: Any, dy: Array, dx: Array, p: Sequence[Array], *_: Any
@@ -93,6 +92,11 @@ class Linear(Layer):
                 np.add(gradients[1], dy.dot(ones_), gradients[1])
             else:
                 dy.dot(ones_, gradients[1])
+
+
+def _add_sums(dy: Array, ones_: Array, total: Array) -> None:
+    """Add the sums over columns. The sums' own array is let go: prepared calls would keep one for each micro-batch."""
+    np.add(total, dy.dot(ones_), total)
 
 
 def _build(options: LinearOptions, shape: Shape, path: tuple[int, ...]) -> Layer:

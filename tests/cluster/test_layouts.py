@@ -16,6 +16,8 @@ from cluster.actors.reaching import CutOffNodes
 from cluster.checkpoints.folder import NO_STATE
 from cluster.data.sources import load_data
 from cluster.run.elastic import Layouts
+from cluster.run.recovering import Recovery
+from coordinator.checkpoints.position import Position
 from coordinator.job.spec import parse_job
 from coordinator.plan.blueprint import Blueprint
 from coordinator.plan.layout import lay_out
@@ -47,22 +49,24 @@ class _Workers(RayWorkers):
 
 
 class _Told:
-    def __init__(self, own: _Workers, *, most: int | None = None, **pipeline: object) -> None:
+    def __init__(self, own: _Workers, *, most: int | None = None, waits: bool = False, **pipeline: object) -> None:
         document = digits_job().document()
         document["pipeline"] = pipeline
         self.now = 0.0
         self.events: list[dict[str, Any]] = []
+        self.slept: list[float] = []
         spec = parse_job(document)
         data = load_data(spec)
         self.blueprint = lay_out(spec, len(data.train), 3)
         self.layouts = Layouts(
             *(spec, data, self.blueprint, own),
             most=most,
-            waits=False,
+            waits=waits,
             give_up=lambda: False,
             on_change=self._change,
             record=lambda blueprint, **details: self.events.append(details),
             clock=lambda: self.now,
+            sleep=self.slept.append,
         )
 
     def _change(self, blueprint: Blueprint) -> None:
@@ -144,6 +148,40 @@ def test_a_move_for_which_somebody_else_has_taken_the_room_becomes_a_smaller_lay
     workers = _Workers(2, errors=[NotEnoughResources("the room is taken")])
     with pytest.raises(JobFailed, match="the room is taken, after node b7 left"):
         _Told(workers, stages=3, workers=3).layouts.move("node b7 left", NO_STATE, None)
+
+
+def test_a_move_for_which_the_whole_cluster_is_too_small_looks_again_after_a_while() -> None:
+    workers = _Workers(2, errors=[NotEnoughResources("too small") for _ in range(3)])
+    told = _Told(workers, waits=True, stages=3, workers=3)
+    assert told.layouts.move("node b7 left", NO_STATE, None)
+    assert workers.laid_out == [3] * 4
+    assert len(told.slept) == 3
+    assert min(told.slept) > 0
+
+
+def test_a_run_whose_new_layout_did_not_start_starts_all_its_workers_when_there_is_room() -> None:
+    tried: list[str] = []
+
+    class Ended(_Workers):
+        def replace(self, *_: object) -> list[WorkerPlace]:
+            tried.append("replace")
+            raise NoRoom("no room for worker 1")
+
+        def lay_out(self, blueprint: Blueprint, states: object, within_s: float, since: object = None) -> None:
+            tried.append(f"start {blueprint.n_workers}")
+            self.addresses = []
+            super().lay_out(blueprint, states, within_s, since)
+            self.addresses = [SimpleNamespace()]  # type: ignore[list-item]
+
+        def places(self) -> list[WorkerPlace]:
+            return super().places() if self.addresses else []
+
+    workers = Ended(2, 0, errors=[NotEnoughResources("taken")])
+    workers.addresses = [SimpleNamespace()]  # type: ignore[list-item]
+    told = _Told(workers, waits=True, stages=3)
+    recovery = SimpleNamespace(_layouts=told.layouts, _since=None)
+    assert Recovery._replaced(recovery, workers, Position(), NO_STATE, "node b7 left", moves=False)  # type: ignore[arg-type]
+    assert tried == ["replace", "start 2", "start 3"]
 
 
 def test_a_node_is_cut_off_until_it_takes_connections_again_or_ray_has_given_it_up() -> None:

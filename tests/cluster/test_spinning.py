@@ -9,7 +9,7 @@ from cluster.actors.spinning import Spinning, core_times
 
 @pytest.mark.parametrize(
     ("waited", "cpu_s", "allowed"),
-    [(0.0, 0.0, True), (0.004, 0.0, True), (0.1, 0.41, True), (0.15, 0.4, False), (0.25, 0.25, False)],
+    [(0.0, 0.001, True), (0.004, 0.001, True), (0.1, 0.41, True), (0.15, 0.4, False), (0.25, 0.25, False)],
 )
 def test_a_thread_that_waits_long_for_a_core_for_its_cpu_time_does_not_spin(
     waited: float, cpu_s: float, allowed: bool
@@ -21,6 +21,12 @@ def test_a_thread_that_waits_long_for_a_core_for_its_cpu_time_does_not_spin(
     assert spinning.allowed(1.5) is allowed
     assert spinning.allowed(1.9) is allowed
     assert spinning.allowed(2.0), "the others have gone"
+
+
+def test_nobody_spins_if_the_kernel_does_not_tell() -> None:
+    spinning = Spinning(wanted=True, count=lambda: (0.0, 0.0))
+    assert spinning.allowed(1.0), "nothing is known yet"
+    assert not spinning.allowed(2.0)
 
 
 def test_who_must_not_spin_counts_nothing() -> None:

@@ -203,13 +203,13 @@ def test_a_schedule_that_was_searched_for_measured_times_is_written_beside_the_j
     settings = PipelineSettings(stages=3, workers=2, schedule="auto", micro_batches=4)
     program = build("zb-h2", n_stages=3, n_micro_batches=4, n_workers=2)
     assert write_tuned(job, spec, settings, output, program)
-    assert 'schedule: "tuned.csv"' in output.read_text(), "its name alone, so that both files can be moved"
+    assert 'schedule: "tuned.schedule.csv"' in output.read_text(), "its name alone, so that both files can be moved"
     tuned = load_job(output)
-    assert tuned.pipeline.schedule == str(job.with_name("tuned.csv"))
+    assert tuned.pipeline.schedule == str(job.with_name("tuned.schedule.csv"))
     found = make_blueprint(tuned, 640).program
     assert (found.lanes, found.n_workers) == (program.lanes, 2)
     (job.parent / "moved").mkdir()
-    for name in ("tuned.yaml", "tuned.csv"):
+    for name in ("tuned.yaml", "tuned.schedule.csv"):
         job.with_name(name).rename(job.parent / "moved" / name)
     assert make_blueprint(load_job(job.parent / "moved" / "tuned.yaml"), 640).program.lanes == program.lanes
 
@@ -226,3 +226,12 @@ def test_a_searched_schedule_that_a_job_finds_again_needs_no_file(job: Path) -> 
     assert own_program(measured, other) is program
     alone = replace(other, settings=replace(settings, workers=1))
     assert own_program(measured, alone) is None
+
+
+def test_a_file_that_is_no_schedule_is_never_overwritten_by_one(job: Path) -> None:
+    mine = job.with_name("tuned.schedule.csv")
+    mine.write_text("x,y\n1,2\n")
+    refused = pipetrain_here("tune", job, "--local", "--seconds", "0", "--output", job.with_name("tuned.yaml"))
+    assert refused.returncode == 2
+    assert refused.stderr == f"error: --output: {mine} exists and is no schedule; name another file\n"
+    assert mine.read_text() == "x,y\n1,2\n"

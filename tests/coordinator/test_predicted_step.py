@@ -60,6 +60,12 @@ def test_the_computing_of_each_worker_by_its_plan_is_that_of_the_predicted_step(
     causes = predicted_step(blueprint, estimated_times(spec, cores=99)).by_cause
     computing = sum(causes[name] for name in ("forward", "input_gradient", "weight_gradient", "update"))
     assert (few + many) / 2 == pytest.approx(computing)
+    wide = job(schedule="1f1b").replace(
+        model__layers=[{"linear": {"units": 2000}}, {"linear": {"units": 3}}],
+        training__batch_size=1,
+        training__micro_batches=1,
+    )
+    assert computing_by_plan(make_blueprint(wide, 22)) == (), "most of it is the update, which nobody measured"
 
 
 def test_a_recomputed_stage_runs_forward_again() -> None:

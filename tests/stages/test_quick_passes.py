@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.arrays import CACHE_NUMBERS, copy_into
+from stages.arrays import CACHE_NUMBERS, copy_into, zeros
 from stages.layers.activations import Relu
 from stages.losses.differences import L1, MeanSquare
 from stages.shapes import Shape
@@ -69,3 +69,13 @@ def test_a_loss_of_differences_is_the_same_for_transposed_targets(loss: MeanSqua
         == float(getattr(np, "square" if loss.__class__ is MeanSquare else "abs")(f - rows.T).sum(dtype="f8"))
     )
     assert plain.gradient.tobytes() == transposed.gradient.tobytes()
+
+
+def test_zeros_of_all_shapes_share_one_vector() -> None:
+    found = [zeros(rows, columns, "f") for rows, columns in ((3, 5), (240, 128), (1, CACHE_NUMBERS))]
+    assert all(np.shares_memory(found[0], other) for other in found[1:])
+    long = zeros(2, CACHE_NUMBERS, "d")
+    assert long.shape == (2, CACHE_NUMBERS)
+    assert not long.any()
+    assert long.base is not None
+    assert long.strides == (0, 0), "a single long row takes no memory"
