@@ -24,6 +24,6 @@ class Processes(AskedProcesses):
         """Return the error to raise, with the end of every process's stderr."""
         parts = [str(super()._failure(rank, what))]
         for other in range(len(self._processes)):
-            lines = self._log(other).read_text(errors="replace").splitlines()[-LOG_LINES:]
+            lines = self._last_lines(other)[-LOG_LINES:]
             parts.append("\n  ".join([f"worker {other}:", *(lines or ["(nothing on stderr)"])]))
         return HostFailed("\n".join(parts))

@@ -11,14 +11,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from stages.errors import HostFailed
 
 _CLOSE_S = 10.0
 _LAST_WORDS_S = 1.0
+_READ_BYTES = 2**16
 
 
 class AskedProcesses:
@@ -33,19 +33,20 @@ class AskedProcesses:
     ) -> None:
         self._title, self._advice = title, advice
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="pipetrain-")
+        self._unread = [b""] * len(commands)
+        self._logs: list[IO[bytes]] = []
         try:
-            for rank, command in enumerate(commands):
-                with self._log(rank).open("wb") as log:
-                    process = subprocess.Popen(
-                        command,
-                        bufsize=0,
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=log,
-                        process_group=0,  # Ctrl-C would reach them before they can ignore it
-                        env={**os.environ, **environment},
-                    )
+            for command in commands:
+                self._logs.append(_log_file(title))
+                process = subprocess.Popen(
+                    command,
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._logs[-1],
+                    process_group=0,  # Ctrl-C would reach them before they can ignore it
+                    env={**os.environ, **environment},
+                )
                 self._processes.append(process)
         except OSError as error:
             self.close()
@@ -80,24 +81,38 @@ class AskedProcesses:
 
     def answers(self, timeout_s: float, count: int | None = None) -> list[Any]:
         """Return the next answer of the first `count` processes (None: all), in order. Raises HostFailed."""
-        deadline, found = time.monotonic() + timeout_s, dict[int, Any]()
+        deadline, found, late = time.monotonic() + timeout_s, dict[int, Any](), False
         with selectors.DefaultSelector() as waiting:
             for rank, process in enumerate(self._processes[:count]):
                 assert process.stdout is not None, "it was given a pipe"
-                waiting.register(process.stdout, selectors.EVENT_READ, (rank, process.stdout))
+                if not self._take_answer(rank, found):
+                    waiting.register(process.stdout, selectors.EVENT_READ, rank)
             while waiting.get_map():
                 ready = waiting.select(max(0.0, deadline - time.monotonic()))
-                if not ready:
-                    rank = min(key.data[0] for key in waiting.get_map().values())
+                if not ready or late:
+                    rank = min(key.data for key in waiting.get_map().values())
                     raise self._failure(rank, f"gave no answer within {timeout_s:.0f} s")
+                late = time.monotonic() > deadline  # a process may write without end
                 for key, _ in ready:
-                    rank, stdout = key.data
-                    line = stdout.readline()
-                    if not line:
+                    rank = key.data
+                    part = os.read(key.fd, _READ_BYTES)  # a whole line might never come
+                    if not part:
                         raise self._failure(rank, "died")
-                    found[rank] = json.loads(line)
-                    waiting.unregister(stdout)
+                    self._unread[rank] += part
+                    if self._take_answer(rank, found):
+                        waiting.unregister(key.fileobj)
         return [found[rank] for rank in sorted(found)]
+
+    def _take_answer(self, rank: int, found: dict[int, Any]) -> bool:
+        """Move the first whole line that was read from a process into `found`; return whether there is one."""
+        line, end, rest = self._unread[rank].partition(b"\n")
+        if end:
+            self._unread[rank] = rest
+            try:
+                found[rank] = json.loads(line)
+            except ValueError:
+                raise self._failure(rank, "wrote no answer") from None
+        return bool(end)
 
     def close(self) -> None:
         """End all processes, by force if they do not end by themselves."""
@@ -114,10 +129,16 @@ class AskedProcesses:
                 process.kill()
                 process.wait()
         self._processes.clear()
-        self._folder.cleanup()
+        for log in self._logs:
+            log.close()
+        self._logs.clear()
 
-    def _log(self, rank: int) -> Path:
-        return Path(self._folder.name) / f"stderr-{rank}.txt"
+    def _last_lines(self, rank: int) -> list[str]:
+        """Return the last lines that a process has written to stderr."""
+        log = self._logs[rank].fileno()
+        start = max(0, os.fstat(log).st_size - _READ_BYTES)
+        # not by seeking, which would move the place at which the process writes on
+        return os.pread(log, _READ_BYTES, start).decode(errors="replace").splitlines()
 
     def _failure(self, rank: int, what: str) -> HostFailed:
         """Return the error to raise about the process that died or gave no answer."""
@@ -125,6 +146,16 @@ class AskedProcesses:
         if what == "died":
             with contextlib.suppress(subprocess.TimeoutExpired):  # one that closed its pipes may still be writing
                 what = f"ended with code {process.wait(_LAST_WORDS_S)}"
-        lines = [line.strip() for line in self._log(rank).read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in self._last_lines(rank) if line.strip()]
         last = f": {lines[-1]}" if lines else ""
         return HostFailed(f"{self._title}: a process {what}{last}{self._advice}")
+
+
+def _log_file(title: str) -> IO[bytes]:
+    """Return a file for stderr. It has no name, so that nothing is left of it however this process ends."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise HostFailed(
+            f"{title}: no temporary file can be made: {error.strerror}; name another folder in TMPDIR"
+        ) from None
