@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from cluster.data.array_files import LARGE
 from cluster.data.rules import SourceRules
-from cluster.data.temporary import moved_to_disk
+from cluster.data.temporary import moved_to_disk, require_room
 from coordinator.job.regular_files import open_regular
 from coordinator.job.source_names import extension, local_path
 from stages.errors import InvalidData
@@ -55,11 +55,17 @@ def _open_url(url: str, rules: SourceRules) -> IO[bytes]:
     from cluster.data.urls import url_parts
 
     content: IO[bytes] = io.BytesIO()
+    looked = 0
     try:
         for part in url_parts(url, rules):
             content.write(part)
-            if isinstance(content, io.BytesIO) and content.tell() >= LARGE:
-                content = moved_to_disk(content, url)
+            if content.tell() - looked >= LARGE:
+                looked = content.tell()
+                if isinstance(content, io.BytesIO):
+                    content = moved_to_disk(content, url)
+                require_room(looked, url)
+        content.seek(0)  # writes what is left in its buffer, for which the disk may have no room
+        return content
     except InvalidData:
         raise
     except FileNotFoundError as error:
@@ -68,8 +74,6 @@ def _open_url(url: str, rules: SourceRules) -> IO[bytes]:
         raise InvalidData(f"{url}: cannot be opened: {one_line(error)}; install that package with pip") from None
     except Exception as error:  # every file system of fsspec has its own errors
         raise InvalidData(f"{url}: cannot be read: {one_line(error)}") from error
-    content.seek(0)
-    return content
 
 
 def _why_not_there(error: FileNotFoundError) -> str:

@@ -57,6 +57,13 @@ def moved_to_disk(content: BytesIO, source: str) -> IO[bytes]:
     return file
 
 
+def require_room(n_bytes: int, source: str, more: int = 0) -> None:
+    """Raise InvalidData if the disk has no room for `more` bytes, and LARGE after them, in a temporary file that has
+    `n_bytes` so far. Whoever does not know how much will be written calls it again before the next LARGE bytes."""
+    if shutil.disk_usage(folder_on_disk()).free < more + LARGE + _ROOM_LEFT:
+        raise _no_room(n_bytes + more, source)
+
+
 def _no_room(n_bytes: int, source: str) -> InvalidData:
     folder = folder_on_disk()
     return InvalidData(
@@ -86,8 +93,7 @@ class TemporaryNumbers:
     def _require_room(self, n_bytes: int) -> None:
         """Look for room now and then if more is written than was asked for at the beginning."""
         if self._size + n_bytes > self._room:
-            if shutil.disk_usage(folder_on_disk()).free < n_bytes + LARGE + _ROOM_LEFT:
-                raise _no_room(self._size + n_bytes, self._open.source)
+            require_room(self._size, self._open.source, n_bytes)
             self._room = self._size + n_bytes + LARGE
 
 

@@ -9,13 +9,15 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import numpy as np
 import pytest
 
-from cluster.data import array_files, opening, temporary
+from cluster.data import array_files, opening, temporary, urls
 from cluster.data.array_files import FileArray
 from cluster.data.content import Arrays
 from cluster.data.files import read_source
@@ -63,6 +65,30 @@ def test_a_damaged_compressed_array_is_told(tmp_path: Path) -> None:
 def test_what_a_job_of_another_host_unpacks_has_a_limit(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((10_000, 6)), y=np.zeros(10_000, int))
     with pytest.raises(InvalidData, match=r"array x has 480,128 bytes or more, at most 400,000 may be read, decompr"):
+        load_data(job(tmp_path / "a.npz"), SourceRules(most_bytes=100_000))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x": np.zeros((2, 6)), "y": np.zeros(60_000)},
+        {"x": np.asfortranarray(np.zeros((10_000, 6))), "y": np.zeros(2)},
+        {"x": np.zeros((10_000, 6)), "y": np.zeros(2)},
+    ],
+    ids=["one number a row", "column after column", "too small for the disk"],
+)
+@pytest.mark.parametrize("ending", [".npy", ""])
+def test_the_limit_holds_for_arrays_that_are_read_into_memory(
+    tmp_path: Path, arrays: dict[str, Any], ending: str
+) -> None:
+    """They were unpacked whole, however large."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}{ending}", "w") as member:
+                np.lib.format.write_array(member, array)
+    with pytest.raises(
+        InvalidData, match=r"array [xy] has 480,128 bytes or more, at most 400,000 may be read, decompressed$"
+    ):
         load_data(job(tmp_path / "a.npz"), SourceRules(most_bytes=100_000))
 
 
@@ -124,6 +150,39 @@ def test_a_large_url_is_copied_to_disk_and_read_as_a_file(tmp_path: Path, url: s
         column.to_pylist()
         for column in here.columns.values()  # type: ignore[union-attr]
     ]
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_disk_that_gets_full_while_a_url_is_copied_is_told(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("a,y\n" + "1,2\n" * 100)
+    monkeypatch.setattr(urls, "_PART_BYTES", 64)
+    free = [2**40] * 4
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free.pop() if free else 0))
+    with pytest.raises(InvalidData) as refused:
+        read_source(f"{url}/a.csv")
+    assert str(refused.value) == (
+        f"{url}/a.csv: its numbers need a temporary file of 256 B, but {temporary.folder_on_disk()} has 0 B free; name "
+        "another folder in TMPDIR, or use fewer columns"
+    )
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_disk_that_is_full_at_the_end_of_a_url_is_told(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("a,y\n" + "1,2\n" * 100)
+    monkeypatch.setattr(opening, "moved_to_disk", on_a_full_disk)
+    with pytest.raises(InvalidData, match=rf"^{url}/a.csv: cannot be read: No space left on device$"):
+        read_source(f"{url}/a.csv")
+
+
+def on_a_full_disk(content: BytesIO, _: str) -> IO[bytes]:
+    """Return a file with these bytes in its buffer, which cannot be written."""
+    file = open("/dev/full", "r+b")  # noqa: SIM115
+    file.write(content.getbuffer())
+    return file
 
 
 def test_a_large_compressed_array_takes_no_memory(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
+from functools import partial
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -13,7 +15,6 @@ from cluster.data.temporary import temporary_file
 from coordinator.job.data_section import ArraysSection
 from coordinator.job.regular_files import too_large
 from stages.errors import InvalidData
-from stages.file_numbers import OpenFile
 
 _INPUTS = ("x", "x_train", "train_x", "features", "inputs", "images", "data", "arr_0")
 _TARGETS = ("y", "y_train", "train_y", "targets", "target", "labels", "label", "arr_1")
@@ -24,7 +25,7 @@ _PACKED = 4
 
 def read_npz(file: IO[bytes], source: str, given: ArraysSection | None, most_bytes: int | None = None) -> Arrays:
     """Return the arrays of inputs and targets in an open .npz file. `given` are their names; an archive that does not
-    have them may call them x and y. A compressed array may have _PACKED times `most_bytes`, since it goes to disk."""
+    have them may call them x and y. A compressed array may have _PACKED times `most_bytes`, unpacked."""
     archive = np.load(file, allow_pickle=False)
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InvalidData(
@@ -61,16 +62,22 @@ def _name(role: Literal["x", "y"], given: ArraysSection | None, names: Sequence[
 
 
 def _array(archive: Any, name: str, file: IO[bytes], source: str, most_bytes: int | None) -> AnyArray | FileArray:
-    def written(n_bytes: int) -> OpenFile:
-        if most_bytes is not None and n_bytes > _PACKED * most_bytes:
-            told = too_large(n_bytes, _PACKED * most_bytes).strerror
-            raise InvalidData(f"{source}: array {name} {told}, decompressed")
-        return temporary_file(n_bytes, source)
-
+    if most_bytes is not None:
+        _require_size(archive.zip, name, source, _PACKED * most_bytes)
     try:
-        return npz_array(archive, name, file, source, written)
+        return npz_array(archive, name, file, source, partial(temporary_file, source=source))
     except ValueError as error:
         raise _no_pickle(error, source, f"array {name}", f"numpy.savez(file, {name}=…)") from None
+
+
+def _require_size(archive: zipfile.ZipFile, name: str, source: str, most_bytes: int) -> None:
+    """Raise InvalidData if an array is compressed and has more than `most_bytes` unpacked. The archive reads no more of
+    a member than it says that there is."""
+    for key in (name, f"{name}.npy"):  # NumPy takes either
+        member = archive.NameToInfo.get(key)
+        if member is not None and member.compress_type != zipfile.ZIP_STORED and member.file_size > most_bytes:
+            told = too_large(member.file_size, most_bytes).strerror
+            raise InvalidData(f"{source}: array {name} {told}, decompressed")
 
 
 def _single(file: IO[bytes], source: str) -> AnyArray | FileArray:
