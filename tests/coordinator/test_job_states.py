@@ -376,7 +376,7 @@ def test_along_a_life_too(life: Life) -> None:
     for _, _, state, _ in life:
         assert from_document(state.name, json.loads(json.dumps(to_document(state)))) == state
         assert len(reason(state).splitlines()) == (1 if reason(state) else 0)
-        assert reason(state) or isinstance(state, (Running, Succeeded))
+        assert reason(state) or isinstance(state, (Queued, Running, Succeeded)), "the queue says why a job is queued"
 
 
 @given(ANY_STATE)

@@ -110,7 +110,8 @@ def test_a_plan_is_what_the_command_says_and_the_next_reader_waits_for_its_quest
 
 def test_data_that_take_too_much_memory_are_refused_and_an_uploaded_file_has_its_own_name(tmp_path: Path) -> None:
     path = tmp_path / "0f.npz"
-    np.savez_compressed(path, x=np.zeros((400_000, 64)), y=np.zeros(400_000))
+    x = np.asfortranarray(np.zeros((400_000, 64)))  # so that it is read into memory, not made a file of rows
+    np.savez_compressed(path, x=x, y=np.zeros(400_000))
 
     async def ask(outside: Outside) -> str:
         with pytest.raises(Unreadable) as caught:
