@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cluster.data import array_files, opening, temporary, urls
 from cluster.data.array_files import FileArray
@@ -104,12 +105,11 @@ def test_arrays_of_one_number_a_row_and_columns_are_read_into_memory(
 
 
 def test_many_images_go_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
     for k in range(12):
         (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
         pixels = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-        image.fromarray(pixels).save(tmp_path / "ab"[k % 2] / f"{k}.png")
+        Image.fromarray(pixels).save(tmp_path / "ab"[k % 2] / f"{k}.png")
     held = read_source(f"{tmp_path}/")
     monkeypatch.setattr(temporary, "LARGE", 200)
     stored = read_source(f"{tmp_path}/")
